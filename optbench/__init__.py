@@ -1,3 +1,22 @@
 """Compare optimizers honestly: paired seeds, equal budgets, one command."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Problem": "problem",
+    "prepare": "data",
+    "train": "training",
+    "load_runs": "table",
+    "UserError": "errors",
+}
+__all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: torch and pandas would double the time of `--help`.
+    if name in _HOMES:
+        return getattr(import_module(f"optbench.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'optbench' has no attribute {name!r}")

@@ -6,3 +6,9 @@ class UserError(Exception):
 
     The message says what was wrong, what is allowed and what to do.
     """
+
+
+UNWRITABLE = (
+    "cannot write results into {}: {}. Give a folder of yours with results_dir=FOLDER (or the "
+    "environment variable OPTBENCH_RESULTS)."
+)

@@ -1,0 +1,219 @@
+"""Turns raw arrays into the tensors of a run: check, digest, subset, split, preprocess.
+
+Everything that decides which examples are trained on, and how they are scaled, is in `prepare`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optbench.errors import UserError
+from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
+
+
+class RawDataset(NamedTuple):
+    """What a loader returns: the data as published, before split and preprocessing."""
+
+    train_x: Tensor  # (n, channels, height, width) or (n, features), uint8 or float
+    train_y: Tensor  # (n,) integers from 0
+    test_x: Tensor
+    test_y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Prepared data: float32 examples and int64 labels, all on one device."""
+
+    train_x: Tensor
+    train_y: Tensor
+    val_x: Tensor  # may have no examples
+    val_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: int
+    digest: str  # of the raw data: the same whatever the split and the preprocessing
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, such as (1, 28, 28)."""
+        return tuple(self.train_x.shape[1:])
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data on another device."""
+        tensors = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+
+def prepare(
+    raw: RawDataset | Sequence[Any],
+    *,
+    preprocessing: str = "standardize",
+    val_size: float | int = 0.1,
+    split_seed: int = 0,
+    subset: int | None = None,
+) -> Dataset:
+    """Check the raw data, draw the validation split and scale everything by the training part.
+
+    Args:
+        raw: four tensors or numpy arrays, in the order of `RawDataset`.
+        preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images x / 255, vectors
+            each feature by its least and largest value, other images by theirs);
+            "standardize" ((x - mean) / std, one mean and std for the data set, one per channel
+            for images); "standardize_features" (the same, for each pixel or feature).
+        val_size: share of the training examples in [0, 1), or a number of examples.
+        split_seed: seed of the generator that draws the subset and the split, and nothing else.
+        subset: keep at most so many training examples (before the split) and test examples.
+
+    Standard deviations divide by n; what is constant in the training part gets std 1.
+    Raises UserError for a bad argument or bad data.
+    """
+    _check_choices(preprocessing, split_seed, subset)
+    raw = _as_raw(raw)
+    digest = _digest(raw)
+    classes = int(max(raw.train_y.max(), raw.test_y.max())) + 1
+
+    generator = torch.Generator().manual_seed(split_seed)
+    order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
+    n_val = _val_count(val_size, len(order))
+    # Sorted: which examples is random, their order in memory need not be.
+    val, train = order[:n_val].sort().values, order[n_val:].sort().values
+    test_x, test_y = raw.test_x, raw.test_y
+    if subset is not None and subset < len(test_y):
+        # Drawn, not cut off: test sets are often ordered (the first half of MNIST's is easier).
+        test = torch.randperm(len(test_y), generator=generator)[:subset].sort().values
+        test_x, test_y = test_x[test], test_y[test]
+    train_x = raw.train_x if len(train) == len(raw.train_y) else raw.train_x[train]
+
+    shift, scale = shift_and_scale(train_x, preprocessing)
+    dataset = Dataset(
+        train_x=affine(train_x, shift, scale),
+        train_y=raw.train_y[train],
+        val_x=affine(raw.train_x[val], shift, scale),
+        val_y=raw.train_y[val],
+        test_x=affine(test_x, shift, scale),
+        test_y=test_y.clone(),
+        classes=classes,
+        digest=digest,
+    )
+    if raw.train_x.dtype != torch.uint8:
+        for part in ("val_x", "test_x"):
+            if not torch.isfinite(getattr(dataset, part)).all():
+                raise UserError(
+                    f"preprocessing={preprocessing} makes {part} overflow: a feature that hardly "
+                    "varies in the training part is far off there. Drop that feature in the "
+                    "loader, or use preprocessing=none."
+                )
+    return dataset
+
+
+def _check_choices(preprocessing: str, split_seed: int, subset: int | None) -> None:
+    if preprocessing not in PREPROCESSING:
+        allowed = ", ".join(PREPROCESSING)
+        raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
+    if not _is_int(split_seed) or not 0 <= split_seed < 2**63:
+        raise UserError(
+            f"data.split_seed={split_seed!r} is not a seed; allowed: a whole number from 0 to "
+            "2**63 - 1."
+        )
+    if subset is not None and (not _is_int(subset) or subset < 1):
+        raise UserError(
+            f"data.subset={subset!r} is not a number of examples; allowed: a whole number from 1, "
+            "or null for all."
+        )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _val_count(val_size: float | int, n: int) -> int:
+    """Validation examples out of n; at least one is left for training."""
+    if _is_int(val_size) and val_size >= 0:
+        count = int(val_size)
+    elif isinstance(val_size, float) and 0 <= val_size < 1:
+        count = max(1, round(val_size * n)) if val_size > 0 else 0
+    else:
+        raise UserError(
+            f"data.val_size={val_size!r} is neither a share nor a count; allowed: a share from 0 "
+            f"to below 1 (0.1), or a whole number of examples (0 to {n - 1})."
+        )
+    if count >= n:
+        raise UserError(
+            f"data.val_size={val_size!r} leaves no training example: {count} of {n} would be held "
+            f"out; allowed: at most {n - 1} examples. Lower it, or raise data.subset if it is set."
+        )
+    return count
+
+
+def _as_raw(raw: RawDataset | Sequence[Any]) -> RawDataset:
+    """Four checked CPU tensors: examples in any real dtype, labels int64."""
+    if not isinstance(raw, (tuple, list)) or len(raw) != 4:
+        size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
+        raise UserError(
+            f"a dataset's function returned a {type(raw).__name__}{size}; it must return four "
+            f"tensors or arrays: {', '.join(RawDataset._fields)}."
+        )
+    tensors = [_as_tensor(n, v) for n, v in zip(RawDataset._fields, raw, strict=True)]
+    train_x, train_y, test_x, test_y = tensors
+    for part, x, y in (("train", train_x, train_y), ("test", test_x, test_y)):
+        if x.ndim < 2 or x[:1].numel() == 0:
+            raise UserError(
+                f"{part}_x has shape {tuple(x.shape)}; it must be (n, channels, height, width) or "
+                "(n, features), with at least one example."
+            )
+        if y.shape != x.shape[:1]:
+            raise UserError(
+                f"{part}_y has shape {tuple(y.shape)}; {part}_x has {len(x)} examples, so it must "
+                f"be ({len(x)},)."
+            )
+        if x.is_complex() or y.is_complex() or y.is_floating_point():
+            raise UserError(
+                f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; examples must be real numbers "
+                "and labels integers: convert them in the loader."
+            )
+        # As float32, which is what will be trained on: 1e300 is finite only in float64.
+        if x.dtype != torch.uint8 and not torch.isfinite(x.to(torch.float32)).all():
+            raise UserError(
+                f"{part}_x holds NaN, infinite or too large values; drop or fill these examples "
+                "in the loader."
+            )
+        low, high = int(y.to(torch.int64).min()), int(y.to(torch.int64).max())
+        limit = max(1000, len(train_y) + len(test_y))
+        if low < 0 or high >= limit:
+            raise UserError(
+                f"{part}_y holds labels from {low} to {high}; labels must be 0 to classes - 1 (and "
+                f"below {limit} here): renumber them in the loader."
+            )
+    if train_x.shape[1:] != test_x.shape[1:] or train_x.dtype != test_x.dtype:
+        raise UserError(
+            f"train_x holds examples of shape {tuple(train_x.shape[1:])} ({train_x.dtype}), test_x "
+            f"of shape {tuple(test_x.shape[1:])} ({test_x.dtype}); they must be the same."
+        )
+    return RawDataset(train_x, train_y.to(torch.int64), test_x, test_y.to(torch.int64))
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):
+        # torch takes neither foreign byte orders nor negative strides, and warns of read-only.
+        value = np.require(value, dtype=value.dtype.newbyteorder("="), requirements=["C", "W"])
+    try:
+        return torch.as_tensor(value).detach().cpu().contiguous()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name} is a {type(value).__name__} that does not convert to a tensor ({error}); "
+            "return a tensor or a numeric numpy array."
+        ) from error
+
+
+def _digest(raw: RawDataset) -> str:
+    """First 16 hex digits of the SHA-256 over the shapes, dtypes and bytes of the raw data."""
+    sha = hashlib.sha256()
+    for name, tensor in zip(RawDataset._fields, raw, strict=True):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""Where a run computes: the device, its threads, and which library multiplies matrices."""
+
+import os
+import re
+
+import torch
+
+from optbench.errors import UserError
+
+
+def choose(
+    name: str, *, num_threads: int | None = None, deterministic: bool = False
+) -> torch.device:
+    """The device of that name ("auto": CUDA where there is one), with torch set up for it."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", str(name))
+    if match is None:
+        raise UserError(f"device must be auto, cpu, cuda or cuda:NUMBER, not {name!r}")
+    if name == "cpu":
+        route_products_to_onednn()
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"device={name}: this machine has no usable CUDA device (or torch {torch.__version__} "
+            f"was built without CUDA). Use device=cpu, or device=auto to take what there is."
+        )
+    if int(match[1] or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices, "
+            f"numbered from 0"
+        )
+    return torch.device(name)
+
+
+def route_products_to_onednn() -> bool:
+    """Let oneDNN multiply float32 matrices on the CPU where that is as accurate; True if it does.
+
+    PyTorch's default on x86 is MKL, which is slow on CPUs of other makers. The switch that routes
+    to oneDNN allows it bfloat16, which it takes where the CPU has matrix units for it (AMX), so a
+    product is tried and the switch is taken back where it is not float32-accurate.
+    """
+    setting = torch.backends.mkldnn.matmul
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(128, 512, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double().T
+    default = setting.fp32_precision
+    error_before = (a @ b.T - exact).abs().max()
+    setting.fp32_precision = "bf16"
+    if (a @ b.T - exact).abs().max() <= 4 * error_before:
+        return True
+    setting.fp32_precision = default
+    return False

@@ -1,0 +1,196 @@
+"""From a resolved configuration to a finished run folder."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from optbench import data, device, runs, settings
+from optbench.errors import UserError
+from optbench.initializers import initialize
+from optbench.problem import Problem, identity
+from optbench.progress import Show, progress
+from optbench.training import Update, train
+
+Config = dict[str, Any]
+# What makes the problem, apart from the data's bytes; all optimizers compared share it.
+PROBLEM_KEYS = (
+    "model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size", "epochs",
+    "steps", "shuffle", "precision",
+)  # fmt: skip
+OPTIMIZER_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log")
+PLACES = ("root", "download")  # where a dataset lies is not what it is
+
+
+class Outcome(NamedTuple):
+    """How a run ended. known: it had been done before. signal: what interrupted it, or 0."""
+
+    folder: Path
+    status: str
+    known: bool = False
+    signal: int = 0
+
+
+def run(config: Config, group: Path, *, label: str = "") -> Outcome:
+    """Train what `config` describes into a new folder of `group`, or find that it is done.
+
+    Raises `UserError` for a mistake in the configuration or the data, before anything is written.
+    """
+    settings.check(config)
+    if config["steps"] is not None:
+        config = config | {"epochs": None}
+    where = device.choose(
+        config["device"],
+        num_threads=config["num_threads"],
+        deterministic=config["deterministic"],
+    )
+    dataset = load_dataset(config)
+    problem = describe_problem(config) | {"data_digest": dataset.digest}
+    run_id = identity({key: config[key] for key in OPTIMIZER_KEYS} | {"problem": problem})
+    results = Path(config["results_dir"]).expanduser()
+    if not config["force"] and (done := runs.find_finished(results, run_id)):
+        if done.parent.resolve() != group.resolve():
+            done = runs.copy_run(done, group)
+        return Outcome(done, read_record(done)["status"], known=True)
+
+    name, seed = config["optimizer"]["name"], config["seed"]
+    record = {
+        "run_id": run_id,
+        "problem_hash": identity(problem),
+        "name": name,
+        "seed": seed,
+        "config": config,
+        "problem": problem,
+        "device": str(where),
+    }
+    with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
+        updates = train(
+            build_problem(config, dataset),
+            build("optimizer", config["optimizer"]),
+            seed=seed,
+            schedule=build("schedule", config["schedule"]),
+            decay_biases_and_norms=config["decay_biases_and_norms"],
+            device=where,
+            log_every=config["log"]["steps"],
+            eval_every=config["log"]["eval_epochs"],
+            eval_train_examples=config["log"]["eval_train_examples"],
+            stop=lambda: bool(received),
+        )
+        first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
+        folder = runs.RunFolder(group, f"{name}-seed{seed}-{run_id}", record)
+        status = _follow(folder, first, updates, show)
+    return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
+
+
+def load_dataset(config: Config) -> data.Dataset:
+    """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
+    parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    return _load_dataset(json.dumps(parts, sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def _load_dataset(parts: str) -> data.Dataset:
+    config = json.loads(parts)
+    source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
+    split = {k: v for k, v in config["data"].items() if k not in PLACES}
+    return data.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
+
+
+def describe_problem(config: Config) -> Config:
+    """The part of a configuration that says what is minimised, whatever the optimizer."""
+    problem = {key: config[key] for key in PROBLEM_KEYS}
+    for group in ("dataset", "data"):
+        problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
+    del problem["dataset"]["preprocessing"]  # the one in force stands at the top level
+    return problem
+
+
+def build_problem(config: Config, dataset: data.Dataset) -> Problem:
+    """The problem of a configuration, as plain Python objects."""
+    init = config["initializer"]
+    weight = init.get("weight")
+    return Problem(
+        dataset,
+        model=build("model", config["model"]),
+        loss=build("loss", config["loss"]),
+        initializer=partial(
+            initialize,
+            weight=None if weight is None else build("initializer.weight", weight),
+            bias=init.get("bias"),
+        ),
+        **{k: config[k] for k in ("batch_size", "epochs", "steps", "shuffle", "precision")},
+    )
+
+
+def build(group: str, node: Config) -> Any:
+    """Instantiate one group's `_target_` with its own keyword arguments (`name` is a label)."""
+    try:
+        return instantiate({k: v for k, v in node.items() if k != "name"}, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        reason = f": {cause}" if cause and str(cause) not in str(error) else ""
+        raise UserError(f"{group} cannot be made: {error}{reason}") from error
+
+
+def read_record(folder: Path) -> Config:
+    """The run.json of a run folder."""
+    record: Config = json.loads((folder / "run.json").read_text("utf-8"))
+    return record
+
+
+def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show: Show) -> str:
+    """Write and show the updates up to the last; the run is marked failed if one cannot be had."""
+    try:
+        update = first
+        folder.write(update)
+        show(update)
+        while update.status == "running":
+            update = next(rest)
+            folder.write(update)
+            show(update)
+        folder.finish(update.status)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what failed
+            folder.finish("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {folder.path}: {error.strerror or error}") from error
+        raise
+    return update.status
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying, so that a run ends after a whole step.
+
+    A second one has its usual effect at once.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers
+        return
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        restore()

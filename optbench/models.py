@@ -1,0 +1,176 @@
+"""Models: functions from an input shape and a number of classes to an `nn.Module` giving logits."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from optbench.errors import UserError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class Dropout(nn.Module):
+    """Inverted dropout (Srivastava et al. 2014) that draws from a generator of its own.
+
+    `nn.Dropout` draws from the global generator, so two runs in one process would disturb each
+    other's masks. `generator` is set by the training loop; while it is None the global one is used.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = 1 - self.p
+        mask = torch.empty_like(x).bernoulli_(keep, generator=self.generator)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def mlp(
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    hidden: Sequence[int] = (256, 128),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    batch_norm: bool = False,
+    batch_norm_place: str = "before",
+) -> nn.Module:
+    """A multilayer perceptron: `(n, *input_shape)` to logits `(n, classes)`.
+
+    `dropout` is the probability of dropping a hidden unit, `input_dropout` that of an input.
+    Batch norm stands before the activation (Ioffe & Szegedy 2015) or after it.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    if _probability("model.input_dropout", input_dropout):
+        layers.append(Dropout(input_dropout))
+    width = prod(input_shape)
+    for size in _sizes("model.hidden", hidden):
+        linear = nn.Linear(width, size, bias=not _norm_follows(batch_norm, batch_norm_place))
+        norm = nn.BatchNorm1d(size) if batch_norm else None
+        layers += _block(linear, norm, activation, batch_norm_place)
+        if _probability("model.dropout", dropout):
+            layers.append(Dropout(dropout))
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """Multinomial logistic regression: one linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), classes))
+
+
+def cnn(
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    channels: Sequence[int] = (16, 32),
+    kernel: int = 5,
+    hidden: Sequence[int] = (128,),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    batch_norm: bool = False,
+    batch_norm_place: str = "before",
+) -> nn.Module:
+    """A convolutional network for grey or colour images `(n, channels, height, width)` from 8x8.
+
+    Each stage is a convolution of size `kernel` that keeps the image's size, the activation and a
+    2x2 max-pooling (as long as there are two pixels to pool); an MLP with `hidden` layers follows.
+    """
+    if len(input_shape) != 3:
+        raise UserError(
+            f"model=cnn needs images (channels, height, width), and this dataset's examples have "
+            f"shape {tuple(input_shape)}. Use model=mlp or model=logreg, or a dataset of images."
+        )
+    width, height_px, width_px = input_shape
+    if min(height_px, width_px) < 8:
+        raise UserError(
+            f"model=cnn needs images of at least 8x8 pixels, not {height_px}x{width_px}"
+        )
+    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise UserError(
+            f"model.kernel must be an odd number of pixels (1, 3, 5, ...), not {kernel!r}"
+        )
+    layers: list[nn.Module] = []
+    if _probability("model.input_dropout", input_dropout):
+        layers.append(Dropout(input_dropout))
+    for size in _sizes("model.channels", channels):
+        bias = not _norm_follows(batch_norm, batch_norm_place)
+        conv = nn.Conv2d(width, size, kernel, padding=kernel // 2, bias=bias)
+        norm = nn.BatchNorm2d(size) if batch_norm else None
+        layers += _block(conv, norm, activation, batch_norm_place)
+        if min(height_px, width_px) >= 2:
+            layers.append(nn.MaxPool2d(2))
+            height_px, width_px = height_px // 2, width_px // 2
+        if _probability("model.dropout", dropout):
+            layers.append(Dropout(dropout))
+        width = size
+    head = mlp(
+        (width, height_px, width_px),
+        classes,
+        hidden=hidden,
+        activation=activation,
+        dropout=dropout,
+        batch_norm=batch_norm,
+        batch_norm_place=batch_norm_place,
+    )
+    return nn.Sequential(*layers, *head.children())
+
+
+def _block(
+    layer: nn.Module, norm: nn.Module | None, activation: str, place: str
+) -> list[nn.Module]:
+    if activation not in ACTIVATIONS:
+        raise UserError(
+            f"model.activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}"
+        )
+    activate = ACTIVATIONS[activation]()
+    if norm is None:
+        return [layer, activate]
+    return [layer, norm, activate] if place == "before" else [layer, activate, norm]
+
+
+def _norm_follows(batch_norm: bool, place: str) -> bool:
+    # The norm subtracts any bias; its gradient is rounding noise that adaptive methods amplify.
+    if not isinstance(batch_norm, bool):
+        raise UserError(f"model.batch_norm must be true or false, not {batch_norm!r}")
+    if place not in ("before", "after"):
+        raise UserError(
+            f"model.batch_norm_place must be 'before' or 'after' the activation, not {place!r}"
+        )
+    return batch_norm and place == "before"
+
+
+def _sizes(key: str, sizes: Sequence[int]) -> list[int]:
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise UserError(f"{key} must be a list of layer sizes such as [256,128], not {sizes!r}")
+    for size in sizes:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UserError(
+                f"{key} must be a list of whole numbers of at least 1, not {list(sizes)}"
+            )
+    return list(sizes)
+
+
+def _probability(key: str, p: float) -> float:
+    if not isinstance(p, int | float) or isinstance(p, bool) or not 0 <= p < 1:
+        raise UserError(f"{key} must be a probability in [0, 1), not {p!r}")
+    return p

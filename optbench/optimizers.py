@@ -1,0 +1,203 @@
+"""From an optimizer's configuration and a model to an optimizer that is ready to step."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from optbench.errors import UserError
+
+
+def build(
+    factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True
+) -> Optimizer:
+    """Call `factory`, such as `partial(torch.optim.Adam, lr=1e-3)`, on the model's parameters.
+
+    With `decay_biases_and_norms=False` there are two groups: parameters of at least two dimensions
+    keep the configured weight_decay, all others (biases, norms) get 0. Classes of torch.optim that
+    have a fused kernel use it, unless fused, foreach or differentiable is configured.
+
+    Raises `UserError` where the class refuses its arguments, does not fit, or leaves a parameter
+    without an owner.
+    """
+    cls, given = _unwrap(factory)
+    name = cls.__name__
+    named = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        raise UserError(f"{name} has nothing to train: no parameter of the model requires_grad")
+    if cls is torch.optim.SparseAdam:
+        raise UserError(
+            "SparseAdam takes sparse gradients only, and these models have dense ones: use "
+            "torch.optim.Adam"
+        )
+    accepted = _accepted(cls)
+    unknown = [key for key in given if accepted and key not in accepted]
+    if unknown:
+        raise UserError(f"{name} does not accept {', '.join(unknown)}.{_list(accepted)}")
+    chosen = any(given.get(key) is not None for key in ("fused", "foreach", "differentiable"))
+    if _has_fused(cls, next(iter(named.values()))) and not chosen:
+        factory = partial(factory, fused=True)
+
+    params = list(named.values())
+    try:
+        optimizer = factory(params if decay_biases_and_norms else _decay_groups(cls, params))
+    except (TypeError, ValueError, RuntimeError) as error:
+        settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
+    if not decay_biases_and_norms and "weight_decay" not in optimizer.defaults:
+        raise UserError(
+            f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
+            f"none: set decay_biases_and_norms=true or choose another, such as adamw"
+        )
+    _check_owners(optimizer, named, name)
+    return optimizer
+
+
+def learning_rate(optimizer: Optimizer) -> float:
+    """The present lr of the first parameter group."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
+class MuonWithAdamW(Optimizer):
+    """torch.optim.Muon for matrices, torch.optim.AdamW for all other parameters.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Every parameter of two
+    dimensions is one here; convolution kernels, biases and norms go to AdamW. `hidden_only` also
+    gives the first and last weights of the model to AdamW, the convention for language models,
+    where these are the embedding and the head; a model without hidden matrices then has AdamW only.
+
+    lr: of Muon. adamw_lr_ratio: AdamW's lr as a multiple of it, so that one lr tunes and schedules
+    both. weight_decay: of both, decoupled. Groups of Muon come first in `param_groups`.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        weight_decay: float = 0.01,
+        adamw_lr_ratio: float = 0.015,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_eps: float = 1e-8,
+        adjust_lr_fn: str | None = None,
+        hidden_only: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        if adamw_lr_ratio < 0:
+            raise ValueError(f"adamw_lr_ratio must be at least 0, not {adamw_lr_ratio}")
+        settings = {"lr": lr, "weight_decay": weight_decay}
+        groups = [settings | group for group in _as_groups(params)]
+        weights = [p for group in groups for p in group["params"] if p.ndim >= 2]
+        outer = {weights[0], weights[-1]} if hidden_only and weights else set()
+        matrices, others = [], []
+        for group in groups:
+            mine = [p for p in group["params"] if p.ndim == 2 and p not in outer]
+            rest = [p for p in group["params"] if p.ndim != 2 or p in outer]
+            if mine:
+                matrices.append(group | {"params": mine})
+            if rest:
+                others.append(group | {"params": rest, "lr": group["lr"] * adamw_lr_ratio})
+        self.parts: list[Optimizer] = []
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices,
+                momentum=momentum,
+                nesterov=nesterov,
+                ns_steps=ns_steps,
+                adjust_lr_fn=adjust_lr_fn,
+            )
+            self.parts.append(muon)
+        if others:
+            adamw = torch.optim.AdamW(others, betas=adamw_betas, eps=adamw_eps, fused=fused)
+            self.parts.append(adamw)
+        super().__init__([group for part in self.parts for group in part.param_groups], settings)
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's own groups and state: nothing exists twice."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"parts": self.parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # also at the end of load_state_dict, with new groups
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+
+def _as_groups(params: ParamsT) -> list[dict[str, Any]]:
+    entries: list[Any] = list(params)
+    if entries and isinstance(entries[0], dict):
+        return [group | {"params": list(group["params"])} for group in entries]
+    return [{"params": entries}]
+
+
+def _unwrap(factory: Callable[..., Optimizer]) -> tuple[Any, dict[str, Any]]:
+    """The class or function inside nested partials, and the keyword arguments they hold."""
+    given: dict[str, Any] = {}
+    while isinstance(factory, partial):
+        given = dict(factory.keywords) | given
+        factory = factory.func
+    return factory, given
+
+
+def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
+    """Names of keyword arguments; empty where `**kwargs` takes any."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return []
+    return [p.name for p in parameters[1:]]  # the first takes the model's parameters
+
+
+def _list(accepted: list[str]) -> str:
+    return f" It accepts: {', '.join(accepted)}" if accepted else ""
+
+
+def _has_fused(cls: Any, p: Tensor) -> bool:
+    # other packages may mean something else by the word
+    ours = getattr(cls, "__module__", "").startswith("torch.optim.") or cls is MuonWithAdamW
+    return ours and "fused" in _accepted(cls) and p.device.type in ("cpu", "cuda")
+
+
+def _decay_groups(cls: Any, params: list[nn.Parameter]) -> list[dict[str, Any]]:
+    if cls is torch.optim.LBFGS:
+        raise UserError(
+            "LBFGS takes a single group of parameters and has no weight_decay: set "
+            "decay_biases_and_norms=true"
+        )
+    decayed = [p for p in params if p.ndim >= 2]
+    others = [p for p in params if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _check_owners(optimizer: Optimizer, named: dict[str, nn.Parameter], name: str) -> None:
+    """Every trainable parameter must lie in exactly one group: one left out never learns."""
+    owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    for key, p in named.items():
+        count = owned.count(id(p))
+        if count != 1:
+            raise UserError(
+                f"{name} owns the parameter {key} {count} times; each must be in exactly one "
+                f"group, or it is not trained, or twice a step"
+            )

@@ -1,0 +1,62 @@
+"""Scaling of the examples, with statistics of the training part only.
+
+Everything is computed in float64, some examples at a time: a whole double-precision copy of the
+data is never held, and float32 sums over millions of pixels are never trusted.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+PREPROCESSING = ("none", "scale", "standardize", "standardize_features")
+
+# 2 MiB of float64: the cache and the allocator like it (16 MiB chunks took ten times longer).
+_CHUNK_ELEMENTS = 2**18
+
+
+def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor]:
+    """(shift, scale) in float64, broadcastable to the examples: prepared = (x - shift) / scale."""
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    if preprocessing == "none":
+        return zero, one
+    if preprocessing == "scale":
+        if train_x.dtype == torch.uint8 and train_x.ndim == 4:
+            return zero, 255 * one
+        dims = [0] if train_x.ndim == 2 else list(range(train_x.ndim))
+        low, high = _extremes(train_x, dims)
+        return low, torch.where(high > low, high - low, one)
+    if preprocessing == "standardize_features":
+        dims = [0]
+    else:  # images by channel: one scalar for grey ones
+        dims = [0, 2, 3] if train_x.ndim == 4 else list(range(train_x.ndim))
+    low, high = _extremes(train_x, dims)
+    count = train_x.numel() // low.numel()
+    mean = sum((c.sum(dims, keepdim=True) for c in _chunks(train_x)), zero)[0] / count
+    squares = ((c - mean).square_().sum(dims, keepdim=True) for c in _chunks(train_x))
+    std = (sum(squares, zero)[0] / count).sqrt()
+    # By the extremes and not by std == 0, which rounding can miss; std 0 remains for underflow.
+    constant = (low == high) | (std == 0)
+    return torch.where(constant, low, mean), torch.where(constant, one, std)
+
+
+def _extremes(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+    low, high = x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
+    return low[0].to(torch.float64), high[0].to(torch.float64)
+
+
+def _chunks(x: Tensor) -> Iterator[Tensor]:
+    """The examples in float64, some at a time."""
+    size = max(1, _CHUNK_ELEMENTS // math.prod(x.shape[1:]))
+    return (chunk.to(torch.float64) for chunk in x.split(size))
+
+
+def affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """(x - shift) / scale as a new float32 tensor; never shares memory with the raw data."""
+    out = torch.empty(x.shape, dtype=torch.float32)
+    start = 0
+    for chunk in _chunks(x):
+        out[start : start + len(chunk)] = (chunk - shift).div_(scale)
+        start += len(chunk)
+    return out

@@ -1,0 +1,123 @@
+"""A problem: what is to be minimised, from which start, in which batches and for how long."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optbench.data import Dataset
+from optbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One training problem; with an optimizer and a seed it makes a run.
+
+    model: `(input_shape, classes)` to a module that gives logits.
+    loss: `(logits, labels)` to a scalar tensor, averaged over the examples.
+    initializer: `(module, generator)`, fills the weights in place.
+    batch_size: examples per step, or "full" for batch gradient descent.
+    epochs, steps: the budget; exactly one of the two.
+    shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
+    precision: "float32", or "bfloat16" for autocast.
+    """
+
+    dataset: Dataset
+    model: Callable[[tuple[int, ...], int], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    initializer: Callable[[nn.Module, torch.Generator], None]
+    batch_size: int | str = 128
+    epochs: int | None = 10
+    steps: int | None = None
+    shuffle: str = "every_epoch"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError("give either epochs or steps (the other null)")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the training set."""
+        examples = len(self.dataset.train_y)
+        if self.batch_size == "full":
+            return 1
+        size = min(int(self.batch_size), examples)
+        # A last batch of a single example joins the one before it: batch norm has no variance
+        # to take of one example, and every model must see the same batches.
+        return ceil(examples / size) - (1 < size < examples and examples % size == 1)
+
+    @property
+    def total_steps(self) -> int:
+        """The budget in steps."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * self.steps_per_epoch
+
+
+def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one purpose of one seed: weights, batch order and dropout never share one."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))
+
+
+def build_model(problem: Problem, seed: int) -> nn.Module:
+    """The problem's model with the initial weights of `seed`, on the CPU, checked for its shape.
+
+    The weights depend on the seed alone, so every optimizer starts from the same ones.
+    """
+    data = problem.dataset
+    generator = stream(seed, "weights")
+    # A model or initializer that draws from the global generator is made repeatable, and the
+    # caller's global generator is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        try:
+            model = problem.model(data.input_shape, data.classes)
+            problem.initializer(model, generator)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"the model or its initializer cannot be built: {error}") from error
+    _check(problem, model)
+    return model
+
+
+def _check(problem: Problem, model: nn.Module) -> None:
+    """Try the model and the loss on two examples, so that a misfit shows before training."""
+    data = problem.dataset
+    x, y = data.train_x[:2], data.train_y[:2]
+    model.eval()
+    with torch.no_grad():
+        try:
+            logits = model(x.cpu())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the model does not fit examples of shape {data.input_shape}: {error}"
+            ) from error
+        if logits.shape != (len(x), data.classes):
+            raise UserError(
+                f"the model gives outputs of shape {tuple(logits.shape)} for {len(x)} examples; "
+                f"{(len(x), data.classes)} is needed: one logit per class"
+            )
+        try:
+            loss = problem.loss(logits, y.cpu())
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise UserError(
+                f"the loss does not fit: it is given logits (n, {data.classes}) and integer "
+                f"labels (n,), and says: {error}"
+            ) from error
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(f"the loss must be one number averaged over the batch, not {shape}")
+    model.train()
+
+
+def identity(description: Mapping[str, Any]) -> str:
+    """Twelve hex digits that name a description: equal for equal content, in any key order."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,170 @@
+"""A run's folder: `run.json` says what was asked and how it ended, two CSV files hold the curves.
+
+This module writes; `optbench.table` reads.
+"""
+
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from optbench import __version__
+from optbench.errors import UNWRITABLE, UserError
+from optbench.training import Row, Update
+
+FORMAT = 1
+STEP_COLUMNS = ("step", "epoch", "train_loss", "lr", "seconds")
+EPOCH_COLUMNS = (
+    "epoch", "step", "train_loss", "train_accuracy", "running_loss", "val_loss", "val_accuracy",
+    "test_loss", "test_accuracy", "seconds", "total_seconds",
+)  # fmt: skip
+FINISHED = ("completed", "diverged")
+
+
+class RunFolder:
+    """Writes one run into a new folder; an existing one is never overwritten."""
+
+    def __init__(self, group: Path, name: str, record: Mapping[str, Any]) -> None:
+        """Make `group/name`, or `group/name-2` and so on where that exists."""
+        self.path = _new_folder(group, name)
+        self.record: dict[str, Any] = {
+            "format": FORMAT,
+            **record,
+            "status": "running",
+            "error": None,
+            "diverged_at_step": None,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "started": _now(),
+            "finished": None,
+            "summary": {},
+        }
+        self._last: Row = {}
+        self._best: dict[str, float] = {}
+        self._save()
+        self._steps = self._open("steps.csv", STEP_COLUMNS)
+        self._epochs = self._open("epochs.csv", EPOCH_COLUMNS)
+
+    def write(self, update: Update) -> None:
+        """Append the update's rows to the CSV files."""
+        _append(self._steps, STEP_COLUMNS, update.steps)
+        if update.epoch is not None:
+            _append(self._epochs, EPOCH_COLUMNS, [update.epoch])
+            self._last = update.epoch
+            for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
+                if (value := update.epoch[key]) == value:
+                    self._best[f"best_{key}"] = better(value, self._best.get(f"best_{key}", value))
+        if update.status == "diverged":
+            self.record["diverged_at_step"] = update.step
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Close the files and record how the run ended."""
+        self._steps.close()
+        self._epochs.close()
+        figures = {k: v for k, v in (self._last | self._best).items() if v == v}
+        self.record |= {
+            "status": status,
+            "error": error,
+            "finished": _now(),
+            # JSON has no infinity: a figure that is not finite is null, and the CSV has it
+            "summary": {k: v if abs(v) < float("inf") else None for k, v in figures.items()},
+        }
+        self._save()
+
+    def _save(self) -> None:
+        # A reader never sees half a file: the finished one takes the old one's place.
+        temporary = self.path / "run.json.tmp"
+        temporary.write_text(json.dumps(self.record, indent=1, allow_nan=False) + "\n", "utf-8")
+        os.replace(temporary, self.path / "run.json")
+
+    def _open(self, name: str, columns: Iterable[str]) -> TextIO:
+        file = (self.path / name).open("w", encoding="utf-8", newline="")
+        csv.writer(file, lineterminator="\n").writerow(columns)
+        file.flush()
+        return file
+
+
+def find_finished(results: Path, run_id: str) -> Path | None:
+    """The newest completed or diverged run with this identity in any folder of `results`."""
+    found: list[tuple[str, Path]] = []
+    for path in results.glob(f"*/*-{run_id}*/run.json"):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            continue  # a damaged record proves nothing: the run is done again, in a new folder
+        same = isinstance(record, dict) and record.get("run_id") == run_id
+        if same and record.get("status") in FINISHED:
+            found.append((str(record.get("finished")), path.parent))
+    return max(found)[1] if found else None
+
+
+def copy_run(run: Path, group: Path) -> Path:
+    """Copy a finished run's folder into another group, so that each sweep's folder is complete."""
+    target = _new_folder(group, run.name)
+    for name in ("steps.csv", "epochs.csv", "run.json"):  # run.json last: it makes the run whole
+        shutil.copyfile(run / name, target / name)
+    return target
+
+
+def _new_folder(group: Path, name: str) -> Path:
+    number = 1
+    while True:
+        path = group / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not group.is_dir():
+                raise UserError(f"{group} is a file; a folder for the results is needed") from None
+            number += 1
+        except OSError as error:
+            raise UserError(UNWRITABLE.format(group, error.strerror)) from error
+
+
+def _append(file: TextIO, columns: Iterable[str], rows: Iterable[Row]) -> None:
+    # Nine digits hold a float32 exactly; a value that does not exist (nan: no such split, no
+    # steps yet) is an empty field, but a loss that became nan is written as such.
+    writer = csv.writer(file, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_field(column, row[column]) for column in columns])
+    file.flush()
+
+
+def _field(column: str, value: float) -> str:
+    if value != value and column not in ("train_loss", "train_accuracy"):
+        return ""
+    return f"{value:.9g}"
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import torch
+
+    return {
+        "optbench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that optbench runs from, if it is one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,165 @@
+"""Learning-rate schedules: each multiplies the lr of every parameter group by a factor.
+
+The factor of step k (from 0) is a closed form of k and the length of the run; lengths are fractions
+of the run, so that they fit any budget. `final` is the factor right after the last step, as in
+torch's CosineAnnealingLR: no step is wasted on a lr of 0, which L-BFGS's line search cannot take.
+Only lr changes, never momentum or betas. Rprop reads lr once, at its first step.
+"""
+
+from collections.abc import Callable, Sequence
+from math import cos, pi
+from numbers import Real
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from optbench.errors import UserError
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> None:
+    """No schedule: the loop has nothing to call."""
+
+
+def step(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+) -> LRScheduler:
+    """Times `gamma` at each of `milestones`, fractions of the run."""
+    if not isinstance(milestones, list | tuple):
+        raise UserError(
+            f"schedule.milestones must be a list of fractions of the run, such as [0.5, 0.75], "
+            f"not {milestones!r}"
+        )
+    for milestone in milestones:
+        _check_fraction("milestones: each", milestone)
+    _check("gamma", gamma, positive=True)
+    # 1e-9: 0.1 * 30 is a little more than 3
+    starts = [milestone * total_steps - 1e-9 for milestone in milestones]
+    return _schedule(optimizer, total_steps, lambda k: gamma ** sum(k >= start for start in starts))
+
+
+def exponential(optimizer: Optimizer, total_steps: int, *, final: float = 0.01) -> LRScheduler:
+    """final^(k / total_steps): torch's ExponentialLR with gamma = final^(1 / total_steps)."""
+    _check("final", final, positive=True)
+    return _schedule(optimizer, total_steps, lambda k: final ** (k / total_steps))
+
+
+def cosine(optimizer: Optimizer, total_steps: int, *, final: float = 0.0) -> LRScheduler:
+    """From 1 to `final` along half a cosine (Loshchilov & Hutter 2017, without restarts)."""
+    return warmup_cosine(optimizer, total_steps, warmup=0, final=final)
+
+
+def warmup_cosine(
+    optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05, final: float = 0.0
+) -> LRScheduler:
+    """Linear warm-up over a fraction `warmup` of the run, then a cosine to `final`."""
+    _check("final", final)
+    n = _steps("warmup", warmup, total_steps)
+
+    def factor(k: int) -> float:
+        if k < n:
+            return (k + 1) / (n + 1)
+        return _between(1, final, (k - n) / max(total_steps - n, 1))
+
+    return _schedule(optimizer, total_steps, factor)
+
+
+def warmup_constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05) -> LRScheduler:
+    """Linear warm-up over a fraction `warmup` of the run, then 1."""
+    return trapezoid(optimizer, total_steps, warmup=warmup, cooldown=0)
+
+
+def trapezoid(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    warmup: float = 0.05,
+    cooldown: float = 0.2,
+    final: float = 0.0,
+) -> LRScheduler:
+    """Linear warm-up, constant, linear cool-down to `final` over the last `cooldown` of the run.
+
+    Also called warmup-stable-decay. warmup=0 with cooldown=1 is linear decay.
+    """
+    _check("final", final)
+    n = _steps("warmup", warmup, total_steps)
+    last = _steps("cooldown", cooldown, total_steps)
+    if warmup + cooldown > 1 + 1e-9:
+        raise UserError(
+            f"schedule.warmup and schedule.cooldown together must be at most 1, the whole run, "
+            f"not {warmup} + {cooldown}"
+        )
+
+    def factor(k: int) -> float:
+        rise = min(1, (k + 1) / (n + 1))
+        left = min(1, (total_steps - k) / last) if last else 1
+        return min(rise, final + (1 - final) * left)
+
+    return _schedule(optimizer, total_steps, factor)
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    warmup: float = 0.3,
+    start: float = 0.04,
+    final: float = 4e-6,
+) -> LRScheduler:
+    """From `start` to 1 and down to `final`, both along a cosine (Smith & Topin 2018).
+
+    The lr of torch's OneCycleLR with max_lr the configured lr, which divides by zero on the
+    shortest runs and would overwrite momentum and betas with values of its own. As there, `final`
+    is the factor of the last step itself.
+    """
+    _check("start", start, positive=True)
+    _check("final", final, positive=True)
+    _check_fraction("warmup", warmup)
+    peak, last = max(warmup * total_steps - 1, 0), total_steps - 1
+
+    def factor(k: int) -> float:
+        if k < peak:
+            return _between(start, 1, k / peak)
+        return _between(1, final, (k - peak) / max(last - peak, 1)) if last > peak else 1
+
+    return _schedule(optimizer, total_steps, factor)
+
+
+def _schedule(
+    optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]
+) -> LRScheduler:
+    # min: the loop calls scheduler.step() once more after the last step
+    return LambdaLR(optimizer, lambda k: factor(min(k, total_steps)))
+
+
+def _between(a: float, b: float, t: float) -> float:
+    """From `a` at t = 0 to `b` at t = 1 along half a cosine; stays at `b`."""
+    return b + (a - b) * (1 + cos(pi * min(t, 1))) / 2
+
+
+def _steps(name: str, fraction: float, total_steps: int) -> int:
+    _check_fraction(name, fraction)
+    return round(fraction * total_steps)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise UserError(
+            f"schedule.{name} must be a fraction of the run between 0 and 1, not {value!r}: 0.1 is "
+            f"the tenth part of all steps, whatever the budget"
+        )
+
+
+def _check(name: str, value: float, *, positive: bool = False) -> None:
+    if not _is_number(value) or not 0 <= value <= 1 or (positive and value == 0):
+        above = " and above 0" if positive else ""
+        raise UserError(
+            f"schedule.{name} must be a factor of the lr between 0 and 1{above}, not {value!r}"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,0 +1,96 @@
+"""Checks of a resolved configuration before anything is loaded or trained."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from optbench.errors import UserError
+
+CHOICES = {
+    "preprocessing": ("none", "scale", "standardize", "standardize_features"),
+    "shuffle": ("every_epoch", "fixed_order"),
+    "precision": ("float32", "bfloat16"),
+}
+# key: (smallest, what it counts); these may also be null
+COUNTS = {
+    "epochs": (1, "passes over the training set"),
+    "steps": (1, "optimizer steps"),
+    "num_threads": (1, "CPU threads"),
+    "data.subset": (2, "training examples"),
+    "log.eval_train_examples": (1, "training examples"),
+}
+# the same, but never null
+REQUIRED_COUNTS = {
+    "seed": (0, "a number that names the run"),
+    "data.split_seed": (0, "a number that names the split"),
+    "log.steps": (1, "steps between rows of steps.csv"),
+    "log.eval_epochs": (1, "epochs between evaluations"),
+}
+SWITCHES = ("force", "quiet", "deterministic", "decay_biases_and_norms", "data.download")
+LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raise `UserError`, naming the key, its value and what is allowed, at the first mistake."""
+    for key, (least, meaning) in (COUNTS | REQUIRED_COUNTS).items():
+        value = _get(config, key)
+        if value is None and key in COUNTS:
+            continue
+        if not _is_count(value, least):
+            raise UserError(
+                f"{key} must be a whole number of at least {least} ({meaning}), not {value!r}"
+            )
+    if config["steps"] is None and config["epochs"] is None:
+        raise UserError("epochs or steps must be given: one of the two is the budget")
+    batch_size = config["batch_size"]
+    if batch_size != "full" and not _is_count(batch_size, 1):
+        raise UserError(
+            f"batch_size must be a whole number of at least 1, or 'full' for batch gradient "
+            f"descent, not {batch_size!r}"
+        )
+    for key, allowed in CHOICES.items():
+        if config[key] not in allowed:
+            raise UserError(
+                f"{key} must be one of {', '.join(allowed)}, not {config[key]!r}"
+                + did_you_mean(str(config[key]), allowed)
+            )
+    for key in SWITCHES:
+        if not isinstance(_get(config, key), bool):
+            raise UserError(f"{key} must be true or false, not {_get(config, key)!r}")
+    check_name(config["name"])
+    for group in ("model", "dataset", "loss", "optimizer", "schedule"):
+        if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
+            raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
+    lr = config["optimizer"].get("lr")
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < 1e30):
+        raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")
+
+
+def did_you_mean(word: str, names: Sequence[str]) -> str:
+    """A sentence that proposes the nearest of `names`, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.6)
+    return f". Did you mean {' or '.join(near)}?" if near else ""
+
+
+def check_name(name: Any) -> None:
+    """Raise `UserError` unless `name` is null or can be a folder's name."""
+    if name is None:
+        return
+    text = str(name)
+    if not text or text.startswith(".") or any(c in text for c in "/\\\0") or len(text) > 120:
+        raise UserError(
+            f"name must be the plain name of one folder (no slash, not starting with a dot, at "
+            f"most 120 characters), not {text!r}"
+        )
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST

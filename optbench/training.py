@@ -1,0 +1,223 @@
+"""The training loop: one optimizer on one problem with one seed, as a stream of rows.
+
+It knows nothing of files or configurations. The clock stops during evaluation, and no step waits
+for the device: losses stay there until a chunk of steps is read at once.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench import optimizers
+from optbench.models import Dropout
+from optbench.problem import Problem, build_model, stream
+
+CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
+EVAL_BATCH = 512  # larger ones leave the CPU's caches: a CNN is evaluated three times slower
+Row = dict[str, float]
+
+
+@dataclass
+class Update:
+    """What happened since the last update.
+
+    steps: rows of steps.csv. epoch: a row of epochs.csv, or None between evaluations.
+    status: "running", and in the last update "completed", "diverged" or "interrupted".
+    """
+
+    step: int
+    total_steps: int
+    steps: list[Row] = field(default_factory=list)
+    epoch: Row | None = None
+    status: str = "running"
+
+
+def train(
+    problem: Problem,
+    optimizer: Callable[..., Optimizer],
+    *,
+    seed: int = 0,
+    schedule: Callable[[Optimizer, int], LRScheduler | None] | None = None,
+    decay_biases_and_norms: bool = True,
+    device: torch.device | str = "cpu",
+    log_every: int = 10,
+    eval_every: int = 1,
+    eval_train_examples: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Update]:
+    """Train and yield updates; the first holds the evaluation before the first step.
+
+    optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
+    log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
+    eval_train_examples: evaluate on the first so many training examples; None is all.
+    stop: asked after each step; True ends the run with status "interrupted".
+
+    Raises `UserError` where the model, loss or optimizer does not fit the problem.
+    """
+    device = torch.device(device)
+    model = build_model(problem, seed).to(device)
+    data = problem.dataset.to(device)
+    dropout_masks = stream(seed, "dropout", device)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = dropout_masks
+    opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
+    scheduler = schedule(opt, problem.total_steps) if schedule else None
+
+    x, y = data.train_x[:0], data.train_y[:0]
+    losses: list[Tensor] = []  # of the steps not yet read from the device
+    first = True  # lbfgs calls the closure several times a step; the first loss is the batch's
+
+    def closure() -> Tensor:
+        nonlocal first
+        opt.zero_grad()
+        loss = _loss(problem, model, x, y)
+        loss.backward()
+        if first:
+            losses.append(loss.detach())
+            first = False
+        return loss
+
+    def evaluate(epoch: float, step: int, running_loss: float) -> Row:
+        n = eval_train_examples
+        _switch_mode(model, opt, training=False)
+        parts = {
+            "train": (data.train_x[:n], data.train_y[:n]),
+            "val": (data.val_x, data.val_y),
+            "test": (data.test_x, data.test_y),
+        }
+        scores = {name: _evaluate(problem, model, *part) for name, part in parts.items()}
+        _switch_mode(model, opt, training=True)
+        row: Row = {"epoch": epoch, "step": step}
+        for name, (loss, accuracy) in scores.items():
+            row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+            if name == "train":
+                row["running_loss"] = running_loss
+        return row | {"seconds": seconds, "total_seconds": perf_counter() - begun}
+
+    begun, seconds = perf_counter(), 0.0
+    step, total, per_epoch = 0, problem.total_steps, problem.steps_per_epoch
+    row = evaluate(0, 0, nan)
+    yield Update(0, total, epoch=row)
+    if not isfinite(row["train_loss"]):
+        yield Update(0, total, status="diverged")
+        return
+    orders = _orders(problem, seed, device)
+    while step < total:
+        batches = next(orders)[: total - step]
+        running, seen = 0.0, 0
+        for start in range(0, len(batches), CHUNK):
+            chunk = batches[start : start + CHUNK]
+            rates = []
+            tick = perf_counter()
+            for batch in chunk:
+                x, y = _take(data.train_x, data.train_y, batch)
+                rates.append(optimizers.learning_rate(opt))
+                first = True
+                opt.step(closure)
+                if scheduler is not None:
+                    scheduler.step()
+                if interrupted := stop():
+                    break
+            values = torch.stack(losses).tolist()  # waits for the device
+            losses.clear()
+            elapsed = perf_counter() - tick
+            update = Update(step, total)
+            for i, (loss, rate) in enumerate(zip(values, rates, strict=True), start=1):
+                step += 1
+                running += loss * len(chunk[i - 1])
+                seen += len(chunk[i - 1])
+                bad = not isfinite(loss)
+                if bad or step % log_every == 0 or step == 1 or step == total:
+                    at = seconds + elapsed * i / len(values)
+                    epoch = step / per_epoch
+                    update.steps.append(
+                        {
+                            "step": step,
+                            "epoch": epoch,
+                            "train_loss": loss,
+                            "lr": rate,
+                            "seconds": at,
+                        }
+                    )
+                if bad:
+                    update.status = "diverged"
+                    break
+            seconds += elapsed
+            update.step = step
+            if update.status == "running" and interrupted and step < total:
+                update.status = "interrupted"
+            if update.status != "running":
+                yield update
+                return
+            if step == total or (step % (per_epoch * eval_every) == 0):
+                update.epoch = evaluate(step / per_epoch, step, running / seen)
+                if not isfinite(update.epoch["train_loss"]):
+                    update.status = "diverged"
+                elif step == total:
+                    update.status = "completed"
+            yield update
+            if update.status != "running":
+                return
+
+
+def _loss(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    if problem.precision == "float32":
+        return problem.loss(model(x), y)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        logits = model(x)
+    return problem.loss(logits.float(), y)
+
+
+@torch.no_grad()
+def _evaluate(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy over all examples; nan where there are none."""
+    if len(y) == 0:
+        return nan, nan
+    sums = torch.zeros(2, dtype=torch.float64, device=x.device)
+    for xb, yb in zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True):
+        with torch.autocast(xb.device.type, torch.bfloat16, enabled=problem.precision != "float32"):
+            logits = model(xb)
+        logits = logits.float()
+        sums[0] += problem.loss(logits, yb).double() * len(yb)
+        sums[1] += (logits.argmax(dim=1) == yb).sum()
+    loss, correct = sums.tolist()
+    return loss / len(y), correct / len(y)
+
+
+def _orders(problem: Problem, seed: int, device: torch.device) -> Iterator[list[Tensor | range]]:
+    """For each epoch its batches of indices: one permutation, sliced; the same for every optimizer."""
+    examples = len(problem.dataset.train_y)
+    if problem.steps_per_epoch == 1:  # the whole set at once needs no order, and no copy
+        while True:
+            yield [range(examples)]
+    generator = stream(seed, "order")
+    fixed = torch.randperm(examples, generator=generator).to(device)
+    order = fixed
+    while True:
+        batches = list(order.split(int(problem.batch_size)))
+        if len(batches) > problem.steps_per_epoch:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        yield batches
+        if problem.shuffle == "every_epoch":
+            order = torch.randperm(examples, generator=generator).to(device)
+
+
+def _take(x: Tensor, y: Tensor, batch: Tensor | range) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, range):
+        return x, y
+    return x.index_select(0, batch), y.index_select(0, batch)
+
+
+def _switch_mode(model: nn.Module, opt: Optimizer, *, training: bool) -> None:
+    model.train(training)
+    # Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
+    switch = getattr(opt, "train" if training else "eval", None)
+    if switch is not None:
+        switch()

@@ -1,0 +1,33 @@
+"""Small problems that train in milliseconds."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+
+from optbench import data, losses, models
+from optbench.initializers import initialize
+from optbench.problem import Problem
+
+torch.set_num_threads(1)  # the tests' tensors are tiny: a second thread only waits
+
+
+def blobs(n: int = 60, features: int = 5, classes: int = 3) -> data.RawDataset:
+    """Separable clusters, the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(classes, features, generator=generator) * 3
+    y = torch.arange(n) % classes
+    x = centres[y] + torch.randn(n, features, generator=generator)
+    return data.RawDataset(x, y, x[: n // 3] + 0.1, y[: n // 3])
+
+
+@pytest.fixture
+def make_problem() -> Callable[..., Problem]:
+    def make(model=partial(models.mlp, hidden=[8]), n: int = 60, **changes) -> Problem:
+        settings = {"batch_size": 16, "epochs": 2, "loss": losses.cross_entropy} | changes
+        settings.setdefault("initializer", initialize)
+        dataset = data.prepare(blobs(n), preprocessing="standardize_features", val_size=0.2)
+        return Problem(dataset, model=model, **settings)
+
+    return make

