@@ -34,9 +34,8 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
-            task
-        )()
+        conf = str(config_folder())
+        hydra.main(version_base="1.3", config_path=conf, config_name="config")(task)()
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -58,7 +57,8 @@ def task(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
-    config: Any = own_keys(OmegaConf.to_container(cfg, resolve=True), overrides)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = own_keys(resolved, overrides)
     check_keys(config, config_folder())
     if not in_sweep:
         group = Path(str(config["results_dir"])).expanduser() / str(config["name"] or "runs")
@@ -99,9 +99,7 @@ def finish(outcome: Any, *, quiet: bool) -> None:
     if not quiet:
         if outcome.status == "diverged":
             step = record["diverged_at_step"]
-            print(
-                f"diverged: the loss was not finite at step {step}. A smaller optimizer.lr may help."
-            )
+            print(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
         figures = {k: v for k, v in record["summary"].items() if v is not None}
         width = max(map(len, figures), default=0)
         for key, value in figures.items():

@@ -45,7 +45,7 @@ def route_products_to_onednn() -> bool:
     to oneDNN allows it bfloat16, which it takes where the CPU has matrix units for it (AMX), so a
     product is tried and the switch is taken back where it is not float32-accurate.
     """
-    setting = torch.backends.mkldnn.matmul
+    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
     if not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)

@@ -106,9 +106,7 @@ def cnn(
             f"model=cnn needs images of at least 8x8 pixels, not {height_px}x{width_px}"
         )
     if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
-        raise UserError(
-            f"model.kernel must be an odd number of pixels (1, 3, 5, ...), not {kernel!r}"
-        )
+        raise UserError(f"model.kernel must be an odd whole number (1, 3, 5, ...), not {kernel!r}")
     layers: list[nn.Module] = []
     if _probability("model.input_dropout", input_dropout):
         layers.append(Dropout(input_dropout))

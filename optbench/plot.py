@@ -148,7 +148,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--facet",
         nargs="+",
         metavar="KEY",
-        help="one or two config keys that make the panels, as in --facet model.batch_norm "
+        help="config keys that make the panels (two: a grid), as in --facet model.batch_norm "
         "(default: the keys in which the problems differ)",
     )
     add(

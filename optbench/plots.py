@@ -109,7 +109,7 @@ def curves(
 ) -> Figure:
     """`y` against `x` ("epoch", "step" or "seconds"), a line per series, a panel per problem.
 
-    facet: one or two config keys that make the panels; by default those in which the problems
+    facet: config keys that make the panels (two: a grid); by default those in which the problems
     differ. lines: the config key that makes the lines; by default the optimizer and its settings.
     log: logarithmic y; by default for everything but accuracies and seconds.
     Raises UserError for unknown names and for panels that would mix problems.
@@ -219,7 +219,8 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
         # rank among all panels, so that a setting looks the same in each
         group = every if plan.sequential else every[every["optimizer"] == name]
         ranks = sorted({tuple(map(order, setting)) for setting in group["setting"]})
-        look = style.ramp if plan.sequential else None
+        numbers = any(rank[0][0] == 0 for rank in ranks if rank)  # see `order`
+        look = (style.ramp if numbers else style.choice) if plan.sequential else None
         place = ranks.index(keys[name, text])
         looks = (
             look(place, len(ranks)) if look else style.shade(style.look(name), place, len(ranks))

@@ -5,7 +5,6 @@ This module writes; `optbench.table` reads.
 
 import csv
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -81,7 +80,7 @@ class RunFolder:
         # A reader never sees half a file: the finished one takes the old one's place.
         temporary = self.path / "run.json.tmp"
         temporary.write_text(json.dumps(self.record, indent=1, allow_nan=False) + "\n", "utf-8")
-        os.replace(temporary, self.path / "run.json")
+        temporary.replace(self.path / "run.json")
 
     def _open(self, name: str, columns: Iterable[str]) -> TextIO:
         file = (self.path / name).open("w", encoding="utf-8", newline="")

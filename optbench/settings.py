@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from optbench.errors import UserError
@@ -63,7 +62,9 @@ def check(config: Mapping[str, Any]) -> None:
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
     lr = config["optimizer"].get("lr")
-    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < 1e30):
+    if lr is not None and (
+        isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < 1e30
+    ):
         raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")
 
 

@@ -101,6 +101,12 @@ def shade(base: Look, index: int, count: int) -> Look:
     return Look((red, green, blue), DASHES[start % len(DASHES)], marker)
 
 
+def choice(index: int, count: int) -> Look:
+    """The look of setting `index` where the lines are settings without an order (names)."""
+    looks = list(LOOKS.values())
+    return looks[index % len(looks)]
+
+
 def ramp(index: int, count: int) -> Look:
     """The look of setting `index` of `count` where lines are settings: viridis without its
     yellow end."""

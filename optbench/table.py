@@ -295,6 +295,8 @@ def measured_columns(table: pd.DataFrame) -> list[str]:
 def resolve(table: pd.DataFrame, key: str) -> str:
     """The column that `key` names; "initializer" stands for "initializer.name"."""
     keys = [name for name in table.columns if name not in measured_columns(table)]
+    if key == "optimizer.name":
+        key = "optimizer"  # the same, and always there
     for candidate in (key, f"{key}.name"):
         if candidate in keys:
             return candidate
@@ -404,10 +406,8 @@ def layout(
     Raises UserError where a panel would mix problems, or hold runs that cannot be told apart.
     """
     runs = run_frame(table)
-    if facet and len(facet) > 2:
-        raise UserError(f"panels by {', '.join(facet)}: give one or two keys, not {len(facet)}")
     lines = resolve(table, lines) if lines else None
-    lines = None if lines in ("optimizer", "optimizer.name") else lines
+    lines = None if lines == "optimizer" else lines
     problem_keys = table.attrs.get("problem_keys") or [
         key for key in map(str, runs) if key not in IDENTITY and not is_variant(key)
     ]

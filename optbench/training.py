@@ -120,7 +120,7 @@ def train(
                 x, y = _take(data.train_x, data.train_y, batch)
                 rates.append(optimizers.learning_rate(opt))
                 first = True
-                opt.step(closure)
+                opt.step(closure)  # type: ignore[arg-type]  # the stubs want a float
                 if scheduler is not None:
                     scheduler.step()
                 if interrupted := stop():
@@ -136,16 +136,8 @@ def train(
                 bad = not isfinite(loss)
                 if bad or step % log_every == 0 or step == 1 or step == total:
                     at = seconds + elapsed * i / len(values)
-                    epoch = step / per_epoch
-                    update.steps.append(
-                        {
-                            "step": step,
-                            "epoch": epoch,
-                            "train_loss": loss,
-                            "lr": rate,
-                            "seconds": at,
-                        }
-                    )
+                    row = {"step": step, "epoch": step / per_epoch, "train_loss": loss}
+                    update.steps.append(row | {"lr": rate, "seconds": at})
                 if bad:
                     update.status = "diverged"
                     break
@@ -192,7 +184,7 @@ def _evaluate(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> tuple
 
 
 def _orders(problem: Problem, seed: int, device: torch.device) -> Iterator[list[Tensor | range]]:
-    """For each epoch its batches of indices: one permutation, sliced; the same for every optimizer."""
+    """Each epoch's batches of indices, slices of one permutation: the same for every optimizer."""
     examples = len(problem.dataset.train_y)
     if problem.steps_per_epoch == 1:  # the whole set at once needs no order, and no copy
         while True:

@@ -24,7 +24,8 @@ def blobs(n: int = 60, features: int = 5, classes: int = 3) -> data.RawDataset:
 
 @pytest.fixture
 def make_problem() -> Callable[..., Problem]:
-    def make(model=partial(models.mlp, hidden=[8]), n: int = 60, **changes) -> Problem:
+    def make(model=None, n: int = 60, **changes) -> Problem:
+        model = model or partial(models.mlp, hidden=[8])
         settings = {"batch_size": 16, "epochs": 2, "loss": losses.cross_entropy} | changes
         settings.setdefault("initializer", initialize)
         dataset = data.prepare(blobs(n), preprocessing="standardize_features", val_size=0.2)
