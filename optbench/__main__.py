@@ -30,77 +30,97 @@ def main() -> None:
     # The console script looks for a user's own classes where `python -m` does: here.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    # Hydra would print a part of the traceback and exit; errors are ours to explain.
+    # -m may stand anywhere; argparse would take no override behind it if one stands before.
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+    sys.argv = ["optbench", *flags, *(word for word in sys.argv[1:] if word not in flags)]
+    # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    conf = config_folder()
     try:
-        conf = str(config_folder())
-        hydra.main(version_base="1.3", config_path=conf, config_name="config")(task)()
-    except UserError as error:
-        fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if debug:
             raise
-        fail(explain(error, config_folder()))
-    except OSError as error:
-        if debug:
-            raise
-        fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+        fail(explain(error, conf))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def task(cfg: DictConfig) -> None:
-    """One run: a whole command, or one job of a sweep."""
-    from optbench import experiment
+    """One run: a whole command, or one job of a sweep.
 
+    Hydra would wrap exceptions, so none leaves this function: it exits instead.
+    """
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
-    in_sweep = hydra_config.mode == RunMode.MULTIRUN
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    config = own_keys(resolved, overrides)
-    check_keys(config, config_folder())
-    if not in_sweep:
-        group = Path(str(config["results_dir"])).expanduser() / str(config["name"] or "runs")
-        outcome = experiment.run(config, group, label=config["optimizer"]["name"])
-        finish(outcome, quiet=config["quiet"])
+    if hydra_config.mode == RunMode.MULTIRUN:
+        job(cfg, overrides, Path(hydra_config.sweep.dir), int(hydra_config.job.num))
         return
-
-    group = Path(hydra_config.sweep.dir)
-    label = sweep.label(group, int(hydra_config.job.num), overrides)
-    job: dict[str, Any] = {"overrides": overrides, "status": "failed", "run": None, "error": None}
     try:
-        outcome = experiment.run(config, group, label=label)
-        job |= {"status": outcome.status, "run": outcome.folder.name}
+        config = resolve(cfg, overrides)
+        from optbench import experiment
+
+        group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
+        outcome = experiment.run(config, group)
     except UserError as error:
-        job["error"] = str(error)
+        fail(str(error))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    finish(outcome, quiet=config["quiet"])
+
+
+def job(cfg: DictConfig, overrides: list[str], group: Path, number: int) -> None:
+    """One run of a sweep: its failure is recorded, and the sweep goes on."""
+    label = sweep.label(group, number, overrides)
+    record: dict[str, Any] = {"overrides": overrides, "status": "failed", "run": None}
+    try:
+        config = resolve(cfg, overrides)
+        from optbench import experiment
+
+        outcome = experiment.run(config, group, label=label)
+    except UserError as error:
+        record["error"] = str(error)
     except Exception as error:
         traceback.print_exc()
-        job["error"] = f"{type(error).__name__}: {error}"
-    sweep.record_job(group, job)
-    if job["status"] == "failed":
-        print(f"{label}  failed: {job['error']}", flush=True)
-    elif outcome.known:
-        print(f"{label}  already done ({outcome.status})", flush=True)
-    elif outcome.status == "diverged":
-        print(f"{label}  diverged", flush=True)
+        record["error"] = f"{type(error).__name__}: {error}"
+    else:
+        record |= {"status": outcome.status, "run": outcome.folder.name, "error": None}
+        if outcome.known and not config["quiet"]:
+            print(f"{label}  already done ({outcome.status})", flush=True)
+        elif outcome.status == "diverged":
+            print(f"{label}  diverged", flush=True)
+    sweep.record_job(group, record)
+    if record["error"]:
+        print(f"{label}  failed: {record['error']}", file=sys.stderr, flush=True)
     elif outcome.signal:
         print("interrupted; the same command goes on with what is missing", file=sys.stderr)
         sys.exit(128 + outcome.signal)
+
+
+def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """The configuration as plain values; `UserError` for keys that mean nothing."""
+    try:
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, config_folder())) from error
+    check_keys(resolved, config_folder())
+    return own_keys(resolved, overrides)
 
 
 def finish(outcome: Any, *, quiet: bool) -> None:
     """Say how a single run ended and what it wrote."""
     from optbench.experiment import read_record
 
+    record = read_record(outcome.folder)
     if outcome.known:
         print(f"already done ({outcome.status}); force=true runs it again")
-    record = read_record(outcome.folder)
+    if outcome.status == "diverged":
+        step = record["diverged_at_step"]
+        print(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
     if not quiet:
-        if outcome.status == "diverged":
-            step = record["diverged_at_step"]
-            print(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
-        figures = {k: v for k, v in record["summary"].items() if v is not None}
+        figures = {key: value for key, value in record["summary"].items() if value is not None}
         width = max(map(len, figures), default=0)
         for key, value in figures.items():
             print(f"  {key:<{width}}  {value:.6g}")

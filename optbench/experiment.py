@@ -138,8 +138,9 @@ def build(group: str, node: Config) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        reason = f": {cause}" if cause and str(cause) not in str(error) else ""
-        raise UserError(f"{group} cannot be made: {error}{reason}") from error
+        text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+        reason = f": {cause}" if cause and str(cause) not in text else ""
+        raise UserError(f"{group} cannot be made: {text}{reason}") from error
 
 
 def read_record(folder: Path) -> Config:

@@ -52,32 +52,36 @@ def explain(error: Exception, conf: Path) -> str:
         if text and not any(text in part for part in parts):
             parts.append(text)
         cause = cause.__cause__
-    message = "\n".join(parts)
+    message = "\n".join(parts) or type(error).__name__
     if match := re.search(r"Could not override '([^']+)'", message):
-        message += did_you_mean(match[1], known_keys(conf))
-    elif match := re.search(r"Could not find '(\w+)/([^']+)'", message):
-        options = [path.stem for path in (conf / match[1]).rglob("*.yaml")]
-        message += did_you_mean(match[2], options)
+        return f"unknown key '{match[1]}'" + _advice(match[1], conf)
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", message):
+        options = _options(conf / match[1])
+        return (
+            f"there is no {match[1]}={match[2]}{did_you_mean(match[2], options)}\n"
+            f"{match[1]} is one of: {', '.join(options)}, or a file of yours in "
+            f"FOLDER/{match[1]}/ with --config-dir FOLDER"
+        )
     return message
 
 
-def known_keys(conf: Path) -> list[str]:
-    """Every dotted key that some choice of groups offers."""
-    keys: list[str] = []
-
-    def collect(node: Any, path: str) -> None:
-        if path:
-            keys.append(path)
-        if isinstance(node, dict):
-            for key, value in node.items():
-                collect(value, f"{path}.{key}" if path else str(key))
-
+def _advice(key: str, conf: Path) -> str:
+    group, _, rest = key.partition(".")
+    if rest and group in GROUPS:
+        files = [yaml.safe_load(path.read_text("utf-8")) for path in (conf / group).rglob("*.yaml")]
+        names = sorted({name for file in files for name in file})
+        return (
+            did_you_mean(rest, names)
+            + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
+            f"+{key}=VALUE gives the class an argument that is not in its YAML."
+        )
     top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
-    collect({k: v for k, v in top.items() if k not in ("defaults", "hydra")}, "")
-    for group in GROUPS:
-        for path in sorted((conf / group).rglob("*.yaml")):
-            collect(yaml.safe_load(path.read_text("utf-8")), group)
-    return [*dict.fromkeys(keys), "study"]
+    dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
+    return did_you_mean(key, [*top, *GROUPS, "study", *dotted]) + "\n--help lists them all."
+
+
+def _options(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
 def check_keys(config: Config, conf: Path) -> None:

@@ -70,8 +70,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
     """A sentence that proposes the nearest of `names`, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.6)
-    return f". Did you mean {' or '.join(near)}?" if near else ""
+    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def check_name(name: Any) -> None:

@@ -119,6 +119,8 @@ class Comparison(Callback):
                 result = plot.draw_all([sweep], sweep)
                 print("\n" + table.to_markdown(result.summary))
                 print(*result.paths, sep="\n", flush=True)
+                for problem in result.problems:
+                    print(f"left out: {problem}", file=sys.stderr)
         if failed:
             print(f"\n{len(failed)} of {len(jobs)} runs failed:", file=sys.stderr)
             for job in failed:
