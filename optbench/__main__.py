@@ -34,7 +34,7 @@ def main() -> None:
     flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
     sys.argv = ["optbench", *flags, *(word for word in sys.argv[1:] if word not in flags)]
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
-    debug = "HYDRA_FULL_ERROR" in os.environ
+    debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     conf = config_folder()
     try:
@@ -45,6 +45,9 @@ def main() -> None:
         fail(explain(error, conf))
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        if debug is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def task(cfg: DictConfig) -> None:
@@ -120,7 +123,7 @@ def finish(outcome: Any, *, quiet: bool) -> None:
         step = record["diverged_at_step"]
         print(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
     if not quiet:
-        figures = {key: value for key, value in record["summary"].items() if value is not None}
+        figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
         width = max(map(len, figures), default=0)
         for key, value in figures.items():
             print(f"  {key:<{width}}  {value:.6g}")

@@ -46,6 +46,7 @@ class RunFolder:
         }
         self._last: Row = {}
         self._best: dict[str, float] = {}
+        self._rows = {"epochs": 0, "steps": 0}
         self._save()
         self._steps = self._open("steps.csv", STEP_COLUMNS)
         self._epochs = self._open("epochs.csv", EPOCH_COLUMNS)
@@ -53,8 +54,10 @@ class RunFolder:
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""
         _append(self._steps, STEP_COLUMNS, update.steps)
+        self._rows["steps"] += len(update.steps)
         if update.epoch is not None:
             _append(self._epochs, EPOCH_COLUMNS, [update.epoch])
+            self._rows["epochs"] += 1
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
                 if (value := update.epoch[key]) == value:
@@ -72,7 +75,8 @@ class RunFolder:
             "error": error,
             "finished": _now(),
             # JSON has no infinity: a figure that is not finite is null, and the CSV has it
-            "summary": {k: v if abs(v) < float("inf") else None for k, v in figures.items()},
+            "summary": {k: v if abs(v) < float("inf") else None for k, v in figures.items()}
+            | {"rows": self._rows},  # what the CSV files must hold
         }
         self._save()
 

@@ -1,0 +1,267 @@
+"""The command line, end to end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optbench import __main__ as cli
+from optbench.runs import EPOCH_COLUMNS, STEP_COLUMNS
+
+QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
+PYTHON = [sys.executable, "-m", "optbench"]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {"OPTBENCH_RESULTS": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """`python -m optbench` in a process of its own, with `folder` for the results."""
+    return subprocess.run(
+        [*PYTHON, *QUICK, *overrides],
+        env=environment(folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def here(monkeypatch, capsys, tmp_path):
+    """`python -m optbench` in this process, which saves the time to import torch."""
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *overrides])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def record(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+def test_one_run_writes_its_folder_and_is_recognised_as_done(tmp_path):
+    first = command(tmp_path, "optimizer=adam")
+    assert first.returncode == 0, first.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert str(run) in first.stdout
+    epochs, steps = rows(run / "epochs.csv"), rows(run / "steps.csv")
+    assert tuple(epochs[0]) == EPOCH_COLUMNS
+    assert tuple(steps[0]) == STEP_COLUMNS
+    assert [row["epoch"] for row in epochs] == ["0", "1", "2"]
+    assert epochs[0]["running_loss"] == ""
+    assert [row["step"] for row in steps] == [str(i) for i in range(1, 7)]  # 270 in batches of 128
+    assert float(epochs[-1]["train_loss"]) < float(epochs[0]["train_loss"])
+    kept = record(run)
+    assert kept["status"] == "completed"
+    assert kept["config"]["optimizer"]["lr"] == 0.001
+    assert kept["summary"]["test_accuracy"] == pytest.approx(float(epochs[-1]["test_accuracy"]))
+    assert kept["summary"]["rows"] == {"epochs": 3, "steps": 6}
+    assert {"torch", "python", "optbench"} <= set(kept["versions"])
+
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    again = command(tmp_path, "optimizer=adam")
+    assert again.returncode == 0
+    assert "already done" in again.stdout
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+    assert command(tmp_path, "optimizer=adam", "force=true").returncode == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_same_seed_same_csv_byte_for_byte_apart_from_the_times(tmp_path):
+    texts = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        done = command(tmp_path / name, "model.dropout=0.3", "model.batch_norm=true")
+        assert done.returncode == 0
+        (run,) = (tmp_path / name / "runs").iterdir()
+        lines = []
+        for file, times in (("epochs.csv", 2), ("steps.csv", 1)):
+            for line in (run / file).read_text().splitlines():
+                lines.append(line.split(",")[:-times])
+        texts.append(lines)
+    assert texts[0] == texts[1]
+
+
+def test_a_sweep_ends_with_its_figure_and_goes_on_where_it_stopped(here, tmp_path):
+    status, out, _ = here("-m", "optimizer=sgd,adam", "seed=0,1", "name=mine")
+    sweep = tmp_path / "mine"
+    assert status == 0
+    assert "[4/4]" in out
+    assert str(sweep / "train_loss-epoch.png") in out
+    assert (sweep / "train_loss-epoch.png").stat().st_size > 10_000
+    summary = rows(sweep / "summary.csv")
+    assert [row["optimizer"] for row in summary] == ["adam", "sgd"]  # ranked
+    assert {row["seeds"] for row in summary} == {"2"}
+
+    status, out, _ = here("optimizer=sgd,adam,adagrad", "-m", "seed=0,1", "name=mine")
+    assert status == 0
+    assert out.count("already done") == 4
+    assert len(rows(sweep / "summary.csv")) == 3
+
+
+def test_a_sweeps_folder_is_named_by_its_question(here, tmp_path):
+    for overrides in (["optimizer=sgd,adam", "seed=0"], ["seed=0", "optimizer=sgd,adam"]):
+        assert here("-m", *overrides)[0] == 0
+    assert len(list(tmp_path.glob("*/summary.csv"))) == 1
+
+
+def test_runs_are_shared_between_folders(here, tmp_path):
+    assert here("optimizer=sgd")[0] == 0
+    status, out, _ = here("-m", "optimizer=sgd,adam", "name=both")
+    assert status == 0
+    assert out.count("already done") == 1
+    assert len(list((tmp_path / "both").glob("*/epochs.csv"))) == 2  # complete by itself
+
+
+def test_a_sweep_finishes_the_others_reports_what_failed_and_exits_non_zero(here, tmp_path):
+    status, _, err = here("-m", "optimizer=sgd,adam", "optimizer.lr=-1,0.1", "name=x")
+    assert status == 1
+    assert "2 of 4 runs failed" in err
+    assert err.count("optimizer.lr must be") >= 2
+    assert "Traceback" not in err
+    assert len(list((tmp_path / "x").glob("*/epochs.csv"))) == 2
+    assert (tmp_path / "x" / "train_loss-epoch.png").exists()
+
+
+def test_divergence_is_a_result(here, tmp_path):
+    status, out, _ = here("-m", "optimizer=sgd", "optimizer.lr=0.1,1e20", "name=x")
+    assert status == 0
+    assert "diverged" in out
+    records = [record(path.parent) for path in (tmp_path / "x").glob("*/run.json")]
+    (diverged,) = (r for r in records if r["status"] == "diverged")
+    assert diverged["diverged_at_step"] >= 1
+    assert any("1 of" in line or "| 1 |" in line for line in out.splitlines())
+
+
+def test_a_study_is_a_sweep_and_draws_its_figure(here, tmp_path):
+    status, out, err = here("study=comparison", "epochs=1", "seed=0")  # even without -m
+    assert status == 0, err
+    assert "[7/7]" in out
+    (sweep,) = (path for path in tmp_path.iterdir() if path.name.startswith("comparison"))
+    assert (sweep / "train_loss-epoch.pdf").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
+    process = subprocess.Popen(
+        [*PYTHON, *QUICK, "epochs=100000", "batch_size=1"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(len(rows(path)) > 200 for path in tmp_path.glob("runs/*/steps.csv")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert record(run)["status"] == "interrupted"
+    steps = [int(row["step"]) for row in rows(run / "steps.csv")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
+    asked = ["-m", "optimizer=sgd", "seed=0,1", "name=x"]
+    process = subprocess.Popen(
+        [*PYTHON, *QUICK, *asked, "epochs=400"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "epoch 3" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on" in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimzer=adam"], "Did you mean optimizer?"),
+        (["optimizer=adm"], "Did you mean adam?"),
+        (["optimizer=textbook/adm"], "Did you mean textbook/adam?"),
+        (["study=comparisons"], "Did you mean comparison?"),
+        (["dta.root=x"], "Did you mean data.root?"),
+        (["optimizer.rate=0.1"], "unknown key 'optimizer.rate'"),
+        (["+epoch=3"], "Did you mean epochs?"),
+        (["optimizer.lr=-1"], "optimizer.lr must be"),
+        (["batch_size=0"], "batch_size must be"),
+        (["epochs=0"], "epochs must be"),
+        (["device=tpu"], "device must be"),
+        (["dataset=wine", "model=cnn"], "needs images"),
+        (["dataset=cifar10", "data.root=nowhere", "data.download=false"], "dataset=mnist_5k"),
+        (["loss._target_=torch.nn.functional.binary_cross_entropy"], "the loss does not fit"),
+        (["optimizer._target_=torch.optim.Nope"], "torch.optim.Nope"),
+        (["optimizer._target_=torch.optim.SGD", "+optimizer.foo=1"], "does not accept foo"),
+        (["optimizer=sgd,adam"], "add --multirun"),
+        (["model=null"], "must be a string or a list"),
+        (["results_dir=/dev/null/x"], "cannot write results into /dev/null/x"),
+        (["-m", "optimizer=sgd,adam", "results_dir=/dev/null/x"], "cannot write results into"),
+        (["-m", "optimizer=sgd,adm"], "Did you mean adam?"),
+        (["name=../x"], "name must be"),
+        (["model.hidden=???"], "model.hidden"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_clear_message(here, overrides, message):
+    if "dataset=wine" in overrides:
+        pytest.importorskip("sklearn")
+    status, _, err = here(*overrides)
+    assert status == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert err.startswith("optbench: ")
+
+
+def test_cuda_without_cuda_is_refused(here, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, err = here("device=cuda")
+    assert status == 1
+    assert "no usable CUDA device" in err
+
+
+def test_help_names_the_groups_and_the_configuration(here):
+    status, out, _ = here("--help")
+    assert status == 0
+    for text in ("optimizer: ", "study: ", "batch_size: 128", "python -m optbench -m"):
+        assert text in out
+
+
+def test_quiet_says_only_what_was_written(here):
+    _, out, _ = here("quiet=true")
+    assert "epoch 1" not in out
+    assert "epochs.csv" in out

@@ -1,0 +1,177 @@
+"""Every YAML is composed and instantiated, and the checks name what is wrong."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from optbench import experiment, settings
+from optbench.__main__ import config_folder
+from optbench.data import prepare
+from optbench.errors import UserError
+from optbench.overrides import check_keys, did_you_mean, own_keys
+from optbench.training import train
+
+CONF = config_folder()
+
+
+def resolved(*overrides: str, multirun: bool = False) -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=multirun)
+    if multirun:
+        return OmegaConf.to_container(config, resolve=False)
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def options(group: str) -> list[str]:
+    paths = sorted((CONF / group).rglob("*.yaml"))
+    assert paths
+    return [str(path.relative_to(CONF / group).with_suffix("")) for path in paths]
+
+
+def one_step(config: dict) -> float:
+    """Train one step on a few images; the loss after it."""
+    settings.check(config)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(40) % 4
+    data = prepare((images, labels, images[:8], labels[:8]), preprocessing=config["preprocessing"])
+    problem = experiment.build_problem(config | {"epochs": None, "steps": 1}, data)
+    updates = train(
+        problem,
+        experiment.build("optimizer", config["optimizer"]),
+        schedule=experiment.build("schedule", config["schedule"]),
+    )
+    last = list(updates)[-1]
+    assert last.status == "completed"
+    return last.epoch["train_loss"]
+
+
+CASES = [
+    (group, option)
+    for group in ("model", "loss", "initializer", "optimizer", "schedule")
+    for option in options(group)
+]
+
+
+@pytest.mark.parametrize(("group", "option"), CASES, ids=lambda value: value)
+def test_every_choice_trains_a_step(group, option):
+    config = resolved(f"{group}={option}")
+    assert config[group]["name"] == option.replace("textbook/", "textbook_")
+    assert one_step(config) < float("inf")
+
+
+@pytest.mark.parametrize("option", options("dataset"))
+def test_every_dataset_composes_and_names_its_loader(option):
+    config = resolved(f"dataset={option}")
+    settings.check(config)
+    assert config["dataset"]["name"] == option
+    assert experiment.build("loader", config["dataset"] | {"_partial_": True})
+    assert "root" not in experiment.describe_problem(config)["dataset"]
+
+
+@pytest.mark.parametrize("option", ["mnist_5k", "digits", "wine", "breast_cancer"])
+def test_datasets_without_downloads_load(option):
+    if option != "mnist_5k":
+        pytest.importorskip("sklearn")
+    data = experiment.load_dataset(resolved(f"dataset={option}"))
+    assert len(data.train_y) > len(data.test_y) > 0
+    assert data.train_x.isfinite().all()
+
+
+@pytest.mark.parametrize("option", options("study"))
+def test_every_study_is_a_sweep_of_choices_that_exist(option):
+    config = resolved(f"study={option}", multirun=True)
+    assert config["hydra"]["mode"].name == "MULTIRUN"
+    params = config["hydra"]["sweeper"]["params"]
+    assert "optimizer" in params
+    for key, values in params.items():
+        for value in str(values).split(","):
+            settings.check(resolved(f"study={option}", f"{key}={value.strip()}"))
+
+
+@pytest.mark.parametrize(
+    "activation", ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"]
+)
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_every_activation_trains_a_step(model, activation):
+    one_step(resolved(f"model={model}", f"model.activation={activation}", "batch_size=full"))
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "linear"])
+def test_mse_outputs(output):
+    one_step(resolved("loss=mse", f"loss.output={output}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=0", "optimizer.lr must be"),
+        ("optimizer.lr=-0.1", "optimizer.lr must be"),
+        ("optimizer.lr=nan", "optimizer.lr must be"),
+        ("optimizer.lr=inf", "optimizer.lr must be"),
+        ("optimizer.lr=fast", "optimizer.lr must be"),
+        ("batch_size=0", "batch_size must be"),
+        ("batch_size=1.5", "batch_size must be"),
+        ("batch_size=all", "'full'"),
+        ("batch_size=true", "batch_size must be"),
+        ("epochs=0", "epochs must be"),
+        ("epochs=null", "epochs or steps"),
+        ("steps=-1", "steps must be"),
+        ("seed=-1", "seed must be"),
+        ("seed=null", "seed must be"),
+        ("num_threads=0", "num_threads must be"),
+        ("precision=float16", "bfloat16"),
+        ("shuffle=never", "fixed_order"),
+        ("preprocessing=standardise", "Did you mean standardize"),
+        ("force=maybe", "force must be"),
+        ("name=a/b", "name must be"),
+        ("log.steps=0", r"log\.steps must be"),
+        ("data.subset=1", r"data\.subset must be"),
+    ],
+)
+def test_a_wrong_value_is_named(override, message):
+    with pytest.raises(UserError, match=message):
+        settings.check(resolved(override))
+
+
+def test_unknown_top_level_keys_are_refused():
+    with pytest.raises(UserError, match="Did you mean epochs"):
+        check_keys(resolved("+epoch=3"), CONF)
+    check_keys(resolved(), CONF)
+
+
+def test_did_you_mean_is_silent_where_nothing_is_near():
+    assert did_you_mean("zzz", ["adam", "sgd"]) == ""
+
+
+def test_an_own_class_gets_its_own_arguments_only():
+    overrides = ["optimizer._target_=torch.optim.NAdam", "+optimizer.momentum_decay=0.01"]
+    optimizer = own_keys(resolved(*overrides), overrides)["optimizer"]
+    assert optimizer == {
+        "name": "NAdam",
+        "_target_": "torch.optim.NAdam",
+        "_partial_": True,
+        "momentum_decay": 0.01,
+    }
+    overrides += ["optimizer.lr=0.5", "optimizer.name=mine"]
+    optimizer = own_keys(resolved(*overrides), overrides)["optimizer"]
+    assert (optimizer["lr"], optimizer["name"]) == (0.5, "mine")
+
+
+def test_an_own_initializer_takes_the_place_of_the_weights_function():
+    overrides = [
+        "initializer=normal",
+        "initializer.weight._target_=torch.nn.init.trunc_normal_",
+        "initializer.weight.std=0.03",
+    ]
+    initializer = own_keys(resolved(*overrides), overrides)["initializer"]
+    assert set(initializer["weight"]) == {"_target_", "_partial_", "std"}
+    assert initializer["name"] == "trunc_normal_"
+
+
+def test_own_keys_changes_nothing_where_nothing_was_given():
+    config = resolved()
+    assert own_keys(deepcopy(config), ["optimizer=adam", "epochs=3"]) == config
