@@ -12,9 +12,14 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from optbench import plots, style
+from optbench import style
 from optbench.errors import UserError
-from optbench.table import COLUMNS, load_runs, summary, to_markdown, where
+from optbench.keys import where
+from optbench.plots import curves
+from optbench.run_files import COLUMNS
+from optbench.sensitivity import sensitivity
+from optbench.summary import summary, to_markdown
+from optbench.table import load_runs
 
 FORMATS = ("png", "pdf", "svg")
 # dates off: the same CSV files give the same bytes
@@ -70,15 +75,15 @@ def draw_all(
 
     jobs: dict[str, Callable[[], Figure]] = {}
     stem = f"{y}-{x}" + ("-steps" if options.rows == "steps" else "")
-    jobs[stem] = lambda: plots.curves(main, y, x, facet, lines, options.log)
+    jobs[stem] = lambda: curves(main, y, x, facet, lines, options.log)
     if np.isfinite(table["test_accuracy"]).any():
         jobs.setdefault(
             "test_accuracy-epoch",
-            lambda: plots.curves(table, "test_accuracy", "epoch", facet, lines),
+            lambda: curves(table, "test_accuracy", "epoch", facet, lines),
         )
     final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
     if has_rates(table) and "optimizer.lr" not in (facet or ()):
-        jobs[f"final_{final}-lr"] = lambda: plots.sensitivity(table, final, facet=facet)
+        jobs[f"final_{final}-lr"] = lambda: sensitivity(table, final, facet=facet)
 
     # all figures before the first file: a mistake leaves nothing half written
     figures = {name: job() for name, job in jobs.items()}

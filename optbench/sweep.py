@@ -114,10 +114,10 @@ class Comparison(Callback):
         failed = [job for job in jobs if job["status"] == "failed"]
         with exits():
             if len(failed) < len(jobs):
-                from optbench import plot, table
+                from optbench import plot, summary
 
                 result = plot.draw_all([sweep], sweep)
-                print("\n" + table.to_markdown(result.summary))
+                print("\n" + summary.to_markdown(result.summary))
                 print(*result.paths, sep="\n", flush=True)
                 for problem in result.problems:
                     print(f"left out: {problem}", file=sys.stderr)

@@ -161,7 +161,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     agreed = figures[0] if all(figure == figures[0] for figure in figures) else None
     table.attrs = {
         "measured": measured,
-        "problem_keys": [key for key in keys if key in problem_keys and key not in IDENTITY],
+        "problem_keys": [key for key in problem_keys if key in keys and key not in IDENTITY],
         "figure": agreed if isinstance(agreed, dict) else {},
     }
     return table

@@ -1,0 +1,87 @@
+"""The config keys of a table: to name, to show, to sort and to filter by."""
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.run_files import COLUMNS
+
+
+def show(value: object) -> str:
+    """A config value as it would stand in YAML."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    if isinstance(value, (float, np.floating)):
+        return "unset" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def short(key: str) -> str:
+    """A key as it stands in a label: optimizer.lr -> lr, initializer.name -> initializer."""
+    return key.removeprefix("optimizer.").removesuffix(".name")
+
+
+def order(value: object) -> tuple[int, float, str]:
+    """Sort key for mixed config values: numbers, then text, then unset."""
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
+        return (2, 0.0, "") if math.isnan(value) else (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+def measured_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that come from the CSV files; the others describe the run."""
+    known = table.attrs.get("measured") or [*COLUMNS["epochs"], "lr"]  # pandas may drop attrs
+    return [name for name in known if name in table]
+
+
+def resolve(table: pd.DataFrame, key: str) -> str:
+    """The column that `key` names; "initializer" stands for "initializer.name".
+
+    Raises UserError, with the nearest names, where there is none.
+    """
+    measured = measured_columns(table)
+    keys = [name for name in table.columns if name not in measured]
+    if key == "optimizer.name":
+        key = "optimizer"  # the same, and always there
+    for candidate in (key, f"{key}.name"):
+        if candidate in keys:
+            return candidate
+    near = [name for name in keys if name.endswith(f".{key}")]
+    near += [name for name in get_close_matches(key, keys, n=5) if name not in near]
+    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(keys)}"
+    raise UserError(f"no config key {key!r} in these runs; {hint}")
+
+
+def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """Rows that meet every "KEY=VALUE"; several values of one key are alternatives.
+
+    Raises UserError for an unknown key, and where no run is left.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        if not equals:
+            raise UserError(f"cannot read the filter {condition!r}; write KEY=VALUE")
+        wanted.setdefault(resolve(table, key.strip()), []).append(value.strip())
+    for key, texts in wanted.items():
+        present = {value: show(value) for value in table[key].unique()}
+        keep = [value for value, shown in present.items() if any(same(shown, t) for t in texts)]
+        if not keep:
+            options = ", ".join(sorted(set(present.values())))
+            raise UserError(f"no run with {key} = {' or '.join(texts)}; there is: {options}")
+        table = table[table[key].isin(keep)]
+    return table
+
+
+def same(shown: str, text: str) -> bool:
+    """Whether the text given for a value means the one shown: 1e-3 is 0.001, True is true."""
+    if shown == text or shown == text.lower() in ("true", "false", "null"):
+        return True
+    try:
+        return float(shown) == float(text)
+    except ValueError:
+        return False

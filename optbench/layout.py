@@ -1,0 +1,206 @@
+"""Which runs share a panel of a figure, and which a line: panels hold one problem each, and the
+runs of one line differ by their seeds only.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.keys import measured_columns, resolve, short, show
+from optbench.table import IDENTITY
+
+MAX_PANELS = 24
+MAX_LINES = 10  # more than this in one panel cannot be told apart
+
+
+class Layout(NamedTuple):
+    """Which run is drawn where."""
+
+    runs: pd.DataFrame  # a line per run; adds "panel", "setting" (values), "variant" (name and
+    # setting) and "series" (the label in its panel)
+    facet: list[str]  # keys whose values make up "panel"
+    sequential: bool  # lines differ by a setting rather than by optimizer
+
+
+def layout(
+    table: pd.DataFrame,
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
+    within: Sequence[str] = (),
+) -> Layout:
+    """Panels and series of a figure. A series is one optimizer with one setting on one problem;
+    only the seeds (and the keys in `within`) differ inside it.
+
+    facet: keys of the panels, by default those in which the problems differ; "optimizer" joins
+    them where one panel would be too full. lines: the key that makes the series.
+    Raises UserError where a panel would mix problems, or hold runs that cannot be told apart.
+    """
+    runs = one_line_per_run(table)
+    lines = resolve(table, lines) if lines else None
+    lines = None if lines == "optimizer" else lines
+    problem_keys = table.attrs.get("problem_keys") or [
+        key for key in map(str, runs) if key not in IDENTITY and not is_variant(key)
+    ]
+    asked = [lines] if lines and lines in problem_keys else []
+    if facet:
+        keys = list(dict.fromkeys(resolve(table, key) for key in facet))
+        check_panels(runs, [*keys, *asked], problem_keys)
+    else:
+        keys = problem_panels(runs, problem_keys, asked)
+    settings = variant_settings(runs, keys, lines, within, problem_keys)
+    runs["setting"] = [tuple(setting.values()) for setting in settings]
+    several = len(runs["optimizer"].unique()) > 1
+    # as text, or an unset value (NaN) would not equal itself
+    parts = zip(panel_values(runs, keys), runs["optimizer"], runs["setting"], strict=True)
+    series = {(str(panel), name, str(setting)) for panel, name, setting in parts}
+    fullest = max(Counter(panel for panel, *_ in series).values())
+    crowded = any(settings) and fullest > MAX_LINES
+    if several and (lines or crowded) and "optimizer" not in keys:
+        keys = [*keys, "optimizer"]
+    runs["panel"] = panel_values(runs, keys)
+    if (count := len(set(map(str, runs["panel"])))) > MAX_PANELS:
+        raise UserError(
+            f"{count} panels (by {', '.join(keys)}) do not fit one figure, {MAX_PANELS} do: "
+            "choose the panels with --facet KEY [KEY], or some of the runs with --where KEY=VALUE"
+        )
+    named = "optimizer" not in keys and (several or not lines)
+    both = list(zip(runs["optimizer"], settings, strict=True))
+    runs["variant"] = [label(name, setting) for name, setting in both]
+    runs["series"] = [label(name if named or not s else "", s) for name, s in both]
+    sequential = bool(lines) or crowded or (not several and any(settings))
+    return Layout(runs, keys, sequential)
+
+
+def one_line_per_run(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that do not change within a run."""
+    measured = measured_columns(table)
+    keys = [name for name in table.columns if name not in measured]
+    # positions first: dropping duplicates over all columns would be slow
+    first = np.flatnonzero(~table["run"].duplicated().to_numpy())
+    return table[keys].iloc[first].astype(dict.fromkeys(keys, object)).reset_index(drop=True)
+
+
+def panel_values(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The panel of each run: its values of the keys."""
+    return list(zip(*(runs[key] for key in keys), strict=True)) or [()] * len(runs)
+
+
+def label(name: str, setting: Mapping[str, Any]) -> str:
+    """The name of a series, as in "adam lr=0.01, eps=unset"."""
+    text = ", ".join(f"{short(key)}={show(value)}" for key, value in setting.items())
+    return f"{name} {text}".strip()
+
+
+def is_variant(key: str) -> bool:
+    """Whether a config key belongs to the optimizer's side of a run."""
+    return key == "decay_biases_and_norms" or (
+        key.startswith(("optimizer.", "schedule.")) and key != "optimizer.name"
+    )
+
+
+def problem_panels(
+    runs: pd.DataFrame, problem_keys: Sequence[str], asked: Sequence[str]
+) -> list[str]:
+    """The keys that, beside the ones `asked` for, tell the runs' problems apart."""
+    names = [key for key in problem_keys if not key.endswith(("digest", "hash"))]
+    keys = telling(runs, names, runs["problem"].tolist(), asked)
+    if keys is None:
+        raise UserError(
+            "these runs are not of one problem and no setting tells them apart "
+            f"(what differs: {difference(runs, problem_keys)}): their data or code changed "
+            "between them. Give folders that belong together"
+        )
+    return keys
+
+
+def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence[str]) -> None:
+    """Raise UserError where the panels by `keys` would mix problems."""
+    for values, group in runs.groupby(list(keys), dropna=False, sort=False):
+        if len(group["problem"].unique()) > 1:
+            title = ", ".join(f"{k} = {show(v)}" for k, v in zip(keys, values, strict=True))
+            raise UserError(
+                f"the panel {title} would mix runs of different problems (what differs: "
+                f"{difference(group, problem_keys)}): add a key to --facet, make it the lines "
+                "with --lines KEY, or choose some of the runs with --where KEY=VALUE"
+            )
+
+
+def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """The keys of which the runs have more than one value."""
+    return [key for key in keys if len(runs[key].unique()) > 1]
+
+
+def difference(runs: pd.DataFrame, problem_keys: Sequence[str]) -> str:
+    """In what the runs' problems differ, for a message."""
+    return ", ".join(differing(runs, problem_keys)) or "the problem hash alone"
+
+
+def telling(
+    runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
+) -> list[str] | None:
+    """A smallest set of `keys` (greedy) that, beside `given`, tells runs of different `target`
+    apart; None where they cannot. Names come first, keys that some runs lack and classes last."""
+    useful = [key for key in differing(runs, keys) if key not in given]
+    codes = {
+        key: pd.factorize(runs[key], use_na_sentinel=False)[0].tolist() for key in [*given, *useful]
+    }
+
+    def classes(chosen: Sequence[str], *more: Sequence[Any]) -> int:
+        columns = [codes[key] for key in [*given, *chosen]]
+        return len(set(zip(*columns, *more, strict=True))) if columns or more else 1
+
+    def explained(chosen: Sequence[str]) -> bool:
+        return classes(chosen) == classes(chosen, target)
+
+    def preference(key: str) -> tuple[bool, bool, bool]:
+        first = key.endswith(".name") or key == "optimizer.lr"
+        return ("._" in key, bool(runs[key].isna().any()), not first)
+
+    chosen: list[str] = []
+    for key in sorted(useful, key=preference):
+        if explained(chosen):
+            break
+        if classes([*chosen, key]) > classes(chosen):
+            chosen.append(key)
+    for key in chosen[::-1]:  # a later key may have made an earlier one needless
+        rest = [other for other in chosen if other != key]
+        if explained(rest):
+            chosen = rest
+    return chosen if explained(chosen) else None
+
+
+def variant_settings(
+    runs: pd.DataFrame,
+    facet: Sequence[str],
+    lines: str | None,
+    within: Sequence[str],
+    problem_keys: Sequence[str],
+) -> list[dict[str, Any]]:
+    """For each run the settings that tell its series from others of the same optimizer."""
+    fixed = {*facet, *within, lines, "optimizer"}
+    keys = [key for key in map(str, runs) if key not in {*fixed, *problem_keys}]
+    free = [key for key in keys if is_variant(key)]
+    other = [key for key in keys if not is_variant(key) and key not in IDENTITY]
+    settings: list[dict[str, Any]] = [{} for _ in range(len(runs))]
+    for name, group in runs.groupby("optimizer", sort=False):
+        identity = list(group[free].map(str).itertuples(index=False, name=None))
+        chosen = [lines] if lines else []
+        chosen += telling(group, free, identity) or []
+        apart = [key for key in [*facet, *within, *chosen, "problem", "seed"] if key in runs]
+        if group[apart].map(str).duplicated().any():
+            # one seed twice: another key of the config must be what differs
+            extra = telling(group, other, group["run_id"].tolist(), apart)
+            if extra is None:
+                twice = group[group[apart].map(str).duplicated(keep=False)]["run"]
+                raise UserError(
+                    f"runs of {name} with the same seed and settings cannot be told apart: "
+                    f"{', '.join(twice.head(4))}. Give folders that belong together"
+                )
+            chosen += extra
+        for index, values in zip(group.index, group[chosen].to_numpy(), strict=True):
+            settings[index] = dict(zip(chosen, values, strict=True))
+    return settings

@@ -1,0 +1,139 @@
+"""The value that each run ended with, and a table of them: which optimizer did best."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.keys import measured_columns, order, show
+from optbench.layout import layout
+
+
+def worst(column: str) -> float:
+    """What a diverged run counts as: the worst value, so that no one averages over survivors."""
+    if "accuracy" in column:
+        return -math.inf
+    return math.inf if "loss" in column else math.nan
+
+
+def median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """`np.median` where infinities (diverged runs) and overflow are no reason for a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.median(values, axis=axis))
+
+
+def final_values(table: pd.DataFrame, column: str) -> pd.Series:
+    """The last logged value of each run (index: run); the worst value for a diverged run or a
+    NaN at the end; NaN where the run never logged the column (it has no such split)."""
+    by_run = table.groupby("run", observed=True, sort=False)
+    last = table[~table["run"].duplicated(keep="last")].set_index("run")
+    last.index = last.index.astype(object)
+    logged = by_run[column].count().reindex(last.index) > 0
+    bad = (last["status"] == "diverged") | last[column].isna()
+    return last[column].where(~bad, worst(column)).where(logged)
+
+
+def summary(
+    table: pd.DataFrame,
+    y: str = "train_loss",
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
+) -> pd.DataFrame:
+    """Final values per panel and series, best first by the median of `y`, diverged ones last.
+
+    Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n),
+    then median, min and max over all the seeds of each final value, and the median
+    seconds_per_epoch. Accuracies are fractions. A diverged run counts as inf in a loss and -inf
+    in an accuracy; NaN: never logged.
+    Raises UserError as `layout` does, and for a column that was not logged.
+    """
+    measured = measured_columns(table)
+    if y not in measured:
+        raise UserError(f"no logged column {y!r}; there are: {', '.join(measured)}")
+    plan = layout(table, facet, lines)
+    runs = plan.runs.set_index("run")
+    columns = dict.fromkeys([y, "train_loss", "val_accuracy", "test_accuracy"])
+    finals = {name: final_values(table, name) for name in columns if name in table}
+    ends = table.groupby("run", observed=True, sort=False)[["seconds", "epoch"]].last()
+    speed = ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0)
+    # panels by optimizer are for the eye: here its variants are ranked against the others
+    facets = [key for key in plan.facet if key != "optimizer"]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for run, row in runs.iterrows():
+        key = (*map(show, row[facets]), row["optimizer"], row["variant"])
+        groups.setdefault(key, []).append(str(run))
+    ranked = []
+    for members in groups.values():
+        first = runs.loc[members[0]]
+        line: dict[str, Any] = first[[*facets, "optimizer", "variant"]].to_dict()
+        line["seeds"] = len(members)
+        line["diverged"] = int((runs.loc[members, "status"] == "diverged").sum())
+        for column, values in finals.items():
+            part = values.loc[members].to_numpy(dtype=float)
+            for word, function in (("median", median), ("min", np.min), ("max", np.max)):
+                line[f"{column}_{word}"] = float(function(part))
+        line["seconds_per_epoch"] = float(np.median(speed.loc[members]))
+        best = line[f"{y}_median"]
+        best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
+        panel = [order(value) for value in first[facets]]
+        ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
+    return pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A `summary` as a Markdown table: "median [min, max]", accuracies in per cent."""
+    names = list(map(str, frame))
+    stems = [name.removesuffix("_median") for name in names if name.endswith("_median")]
+    # the variant names the optimizer, and the cell of the median holds the extremes
+    hidden = {"optimizer", *(f"{stem}_{end}" for stem in stems for end in ("min", "max"))}
+    columns: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.removesuffix("_median")
+        if name in hidden:
+            continue
+        if stem in stems:
+            unit = " (%)" if "accuracy" in stem else ""
+            columns[f"final {stem}{unit}"] = [cell(row, stem) for _, row in frame.iterrows()]
+        elif name == "seconds_per_epoch":
+            columns[name] = [number(value) for value in frame[name]]
+        else:
+            texts = [show(value).replace("|", "\\|") for value in frame[name]]
+            columns["optimizer" if name == "variant" else name] = texts
+    titles = [title.replace("_", " ") for title in columns]
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns.values(), strict=True)]
+    note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}."
+    if frame["diverged"].any():
+        note += " A diverged run counts as the worst value, it is never left out."
+    return "\n".join([*lines, "", note, ""])
+
+
+def cell(row: pd.Series, stem: str) -> str:
+    """One cell, as in "median [min, max]"; a diverged end of the spread is called so."""
+    values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
+    if math.isnan(values[0]):
+        return "n/a"  # no such split
+    percent = "accuracy" in stem
+    texts = [
+        "diverged" if not math.isfinite(v) else f"{100 * v:.2f}" if percent else number(v)
+        for v in values
+    ]
+    if row["seeds"] == 1 or len(set(texts)) == 1:
+        return texts[0]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def number(value: float) -> str:
+    """Four significant digits, without an exponent where that is readable."""
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:#.4g}".removesuffix(".") if 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+
+
+def seeds_text(counts: Sequence[int]) -> str:
+    """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
+    low, high = min(counts), max(counts)
+    return f"{low if low == high else f'{low} to {high}'} seed{'s'[: high > 1]}"
