@@ -84,7 +84,7 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
     """(label, runs, look) of each series of a panel, by name and setting."""
     rank = {
         (name, text): tuple(map(order, setting))
-        for name, text, setting in zip(runs["optimizer"], runs["series"], runs["setting"])
+        for name, text, setting in runs[["optimizer", "series", "setting"]].to_numpy()
     }
     every = plan.runs.drop_duplicates(["optimizer", "series"])
     result = []
@@ -138,7 +138,6 @@ def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
     """What a line or point with `what` (a band or bars) shows of so many seeds, in words."""
-    counts = list(counts)
     text = f"median of {seeds_text(counts)}, {what}: min to max"
     return text + (" of those that did not diverge" if diverged else "")
 
@@ -170,7 +169,8 @@ def y_label(table: pd.DataFrame, y: str) -> str:
         "total_seconds": "total time (s)",
     }
     text = names.get(y, y)
-    losses = table["loss.name"].unique() if "loss.name" in table and "loss" in y else []
+    known = "loss.name" in table and "loss" in y
+    losses = list(table["loss.name"].unique()) if known else []
     if len(losses) == 1:
         loss = show(losses[0]).replace("_", " ")
         text += f" ({loss}, nats)" if loss == "cross entropy" else f" ({loss})"

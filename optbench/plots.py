@@ -118,14 +118,12 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     low = np.where(finite, banded, math.inf).min(axis=0)
     high = np.where(finite, banded, -math.inf).max(axis=0)
     drawn = np.isfinite(middle)
-    middle, low, high = (
-        np.where(drawn & np.isfinite(part), part, math.nan) for part in (middle, low, high)
-    )
+    parts = [np.where(drawn & np.isfinite(part), part, math.nan) for part in (middle, low, high)]
     diverged = int(lost.sum())
     final = worst(y) if 2 * diverged >= len(runs) else float(middle[-1])
     # the grid is made of rows that exist, so at least one run has each
     x_values = np.nanmedian(places, axis=0)
-    return Curve(x_values, middle, low, high, final, sorted(ends), len(runs), diverged)
+    return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
 
 def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log: bool) -> None:

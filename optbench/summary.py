@@ -1,7 +1,7 @@
 """The value that each run ended with, and a table of them: which optimizer did best."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,16 @@ def median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
 
 def final_values(table: pd.DataFrame, column: str) -> pd.Series:
     """The last logged value of each run (index: run); the worst value for a diverged run or a
-    NaN at the end; NaN where the run never logged the column (it has no such split)."""
+    NaN at the end; NaN where the column was never logged (there is no such split)."""
     by_run = table.groupby("run", observed=True, sort=False)
     last = table[~table["run"].duplicated(keep="last")].set_index("run")
     last.index = last.index.astype(object)
     logged = by_run[column].count().reindex(last.index) > 0
-    bad = (last["status"] == "diverged") | last[column].isna()
-    return last[column].where(~bad, worst(column)).where(logged)
+    diverged = last["status"] == "diverged"
+    # a run that diverged at once logged no number: other runs tell whether there is such a split
+    split = table.loc[table[column].notna(), "problem"].unique()
+    logged |= diverged & (last["problem"].isin(split) | (column == "train_loss"))
+    return last[column].where(~(diverged | last[column].isna()), worst(column)).where(logged)
 
 
 def summary(
@@ -68,14 +71,14 @@ def summary(
     ranked = []
     for members in groups.values():
         first = runs.loc[members[0]]
-        line: dict[str, Any] = first[[*facets, "optimizer", "variant"]].to_dict()
+        line: dict[str, Any] = {key: first[key] for key in (*facets, "optimizer", "variant")}
         line["seeds"] = len(members)
         line["diverged"] = int((runs.loc[members, "status"] == "diverged").sum())
         for column, values in finals.items():
             part = values.loc[members].to_numpy(dtype=float)
             for word, function in (("median", median), ("min", np.min), ("max", np.max)):
                 line[f"{column}_{word}"] = float(function(part))
-        line["seconds_per_epoch"] = float(np.median(speed.loc[members]))
+        line["seconds_per_epoch"] = float(speed.loc[members].median())
         best = line[f"{y}_median"]
         best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
         panel = [order(value) for value in first[facets]]
@@ -133,7 +136,8 @@ def number(value: float) -> str:
     return f"{value:#.4g}".removesuffix(".") if 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
 
 
-def seeds_text(counts: Sequence[int]) -> str:
+def seeds_text(counts: Iterable[int]) -> str:
     """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
+    counts = list(counts)
     low, high = min(counts), max(counts)
     return f"{low if low == high else f'{low} to {high}'} seed{'s'[: high > 1]}"

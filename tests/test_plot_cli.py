@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_table import make_run, sweep
+from made_runs import make_run, sweep
 
 from optbench.errors import UserError
 from optbench.plot import Options, draw_all, main
@@ -124,6 +124,17 @@ def test_damaged_runs_are_left_out_and_named(
     assert str(bad) in err
     assert str(tmp_path / "running" / "run.json") in err
     assert "rmsprop" not in (tmp_path / "summary.md").read_text()
+
+
+def test_a_run_without_steps_is_not_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    path = make_run(tmp_path / "bad", "rmsprop", diverged_at=0) / "steps.csv"
+    path.write_text("step,epoch,train_loss,lr,seconds\n")
+    assert main([str(tmp_path), "--rows", "steps", "--format", "svg"]) == 0
+    assert capsys.readouterr().err == ""
+    assert "| rmsprop | 1 | 1 | diverged |" in (tmp_path / "summary.md").read_text()
 
 
 def test_a_changed_dataset_is_never_mixed_in(tmp_path: Path) -> None:

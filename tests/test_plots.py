@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import SEVEN, make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from test_table import SEVEN, make_run, sweep
 
 from optbench import style
 from optbench.errors import UserError
-from optbench.plots import aggregate, curves, sensitivity
+from optbench.plots import aggregate, curves
+from optbench.sensitivity import sensitivity
 from optbench.table import load_runs
 
 
@@ -89,6 +90,20 @@ def test_diverged_runs_count_and_are_marked(tmp_path: Path) -> None:
     accuracy = ydata(curves(table, "test_accuracy"), "adam")
     low = np.array([group["test_accuracy"].min() for _, group in alive.groupby("step")])
     np.testing.assert_array_equal(accuracy[3:], low[3:])
+
+
+def test_a_run_without_steps_counts_as_diverged(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam",), 2)
+    path = make_run(tmp_path / "bad", seed=2, diverged_at=0) / "steps.csv"
+    path.write_text("step,epoch,train_loss,lr,seconds\n")
+    table = load_runs(tmp_path, rows="steps")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = curves(table, x="step")
+    assert legend(figure.axes[0]) == ["adam\n(1 of 3 diverged)"]
+    alive = table[table["status"] == "completed"]
+    highest = np.array([group["train_loss"].max() for _, group in alive.groupby("step")])
+    np.testing.assert_array_equal(ydata(figure, "adam"), highest)
 
 
 def test_panels_and_lines(tmp_path: Path) -> None:

@@ -1,147 +1,16 @@
-"""Reading run folders: right numbers, or a named file, and never a silent mistake.
+"""Reading run folders: right numbers, or a named file, and never a silent mistake."""
 
-`make_run` and `sweep` make synthetic run folders; the other plot tests use them too.
-"""
-
-import copy
-import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+from made_runs import make_run, sweep
 
 from optbench.errors import UserError
-from optbench.table import (
-    COLUMNS,
-    check_length,
-    final_values,
-    layout,
-    load_runs,
-    read_rows,
-    summary,
-    to_markdown,
-    where,
-)
-
-CONFIG: dict[str, Any] = {
-    "model": {"name": "mlp", "hidden": [256, 128], "activation": "relu", "batch_norm": False},
-    "dataset": {"name": "mnist_5k"},
-    "preprocessing": "standardize",
-    "data": {"val_size": 0.1, "split_seed": 0, "subset": None},
-    "loss": {"name": "cross_entropy"},
-    "initializer": {"name": "default"},
-    "schedule": {"name": "constant"},
-    "batch_size": 128,
-    "epochs": 10,
-    "steps": None,
-    "precision": "float32",
-    "decay_biases_and_norms": True,
-}
-PROBLEM = ("model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size")
-PROBLEM += ("epochs", "steps", "precision")
-SPEED = {"sgd": 0.25, "momentum": 0.6, "nesterov": 0.65, "adagrad": 0.5, "rmsprop": 0.75}
-SPEED |= {"adadelta": 0.55, "adam": 0.9}
-SEVEN = tuple(SPEED)
-
-
-def digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def set_key(tree: dict[str, Any], key: str, value: object) -> None:
-    *path, last = key.split(".")
-    for name in path:
-        tree = tree.setdefault(name, {})
-    tree[last] = value
-
-
-def make_run(
-    folder: Path,
-    name: str = "adam",
-    seed: int = 0,
-    lr: float = 0.001,
-    diverged_at: int | None = None,
-    every: int = 1,
-    data_digest: str = "d0",
-    finished: str = "2026-01-01T00:00:00+00:00",
-    record: dict[str, Any] | None = None,
-    **keys: object,
-) -> Path:
-    """One run folder with made-up curves. `keys`: config keys with "__" for the dot. `every`:
-    a row of steps.csv per that many steps."""
-    config = copy.deepcopy(CONFIG) | {"seed": seed}
-    config["optimizer"] = {"name": name, "_target_": f"torch.optim.{name}", "lr": lr}
-    for key, value in keys.items():
-        set_key(config, key.replace("__", "."), value)
-    problem = {key: config[key] for key in PROBLEM} | {"data_digest": data_digest}
-    epochs, per_epoch = config["epochs"], 36
-    random = np.random.default_rng(int(digest([config, problem]), 16))
-    speed = SPEED.get(name, 0.4) * math.exp(-0.15 * math.log10(lr / 0.003) ** 2)
-    speed *= 1.5 if config["model"]["batch_norm"] else 1.0
-    step = np.arange(epochs * per_epoch + 1)
-    loss = 2.3 * (1 + step / 6) ** (-speed * 0.9) * np.exp(random.normal(0, 0.04) * step**0.2)
-    if diverged_at is not None:
-        step = step[: diverged_at + 1]
-        loss = loss[: diverged_at + 1] * np.exp(np.maximum(0, step - diverged_at + 40) * 0.4)
-        loss[-1] = math.nan
-    seconds = step * 0.01 * (1 + random.random() * 0.05)
-    rows = [index for index in step if index % per_epoch == 0 or index == step[-1]]
-    table = pd.DataFrame(
-        {
-            "epoch": step[rows] / per_epoch,
-            "step": step[rows],
-            "train_loss": loss[rows],
-            "train_accuracy": 1 - np.clip(loss[rows], 0, 2.3) / 2.6,
-            "running_loss": loss[rows] * 1.1,
-            "val_loss": loss[rows] + 0.05,
-            "val_accuracy": 0.98 - np.clip(loss[rows], 0, 2.3) / 2.6,
-            "test_loss": loss[rows] + 0.06,
-            "test_accuracy": 0.97 - np.clip(loss[rows], 0, 2.3) / 2.6,
-            "seconds": seconds[rows],
-            "total_seconds": seconds[rows] * 1.3,
-        }
-    )
-    folder.mkdir(parents=True)
-    text = table.to_csv(index=False, na_rep="nan").splitlines()
-    cells = text[1].split(",")
-    cells[4] = ""  # no running mean before the first step
-    text[1] = ",".join(cells)
-    (folder / "epochs.csv").write_text("\n".join(text) + "\n")
-    noisy = loss * np.exp(random.normal(0, 0.15, len(loss)))
-    steps = pd.DataFrame({"step": step, "epoch": step / per_epoch, "train_loss": noisy})
-    steps["lr"], steps["seconds"] = lr, seconds
-    steps[steps["step"] % every == 0].to_csv(folder / "steps.csv", index=False, na_rep="nan")
-    run = {
-        "format": 1,
-        "run_id": digest([config, problem]),
-        "problem_hash": digest(problem),
-        "name": name,
-        "seed": seed,
-        "status": "completed" if diverged_at is None else "diverged",
-        "error": None,
-        "diverged_at_step": diverged_at,
-        "config": config,
-        "problem": problem,
-        "versions": {},
-        "device": "cpu",
-        "git_commit": None,
-        "started": "2026-01-01T00:00:00+00:00",
-        "finished": finished,
-        "summary": {},
-    }
-    (folder / "run.json").write_text(json.dumps(run | (record or {})))
-    return folder
-
-
-def sweep(folder: Path, names: tuple[str, ...] = SEVEN, seeds: int = 3, **keys: Any) -> Path:
-    start = sum(1 for _ in folder.glob("*"))
-    for index, (name, seed) in enumerate((n, s) for n in names for s in range(seeds)):
-        make_run(folder / f"{start + index:03d}", name, seed, **keys)
-    return folder
+from optbench.run_files import COLUMNS, read_record, read_rows
+from optbench.table import load_runs
 
 
 def test_columns_and_values(tmp_path: Path) -> None:
@@ -241,11 +110,58 @@ def test_damaged_csv_is_named(tmp_path: Path, content: str | bytes | None, words
 
 def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a") / "epochs.csv"
+    record = read_record(path.with_name("run.json"))
     whole = path.read_bytes()
     for end in range(0, len(whole), 3):
         path.write_bytes(whole[:end])
         with pytest.raises(ValueError):  # noqa: PT011
-            check_length({"config": CONFIG}, read_rows(path, COLUMNS["epochs"]))
+            read_rows(path, record)
+
+
+def test_a_run_that_diverged_at_the_start_has_no_steps(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam",), 2)
+    path = make_run(tmp_path / "bad", seed=2, diverged_at=0) / "steps.csv"
+    path.write_text("step,epoch,train_loss,lr,seconds\n")
+    table = load_runs(tmp_path, rows="steps")
+    assert table.attrs["problems"] == []
+    bad = table[table["run"] == str(path.parent)]  # one line stands for it
+    assert bad[["status", "step", "epoch", "seconds"]].to_numpy().tolist() == [
+        ["diverged", 0, 0.0, 0.0]
+    ]
+    assert bad[["train_loss", "lr"]].isna().all(axis=None)
+    assert len(table) == 2 * 361 + 1
+    assert len(load_runs(path.parent, rows="steps")) == 1
+    # later, the step that diverged is logged; and the evaluation at step 0 always is
+    late = make_run(tmp_path / "late", seed=3, diverged_at=9) / "steps.csv"
+    late.write_bytes(path.read_bytes())
+    (path.parent / "epochs.csv").write_text(GOOD)
+    for rows, csv in (("steps", late), ("epochs", path.with_name("epochs.csv"))):
+        (problem,) = load_runs(tmp_path, rows=rows).attrs["problems"]
+        assert problem == f"{csv}: has a header and no rows"
+
+
+@pytest.mark.parametrize("rows", ["epochs", "steps"])
+@pytest.mark.parametrize("diverged_at", [None, 0, 100])
+def test_rows_are_counted(tmp_path: Path, rows: str, diverged_at: int | None) -> None:
+    make_run(tmp_path / "older", seed=1, record={"summary": {"best_val_loss": 0.1}})
+    folder = make_run(tmp_path / "a", diverged_at=diverged_at)
+    path = folder / f"{rows}.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    record = json.loads((folder / "run.json").read_text())
+
+    def problems(count: object, kept: list[str]) -> list[str]:
+        record["summary"] = {"rows": {rows: count}}
+        (folder / "run.json").write_text(json.dumps(record))
+        path.write_text("".join(kept))
+        return load_runs(tmp_path, rows=rows).attrs["problems"]
+
+    count = len(lines) - 1
+    assert problems(count, lines) == []
+    for number in {1, len(lines) // 2, count}:  # one line lost at the start, in the middle, last
+        kept = lines[:number] + lines[number + 1 :]
+        expected = f"{path}: has {count - 1} rows and should have {count}"
+        assert problems(count, kept) == [expected]
+    assert problems(count - 1, lines) == [f"{path}: has {count} rows and should have {count - 1}"]
 
 
 @pytest.mark.parametrize(
@@ -290,126 +206,3 @@ def test_nothing_to_read(tmp_path: Path) -> None:
             load_runs(*folders)
     with pytest.raises(UserError, match="epochs, steps"):
         load_runs(tmp_path, rows="hours")
-
-
-def test_where(tmp_path: Path) -> None:
-    sweep(tmp_path, ("adam", "sgd"), 2)
-    sweep(tmp_path, ("adam",), 1, lr=0.01, model__batch_norm=True)
-    table = load_runs(tmp_path)
-    assert where(table, ["optimizer=adam", "optimizer.lr=1e-3"])["run"].nunique() == 2
-    assert where(table, ["optimizer=adam", "optimizer=sgd"])["run"].nunique() == 5
-    assert len(set(where(table, ["model.batch_norm=True"])["run"])) == 1
-    for bad, words in (
-        ("optimizer", "KEY=VALUE"),
-        ("optimizer=x", "adam, sgd"),
-        ("lr=1", "optimizer.lr"),
-    ):
-        with pytest.raises(UserError, match=words):
-            where(table, [bad])
-
-
-def test_problems_get_panels_by_what_differs(tmp_path: Path) -> None:
-    for norm in (False, True):
-        for name in ("default", "he"):
-            # gain goes with the name: it must not become a third key
-            keys = {"initializer__name": name, "initializer__gain": len(name)}
-            sweep(tmp_path, ("adam", "sgd"), 1, model__batch_norm=norm, **keys)
-    plan = layout(load_runs(tmp_path))
-    assert sorted(plan.facet) == ["initializer.name", "model.batch_norm"]
-    assert len(set(plan.runs["panel"])) == 4
-    assert set(plan.runs["series"]) == {"adam", "sgd"}
-
-
-def test_mixing_problems_is_refused(tmp_path: Path) -> None:
-    sweep(tmp_path, ("adam",), 2)
-    sweep(tmp_path, ("adam",), 2, model__batch_norm=True)
-    sweep(tmp_path, ("adam",), 2, batch_size=32)
-    table = load_runs(tmp_path)
-    with pytest.raises(UserError, match="batch_size"):
-        layout(table, ["model.batch_norm"])
-    sweep(tmp_path / "x", ("adam",), 1, data_digest="d1")
-    with pytest.raises(UserError, match="data_digest"):
-        layout(load_runs(tmp_path))
-
-
-def test_lines_may_be_a_problem_key(tmp_path: Path) -> None:
-    for size in (1, 32, "full"):
-        sweep(tmp_path, ("adam",), 2, batch_size=size)
-    plan = layout(load_runs(tmp_path), lines="batch_size")
-    assert plan.facet == []
-    assert set(plan.runs["series"]) == {"batch_size=1", "batch_size=32", "batch_size=full"}
-    sweep(tmp_path, ("sgd",), 2, batch_size=32)
-    plan = layout(load_runs(tmp_path), facet=["optimizer.name"], lines="batch_size")
-    assert plan.facet == ["optimizer"]
-    assert set(plan.runs["series"]) == {"batch_size=1", "batch_size=32", "batch_size=full"}
-
-
-def test_settings_are_in_the_label(tmp_path: Path) -> None:
-    sweep(tmp_path, ("adam",), 2, lr=0.01)
-    sweep(tmp_path, ("adam", "sgd"), 2, lr=0.001)
-    plan = layout(load_runs(tmp_path))
-    assert set(plan.runs["series"]) == {"adam lr=0.01", "adam lr=0.001", "sgd"}
-
-
-def test_many_series_become_panels_by_optimizer(tmp_path: Path) -> None:
-    for lr in (0.1, 0.01, 0.001, 0.0001):
-        sweep(tmp_path, ("adam", "sgd", "rmsprop"), 1, lr=lr)
-    plan = layout(load_runs(tmp_path))
-    assert plan.facet == ["optimizer"]
-    assert plan.sequential
-    assert set(plan.runs["series"]) == {"lr=0.1", "lr=0.01", "lr=0.001", "lr=0.0001"}
-
-
-def test_same_seed_twice_is_never_a_sample(tmp_path: Path) -> None:
-    make_run(tmp_path / "a")
-    make_run(tmp_path / "b", extra="x")
-    make_run(tmp_path / "c", extra="y")
-    assert layout(load_runs(tmp_path)).runs["series"].nunique() == 3
-    make_run(tmp_path / "d", record={"run_id": "another"})
-    with pytest.raises(UserError, match="told apart"):
-        layout(load_runs(tmp_path))
-
-
-def test_too_many_panels(tmp_path: Path) -> None:
-    for size in range(25):
-        make_run(tmp_path / str(size), batch_size=size)
-    with pytest.raises(UserError, match="--facet"):
-        layout(load_runs(tmp_path))
-
-
-def test_summary_counts_divergence_as_worst(tmp_path: Path) -> None:
-    sweep(tmp_path, ("adam", "sgd"), 3)
-    make_run(tmp_path / "x0", "rmsprop", 0)
-    make_run(tmp_path / "x1", "rmsprop", 1, diverged_at=70)
-    make_run(tmp_path / "x2", "rmsprop", 2, diverged_at=90)
-    make_run(tmp_path / "x3", "sgd", 3, diverged_at=90)
-    table = load_runs(tmp_path)
-    frame = summary(table)
-    assert list(frame["optimizer"]) == ["adam", "sgd", "rmsprop"]
-    assert list(frame["seeds"]) == [3, 4, 3]
-    assert list(frame["diverged"]) == [0, 1, 2]
-    last = table[(table["optimizer"] == "adam") & (table["epoch"] == 10)]["train_loss"]
-    assert frame["train_loss_median"][0] == last.median()
-    assert frame["train_loss_min"][0] == last.min()
-    last = table[(table["optimizer"] == "sgd") & (table["epoch"] == 10)]["train_loss"]
-    assert frame["train_loss_median"][1] == np.median([*last, math.inf])
-    assert frame["train_loss_max"][1] == math.inf
-    assert frame["train_loss_median"][2] == math.inf
-    assert frame["test_accuracy_median"][2] == -math.inf
-    assert summary(table, "test_accuracy")["optimizer"].iloc[-1] == "rmsprop"
-    text = to_markdown(frame)
-    assert "median [minimum, maximum] over n = 3 to 4 seeds" in text
-    assert "diverged" in text.splitlines()[4]
-    assert len({line.count("|") for line in text.splitlines() if "|" in line}) == 1
-
-
-def test_final_values_without_a_test_split(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "a", diverged_at=50) / "epochs.csv"
-    table = pd.read_csv(path)
-    table["test_accuracy"] = ""
-    table.to_csv(path, index=False, na_rep="nan")
-    table = load_runs(tmp_path)
-    assert final_values(table, "test_accuracy").isna().all()
-    assert final_values(table, "train_loss").tolist() == [math.inf]
-    assert final_values(table, "val_accuracy").tolist() == [-math.inf]
-    assert "n/a" in to_markdown(summary(table))

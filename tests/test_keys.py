@@ -1,0 +1,26 @@
+"""Filters by config keys."""
+
+from pathlib import Path
+
+import pytest
+from made_runs import sweep
+
+from optbench.errors import UserError
+from optbench.keys import where
+from optbench.table import load_runs
+
+
+def test_where(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    sweep(tmp_path, ("adam",), 1, lr=0.01, model__batch_norm=True)
+    table = load_runs(tmp_path)
+    assert where(table, ["optimizer=adam", "optimizer.lr=1e-3"])["run"].nunique() == 2
+    assert where(table, ["optimizer=adam", "optimizer=sgd"])["run"].nunique() == 5
+    assert len(set(where(table, ["model.batch_norm=True"])["run"])) == 1
+    for bad, words in (
+        ("optimizer", "KEY=VALUE"),
+        ("optimizer=x", "adam, sgd"),
+        ("lr=1", "optimizer.lr"),
+    ):
+        with pytest.raises(UserError, match=words):
+            where(table, [bad])
