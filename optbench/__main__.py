@@ -114,9 +114,9 @@ def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 def finish(outcome: Any, *, quiet: bool) -> None:
     """Say how a single run ended and what it wrote."""
-    from optbench.experiment import read_record
+    from optbench.run_files import read_record
 
-    record = read_record(outcome.folder)
+    record = read_record(outcome.folder / "run.json")
     if outcome.known:
         print(f"already done ({outcome.status}); force=true runs it again")
     if outcome.status == "diverged":

@@ -18,6 +18,7 @@ from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
 from optbench.progress import Show, progress
+from optbench.run_files import read_record
 from optbench.training import Update, train
 
 Config = dict[str, Any]
@@ -59,7 +60,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     if not config["force"] and (done := runs.find_finished(results, run_id)):
         if done.parent.resolve() != group.resolve():
             done = runs.copy_run(done, group)
-        return Outcome(done, read_record(done)["status"], known=True)
+        return Outcome(done, read_record(done / "run.json")["status"], known=True)
 
     name, seed = config["optimizer"]["name"], config["seed"]
     record = {
@@ -67,7 +68,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         "problem_hash": identity(problem),
         "name": name,
         "seed": seed,
-        "config": config,
+        "config": {key: value for key, value in config.items() if key != "figure"},
         "problem": problem,
         "device": str(where),
     }
@@ -141,12 +142,6 @@ def build(group: str, node: Config) -> Any:
         text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
         reason = f": {cause}" if cause and str(cause) not in text else ""
         raise UserError(f"{group} cannot be made: {text}{reason}") from error
-
-
-def read_record(folder: Path) -> Config:
-    """The run.json of a run folder."""
-    record: Config = json.loads((folder / "run.json").read_text("utf-8"))
-    return record
 
 
 def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show: Show) -> str:

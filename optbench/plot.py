@@ -1,6 +1,7 @@
 """`python -m optbench.plot FOLDER...`: every figure and table again, from the CSV files alone."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,12 +23,13 @@ from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
 
 FORMATS = ("png", "pdf", "svg")
+FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
 # dates off: the same CSV files give the same bytes
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 class Options(NamedTuple):
-    """What to draw. None: as the runs' own `figure` config says, else the default."""
+    """What to draw. None: as the sweep's `figure.json` says, else the default."""
 
     y: str | None = None  # a logged column; train_loss
     x: str | None = None  # epoch, step or seconds; epoch
@@ -69,7 +71,7 @@ def draw_all(
     if options.rows == "steps":
         main = where(load_runs(*folders, rows="steps"), options.where)
         problems = sorted({*problems, *main.attrs["problems"]})
-    options = from_config(options, table.attrs["figure"])
+    options = from_config(options, figure_of([Path(folder) for folder in folders]))
     y, x = options.y or "train_loss", options.x or "epoch"
     facet, lines = options.facet, options.lines
 
@@ -108,8 +110,23 @@ def draw_all(
     return DrawResult(paths, table, finals, problems)
 
 
+def figure_of(folders: Sequence[Path]) -> dict[str, object]:
+    """The `figure` config that a sweep left in its folder; nothing where folders disagree."""
+    found: list[dict[str, object]] = []
+    for path in (folder / FIGURE for folder in folders):
+        if path.exists():
+            try:
+                found.append(dict(json.loads(path.read_text("utf-8"))))
+            except (OSError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path} is damaged ({error}); it holds the figure's options: delete it to "
+                    f"draw with the defaults"
+                ) from None
+    return found[0] if found and all(figure == found[0] for figure in found) else {}
+
+
 def from_config(options: Options, figure: dict[str, object]) -> Options:
-    """Fill what was not asked for from the runs' own `figure` config."""
+    """Fill what was not asked for from a sweep's `figure` config."""
     filled: dict[str, object] = {}
     for key in ("y", "x", "facet", "lines"):
         if getattr(options, key) is None and figure.get(key):

@@ -1,6 +1,6 @@
 """A run's folder: `run.json` says what was asked and how it ended, two CSV files hold the curves.
 
-This module writes; `optbench.table` reads.
+This module writes; `optbench.run_files` knows the format and reads.
 """
 
 import csv
@@ -15,14 +15,9 @@ from typing import Any, TextIO
 
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
+from optbench.run_files import COLUMNS, FORMAT, read_record
 from optbench.training import Row, Update
 
-FORMAT = 1
-STEP_COLUMNS = ("step", "epoch", "train_loss", "lr", "seconds")
-EPOCH_COLUMNS = (
-    "epoch", "step", "train_loss", "train_accuracy", "running_loss", "val_loss", "val_accuracy",
-    "test_loss", "test_accuracy", "seconds", "total_seconds",
-)  # fmt: skip
 FINISHED = ("completed", "diverged")
 
 
@@ -48,15 +43,15 @@ class RunFolder:
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
         self._save()
-        self._steps = self._open("steps.csv", STEP_COLUMNS)
-        self._epochs = self._open("epochs.csv", EPOCH_COLUMNS)
+        self._steps = self._open("steps.csv", COLUMNS["steps"])
+        self._epochs = self._open("epochs.csv", COLUMNS["epochs"])
 
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""
-        _append(self._steps, STEP_COLUMNS, update.steps)
+        _append(self._steps, COLUMNS["steps"], update.steps)
         self._rows["steps"] += len(update.steps)
         if update.epoch is not None:
-            _append(self._epochs, EPOCH_COLUMNS, [update.epoch])
+            _append(self._epochs, COLUMNS["epochs"], [update.epoch])
             self._rows["epochs"] += 1
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
@@ -98,11 +93,10 @@ def find_finished(results: Path, run_id: str) -> Path | None:
     found: list[tuple[str, Path]] = []
     for path in results.glob(f"*/*-{run_id}*/run.json"):
         try:
-            record = json.loads(path.read_text("utf-8"))
+            record = read_record(path)
         except (OSError, ValueError):
             continue  # a damaged record proves nothing: the run is done again, in a new folder
-        same = isinstance(record, dict) and record.get("run_id") == run_id
-        if same and record.get("status") in FINISHED:
+        if record["run_id"] == run_id and record["status"] in FINISHED:
             found.append((str(record.get("finished")), path.parent))
     return max(found)[1] if found else None
 

@@ -61,8 +61,7 @@ def sensitivity(
                 axes.set_yscale("log", nonpositive="mask")
             if "accuracy" in y:
                 set_percent(axes)
-            if (runs["x"] > 0).all():
-                axes.set_xscale("log")
+            show_all(axes, runs["x"])
         name = "learning rate" if short(x) == "lr" else short(x)
         finish(figure, plan, name, f"final {y_label(table, y)}", note(runs))
     return figure
@@ -110,6 +109,17 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
         end = (np.nanmax if bad == -math.inf else np.nanmin)(line_y) if drawn.any() else bad
         legend.append((-float(end), text, line))
     add_legend(axes, legend)
+
+
+def show_all(axes: Axes, x: pd.Series) -> None:
+    """Limits that hold every value tried: those that only diverged have no point of their own."""
+    low, high = x.min(), x.max()
+    if low > 0:
+        axes.set_xscale("log")
+        margin = (high / low) ** 0.05
+        axes.set_xlim(low / margin, high * margin)
+    else:
+        axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def note(runs: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import settings
 from optbench.errors import UNWRITABLE, UserError
@@ -102,6 +102,8 @@ class Comparison(Callback):
             try:
                 sweep.mkdir(parents=True, exist_ok=True)
                 (sweep / JOBS).write_text(json.dumps({"planned": planned}) + "\n", "utf-8")
+                figure = OmegaConf.to_container(config.figure, resolve=True)
+                (sweep / "figure.json").write_text(json.dumps(figure) + "\n", "utf-8")
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:

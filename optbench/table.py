@@ -130,7 +130,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def assemble(runs: Sequence[Run]) -> pd.DataFrame:
-    """The runs below each other, with what the CSV, the problem and the figure's options are."""
+    """The runs below each other, with which columns the CSV and the problem made."""
     lengths = [len(run.columns["step"]) for run in runs]
     measured = list(dict.fromkeys(name for run in runs for name in run.columns))
     problem_keys: dict[str, None] = {}
@@ -139,7 +139,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
         identity = dict(zip(IDENTITY, (str(folder), *hashes, *rest), strict=True))
-        config = flatten({k: v for k, v in record["config"].items() if k != "figure"})
+        config = flatten(record["config"])
         problem = flatten(record["problem"])
         problem_keys |= dict.fromkeys(problem)
         # first for the order of the columns, and last because it wins over the config
@@ -157,12 +157,9 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         data[name] = np.concatenate(parts)
     data["step"] = data["step"].astype(np.int64)
     table = pd.DataFrame(data)
-    figures = [run.record["config"].get("figure") for run in runs]
-    agreed = figures[0] if all(figure == figures[0] for figure in figures) else None
     table.attrs = {
         "measured": measured,
         "problem_keys": [key for key in problem_keys if key in keys and key not in IDENTITY],
-        "figure": agreed if isinstance(agreed, dict) else {},
     }
     return table
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from optbench import __main__ as cli
-from optbench.runs import EPOCH_COLUMNS, STEP_COLUMNS
+from optbench.run_files import COLUMNS
 
 QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
 PYTHON = [sys.executable, "-m", "optbench"]
@@ -67,8 +67,8 @@ def test_one_run_writes_its_folder_and_is_recognised_as_done(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert str(run) in first.stdout
     epochs, steps = rows(run / "epochs.csv"), rows(run / "steps.csv")
-    assert tuple(epochs[0]) == EPOCH_COLUMNS
-    assert tuple(steps[0]) == STEP_COLUMNS
+    assert list(epochs[0]) == COLUMNS["epochs"]
+    assert list(steps[0]) == COLUMNS["steps"]
     assert [row["epoch"] for row in epochs] == ["0", "1", "2"]
     assert epochs[0]["running_loss"] == ""
     assert [row["step"] for row in steps] == [str(i) for i in range(1, 7)]  # 270 in batches of 128

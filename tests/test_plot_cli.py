@@ -65,11 +65,15 @@ def test_options(tmp_path: Path) -> None:
 def test_the_study_says_how_its_figure_is_drawn(tmp_path: Path) -> None:
     figure = {"y": "val_loss", "x": "step", "facet": [], "lines": "batch_size", "log": True}
     for size in (1, 32):
-        sweep(tmp_path, ("adam",), 2, batch_size=size, figure=figure)
+        sweep(tmp_path, ("adam",), 2, batch_size=size)
+    (tmp_path / "figure.json").write_text(json.dumps(figure))
     draw_all([tmp_path], options=Options(formats=["png"]))
     assert "val_loss-step.png" in names(tmp_path)
     draw_all([tmp_path], options=Options(formats=["png"], x="epoch"))
     assert "val_loss-epoch.png" in names(tmp_path)
+    (tmp_path / "figure.json").write_text("{")
+    with pytest.raises(UserError, match=r"figure\.json is damaged"):
+        draw_all([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -221,3 +221,12 @@ def test_the_order_of_runs_changes_nothing(random: object, bad: int) -> None:
     padded = np.array([np.append(values, [math.inf] * (6 - len(values))) for values in table])
     expected = np.median(padded, axis=0)
     np.testing.assert_array_equal(first.median, np.where(np.isfinite(expected), expected, math.nan))
+
+
+def test_a_rate_that_only_diverged_lies_within_the_axis(tmp_path: Path) -> None:
+    for index, lr in enumerate((0.1, 1.0, 1e20)):
+        make_run(tmp_path / str(index), "sgd", lr=lr, diverged_at=40 if lr > 1 else None)
+    axes = sensitivity(load_runs(tmp_path)).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 0.1
+    assert high > 1e20

@@ -82,7 +82,7 @@ def test_the_layout_names_every_module_and_script():
 
 
 def test_every_column_is_explained():
-    from optbench.runs import EPOCH_COLUMNS, STEP_COLUMNS
+    from optbench.run_files import COLUMNS
 
-    for column in {*EPOCH_COLUMNS, *STEP_COLUMNS}:
+    for column in {*COLUMNS["epochs"], *COLUMNS["steps"]}:
         assert f"`{column}`" in README
