@@ -20,6 +20,7 @@ from optbench.data import RawDataset
 from optbench.errors import UserError
 
 BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"
+EMNIST_SPLITS = ("digits", "letters", "balanced")
 BUNDLED_MNIST_SHA256 = "e92a523de6dc1443d79c46c1f66ad2230151ec34d33003b40b32574a0d33ad98"
 
 # SHA-256 of the unpacked IDX files, in the order of IDX_FILES. scripts/fetch-data, which must run
@@ -76,23 +77,30 @@ def kmnist(root: str | Path, download: bool = True) -> RawDataset:
     return _idx("kmnist", "KMNIST", root, download)
 
 
-def emnist_digits(root: str | Path, download: bool = True) -> RawDataset:
-    """EMNIST Digits: 240,000 + 40,000 grey images, 28 x 28, 10 classes."""
-    return _emnist("digits", root, download)
+def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
+    """EMNIST: grey images of handwritten characters, 28 x 28.
 
-
-def emnist_letters(root: str | Path, download: bool = True) -> RawDataset:
-    """EMNIST Letters: 124,800 + 20,800 grey images, 28 x 28, 26 classes, upper and lower merged."""
-    raw = _emnist("letters", root, download)
+    split: "digits" (240,000 + 40,000, 10 classes), "letters" (124,800 + 20,800, 26 classes, upper
+    and lower case merged) or "balanced" (112,800 + 18,800 digits and letters, 47 classes).
+    """
+    if split not in EMNIST_SPLITS:
+        raise UserError(f"dataset.split must be one of {', '.join(EMNIST_SPLITS)}, not {split!r}")
+    # One archive holds all splits; the MD5 is torchvision's.
+    raw = _idx(
+        f"emnist_{split}",
+        "EMNIST",
+        root,
+        download,
+        names=[f"emnist-{split}-{f.replace('t10k', 'test')}" for f in IDX_FILES],
+        calls=[{"split": split}],
+        archive=("EMNIST/raw/gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e"),
+    )
+    if split != "letters":
+        return raw
     if min(raw.train_y.min(), raw.test_y.min()) < 1:
         file = Path(root).expanduser() / "EMNIST/raw/emnist-letters-train-labels-idx1-ubyte"
         raise damaged(file, "EMNIST Letters has labels from 1 to 26, and a 0 was found")
     return raw._replace(train_y=raw.train_y - 1, test_y=raw.test_y - 1)
-
-
-def emnist_balanced(root: str | Path, download: bool = True) -> RawDataset:
-    """EMNIST Balanced: 112,800 + 18,800 grey images of digits and letters, 28 x 28, 47 classes."""
-    return _emnist("balanced", root, download)
 
 
 def cifar10(root: str | Path, download: bool = True) -> RawDataset:
@@ -183,19 +191,6 @@ def _idx(
             raise damaged(folder / raw / labels, reason)
         parts += [x.unsqueeze(1), y.to(torch.int64)]
     return RawDataset(*parts)
-
-
-def _emnist(split: str, root: str | Path, download: bool) -> RawDataset:
-    # One archive holds all splits; the MD5 is torchvision's.
-    return _idx(
-        f"emnist_{split}",
-        "EMNIST",
-        root,
-        download,
-        names=[f"emnist-{split}-{f.replace('t10k', 'test')}" for f in IDX_FILES],
-        calls=[{"split": split}],
-        archive=("EMNIST/raw/gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e"),
-    )
 
 
 def _cifar(name: str, torchvision_class: str, root: str | Path, download: bool) -> RawDataset:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import inspect
 import io
 import pickle
 import shutil
@@ -471,7 +472,7 @@ def test_wrong_idx_content_is_named(tmp_path, no_network, content, reason):
 def test_emnist_labels_start_at_zero(tmp_path, no_network, split):
     names = [f"emnist-{split}-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
     write_idx(tmp_path / "EMNIST" / "raw", names, low=int(split == "letters"))
-    raw = getattr(datasets, f"emnist_{split}")(tmp_path, download=False)
+    raw = datasets.emnist(split, tmp_path, download=False)
     assert raw.train_y.unique().tolist() == [0, 1, 2, 3, 4]
     assert raw.test_y.unique().tolist() == [0, 1, 2, 3, 4]
 
@@ -480,7 +481,7 @@ def test_emnist_letters_with_a_zero_label_is_refused(tmp_path, no_network):
     names = [f"emnist-letters-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
     write_idx(tmp_path / "EMNIST" / "raw", names)
     with pytest.raises(UserError, match="emnist-letters-train-labels"):
-        datasets.emnist_letters(tmp_path)
+        datasets.emnist("letters", tmp_path)
 
 
 # ---- missing files and downloads
@@ -494,7 +495,7 @@ def test_missing_without_download_says_what_helps(tmp_path, no_network):
     assert not (tmp_path / "absent").exists()
 
 
-LOADERS = ["mnist", "fashion_mnist", "kmnist", "emnist_letters", "cifar10", "cifar100", "svhn"]
+LOADERS = ["mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100", "svhn"]
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -506,8 +507,9 @@ def test_failing_download_is_told_in_one_message(name, tmp_path, monkeypatch, ca
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", fail)
+    split = {"split": "letters"} if name == "emnist" else {}
     with pytest.raises(UserError) as caught:
-        getattr(datasets, name)(tmp_path, download=True)
+        getattr(datasets, name)(root=tmp_path, download=True, **split)
     message = str(caught.value)
     for text in (f"dataset={name}", str(tmp_path), "http", "no route to host", "dataset=mnist_5k"):
         assert text in message
@@ -708,26 +710,16 @@ def test_importing_the_loaders_imports_no_heavy_package():
 
 def test_every_dataset_yaml_names_its_loader():
     yaml = pytest.importorskip("omegaconf").OmegaConf
-    expected = {*LOADERS, "emnist_digits", "emnist_balanced"} | {
-        "mnist_5k",
-        "digits",
-        "wine",
-        "breast_cancer",
-    }
     files = {file.stem: yaml.load(file) for file in (REPOSITORY / "conf/dataset").glob("*.yaml")}
-    assert expected <= set(files)
-    for name in expected:
+    assert {*LOADERS, "mnist_5k", "digits", "wine", "breast_cancer"} <= set(files)
+    for name in files:
         config = dict(yaml.to_container(files[name], resolve=False))
         assert config["name"] == name
-        assert config["_target_"] == f"optbench.datasets.{name}"
+        loader = name.split("_")[0] if name.startswith("emnist") else name
+        assert config["_target_"] == f"optbench.datasets.{loader}"
         assert config["preprocessing"] in PREPROCESSING
-        assert callable(getattr(datasets, name))
-        needs = (
-            {"root", "download"}
-            if name in expected - {"mnist_5k", "digits", "wine", "breast_cancer"}
-            else set()
-        )
-        assert set(config) == {"name", "_target_", "preprocessing"} | needs
+        arguments = set(config) - {"name", "_target_", "preprocessing"}
+        assert arguments == set(inspect.signature(getattr(datasets, loader)).parameters)
 
 
 def test_zip_of_bundled_set_has_fixed_times():
