@@ -83,6 +83,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
             log_every=config["log"]["steps"],
             eval_every=config["log"]["eval_epochs"],
             eval_train_examples=config["log"]["eval_train_examples"],
+            eval_test=config["log"]["eval_test"],
             stop=lambda: bool(received),
         )
         first = next(updates)  # model and optimizer are built here: a misfit leaves no folder

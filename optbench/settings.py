@@ -10,6 +10,7 @@ CHOICES = {
     "preprocessing": ("none", "scale", "standardize", "standardize_features"),
     "shuffle": ("every_epoch", "fixed_order"),
     "precision": ("float32", "bfloat16"),
+    "log.eval_test": ("each", "end", "never"),
 }
 # key: (smallest, what it counts); these may also be null
 COUNTS = {
@@ -49,10 +50,10 @@ def check(config: Mapping[str, Any]) -> None:
             f"descent, not {batch_size!r}"
         )
     for key, allowed in CHOICES.items():
-        if config[key] not in allowed:
+        if (value := _get(config, key)) not in allowed:
             raise UserError(
-                f"{key} must be one of {', '.join(allowed)}, not {config[key]!r}"
-                + did_you_mean(str(config[key]), allowed)
+                f"{key} must be one of {', '.join(allowed)}, not {value!r}"
+                + did_you_mean(str(value), allowed)
             )
     for key in SWITCHES:
         if not isinstance(_get(config, key), bool):

@@ -49,6 +49,7 @@ def train(
     log_every: int = 10,
     eval_every: int = 1,
     eval_train_examples: int | None = None,
+    eval_test: str = "each",
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
@@ -56,6 +57,7 @@ def train(
     optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
     log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
     eval_train_examples: evaluate on the first so many training examples; None is all.
+    eval_test: "each" evaluation measures the test set too; or only the one at the "end", or "never".
     stop: asked after each step; True ends the run with status "interrupted".
 
     Raises `UserError` where the model, loss or optimizer does not fit the problem.
@@ -86,11 +88,12 @@ def train(
 
     def evaluate(epoch: float, step: int, running_loss: float) -> Row:
         n = eval_train_examples
+        tested = None if eval_test == "each" or (eval_test == "end" and step == total) else 0
         _switch_mode(model, opt, training=False)
         parts = {
             "train": (data.train_x[:n], data.train_y[:n]),
             "val": (data.val_x, data.val_y),
-            "test": (data.test_x, data.test_y),
+            "test": (data.test_x[:tested], data.test_y[:tested]),
         }
         scores = {name: _evaluate(problem, model, *part) for name, part in parts.items()}
         _switch_mode(model, opt, training=True)

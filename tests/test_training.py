@@ -159,6 +159,14 @@ def test_evaluation_interval_and_part(make_problem):
     )
 
 
+@pytest.mark.parametrize(("when", "measured"), [("each", 3), ("end", 1), ("never", 0)])
+def test_the_test_set_is_measured_when_asked(make_problem, when, measured):
+    _, epochs, _ = run(make_problem(), eval_test=when)
+    seen = [not isnan(row["test_loss"]) for row in epochs]
+    assert sum(seen) == measured
+    assert seen[-1] == (when != "never")
+
+
 def test_rows_at_an_interval(make_problem):
     updates = train(make_problem(epochs=5), SGD, log_every=4)
     assert [r["step"] for u in updates for r in u.steps] == [1, 4, 8, 12, 15]
