@@ -57,7 +57,7 @@ def train(
     optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
     log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
     eval_train_examples: evaluate on the first so many training examples; None is all.
-    eval_test: "each" evaluation measures the test set too; or only the one at the "end", or "never".
+    eval_test: "each" evaluation measures the test set too; or only that at the "end"; or "never".
     stop: asked after each step; True ends the run with status "interrupted".
 
     Raises `UserError` where the model, loss or optimizer does not fit the problem.
