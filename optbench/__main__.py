@@ -50,7 +50,7 @@ def main() -> None:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
-def task(cfg: DictConfig) -> None:
+def task(cfg: DictConfig) -> dict[str, Any] | None:
     """One run: a whole command, or one job of a sweep.
 
     Hydra would wrap exceptions, so none leaves this function: it exits instead.
@@ -58,8 +58,8 @@ def task(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
-        job(cfg, overrides, Path(hydra_config.sweep.dir), int(hydra_config.job.num))
-        return
+        sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
+        return job(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     try:
         config = resolve(cfg, overrides)
         from optbench import experiment
@@ -72,11 +72,15 @@ def task(cfg: DictConfig) -> None:
         traceback.print_exc()
         sys.exit(1)
     finish(outcome, quiet=config["quiet"])
+    return None
 
 
-def job(cfg: DictConfig, overrides: list[str], group: Path, number: int) -> None:
+def job(
+    cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
+) -> dict[str, Any]:
     """One run of a sweep: its failure is recorded, and the sweep goes on."""
-    label = sweep.label(group, number, overrides)
+    label = sweep.label(folder, number, overrides)
+    group = folder / subfolder
     record: dict[str, Any] = {"overrides": overrides, "status": "failed", "run": None}
     try:
         config = resolve(cfg, overrides)
@@ -94,12 +98,13 @@ def job(cfg: DictConfig, overrides: list[str], group: Path, number: int) -> None
             print(f"{label}  already done ({outcome.status})", flush=True)
         elif outcome.status == "diverged":
             print(f"{label}  diverged", flush=True)
-    sweep.record_job(group, record)
+    sweep.record_job(folder, record)
     if record["error"]:
         print(f"{label}  failed: {record['error']}", file=sys.stderr, flush=True)
     elif outcome.signal:
         print("interrupted; the same command goes on with what is missing", file=sys.stderr)
         sys.exit(128 + outcome.signal)
+    return record
 
 
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:

@@ -46,8 +46,12 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     Raises `UserError` for a mistake in the configuration or the data, before anything is written.
     """
     settings.check(config)
+    # the search space decides which settings are tried, and is no part of any of them
+    optimizer = {key: value for key, value in config["optimizer"].items() if key != "search"}
+    config = config | {"optimizer": optimizer}
     if config["steps"] is not None:
         config = config | {"epochs": None}
+    kept = {key: value for key, value in config.items() if key != "figure"}
     where = device.choose(
         config["device"],
         num_threads=config["num_threads"],
@@ -59,7 +63,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     results = Path(config["results_dir"]).expanduser()
     if not config["force"] and (done := runs.find_finished(results, run_id)):
         if done.parent.resolve() != group.resolve():
-            done = runs.copy_run(done, group)
+            done = runs.copy_run(done, group, kept)
         return Outcome(done, read_record(done / "run.json")["status"], known=True)
 
     name, seed = config["optimizer"]["name"], config["seed"]
@@ -68,7 +72,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         "problem_hash": identity(problem),
         "name": name,
         "seed": seed,
-        "config": {key: value for key, value in config.items() if key != "figure"},
+        "config": kept,
         "problem": problem,
         "device": str(where),
     }

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,7 +43,7 @@ class RunFolder:
         self._last: Row = {}
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
-        self._save()
+        _save(self.path, self.record)
         self._steps = self._open("steps.csv", COLUMNS["steps"])
         self._epochs = self._open("epochs.csv", COLUMNS["epochs"])
 
@@ -73,13 +74,7 @@ class RunFolder:
             "summary": {k: v if abs(v) < float("inf") else None for k, v in figures.items()}
             | {"rows": self._rows},  # what the CSV files must hold
         }
-        self._save()
-
-    def _save(self) -> None:
-        # A reader never sees half a file: the finished one takes the old one's place.
-        temporary = self.path / "run.json.tmp"
-        temporary.write_text(json.dumps(self.record, indent=1, allow_nan=False) + "\n", "utf-8")
-        temporary.replace(self.path / "run.json")
+        _save(self.path, self.record)
 
     def _open(self, name: str, columns: Iterable[str]) -> TextIO:
         file = (self.path / name).open("w", encoding="utf-8", newline="")
@@ -91,7 +86,8 @@ class RunFolder:
 def find_finished(results: Path, run_id: str) -> Path | None:
     """The newest completed or diverged run with this identity in any folder of `results`."""
     found: list[tuple[str, Path]] = []
-    for path in results.glob(f"*/*-{run_id}*/run.json"):
+    # RESULTS/SWEEP/RUN, and RESULTS/STUDY/PHASE/RUN
+    for path in chain(*(results.glob(f"{deep}-{run_id}*/run.json") for deep in ("*/*", "*/*/*"))):
         try:
             record = read_record(path)
         except (OSError, ValueError):
@@ -101,12 +97,23 @@ def find_finished(results: Path, run_id: str) -> Path | None:
     return max(found)[1] if found else None
 
 
-def copy_run(run: Path, group: Path) -> Path:
-    """Copy a finished run's folder into another group, so that each sweep's folder is complete."""
+def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
+    """Copy a finished run's folder into another group, so that each sweep's folder is complete.
+
+    config: what was asked for now; it differs from the run's own in nothing that made the curves.
+    """
     target = _new_folder(group, run.name)
-    for name in ("steps.csv", "epochs.csv", "run.json"):  # run.json last: it makes the run whole
+    for name in ("steps.csv", "epochs.csv"):
         shutil.copyfile(run / name, target / name)
+    _save(target, read_record(run / "run.json") | {"config": config})
     return target
+
+
+def _save(folder: Path, record: Mapping[str, Any]) -> None:
+    # A reader never sees half a file: the finished one takes the old one's place.
+    temporary = folder / "run.json.tmp"
+    temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+    temporary.replace(folder / "run.json")
 
 
 def _new_folder(group: Path, name: str) -> Path:

@@ -42,6 +42,11 @@ def folder(config: DictConfig) -> Path:
     return results / "-".join(["_".join(words)[:60].strip("-_") or "sweep", digest])
 
 
+def plan(sweep: Path, planned: int | None) -> None:
+    """Start the sweep's list of jobs afresh, with how many there will be."""
+    (sweep / JOBS).write_text(json.dumps({"planned": planned}) + "\n", "utf-8")
+
+
 def label(sweep: Path, number: int, overrides: Sequence[str]) -> str:
     """Which run of how many, and what it is."""
     planned = _jobs(sweep)[0]["planned"]
@@ -101,7 +106,7 @@ class Comparison(Callback):
             planned = count_jobs(config)
             try:
                 sweep.mkdir(parents=True, exist_ok=True)
-                (sweep / JOBS).write_text(json.dumps({"planned": planned}) + "\n", "utf-8")
+                plan(sweep, planned)
                 figure = OmegaConf.to_container(config.figure, resolve=True)
                 (sweep / "figure.json").write_text(json.dumps(figure) + "\n", "utf-8")
             except OSError as error:

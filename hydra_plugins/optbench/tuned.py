@@ -1,0 +1,37 @@
+"""`-m hydra/sweeper=tuned`: equal tuning budgets, then new seeds of the best and of the defaults.
+
+Hydra asks that a sweeper lives here; what it decides is in `optbench.tuning` and `optbench.study`.
+"""
+
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class TunedSweeper(Sweeper):
+    """Expands the command line to problems and optimizers, and runs the two phases of each."""
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = params or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra before `sweep`."""
+        self.context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the study; Hydra ignores what is returned."""
+        from optbench import study
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return self.context.config_loader.load_sweep_config(self.config, overrides)
+
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        return study.run(self.config, [*params, *arguments], compose, self.launcher.launch)

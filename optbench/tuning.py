@@ -1,0 +1,174 @@
+"""Tuning under an equal budget: the search spaces, the points tried, and the choice.
+
+A space maps hyperparameters to `{low, high, scale}`; scale is linear, log, or one_minus_log (for
+momenta: 1 - value is log-uniform). A list of such ranges makes a list of values (betas).
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from math import exp, inf, log
+from typing import Any
+
+import numpy as np
+
+from optbench.errors import UserError
+
+METHODS = ("sobol", "halton", "random", "grid", "tpe")
+METRICS = ("val_loss", "val_accuracy")
+PICKS = ("final", "best")
+SCALES = ("log", "linear", "one_minus_log")
+DEFAULT_SPACE = {"lr": {"low": 1e-5, "high": 1.0, "scale": "log"}}  # for an optimizer without one
+Space = Mapping[str, Any]
+Point = dict[str, Any]
+
+
+def check_space(space: Space) -> None:
+    """Raise `UserError` unless every range of the space is well formed."""
+    for name, part, spec in _ranges(space):
+        where = f"optimizer.search.{name}" + ("" if part is None else f"[{part}]")
+        if not isinstance(spec, Mapping) or set(spec) != {"low", "high", "scale"}:
+            raise UserError(f"{where} must have low, high and scale, not {spec!r}")
+        low, high, scale = spec["low"], spec["high"], spec["scale"]
+        if scale not in SCALES:
+            raise UserError(f"{where}.scale must be one of {', '.join(SCALES)}, not {scale!r}")
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)):
+            raise UserError(f"{where}: low and high must be numbers, not {low!r} and {high!r}")
+        if not -inf < low < high < inf:
+            raise UserError(f"{where}: low must be below high, not {low!r} and {high!r}")
+        if (scale == "log" and low <= 0) or (scale == "one_minus_log" and high >= 1):
+            bound = "low must be above 0" if scale == "log" else "high must be below 1"
+            raise UserError(f"{where}: {bound} on the scale {scale}")
+
+
+def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
+    """The first `trials` points of a sequence over the space; more trials only add points.
+
+    sobol and halton are scrambled quasi-random sequences (Owen 1998), the same for every optimizer
+    with as many hyperparameters. grid takes the largest full grid of at most `trials` points, and
+    is the one method where more trials move the points.
+    """
+    dimensions = sum(1 for _ in _ranges(space))
+    if dimensions == 0:
+        return [{} for _ in range(trials)]
+    return [scale_point(space, row) for row in _unit(dimensions, trials, method, seed)]
+
+
+def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
+    """Points of the unit cube, shape (trials, dimensions)."""
+    from scipy.stats import qmc
+
+    if method == "grid":
+        each = max(int(trials ** (1 / dimensions) + 1e-9), 1)
+        side = np.linspace(0, 1, each) if each > 1 else np.array([0.5])
+        return np.stack(np.meshgrid(*[side] * dimensions, indexing="ij"), -1).reshape(
+            -1, dimensions
+        )
+    if method == "random":
+        return np.random.default_rng(seed).random((trials, dimensions))
+    sequence = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # balance needs a power of two; a prefix is kept
+        unit: np.ndarray = sequence(dimensions, scramble=True, rng=seed).random(trials)
+    return unit
+
+
+def scale_point(space: Space, unit: Sequence[float]) -> Point:
+    """Coordinates in [0, 1] to hyperparameters, rounded to six digits."""
+    point: Point = {}
+    for (name, part, spec), u in zip(_ranges(space), unit, strict=True):
+        value = _scale(float(u), spec)
+        if part is None:
+            point[name] = value
+        else:
+            point.setdefault(name, []).append(value)
+    return point
+
+
+def _scale(u: float, spec: Mapping[str, Any]) -> float:
+    low, high = float(spec["low"]), float(spec["high"])
+    if spec["scale"] == "linear":
+        value = low + u * (high - low)
+    elif spec["scale"] == "log":
+        value = exp(log(low) + u * (log(high) - log(low)))
+    else:
+        value = 1 - exp(log(1 - low) + u * (log(1 - high) - log(1 - low)))
+    return min(max(float(f"{value:.6g}"), low), high)
+
+
+def overrides(point: Point) -> list[str]:
+    """A point as overrides of the command line."""
+    return [f"optimizer.{key}={value}".replace(" ", "") for key, value in point.items()]
+
+
+def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
+    """A trial's validation result, smaller is better; inf where it diverged or failed."""
+    value = (summary or {}).get(metric if pick == "final" else f"best_{metric}")
+    if value is None:
+        return inf
+    return -float(value) if metric == "val_accuracy" else float(value)
+
+
+def choose(scores: Sequence[float]) -> int | None:
+    """The index of the best trial, the first of equals; None where none came to an end."""
+    best = min(range(len(scores)), key=scores.__getitem__, default=None)
+    return None if best is None or scores[best] == inf else best
+
+
+def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:
+    """The hyperparameters that lie within `share` of the range's ends, on the range's own scale."""
+    found = []
+    for name, part, spec in _ranges(space):
+        value = point[name] if part is None else point[name][part]
+        u = _position(float(value), spec)
+        if u < share or u > 1 - share:
+            label = name if part is None else f"{name}[{part}]"
+            found.append(f"{label}={value:g} in [{spec['low']:g}, {spec['high']:g}]")
+    return found
+
+
+def _position(value: float, spec: Mapping[str, Any]) -> float:
+    low, high = float(spec["low"]), float(spec["high"])
+    if spec["scale"] == "log":
+        low, high, value = log(low), log(high), log(value)
+    elif spec["scale"] == "one_minus_log":
+        low, high, value = -log(1 - low), -log(1 - high), -log(1 - value)
+    return (value - low) / (high - low)
+
+
+def _ranges(space: Space) -> Iterator[tuple[str, int | None, Any]]:
+    for name, spec in space.items():
+        if isinstance(spec, Sequence) and not isinstance(spec, str):
+            yield from ((name, part, item) for part, item in enumerate(spec))
+        else:
+            yield name, None, spec
+
+
+class Tpe:
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), through Optuna: one at a time."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError(
+                "tuning.method=tpe needs Optuna: pip install 'optbench[tuning]'"
+            ) from error
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = space
+        self.study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        self.trial: Any = None
+
+    def ask(self) -> Point:
+        """The next point; `tell` its score before asking again."""
+        self.trial = self.study.ask()
+        count = sum(1 for _ in _ranges(self.space))
+        return scale_point(
+            self.space, [self.trial.suggest_float(str(i), 0, 1) for i in range(count)]
+        )
+
+    def tell(self, value: float) -> None:
+        """The score of the point asked for last; inf is a trial that did not come to an end."""
+        self.study.tell(self.trial, min(value, sys.float_info.max))
