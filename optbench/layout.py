@@ -51,6 +51,9 @@ def layout(
         check_panels(runs, [*keys, *asked], problem_keys)
     else:
         keys = problem_panels(runs, problem_keys, asked)
+    # a tuned study holds each optimizer twice, at its best and at its default setting
+    if "phase" in runs and "phase" not in keys and len(runs["phase"].map(str).unique()) > 1:
+        keys = [*keys, "phase"]
     settings = variant_settings(runs, keys, lines, within, problem_keys)
     runs["setting"] = [tuple(setting.values()) for setting in settings]
     several = len(runs["optimizer"].unique()) > 1
@@ -189,7 +192,8 @@ def variant_settings(
     for name, group in runs.groupby("optimizer", sort=False):
         identity = list(group[free].map(str).itertuples(index=False, name=None))
         chosen = [lines] if lines else []
-        chosen += telling(group, free, identity) or []
+        # what the panel tells need not stand in the label
+        chosen += telling(group, free, identity, [key for key in facet if key in runs]) or []
         apart = [key for key in [*facet, *within, *chosen, "problem", "seed"] if key in runs]
         if group[apart].map(str).duplicated().any():
             # one seed twice: another key of the config must be what differs

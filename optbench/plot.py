@@ -67,9 +67,10 @@ def draw_all(
         raise UserError("several folders were given: say where the figures go with -o DIR")
     table = where(load_runs(*folders), options.where)
     problems = list(table.attrs["problems"])
+    trials, table = split_trials(table)
     main = table
     if options.rows == "steps":
-        main = where(load_runs(*folders, rows="steps"), options.where)
+        _, main = split_trials(where(load_runs(*folders, rows="steps"), options.where))
         problems = sorted({*problems, *main.attrs["problems"]})
     options = from_config(options, figure_of([Path(folder) for folder in folders]))
     y, x = options.y or "train_loss", options.x or "epoch"
@@ -84,8 +85,10 @@ def draw_all(
             lambda: curves(table, "test_accuracy", "epoch", facet, lines),
         )
     final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
-    if has_rates(table) and "optimizer.lr" not in (facet or ()):
-        jobs[f"final_{final}-lr"] = lambda: sensitivity(table, final, facet=facet)
+    if has_rates(trials) and "optimizer.lr" not in (facet or ()):
+        # trials never see the test set, and are judged by the validation split
+        measure = final if trials is table else "val_loss"
+        jobs[f"final_{measure}-lr"] = lambda: sensitivity(trials, measure, facet=facet)
 
     # all figures before the first file: a mistake leaves nothing half written
     figures = {name: job() for name, job in jobs.items()}
@@ -135,6 +138,14 @@ def from_config(options: Options, figure: dict[str, object]) -> Options:
     if options.log is None and figure.get("log") is False:
         filled["log"] = False
     return options._replace(**filled)  # type: ignore[arg-type]
+
+
+def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials of a tuned study, and the runs that are compared: the same table without one."""
+    tried = table["phase"].astype(str) == "trials" if "phase" in table else None
+    if tried is None or not tried.any() or tried.all():
+        return table, table
+    return table[tried], table[~tried]
 
 
 def has_rates(table: pd.DataFrame) -> bool:

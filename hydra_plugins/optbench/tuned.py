@@ -21,9 +21,13 @@ class TunedSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before `sweep`."""
-        self.context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+        self.study, self.context = config, hydra_context
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
+            .launch
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -31,7 +35,7 @@ class TunedSweeper(Sweeper):
         from optbench import study
 
         def compose(overrides: list[str]) -> DictConfig:
-            return self.context.config_loader.load_sweep_config(self.config, overrides)
+            return self.context.config_loader.load_sweep_config(self.study, overrides)
 
         params = [f"{key}={value}" for key, value in self.params.items()]
-        return study.run(self.config, [*params, *arguments], compose, self.launcher.launch)
+        return study.run(self.study, [*params, *arguments], compose, self.launch)
