@@ -28,6 +28,7 @@ PROBLEM_KEYS = (
     "steps", "shuffle", "precision",
 )  # fmt: skip
 OPTIMIZER_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log")
+NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
 PLACES = ("root", "download")  # where a dataset lies is not what it is
 
 
@@ -137,9 +138,10 @@ def build_problem(config: Config, dataset: data.Dataset) -> Problem:
 
 
 def build(group: str, node: Config) -> Any:
-    """Instantiate one group's `_target_` with its own keyword arguments (`name` is a label)."""
+    """Instantiate one group's `_target_` with its own keyword arguments."""
+    arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
-        return instantiate({k: v for k, v in node.items() if k != "name"}, _convert_="all")
+        return instantiate(arguments, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):

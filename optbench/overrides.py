@@ -22,15 +22,18 @@ def own_keys(config: Config, overrides: Sequence[str]) -> Config:
     class's name becomes the group's label, unless `GROUP.name` was given as well.
     """
     given = dict(text.lstrip("+").split("=", 1) for text in overrides if "=" in text)
+    given = {key: value for key, value in given.items() if "." in key}  # not the groups' choices
 
-    def clean(node: Config, path: str) -> Config:
+    def clean(node: Config, path: str, own: bool = False) -> Config:
+        own = own or f"{path}._target_" in given
         kept = {}
         for key, value in node.items():
             here = f"{path}.{key}"
-            named = any(name == here or name.startswith(f"{here}.") for name in given)
-            if f"{path}._target_" in given and not named and key not in LABELS:
+            whole = any(here == name or here.startswith(f"{name}.") for name in given)
+            part = any(name.startswith(f"{here}.") for name in given)
+            if own and not (whole or part or key in LABELS):
                 continue
-            kept[key] = clean(value, here) if isinstance(value, dict) else value
+            kept[key] = clean(value, here, own) if isinstance(value, dict) else value
         return kept
 
     config = dict(config)

@@ -136,6 +136,11 @@ def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
     figure.supxlabel(f"{context(plan)}\n{note}", fontsize=6.5, color="#555555")
 
 
+def add_note(figure: Figure, text: str) -> None:
+    """One more line below the figure."""
+    figure.supxlabel(f"{figure.get_supxlabel()}\n{text}", fontsize=6.5, color="#555555")
+
+
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
     """What a line or point with `what` (a band or bars) shows of so many seeds, in words."""
     text = f"median of {seeds_text(counts)}, {what}: min to max"

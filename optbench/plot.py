@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from optbench import style
 from optbench.errors import UserError
 from optbench.keys import where
+from optbench.panels import add_note
 from optbench.plots import curves
 from optbench.run_files import COLUMNS
 from optbench.sensitivity import sensitivity
@@ -23,6 +24,7 @@ from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
 
 FORMATS = ("png", "pdf", "svg")
+MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
 FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
 # dates off: the same CSV files give the same bytes
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -46,6 +48,7 @@ class DrawResult(NamedTuple):
     table: pd.DataFrame  # of epochs.csv, filtered
     summary: pd.DataFrame
     problems: list[str]  # one line per file left out
+    warnings: list[str]  # what a reviewer would object to in a tuned study
 
 
 def draw_all(
@@ -92,6 +95,10 @@ def draw_all(
 
     # all figures before the first file: a mistake leaves nothing half written
     figures = {name: job() for name, job in jobs.items()}
+    objections = warnings_of([Path(folder) for folder in folders])
+    if objections:
+        for figure in figures.values():
+            add_note(figure, f"{len(objections)} warnings, in summary.md; {objections[0]}")
     # the table of final values has the panels of the figure, and each run is in one line of it
     finals = summary(table, final, facet, lines)
     out = writable(Path(folders[0] if out is None else out))
@@ -104,13 +111,13 @@ def draw_all(
                     figure.savefig(paths[-1], metadata=UNDATED.get(suffix))
         for name, text in (
             ("summary.csv", finals.to_csv(index=False)),
-            ("summary.md", to_markdown(finals)),
+            ("summary.md", to_markdown(finals) + "".join(f"\nWarning: {o}\n" for o in objections)),
         ):
             paths.append(out / name)
             paths[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
-    return DrawResult(paths, table, finals, problems)
+    return DrawResult(paths, table, finals, problems, objections)
 
 
 def figure_of(folders: Sequence[Path]) -> dict[str, object]:
@@ -138,6 +145,18 @@ def from_config(options: Options, figure: dict[str, object]) -> Options:
     if options.log is None and figure.get("log") is False:
         filled["log"] = False
     return options._replace(**filled)  # type: ignore[arg-type]
+
+
+def warnings_of(folders: Sequence[Path]) -> list[str]:
+    """What the manifests of tuned studies say a reviewer would object to."""
+    found: list[str] = []
+    for path in (folder / MANIFEST for folder in folders):
+        if path.exists():
+            try:
+                found += map(str, json.loads(path.read_text("utf-8"))["warnings"])
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{path} is damaged ({error}); run the study again") from None
+    return found
 
 
 def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

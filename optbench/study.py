@@ -6,7 +6,6 @@ set once, at the end. Both go through Hydra's launcher; a finished run is never 
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optbench import sweep, tuning
 from optbench.errors import UserError
+from optbench.overrides import own_keys
 from optbench.run_files import read_record
 
 MANIFEST = "study.json"
@@ -134,7 +134,8 @@ def contender(
     config = compose(overrides)
     if not config.data.val_size:
         raise UserError("tuning judges by the validation split: data.val_size must be above 0")
-    optimizer: Any = OmegaConf.to_container(config.optimizer, resolve=True)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    optimizer = own_keys(resolved, overrides)["optimizer"]
     space = optimizer.get("search") or tuning.DEFAULT_SPACE
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     space = {key: spec for key, spec in space.items() if f"optimizer.{key}" not in given}
@@ -224,14 +225,3 @@ def objections(contenders: list[Contender], settings: dict[str, Any], seeds: int
         )
     if settings["pick"] == "best":
         yield "trials were judged by their best epoch: that is early stopping for each run"
-
-
-def warn(folder: Path) -> list[str]:
-    """The objections of a study's manifest; printed at its end, and shown in its tables."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return []
-    found: list[str] = json.loads(path.read_text("utf-8"))["warnings"]
-    for text in found:
-        print(f"warning: {text}", file=sys.stderr)
-    return found

@@ -126,6 +126,8 @@ class Comparison(Callback):
                 result = plot.draw_all([sweep], sweep)
                 print("\n" + summary.to_markdown(result.summary))
                 print(*result.paths, sep="\n", flush=True)
+                for text in result.warnings:
+                    print(f"warning: {text}", file=sys.stderr)
                 for problem in result.problems:
                     print(f"left out: {problem}", file=sys.stderr)
         if failed:

@@ -1,0 +1,272 @@
+"""Tuning: the points tried, the choice, and the protocol end to end."""
+
+import json
+import sys
+from math import inf
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from optbench import __main__ as cli
+from optbench import tuning
+from optbench.errors import UserError
+
+LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
+SPACES = {
+    "lr": {"lr": LR},
+    "momentum": {"lr": LR, "momentum": {"low": 0.8, "high": 0.999, "scale": "one_minus_log"}},
+    "betas": {"betas": [{"low": 0.5, "high": 0.999, "scale": "one_minus_log"}] * 2, "lr": LR},
+    "linear": {"x": {"low": -2, "high": 5, "scale": "linear"}},
+}
+RANDOM_ACCESS = [method for method in tuning.METHODS if method not in ("tpe", "grid")]
+
+
+def flat(point: dict) -> list[float]:
+    values = []
+    for value in point.values():
+        values += value if isinstance(value, list) else [value]
+    return values
+
+
+@settings(deadline=None)
+@given(
+    space=st.sampled_from(list(SPACES)),
+    method=st.sampled_from(RANDOM_ACCESS),
+    trials=st.integers(1, 20),
+    more=st.integers(0, 10),
+    seed=st.integers(0, 1000),
+)
+def test_points_lie_in_the_space_and_more_trials_only_add(space, method, trials, more, seed):
+    few = tuning.points(SPACES[space], trials, method, seed)
+    many = tuning.points(SPACES[space], trials + more, method, seed)
+    assert len(few) == trials
+    assert many[:trials] == few
+    for point in many:
+        ranges = [spec for _, _, spec in tuning._ranges(SPACES[space])]
+        assert all(
+            spec["low"] <= value <= spec["high"]
+            for value, spec in zip(flat(point), ranges, strict=True)
+        )
+
+
+def test_scales_against_their_definitions():
+    unit = [0.0, 0.5, 1.0]
+    log = [tuning.scale_point(SPACES["lr"], [u])["lr"] for u in unit]
+    assert log == pytest.approx([1e-4, 1e-2, 1.0])
+    space = {"m": SPACES["momentum"]["momentum"]}
+    momenta = [tuning.scale_point(space, [u])["m"] for u in unit]
+    assert momenta == pytest.approx([0.8, 1 - (0.2 * 0.001) ** 0.5, 0.999], rel=1e-5)
+    linear = [tuning.scale_point(SPACES["linear"], [u])["x"] for u in unit]
+    assert linear == pytest.approx([-2, 1.5, 5])
+
+
+def test_quasi_random_points_cover_each_decade():
+    values = [point["lr"] for point in tuning.points({"lr": LR}, 16, "sobol", 3)]
+    for decade in range(4):
+        inside = [10 ** (decade - 4) <= value < 10 ** (decade - 3) for value in values]
+        assert sum(inside) == 4
+
+
+def test_grid_takes_the_largest_full_grid_within_the_budget():
+    assert [p["lr"] for p in tuning.points({"lr": LR}, 5, "grid", 0)] == pytest.approx(
+        [1e-4, 1e-3, 1e-2, 1e-1, 1]
+    )
+    assert len(tuning.points(SPACES["momentum"], 10, "grid", 0)) == 9
+
+
+def test_tpe_is_repeatable_and_finds_the_minimum():
+    pytest.importorskip("optuna")
+
+    def search(seed):
+        tpe, tried = tuning.Tpe({"lr": LR}, seed), []
+        for _ in range(30):
+            point = tpe.ask()
+            tried.append(point["lr"])
+            tpe.tell((point["lr"] - 0.01) ** 2 if point["lr"] < 0.5 else inf)
+        return tried
+
+    first = search(0)
+    assert first == search(0)
+    assert min(first, key=lambda lr: (lr - 0.01) ** 2) == pytest.approx(0.01, rel=0.5)
+
+
+def test_the_choice_is_the_best_that_came_to_an_end():
+    assert tuning.choose([inf, 0.3, 0.2, 0.2]) == 2
+    assert tuning.choose([inf, inf]) is None
+    summary = {"val_loss": 0.5, "best_val_loss": 0.2, "val_accuracy": 0.9, "best_val_accuracy": 1.0}
+    assert tuning.score(summary, "val_loss", "final") == 0.5
+    assert tuning.score(summary, "val_loss", "best") == 0.2
+    assert tuning.score(summary, "val_accuracy", "final") == -0.9
+    assert tuning.score({"val_loss": None}, "val_loss", "final") == inf
+    assert tuning.score(None, "val_loss", "final") == inf
+
+
+def test_an_optimum_at_the_edge_is_seen_on_the_ranges_own_scale():
+    assert tuning.at_edge({"lr": LR}, {"lr": 1.1e-4}) == ["lr=0.00011 in [0.0001, 1]"]
+    assert tuning.at_edge({"lr": LR}, {"lr": 0.01}) == []
+    assert len(tuning.at_edge(SPACES["betas"], {"lr": 0.9, "betas": [0.9, 0.9988]})) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"low": 1, "high": 2}, "low, high and scale"),
+        ({"low": 1, "high": 2, "scale": "cubic"}, "one of log, linear"),
+        ({"low": 2, "high": 1, "scale": "log"}, "low must be below high"),
+        ({"low": 0, "high": 1, "scale": "log"}, "above 0"),
+        ({"low": 0.5, "high": 1, "scale": "one_minus_log"}, "below 1"),
+        ({"low": "a", "high": 1, "scale": "log"}, "numbers"),
+        (3, "low, high and scale"),
+    ],
+)
+def test_a_malformed_space_is_named(spec, message):
+    with pytest.raises(UserError, match=message) as caught:
+        tuning.check_space({"lr": spec})
+    assert "optimizer.search.lr" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((cli.config_folder() / "optimizer").rglob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_optimizer_has_a_space_that_holds_its_default_lr(path: Path):
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    space = config["search"]
+    tuning.check_space(space)
+    assert set(space) <= set(config)
+    assert space["lr"]["low"] <= config["lr"] <= space["lr"]["high"]
+
+
+QUICK = ["dataset=blobs", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
+BLOBS = """
+import torch
+
+def blobs(flip):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    x = torch.eye(3)[y] * 3 + torch.randn(300, 3, generator=generator)
+    test_y = (y[200:] + 1) % 3 if flip else y[200:]
+    return x[:200], y[:200], x[200:], test_y
+"""
+YAML = """
+name: blobs
+_target_: blobs.blobs
+preprocessing: standardize_features
+flip: false
+"""
+
+
+@pytest.fixture
+def study(monkeypatch, capsys, tmp_path):
+    """A tuned study in this process: status, manifest, stdout, stderr."""
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "results"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "blobs.py").write_text(BLOBS)
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "blobs.yaml").write_text(YAML)
+
+    def run(*overrides: str, name: str = "s"):
+        argv = ["optbench", "-m", "--config-dir", "mine", "hydra/sweeper=tuned", f"name={name}"]
+        monkeypatch.setattr(sys, "argv", [*argv, *QUICK, *overrides])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        path = tmp_path / "results" / name / "study.json"
+        manifest = json.loads(path.read_text()) if path.exists() else None
+        return status, manifest, *capsys.readouterr()
+
+    return run
+
+
+def folders(tmp_path: Path, phase: str, name: str = "s") -> set[str]:
+    return {path.parent.name for path in (tmp_path / "results" / name / phase).glob("*/run.json")}
+
+
+def record(path: Path) -> dict:
+    return json.loads((path / "run.json").read_text())
+
+
+def test_a_study_end_to_end(study, tmp_path):
+    asked = ["optimizer=sgd,momentum", "tuning.trials=4", "seeds=3"]
+    status, manifest, out, err = study(*asked)
+    assert status == 0, err
+    assert "| tuned | sgd |" in out
+    assert "| default | momentum |" in out
+    assert "fewer than" in err  # three seeds cannot reach a verdict
+    assert [len(entry["trials"]) for entry in manifest["contenders"]] == [4, 4]
+    assert (len(folders(tmp_path, "trials")), len(folders(tmp_path, "tuned"))) == (8, 6)
+    assert len(folders(tmp_path, "default")) == 6
+    for entry in manifest["contenders"]:
+        best = min(entry["trials"], key=lambda trial: trial["score"])
+        assert entry["chosen"] == best["point"]
+    results = tmp_path / "results" / "s"
+    for path in (results / "trials").iterdir():
+        assert record(path)["seed"] == 0
+        assert "test_loss" not in record(path)["summary"]  # the choice never saw it
+    for path in [*(results / "tuned").iterdir(), *(results / "default").iterdir()]:
+        assert record(path)["seed"] in (1, 2, 3)
+        lines = (path / "epochs.csv").read_text().splitlines()[1:]
+        assert [line.split(",")[7] != "" for line in lines] == [False, True]  # once, at the end
+    chosen = {entry["optimizer"]: entry["chosen"]["lr"] for entry in manifest["contenders"]}
+    for path in (results / "tuned").iterdir():
+        optimizer = record(path)["config"]["optimizer"]
+        assert optimizer["lr"] == chosen[optimizer["name"]]
+
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*/*/run.json")}
+    status, more, _, _ = study("optimizer=sgd,momentum,adam", "tuning.trials=5", "seeds=4")
+    assert status == 0
+    for path, time in before.items():
+        assert path.stat().st_mtime_ns == time  # nothing was run again
+    assert len(folders(tmp_path, "trials")) == 15
+    first = [trial["point"] for trial in more["contenders"][0]["trials"]][:4]
+    assert first == [trial["point"] for trial in manifest["contenders"][0]["trials"]]
+
+
+def test_changing_test_labels_changes_no_choice(study):
+    asked = ["optimizer=sgd,adam", "tuning.trials=4", "seeds=1"]
+    _, one, _, _ = study(*asked)
+    _, other, _, _ = study(*asked, "dataset.flip=true", name="flipped")
+    for a, b in zip(one["contenders"], other["contenders"], strict=True):
+        assert (a["trials"], a["chosen"]) == (b["trials"], b["chosen"])
+
+
+def test_tpe_end_to_end(study):
+    pytest.importorskip("optuna")
+    status, manifest, _, err = study(
+        "optimizer=sgd,adam", "tuning.trials=3", "tuning.method=tpe", "seeds=1"
+    )
+    assert status == 0, err
+    assert [len(entry["trials"]) for entry in manifest["contenders"]] == [3, 3]
+
+
+def test_what_a_reviewer_would_object_to_is_said(study):
+    space = "+optimizer.search.lr={low:1e10,high:1e20,scale:log}"
+    asked = ["optimizer._target_=torch.optim.SGD", space, "tuning.trials=3", "seeds=1"]
+    status, manifest, _, err = study(*asked)
+    assert status == 0
+    assert "no trial came to an end" in err
+    assert manifest["contenders"][0]["chosen"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=0,1"], "tuning.seed"),
+        (["tuning.trials=0"], "tuning.trials must be"),
+        (["tuning.method=guess"], "tuning.method must be"),
+        (["tuning.metric=test_loss"], "tuning.metric must be"),
+        (["seeds=0"], "seeds must be"),
+        (["data.val_size=0"], "data.val_size must be above 0"),
+        (["+optimizer.search.lr={low:2,high:1,scale:log}", "optimizer._target_=x.Y"], "below high"),
+    ],
+)
+def test_a_study_that_means_nothing_is_refused(study, overrides, message):
+    status, _, _, err = study("optimizer=sgd", *overrides)
+    assert status == 1
+    assert message in err
+    assert "Traceback" not in err
