@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optbench import sweep
 from optbench.errors import UserError
 from optbench.overrides import check_keys, explain, own_keys
+from optbench.progress import say
 
 
 def config_folder() -> Path:
@@ -95,9 +96,9 @@ def job(
     else:
         record |= {"status": outcome.status, "run": outcome.folder.name, "error": None}
         if outcome.known and not config["quiet"]:
-            print(f"{label}  already done ({outcome.status})", flush=True)
+            say(f"{label}  already done ({outcome.status})")
         elif outcome.status == "diverged":
-            print(f"{label}  diverged", flush=True)
+            say(f"{label}  diverged")
     sweep.record_job(folder, record)
     if record["error"]:
         print(f"{label}  failed: {record['error']}", file=sys.stderr, flush=True)
@@ -123,18 +124,18 @@ def finish(outcome: Any, *, quiet: bool) -> None:
 
     record = read_record(outcome.folder / "run.json")
     if outcome.known:
-        print(f"already done ({outcome.status}); force=true runs it again")
+        say(f"already done ({outcome.status}); force=true runs it again")
     if outcome.status == "diverged":
         step = record["diverged_at_step"]
-        print(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
+        say(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
     if not quiet:
         figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
         width = max(map(len, figures), default=0)
         for key, value in figures.items():
-            print(f"  {key:<{width}}  {value:.6g}")
-    print(f"{outcome.status}: {outcome.folder}")
+            say(f"  {key:<{width}}  {value:.6g}")
+    say(f"{outcome.status}: {outcome.folder}")
     for name in ("run.json", "epochs.csv", "steps.csv"):
-        print(f"  {outcome.folder / name}")
+        say(f"  {outcome.folder / name}")
     if outcome.signal:
         sys.exit(128 + outcome.signal)
 

@@ -1,6 +1,7 @@
 """From a resolved configuration to a finished run folder."""
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ PROBLEM_KEYS = (
     "model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size", "epochs",
     "steps", "shuffle", "precision",
 )  # fmt: skip
-OPTIMIZER_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log")
+RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
 NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
 PLACES = ("root", "download")  # where a dataset lies is not what it is
 
@@ -60,7 +61,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     )
     dataset = load_dataset(config)
     problem = describe_problem(config) | {"data_digest": dataset.digest}
-    run_id = identity({key: config[key] for key in OPTIMIZER_KEYS} | {"problem": problem})
+    described = {key: config[key] for key in RUN_KEYS}
+    run_id = identity(described | {"problem": problem, "device": where.type})
     results = Path(config["results_dir"]).expanduser()
     if not config["force"] and (done := runs.find_finished(results, run_id)):
         if done.parent.resolve() != group.resolve():
@@ -92,7 +94,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
             stop=lambda: bool(received),
         )
         first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
-        folder = runs.RunFolder(group, f"{name}-seed{seed}-{run_id}", record)
+        plain = re.sub(r"[^\w.+-]+", "_", name)[:60]  # any name may be a label, but not a folder's
+        folder = runs.RunFolder(group, f"{plain}-seed{seed}-{run_id}", record)
         status = _follow(folder, first, updates, show)
     return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
 
@@ -155,20 +158,25 @@ def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show:
     """Write and show the updates up to the last; the run is marked failed if one cannot be had."""
     try:
         update = first
-        folder.write(update)
+        _write(folder, update)
         show(update)
         while update.status == "running":
             update = next(rest)
-            folder.write(update)
+            _write(folder, update)
             show(update)
         folder.finish(update.status)
     except BaseException as error:
         with suppress(OSError):  # the disk may be what failed
             folder.finish("failed", f"{type(error).__name__}: {error}")
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {folder.path}: {error.strerror or error}") from error
         raise
     return update.status
+
+
+def _write(folder: runs.RunFolder, update: Update) -> None:
+    try:
+        folder.write(update)
+    except OSError as error:
+        raise UserError(f"cannot write {folder.path}: {error.strerror or error}") from error
 
 
 @contextmanager

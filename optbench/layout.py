@@ -13,7 +13,6 @@ from optbench.errors import UserError
 from optbench.keys import measured_columns, resolve, short, show
 from optbench.table import IDENTITY
 
-MAX_PANELS = 24
 MAX_LINES = 10  # more than this in one panel cannot be told apart
 
 
@@ -65,11 +64,6 @@ def layout(
     if several and (lines or crowded) and "optimizer" not in keys:
         keys = [*keys, "optimizer"]
     runs["panel"] = panel_values(runs, keys)
-    if (count := len(set(map(str, runs["panel"])))) > MAX_PANELS:
-        raise UserError(
-            f"{count} panels (by {', '.join(keys)}) do not fit one figure, {MAX_PANELS} do: "
-            "choose the panels with --facet KEY [KEY], or some of the runs with --where KEY=VALUE"
-        )
     named = "optimizer" not in keys and (several or not lines)
     both = list(zip(runs["optimizer"], settings, strict=True))
     runs["variant"] = [label(name, setting) for name, setting in both]
@@ -187,7 +181,7 @@ def variant_settings(
     fixed = {*facet, *within, lines, "optimizer"}
     keys = [key for key in map(str, runs) if key not in {*fixed, *problem_keys}]
     free = [key for key in keys if is_variant(key)]
-    other = [key for key in keys if not is_variant(key) and key not in IDENTITY]
+    other = [key for key in keys if not is_variant(key) and key not in {*IDENTITY} - {"device"}]
     settings: list[dict[str, Any]] = [{} for _ in range(len(runs))]
     for name, group in runs.groupby("optimizer", sort=False):
         identity = list(group[free].map(str).itertuples(index=False, name=None))

@@ -88,9 +88,12 @@ def _options(folder: Path) -> list[str]:
 
 
 def check_keys(config: Config, conf: Path) -> None:
-    """Refuse top-level keys that mean nothing: `+epoch=3` would be taken in silence."""
+    """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
     top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
     known = {*top, *GROUPS} - {"defaults", "hydra"}
     for key in config:
         if key not in known:
             raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))
+        if isinstance(top.get(key), dict) and isinstance(config[key], dict):
+            for inner in set(config[key]) - set(top[key]):
+                raise UserError(f"unknown key '{key}.{inner}'" + did_you_mean(inner, [*top[key]]))

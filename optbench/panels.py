@@ -44,15 +44,30 @@ def default_log(y: str) -> bool:
     return "accuracy" not in y and "seconds" not in y
 
 
+MAX_PANELS = 24
+
+
+class TooManyPanels(UserError):
+    """The runs are of too many problems for one figure; their table can still be made."""
+
+
 def make_panels(plan: Layout) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with titled, empty panels, each with its runs: a grid for two keys, otherwise
-    wrapped rows."""
+    wrapped rows.
+
+    Raises TooManyPanels.
+    """
     # by `order`, because an unset value (NaN) would not equal itself
     keys = [tuple(map(order, panel)) for panel in plan.runs["panel"]]
     places = sorted(set(keys))
     parts = [plan.runs[[key == place for key in keys]] for place in places]
     texts = [titles(plan, part["panel"].iloc[0]) for part in parts]
     count = len(places)
+    if count > MAX_PANELS:
+        raise TooManyPanels(
+            f"{count} panels (by {', '.join(plan.facet)}) do not fit one figure, {MAX_PANELS} do: "
+            "choose the panels with --facet KEY [KEY], or some of the runs with --where KEY=VALUE"
+        )
     if len(plan.facet) == 2:
         down, across = (sorted({place[axis] for place in places}) for axis in (0, 1))
         rows, columns = len(down), len(across)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from optbench import style
 from optbench.errors import UserError
 from optbench.keys import where
-from optbench.panels import add_note
+from optbench.panels import TooManyPanels, add_note
 from optbench.plots import curves
 from optbench.run_files import COLUMNS
 from optbench.sensitivity import sensitivity
@@ -94,7 +94,12 @@ def draw_all(
         jobs[f"final_{measure}-lr"] = lambda: sensitivity(trials, measure, facet=facet)
 
     # all figures before the first file: a mistake leaves nothing half written
-    figures = {name: job() for name, job in jobs.items()}
+    figures = {}
+    for name, job in jobs.items():
+        try:
+            figures[name] = job()
+        except TooManyPanels as error:
+            problems.append(f"{name}: {error}")
     objections = warnings_of([Path(folder) for folder in folders])
     if objections:
         for figure in figures.values():

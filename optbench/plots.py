@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from optbench import style
 from optbench.errors import UserError
@@ -84,6 +85,9 @@ def curves(
                 series.append((text, look, aggregate(rows, y, x)))
             draw_panel(axes, series, log)
             shown += [curve for *_, curve in series]
+        if x == "epoch":
+            for axes, _ in panels:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         set_scale([axes for axes, _ in panels], log, y, shown)
         finish(figure, plan, X_LABELS[x], y_label(table, y), note(shown))
     return figure
@@ -164,6 +168,8 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     """The y axis: per cent for accuracies; a run that blew up does not squeeze the others."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
     top = top[np.isfinite(top) & ((top > 0) | (not log))]
+    bottom = np.concatenate([curve.low for curve in shown])
+    bottom = bottom[np.isfinite(bottom) & ((bottom > 0) | (not log))]
     starts = [curve.high[0] for curve in shown if np.isfinite(curve.high[:1]).any()]
     limit = (4 if log else 2) * max(starts, default=math.inf)
     for axes in panels:
@@ -171,8 +177,10 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
             axes.set_yscale("log", nonpositive="mask")
         if "accuracy" in y:
             set_percent(axes)
-        elif len(top) and 0 < limit < top.max():
-            axes.set_ylim(top=limit)
+        elif len(top) and len(bottom) and 0 < limit < top.max():
+            # the margin below was a part of the range that is cut off now
+            low = bottom.min() / 1.3 if log else bottom.min() - 0.05 * (limit - bottom.min())
+            axes.set_ylim(low, limit)
             for line in axes.lines:
                 if line.get_label() == CROSS["label"]:
                     line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))

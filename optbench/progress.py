@@ -1,18 +1,19 @@
 """What a person sees while a run trains: a bar on a terminal, a line per epoch elsewhere."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isfinite
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from optbench.training import Update
+if TYPE_CHECKING:  # it imports torch, and `--help` need not wait for that
+    from optbench.training import Update
 
 
 class Show(Protocol):
     """Called with each update of a run."""
 
-    def __call__(self, update: Update) -> None: ...
+    def __call__(self, update: "Update") -> None: ...
 
 
 @contextmanager
@@ -27,16 +28,26 @@ def progress(label: str, *, quiet: bool) -> Iterator[Show]:
         yield lambda update: _line(label, update)
 
 
-def _line(label: str, update: Update) -> None:
+def say(*lines: object) -> None:
+    """Print, unless nobody listens any more (`| head`): a run does not end for that."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        # the interpreter would try again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _line(label: str, update: "Update") -> None:
     if update.epoch is not None:
-        print(f"{label}  {describe(update)}", flush=True)
+        say(f"{label}  {describe(update)}")
 
 
-def describe(update: Update) -> str:
+def describe(update: "Update") -> str:
     """The figures of an evaluation in one line."""
-    row = update.epoch or {}
+    assert update.epoch is not None
+    row = update.epoch
     parts = [f"epoch {row['epoch']:g}", f"train_loss {row['train_loss']:.4g}"]
-    if row["test_accuracy"] == row["test_accuracy"]:
+    if row["test_accuracy"] is not None:
         parts.append(f"test_accuracy {row['test_accuracy']:.4f}")
     return "  ".join([*parts, f"{row['seconds']:.1f} s"])
 
@@ -51,19 +62,23 @@ def _bar(label: str) -> Iterator[Show]:
         TimeRemainingColumn,
     )
 
+    # a sweep's label would leave no room for the bar
+    number, _, rest = label.partition(" ")
+    if rest:
+        say(label)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps  {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task(label, total=None, loss="")
+        task = bar.add_task(number, total=None, loss="")
 
-        def show(update: Update) -> None:
+        def show(update: "Update") -> None:
             bar.update(task, completed=update.step, total=update.total_steps)
-            if update.steps and isfinite(update.steps[-1]["train_loss"]):
-                bar.update(task, loss=f"loss {update.steps[-1]['train_loss']:.4g}")
+            if update.loss is not None:
+                bar.update(task, loss=f"loss {update.loss:.4g}")
 
         yield show

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,7 +57,7 @@ class RunFolder:
             self._rows["epochs"] += 1
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
-                if (value := update.epoch[key]) == value:
+                if (value := update.epoch[key]) is not None and isfinite(value):
                     self._best[f"best_{key}"] = better(value, self._best.get(f"best_{key}", value))
         if update.status == "diverged":
             self.record["diverged_at_step"] = update.step
@@ -65,13 +66,13 @@ class RunFolder:
         """Close the files and record how the run ended."""
         self._steps.close()
         self._epochs.close()
-        figures = {k: v for k, v in (self._last | self._best).items() if v == v}
+        figures = {k: v for k, v in (self._last | self._best).items() if v is not None}
         self.record |= {
             "status": status,
             "error": error,
             "finished": _now(),
             # JSON has no infinity: a figure that is not finite is null, and the CSV has it
-            "summary": {k: v if abs(v) < float("inf") else None for k, v in figures.items()}
+            "summary": {k: v if isfinite(v) else None for k, v in figures.items()}
             | {"rows": self._rows},  # what the CSV files must hold
         }
         _save(self.path, self.record)
@@ -132,18 +133,12 @@ def _new_folder(group: Path, name: str) -> Path:
 
 
 def _append(file: TextIO, columns: Iterable[str], rows: Iterable[Row]) -> None:
-    # Nine digits hold a float32 exactly; a value that does not exist (nan: no such split, no
-    # steps yet) is an empty field, but a loss that became nan is written as such.
+    # Nine digits hold a float32 exactly; a value that does not exist is an empty field.
     writer = csv.writer(file, lineterminator="\n")
     for row in rows:
-        writer.writerow([_field(column, row[column]) for column in columns])
+        values = [row[column] for column in columns]
+        writer.writerow(["" if value is None else f"{value:.9g}" for value in values])
     file.flush()
-
-
-def _field(column: str, value: float) -> str:
-    if value != value and column not in ("train_loss", "train_accuracy"):
-        return ""
-    return f"{value:.9g}"
 
 
 def _versions() -> dict[str, str]:

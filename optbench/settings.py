@@ -7,7 +7,6 @@ from typing import Any
 from optbench.errors import UserError
 
 CHOICES = {
-    "preprocessing": ("none", "scale", "standardize", "standardize_features"),
     "shuffle": ("every_epoch", "fixed_order"),
     "precision": ("float32", "bfloat16"),
     "log.eval_test": ("each", "end", "never"),
@@ -62,10 +61,11 @@ def check(config: Mapping[str, Any]) -> None:
     for group in ("model", "dataset", "loss", "optimizer", "schedule"):
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
-    lr = config["optimizer"].get("lr")
-    if lr is not None and (
-        isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < 1e30
-    ):
+        label = config[group].get("name")
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"{group}.name must be a name, not {label!r}")
+    lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < 1e30:
         raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from optbench import sweep, tuning
@@ -117,7 +116,7 @@ def check(settings: dict[str, Any], seeds: Any) -> None:
 
 def expand(arguments: list[str]) -> list[list[str]]:
     """The command line to one list of overrides per problem and optimizer."""
-    parsed = OverridesParser.create().parse_overrides(arguments)
+    parsed = sweep.parse(arguments)
     for override in parsed:
         if override.get_key_element() == "seed":
             raise UserError(

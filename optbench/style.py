@@ -41,7 +41,6 @@ LOOKS = {
     "lbfgs": Look("#A6761D", DOTTED, "v"),
     "muon": Look("#117733", SOLID, "h"),
 }
-SIBLINGS = {"sgd_momentum": "momentum", "sgd_nesterov": "nesterov"}
 OTHERS = ("#6699CC", "#994455", "#997700", "#004488", "#CC6677", "#5D7A1F", "#7E5BB5", "#3E8E8E")
 
 # for `rc_context`: sizes for a column of print, fonts that stay text in PDF, stable SVG ids
@@ -74,8 +73,6 @@ def look(name: str) -> Look:
     name = name.lower()
     if name in LOOKS:
         return LOOKS[name]
-    if name in SIBLINGS:
-        return LOOKS[SIBLINGS[name]]
     if name == "amsgrad":
         return LOOKS["adam"]._replace(dashes=DOTTED, marker="X")
     if name.startswith("textbook_"):

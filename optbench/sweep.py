@@ -11,12 +11,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import settings
 from optbench.errors import UNWRITABLE, UserError
+from optbench.progress import say
 
 # Overrides that change where and how a sweep runs, but not what is compared.
 ASIDE = ("study", "name", "results_dir", "force", "quiet", "device", "num_threads", "data.root")
@@ -68,16 +71,24 @@ def record_job(sweep: Path, job: dict[str, Any]) -> None:
         file.write(json.dumps(job) + "\n")
 
 
+def parse(texts: list[str]) -> list[Override]:
+    """Overrides as Hydra reads them; the loader knows what `glob(*)` stands for."""
+    loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides(texts)
+
+
 def count_jobs(config: DictConfig) -> int | None:
     """How many jobs the sweep has; None where the sweeper decides as it goes."""
-    if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+    if config.hydra.runtime.choices.get("hydra/sweeper") != "basic":
         return None
     params = config.hydra.sweeper.get("params") or {}
     texts = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in params.items())]
     sizes: dict[str, int] = {}
-    for override in OverridesParser.create().parse_overrides(texts):
+    for override in parse(texts):
         key = override.get_key_element()
         if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                return None  # an interval: Hydra's own sweeper refuses it
             sizes.setdefault(key, sum(1 for _ in override.sweep_string_iterator()))
         else:
             sizes.setdefault(key, 1)  # the command line comes first and wins over the study
@@ -112,7 +123,7 @@ class Comparison(Callback):
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:
-                print(f"sweep of {planned or 'several'} runs into {sweep}", flush=True)
+                say(f"sweep of {planned or 'several'} runs into {sweep}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero where a run failed."""
@@ -124,8 +135,7 @@ class Comparison(Callback):
                 from optbench import plot, summary
 
                 result = plot.draw_all([sweep], sweep)
-                print("\n" + summary.to_markdown(result.summary))
-                print(*result.paths, sep="\n", flush=True)
+                say("", summary.to_markdown(result.summary), *result.paths)
                 for text in result.warnings:
                     print(f"warning: {text}", file=sys.stderr)
                 for problem in result.problems:

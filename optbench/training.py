@@ -6,7 +6,7 @@ for the device: losses stay there until a chunk of steps is read at once.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -20,14 +20,15 @@ from optbench.problem import Problem, build_model, stream
 
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 EVAL_BATCH = 512  # larger ones leave the CPU's caches: a CNN is evaluated three times slower
-Row = dict[str, float]
+Row = dict[str, float | None]  # None: there is no such value
 
 
 @dataclass
 class Update:
     """What happened since the last update.
 
-    steps: rows of steps.csv. epoch: a row of epochs.csv, or None between evaluations.
+    steps: rows of steps.csv. epoch: a row of epochs.csv, or None between evaluations. loss: of the
+    last mini-batch.
     status: "running", and in the last update "completed", "diverged" or "interrupted".
     """
 
@@ -35,6 +36,7 @@ class Update:
     total_steps: int
     steps: list[Row] = field(default_factory=list)
     epoch: Row | None = None
+    loss: float | None = None
     status: str = "running"
 
 
@@ -86,7 +88,7 @@ def train(
             first = False
         return loss
 
-    def evaluate(epoch: float, step: int, running_loss: float) -> Row:
+    def evaluate(epoch: float, step: int, running_loss: float | None) -> Row:
         n = eval_train_examples
         tested = None if eval_test == "each" or (eval_test == "end" and step == total) else 0
         _switch_mode(model, opt, training=False)
@@ -106,9 +108,9 @@ def train(
 
     begun, seconds = perf_counter(), 0.0
     step, total, per_epoch = 0, problem.total_steps, problem.steps_per_epoch
-    row = evaluate(0, 0, nan)
+    row = evaluate(0, 0, None)
     yield Update(0, total, epoch=row)
-    if not isfinite(row["train_loss"]):
+    if not _finite(row):
         yield Update(0, total, status="diverged")
         return
     orders = _orders(problem, seed, device)
@@ -145,7 +147,7 @@ def train(
                     update.status = "diverged"
                     break
             seconds += elapsed
-            update.step = step
+            update.step, update.loss = step, values[-1]
             if update.status == "running" and interrupted and step < total:
                 update.status = "interrupted"
             if update.status != "running":
@@ -153,7 +155,7 @@ def train(
                 return
             if step == total or (step % (per_epoch * eval_every) == 0):
                 update.epoch = evaluate(step / per_epoch, step, running / seen)
-                if not isfinite(update.epoch["train_loss"]):
+                if not _finite(update.epoch):
                     update.status = "diverged"
                 elif step == total:
                     update.status = "completed"
@@ -171,10 +173,12 @@ def _loss(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy over all examples; nan where there are none."""
+def _evaluate(
+    problem: Problem, model: nn.Module, x: Tensor, y: Tensor
+) -> tuple[float | None, float | None]:
+    """Mean loss and accuracy over all examples; None where there are none."""
     if len(y) == 0:
-        return nan, nan
+        return None, None
     sums = torch.zeros(2, dtype=torch.float64, device=x.device)
     for xb, yb in zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True):
         with torch.autocast(xb.device.type, torch.bfloat16, enabled=problem.precision != "float32"):
@@ -184,6 +188,11 @@ def _evaluate(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> tuple
         sums[1] += (logits.argmax(dim=1) == yb).sum()
     loss, correct = sums.tolist()
     return loss / len(y), correct / len(y)
+
+
+def _finite(row: Row) -> bool:
+    # not the test loss: nothing may depend on it
+    return all(isfinite(row[key] or 0) for key in ("train_loss", "val_loss"))
 
 
 def _orders(problem: Problem, seed: int, device: torch.device) -> Iterator[list[Tensor | range]]:

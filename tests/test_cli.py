@@ -234,6 +234,12 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["-m", "optimizer=sgd,adm"], "Did you mean adam?"),
         (["name=../x"], "name must be"),
         (["model.hidden=???"], "model.hidden"),
+        (["optimizer.lr=null"], "optimizer.lr must be"),
+        (["optimizer.betas=[0.9]"], "was refused"),
+        (["optimizer.name=null"], "optimizer.name must be"),
+        (["+data.foo=3"], "unknown key 'data.foo'"),
+        (["+log.stepz=3"], "Did you mean steps?"),
+        (["-m", "optimizer.lr=interval(0.1,1)"], "sweep type"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -265,3 +271,50 @@ def test_quiet_says_only_what_was_written(here):
     _, out, _ = here("quiet=true")
     assert "epoch 1" not in out
     assert "epochs.csv" in out
+
+
+def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):
+    for _ in range(2):
+        status, out, _ = here("optimizer.name='../../<b>/x'")
+        assert status == 0
+    assert "already done" in out
+    (run,) = (tmp_path / "runs").iterdir()
+    assert record(run)["name"] == "../../<b>/x"
+
+
+def test_a_sweep_over_all_choices_of_a_group(here, tmp_path):
+    status, out, err = here("-m", "schedule=glob(*)", "name=all")
+    assert status == 0, err
+    assert "[8/8]" in out
+    assert "| adam |" not in out  # told apart by their schedules
+    assert len(rows(tmp_path / "all" / "summary.csv")) == 8
+
+
+def test_more_problems_than_panels_still_end_with_a_table(here, tmp_path):
+    sizes = ",".join(map(str, range(10, 36)))
+    status, _, err = here("-m", f"batch_size={sizes}", "steps=1", "name=many")
+    assert status == 0
+    assert len(rows(tmp_path / "many" / "summary.csv")) == 26
+    assert "do not fit one figure" in err
+
+
+def test_a_closed_stdout_does_not_end_the_run(tmp_path):
+    command = [*PYTHON, *QUICK, "epochs=3"]
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert record(run)["status"] == "completed"
+
+
+def test_deterministic_runs_are_runs_of_their_own(here, tmp_path):
+    here()
+    here("deterministic=true")
+    assert len(list((tmp_path / "runs").iterdir())) == 2

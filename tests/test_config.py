@@ -125,7 +125,6 @@ def test_mse_outputs(output):
         ("num_threads=0", "num_threads must be"),
         ("precision=float16", "bfloat16"),
         ("shuffle=never", "fixed_order"),
-        ("preprocessing=standardise", "Did you mean standardize"),
         ("force=maybe", "force must be"),
         ("name=a/b", "name must be"),
         ("log.steps=0", r"log\.steps must be"),

@@ -7,6 +7,8 @@ from made_runs import make_run, sweep
 
 from optbench.errors import UserError
 from optbench.layout import layout
+from optbench.panels import TooManyPanels
+from optbench.plots import curves
 from optbench.table import load_runs
 
 
@@ -75,5 +77,7 @@ def test_same_seed_twice_is_never_a_sample(tmp_path: Path) -> None:
 def test_too_many_panels(tmp_path: Path) -> None:
     for size in range(25):
         make_run(tmp_path / str(size), batch_size=size)
-    with pytest.raises(UserError, match="--facet"):
-        layout(load_runs(tmp_path))
+    table = load_runs(tmp_path)
+    assert len(set(layout(table).runs["panel"])) == 25  # a table has no panels
+    with pytest.raises(TooManyPanels, match="--facet"):
+        curves(table)
