@@ -181,7 +181,7 @@ def y_label(table: pd.DataFrame, y: str) -> str:
     batch = table.attrs.get("rows") == "steps"
     names = {
         "train_loss": "mini-batch training loss" if batch else "training cost",
-        "running_loss": "running training loss",
+        "running_loss": "training cost, epoch mean",
         "val_loss": "validation loss",
         "test_loss": "test loss",
         "lr": "learning rate",
