@@ -25,7 +25,8 @@ every_yaml = pytest.mark.parametrize("name", NAMES)
 
 def load(name: str, **changes: Any) -> Callable[..., Optimizer]:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    config.pop("name")
+    for key in ("name", "search"):
+        config.pop(key)
     return instantiate(config | changes, _convert_="all")
 
 
