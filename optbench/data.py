@@ -15,6 +15,8 @@ from torch import Tensor
 from optbench.errors import UserError
 from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
 
+TARGETS = ("labels", "inputs")
+
 
 class RawDataset(NamedTuple):
     """What a loader returns: the data as published, before split and preprocessing."""
@@ -27,7 +29,10 @@ class RawDataset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Prepared data: float32 examples and int64 labels, all on one device."""
+    """Prepared data: float32 examples and int64 labels, all on one device.
+
+    Where the targets are the inputs, y is x and classes is 0: there is no accuracy.
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -35,7 +40,7 @@ class Dataset:
     val_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    classes: int
+    classes: int  # 0: no labels
     digest: str  # of the raw data: the same whatever the split and the preprocessing
 
     @property
@@ -56,6 +61,7 @@ def prepare(
     val_size: float | int = 0.1,
     split_seed: int = 0,
     subset: int | None = None,
+    targets: str = "labels",
 ) -> Dataset:
     """Check the raw data, draw the validation split and scale everything by the training part.
 
@@ -68,11 +74,12 @@ def prepare(
         val_size: share of the training examples in [0, 1), or a number of examples.
         split_seed: seed of the generator that draws the subset and the split, and nothing else.
         subset: keep at most so many training examples (before the split) and test examples.
+        targets: "labels"; "inputs" for what learns no labels, such as an autoencoder.
 
     Standard deviations divide by n; what is constant in the training part gets std 1.
     Raises UserError for a bad argument or bad data.
     """
-    _check_choices(preprocessing, split_seed, subset)
+    _check_choices(preprocessing, split_seed, subset, targets)
     raw = _as_raw(raw)
     digest = _digest(raw)
     classes = int(max(raw.train_y.max(), raw.test_y.max())) + 1
@@ -108,13 +115,18 @@ def prepare(
                     "varies in the training part is far off there. Drop that feature in the "
                     "loader, or use preprocessing=none."
                 )
+    if targets == "inputs":
+        x = {f"{part}_y": getattr(dataset, f"{part}_x") for part in ("train", "val", "test")}
+        dataset = replace(dataset, classes=0, **x)
     return dataset
 
 
-def _check_choices(preprocessing: str, split_seed: int, subset: int | None) -> None:
+def _check_choices(preprocessing: str, split_seed: int, subset: int | None, targets: str) -> None:
     if preprocessing not in PREPROCESSING:
         allowed = ", ".join(PREPROCESSING)
         raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
+    if targets not in TARGETS:
+        raise UserError(f"data.targets={targets!r} is unknown; allowed: {', '.join(TARGETS)}.")
     if not _is_int(split_seed) or not 0 <= split_seed < 2**63:
         raise UserError(
             f"data.split_seed={split_seed!r} is not a seed; allowed: a whole number from 0 to "
