@@ -10,26 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optbench.data import RawDataset
 from optbench.errors import UserError
 from optbench.models import Dropout
 
 LATENT = 8  # dimensions of the VAE's code
 
 
-def quadratic(samples: int = 1000, dim: int = 100, noise: float = 0.6) -> RawDataset:
+def quadratic(samples: int = 1000, dim: int = 100, noise: float = 0.6) -> tuple[Tensor, ...]:
     """Normal samples around 0 with standard deviation `noise`; the labels mean nothing.
 
-    DeepOBS draws the training set with RandomState(42) and the test set with RandomState(43).
+    DeepOBS draws the training set with RandomState(42), the test set with RandomState(43) and,
+    since 1.2, a validation set with RandomState(44).
     """
-    train, test = (
+    train, test, val = (
         torch.from_numpy(
             np.random.RandomState(seed).normal(0.0, noise, (samples, dim)).astype(np.float32)
         )
-        for seed in (42, 43)
+        for seed in (42, 43, 44)
     )
     labels = torch.zeros(samples, dtype=torch.int64)
-    return RawDataset(train, labels, test, labels)
+    return train, labels, test, labels, val, labels
 
 
 def hessian(small: int = 90, large: int = 10) -> np.ndarray:
