@@ -4,7 +4,7 @@ Everything that decides which examples are trained on, and how they are scaled, 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from optbench.errors import UserError
 from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
+
+TARGETS = ("labels", "inputs")
 
 
 class RawDataset(NamedTuple):
@@ -27,7 +29,10 @@ class RawDataset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Prepared data: float32 examples and int64 labels, all on one device."""
+    """Prepared data: float32 examples and int64 labels, all on one device.
+
+    Where the targets are the inputs, y is x and classes is 0: there is no accuracy.
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -35,7 +40,7 @@ class Dataset:
     val_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    classes: int
+    classes: int  # 0: no labels
     digest: str  # of the raw data: the same whatever the split and the preprocessing
 
     @property
@@ -56,11 +61,13 @@ def prepare(
     val_size: float | int = 0.1,
     split_seed: int = 0,
     subset: int | None = None,
+    targets: str = "labels",
 ) -> Dataset:
     """Check the raw data, draw the validation split and scale everything by the training part.
 
     Args:
-        raw: four tensors or numpy arrays, in the order of `RawDataset`.
+        raw: four tensors or numpy arrays, in the order of `RawDataset`; six, with val_x and val_y,
+            where there is a validation set, which is then taken whole unless `val_size` is 0.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images x / 255, vectors
             each feature by its least and largest value, other images by theirs);
             "standardize" ((x - mean) / std, one mean and std for the data set, one per channel
@@ -68,18 +75,19 @@ def prepare(
         val_size: share of the training examples in [0, 1), or a number of examples.
         split_seed: seed of the generator that draws the subset and the split, and nothing else.
         subset: keep at most so many training examples (before the split) and test examples.
+        targets: "labels"; "inputs" for what learns no labels, such as an autoencoder.
 
     Standard deviations divide by n; what is constant in the training part gets std 1.
     Raises UserError for a bad argument or bad data.
     """
-    _check_choices(preprocessing, split_seed, subset)
-    raw = _as_raw(raw)
-    digest = _digest(raw)
-    classes = int(max(raw.train_y.max(), raw.test_y.max())) + 1
+    _check_choices(preprocessing, split_seed, subset, targets)
+    digest, raw, own_val = _as_raw(raw)
+    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
+    classes = int(max(y.max() for y in labels)) + 1
 
     generator = torch.Generator().manual_seed(split_seed)
     order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
-    n_val = _val_count(val_size, len(order))
+    n_val = 0 if own_val else _val_count(val_size, len(order))
     # Sorted: which examples is random, their order in memory need not be.
     val, train = order[:n_val].sort().values, order[n_val:].sort().values
     test_x, test_y = raw.test_x, raw.test_y
@@ -87,14 +95,17 @@ def prepare(
         # Drawn, not cut off: test sets are often ordered (the first half of MNIST's is easier).
         test = torch.randperm(len(test_y), generator=generator)[:subset].sort().values
         test_x, test_y = test_x[test], test_y[test]
+    val_x, val_y = raw.train_x[val], raw.train_y[val]
+    if own_val and val_size != 0:
+        val_x, val_y = own_val
     train_x = raw.train_x if len(train) == len(raw.train_y) else raw.train_x[train]
 
     shift, scale = shift_and_scale(train_x, preprocessing)
     dataset = Dataset(
         train_x=affine(train_x, shift, scale),
         train_y=raw.train_y[train],
-        val_x=affine(raw.train_x[val], shift, scale),
-        val_y=raw.train_y[val],
+        val_x=affine(val_x, shift, scale),
+        val_y=val_y,
         test_x=affine(test_x, shift, scale),
         test_y=test_y.clone(),
         classes=classes,
@@ -108,13 +119,18 @@ def prepare(
                     "varies in the training part is far off there. Drop that feature in the "
                     "loader, or use preprocessing=none."
                 )
+    if targets == "inputs":
+        x = {f"{part}_y": getattr(dataset, f"{part}_x") for part in ("train", "val", "test")}
+        dataset = replace(dataset, classes=0, **x)
     return dataset
 
 
-def _check_choices(preprocessing: str, split_seed: int, subset: int | None) -> None:
+def _check_choices(preprocessing: str, split_seed: int, subset: int | None, targets: str) -> None:
     if preprocessing not in PREPROCESSING:
         allowed = ", ".join(PREPROCESSING)
         raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
+    if targets not in TARGETS:
+        raise UserError(f"data.targets={targets!r} is unknown; allowed: {', '.join(TARGETS)}.")
     if not _is_int(split_seed) or not 0 <= split_seed < 2**63:
         raise UserError(
             f"data.split_seed={split_seed!r} is not a seed; allowed: a whole number from 0 to "
@@ -150,17 +166,26 @@ def _val_count(val_size: float | int, n: int) -> int:
     return count
 
 
-def _as_raw(raw: RawDataset | Sequence[Any]) -> RawDataset:
-    """Four checked CPU tensors: examples in any real dtype, labels int64."""
-    if not isinstance(raw, (tuple, list)) or len(raw) != 4:
+def _as_raw(
+    raw: RawDataset | Sequence[Any],
+) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
+    """The digest and checked CPU tensors: examples in any real dtype, labels int64.
+
+    The last are the examples and labels of a validation set, where there is one.
+    """
+    if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
         raise UserError(
             f"a dataset's function returned a {type(raw).__name__}{size}; it must return four "
             f"tensors or arrays: {', '.join(RawDataset._fields)}."
         )
-    tensors = [_as_tensor(n, v) for n, v in zip(RawDataset._fields, raw, strict=True)]
-    train_x, train_y, test_x, test_y = tensors
-    for part, x, y in (("train", train_x, train_y), ("test", test_x, test_y)):
+    names = (*RawDataset._fields, "val_x", "val_y")
+    tensors = [_as_tensor(n, v) for n, v in zip(names, raw, strict=False)]
+    train_x, train_y, test_x, test_y = tensors[:4]
+    parts = [("train", train_x, train_y), ("test", test_x, test_y)]
+    if len(raw) == 6:
+        parts.append(("val", tensors[4], tensors[5]))
+    for part, x, y in parts:
         if x.ndim < 2 or x[:1].numel() == 0:
             raise UserError(
                 f"{part}_x has shape {tuple(x.shape)}; it must be (n, channels, height, width) or "
@@ -189,12 +214,15 @@ def _as_raw(raw: RawDataset | Sequence[Any]) -> RawDataset:
                 f"{part}_y holds labels from {low} to {high}; labels must be 0 to classes - 1 (and "
                 f"below {limit} here): renumber them in the loader."
             )
-    if train_x.shape[1:] != test_x.shape[1:] or train_x.dtype != test_x.dtype:
-        raise UserError(
-            f"train_x holds examples of shape {tuple(train_x.shape[1:])} ({train_x.dtype}), test_x "
-            f"of shape {tuple(test_x.shape[1:])} ({test_x.dtype}); they must be the same."
-        )
-    return RawDataset(train_x, train_y.to(torch.int64), test_x, test_y.to(torch.int64))
+    for part, x, _ in parts[1:]:
+        if train_x.shape[1:] != x.shape[1:] or train_x.dtype != x.dtype:
+            raise UserError(
+                f"train_x holds examples of shape {tuple(train_x.shape[1:])} ({train_x.dtype}), "
+                f"{part}_x of shape {tuple(x.shape[1:])} ({x.dtype}); they must be the same."
+            )
+    tensors = [t for _, x, y in parts for t in (x, y.to(torch.int64))]
+    own_val = (tensors[4], tensors[5]) if len(raw) == 6 else None
+    return _digest(dict(zip(names, tensors, strict=False))), RawDataset(*tensors[:4]), own_val
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:
@@ -210,10 +238,10 @@ def _as_tensor(name: str, value: Any) -> Tensor:
         ) from error
 
 
-def _digest(raw: RawDataset) -> str:
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     """First 16 hex digits of the SHA-256 over the shapes, dtypes and bytes of the raw data."""
     sha = hashlib.sha256()
-    for name, tensor in zip(RawDataset._fields, raw, strict=True):
+    for name, tensor in tensors.items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]

@@ -28,6 +28,10 @@ PROBLEM_KEYS = (
     "model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size", "epochs",
     "steps", "shuffle", "precision",
 )  # fmt: skip
+# Keys that came later: a problem is described without them while they have these values, so that
+# what was run before they existed keeps its identity.
+LATER_KEYS: Config = {"drop_last": False, "weight_penalty": 0.0}
+LATER_DATA_KEYS: Config = {"targets": "labels"}
 RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
 NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
 PLACES = ("root", "download")  # where a dataset lies is not what it is
@@ -119,6 +123,8 @@ def describe_problem(config: Config) -> Config:
     problem = {key: config[key] for key in PROBLEM_KEYS}
     for group in ("dataset", "data"):
         problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
+    problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
+    problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
     del problem["dataset"]["preprocessing"]  # the one in force stands at the top level
     return problem
 
@@ -137,6 +143,7 @@ def build_problem(config: Config, dataset: data.Dataset) -> Problem:
             bias=init.get("bias"),
         ),
         **{k: config[k] for k in ("batch_size", "epochs", "steps", "shuffle", "precision")},
+        **{k: config[k] for k in LATER_KEYS},
     )
 
 

@@ -62,3 +62,16 @@ def sparse_(
 def uniform_(tensor: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
     """Uniform in [-scale, scale]."""
     return nn.init.uniform_(tensor, -scale, scale, generator=generator)
+
+
+def truncated_normal_(
+    tensor: Tensor, scale: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Gaussian with standard deviation `scale`, drawn anew beyond two of them (TensorFlow's)."""
+    return nn.init.trunc_normal_(tensor, 0, scale, -2 * scale, 2 * scale, generator=generator)
+
+
+def xavier_by_layer_(tensor: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Glorot & Bengio 2010: Gaussian for convolutions, uniform for dense layers."""
+    fill = nn.init.xavier_normal_ if tensor.ndim > 2 else nn.init.xavier_uniform_
+    return fill(tensor, generator=generator)

@@ -80,7 +80,9 @@ def _advice(key: str, conf: Path) -> str:
         )
     top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
     dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
-    return did_you_mean(key, [*top, *GROUPS, "study", *dotted]) + "\n--help lists them all."
+    return (
+        did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted]) + "\n--help lists them all."
+    )
 
 
 def _options(folder: Path) -> list[str]:

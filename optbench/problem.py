@@ -18,13 +18,17 @@ from optbench.errors import UserError
 class Problem:
     """One training problem; with an optimizer and a seed it makes a run.
 
-    model: `(input_shape, classes)` to a module that gives logits.
-    loss: `(logits, labels)` to a scalar tensor, averaged over the examples.
+    model: `(input_shape, classes)` to a module that gives logits (or, where the dataset has no
+        classes, whatever the loss takes).
+    loss: `(outputs, targets)` to a scalar tensor, averaged over the examples.
     initializer: `(module, generator)`, fills the weights in place.
     batch_size: examples per step, or "full" for batch gradient descent.
     epochs, steps: the budget; exactly one of the two.
     shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
     precision: "float32", or "bfloat16" for autocast.
+    weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
+    drop_last: whole batches only: an epoch leaves out the examples of its last, smaller batch, and
+        an evaluation uses the first examples that make whole batches, as DeepOBS does.
     """
 
     dataset: Dataset
@@ -36,6 +40,8 @@ class Problem:
     steps: int | None = None
     shuffle: str = "every_epoch"
     precision: str = "float32"
+    weight_penalty: float = 0.0
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -48,6 +54,8 @@ class Problem:
         if self.batch_size == "full":
             return 1
         size = min(int(self.batch_size), examples)
+        if self.drop_last:
+            return examples // size
         # A last batch of a single example joins the one before it: batch norm has no variance
         # to take of one example, and every model must see the same batches.
         return ceil(examples / size) - (1 < size < examples and examples % size == 1)
@@ -59,6 +67,16 @@ class Problem:
             return self.steps
         assert self.epochs is not None
         return self.epochs * self.steps_per_epoch
+
+
+def weight_penalty(problem: Problem, model: nn.Module) -> Tensor:
+    """weight_penalty / 2 * |w|^2 over weights (two dimensions or more; no biases, no norms)."""
+    weights = [p for p in model.parameters() if p.ndim >= 2]
+    if not weights:
+        raise UserError(
+            "weight_penalty has nothing to penalise: the model has no weights of layers"
+        )
+    return problem.weight_penalty / 2 * torch.stack([p.square().sum() for p in weights]).sum()
 
 
 def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -99,7 +117,7 @@ def _check(problem: Problem, model: nn.Module) -> None:
             raise UserError(
                 f"the model does not fit examples of shape {data.input_shape}: {error}"
             ) from error
-        if logits.shape != (len(x), data.classes):
+        if data.classes and logits.shape != (len(x), data.classes):
             raise UserError(
                 f"the model gives outputs of shape {tuple(logits.shape)} for {len(x)} examples; "
                 f"{(len(x), data.classes)} is needed: one logit per class"
@@ -107,9 +125,11 @@ def _check(problem: Problem, model: nn.Module) -> None:
         try:
             loss = problem.loss(logits, y.cpu())
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            given = "the model's outputs and, as targets, the inputs"
+            if data.classes:
+                given = f"logits (n, {data.classes}) and integer labels (n,)"
             raise UserError(
-                f"the loss does not fit: it is given logits (n, {data.classes}) and integer "
-                f"labels (n,), and says: {error}"
+                f"the loss does not fit: it is given {given}, and says: {error}"
             ) from error
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

@@ -9,6 +9,7 @@ from optbench.errors import UserError
 CHOICES = {
     "shuffle": ("every_epoch", "fixed_order"),
     "precision": ("float32", "bfloat16"),
+    "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
 }
 # key: (smallest, what it counts); these may also be null
@@ -26,7 +27,9 @@ REQUIRED_COUNTS = {
     "log.steps": (1, "steps between rows of steps.csv"),
     "log.eval_epochs": (1, "epochs between evaluations"),
 }
-SWITCHES = ("force", "quiet", "deterministic", "decay_biases_and_norms", "data.download")
+SWITCHES = (
+    "force", "quiet", "deterministic", "decay_biases_and_norms", "drop_last", "data.download",
+)  # fmt: skip
 LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
 
 
@@ -64,6 +67,9 @@ def check(config: Mapping[str, Any]) -> None:
         label = config[group].get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
+    penalty = config["weight_penalty"]
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 0 <= penalty < 1e30:
+        raise UserError(f"weight_penalty must be a finite number of at least 0, not {penalty!r}")
     lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < 1e30:
         raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")

@@ -15,8 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import optimizers
-from optbench.models import Dropout
-from optbench.problem import Problem, build_model, stream
+from optbench.problem import Problem, build_model, stream, weight_penalty
 
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 EVAL_BATCH = 512  # larger ones leave the CPU's caches: a CNN is evaluated three times slower
@@ -67,10 +66,10 @@ def train(
     device = torch.device(device)
     model = build_model(problem, seed).to(device)
     data = problem.dataset.to(device)
-    dropout_masks = stream(seed, "dropout", device)
+    noise = stream(seed, "dropout", device)
     for module in model.modules():
-        if isinstance(module, Dropout):
-            module.generator = dropout_masks
+        if hasattr(module, "generator"):  # Dropout, and other layers that draw while training
+            vars(module)["generator"] = noise
     opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
     scheduler = schedule(opt, problem.total_steps) if schedule else None
 
@@ -166,17 +165,22 @@ def train(
 
 def _loss(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     if problem.precision == "float32":
-        return problem.loss(model(x), y)
-    with torch.autocast(x.device.type, torch.bfloat16):
-        logits = model(x)
-    return problem.loss(logits.float(), y)
+        loss = problem.loss(model(x), y)
+    else:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits = model(x)
+        loss = problem.loss(logits.float(), y)
+    return loss + weight_penalty(problem, model) if problem.weight_penalty else loss
 
 
 @torch.no_grad()
 def _evaluate(
     problem: Problem, model: nn.Module, x: Tensor, y: Tensor
 ) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over all examples; None where there are none."""
+    """Mean loss and accuracy over the examples; None where there are none, or no classes."""
+    if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
+        whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
+        x, y = x[:whole], y[:whole]
     if len(y) == 0:
         return None, None
     sums = torch.zeros(2, dtype=torch.float64, device=x.device)
@@ -185,9 +189,12 @@ def _evaluate(
             logits = model(xb)
         logits = logits.float()
         sums[0] += problem.loss(logits, yb).double() * len(yb)
-        sums[1] += (logits.argmax(dim=1) == yb).sum()
+        if problem.dataset.classes:
+            sums[1] += (logits.argmax(dim=1) == yb).sum()
+    if problem.weight_penalty:
+        sums[0] += weight_penalty(problem, model).double() * len(y)
     loss, correct = sums.tolist()
-    return loss / len(y), correct / len(y)
+    return loss / len(y), correct / len(y) if problem.dataset.classes else None
 
 
 def _finite(row: Row) -> bool:
@@ -198,7 +205,9 @@ def _finite(row: Row) -> bool:
 def _orders(problem: Problem, seed: int, device: torch.device) -> Iterator[list[Tensor | range]]:
     """Each epoch's batches of indices, slices of one permutation: the same for every optimizer."""
     examples = len(problem.dataset.train_y)
-    if problem.steps_per_epoch == 1:  # the whole set at once needs no order, and no copy
+    dropped = problem.drop_last and problem.batch_size != "full"
+    if problem.steps_per_epoch == 1 and not (dropped and int(problem.batch_size) < examples):
+        # the whole set at once needs no order, and no copy
         while True:
             yield [range(examples)]
     generator = stream(seed, "order")
@@ -206,7 +215,9 @@ def _orders(problem: Problem, seed: int, device: torch.device) -> Iterator[list[
     order = fixed
     while True:
         batches = list(order.split(int(problem.batch_size)))
-        if len(batches) > problem.steps_per_epoch:
+        if problem.drop_last:
+            del batches[problem.steps_per_epoch :]
+        elif len(batches) > problem.steps_per_epoch:
             batches[-2:] = [torch.cat(batches[-2:])]
         yield batches
         if problem.shuffle == "every_epoch":

@@ -49,6 +49,8 @@ DEVIATION = {
     "lecun": sqrt(1 / FAN_IN),
     "orthogonal": 1 / sqrt(FAN_IN),
     "sparse": 0.1 * sqrt(0.1),
+    "truncated_normal": 0.05 * 0.8796,  # of a standard normal without what is beyond two
+    "xavier_by_layer": sqrt(2 / (FAN_IN + FAN_OUT)),
 }
 
 

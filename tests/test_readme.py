@@ -60,7 +60,9 @@ def test_the_python_examples(folder):
     assert (folder / "curves.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("group", ["model", "dataset", "loss", "initializer", "schedule", "study"])
+@pytest.mark.parametrize(
+    "group", ["problem", "model", "dataset", "loss", "initializer", "schedule", "study"]
+)
 def test_the_table_names_every_choice(group):
     row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
     for path in (config_folder() / group).glob("*.yaml"):

@@ -1,0 +1,162 @@
+"""Trajectories over the contours of a function: a still, an animation, and their CSV files."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import rc_context
+from matplotlib.animation import PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from optbench import style
+from optbench.descent import Trajectory
+from optbench.errors import UserError
+from optbench.functions import Function
+from optbench.plot import UNDATED, writable
+
+GRID = 301  # points of the contours along each axis
+FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second
+EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+
+
+def write(
+    out: Path,
+    function: Function,
+    paths: Sequence[Trajectory],
+    table: pd.DataFrame,
+    formats: Sequence[str],
+) -> list[Path]:
+    """Write trajectories.{png,pdf,gif}, the table and the paths into `out`; the files written."""
+    out = writable(out)
+    files = []
+    try:
+        for suffix in formats:
+            files.append(out / f"trajectories.{suffix}")
+            with rc_context(style.RC):
+                if suffix == "gif":
+                    animate(files[-1], function, paths)
+                else:
+                    still(function, paths).savefig(files[-1], metadata=UNDATED.get(suffix))
+        files += [out / "trajectories.csv", out / "paths.csv"]
+        table.to_csv(files[-2], index=False)
+        rows = [
+            pd.DataFrame({"optimizer": p.label, "x": p.points[:, 0], "y": p.points[:, 1]}).assign(
+                step=np.arange(len(p.points)), loss=p.losses
+            )
+            for p in paths
+        ]
+        pd.concat(rows).to_csv(files[-1], index=False, float_format="%.9g")
+    except OSError as error:
+        raise UserError(f"cannot write {files[-1]}: {error.strerror}; choose another out") from None
+    return files
+
+
+def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
+    """The whole paths over the contours, and beside them the loss against the step."""
+    figure, (plane, curve) = panels(function, paths)
+    for path, look in zip(paths, looks(paths), strict=True):
+        line(plane, path.points, look)
+        x = np.arange(len(path.losses))
+        curve.plot(x, above(function, path), color=look.color, linestyle=look.dashes)
+    legend(figure, paths)
+    return figure
+
+
+def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None:
+    """The paths as they grow, as a GIF that repeats; at most `FRAMES` frames."""
+    figure, (plane, curve) = panels(function, paths)
+    ways, heads, losses = [], [], []
+    for look in looks(paths):
+        ways += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
+        heads += plane.plot(
+            [], [], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE
+        )
+        losses += curve.plot([], [], color=look.color, linestyle=look.dashes)
+    steps = max(len(path.points) for path in paths) - 1
+    text = curve.set_title("", loc="right")
+    legend(figure, paths)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: nothing moves, and frames are drawn faster
+    writer = PillowWriter(fps=FPS)
+    with writer.saving(figure, str(file), dpi=110):
+        marks = np.unique(np.linspace(0, steps, min(FRAMES, steps + 1)).round().astype(int))
+        for k in [*marks, *[steps] * HOLD]:
+            for path, way, head, loss in zip(paths, ways, heads, losses, strict=True):
+                part = path.points[: k + 1]
+                way.set_data(part[:, 0], part[:, 1])
+                head.set_data(part[-1:, 0], part[-1:, 1])
+                loss.set_data(np.arange(len(part)), above(function, path)[: k + 1])
+            text.set_text(f"step {k}")
+            writer.grab_frame()
+
+
+def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
+    """The plane with contours, start and minima; and axes for the losses."""
+    figure = Figure(figsize=(7.0, 3.3), layout="constrained")
+    plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    x, y = (
+        torch.linspace(*limits, GRID, dtype=torch.float64)
+        for limits in (function.x_range, function.y_range)
+    )
+    z = function.value(*torch.meshgrid(x, y, indexing="xy")).numpy() - function.least
+    levels = np.geomspace(max(z.max() * 1e-4, np.quantile(z, 0.003)), z.max(), 15)
+    plane.contourf(
+        x.numpy(), y.numpy(), np.maximum(z, levels[0]), levels, cmap="Greys_r", alpha=0.33,
+        norm="log",
+    )  # fmt: skip
+    plane.contour(x.numpy(), y.numpy(), z, levels, colors="#8A8A8A", linewidths=0.35)
+    plane.plot(*zip(*function.minima, strict=True), "*", color="black", ms=11, zorder=2, **EDGE)
+    start = paths[0].points[0]
+    plane.plot(*start, "o", color="white", markeredgecolor="black", ms=5.5, zorder=6)
+    plane.set(xlim=function.x_range, ylim=function.y_range, xlabel="$x$", ylabel="$y$")
+    plane.grid(visible=False)
+    plane.set_title("○ start   ★ minimum", loc="right", fontsize=7)
+    plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
+    steps = max(len(path.points) for path in paths) - 1
+    shown = np.concatenate([above(function, path) for path in paths])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    floor = max(shown.min(initial=1.0), 1e-12)
+    top = above(function, paths[0])[0]
+    curve.set(xlim=(0, steps), yscale="log", xlabel="step", ylabel="loss above the minimum")
+    curve.set_ylim(floor / 2, 2 * max(min(shown.max(initial=top), 15 * top), floor))
+    return figure, (plane, curve)
+
+
+def above(function: Function, path: Trajectory) -> np.ndarray:
+    """Losses minus the least one; what rounds to nothing is left out of a logarithmic axis."""
+    gap = path.losses - function.least
+    return np.where(gap > 0, gap, np.nan)
+
+
+def line(axes: Axes, points: np.ndarray, look: style.Look) -> None:
+    """A path: a line, a dot for each of the first steps, and a marker where it ends."""
+    axes.plot(*points.T, color=look.color, linestyle=look.dashes, zorder=3)
+    first = points[1:16]
+    axes.plot(*first.T, linestyle="none", marker=".", ms=4, color=look.color, zorder=3)
+    axes.plot(*points[-1], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE)
+
+
+def looks(paths: Sequence[Trajectory]) -> list[style.Look]:
+    """The look of each optimizer, or shades of it where there are several settings."""
+    total = Counter(path.name for path in paths)
+    seen: Counter[str] = Counter()
+    found = []
+    for path in paths:
+        found.append(style.shade(style.look(path.name), seen[path.name], total[path.name]))
+        seen[path.name] += 1
+    return found
+
+
+def legend(figure: Figure, paths: Sequence[Trajectory]) -> None:
+    handles: list[Any] = [
+        Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, label=p.label)  # type: ignore[arg-type]
+        for p, look in zip(paths, looks(paths), strict=True)
+    ]
+    columns = min(len(handles), 4 if max(len(p.label) for p in paths) < 24 else 3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,0 +1,120 @@
+"""Lets an optimizer walk over a function of two variables, and measures its way."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optbench import optimizers
+from optbench.functions import Function, Point
+from optbench.problem import stream
+
+RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
+
+
+class Trajectory(NamedTuple):
+    """Where an optimizer went; it ends where it left the finite numbers."""
+
+    label: str
+    name: str  # of the optimizer
+    points: np.ndarray  # (steps + 1, 2), the start first
+    losses: np.ndarray  # (steps + 1,), without noise
+
+
+def follow(
+    function: Function,
+    optimizer: Callable[..., Optimizer],
+    *,
+    steps: int = 200,
+    start: Point | None = None,
+    noise: float | None = None,
+    seed: int = 0,
+    label: str = "",
+    name: str = "",
+) -> Trajectory:
+    """Take `steps` steps from `start`, in float64.
+
+    noise: standard deviation of a normal vector that is added to each step's gradient; None is the
+    function's own. All optimizers with one seed see the same vectors.
+    """
+    module = nn.Module()
+    theta = nn.Parameter(torch.tensor(start or function.start, dtype=torch.float64))
+    module.register_parameter("theta", theta)
+    opt = optimizers.build(optimizer, module)
+    noise = function.noise if noise is None else noise
+    generator = stream(seed, "noise")
+    points = [theta.detach().clone()]
+    for _ in range(steps):
+        push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
+
+        def closure(push: Tensor = push) -> Tensor:
+            opt.zero_grad()
+            loss = function.value(theta[0], theta[1]) + push @ theta
+            loss.backward()
+            return loss
+
+        opt.step(closure)  # type: ignore[arg-type]  # the stubs want a float
+        point = theta.detach().clone()
+        if not (point.isfinite().all() and function.value(point[0], point[1]).isfinite()):
+            break
+        points.append(point)
+    path = torch.stack(points)
+    losses = function.value(path[:, 0], path[:, 1])
+    return Trajectory(label, name, path.numpy(), losses.numpy())
+
+
+def follow_best(
+    function: Function, optimizer: Callable[..., Optimizer], **arguments: Any
+) -> tuple[Trajectory, float]:
+    """The trajectory of the best learning rate among `RATES`, and that rate.
+
+    Best is who settles at a minimum first; where none does, who ends lowest.
+    """
+    steps = arguments.get("steps", 200)
+    found = []
+    for lr in RATES:
+        path = follow(function, partial(optimizer, lr=lr), **arguments)
+        row = measure(function, path, steps)
+        found.append((row["steps_settled"], row["diverged"], row["loss"], lr, path))
+    *_, lr, path = min(found, key=lambda entry: entry[:4])
+    return path, lr
+
+
+def measure(
+    function: Function, path: Trajectory, steps: int, tolerance: float = 0.05
+) -> dict[str, Any]:
+    """What an optimizer did on its way, as a row of the table.
+
+    steps_to_minimum: the first step within `tolerance` of a global minimum, inf where there is
+    none; steps_settled: the first after which it stays there. distance: length of the whole way;
+    straight: of the line from start to end. overshoot: how far it went beyond the minimum nearest
+    to its end, in the direction from start to minimum.
+    """
+    points = path.points
+    ways = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    minima = np.array(function.minima)
+    away = np.linalg.norm(points[:, None] - minima, axis=2)  # (steps + 1, minima)
+    near = away.min(axis=1) <= tolerance
+    diverged = len(points) < steps + 1
+    target = minima[away[-1].argmin()]
+    direction = (target - points[0]) / max(float(np.linalg.norm(target - points[0])), 1e-300)
+    left = np.flatnonzero(~near)
+    settled = 0 if not len(left) else int(left[-1]) + 1
+    return {
+        "function": function.name,
+        "optimizer": path.label,
+        "steps_to_minimum": int(near.argmax()) if near.any() else math.inf,
+        "steps_settled": settled if near[-1] and not diverged else math.inf,
+        "distance": float(ways.sum()),
+        "straight": float(np.linalg.norm(points[-1] - points[0])),
+        "overshoot": max(float(((points - target) @ direction).max()), 0.0),
+        "x": float(points[-1, 0]),
+        "y": float(points[-1, 1]),
+        "loss": float(path.losses[-1]),
+        "diverged": diverged,
+    }

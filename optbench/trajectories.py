@@ -1,0 +1,203 @@
+"""`python -m optbench.trajectories function=NAME optimizer=NAME,NAME`: optimizers on a plane.
+
+Draws their paths over the contours of a function of two variables, as a still and as an
+animation, and writes a table of what they did on the way.
+"""
+
+import inspect
+import math
+import os
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from optbench import contours
+from optbench.descent import Trajectory, follow, follow_best, measure
+from optbench.errors import UserError
+from optbench.functions import FUNCTIONS, Function, Point
+from optbench.settings import did_you_mean
+
+
+class Asked(NamedTuple):
+    """A command line, checked."""
+
+    function: Function
+    optimizers: list[tuple[str, list[str]]]  # name and Hydra overrides of each line
+    steps: int
+    start: Point | None
+    noise: float | None
+    seed: int
+    tolerance: float
+    formats: list[str]
+    out: Path
+    config_dir: str | None
+
+
+def parse(words: Sequence[str]) -> Asked:
+    """Read KEY=VALUE words; UserError names what is wrong and what is allowed."""
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UserError(f"{word!r} is not of the form KEY=VALUE\n{HELP}")
+        given[key.lstrip("+")] = value
+    name = given.pop("function", "")
+    if name not in FUNCTIONS:
+        hint = did_you_mean(name, list(FUNCTIONS))
+        raise UserError(f"function={name} is none of {', '.join(FUNCTIONS)}{hint}")
+    names = given.pop("optimizer", "sgd,momentum,adam").split(",")
+    settings = {
+        "steps": number("steps", given.pop("steps", "200"), int, 1),
+        "noise": number("noise", given.pop("noise"), float, 0) if "noise" in given else None,
+        "seed": number("seed", given.pop("seed", "0"), int, 0),
+        "tolerance": number("tolerance", given.pop("tolerance", "0.05"), float, 0),
+        "config_dir": given.pop("config_dir", None),
+    }
+    start = None
+    if "start" in given:
+        parts = given.pop("start").strip("[]()").split(",")
+        if len(parts) != 2:
+            raise UserError("start must be two numbers, as in start=-1.2,1")
+        start = (number("start", parts[0], float), number("start", parts[1], float))
+    formats = given.pop("format", "png,pdf,gif").split(",")
+    if wrong := set(formats) - {"png", "pdf", "svg", "gif"}:
+        raise UserError(f"unknown format {', '.join(wrong)}; allowed: png, pdf, svg, gif")
+    results = Path(os.environ.get("OPTBENCH_RESULTS", "results")).expanduser()
+    out = Path(given.pop("out", str(results / "trajectories" / name)))
+    maker, mine = FUNCTIONS[name], {}
+    for key in [key for key in given if key.startswith("function.")]:
+        argument = key.removeprefix("function.")
+        if argument not in inspect.signature(maker).parameters:
+            raise UserError(f"{key}: {name} takes {list(inspect.signature(maker).parameters)}")
+        mine[argument] = number(key, given.pop(key), float)
+    lines = []
+    for optimizer in names:
+        own = {
+            f"optimizer.{key.removeprefix(prefix)}": value
+            for prefix in ("optimizer.", f"{optimizer}.")
+            for key, value in given.items()
+            if key.startswith(prefix)
+        }
+        lines += [(optimizer, variant) for variant in variants(optimizer, own)]
+    known = tuple(f"{name}." for name in ("optimizer", *names))
+    if unknown := [key for key in given if not key.startswith(known)]:
+        keys = [*settings, "function", "optimizer", "start", "format", "out"]
+        hint = did_you_mean(unknown[0], keys)
+        raise UserError(f"unknown key {unknown[0]!r}{hint}\n{HELP}")
+    function = maker(**mine)
+    return Asked(function, lines, start=start, formats=formats, out=out, **settings)
+
+
+def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= least):
+        what = "a whole number" if kind is int else "a number"
+        least_text = f" of at least {least:g}" if math.isfinite(least) else ""
+        raise UserError(f"{key} must be {what}{least_text}, not {text!r}")
+    return value
+
+
+def variants(optimizer: str, own: dict[str, str]) -> list[list[str]]:
+    """One list of overrides for each combination of values: `lr=0.1,0.3` makes two."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    choices = []
+    try:
+        parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in own.items()])
+    except HydraException as error:
+        raise UserError(f"a setting of {optimizer} ({optimizer}.KEY=VALUE): {error}") from error
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([f"{key}={override.get_value_element_as_str()}"])
+    return [list(choice) for choice in product(*choices)]
+
+
+def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
+    """The optimizer's configuration: its YAML with the overrides."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from optbench.__main__ import config_folder
+    from optbench.overrides import explain
+
+    folder = config_folder()
+    words = [f"optimizer={name}", *overrides]
+    if config_dir:
+        words.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            node = compose("config", overrides=words).optimizer
+        config: Any = OmegaConf.to_container(node, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, folder)) from error
+    return {key: value for key, value in config.items() if key != "search"}
+
+
+def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
+    """Follow all optimizers that were asked for; their trajectories and the table."""
+    from optbench.experiment import build
+
+    paths = []
+    arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
+    for name, overrides in asked.optimizers:
+        config = configured(name, overrides, asked.config_dir)
+        settings = [text.removeprefix("optimizer.") for text in overrides]
+        best = config.get("lr") == "best"
+        if best:
+            config.pop("lr")
+        factory = build("optimizer", config)
+        path, lr = (
+            follow_best(asked.function, factory, **arguments)
+            if best
+            else (follow(asked.function, factory, **arguments), None)
+        )
+        if best:
+            settings = [f"lr={lr:.2g}" if text == "lr=best" else text for text in settings]
+        label = " ".join([str(config["name"]), ", ".join(settings)]).strip()
+        paths.append(path._replace(label=label, name=str(config["name"])))
+    rows = [measure(asked.function, path, asked.steps, asked.tolerance) for path in paths]
+    return paths, pd.DataFrame(rows)
+
+
+HELP = """\
+python -m optbench.trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
+  optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
+                                  lr=best tries 21 from 1e-4 to 10)
+  function.condition=30, noise=0.1, start=-1.2,1, steps=200, seed=0, tolerance=0.05
+  out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 1 after an error."""
+    words = sys.argv[1:] if words is None else words
+    if not words or {"-h", "--help"} & set(words):
+        print(f"{HELP}\nfunctions: {', '.join(FUNCTIONS)}")
+        return 0
+    sys.path.insert(0, str(Path.cwd()))  # a user's own classes
+    try:
+        asked = parse(words)
+        paths, table = run(asked)
+        files = contours.write(asked.out, asked.function, paths, table, asked.formats)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table.drop(columns="function").to_string(index=False, float_format="%.4g"))
+    print(*files, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

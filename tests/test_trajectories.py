@@ -1,0 +1,244 @@
+"""Two-dimensional functions, the ways of optimizers over them, and their figures."""
+
+import math
+import re
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from optbench import contours, textbook, trajectories
+from optbench.descent import Trajectory, follow, follow_best, measure
+from optbench.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
+
+SGD, ADAM = torch.optim.SGD, torch.optim.Adam
+MOMENTUM = partial(SGD, lr=0.1, momentum=0.9)
+NESTEROV = partial(SGD, lr=0.1, momentum=0.9, nesterov=True)
+everywhere = pytest.mark.parametrize("function", [f() for f in FUNCTIONS.values()], ids=FUNCTIONS)
+
+
+@everywhere
+def test_minima_are_minima(function):
+    """No gradient, a positive definite Hessian, and nothing lower in the range that is drawn."""
+    for x, y in function.minima:
+        at = torch.tensor([x, y], dtype=torch.float64, requires_grad=True)
+        value = function.value(at[0], at[1])
+        assert value.item() == pytest.approx(function.least, abs=1e-12)
+        (gradient,) = torch.autograd.grad(value, at)
+        assert gradient.abs().max() < 1e-5
+        hessian = torch.autograd.functional.hessian(lambda p: function.value(p[0], p[1]), at)
+        assert torch.linalg.eigvalsh(hessian).min() > 0
+    x, y = (torch.linspace(*r, 401, dtype=torch.float64) for r in function[4:6])
+    grid = function.value(*torch.meshgrid(x, y, indexing="xy"))
+    assert grid.min() >= function.least - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "value"),
+    [
+        ("rosenbrock", (-1.2, 1.0), 24.2),  # More, Garbow & Hillstrom 1981, problem 1
+        ("beale", (1.0, 1.0), 14.203125),  # the same, problem 5
+        ("himmelblau", (0.0, 0.0), 170.0),
+        ("rastrigin", (0.5, 0.5), 40.5),
+        ("styblinski_tang", (-2.903534, -2.903534), -78.33233),
+        ("saddle", (0.0, 0.0), 0.0),
+        ("ravine", (-5.0, -2.0), 10.5),
+        ("quadratic", (10.0, 1.0), 1.0),
+    ],
+)
+def test_values_at_known_points(name, point, value):
+    x, y = torch.tensor(point, dtype=torch.float64)
+    assert FUNCTIONS[name]().value(x, y).item() == pytest.approx(value, abs=1e-5)
+
+
+def test_the_way_of_gradient_descent_by_hand():
+    path = follow(ravine(), partial(SGD, lr=0.1), steps=3, start=(-5.0, -2.0))
+    k = np.arange(4)
+    np.testing.assert_allclose(path.points[:, 0], -5 * (1 - 0.1 * 0.2) ** k)
+    np.testing.assert_allclose(path.points[:, 1], -2 * (1 - 0.1 * 4) ** k)
+    np.testing.assert_allclose(
+        path.losses, 0.1 * path.points[:, 0] ** 2 + 2 * path.points[:, 1] ** 2
+    )
+
+
+def test_momentum_goes_beyond_the_minimum_and_gradient_descent_does_not():
+    sgd, momentum = (
+        measure(ravine(), follow(ravine(), optimizer, steps=150), 150)
+        for optimizer in (partial(SGD, lr=0.1), MOMENTUM)
+    )
+    assert sgd["overshoot"] == 0
+    assert momentum["overshoot"] > 1
+    # it is there before gradient descent, and does not stay
+    assert momentum["steps_to_minimum"] < momentum["steps_settled"] < math.inf
+    assert momentum["steps_to_minimum"] < sgd["steps_to_minimum"]
+
+
+@pytest.mark.parametrize("function", [ravine(), quadratic(noise=0), quadratic(30.0, 0.0)])
+def test_nesterovs_way_is_shorter_than_momentums(function):
+    momentum, nesterov = (
+        measure(function, follow(function, optimizer, steps=300), 300)
+        for optimizer in (MOMENTUM, NESTEROV)
+    )
+    assert nesterov["distance"] < 0.9 * momentum["distance"]
+    assert nesterov["overshoot"] <= momentum["overshoot"]
+
+
+def test_adagrads_effective_step_fades_and_rmsprops_does_not():
+    """The factor between gradient and step, in the presence of noise that does not fade."""
+
+    def factors(optimizer) -> np.ndarray:
+        factors = []
+
+        class Watched(optimizer.func):
+            def step(self, closure):
+                theta = self.param_groups[0]["params"][0]
+                before = theta.detach().clone()
+                loss = super().step(closure)
+                factors.append(((before - theta.detach()) / theta.grad).numpy())
+                return loss
+
+        follow(quadratic(10.0, 1.0), partial(Watched, **optimizer.keywords), steps=1000)
+        return np.stack(factors)
+
+    adagrad = factors(partial(textbook.Adagrad, lr=0.5))
+    assert (np.diff(adagrad, axis=0) < 1e-12).all()
+    # as 1 / sqrt(step): a hundred times the steps, a tenth of the factor
+    assert adagrad[999, 1] / adagrad[9, 1] == pytest.approx(0.1, rel=0.5)
+    rmsprop = factors(partial(textbook.RMSProp, lr=0.01))
+    assert np.median(rmsprop[500:, 1]) > 0.5 * np.median(rmsprop[50:200, 1])
+
+
+def test_gradient_descent_does_not_leave_the_saddle_and_others_do():
+    def end(optimizer, **arguments):
+        return measure(saddle(), follow(saddle(), optimizer, steps=120, **arguments), 120)
+
+    sgd, adam = partial(SGD, lr=0.05), partial(ADAM, lr=0.05)
+    held = end(sgd)
+    assert held["steps_to_minimum"] == math.inf
+    assert math.hypot(held["x"], held["y"]) < 0.01
+    for other in (adam, partial(torch.optim.RMSprop, lr=0.05), partial(MOMENTUM, lr=0.05)):
+        assert end(other)["steps_to_minimum"] < 120
+    assert end(sgd, noise=0.1)["steps_to_minimum"] < math.inf
+    # exactly on the ridge nobody has a gradient across it; noise helps all
+    for optimizer in (sgd, adam):
+        assert end(optimizer, start=(1.5, 0.0))["y"] == 0
+        assert end(optimizer, start=(1.5, 0.0), noise=0.1)["steps_to_minimum"] < math.inf
+
+
+def test_noise_is_the_same_for_all_optimizers_and_averages_out():
+    first = follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1)
+    assert np.array_equal(
+        first.points, follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1).points
+    )
+    other = follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=2)
+    assert not np.array_equal(first.points, other.points)
+    # with lr 1 the coordinate of curvature 1 is minus the noise itself
+    assert first.points[1:, 1].std() == pytest.approx(0.1, rel=0.15)
+    a, b = (follow(quadratic(), partial(o, lr=0.1), steps=1, seed=3).points[1] for o in (SGD, SGD))
+    assert np.array_equal(a, b)
+
+
+def test_a_way_that_diverges_ends_and_is_marked():
+    path = follow(rosenbrock(), partial(SGD, lr=1.0), steps=50)
+    row = measure(rosenbrock(), path, 50)
+    assert row["diverged"]
+    assert len(path.points) < 51
+    assert np.isfinite(path.losses).all()
+    assert row["steps_settled"] == math.inf
+
+
+def test_the_best_rate_is_the_one_that_settles_first():
+    path, lr = follow_best(ravine(), SGD, steps=100)
+    rows = [
+        measure(ravine(), follow(ravine(), partial(SGD, lr=rate), steps=100), 100)["steps_settled"]
+        for rate in (0.1, 0.3162, 0.5623)
+    ]
+    assert measure(ravine(), path, 100)["steps_settled"] <= min(rows)
+    assert 0.1 < lr < 0.6
+
+
+def test_measures_of_a_way_by_hand():
+    points = np.array([[-4.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.01], [0.0, 0.0]])
+    path = Trajectory("x", "x", points, np.zeros(5))
+    row = measure(ravine(), path, 4)
+    assert (row["steps_to_minimum"], row["steps_settled"]) == (1, 3)
+    assert row["distance"] == pytest.approx(4 + 5 + math.hypot(3, 3.99) + 0.01)
+    assert (row["straight"], row["overshoot"]) == (4, 3)
+    away = measure(ravine(), path._replace(points=points[[0, 2]]), 1)
+    assert (away["steps_to_minimum"], away["steps_settled"]) == (math.inf, math.inf)
+
+
+def test_the_command_writes_figures_and_tables(tmp_path, capsys):
+    words = [
+        "function=rosenbrock",
+        "optimizer=sgd,textbook/adam,lbfgs",
+        "steps=12",
+        "sgd.lr=1e-3,2e-3",
+    ]
+    assert trajectories.main([*words, "textbook/adam.lr=best", f"out={tmp_path}"]) == 0
+    table = pd.read_csv(tmp_path / "trajectories.csv")
+    assert table["optimizer"].str.split(" ").str[0].tolist() == [
+        "sgd",
+        "sgd",
+        "textbook_adam",
+        "lbfgs",
+    ]
+    assert table["optimizer"][0] == "sgd lr=0.001"
+    assert table["steps_to_minimum"][0] == math.inf
+    assert table["steps_to_minimum"][3] < 12
+    ways = pd.read_csv(tmp_path / "paths.csv")
+    assert ways.groupby("optimizer").size().eq(13).all()
+    for name in ("trajectories.png", "trajectories.pdf"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    with Image.open(tmp_path / "trajectories.gif") as gif:
+        assert gif.n_frames >= 13
+        assert gif.info["loop"] == 0
+    assert "steps_to_minimum" in capsys.readouterr().out
+
+
+@everywhere
+def test_every_function_can_be_drawn(function):
+    paths = [follow(function, partial(o, lr=1e-3), steps=3) for o in (SGD, ADAM)]
+    figure = contours.still(function, paths)
+    figure.canvas.draw()
+
+
+def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
+    (tmp_path / "optimizer").mkdir()
+    text = "name: mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n"
+    (tmp_path / "optimizer" / "mine.yaml").write_text(text)
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "out"))
+    words = ["function=quadratic", "optimizer=mine", f"config_dir={tmp_path}", "format=png"]
+    assert trajectories.main([*words, "steps=2", "function.condition=3", "noise=0"]) == 0
+    table = pd.read_csv(tmp_path / "out/trajectories/quadratic/trajectories.csv")
+    assert table["x"][0] == pytest.approx(-8 * (1 - 0.01 / 3) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["function=rosenbrok"], "Did you mean rosenbrock"),
+        (["function=beale", "step=3"], "Did you mean steps"),
+        (["function=beale", "steps=0"], "at least 1"),
+        (["function=beale", "noise=x"], "noise must be a number"),
+        (["function=beale", "start=1"], "two numbers"),
+        (["function=beale", "format=mp4"], "mp4"),
+        (["function=beale", "function.condition=3"], "beale takes"),
+        (["function=beale", "optimizer=adma"], "there is no optimizer=adma"),
+        (["function=beale", "optimizer=sgd", "sgd.momentumm=1"], "momentumm"),
+        (["function=beale", "optimizer=sgd", "sgd.lr=[1,2"], "a setting of sgd"),
+        (["function=beale", "optimizer=lbfgs", "lbfgs.lr=-1"], "refused"),
+        (["adam"], "KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_named(words, message, capsys):
+    assert trajectories.main([*words, "out=/nonexistent"]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_help_names_the_functions(capsys):
+    assert trajectories.main(["--help"]) == 0
+    assert all(name in capsys.readouterr().out for name in ["saddle"])
