@@ -22,7 +22,10 @@ from optbench.errors import UNWRITABLE, UserError
 from optbench.progress import say
 
 # Overrides that change where and how a sweep runs, but not what is compared.
-ASIDE = ("study", "name", "results_dir", "force", "quiet", "device", "num_threads", "data.root")
+ASIDE = (
+    "study", "name", "results_dir", "force", "quiet", "device", "num_threads", "data.root", "phase",
+    "log.eval_test",
+)  # fmt: skip
 JOBS = "jobs.jsonl"
 
 
