@@ -1,0 +1,65 @@
+"""The critical-difference diagram of Demsar (2006, figure 1): mean ranks on a line, and a bar
+over each group of optimizers that the test cannot tell apart."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from optbench import style
+from optbench.ranks import critical_difference
+
+
+def cd_diagram(
+    ranks: "pd.Series[float]",
+    groups: Sequence[Sequence[str]],
+    problems: int,
+    test: str = "Nemenyi",
+    alpha: float = 0.05,
+) -> Figure:
+    """ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N, stated below.
+
+    test: "Nemenyi" draws its critical difference as well; any other name is only stated.
+    """
+    ranks = ranks.sort_values(kind="stable")
+    count = len(ranks)
+    half = (count + 1) // 2
+    rows = max(half, count - half)
+    top = 0.32 * (len(groups) + 1)  # the bars lie between the axis and the first label
+    with rc_context(style.RC):
+        figure = Figure(figsize=(5.6, 1.25 + 0.2 * rows + 0.13 * len(groups)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        axes.set_xlim(0.4 - 0.28 * count, count + 0.6 + 0.28 * count)
+        axes.set_ylim(top + 0.55 * rows + 0.2, -1.9)  # downwards
+        axes.plot([1, count], [0, 0], color="black", linewidth=0.9)
+        for place in range(1, count + 1):
+            axes.plot([place, place], [0, -0.22], color="black", linewidth=0.9)
+            axes.text(place, -0.3, str(place), ha="center", va="bottom", fontsize=7)
+        for index, (name, at) in enumerate(ranks.items()):
+            left = index < half
+            row = index if left else count - 1 - index
+            y = top + 0.55 * (row + 0.3)
+            end = 0.85 if left else count + 0.15
+            color = style.look(str(name).split(" ", maxsplit=1)[0]).color
+            axes.plot([at, at, end], [0, y, y], color=color, linewidth=1)
+            axes.plot([at], [0], marker="o", markersize=3.5, color=color, clip_on=False, zorder=4)
+            axes.text(
+                end + (-0.07 if left else 0.07), y, f"{name} ({at:.2f})", fontsize=7,
+                ha="right" if left else "left", va="center",
+            )  # fmt: skip
+        for index, group in enumerate(groups):
+            y = 0.32 * (index + 0.75)
+            ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
+            axes.plot(ends, [y, y], color="black", linewidth=2.6, solid_capstyle="butt", zorder=3)
+        text = f"mean rank over n = {problems} problems (1 is the best); bars join what {test}'s "
+        text += f"test does not tell apart at {alpha:g}"
+        if test == "Nemenyi":
+            cd = critical_difference(count, problems, alpha)
+            axes.plot([1, min(1 + cd, count + 0.5)], [-1.2, -1.2], color="black", linewidth=1.6)
+            for at in (1, min(1 + cd, count + 0.5)):
+                axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
+            axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=7)
+        figure.supxlabel(text, fontsize=6.5, color="#555555")
+    return figure

@@ -1,0 +1,117 @@
+"""Tests of paired differences, an interval to match, and Holm's correction.
+
+n pairs cannot go below p = 2 ** (1 - n) in a two-sided signed-rank or sign-flip test: five never
+reach 0.05, six do, and eight still do when Holm's correction spans six comparisons.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from scipy import stats
+
+from optbench.errors import UserError
+
+EXACT = 14  # pairs up to which the sign-flip test goes through all 2 ** n flips
+
+
+def least_p(n: int) -> float:
+    """The smallest two-sided p that n pairs can reach in a signed-rank or sign-flip test."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
+    """The fewest seeds with which one of so many comparisons can pass Holm's first step."""
+    return math.ceil(1 - math.log2(alpha / comparisons))
+
+
+def differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
+    """a - b by seed; 0 where both diverged, infinite where one did.
+
+    Raises UserError where the two have not the same seeds.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise UserError(f"pairs need the same seeds: {first.shape} and {second.shape} runs")
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise UserError("pairs need the same seeds: a run is missing (NaN)")
+    same = first == second
+    return np.where(same, 0.0, np.where(same, 0.0, first) - np.where(same, 0.0, second))
+
+
+def signed_rank(d: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test (scipy), zeros dropped; exact without ties and,
+    up to 13 pairs, with them. 1 where nothing differs."""
+    d = d[d != 0]
+    return float(stats.wilcoxon(d).pvalue) if len(d) else 1.0
+
+
+def sign_flip(d: np.ndarray, flips: int = 9999, seed: int = 0) -> float:
+    """Two-sided p of the paired permutation test of the mean (Fisher 1935; scipy): all 2 ** n
+    flips up to 14 pairs, `flips` random ones beyond. Infinite differences count as larger than
+    all finite ones together."""
+    values = bounded(d)
+    if len(values) < 2 or not values.any():
+        return 1.0
+    result = stats.permutation_test(
+        (values,),
+        lambda x, axis: np.sum(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2**EXACT if len(values) <= EXACT else flips,
+        rng=np.random.default_rng(seed),
+    )
+    return min(1.0, float(result.pvalue))
+
+
+def bounded(d: np.ndarray) -> np.ndarray:
+    """Infinities replaced by a number that outweighs all finite values together."""
+    finite = np.isfinite(d)
+    big = 1 + 2 * float(np.abs(d[finite]).sum())
+    return np.where(finite, d, np.sign(d) * big)
+
+
+def hodges_lehmann(d: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """The median of the Walsh averages (d_i + d_j) / 2, i <= j, and its exact interval.
+
+    Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3. The interval is
+    (-inf, inf) where n is too small for the level; it excludes 0 exactly if the signed-rank test
+    rejects (without ties).
+    """
+    i, j = np.triu_indices(len(d))
+    # in a scale in which an infinite difference is a number: inf and -inf average to 0
+    scale = 4 * (1 + np.abs(d[np.isfinite(d)]).max(initial=0.0))
+    finite = np.where(np.isfinite(d), d, 0.0)
+    ends = np.where(np.isfinite(d), 0.0, np.sign(d))
+    tops, parts = ends[i] + ends[j], (finite[i] + finite[j]) / 2
+    walsh = np.sort(np.where(tops == 0, parts, np.sign(tops) * scale))
+    walsh = np.where(np.abs(walsh) == scale, np.copysign(np.inf, walsh), walsh)
+    size = len(walsh)
+    upper, lower = walsh[size // 2], walsh[(size - 1) // 2]
+    centre = upper if upper == lower else (upper + lower) / 2
+    below = null_cdf(len(d)) <= (1 - level) / 2 * (1 + 1e-9)
+    rejected = int(below.sum())  # statistics 0 .. rejected - 1 lie in the tail
+    if not rejected:
+        return float(centre), -math.inf, math.inf
+    return float(centre), float(walsh[rejected - 1]), float(walsh[size - rejected])
+
+
+@cache
+def null_cdf(n: int) -> np.ndarray:
+    """P(T <= t) of the signed-rank statistic for t = 0 .. n (n + 1) / 2, by its recursion."""
+    counts = np.ones(1)
+    for rank in range(1, n + 1):
+        shifted = np.concatenate([np.zeros(rank), counts])
+        counts = (np.concatenate([counts, np.zeros(rank)]) + shifted) / 2
+    return np.cumsum(counts)
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm's step-down correction (1979): sorted p times (m, m - 1, ...), made monotone."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    result = np.empty_like(values)
+    result[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return result

@@ -1,0 +1,131 @@
+"""Two optimizers on one problem, paired by seed: the claim gate and the table of all pairs.
+
+The gate's test is the exact two-sided Wilcoxon signed-rank test and its interval is that test
+turned round (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
+arithmetic. Eight seeds by default: the fewest with which seven optimizers, one against the six
+others, can pass Holm's correction at 0.05. All 21 pairs of seven would take ten.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.paired_tests import (
+    differences,
+    enough_seeds,
+    hodges_lehmann,
+    holm,
+    least_p,
+    sign_flip,
+    signed_rank,
+)
+from optbench.power import (
+    MOST,
+    effect_size,
+    probability_of_improvement,
+    rank_biserial,
+    seeds_needed,
+)
+from optbench.stats import bootstrap
+
+DEFAULT_SEEDS = 8
+
+
+class Verdict(NamedTuple):
+    """What may be claimed of A against B."""
+
+    word: str  # better, worse, cannot tell
+    n: int  # pairs
+    p: float  # two-sided signed-rank, corrected where there are several comparisons
+    difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
+    low: float
+    high: float
+    needed: float  # seeds to see this difference with 80 % power, inf where there is none
+    least: int  # seeds below which the test cannot reject at all
+
+    @property
+    def text(self) -> str:
+        """The claim as it may be printed."""
+        if self.word != "cannot tell":
+            return f"{self.word} (n = {self.n}, p = {self.p:.2g})"
+        if not math.isfinite(self.needed):
+            more = "no difference seen"
+        elif self.needed > MOST:
+            more = f"more than {MOST} seeds needed"
+        else:
+            more = f"about {self.needed:.0f} seeds needed"
+        if self.n < self.least:
+            more += f"; {self.n} pairs cannot go below p = {least_p(self.n):.2g}"
+        return f"cannot tell (n = {self.n}; {more})"
+
+
+def claim(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    smaller: bool = True,
+    alpha: float = 0.05,
+    p: float | None = None,
+    comparisons: int = 1,
+) -> Verdict:
+    """What may be claimed of A against B on one problem, runs in the order of their seeds.
+
+    p: the corrected p-value where this is one of several comparisons (see `compare`).
+    """
+    d = differences(a, b)
+    p = signed_rank(d) if p is None else p
+    centre, low, high = hodges_lehmann(d, 1 - alpha)
+    # the side of the test itself: the sum of the signed ranks, not the mean of two infinities
+    side = rank_biserial(d)
+    word = "cannot tell"
+    if p <= alpha and side:
+        word = "better" if (side < 0) == smaller else "worse"
+    needed = seeds_needed(d, alpha=alpha / comparisons)
+    if word == "cannot tell" and math.isfinite(needed):
+        needed = max(needed, len(d) + 1, enough_seeds(comparisons, alpha))
+    return Verdict(word, len(d), p, centre, low, high, needed, enough_seeds(comparisons, alpha))
+
+
+def compare(
+    frame: pd.DataFrame, baseline: str | None = None, smaller: bool = True, alpha: float = 0.05
+) -> pd.DataFrame:
+    """All pairs (or all against `baseline`) on each problem of a `by_seed` frame.
+
+    Only seeds that both have are paired. Holm's correction goes over all comparisons of one call.
+    Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
+    mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_holm, d, rank_biserial,
+    improvement, needed, verdict.
+    """
+    names = [str(name) for name in frame]
+    if baseline is not None and baseline not in names:
+        raise UserError(f"no optimizer {baseline!r}; there are: {', '.join(names)}")
+    pairs = [(x, y) for i, x in enumerate(names) for y in names[i + 1 :]]
+    if baseline is not None:
+        pairs = [(name, baseline) for name in names if name != baseline]
+    found = []
+    for problem, part in frame.groupby(level="problem", sort=False):
+        for x, y in pairs:
+            both = part[[x, y]].dropna()
+            if len(both):
+                found.append((str(problem), x, y, both[x].to_numpy(), both[y].to_numpy()))
+    raw = [signed_rank(differences(a, b)) for *_, a, b in found]
+    lines = []
+    for (where, x, y, a, b), p, corrected in zip(found, raw, holm(raw), strict=True):
+        d = differences(a, b)
+        verdict = claim(a, b, smaller, alpha, float(corrected), len(found))
+        average = bootstrap(d, "mean")
+        lines.append(
+            {
+                "problem": where, "a": x, "b": y, "n": len(d),
+                "difference": verdict.difference, "low": verdict.low, "high": verdict.high,
+                "mean": average.value, "mean_low": average.low, "mean_high": average.high,
+                "p": p, "p_flip": sign_flip(d), "p_holm": float(corrected),
+                "d": effect_size(d), "rank_biserial": rank_biserial(d),
+                "improvement": probability_of_improvement(a, b, smaller),
+                "needed": verdict.needed, "verdict": verdict.text,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(lines)

@@ -1,0 +1,135 @@
+"""Many optimizers over many problems by their ranks (Demsar, JMLR 7, 2006).
+
+Ranks need no common scale between problems, and a diverged run is simply last (ties share their
+mean rank).
+"""
+
+import math
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from optbench.errors import UserError
+from optbench.paired_tests import differences, holm, signed_rank
+from optbench.stats import middle
+
+
+class Friedman(NamedTuple):
+    """Whether the optimizers differ at all."""
+
+    chi2: float
+    p: float
+    f: float  # Iman and Davenport's less conservative statistic
+    p_f: float
+    problems: int
+    optimizers: int
+
+
+def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
+    """A `by_seed` frame to the median over seeds: rows problems, columns optimizers.
+
+    Raises UserError where an optimizer was not run on a problem: ranks need complete rows.
+    """
+    parts = frame.groupby(level="problem", sort=False)
+    rows = {
+        str(problem): [middle(part[name].dropna().to_numpy()) for name in frame]
+        for problem, part in parts
+    }
+    return complete(pd.DataFrame.from_dict(rows, orient="index", columns=list(frame)))
+
+
+def complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores, or UserError where one is missing or there is nothing to compare."""
+    missing = [
+        f"{name} on {problem}"
+        for problem, row in scores.iterrows()
+        for name, value in row.items()
+        if math.isnan(value)
+    ]
+    if missing:
+        raise UserError(f"ranks need every optimizer on every problem; missing: {missing[0]}")
+    if scores.shape[1] < 2 or not len(scores):
+        raise UserError("ranks need at least two optimizers and one problem")
+    return scores
+
+
+def rank(scores: pd.DataFrame, smaller: bool = True) -> pd.DataFrame:
+    """Ranks in each row (problem), 1 the best, ties averaged. scores: (problems, optimizers)."""
+    values = complete(scores).to_numpy(dtype=float) * (1 if smaller else -1)
+    return pd.DataFrame(stats.rankdata(values, axis=1), scores.index, scores.columns)
+
+
+def mean_ranks(scores: pd.DataFrame, smaller: bool = True) -> "pd.Series[float]":
+    """The mean rank of each optimizer over the problems, best first."""
+    return rank(scores, smaller).mean().sort_values(kind="stable")
+
+
+def friedman(scores: pd.DataFrame, smaller: bool = True) -> Friedman:
+    """Friedman's test (scipy, with its correction for ties) and Iman and Davenport's
+    F = (N - 1) chi2 / (N (k - 1) - chi2) with k - 1 and (k - 1)(N - 1) degrees of freedom.
+
+    Raises UserError below three optimizers (use `pairs.compare`) or two problems.
+    """
+    ranks = rank(scores, smaller).to_numpy()
+    n, k = ranks.shape
+    if k < 3 or n < 2:
+        raise UserError(f"Friedman's test needs 3 optimizers and 2 problems, not {k} and {n}")
+    if (ranks == ranks[:, :1]).all():
+        return Friedman(0.0, 1.0, 0.0, 1.0, n, k)  # all tied: the statistic is 0 / 0
+    chi2, p = stats.friedmanchisquare(*ranks.T)
+    rest = n * (k - 1) - chi2
+    f = math.inf if rest <= 1e-9 else (n - 1) * chi2 / rest
+    return Friedman(
+        float(chi2), float(p), float(f), float(stats.f.sf(f, k - 1, (k - 1) * (n - 1))), n, k
+    )
+
+
+def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> float:
+    """Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the studentized range over sqrt(2)."""
+    q = stats.studentized_range.ppf(1 - alpha, optimizers, math.inf) / math.sqrt(2)
+    return float(q * math.sqrt(optimizers * (optimizers + 1) / (6 * problems)))
+
+
+def nemenyi(scores: pd.DataFrame, smaller: bool = True) -> pd.DataFrame:
+    """p-values of Nemenyi's test of all pairs (scikit-posthocs), optimizers by optimizers."""
+    from scikit_posthocs import posthoc_nemenyi_friedman  # half a second to import
+
+    ranks = rank(scores, smaller)
+    p = posthoc_nemenyi_friedman(ranks.to_numpy()).to_numpy(dtype=float)
+    return pd.DataFrame(p, ranks.columns, ranks.columns)
+
+
+def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
+    """Holm-corrected p-values of the signed-rank test over problems, all pairs.
+
+    Preferred to Nemenyi by Benavoli et al. (JMLR 17, 2016), since a pair's verdict does not
+    depend on the other optimizers. Unlike ranks it compares differences across problems, so the
+    problems should share a scale.
+    """
+    names = list(complete(scores))
+    pairs = list(combinations(range(len(names)), 2))
+    values = scores.to_numpy(dtype=float)
+    raw = [signed_rank(differences(values[:, i], values[:, j])) for i, j in pairs]
+    p = np.eye(len(names))
+    for (i, j), value in zip(pairs, holm(raw), strict=True):
+        p[i, j] = p[j, i] = value
+    return pd.DataFrame(p, names, names)
+
+
+def cliques(ranks: "pd.Series[float]", p: pd.DataFrame, alpha: float = 0.05) -> list[list[str]]:
+    """The largest runs of neighbours in rank among which no pair differs: the diagram's bars."""
+    ranks = ranks.sort_values(kind="stable")
+    names = [str(name) for name in ranks.index]
+    apart = p.loc[names, names].to_numpy(dtype=float) <= alpha
+    found: list[list[str]] = []
+    for start in range(len(names)):
+        end = start + 1
+        while end < len(names) and not apart[start:end, end].any():
+            end += 1
+        group = names[start:end]
+        if len(group) > 1 and not any(set(group) <= set(other) for other in found):
+            found.append(group)
+    return found

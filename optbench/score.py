@@ -1,0 +1,208 @@
+"""AlgoPerf's performance profiles and benchmark score: `python -m optbench.score times.csv`.
+
+Dahl et al. 2023, "Benchmarking Neural Network Training Algorithms", section 4.3, and the scoring
+code of mlcommons/algorithmic-efficiency. A CSV has a row for each optimizer, a column for each
+workload and times to target as cells, `inf` for a miss.
+"""
+
+import argparse
+import csv
+import io
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+
+R_MAX = 4.0
+POINTS = 100
+FORM = "a header with the workloads, then per line an optimizer and its times, inf for a miss"
+
+
+def check(times: pd.DataFrame) -> pd.DataFrame:
+    """The times as floats; UserError for what is no time to target."""
+    if times.empty:
+        raise UserError("there are no times to score")
+    values = times.astype(float)
+    bad = ~(values > 0)  # NaN as well: a missing run is not a miss
+    if bad.to_numpy().any():
+        row, column = np.argwhere(bad.to_numpy())[0]
+        raise UserError(
+            f"{values.index[row]} on {values.columns[column]}: {values.iloc[row, column]:g} is not "
+            "a time; times are above 0, and inf where the target was not reached"
+        )
+    return values
+
+
+def ratios(times: pd.DataFrame) -> pd.DataFrame:
+    """r = t / (fastest t on that workload); inf for a miss, also where everyone missed."""
+    values = check(times)
+    best = values.min(axis=0)
+    return (values / best.where(np.isfinite(best), 1.0)).where(np.isfinite(values), math.inf)
+
+
+def profile(times: pd.DataFrame, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
+    """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
+
+    Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4].
+    """
+    taus = np.linspace(1, R_MAX, POINTS) if taus is None else np.asarray(taus, dtype=float)
+    r = ratios(times)
+    shares = (r.to_numpy()[:, :, None] <= taus).mean(axis=1)
+    return pd.DataFrame(shares, r.index, taus)
+
+
+def closed_form(times: pd.DataFrame, r_max: float = R_MAX) -> "pd.Series[float]":
+    """B = 1 / n * sum over workloads of max(0, r_max - r) / (r_max - 1): the exact integral of
+    the profile over [1, r_max], normalized."""
+    gain = (r_max - ratios(times)).clip(lower=0) / (r_max - 1)
+    return gain.mean(axis=1).rename("score")
+
+
+def trapezoid(
+    times: pd.DataFrame, r_max: float = R_MAX, points: int = POINTS
+) -> "pd.Series[float]":
+    """AlgoPerf's own number: the trapezoidal rule over 100 points of the profile.
+
+    Off by at most half a grid step per workload, (r_max - 1) / 198 before it is normalized.
+    """
+    taus = np.linspace(1, r_max, points)
+    shares = profile(times, taus)
+    area = np.trapezoid(shares.to_numpy(), taus, axis=1) / (r_max - 1)
+    return pd.Series(area, shares.index, name="score")
+
+
+def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
+    """Times of single trials to one per optimizer and workload: the median over studies of the
+    minimum over the study's trials (AlgoPerf, external tuning).
+
+    Columns needed: optimizer, workload, study, time. Raises UserError where studies are missing.
+    """
+    keys = ["optimizer", "workload", "study"]
+    if lacking := [name for name in (*keys, "time") if name not in trials]:
+        raise UserError(f"the trials lack the column(s) {', '.join(lacking)}")
+    fastest = trials.groupby(keys, sort=False)["time"].min()
+    counts = fastest.groupby(["optimizer", "workload"], sort=False).size()
+    if counts.min() < counts.max():
+        raise UserError(f"unequal numbers of studies: {counts.min()} to {counts.max()}")
+    with np.errstate(invalid="ignore"):
+        medians = fastest.groupby(["optimizer", "workload"], sort=False).median().reset_index()
+    return medians.pivot_table(index="optimizer", columns="workload", values="time", sort=False)
+
+
+def held_out(
+    times: pd.DataFrame, variants: Mapping[str, str], r_max: float = R_MAX
+) -> pd.DataFrame:
+    """Base workloads only, infinite unless the held-out variant was reached as well.
+
+    AlgoPerf's rule: a base workload counts if its target was reached within r_max times the
+    fastest, and its variant's target within r_max times the fastest of those that reached the
+    base's. variants: base workload to variant; columns that are neither are kept.
+    """
+    values = check(times)
+    names = {*variants, *variants.values()}
+    if lacking := sorted(name for name in names if name not in values):
+        raise UserError(
+            f"no workload {', '.join(lacking)}; there are: {', '.join(map(str, values))}"
+        )
+    result = values.drop(columns=list(variants.values()))
+    for base, variant in variants.items():
+        first = values[base].where(values[base] <= r_max * values[base].min(), math.inf)
+        second = values[variant].where(np.isfinite(first), math.inf)
+        passed = np.isfinite(second) & (second <= r_max * second.min())
+        result[base] = first.where(passed, math.inf)
+    return result
+
+
+def speed_up(times: pd.DataFrame, optimizer: str, baseline: str) -> tuple[float, int]:
+    """How many times faster than the baseline: the geometric mean over workloads of
+    t_baseline / t_optimizer, and on how many workloads both have a time.
+
+    A miss of one of the two makes it 0 or inf, of both NaN there: never replaced by a budget
+    (AlgoPerf puts the budget + 1 s in its place, which the caller may do).
+    """
+    values = check(times)
+    for name in (optimizer, baseline):
+        if name not in values.index:
+            raise UserError(
+                f"no optimizer {name!r}; there are: {', '.join(map(str, values.index))}"
+            )
+    a, b = values.loc[baseline].to_numpy(), values.loc[optimizer].to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = float(np.exp(np.mean(np.log(a) - np.log(b))))
+    return mean, int((np.isfinite(a) & np.isfinite(b)).sum())
+
+
+def read_times(path: str | Path) -> pd.DataFrame:
+    """The CSV of times; UserError with its fault and the form it should have."""
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text. It needs {FORM}") from None
+    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise UserError(f"{path} holds no times. It needs {FORM}")
+    head = [cell.strip() for cell in rows[0][1:]]
+    names = [row[0].strip() for row in rows[1:]]
+    for what, words in (("workload", head), ("optimizer", names)):
+        if "" in words or len(set(words)) < len(words):
+            raise UserError(f"{path}: a {what} has no name, or two have the same. It needs {FORM}")
+    values = []
+    for name, row in zip(names, rows[1:], strict=True):
+        if len(row) != len(rows[0]):
+            raise UserError(
+                f"{path}: {name} has {len(row) - 1} times for {len(head)} workloads. "
+                f"It needs {FORM}"
+            )
+        for workload, cell in zip(head, row[1:], strict=True):
+            try:
+                if "_" in cell:  # Python reads 1_0 as ten
+                    raise ValueError
+                values.append(float(cell))
+            except ValueError:
+                raise UserError(
+                    f"{path}: {name} on {workload}: {cell.strip()!r} is not a number. "
+                    f"It needs {FORM}"
+                ) from None
+    return check(pd.DataFrame(np.reshape(values, (len(names), len(head))), names, head))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the profile and both scores of a CSV; a bad CSV gets one line and exit 1."""
+    parser = argparse.ArgumentParser(prog="python -m optbench.score", description=__doc__)
+    parser.add_argument("times", help=f"CSV: {FORM}")
+    asked = parser.parse_args(arguments)
+    try:
+        times = read_times(asked.times)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    shown = pd.DataFrame(
+        {
+            "score": closed_form(times),
+            "trapezoid": trapezoid(times),
+            **{f"rho({tau:g})": profile(times, [tau])[tau] for tau in (1, 1.5, 2, 3, 4)},
+            "reached": np.isfinite(times).sum(axis=1),
+        }
+    ).sort_values("score", ascending=False, kind="stable")
+    try:
+        print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
+        print(
+            f"n = {times.shape[1]} workloads. score: the closed form; trapezoid: AlgoPerf's "
+            f"{POINTS} points on [1, {R_MAX:g}]; rho(tau): share of workloads within tau times "
+            "the fastest.",
+            flush=True,
+        )
+    except BrokenPipeError:  # as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
