@@ -87,8 +87,9 @@ class RunFolder:
 def find_finished(results: Path, run_id: str) -> Path | None:
     """The newest completed or diverged run with this identity in any folder of `results`."""
     found: list[tuple[str, Path]] = []
-    # RESULTS/SWEEP/RUN, and RESULTS/STUDY/PHASE/RUN
-    for path in chain(*(results.glob(f"{deep}-{run_id}*/run.json") for deep in ("*/*", "*/*/*"))):
+    # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
+    depths = ("*/*", "*/*/*", "*/*/*/*")
+    for path in chain(*(results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)):
         try:
             record = read_record(path)
         except (OSError, ValueError):

@@ -32,7 +32,8 @@ JOBS = "jobs.jsonl"
 def folder(config: DictConfig) -> Path:
     """The sweep's folder: the same for the same question, so that a sweep goes on where it stopped.
 
-    It is `name` if given, else the study's name, else words from the overrides and their hash.
+    It is `name` if given; else, in `sweeps/`, the study's name, or words from the overrides and
+    their hash.
     """
     results = Path(str(config.results_dir)).expanduser()
     if config.name is not None:
@@ -42,10 +43,10 @@ def folder(config: DictConfig) -> Path:
         text for text in config.hydra.overrides.task if text.split("=", 1)[0] not in ASIDE
     )
     if study and not overrides:
-        return results / str(study)
+        return results / "sweeps" / str(study)
     words = [study] if study else [re.sub(r"[^\w.]+", "-", text).strip("-") for text in overrides]
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
-    return results / "-".join(["_".join(words)[:60].strip("-_") or "sweep", digest])
+    return results / "sweeps" / "-".join(["_".join(words)[:60].strip("-_") or "sweep", digest])
 
 
 def plan(sweep: Path, planned: int | None) -> None:
@@ -139,6 +140,11 @@ class Comparison(Callback):
 
                 result = plot.draw_all([sweep], sweep)
                 say("", summary.to_markdown(result.summary), *result.paths)
+                if (sweep / plot.MANIFEST).exists():
+                    from optbench import verdict
+
+                    text, paths = verdict.write(sweep)
+                    say("", text, *paths)
                 for text in result.warnings:
                     print(f"warning: {text}", file=sys.stderr)
                 for problem in result.problems:

@@ -126,7 +126,7 @@ def test_a_sweep_ends_with_its_figure_and_goes_on_where_it_stopped(here, tmp_pat
 def test_a_sweeps_folder_is_named_by_its_question(here, tmp_path):
     for overrides in (["optimizer=sgd,adam", "seed=0"], ["seed=0", "optimizer=sgd,adam"]):
         assert here("-m", *overrides)[0] == 0
-    assert len(list(tmp_path.glob("*/summary.csv"))) == 1
+    assert len(list(tmp_path.glob("sweeps/*/summary.csv"))) == 1
 
 
 def test_runs_are_shared_between_folders(here, tmp_path):
@@ -161,7 +161,8 @@ def test_a_study_is_a_sweep_and_draws_its_figure(here, tmp_path):
     status, out, err = here("study=comparison", "epochs=1", "seed=0")  # even without -m
     assert status == 0, err
     assert "[7/7]" in out
-    (sweep,) = (path for path in tmp_path.iterdir() if path.name.startswith("comparison"))
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    assert sweep.name.startswith("comparison")
     assert (sweep / "train_loss-epoch.pdf").exists()
 
 
