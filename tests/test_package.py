@@ -29,6 +29,7 @@ def test_the_wheel_holds_configs_and_data(wheel):
     for path in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "optbench" / "bundled").iterdir()]:
         inside = str(path.relative_to(ROOT)).replace("conf/", "optbench/conf/", 1)
         assert inside in names
+    assert "hydra_plugins/optbench/tuned.py" in names
     assert not any(name.startswith(("tests/", "conf/", "scripts/")) for name in names)
 
 
