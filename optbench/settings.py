@@ -96,6 +96,9 @@ def check_name(name: Any) -> None:
 def _get(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
+        if not isinstance(value, Mapping):
+            group = key.split(".")[0]
+            raise UserError(f"{group} is a group of keys such as {key}, not {config[group]!r}")
         value = value[part]
     return value
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from optbench import sweep, tuning
 from optbench.errors import UserError
 from optbench.overrides import own_keys
+from optbench.progress import say
 from optbench.run_files import read_record
 
 MANIFEST = "study.json"
@@ -61,11 +62,10 @@ def run(
         planned = len(contenders) * (trials + 2 * config.seeds)
         sweep.plan(folder, planned)
         if not config.quiet:
-            print(
+            say(
                 f"{len(contenders)} optimizers and problems, {trials} trials each by "
                 f"{settings['pick']} {settings['metric']}, then {config.seeds} seeds of the best "
-                f"and of the defaults: {planned} runs",
-                flush=True,
+                f"and of the defaults: {planned} runs"
             )
     number = 0
     for points in rounds(contenders, settings):

@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -161,7 +162,7 @@ def exits() -> Iterator[None]:
     """Turn an exception into its message and exit status 1."""
     try:
         yield
-    except UserError as error:
+    except (UserError, HydraException) as error:
         print(f"optbench: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception:

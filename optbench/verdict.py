@@ -142,7 +142,7 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
     for row in frame.itertuples():
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
         lines.append(
-            f"| {row.problem or 'the only one'} | {row.b} | {row.a} | {interval} | {row.verdict} |"
+            f"| {str(row.problem) or 'the only one'} | {row.b} | {row.a} | {interval} | {row.verdict} |"
         )
     return "\n".join(lines) + "\n"
 
