@@ -140,10 +140,9 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for row in frame.itertuples():
+        where = str(row.problem) or "the only one"
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
-        lines.append(
-            f"| {str(row.problem) or 'the only one'} | {row.b} | {row.a} | {interval} | {row.verdict} |"
-        )
+        lines.append(f"| {where} | {row.b} | {row.a} | {interval} | {row.verdict} |")
     return "\n".join(lines) + "\n"
 
 
