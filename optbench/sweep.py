@@ -120,6 +120,8 @@ class Comparison(Callback):
                 name_folder(config, folder(config))
             sweep = Path(config.hydra.sweep.dir)
             planned = count_jobs(config)
+            if planned == 0:
+                raise UserError("nothing to run: a glob(...) on the command line matches no choice")
             try:
                 sweep.mkdir(parents=True, exist_ok=True)
                 plan(sweep, planned)

@@ -238,6 +238,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["optimizer.lr=null"], "optimizer.lr must be"),
         (["optimizer.betas=[0.9]"], "was refused"),
         (["optimizer.name=null"], "optimizer.name must be"),
+        (["-m", "optimizer=glob(zzz*)"], "matches no choice"),
         (["log=null"], "log is a group of keys"),
         (["+data.foo=3"], "unknown key 'data.foo'"),
         (["+log.stepz=3"], "Did you mean steps?"),
