@@ -32,6 +32,7 @@ PROBLEM_KEYS = (
 # what was run before they existed keeps its identity.
 LATER_KEYS: Config = {"drop_last": False, "weight_penalty": 0.0}
 LATER_DATA_KEYS: Config = {"targets": "labels"}
+LATER_LOG_KEYS: Config = {"layer_steps": None}
 RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
 NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
 PLACES = ("root", "download")  # where a dataset lies is not what it is
@@ -66,6 +67,9 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     dataset = load_dataset(config)
     problem = describe_problem(config) | {"data_digest": dataset.digest}
     described = {key: config[key] for key in RUN_KEYS}
+    described["log"] = {k: v for k, v in config["log"].items() if v != LATER_LOG_KEYS.get(k, ...)}
+    if config["diagnostics"] is not None:
+        described["diagnostics"] = config["diagnostics"]
     run_id = identity(described | {"problem": problem, "device": where.type})
     results = Path(config["results_dir"]).expanduser()
     if not config["force"] and (done := runs.find_finished(results, run_id)):
@@ -95,6 +99,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
             eval_every=config["log"]["eval_epochs"],
             eval_train_examples=config["log"]["eval_train_examples"],
             eval_test=config["log"]["eval_test"],
+            layers=config["diagnostics"] == "layers",
+            layers_every=config["log"]["layer_steps"],
             stop=lambda: bool(received),
         )
         first = next(updates)  # model and optimizer are built here: a misfit leaves no folder

@@ -20,8 +20,18 @@ COLUMNS = {
         *["val_accuracy", "test_loss", "test_accuracy", "seconds", "total_seconds"],
     ],
     "steps": ["step", "epoch", "train_loss", "lr", "seconds"],
+    "layers": [  # only where diagnostics=layers
+        *["epoch", "step", "layer", "kind", "depth", "activation_mean", "activation_std"],
+        *["dead_fraction", "output_grad_std", "weight_norm", "weight_rank", "grad_norm"],
+        *["update_norm", "update_ratio", "noise_scale"],
+    ],
 }
-ALWAYS = ("epoch", "step", "train_loss", "seconds")  # never an empty cell
+TEXTS = ("layer", "kind")  # the columns that hold no numbers
+ALWAYS = {  # never an empty cell
+    "epochs": ("epoch", "step", "train_loss", "seconds"),
+    "steps": ("epoch", "step", "train_loss", "seconds"),
+    "layers": ("epoch", "step", "kind"),
+}
 REQUIRED = {
     "run_id": str,
     "problem_hash": str,
@@ -53,21 +63,26 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The columns of `epochs.csv` or `steps.csv` of a finished run with this record.
+    """The columns of `epochs.csv`, `steps.csv` or `layers.csv` of a finished run with this record.
 
     A run that diverged before its first step has no row in `steps.csv`. One at step 0 stands for
     it (all values NaN, no time spent), or the figures would forget it.
     """
-    columns = read_csv(path, COLUMNS[path.stem])
+    if path.stem == "layers" and not path.exists() and record["config"].get("diagnostics") is None:
+        raise ValueError("was not written: the run logged no layers (diagnostics=layers does)")
+    columns = read_csv(path)
     check_rows(path.stem, columns, record)
     if not len(columns["step"]):
         start = ("step", "epoch", "seconds")
-        return {name: np.array([0.0 if name in start else math.nan]) for name in columns}
+        return {
+            name: np.array(["" if name in TEXTS else 0.0 if name in start else math.nan])
+            for name in columns
+        }
     return columns
 
 
-def read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
-    """A CSV file of numbers as columns.
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """One of a run's CSV files as columns: numbers, or texts where `TEXTS` says so.
 
     Strict where `pandas.read_csv` is lenient: a short line would be filled with NaN there, and
     NaN is a legitimate value here (a diverged run).
@@ -79,33 +94,47 @@ def read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
         raise ValueError("breaks off in the middle of its last line")
     head, *lines = text.splitlines()
     header = head.split(",")
-    if missing := [name for name in needed if name not in header]:
+    if missing := [name for name in COLUMNS[path.stem] if name not in header]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")
-    filled = [header.index(name) for name in ALWAYS]
-    rows = []
+    always = ALWAYS[path.stem]
+    filled = [header.index(name) for name in always]
+    cells = []  # (rows, columns)
     for number, line in enumerate(lines, start=2):
-        cells = line.split(",")
-        if len(cells) != len(header):
-            raise ValueError(f"line {number} has {len(cells)} fields instead of {len(header)}")
-        if not all(cells[index] for index in filled):
-            raise ValueError(f"line {number} has an empty cell among {', '.join(ALWAYS)}")
-        try:
-            rows.append([float(cell) if cell else math.nan for cell in cells])
-        except ValueError:
-            raise ValueError(f"line {number} holds something that is not a number") from None
-        if "_" in line:  # Python reads 1_0 as ten
-            raise ValueError(f"line {number} holds something that is not a number")
-    values = np.array(rows, dtype=float).reshape(-1, len(header))  # (rows, columns)
-    columns = dict(zip(header, values.T, strict=True))
+        row = line.split(",")
+        if len(row) != len(header):
+            raise ValueError(f"line {number} has {len(row)} fields instead of {len(header)}")
+        if not all(row[index] for index in filled):
+            raise ValueError(f"line {number} has an empty cell among {', '.join(always)}")
+        cells.append(row)
+    columns = {}
+    for index, name in enumerate(header):
+        column = [row[index] for row in cells]
+        columns[name] = np.array(column, dtype=object) if name in TEXTS else _numbers(column)
     step = columns["step"]
-    if not (np.isfinite(step) & (step == np.round(step))).all() or (np.diff(step) <= 0).any():
+    counted = np.diff(step) >= 0 if path.stem == "layers" else np.diff(step) > 0
+    if not (np.isfinite(step) & (step == np.round(step))).all() or not counted.all():
         raise ValueError("has a column 'step' that does not count upwards in whole numbers")
     for name in ("epoch", "seconds"):
-        if not np.isfinite(columns[name]).all() or (np.diff(columns[name]) < 0).any():
+        if name in columns and (
+            not np.isfinite(columns[name]).all() or (np.diff(columns[name]) < 0).any()
+        ):
             raise ValueError(f"has a column {name!r} that runs backwards or is not finite")
     return columns
+
+
+def _numbers(cells: Sequence[str]) -> np.ndarray:
+    """Cells of one column as numbers, NaN where empty."""
+    values = []
+    for number, cell in enumerate(cells, start=2):
+        try:
+            values.append(float(cell) if cell else math.nan)
+        except ValueError:
+            raise ValueError(f"line {number} holds something that is not a number") from None
+        if "_" in cell:  # Python reads 1_0 as ten
+            raise ValueError(f"line {number} holds something that is not a number")
+    return np.array(values, dtype=float)
 
 
 def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
@@ -117,10 +146,10 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     if expected is not None and count != expected:
         raise ValueError(f"has {count} rows and should have {expected}")
     if not count:
-        if rows == "steps" and record.get("diverged_at_step") == 0:
+        if rows != "epochs" and record.get("diverged_at_step") == 0:
             return
         raise ValueError("has a header and no rows")
-    if rows == "steps" or record["status"] != "completed":
+    if rows != "epochs" or record["status"] != "completed":
         return
     step, epoch = columns["step"][-1], columns["epoch"][-1]
     steps, epochs = record["config"].get("steps"), record["config"].get("epochs")

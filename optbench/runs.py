@@ -1,4 +1,4 @@
-"""A run's folder: `run.json` says what was asked and how it ended, two CSV files hold the curves.
+"""A run's folder: `run.json` says what was asked and how it ended, CSV files hold the curves.
 
 This module writes; `optbench.run_files` knows the format and reads.
 """
@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from math import isfinite
@@ -17,8 +17,9 @@ from typing import Any, TextIO
 
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
+from optbench.evaluation import Row
 from optbench.run_files import COLUMNS, FORMAT, read_record
-from optbench.training import Row, Update
+from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
 
@@ -45,16 +46,15 @@ class RunFolder:
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
         _save(self.path, self.record)
-        self._steps = self._open("steps.csv", COLUMNS["steps"])
-        self._epochs = self._open("epochs.csv", COLUMNS["epochs"])
+        self._files = {name: self._open(name) for name in self._rows}
 
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""
-        _append(self._steps, COLUMNS["steps"], update.steps)
-        self._rows["steps"] += len(update.steps)
+        self._append("steps", update.steps)
+        if update.layers:
+            self._append("layers", update.layers)
         if update.epoch is not None:
-            _append(self._epochs, COLUMNS["epochs"], [update.epoch])
-            self._rows["epochs"] += 1
+            self._append("epochs", [update.epoch])
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
                 if (value := update.epoch[key]) is not None and isfinite(value):
@@ -64,8 +64,8 @@ class RunFolder:
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Close the files and record how the run ended."""
-        self._steps.close()
-        self._epochs.close()
+        for file in self._files.values():
+            file.close()
         figures = {k: v for k, v in (self._last | self._best).items() if v is not None}
         self.record |= {
             "status": status,
@@ -77,11 +77,19 @@ class RunFolder:
         }
         _save(self.path, self.record)
 
-    def _open(self, name: str, columns: Iterable[str]) -> TextIO:
-        file = (self.path / name).open("w", encoding="utf-8", newline="")
-        csv.writer(file, lineterminator="\n").writerow(columns)
+    def _open(self, name: str) -> TextIO:
+        file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
+        csv.writer(file, lineterminator="\n").writerow(COLUMNS[name])
         file.flush()
         return file
+
+    def _append(self, name: str, rows: Sequence[Mapping[str, float | str | None]]) -> None:
+        if name not in self._files:
+            self._files[name], self._rows[name] = self._open(name), 0
+        writer = csv.writer(self._files[name], lineterminator="\n")
+        writer.writerows([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)
+        self._files[name].flush()
+        self._rows[name] += len(rows)
 
 
 def find_finished(results: Path, run_id: str) -> Path | None:
@@ -105,8 +113,8 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
     config: what was asked for now; it differs from the run's own in nothing that made the curves.
     """
     target = _new_folder(group, run.name)
-    for name in ("steps.csv", "epochs.csv"):
-        shutil.copyfile(run / name, target / name)
+    for file in run.glob("*.csv"):
+        shutil.copyfile(file, target / file.name)
     _save(target, read_record(run / "run.json") | {"config": config})
     return target
 
@@ -133,13 +141,11 @@ def _new_folder(group: Path, name: str) -> Path:
             raise UserError(UNWRITABLE.format(group, error.strerror)) from error
 
 
-def _append(file: TextIO, columns: Iterable[str], rows: Iterable[Row]) -> None:
-    # Nine digits hold a float32 exactly; a value that does not exist is an empty field.
-    writer = csv.writer(file, lineterminator="\n")
-    for row in rows:
-        values = [row[column] for column in columns]
-        writer.writerow(["" if value is None else f"{value:.9g}" for value in values])
-    file.flush()
+def _cell(value: float | str | None) -> str:
+    """Nine digits hold a float32 exactly; a value that does not exist is an empty field."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.9g}"
 
 
 def _versions() -> dict[str, str]:

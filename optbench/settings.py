@@ -6,11 +6,12 @@ from typing import Any
 
 from optbench.errors import UserError
 
-CHOICES = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),
     "precision": ("float32", "bfloat16"),
     "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
+    "diagnostics": (None, "layers"),
 }
 # key: (smallest, what it counts); these may also be null
 COUNTS = {
@@ -19,6 +20,7 @@ COUNTS = {
     "num_threads": (1, "CPU threads"),
     "data.subset": (2, "training examples"),
     "log.eval_train_examples": (1, "training examples"),
+    "log.layer_steps": (1, "steps between rows of layers.csv"),
 }
 # the same, but never null
 REQUIRED_COUNTS = {
@@ -54,8 +56,8 @@ def check(config: Mapping[str, Any]) -> None:
     for key, allowed in CHOICES.items():
         if (value := _get(config, key)) not in allowed:
             raise UserError(
-                f"{key} must be one of {', '.join(allowed)}, not {value!r}"
-                + did_you_mean(str(value), allowed)
+                f"{key} must be one of {', '.join(c or 'null' for c in allowed)}, not {value!r}"
+                + did_you_mean(str(value), [c for c in allowed if c])
             )
     for key in SWITCHES:
         if not isinstance(_get(config, key), bool):

@@ -13,6 +13,7 @@ import pytest
 
 from optbench import __main__ as cli
 from optbench.run_files import COLUMNS
+from optbench.table import load_runs
 
 QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
 PYTHON = [sys.executable, "-m", "optbench"]
@@ -321,3 +322,14 @@ def test_deterministic_runs_are_runs_of_their_own(here, tmp_path):
     here()
     here("deterministic=true")
     assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_layers_are_logged_where_asked_and_make_another_run(here, tmp_path):
+    assert here("epochs=1")[0] == 0
+    status, out, _ = here("epochs=1", "diagnostics=layers")
+    assert status == 0
+    assert "already done" not in out
+    table = load_runs(tmp_path, rows="layers")
+    assert list(table["layer"].iloc[:4]) == ["1", "2", "3", "all"]
+    assert set(table["step"]) == {1, 3}
+    assert any("logged no layers" in problem for problem in table.attrs["problems"])

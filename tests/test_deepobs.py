@@ -13,8 +13,9 @@ from torch import nn
 from optbench import data, deepobs, experiment, initializers, settings
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
+from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
-from optbench.training import _loss, train
+from optbench.training import train
 
 PROBLEMS = sorted(path.stem for path in (config_folder() / "problem").glob("*.yaml"))
 IMAGES = [name for name in PROBLEMS if name != "quadratic_deep"]
@@ -281,7 +282,9 @@ def test_the_weight_penalty_is_half_the_factor_times_the_squares_of_the_weights(
     gradients = []
     for problem in (plain, penalised):
         model = build_model(problem, 0)
-        _loss(problem, model, problem.dataset.train_x[:8], problem.dataset.train_y[:8]).backward()
+        objective(
+            problem, model, problem.dataset.train_x[:8], problem.dataset.train_y[:8]
+        ).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, p in model.named_parameters():
         own = 0.002 * p.detach() if "weight" in name else torch.zeros(())

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optbench import models
+from optbench.batches import Batches
 from optbench.errors import UserError
 from optbench.problem import Problem, build_model, identity, stream
-from optbench.training import _orders, train
+from optbench.training import train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -107,9 +108,9 @@ def test_an_epoch_holds_every_example_once_and_never_a_lone_last_one(n, batch, s
         train_y = torch.zeros(n)
 
     problem = Problem(Data(), None, None, None, batch_size=batch, epochs=2)
-    orders = _orders(problem, seed, torch.device("cpu"))
+    orders = Batches(problem, seed)
     for _ in range(2):
-        batches = [torch.as_tensor(b) for b in next(orders)]
+        batches = [torch.as_tensor(b) for b in orders.epoch()]
         assert len(batches) == problem.steps_per_epoch <= ceil(n / batch)
         assert sorted(torch.cat(batches).tolist()) == list(range(n))
         if batch > 1:
@@ -118,8 +119,8 @@ def test_an_epoch_holds_every_example_once_and_never_a_lone_last_one(n, batch, s
 
 def test_fixed_order_replays_one_permutation_and_every_epoch_does_not(make_problem):
     def two_epochs(shuffle):
-        orders = _orders(make_problem(shuffle=shuffle), 0, torch.device("cpu"))
-        return [torch.cat(next(orders)) for _ in range(2)]
+        orders = Batches(make_problem(shuffle=shuffle), 0)
+        return [torch.cat(orders.epoch()) for _ in range(2)]
 
     fixed, fresh = two_epochs("fixed_order"), two_epochs("every_epoch")
     assert torch.equal(*fixed)

@@ -1,0 +1,56 @@
+"""Which examples make each step's batch: the seed alone decides, for every optimizer alike."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optbench.problem import Problem, stream
+
+Batch = Tensor | range  # indices; a range is all examples, which need no copy
+
+
+class Batches:
+    """The batches of one epoch after another; `state_dict` says which epoch is being read."""
+
+    def __init__(self, problem: Problem, seed: int, device: torch.device | str = "cpu") -> None:
+        self.problem = problem
+        self.device = device
+        self.examples = len(problem.dataset.train_y)
+        self.generator = stream(seed, "order")
+        self._before = self.generator.get_state()  # of the present epoch's permutation
+        self._fixed: Tensor | None = None  # of shuffle=fixed_order
+
+    def epoch(self) -> list[Batch]:
+        """The next epoch's batches, slices of one permutation."""
+        problem = self.problem
+        dropped = problem.drop_last and problem.batch_size != "full"
+        if problem.steps_per_epoch == 1 and not (
+            dropped and int(problem.batch_size) < self.examples
+        ):
+            return [range(self.examples)]  # the whole set at once needs no order
+        batches = list(self._order().to(self.device).split(int(problem.batch_size)))
+        if problem.drop_last:
+            del batches[problem.steps_per_epoch :]
+        elif len(batches) > problem.steps_per_epoch:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return list(batches)
+
+    def _order(self) -> Tensor:
+        if self._fixed is not None:
+            return self._fixed
+        self._before = self.generator.get_state()
+        order = torch.randperm(self.examples, generator=self.generator)
+        if self.problem.shuffle == "fixed_order":
+            self._fixed = order
+        return order
+
+    def state_dict(self) -> dict[str, Any]:
+        """From which `load_state_dict` and `epoch` give the present epoch's batches again."""
+        return {"generator": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to the beginning of the epoch in which `state_dict` was called."""
+        self.generator.set_state(state["generator"])
+        self._before = state["generator"]
+        self._fixed = None

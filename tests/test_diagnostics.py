@@ -1,0 +1,116 @@
+"""The statistics of layers against formulas written out, and that looking changes nothing."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from optbench import initializers, models
+from optbench.diagnostics import gradient_noise_scale, watched_step
+from optbench.problem import build_model, stream
+from optbench.run_files import COLUMNS
+from optbench.training import train
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def rows_of(problem, optimizer=SGD, **arguments):
+    updates = list(train(problem, optimizer, layers=True, **arguments))
+    return [row for update in updates for row in update.layers]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def test_the_first_step_against_the_formulas(make_problem):
+    problem = make_problem(partial(models.mlp, hidden=[8, 6], activation="tanh"), epochs=1)
+    rows = {row["layer"]: row for row in rows_of(problem, seed=3) if row["step"] == 1}
+    assert [(row["kind"], row.get("depth")) for row in rows.values()] == [
+        *[("linear", 1), ("tanh", 1), ("linear", 2), ("tanh", 2), ("linear", 3), ("all", None)]
+    ]
+    model, data = build_model(problem, 3), problem.dataset
+    batch = torch.randperm(len(data.train_y), generator=stream(3, "order"))[:16]
+    hidden = model[:3](data.train_x[batch])
+    loss = F.cross_entropy(model[3:](hidden), data.train_y[batch])
+    (to_hidden,) = torch.autograd.grad(loss, hidden, retain_graph=True)
+    loss.backward()
+    row, weight = rows["2"], model[1].weight
+    assert row["activation_mean"] == pytest.approx(hidden.mean().item(), rel=1e-5)
+    assert row["activation_std"] == pytest.approx(hidden.std(correction=0).item(), rel=1e-5)
+    assert row["dead_fraction"] == pytest.approx((hidden <= 0).all(0).float().mean().item())
+    assert row["output_grad_std"] == pytest.approx(16 * to_hidden.std(correction=0).item(), 1e-4)
+    row, bias = rows["1"], model[1].bias
+    both = torch.cat([weight.grad.flatten(), bias.grad]).norm().item()
+    assert row["grad_norm"] == pytest.approx(both, rel=1e-5)
+    assert row["update_norm"] == pytest.approx(0.1 * both, rel=1e-4)
+    size = torch.cat([weight.detach().flatten(), bias.detach()]).norm().item()
+    assert row["weight_norm"] == pytest.approx(size, rel=1e-5)
+    assert row["update_ratio"] == pytest.approx(0.1 * both / size, rel=1e-4)
+    assert row["weight_rank"] == 5  # 8 units of 5 features
+    total = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+    assert rows["all"]["grad_norm"] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, torch.optim.Adam, torch.optim.LBFGS])
+def test_watching_changes_nothing(make_problem, optimizer):
+    model = partial(models.mlp, hidden=[8], dropout=0.5, batch_norm=True)
+    problem = make_problem(model, epochs=2)
+    plain, watched = (
+        list(train(problem, optimizer, log_every=1, layers=layers, layers_every=2))
+        for layers in (False, True)
+    )
+    for a, b in zip(plain, watched, strict=True):
+        assert without_times(a.steps) == without_times(b.steps)
+        assert without_times([a.epoch]) == without_times([b.epoch])
+
+
+def test_when_steps_are_watched(make_problem):
+    problem = make_problem(epochs=2)  # three steps an epoch
+    assert sorted({row["step"] for row in rows_of(problem)}) == [1, 3, 6]
+    assert sorted({row["step"] for row in rows_of(problem, layers_every=2)}) == [1, 2, 4, 6]
+    assert set(rows_of(problem)[0]) <= set(COLUMNS["layers"])
+    assert not [u for u in train(problem, SGD) if u.layers]
+
+
+def test_equal_weights_have_rank_one(make_problem):
+    constant = partial(
+        initializers.initialize, weight=partial(nn.init.constant_, val=0.1), bias=0.0
+    )
+    rows = rows_of(make_problem(partial(models.mlp, hidden=[8]), initializer=constant))
+    ranks = [row["weight_rank"] for row in rows if row["layer"] == "1"]
+    assert ranks == [1] * len(ranks)
+
+
+def test_convolutions_count_dead_channels_over_all_pixels():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+    x = torch.rand(4, 1, 3, 3) + 0.1
+
+    def batch_loss(x, y):
+        return model(x).square().mean()
+
+    def closure():
+        loss = batch_loss(x, None)
+        loss.backward()
+        return loss
+
+    rows = watched_step(model, SGD(model.parameters()), closure, batch_loss, x, x)
+    assert [row["dead_fraction"] for row in rows[:2]] == [0.5, 0.5]
+
+
+def test_the_noise_scale_of_a_known_gradient():
+    """Example i's gradient is theta - x_i: covariance 4 in each of d dimensions, mean theta."""
+    model = nn.Linear(10, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    x = 2 * torch.randn(80000, 10, generator=torch.Generator().manual_seed(0))
+
+    def batch_loss(x, y):
+        return 0.5 * (model.weight - x).square().sum(dim=1).mean()
+
+    found = gradient_noise_scale(model, batch_loss, x, x)
+    assert found == pytest.approx(4 * 10 / 10, rel=0.5)
+    assert gradient_noise_scale(model, batch_loss, x[:8], x[:8]) is None
