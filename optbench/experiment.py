@@ -6,11 +6,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -47,10 +49,39 @@ class Outcome(NamedTuple):
     signal: int = 0
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A run that is not yet trained: its configuration has been checked and its data loaded."""
+
+    config: Config
+    group: Path  # the folder for the run's own
+    device: torch.device
+    dataset: data.Dataset
+    record: Config  # the beginning of run.json
+    done: Path | None  # the folder of a finished run of the same identity
+
+
 def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     """Train what `config` describes into a new folder of `group`, or find that it is done.
 
     Raises `UserError` for a mistake in the configuration or the data, before anything is written.
+    """
+    planned = plan(config, group)
+    if planned.done is not None:
+        return known(planned, planned.done)
+    name = planned.record["name"]
+    with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
+        updates = train(**arguments(planned), stop=lambda: bool(received))
+        first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
+        folder = new_folder(planned)
+        status = _follow(folder, first, updates, show)
+    return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
+
+
+def plan(config: Config, group: Path) -> Plan:
+    """Check a configuration, load its data, and say what the run is.
+
+    Raises `UserError` for a mistake in the configuration or the data.
     """
     settings.check(config)
     # the search space decides which settings are tried, and is no part of any of them
@@ -72,42 +103,51 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         described["diagnostics"] = config["diagnostics"]
     run_id = identity(described | {"problem": problem, "device": where.type})
     results = Path(config["results_dir"]).expanduser()
-    if not config["force"] and (done := runs.find_finished(results, run_id)):
-        if done.parent.resolve() != group.resolve():
-            done = runs.copy_run(done, group, kept)
-        return Outcome(done, read_record(done / "run.json")["status"], known=True)
-
-    name, seed = config["optimizer"]["name"], config["seed"]
     record = {
         "run_id": run_id,
         "problem_hash": identity(problem),
-        "name": name,
-        "seed": seed,
+        "name": config["optimizer"]["name"],
+        "seed": config["seed"],
         "config": kept,
         "problem": problem,
         "device": str(where),
     }
-    with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
-        updates = train(
-            build_problem(config, dataset),
-            build("optimizer", config["optimizer"]),
-            seed=seed,
-            schedule=build("schedule", config["schedule"]),
-            decay_biases_and_norms=config["decay_biases_and_norms"],
-            device=where,
-            log_every=config["log"]["steps"],
-            eval_every=config["log"]["eval_epochs"],
-            eval_train_examples=config["log"]["eval_train_examples"],
-            eval_test=config["log"]["eval_test"],
-            layers=config["diagnostics"] == "layers",
-            layers_every=config["log"]["layer_steps"],
-            stop=lambda: bool(received),
-        )
-        first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
-        plain = re.sub(r"[^\w.+-]+", "_", name)[:60]  # any name may be a label, but not a folder's
-        folder = runs.RunFolder(group, f"{plain}-seed{seed}-{run_id}", record)
-        status = _follow(folder, first, updates, show)
-    return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
+    done = None if config["force"] else runs.find_finished(results, run_id)
+    return Plan(config, group, where, dataset, record, done)
+
+
+def known(planned: Plan, done: Path) -> Outcome:
+    """The outcome of a run that was done before; each sweep's folder is complete by itself."""
+    if done.parent.resolve() != planned.group.resolve():
+        done = runs.copy_run(done, planned.group, planned.record["config"])
+    return Outcome(done, read_record(done / "run.json")["status"], known=True)
+
+
+def arguments(planned: Plan) -> dict[str, Any]:
+    """The arguments of `optbench.training.train` for this run."""
+    config = planned.config
+    return {
+        "problem": build_problem(config, planned.dataset),
+        "optimizer": build("optimizer", config["optimizer"]),
+        "seed": config["seed"],
+        "schedule": build("schedule", config["schedule"]),
+        "decay_biases_and_norms": config["decay_biases_and_norms"],
+        "device": planned.device,
+        "log_every": config["log"]["steps"],
+        "eval_every": config["log"]["eval_epochs"],
+        "eval_train_examples": config["log"]["eval_train_examples"],
+        "eval_test": config["log"]["eval_test"],
+        "layers": config["diagnostics"] == "layers",
+        "layers_every": config["log"]["layer_steps"],
+    }
+
+
+def new_folder(planned: Plan) -> runs.RunFolder:
+    """The folder that the run's updates are written to."""
+    # any name may be a label, but not a folder's
+    plain = re.sub(r"[^\w.+-]+", "_", planned.record["name"])[:60]
+    name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
+    return runs.RunFolder(planned.group, name, planned.record)
 
 
 def load_dataset(config: Config) -> data.Dataset:
