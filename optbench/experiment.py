@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -68,7 +69,7 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     described = {key: config[key] for key in RUN_KEYS}
     run_id = identity(described | {"problem": problem, "device": where.type})
     results = Path(config["results_dir"]).expanduser()
-    if not config["force"] and (done := runs.find_finished(results, run_id)):
+    if not config["force"] and (done := runs.find_finished(results, run_id, group)):
         if done.parent.resolve() != group.resolve():
             done = runs.copy_run(done, group, kept)
         return Outcome(done, read_record(done / "run.json")["status"], known=True)
@@ -82,6 +83,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         "config": kept,
         "problem": problem,
         "device": str(where),
+        # no part of the identity: it changes the rounding, and nothing that was asked for
+        "num_threads": torch.get_num_threads(),
     }
     with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
         updates = train(
@@ -98,7 +101,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
             stop=lambda: bool(received),
         )
         first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
-        plain = re.sub(r"[^\w.+-]+", "_", name)[:60]  # any name may be a label, but not a folder's
+        # any name may be a label, but not a folder's; one with a dot in front would be hidden
+        plain = re.sub(r"^[.]|[^\w.+-]+", "_", name)[:60]
         folder = runs.RunFolder(group, f"{plain}-seed{seed}-{run_id}", record)
         status = _follow(folder, first, updates, show)
     return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
@@ -158,7 +162,11 @@ def build(group: str, node: Config) -> Any:
             raise cause from error
         text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
         reason = f": {cause}" if cause and str(cause) not in text else ""
-        raise UserError(f"{group} cannot be made: {text}{reason}") from error
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", text + reason):
+            raise UserError(
+                f"{group} cannot be made: {node['_target_']} does not accept {unknown[1]}"
+            ) from error
+        raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
 
 
 def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show: Show) -> str:

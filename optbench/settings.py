@@ -11,6 +11,7 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
+    "retry": ("failed", "none"),
 }
 # key: (smallest, what it counts); these may also be null
 COUNTS = {
@@ -93,12 +94,16 @@ def check_name(name: Any) -> None:
         )
 
 
+def check_group(value: Any, key: str, group: str) -> None:
+    """Raise `UserError` unless `value` is a group of keys, such as `key`."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{group} is a group of keys such as {key}, not {value!r}")
+
+
 def _get(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
-        if not isinstance(value, Mapping):
-            group = key.split(".")[0]
-            raise UserError(f"{group} is a group of keys such as {key}, not {config[group]!r}")
+        check_group(value, key, key.split(".")[0])
         value = value[part]
     return value
 
