@@ -17,6 +17,7 @@ from optbench import jobs
 from optbench.errors import UserError
 from optbench.overrides import check_tuned, config_folder, explain, resolve
 from optbench.progress import say, streams
+from optbench.settings import check_results_dir
 
 SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
 AGAIN = " (it failed before; retry=failed tries it again)"
@@ -70,6 +71,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     try:
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
+        check_results_dir(config["results_dir"])
         from optbench import experiment
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")

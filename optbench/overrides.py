@@ -14,6 +14,7 @@ from optbench.settings import did_you_mean
 
 Config = dict[str, Any]
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
+UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
 
 
@@ -98,7 +99,9 @@ def explain(error: Exception, conf: Path) -> str:
             f"{match[1]} does not fit: the key holds a group of keys, a list or a value, and this "
             f"is another of the three. --cfg job shows what it holds"
         )
-    if re.search(r"(mismatched|extraneous) input|missing EQUAL|no viable|token recog", message):
+    if re.search(
+        r"(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog", message
+    ):
         given = re.search(r"Error parsing override '(.*)'", message)
         return (
             f"cannot read {given[1] if given else 'the command line'}: an override is KEY=VALUE; "

@@ -94,6 +94,12 @@ def check_name(name: Any) -> None:
         )
 
 
+def check_results_dir(value: Any) -> None:
+    """Raise `UserError` unless the results have a folder."""
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"results_dir must be a folder ('.' is the current one), not {value!r}")
+
+
 def check_group(value: Any, key: str, group: str) -> None:
     """Raise `UserError` unless `value` is a group of keys, such as `key`."""
     if not isinstance(value, Mapping):

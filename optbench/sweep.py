@@ -128,6 +128,7 @@ class Comparison(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the sweep's folder and start its list of jobs afresh."""
         with exits():
+            settings.check_results_dir(config.results_dir)
             settings.check_name(config.name)
             settings.check_group(config.get("figure"), "figure.y", "figure")
             check_figure(config.figure)
