@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from optbench import data, device, runs, settings
+from optbench import data, device, runs, settings, step_cost
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
@@ -53,8 +53,8 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     """
     settings.check(config)
     # the search space decides which settings are tried, and is no part of any of them
-    optimizer = {key: value for key, value in config["optimizer"].items() if key != "search"}
-    config = config | {"optimizer": optimizer}
+    settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
+    config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
     kept = {key: value for key, value in config.items() if key != "figure"}
@@ -84,12 +84,14 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         "device": str(where),
     }
     with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
+        built, optimizer = build_problem(config, dataset), build("optimizer", config["optimizer"])
+        share = {"seed": seed, "decay_biases_and_norms": config["decay_biases_and_norms"]}
+        record["cost"] = step_cost.cost_of_run(built, optimizer, **share, device=where)
         updates = train(
-            build_problem(config, dataset),
-            build("optimizer", config["optimizer"]),
-            seed=seed,
+            built,
+            optimizer,
+            **share,
             schedule=build("schedule", config["schedule"]),
-            decay_biases_and_norms=config["decay_biases_and_norms"],
             device=where,
             log_every=config["log"]["steps"],
             eval_every=config["log"]["eval_epochs"],

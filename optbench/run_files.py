@@ -21,6 +21,8 @@ COLUMNS = {
     ],
     "steps": ["step", "epoch", "train_loss", "lr", "seconds"],
 }
+# what `run.json` says of the optimizer's step, the same in every row of the table
+COST_COLUMNS = ("step_ms", "state_bytes_per_parameter")
 ALWAYS = ("epoch", "step", "train_loss", "seconds")  # never an empty cell
 REQUIRED = {
     "run_id": str,
