@@ -18,9 +18,9 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.panels import CROSS, MAX_PANELS, TooManyPanels, caption
-from optbench.stats import by_seed, middle, run_keys, smaller_is_better
-from optbench.summary import STEP_COSTS, cost_of_runs, seeds_text
-from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, times
+from optbench.stats import middle, pair_up, run_keys, smaller_is_better
+from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text
+from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 
 RULES = "a number, worst, baseline:NAME or quantile:SHARE"
 UNITS = {"step": "steps", "epoch": "epochs", "seconds": "seconds"}
@@ -55,14 +55,20 @@ def reach(
     plan = layout(table, facet)
     keys = [key for key in plan.facet if key not in ("optimizer", "phase")] or None
     tuned = phases(table)
-    main = tuned.get("tuned", table)
     smaller = smaller_is_better(column)
-    targets, words = by_rule(by_seed(main, column, keys), rule, smaller)
+    targets: dict[str, float] = {}
     lines: list[dict[str, Any]] = []
-    for phase, part in tuned.items() if tuned else [("", table)]:
-        clocks = {clock: times(part, column, targets, clock, keys) for clock in CLOCKS}
-        costs = cost_of_runs(part)
+    steps: list[pd.DataFrame] = []
+    for phase, part in (tuned or {"": table}).items():
         runs = run_keys(part, keys)
+        if not targets:
+            targets, words = by_rule(pair_up(runs, final_values(part, column)), rule, smaller)
+        if lacking := sorted(set(runs["problem"]) - set(targets)):
+            raise UserError(f"no tuned run sets a target on {lacking[0]}")
+        each = pd.Series([targets[name] for name in runs["problem"]], runs["run"], dtype=float)
+        clocks = {clock: pair_up(runs, run_times(part, column, each, clock)) for clock in CLOCKS}
+        steps.append(clocks["step"])
+        costs = cost_of_runs(part)
         names = list(zip(runs["problem"].map(str), runs["variant"].map(str), strict=True))
         for problem, name in dict.fromkeys(names):
             line: dict[str, Any] = {"phase": phase} if tuned else {}
@@ -79,7 +85,7 @@ def reach(
     panel = [key for key in ("phase", "problem") if key in frame]
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    return Reach(frame, times(main, column, targets, "step", keys), column, words)
+    return Reach(frame, steps[0], column, words)
 
 
 def phases(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
