@@ -165,19 +165,26 @@ def add_note(figure: Figure, text: str) -> None:
     caption(figure, *figure.get_supxlabel().split("\n"), text)
 
 
+def blown_up(table: pd.DataFrame, y: str) -> float:
+    """Four times the untrained value of a loss: what ends above it has learned nothing."""
+    first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
+    first = first[np.isfinite(first)]
+    return 4 * float(np.median(first)) if default_log(y) and len(first) else math.inf
+
+
 def cap(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
     """End logarithmic y axes at four times the untrained value, so that a run that blew up does
     not squeeze the others. Returns the note that says for how many of the final `values`."""
-    first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
-    first = first[np.isfinite(first)]
-    limit = 4 * float(np.median(first)) if default_log(y) and len(first) else math.inf
-    above = int((np.isfinite(values) & (values > limit)).sum())
+    limit = blown_up(table, y)
+    finite = values[np.isfinite(values)]
+    above = int((finite > limit).sum())
     if not above:
         return ""
     for axes in panels:
         low, high = axes.get_ylim()
-        if low < limit < high:
-            axes.set_ylim(low, limit)
+        if low < limit < high:  # the margin below was a part of the range that is cut off
+            least = finite[finite > 0].min()
+            axes.set_ylim(max(low, least / 1.5) if least < limit else low, limit)
     return f"; {above} above the axis, which ends at four times the untrained value"
 
 

@@ -16,6 +16,7 @@ from optbench.layout import Layout, differing, is_variant, layout, one_line_per_
 from optbench.panels import (
     CROSS,
     add_legend,
+    blown_up,
     cap,
     default_log,
     finish,
@@ -117,11 +118,12 @@ def tuning_budget(
     """The best validation result of 1, 2, ... random trials, a line per optimizer.
 
     The expectation with its bootstrap interval (Dodge et al. 2019), or, where a trial of any
-    optimizer diverged and expectations are infinite, the median of the best of n instead.
+    optimizer diverged or blew up, which no mean survives, the median of the best of n instead.
     """
     plan = trial_layout(trials, metric, pick, facet)
     smaller = smaller_is_better(metric)
-    lost = bool(np.isinf(plan.runs["y"].to_numpy(dtype=float)).any())
+    values = plan.runs["y"].to_numpy(dtype=float)
+    lost = bool((np.isinf(values) | (values > blown_up(trials, metric))).any())
     names = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")
     with rc_context(style.RC):
         figure, panels = make_panels(plan)
@@ -151,7 +153,7 @@ def tuning_budget(
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         above = cap([axes for axes, _ in panels], trials, metric, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
-        what = "median of the best of n (a diverged trial is infinitely bad, so is a mean)"
+        what = "median of the best of n (trials diverged or blew up: no mean survives that)"
         text = what if lost else "expected best of n"
         text += f", bootstrapped from {min(counts)}"
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
