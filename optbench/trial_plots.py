@@ -158,7 +158,7 @@ def tuning_budget(
         text += f", bootstrapped from {min(counts)}"
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
         text += " trials each; band: 95 % interval" + above
-        label = f"best {scored(trials, metric, pick)}"
+        label = f"best {y_label(trials, metric)}"
         finish(figure, plan, "trials (random settings)", label, text)
     return figure
 
