@@ -95,8 +95,9 @@ class RunFolder:
 def find_finished(results: Path, run_id: str) -> Path | None:
     """The newest completed or diverged run with this identity in any folder of `results`."""
     found: list[tuple[str, Path]] = []
-    # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
-    depths = ("*/*", "*/*/*", "*/*/*/*")
+    # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for
+    # the phase of a tuned study
+    depths = ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*")
     for path in chain(*(results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)):
         try:
             record = read_record(path)

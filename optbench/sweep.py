@@ -28,6 +28,7 @@ ASIDE = (
     "log.eval_test",
 )  # fmt: skip
 JOBS = "jobs.jsonl"
+CLAIM = "claim.json"  # what the sweep's study claims
 
 
 def folder(config: DictConfig) -> Path:
@@ -127,6 +128,11 @@ class Comparison(Callback):
                 plan(sweep, planned)
                 figure = OmegaConf.to_container(config.figure, resolve=True)
                 (sweep / "figure.json").write_text(json.dumps(figure) + "\n", "utf-8")
+                claim = OmegaConf.to_container(config.claim) if config.claim else None
+                if claim is None:
+                    (sweep / CLAIM).unlink(missing_ok=True)
+                else:
+                    (sweep / CLAIM).write_text(json.dumps(claim, indent=1) + "\n", "utf-8")
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:
@@ -148,6 +154,8 @@ class Comparison(Callback):
 
                     text, paths = verdict.write(sweep)
                     say("", text, *paths)
+                if (sweep / CLAIM).exists():
+                    judge_claim(sweep)
                 for text in result.warnings:
                     print(f"warning: {text}", file=sys.stderr)
                 for problem in result.problems:
@@ -157,6 +165,19 @@ class Comparison(Callback):
             for job in failed:
                 print(f"  {' '.join(job['overrides'])}: {job['error']}", file=sys.stderr)
             sys.exit(1)
+
+
+def judge_claim(sweep: Path) -> None:
+    """Print and write whether the study's claim held; a claim that cannot be judged is a warning,
+    for the runs are done."""
+    from optbench import claims
+
+    try:
+        text, paths = claims.write(sweep)
+    except UserError as error:
+        print(f"warning: the claim is not judged: {error}", file=sys.stderr)
+    else:
+        say("", text, *paths)
 
 
 @contextmanager
