@@ -22,7 +22,8 @@ from optbench.errors import UserError
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.summary import final_values, median, seeds_text
+from optbench.stats import smaller_is_better
+from optbench.summary import median, seeds_text
 from optbench.table import load_runs
 
 KEYS = {"text", "checks", "figure"}
@@ -56,8 +57,8 @@ class Check(NamedTuple):
         if math.isnan(v.difference):
             statistics = "a run diverged and has no such value"
         else:
-            interval = f"[{number(v.low)}, {number(v.high)}]"
-            statistics = f"difference {number(v.difference)} {interval}, p = {v.p:.2g}"
+            interval = f"{v.difference:.3g} [{v.low:.3g}, {v.high:.3g}]"
+            statistics = f"difference {interval}, p = {v.p:.2g}"
         notes = "".join(f"; {note}" for note in self.notes)
         return f"{line}; claimed {self.direction}: {self.word} ({statistics}{notes})"
 
@@ -115,7 +116,7 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     verdict = claim(x, y, smaller=direction == "lower")
     word = {"better": "held", "worse": "did not hold"}.get(verdict.word, "cannot tell")
     lost = [
-        f"{count} of {len(side)} diverged ({label})"
+        f"diverged with {count} of {len(side)} seeds ({label})"
         for side, label in ((x, name), (y, other_name))
         if (count := int(np.isinf(side).sum()))
     ]
@@ -133,8 +134,9 @@ def reduce(
     """A side's value by seed, its name, and what was chosen for it.
 
     conditions: the runs of this side. across: a key of which a side has several values, and what
-    is made of them, in this order: "best" takes the one with the lowest median validation loss,
-    "spread" the largest minus the smallest value of each seed.
+    is made of them, in this order: "best" takes the one with the best median of what is compared
+    (for each side alike, on the same seeds), "spread" the largest minus the smallest value of each
+    seed.
     """
     texts = {k: json.dumps(v) if isinstance(v, list) else show(v) for k, v in conditions.items()}
     filters = [f"{key}={text}" for key, text in texts.items()]
@@ -146,13 +148,17 @@ def reduce(
         raise UserError(f"across: {', '.join(sorted(unknown))} is not one of best, spread")
     runs = runs[["seed", *keys]].astype(object)
     runs["value"] = values.reindex(runs.index)
-    runs["val_loss"] = final_values(table, "val_loss").reindex(runs.index)
     notes: list[str] = []
-    return by_seed(runs, list(keys.items()), name, notes), name, notes
+    smaller = smaller_is_better(str(check["value"]))
+    return by_seed(runs, list(keys.items()), smaller, name, notes), name, notes
 
 
 def by_seed(
-    runs: pd.DataFrame, across: list[tuple[str, str]], name: str, notes: list[str]
+    runs: pd.DataFrame,
+    across: list[tuple[str, str]],
+    smaller: bool,
+    name: str,
+    notes: list[str],
 ) -> "pd.Series[float]":
     """The value of each seed, of several runs of it as `across` says (the last one outermost)."""
     if not across:
@@ -166,20 +172,21 @@ def by_seed(
     tried = sorted(runs[key].unique(), key=order)
     parts = {value: runs[runs[key] == value] for value in tried}
     if how == "best":
-        losses = [float(median(part["val_loss"].to_numpy(float))) for part in parts.values()]
-        chosen = tried[int(np.argmin(losses))]
+        values = np.array([median(part["value"].to_numpy(float)) for part in parts.values()])
+        values = np.where(np.isnan(values), math.inf, values if smaller else -values)
+        chosen = tried[int(np.argmin(values))]
         edge = ", the edge of those tried" if chosen in (tried[0], tried[-1]) else ""
         notes.append(f"best {short(key)} {show(chosen)} ({name}{edge})")
-        return by_seed(parts[chosen], inner, name, notes)
+        return by_seed(parts[chosen], inner, smaller, name, notes)
     # the note of a choice inside says for which value it was made
     frame = pd.DataFrame(
-        {v: by_seed(p, inner, f"{name}, {show(v)}", notes) for v, p in parts.items()}
+        {v: by_seed(p, inner, smaller, f"{name}, {show(v)}", notes) for v, p in parts.items()}
     )
-    values = frame.to_numpy(dtype=float)
-    finite = np.isfinite(values).all(axis=1)
-    ends = np.where(finite[:, None], values, 0.0)
+    cells = frame.to_numpy(dtype=float)
+    finite = np.isfinite(cells).all(axis=1)
+    ends = np.where(finite[:, None], cells, 0.0)
     spread = np.where(finite, ends.max(axis=1) - ends.min(axis=1), math.inf)
-    return pd.Series(np.where(np.isnan(values).any(axis=1), math.nan, spread), frame.index)
+    return pd.Series(np.where(np.isnan(cells).any(axis=1), math.nan, spread), frame.index)
 
 
 def verdict_of(words: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def test_a_diverged_run_is_the_worst_value_and_is_counted(tmp_path):
     (check,) = judged(tmp_path, FASTER)
     assert check.word == "held"
     assert check.medians[1] == math.inf
-    assert "8 of 8 diverged" in check.text
+    assert "diverged with 8 of 8 seeds" in check.text
     # what is neither a loss nor an accuracy has no worst value
     assert judged(tmp_path, FASTER | {"value": "seconds"})[0].word == "cannot tell"
 
