@@ -10,20 +10,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import sweep
+from optbench import jobs
 from optbench.errors import UserError
-from optbench.overrides import check_keys, explain, own_keys
+from optbench.jobs import config_folder
+from optbench.overrides import explain
 from optbench.progress import say
-
-
-def config_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it where it is installed."""
-    package = Path(__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def main() -> None:
@@ -64,9 +58,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
-        return job(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
+        return jobs.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     try:
-        config = resolve(cfg, overrides)
+        config = jobs.resolve(cfg, overrides)
         from optbench import experiment
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
@@ -78,48 +72,6 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         sys.exit(1)
     finish(outcome, quiet=config["quiet"])
     return None
-
-
-def job(
-    cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
-) -> dict[str, Any]:
-    """One run of a sweep: its failure is recorded, and the sweep goes on."""
-    label = sweep.label(folder, number, overrides)
-    group = folder / subfolder
-    record: dict[str, Any] = {"overrides": overrides, "status": "failed", "run": None}
-    try:
-        config = resolve(cfg, overrides)
-        from optbench import experiment
-
-        outcome = experiment.run(config, group, label=label)
-    except UserError as error:
-        record["error"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        record["error"] = f"{type(error).__name__}: {error}"
-    else:
-        record |= {"status": outcome.status, "run": outcome.folder.name, "error": None}
-        if outcome.known and not config["quiet"]:
-            say(f"{label}  already done ({outcome.status})")
-        elif outcome.status == "diverged":
-            say(f"{label}  diverged")
-    sweep.record_job(folder, record)
-    if record["error"]:
-        print(f"{label}  failed: {record['error']}", file=sys.stderr, flush=True)
-    elif outcome.signal:
-        print("interrupted; the same command goes on with what is missing", file=sys.stderr)
-        sys.exit(128 + outcome.signal)
-    return record
-
-
-def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """The configuration as plain values; `UserError` for keys that mean nothing."""
-    try:
-        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, config_folder())) from error
-    check_keys(resolved, config_folder())
-    return own_keys(resolved, overrides)
 
 
 def finish(outcome: Any, *, quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _advice(key: str, conf: Path) -> str:
             + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
             f"+{key}=VALUE gives the class an argument that is not in its YAML."
         )
-    top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    top = _top(conf)
     dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
     return (
         did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted]) + "\n--help lists them all."
@@ -89,9 +90,15 @@ def _options(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
+@cache
+def _top(conf: Path) -> Config:
+    config: Config = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    return config
+
+
 def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
-    top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    top = _top(conf)
     known = {*top, *GROUPS} - {"defaults", "hydra"}
     for key in config:
         if key not in known:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
@@ -92,19 +92,49 @@ class RunFolder:
         self._rows[name] += len(rows)
 
 
+class Finished:
+    """Finds completed and diverged runs; the folders are listed once, at the first question."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def __call__(self, results: Path, run_id: str) -> Path | None:
+        """The newest such run with this identity in any folder of `results`."""
+        if results not in self._folders:
+            # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
+            words: dict[str, list[Path]] = {}
+            for depth in ("*/*", "*/*/*", "*/*/*/*"):
+                for path in results.glob(f"{depth}-*/run.json"):
+                    for word in path.parent.name.split("-"):
+                        words.setdefault(word, []).append(path)
+            self._folders[results] = words
+        found: list[tuple[str, Path]] = []
+        # a folder's name says where to look; what the run is stands in its record
+        for path in self._folders[results].get(run_id, ()):
+            try:
+                record = read_record(path)
+            except (OSError, ValueError):
+                continue  # a damaged record proves nothing: the run is done again, in a new folder
+            if record["run_id"] == run_id and record["status"] in FINISHED:
+                found.append((str(record.get("finished")), path.parent))
+        return max(found)[1] if found else None
+
+    def add(self, results: Path, run_id: str, folder: Path) -> None:
+        """A run that has come to its end since."""
+        if results in self._folders:
+            self._folders[results].setdefault(run_id, []).append(folder / "run.json")
+
+
 def find_finished(results: Path, run_id: str) -> Path | None:
     """The newest completed or diverged run with this identity in any folder of `results`."""
-    found: list[tuple[str, Path]] = []
-    # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
-    depths = ("*/*", "*/*/*", "*/*/*/*")
-    for path in chain(*(results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)):
-        try:
-            record = read_record(path)
-        except (OSError, ValueError):
-            continue  # a damaged record proves nothing: the run is done again, in a new folder
-        if record["run_id"] == run_id and record["status"] in FINISHED:
-            found.append((str(record.get("finished")), path.parent))
-    return max(found)[1] if found else None
+    return Finished()(results, run_id)
+
+
+def abandon(folder: Path, error: str) -> None:
+    """Mark a run as failed whose process can no longer do it."""
+    record = read_record(folder / "run.json")
+    if record["status"] == "running":
+        _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
 
 
 def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
@@ -160,6 +190,7 @@ def _versions() -> dict[str, str]:
     }
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of the checkout that optbench runs from, if it is one."""
     root = Path(__file__).resolve().parent.parent

@@ -57,9 +57,16 @@ def plan(sweep: Path, planned: int | None) -> None:
 
 def label(sweep: Path, number: int, overrides: Sequence[str]) -> str:
     """Which run of how many, and what it is."""
-    planned = _jobs(sweep)[0]["planned"]
+    planned = planned_jobs(sweep)
     words = [text for text in overrides if text.split("=", 1)[0] not in ASIDE]
     return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
+
+
+def planned_jobs(sweep: Path) -> int | None:
+    """How many jobs the sweep will have, where that is known."""
+    with (sweep / JOBS).open(encoding="utf-8") as file:
+        planned: int | None = json.loads(file.readline())["planned"]
+        return planned
 
 
 def name_folder(config: DictConfig, sweep: Path) -> None:

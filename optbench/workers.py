@@ -1,0 +1,278 @@
+"""A pool of worker processes: they start once, take tasks one by one, and may die without harm.
+
+A task is a function that both sides can import, and its arguments. Nothing here knows what the
+tasks do; a worker that ends or hangs is reported with its last words, and replaced.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, NamedTuple
+
+TICK = 0.2  # seconds between two looks at signals and time limits
+LAST_WORDS = 12  # lines
+
+
+class Task(NamedTuple):
+    """`function(*arguments, send=..., stop=...)`: `send` reports, `stop()` says that it must end.
+
+    key: what the events of this task are known by.
+    """
+
+    key: Any
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Event(NamedTuple):
+    """kind: started, sent (value: what), printed (text), done (result), failed or died (reason)."""
+
+    key: Any
+    kind: str
+    value: Any = None
+
+
+@dataclass
+class Worker:
+    """One process: our end of its pipe, the file of what it prints, and its task."""
+
+    process: Any
+    pipe: Connection
+    output: Any
+    task: Task | None = None
+    since: float | None = None  # when the task began; a worker that is starting has none
+    read: int = 0  # bytes of the output that have been passed on
+    late: bool = field(default=False)
+
+    def printed(self) -> str:
+        """What it has printed since the last time."""
+        with open(self.output.name, "rb") as file:  # noqa: PTH123
+            file.seek(self.read)
+            text = file.read()
+        self.read += len(text)
+        return text.decode("utf-8", "replace")
+
+
+class Pool:
+    """size processes; setup: called first in each of them, with its arguments.
+
+    preload: modules that are imported once for all workers, where the system can fork a server.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        setup: Callable[..., None],
+        *arguments: Any,
+        preload: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.size, self.setup = size, (setup, arguments)
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        self._environment = environment or {}
+        if forks:
+            self._context.set_forkserver_preload(list(preload))
+        self._workers: list[Worker] = []
+
+    def start(self) -> None:
+        """Start the missing workers. They get ready while the caller does something else."""
+        # the library that counts the threads reads the environment where it is first imported
+        before = {key: os.environ.get(key) for key in self._environment}
+        os.environ.update(self._environment)
+        try:
+            while len(self._workers) < self.size:
+                self._workers.append(self._start())
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+    def _start(self) -> Worker:
+        ours, theirs = self._context.Pipe()
+        output = tempfile.NamedTemporaryFile(prefix="optbench-worker-")  # noqa: SIM115
+        process = self._context.Process(target=_work, args=(theirs, output.name, *self.setup))
+        process.start()
+        theirs.close()
+        return Worker(process, ours, output)
+
+    def run(
+        self,
+        next_task: Callable[[], Task | None],
+        *,
+        time_limit: float | None = None,
+        stop: Callable[[], Any] = lambda: False,
+    ) -> Iterator[Event]:
+        """Yield what happens until there is no task left.
+
+        next_task: called when a worker is free; None where there is nothing to do at present. The
+        end is reached when it gives None while no task runs.
+        time_limit: seconds for each task; a worker that needs longer is ended.
+        stop: once true, running tasks are told to end and no other is begun.
+        Whoever leaves this iterator early ends the workers, at once.
+        """
+        told = False
+        try:
+            while True:
+                if stop() and not told:
+                    told = True
+                    for worker in self._busy():
+                        _tell(worker, ("stop", None))
+                while not told and (free := [w for w in self._free() if w.task is None]):
+                    task = next_task()
+                    if task is None:
+                        break
+                    yield self._give(free[0], task)
+                if not self._busy():
+                    return
+                yield from self._listen(time_limit)
+        except BaseException:
+            self.close(at_once=True)
+            raise
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.task is not None]
+
+    def _free(self) -> list[Worker]:
+        self.start()
+        return [worker for worker in self._workers if worker.task is None]
+
+    def _give(self, worker: Worker, task: Task) -> Event:
+        worker.task, worker.since, worker.late = task, None, False
+        _tell(worker, ("task", pickle.dumps((task.function, task.arguments))))
+        return Event(task.key, "started")
+
+    def _listen(self, time_limit: float | None) -> Iterator[Event]:
+        """What the busy workers say within a tick."""
+        pipes = {worker.pipe: worker for worker in self._workers}
+        for pipe in wait(list(pipes), TICK):
+            worker = pipes[pipe]  # type: ignore[index]
+            try:
+                kind, value = worker.pipe.recv()
+            except (EOFError, OSError):
+                yield from self._bury(worker, time_limit)
+                continue
+            if worker.task is None:
+                continue
+            key = worker.task.key
+            if kind == "began":
+                worker.since = monotonic()
+                continue
+            if kind in ("done", "failed"):
+                worker.task = None
+                if text := worker.printed():
+                    yield Event(key, "printed", text)
+            yield Event(key, kind, value)
+        for worker in self._busy():
+            waited = 0.0 if worker.since is None else monotonic() - worker.since
+            if time_limit is not None and waited > time_limit:
+                # faulthandler writes where it hangs, unless nothing in it runs any more
+                number = signal.SIGKILL if waited > time_limit + 2 else signal.SIGABRT
+                if number == signal.SIGKILL or not worker.late:
+                    os.kill(worker.process.pid, number)
+                worker.late = True
+
+    def _bury(self, worker: Worker, time_limit: float | None) -> Iterator[Event]:
+        self._workers.remove(worker)
+        worker.process.join(5)
+        code, words = worker.process.exitcode, worker.printed().strip()
+        worker.pipe.close()
+        worker.output.close()
+        if worker.task is None:
+            if words:  # it never came to its first task, and the next would not either
+                raise RuntimeError(f"a worker process could not start:\n{words}")
+            return
+        reason = f"the time limit of {time_limit:g} s" if worker.late else _how(code)
+        last = "\n".join(words.splitlines()[-LAST_WORDS:])
+        yield Event(
+            worker.task.key, "died", reason + (f"; its last words:\n{last}" if last else "")
+        )
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            if at_once:
+                worker.process.kill()
+            worker.pipe.close()
+        for worker in self._workers:
+            worker.process.join(5)
+            worker.process.kill()
+            worker.output.close()
+        self._workers.clear()
+
+
+def _tell(worker: Worker, message: tuple[str, Any]) -> None:
+    with suppress(OSError):  # it is dead, which is seen when it is listened to
+        worker.pipe.send(message)
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process ended with exit status {code}"
+
+
+def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
+    """What a worker does: tasks, until the other end of the pipe is closed."""
+    # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    faulthandler.enable(2)
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    setup(*arguments)
+    tasks: SimpleQueue[bytes] = SimpleQueue()
+    stopped = threading.Event()
+
+    def listen() -> None:
+        # In a thread, so that a stop is heard, and the parent's death, in the middle of a task.
+        while True:
+            try:
+                kind, value = pipe.recv()
+            except (EOFError, OSError):
+                os._exit(0)
+            if kind == "stop":
+                stopped.set()
+            else:
+                stopped.clear()
+                tasks.put(value)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        message: tuple[str, Any]
+        try:
+            function, given = pickle.loads(tasks.get())
+            pipe.send(("began", None))
+            result = function(
+                *given, send=lambda value: pipe.send(("sent", value)), stop=stopped.is_set
+            )
+            message = "done", result
+        except Exception as error:
+            traceback.print_exc()
+            message = "failed", f"{type(error).__name__}: {error}"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pipe.send(message)
