@@ -14,8 +14,9 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from time import monotonic
@@ -65,45 +66,52 @@ class Worker:
         return text.decode("utf-8", "replace")
 
 
-class Pool:
-    """size processes; setup: called first in each of them, with its arguments.
+def prepare(preload: Sequence[str]) -> None:
+    """Begin to import modules once for all workers to come, where the system can fork a server.
 
-    preload: modules that are imported once for all workers, where the system can fork a server.
+    Worth doing early: it takes seconds, in which the caller can do something else.
     """
+    context: Any = _context()
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(list(preload))
+        with _one_thread():
+            forkserver.ensure_running()
 
-    def __init__(
-        self,
-        size: int,
-        setup: Callable[..., None],
-        *arguments: Any,
-        preload: Sequence[str] = (),
-        environment: dict[str, str] | None = None,
-    ) -> None:
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Libraries read the environment where they are first imported: they shall start no threads."""
+    before = os.environ.copy()
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    try:
+        yield
+    finally:
+        for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.pop(key)
+            if key in before:
+                os.environ[key] = before[key]
+
+
+def _context() -> Any:
+    # never a plain fork: threads of the parent's libraries would be missing in the child
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if forks else "spawn")
+
+
+class Pool:
+    """size: the number of processes. setup: called first in each of them, with its arguments."""
+
+    def __init__(self, size: int, setup: Callable[..., None], *arguments: Any) -> None:
         self.size, self.setup = size, (setup, arguments)
-        forks = "forkserver" in multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
-        self._environment = environment or {}
-        if forks:
-            self._context.set_forkserver_preload(list(preload))
+        self._context = _context()
         self._workers: list[Worker] = []
-
-    def start(self) -> None:
-        """Start the missing workers. They get ready while the caller does something else."""
-        # the library that counts the threads reads the environment where it is first imported
-        before = {key: os.environ.get(key) for key in self._environment}
-        os.environ.update(self._environment)
-        try:
-            while len(self._workers) < self.size:
-                self._workers.append(self._start())
-        finally:
-            for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
 
     def _start(self) -> Worker:
         ours, theirs = self._context.Pipe()
         output = tempfile.NamedTemporaryFile(prefix="optbench-worker-")  # noqa: SIM115
         process = self._context.Process(target=_work, args=(theirs, output.name, *self.setup))
-        process.start()
+        with _one_thread():
+            process.start()
         theirs.close()
         return Worker(process, ours, output)
 
@@ -129,11 +137,8 @@ class Pool:
                     told = True
                     for worker in self._busy():
                         _tell(worker, ("stop", None))
-                while not told and (free := [w for w in self._free() if w.task is None]):
-                    task = next_task()
-                    if task is None:
-                        break
-                    yield self._give(free[0], task)
+                while not told and len(self._busy()) < self.size and (task := next_task()):
+                    yield self._give(task)
                 if not self._busy():
                     return
                 yield from self._listen(time_limit)
@@ -144,11 +149,12 @@ class Pool:
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.task is not None]
 
-    def _free(self) -> list[Worker]:
-        self.start()
-        return [worker for worker in self._workers if worker.task is None]
-
-    def _give(self, worker: Worker, task: Task) -> Event:
+    def _give(self, task: Task) -> Event:
+        free = [worker for worker in self._workers if worker.task is None]
+        if not free:
+            free.append(self._start())
+            self._workers += free
+        worker = free[0]
         worker.task, worker.since, worker.late = task, None, False
         _tell(worker, ("task", pickle.dumps((task.function, task.arguments))))
         return Event(task.key, "started")

@@ -3,11 +3,15 @@
 Hydra asks that a launcher lives here; what it does is in `optbench.launch`.
 """
 
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+# torch's optimizers import its compiler at their first step; a worker for itself needs a second
+PRELOAD = ("optbench.unit", "torch._dynamo", "optbench.__main__")
 
 
 class WorkersLauncher(BasicLauncher):
@@ -25,6 +29,10 @@ class WorkersLauncher(BasicLauncher):
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
+            from optbench import workers
+
+            workers.prepare(PRELOAD)  # while this process imports torch too
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
