@@ -24,9 +24,19 @@ def config_folder() -> Path:
 
 
 def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """The configuration as plain values; `UserError` for keys that mean nothing."""
+    """The configuration as plain values, without Hydra's own.
+
+    Raises `UserError` for keys that mean nothing.
+    """
+    resolved: dict[str, Any] = {}
     try:
-        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        for key in cfg:
+            if key == "hydra":
+                continue
+            value = cfg[key]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+            resolved[str(key)] = value
     except OmegaConfBaseException as error:
         raise UserError(explain(error, config_folder())) from error
     check_keys(resolved, config_folder())

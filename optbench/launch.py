@@ -22,6 +22,40 @@ from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Pool, Task
 
 
+class Result(JobReturn):
+    """What Hydra's callbacks are given of a job; the copies are made for those who look."""
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    @property
+    def cfg(self) -> DictConfig | None:
+        """The job's configuration without Hydra's part."""
+        return self._part(hydra=False)
+
+    @cfg.setter
+    def cfg(self, value: DictConfig | None) -> None:
+        pass  # the dataclass's default
+
+    @property
+    def hydra_cfg(self) -> DictConfig | None:
+        """Hydra's part."""
+        return self._part(hydra=True)
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, value: DictConfig | None) -> None:
+        pass
+
+    def _part(self, *, hydra: bool) -> DictConfig:
+        copy = clone(self._config)
+        with read_write(copy), open_dict(copy):
+            for key in list(copy):
+                if (key == "hydra") != hydra:
+                    del copy[key]
+        return copy
+
+
 @dataclass
 class Job:
     """One job between its configuration and its end."""
@@ -135,12 +169,18 @@ def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int
     return max(1, *numbers) if numbers else None
 
 
-@lru_cache(maxsize=1)
+_pools: dict[tuple[int, int], Pool] = {}
+
+
 def pool(size: int, threads: int) -> Pool:
     """The workers of this process: the next batch of a sweep finds them warm."""
-    made = Pool(size, unit.set_up, threads)
-    atexit.register(made.close)
-    return made
+    if (size, threads) not in _pools:
+        for other in _pools.values():
+            other.close()
+        _pools.clear()
+        _pools[size, threads] = Pool(size, unit.set_up, threads)
+        atexit.register(_pools[size, threads].close)
+    return _pools[size, threads]
 
 
 def next_task(batch: Batch, shown: Board) -> Task | None:
@@ -182,18 +222,12 @@ def begin(batch: Batch, index: int, overrides: list[str]) -> Job:
     number = batch.first + index
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
-    result = JobReturn()
+    result = Result(config)
     with hydra_config(config):
         output = batch.folder / str(config.hydra.sweep.subdir)
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = str(output)
         result.overrides = list(config.hydra.overrides.task)
-        result.cfg, result.hydra_cfg = clone(config), clone(config)
-        with read_write(result.cfg), open_dict(result.cfg):
-            del result.cfg["hydra"]
-        with read_write(result.hydra_cfg), open_dict(result.hydra_cfg):
-            for key in set(result.hydra_cfg) - {"hydra"}:
-                del result.hydra_cfg[key]
         result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
         output.mkdir(parents=True, exist_ok=True)
         if config.hydra.output_subdir is not None:
@@ -207,8 +241,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     """Plan the job. False where it is settled: wrong, or done before, or being done by another."""
     try:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
-            assert job.result.cfg is not None
-            config = jobs.resolve(job.result.cfg, job.overrides)
+            config = jobs.resolve(job.config, job.overrides)
             group = batch.folder / str(job.config.hydra.sweep.subdir)
             job.plan = experiment.plan(config, group, load=load, find=batch.find)
     except Exception as error:

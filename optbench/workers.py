@@ -20,10 +20,12 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from time import monotonic
+from types import ModuleType
 from typing import Any, NamedTuple
 
 TICK = 0.2  # seconds between two looks at signals and time limits
 LAST_WORDS = 12  # lines
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Task(NamedTuple):
@@ -74,22 +76,28 @@ def prepare(preload: Sequence[str]) -> None:
     context: Any = _context()
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(list(preload))
-        with _one_thread():
+        with _plain():
             forkserver.ensure_running()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Libraries read the environment where they are first imported: they shall start no threads."""
-    before = os.environ.copy()
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+def _plain() -> Iterator[None]:
+    """While a process is started: it shall have one thread, and not import our main module.
+
+    Libraries read the environment where they are first imported. The main module may be a script
+    of the user's that does things when it is imported.
+    """
+    kept, main = os.environ.copy(), sys.modules["__main__"]
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
-        for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ.pop(key)
-            if key in before:
-                os.environ[key] = before[key]
+        sys.modules["__main__"] = main
+        for key in THREADS:
+            del os.environ[key]
+            if key in kept:
+                os.environ[key] = kept[key]
 
 
 def _context() -> Any:
@@ -110,7 +118,7 @@ class Pool:
         ours, theirs = self._context.Pipe()
         output = tempfile.NamedTemporaryFile(prefix="optbench-worker-")  # noqa: SIM115
         process = self._context.Process(target=_work, args=(theirs, output.name, *self.setup))
-        with _one_thread():
+        with _plain():
             process.start()
         theirs.close()
         return Worker(process, ours, output)

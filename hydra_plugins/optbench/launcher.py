@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 # torch's optimizers import its compiler at their first step; a worker for itself needs a second
-PRELOAD = ("optbench.unit", "torch._dynamo", "optbench.__main__")
+PRELOAD = ("optbench.unit", "torch._dynamo")
 
 
 class WorkersLauncher(BasicLauncher):
