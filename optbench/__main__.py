@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs
+from optbench.compose import texts_of
 from optbench.errors import UserError
 from optbench.jobs import config_folder
 from optbench.overrides import explain
@@ -55,7 +56,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     Hydra would wrap exceptions, so none leaves this function: it exits instead.
     """
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    overrides = texts_of(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
         return jobs.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)

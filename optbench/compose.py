@@ -34,7 +34,7 @@ class SweepLoader(ConfigLoaderImpl):
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
         """The configuration of one job, as Hydra would compose it."""
-        texts = [*map(str, master_config.hydra.overrides.hydra), *sweep_overrides]
+        texts = [*texts_of(master_config.hydra.overrides.hydra), *sweep_overrides]
         parsed = self._parse(texts)
         if any(override.get_key_element().startswith("hydra.searchpath") for override in parsed):
             return super().load_sweep_config(master_config, list(sweep_overrides))
@@ -96,6 +96,12 @@ def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
         item_sep=settings.item_sep,
         exclude_keys=settings.exclude_keys,
     )
+
+
+def texts_of(overrides: Any) -> list[str]:
+    """Overrides as they were given; to read the node's items would resolve what they contain."""
+    texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
+    return texts
 
 
 def clone(config: DictConfig) -> DictConfig:

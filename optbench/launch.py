@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import data, device, experiment, jobs, runs, shared, sweep, unit
-from optbench.compose import clone
+from optbench.compose import clone, texts_of
 from optbench.errors import UserError
 from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Pool, Task
@@ -65,6 +65,7 @@ class Job:
     overrides: list[str]
     label: str
     config: DictConfig
+    group: Path  # where its run's folder goes
     result: JobReturn
     plan: experiment.Plan | None = None
     folder: Path | None = None  # once the run is being written
@@ -227,14 +228,16 @@ def begin(batch: Batch, index: int, overrides: list[str]) -> Job:
         output = batch.folder / str(config.hydra.sweep.subdir)
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = str(output)
-        result.overrides = list(config.hydra.overrides.task)
+        result.overrides = texts_of(config.hydra.overrides.task)
         result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
         output.mkdir(parents=True, exist_ok=True)
         if config.hydra.output_subdir is not None:
             save(result, output / str(config.hydra.output_subdir))
         batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
-    words = list(map(str, result.overrides))
-    return Job(index, number, words, sweep.label(batch.folder, number, words), config, result)
+    words = list(result.overrides)
+    return Job(
+        index, number, words, sweep.label(batch.folder, number, words), config, output, result
+    )
 
 
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
@@ -242,8 +245,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     try:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = jobs.resolve(job.config, job.overrides)
-            group = batch.folder / str(job.config.hydra.sweep.subdir)
-            job.plan = experiment.plan(config, group, load=load, find=batch.find)
+            job.plan = experiment.plan(config, job.group, load=load, find=batch.find)
     except Exception as error:
         end(batch, job, None, jobs.reason(error), shown)
         return False

@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import settings
+from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError
 from optbench.progress import say
 
@@ -41,7 +42,7 @@ def folder(config: DictConfig) -> Path:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text for text in config.hydra.overrides.task if text.split("=", 1)[0] not in ASIDE
+        text for text in texts_of(config.hydra.overrides.task) if text.split("=", 1)[0] not in ASIDE
     )
     if study and not overrides:
         return results / "sweeps" / str(study)
@@ -94,7 +95,7 @@ def count_jobs(config: DictConfig) -> int | None:
     if config.hydra.runtime.choices.get("hydra/sweeper") != "basic":
         return None
     params = config.hydra.sweeper.get("params") or {}
-    texts = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in params.items())]
+    texts = [*texts_of(config.hydra.overrides.task), *(f"{k}={v}" for k, v in params.items())]
     sizes: dict[str, int] = {}
     for override in parse(texts):
         key = override.get_key_element()
@@ -122,7 +123,8 @@ class Comparison(Callback):
         with exits():
             settings.check_name(config.name)
             if not any(
-                text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra
+                text.startswith("hydra.sweep.dir=")
+                for text in texts_of(config.hydra.overrides.hydra)
             ):
                 name_folder(config, folder(config))
             sweep = Path(config.hydra.sweep.dir)

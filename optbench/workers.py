@@ -231,6 +231,15 @@ def _tell(worker: Worker, message: tuple[str, Any]) -> None:
         worker.pipe.send(message)
 
 
+def _last(lines: list[str]) -> list[str]:
+    """The end of what was printed; of a crash, where it happened, which stands first."""
+    # faulthandler goes from the newest thread to the main one
+    dumps = [index for index, line in enumerate(lines) if "(most recent call first)" in line]
+    if dumps:
+        return lines[dumps[-1] :][:LAST_WORDS]
+    return lines[-LAST_WORDS:]
+
+
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
         try:

@@ -11,7 +11,12 @@ from optbench.compose import SweepLoader
 
 MASTERS = (
     ["study=comparison"],
-    ["hydra.sweep.dir='/a b'", "+hydra.job.env_set.A=b", "hydra.job.chdir=true"],
+    [
+        "hydra.sweep.dir='/a b'",
+        "+hydra.job.env_set.A=b",
+        "hydra.sweep.subdir=${hydra:job.num}",
+        "hydra.job.chdir=true",
+    ],
 )
 JOBS = (
     [],
@@ -32,6 +37,7 @@ JOBS = (
     ["optimizer=textbook/adam", "figure.lines=optimizer.lr", "initializer.weight=null"],
     ["hydra={}"],
     ["results_dir=${oc.env:HOME}/x", "optimizer.search.lr.low=1e-6"],
+    ["hydra.sweep.subdir=${hydra:job.num}", "optimizer.lr=${oc.env:NOSUCH}"],
 )
 WRONG = (
     ["optimiser=sgd"], ["optimizer=nosuch"], ["optimizer.lrr=1"], ["~nothing"], ["seed=1,2"],
