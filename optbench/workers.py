@@ -208,10 +208,9 @@ class Pool:
                 raise RuntimeError(f"a worker process could not start:\n{words}")
             return
         reason = f"the time limit of {time_limit:g} s" if worker.late else _how(code)
-        last = "\n".join(words.splitlines()[-LAST_WORDS:])
-        yield Event(
-            worker.task.key, "died", reason + (f"; its last words:\n{last}" if last else "")
-        )
+        if words:
+            reason = "\n".join([f"{reason}; its last words:", *_last(words.splitlines())])
+        yield Event(worker.task.key, "died", reason)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers."""
