@@ -91,7 +91,7 @@ def test_launchers_and_numbers_of_workers_give_the_same_curves(sweep, tmp_path):
 def test_a_dead_a_hanging_and_a_failing_run_leave_the_others_alone(sweep, tmp_path):
     words = [
         *["optimizer._target_=moody.Moody", "optimizer.lr=0.1"],
-        *["+optimizer.mood=segv,hang,wrong,fine,well", "hydra.launcher.time_limit=1"],
+        *["+optimizer.mood=segv,hang,wrong,fine,well", "hydra.launcher.time_limit=5"],
     ]
     status, out, err = sweep(*words)
     assert status == 1
@@ -101,7 +101,7 @@ def test_a_dead_a_hanging_and_a_failing_run_leave_the_others_alone(sweep, tmp_pa
         "well": "completed",
     }  # fmt: skip
     assert "SIGSEGV" in moods["segv"]["error"]
-    assert "time limit of 1 s" in moods["hang"]["error"]
+    assert "time limit of 5 s" in moods["hang"]["error"]
     assert "moody.py" in moods["hang"]["error"]  # where it hung
     assert "ArithmeticError: bad mood" in moods["wrong"]["error"]
     assert "3 of 5 runs failed" in err
