@@ -161,6 +161,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "eval_test": config["log"]["eval_test"],
         "layers": config["diagnostics"] == "layers",
         "layers_every": config["log"]["layer_steps"],
+        "record": config["record_steps"],
     }
 
 

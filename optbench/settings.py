@@ -6,12 +6,13 @@ from typing import Any
 
 from optbench.errors import UserError
 
-CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),
     "precision": ("float32", "bfloat16"),
     "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
     "diagnostics": (None, "layers"),
+    "record_steps": (None, True, False),
     "retry": ("failed", "none"),
 }
 # key: (smallest, what it counts); these may also be null
@@ -55,10 +56,14 @@ def check(config: Mapping[str, Any]) -> None:
             f"descent, not {batch_size!r}"
         )
     for key, allowed in CHOICES.items():
-        if (value := _get(config, key)) not in allowed:
+        value = _get(config, key)
+        if not any(
+            value is choice or (isinstance(choice, str) and value == choice) for choice in allowed
+        ):
+            words = ["null" if c is None else str(c).lower() for c in allowed]
             raise UserError(
-                f"{key} must be one of {', '.join(c or 'null' for c in allowed)}, not {value!r}"
-                + did_you_mean(str(value), [c for c in allowed if c])
+                f"{key} must be one of {', '.join(words)}, not {value!r}"
+                + did_you_mean(str(value), words)
             )
     for key in SWITCHES:
         if not isinstance(_get(config, key), bool):

@@ -21,6 +21,7 @@ from optbench.diagnostics import LayerRow, watched_step
 from optbench.evaluation import Row, is_finite, objective, score
 from optbench.problem import Problem, build_model, stream
 
+WORTH_RECORDING = 1000  # steps: a run of fewer does not earn back the time that recording takes
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 
 
@@ -74,6 +75,7 @@ class Training:
         eval_test: str = "each",
         layers: bool = False,
         layers_every: int | None = None,
+        record: bool | None = None,
     ) -> None:
         """Build model, optimizer and schedule.
 
@@ -83,6 +85,9 @@ class Training:
         eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
+        record: replay recorded steps (`optbench.recorded`), which gives the same numbers bit for
+        bit, faster; None: on the CPU, where the run is long enough. What cannot be recorded never
+        is. The clock stops while a step is recorded.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
         """
@@ -104,6 +109,11 @@ class Training:
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
+        if record is None:
+            record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
+        self.record = record
+        self._replay: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+        self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
         self._x, self._y = self.data.train_x[:0], self.data.train_y[:0]
@@ -186,26 +196,32 @@ class Training:
         """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
         total, per_epoch = self._budget()
         update = Update(self.step, total)
-        rates, watched, interrupted = [], 0.0, False
+        rates: list[float] = []
+        self._paused, interrupted = 0.0, False
         tick = perf_counter()
-        for number, batch in enumerate(chunk, start=self.step + 1):
-            self._x, self._y = _take(self.data.train_x, self.data.train_y, batch)
+        while len(rates) < len(chunk) and not interrupted:
+            number = self.step + len(rates) + 1
+            batches = self._recordable(chunk[len(rates) :], number)
+            if len(batches) > 1 and (replayed := self._replayed(batches)):
+                rates += replayed
+                interrupted = stop()
+                continue
+            self._x, self._y = _take(self.data.train_x, self.data.train_y, chunk[len(rates)])
             rates.append(optimizers.learning_rate(self.optimizer))
             self._first = True
             if self._is_watched(number):
                 paused = perf_counter()
                 at: LayerRow = {"epoch": number / per_epoch, "step": number}
                 update.layers += [at | row for row in self._watched_step()]
-                watched += perf_counter() - paused
+                self._paused += perf_counter() - paused
             else:
                 self.optimizer.step(self._closure)  # type: ignore[arg-type]  # the stubs: a float
             if self.scheduler is not None:
                 self.scheduler.step()
-            if interrupted := stop():
-                break
-        values = torch.stack(self._losses).tolist()  # waits for the device
+            interrupted = stop()
+        values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
-        elapsed = perf_counter() - tick - watched
+        elapsed = perf_counter() - tick - self._paused
         for i, (loss, rate) in enumerate(zip(values, rates, strict=True), start=1):
             self.step += 1
             self.running_loss += loss * len(chunk[i - 1])
@@ -224,20 +240,69 @@ class Training:
             update.status = "interrupted"
         return update
 
+    def _recordable(self, batches: list[Batch], number: int) -> list[Tensor]:
+        """The batches of the next steps, from step `number`, as far as they may be replayed."""
+        found: list[Tensor] = []
+        size = self.problem.batch_size
+        # the first steps make the optimizer's state, and a recording is of one size of batch
+        if self.record and number > 2:
+            for place, batch in enumerate(batches, start=number):
+                if isinstance(batch, range) or len(batch) != size or self._is_watched(place):
+                    break
+                found.append(batch)
+        return found
+
+    def _replayed(self, batches: list[Tensor]) -> list[float] | None:
+        """Take these steps at once and return their learning rates; None, and nothing is taken,
+        where they cannot be recorded."""
+        if self._replay is None:
+            # imported where it is used: it takes a second
+            from optbench.recorded import Unrecordable, record_steps
+
+            begun = perf_counter()
+            x, y = _take(self.data.train_x, self.data.train_y, batches[0])
+            try:
+                self._replay = record_steps(self.model, self._loss, self.optimizer, x, y)
+            except Unrecordable:
+                self.record = False
+                return None
+            finally:
+                self._paused += perf_counter() - begun
+        groups = self.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        state = self.scheduler.state_dict() if self.scheduler else {}
+        rates = []  # (steps, groups)
+        for _ in batches:
+            rates.append([float(group["lr"]) for group in groups])
+            if self.scheduler is not None:
+                self.scheduler.step()
+        if any(a | {"lr": 0} != b | {"lr": 0} for a, b in zip(before, groups, strict=True)):
+            # a schedule of momentum, too: its values are constants of the recording
+            for group, old in zip(groups, before, strict=True):
+                group.update(old)
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state)
+            self.record = False
+            return None
+        x, y = self.data.train_x, self.data.train_y
+        table = torch.tensor(rates, dtype=torch.float64)
+        self._losses.append(self._replay(x, y, torch.stack(batches), table))
+        return [row[0] for row in rates]
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return objective(self.problem, self.model, x, y)
+
     def _closure(self) -> Tensor:
         self.optimizer.zero_grad()
-        loss = objective(self.problem, self.model, self._x, self._y)
+        loss = self._loss(self._x, self._y)
         loss.backward()
         if self._first:
-            self._losses.append(loss.detach())
+            self._losses.append(loss.detach().view(1))
             self._first = False
         return loss
 
     def _watched_step(self) -> list[LayerRow]:
-        def batch_loss(x: Tensor, y: Tensor) -> Tensor:
-            return objective(self.problem, self.model, x, y)
-
-        return watched_step(self.model, self.optimizer, self._closure, batch_loss, self._x, self._y)
+        return watched_step(self.model, self.optimizer, self._closure, self._loss, self._x, self._y)
 
     def _evaluate(self, running_loss: float | None, begun: float) -> Row:
         total, per_epoch = self._budget()

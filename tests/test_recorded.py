@@ -1,0 +1,125 @@
+"""Replayed steps give the numbers of plain ones, bit for bit; what cannot be recorded is not."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from optbench import experiment, models
+from optbench.__main__ import config_folder
+from optbench.recorded import Unrecordable, record_steps, unchanged
+from optbench.training import Training
+
+OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
+RECORDED = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw")
+ADAM = partial(torch.optim.Adam, lr=0.01)
+
+
+def both(problem, optimizer, **arguments):
+    """Rows and weights of a run with plain steps and of one with replayed steps."""
+    found = []
+    for record in (False, True):
+        training = Training(problem, optimizer, log_every=1, record=record, **arguments)
+        rows = []
+        for update in training.updates():
+            rows += [*update.steps, *([update.epoch] if update.epoch else [])]
+        rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+        found.append((rows, training.model.state_dict(), training))
+    return found
+
+
+def check(problem, optimizer, **arguments) -> Training:
+    plain, replayed = both(problem, optimizer, **arguments)
+    assert plain[0] == replayed[0]
+    assert all(torch.equal(plain[1][key], replayed[1][key]) for key in plain[1])
+    return replayed[2]
+
+
+@pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
+def test_every_optimizer(make_problem, path: Path):
+    optimizer = experiment.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    training = check(make_problem(epochs=4), optimizer)
+    if path.parent.name == "optimizer" and path.stem in RECORDED:
+        assert training.record, "the common optimizers are to be fast"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        partial(models.mlp, hidden=[8], batch_norm=True, dropout=0.3, input_dropout=0.1),
+        partial(
+            models.mlp, hidden=[8, 8], activation="elu", batch_norm=True, batch_norm_place="after"
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"weight_penalty": 0.01},
+        {"shuffle": "fixed_order"},
+        {"batch_size": 10, "drop_last": True},
+        {"batch_size": 11},
+        {"epochs": None, "steps": 14},
+    ],
+)
+def test_models_and_batches(make_problem, model, changes):
+    assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).record
+
+
+@pytest.mark.parametrize("schedule", sorted((config_folder() / "schedule").glob("*.yaml")))
+def test_schedules(make_problem, schedule: Path):
+    factory = experiment.build("schedule", OmegaConf.to_container(OmegaConf.load(schedule)))
+    assert check(make_problem(epochs=5), ADAM, schedule=factory).record
+
+
+def test_a_schedule_of_momentum_as_well_keeps_to_plain_steps(make_problem):
+    def one_cycle(optimizer, total):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=total)
+
+    assert not check(make_problem(epochs=5), ADAM, schedule=one_cycle).record
+
+
+def test_watched_steps_are_plain(make_problem):
+    assert check(make_problem(epochs=5), ADAM, layers=True, layers_every=4).record
+
+
+def test_only_long_runs_on_the_cpu_are_recorded_unasked(make_problem):
+    assert not Training(make_problem(epochs=5), ADAM).record
+    assert Training(make_problem(epochs=1000), ADAM).record
+
+
+def test_a_step_that_depends_on_its_numbers_is_refused(make_problem):
+    model = torch.nn.Linear(5, 3)
+    x, y = torch.randn(8, 5), torch.randint(3, (8,))
+
+    def loss(x, y):
+        value = torch.nn.functional.cross_entropy(model(x), y)
+        return 2 * value if value > 1 else value
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(Unrecordable):
+        record_steps(model, loss, optimizer, x, y)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_unchanged_puts_everything_back():
+    model = models.mlp((4,), 2, hidden=[3], batch_norm=True, dropout=0.5)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(6, 4)).sum().backward()
+    optimizer.step()
+    state = torch.get_rng_state()
+    before = [
+        t.clone()
+        for t in [*model.state_dict().values(), *optimizer.state_dict()["state"][0].values()]
+    ]
+    with unchanged(model, optimizer):
+        model(torch.randn(6, 4)).sum().backward()
+        optimizer.step()
+    after = [*model.state_dict().values(), *optimizer.state_dict()["state"][0].values()]
+    assert all(map(torch.equal, before, after))
+    assert torch.equal(torch.get_rng_state(), state)
