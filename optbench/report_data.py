@@ -1,0 +1,273 @@
+"""The statistics of a report as plain data: each function makes one section from the tables.
+
+A chart is a list of panels `{title, x, y, logx, logy, percent, lines}`, a line `{name, toggle, x,
+mid, low, high, n, dots, lost}`; a table is `{columns, rows}` whose cells are `{t: text, v: number
+to sort by}`. No number is formatted twice: what a reader sees, the statistics of the package say.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.figures import times_by_problem
+from optbench.keys import order, show
+from optbench.layout import layout
+from optbench.panels import default_log, titles, y_label
+from optbench.profile_plot import scores
+from optbench.reach import UNITS, Reach, sign
+from optbench.report_runs import Names, thinned
+from optbench.score import profile
+from optbench.stats import smaller_is_better
+from optbench.summary import COSTS, STEP_COSTS, cell, final_values, median, number, summary
+from optbench.trial_plots import envelope, scored, trial_layout
+from optbench.tuning_curves import expected_best
+
+Panel = dict[str, Any]
+Cell = dict[str, Any]
+
+
+def cell_of(value: float, text: str | None = None) -> Cell:
+    """A number as it is shown and sorted; what does not exist sorts last."""
+    return {"t": number(value) if text is None else text, "v": value}
+
+
+def ranking(
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None, lines: str | None, names: Names
+) -> dict[str, Any]:
+    """The ranked table: final values, phases of a tuned study side by side, divergence and cost."""
+    frame = summary(table, column, facet, lines)
+    stems = [str(c).removesuffix("_median") for c in frame if str(c).endswith("_median")]
+    stems = [stem for stem in stems if frame[f"{stem}_median"].notna().any()]
+    facets = list(map(str, frame.columns[: list(frame).index("optimizer")]))
+    phased = "phase" in facets and {"tuned", "default"} & set(frame["phase"].map(show))
+    problem = [key for key in facets if not (phased and key == "phase")]
+    groups: dict[tuple[str, ...], dict[str, pd.Series]] = {}
+    for _, row in frame.iterrows():
+        who = str(row["optimizer"] if phased else row["variant"])
+        key = (", ".join(show(row[name]) for name in problem), who)
+        groups.setdefault(key, {})[show(row["phase"]) if phased else ""] = row
+    phases = ["tuned", "default"] if phased else [""]
+    columns = [*(["problem"] if problem else []), "optimizer"]
+    columns += [
+        f"{phase}: final {stem}".removeprefix(": ").replace("_", " ")
+        + (" (%)" if "accuracy" in stem else "")
+        for stem in stems
+        for phase in phases
+    ]
+    columns += ["seeds", "diverged", *(COSTS[name] for name in STEP_COSTS)]
+    rows = []
+    for (where, who), found in groups.items():
+        first = found.get(phases[0], next(iter(found.values())))
+        cells = [{"t": where, "v": where}] if problem else []
+        cells.append({"t": str(first["variant"]), "v": str(first["variant"]), "head": True})
+        for stem in stems:
+            for phase in phases:
+                row = found.get(phase)
+                value = math.nan if row is None else float(row[f"{stem}_median"])
+                cells.append(cell_of(value, "" if row is None else cell(row, stem)))
+        count = sum(int(row["diverged"]) for row in found.values())
+        cells += [cell_of(int(first["seeds"]), str(first["seeds"])), cell_of(count, str(count))]
+        cells += [
+            cell_of(float(first[name]), "" if math.isnan(first[name]) else None)
+            for name in STEP_COSTS
+        ]
+        rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
+    note = "Median [minimum, maximum] over the seeds of the last value of each run"
+    note += "; a diverged run counts as the worst value, it is never left out."
+    if phased:
+        note += " The columns of cost are those of the tuned setting."
+    return {"columns": columns, "rows": rows, "note": note}
+
+
+def line(name: str, names: Names, **data: Any) -> dict[str, Any]:
+    return {"name": name, "toggle": names.toggle_of.get(name, name), **data}
+
+
+def tuned_rates(trials: pd.DataFrame, metric: str, pick: str, names: Names) -> list[Panel]:
+    """Every trial at its learning rate; the line joins the best of each half decade."""
+    plan = trial_layout(trials, metric, pick, None)
+    runs = plan.runs.dropna(subset=["x"])
+    runs = runs[runs["x"] > 0]
+    panels = []
+    for panel, part in by_panel(runs):
+        drawn = []
+        for name, own in part.groupby("optimizer", sort=True):
+            own = own.sort_values("x")
+            x, y = own["x"].to_numpy(dtype=float), own["y"].to_numpy(dtype=float)
+            best, finite = envelope(x, y, smaller_is_better(metric)), np.isfinite(y)
+            drawn.append(
+                line(
+                    str(name), names, x=x[best], mid=y[best], n=len(x), lost=x[~finite],
+                    dots=np.column_stack([x[finite], y[finite]]),
+                )
+            )  # fmt: skip
+        text = ", ".join(titles(plan, panel))
+        panels.append(chart(text, "learning rate", scored(trials, metric, pick), metric, drawn))
+    return panels
+
+
+def swept_rates(
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None, names: Names
+) -> list[Panel]:
+    """Final values against the learning rate: the median over seeds, and their extremes."""
+    plan = layout(table, facet, None, within=["optimizer.lr"])
+    finals = final_values(table, column).reindex(plan.runs["run"])
+    x = pd.to_numeric(plan.runs["optimizer.lr"], errors="coerce")
+    runs = plan.runs.assign(x=x, y=finals.to_numpy()).astype({"x": float, "y": float})
+    runs = runs.dropna(subset=["x", "y"])
+    runs = runs[runs.groupby(["panel", "variant"])["x"].transform("nunique") > 1]
+    panels = []
+    for panel, part in by_panel(runs):
+        drawn = []
+        for name, own in part.groupby("variant", sort=True):
+            values = [(at, group["y"].to_numpy(dtype=float)) for at, group in own.groupby("x")]
+            good = [v[np.isfinite(v)] for _, v in values]
+            drawn.append(
+                line(
+                    str(name), names,
+                    x=np.array([at for at, _ in values]),
+                    mid=np.array([float(median(v)) for _, v in values]),
+                    low=np.array([v.min() if len(v) else math.nan for v in good]),
+                    high=np.array([v.max() if len(v) else math.nan for v in good]),
+                    n=min(len(v) for _, v in values),
+                    lost=np.array([at for at, v in values if not np.isfinite(v).all()]),
+                )
+            )  # fmt: skip
+            drawn[-1]["toggle"] = names.toggle_of.get(str(own["optimizer"].iloc[0]), str(name))
+        text = ", ".join(titles(plan, panel))
+        label = f"final {y_label(table, column)}"
+        panels.append(chart(text, "learning rate", label, column, drawn))
+    return panels
+
+
+def budget(trials: pd.DataFrame, metric: str, pick: str, names: Names) -> list[Panel]:
+    """The best of 1, 2, ... trials: expected, or the median where a trial diverged."""
+    plan = trial_layout(trials, metric, pick, None)
+    lost = bool(np.isinf(plan.runs["y"].to_numpy(dtype=float)).any())
+    words = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")
+    panels = []
+    for panel, part in by_panel(plan.runs):
+        drawn = []
+        for name, own in part.groupby("optimizer", sort=True):
+            curve = expected_best(own["y"].to_numpy(dtype=float), smaller_is_better(metric))
+            mid, low, high = (curve[word].to_numpy(dtype=float) for word in words)
+            x = curve["trials"].to_numpy(dtype=float)
+            drawn.append(line(str(name), names, x=x, mid=mid, low=low, high=high, n=len(own)))
+        label = f"{'median' if lost else 'expected'} best {scored(trials, metric, pick)}"
+        text = ", ".join(titles(plan, panel))
+        panels.append(chart(text, "trials", label, metric, drawn) | {"logx": False})
+    return panels
+
+
+def performance(found: Reach, names: Names) -> dict[str, Any] | None:
+    """The performance profile over problems with the benchmark scores; None below two problems."""
+    matrix = times_by_problem(found)
+    if matrix is None:
+        return None
+    shares = profile(matrix)
+    x = np.array(shares.columns, dtype=float)
+    drawn = [
+        line(str(name), names, x=x, mid=row.to_numpy(dtype=float), n=matrix.shape[1])
+        for name, row in shares.iterrows()
+    ]
+    panel = chart("", "steps to the target / the fastest optimizer's", "share of problems (%)",
+                  "accuracy", drawn)  # fmt: skip
+    rows = [
+        {
+            "toggle": names.toggle_of.get(str(entry["optimizer"]), str(entry["optimizer"])),
+            "cells": [
+                {"t": str(entry["optimizer"]), "v": str(entry["optimizer"]), "head": True},
+                cell_of(entry["score"], f"{entry['score']:.3f}"),
+                cell_of(entry["reached"], f"{entry['reached']} of {entry['n']}"),
+            ],
+        }
+        for entry in scores(matrix).to_dict("records")
+    ]
+    table = {"columns": ["optimizer", "benchmark score", "targets reached"], "rows": rows}
+    return {"panels": [panel | {"logx": False}], "table": table}
+
+
+def reached(found: Reach, names: Names) -> dict[str, Any]:
+    """The table of times to target, with what a step costs beside every count of steps."""
+    keys = [key for key in ("phase", "problem") if key in found.frame]
+    keys = [key for key in keys if len(found.frame[key].unique()) > 1]
+    clocks = ("epoch", "step", "seconds")
+    columns = [*keys, "optimizer", "target", "reached", *(UNITS[clock] for clock in clocks)]
+    columns += [COSTS[name] for name in STEP_COSTS]
+    rows = []
+    for entry in found.frame.to_dict("records"):
+        name = str(entry["optimizer"])
+        cells: list[Cell] = [{"t": str(entry[key]), "v": str(entry[key])} for key in keys]
+        cells.append({"t": name, "v": name, "head": True})
+        goal = f"{found.column} {sign(found.column)} {entry['target']:.4g}".replace("_", " ")
+        cells.append(cell_of(entry["target"], goal))
+        cells.append(cell_of(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
+        for clock in clocks:
+            values = [entry[UNITS[clock] + end] for end in ("", "_min", "_max")]
+            texts = [f"{value:.4g}" if math.isfinite(value) else "never" for value in values]
+            same = len(set(texts)) == 1
+            text = texts[0] if same else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+            cells.append(cell_of(values[0], text))
+        cells += [cell_of(entry[c], "" if math.isnan(entry[c]) else None) for c in STEP_COSTS]
+        rows.append({"toggle": names.toggle_of.get(name, name.split(" ")[0]), "cells": cells})
+    note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
+    note += " over seeds; never: not reached, as for every run that diverged."
+    return {"columns": columns, "rows": rows, "note": note}
+
+
+def layers(table: pd.DataFrame, names: Names, most: int = 60) -> dict[str, Any]:
+    """Statistics of the layers by step: medians over the seeds, a panel per problem and layer."""
+    skip = {"epoch", "step", "layer", "kind", "depth"}
+    metrics = [name for name in table.attrs["measured"] if name not in skip]
+    plan = layout(table)
+    variant = dict(zip(plan.runs["run"], plan.runs["variant"], strict=True))
+    text = {
+        run: ", ".join(titles(plan, panel))
+        for run, panel in zip(plan.runs["run"], plan.runs["panel"], strict=True)
+    }
+    runs = table["run"].astype(object)
+    rows = table[["step", "layer", *metrics]].assign(
+        variant=runs.map(variant), panel=runs.map(text), run=runs
+    )
+    grid = np.sort(rows["step"].unique())
+    rows = rows[rows["step"].isin(grid[thinned(len(grid), most)])]
+    keys = ["panel", "layer", "variant"]
+    entries = []
+    for (panel, layer, name), part in rows.groupby(keys, sort=False):
+        own = part.groupby("step", sort=True)[metrics].median()
+        values = {
+            metric: own[metric].to_numpy(dtype=float)
+            for metric in metrics
+            if np.isfinite(own[metric].to_numpy(dtype=float)).any()
+        }
+        entries.append(
+            {
+                "panel": f"{panel}: {layer}".removeprefix(": "),
+                **line(str(name), names, x=own.index.to_numpy(dtype=float)),
+                "n": int(part["run"].nunique()),
+                "values": values,
+            }
+        )
+    present = [name for name in metrics if any(name in entry["values"] for entry in entries)]
+    return {"metrics": present, "lines": entries}
+
+
+def by_panel(runs: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The runs of each panel, in the order of its values."""
+    keys = [tuple(map(order, panel)) for panel in runs["panel"]]
+    parts = [runs[[key == place for key in keys]] for place in sorted(set(keys))]
+    return [(part["panel"].iloc[0], part) for part in parts]
+
+
+def chart(title: str, x: str, y: str, metric: str, lines: list[dict[str, Any]]) -> Panel:
+    """One panel; a logarithmic x axis, and y as the metric has it."""
+    if not lines:
+        raise UserError(f"nothing to draw against {x}")
+    return {
+        "title": title, "x": x, "y": y, "logx": True, "logy": default_log(metric),
+        "percent": "accuracy" in metric, "lines": lines,
+    }  # fmt: skip
