@@ -10,20 +10,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import sweep
+from optbench import jobs
 from optbench.errors import UserError
-from optbench.overrides import check_keys, explain, own_keys
-from optbench.progress import say
+from optbench.overrides import check_tuned, config_folder, explain, resolve
+from optbench.progress import say, streams
+from optbench.settings import check_results_dir
 
-
-def config_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it where it is installed."""
-    package = Path(__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
+SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
+AGAIN = " (it failed before; retry=failed tries it again)"
 
 
 def main() -> None:
@@ -36,23 +33,29 @@ def main() -> None:
     # where nothing else runs. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
-    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-    sys.argv = ["optbench", *flags, *(word for word in sys.argv[1:] if word not in flags)]
+    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+    flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
+    if "hydra/sweeper=tuned" in words and not SHOW & {word.split("=")[0] for word in words}:
+        flags = ["-m"]  # a tuned study is never a single run
+    sys.argv = ["optbench", *flags, *words]
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     conf = config_folder()
-    try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        if debug:
-            raise
-        fail(explain(error, conf))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        if debug is None:
-            del os.environ["HYDRA_FULL_ERROR"]
+    with streams():
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+        except BrokenPipeError:
+            raise  # nobody reads what Hydra prints: `--help | head`
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            if debug:
+                raise
+            fail(explain(error, conf))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        finally:
+            if debug is None:
+                del os.environ["HYDRA_FULL_ERROR"]
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
@@ -66,7 +69,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
         return job(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     try:
+        check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
+        check_results_dir(config["results_dir"])
         from optbench import experiment
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
@@ -84,14 +89,18 @@ def job(
     cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
 ) -> dict[str, Any]:
     """One run of a sweep: its failure is recorded, and the sweep goes on."""
-    label = sweep.label(folder, number, overrides)
-    group = folder / subfolder
-    record: dict[str, Any] = {"overrides": overrides, "status": "failed", "run": None}
+    label = jobs.label(folder, number, overrides)
+    record = {"job": number, "overrides": overrides, "status": "failed", "run": None}
+    outcome = None
     try:
         config = resolve(cfg, overrides)
+        if config["retry"] == "none" and not config["force"]:
+            for before in jobs.failed(folder):
+                if jobs.what(before["overrides"]) == jobs.what(overrides):
+                    raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
         from optbench import experiment
 
-        outcome = experiment.run(config, group, label=label)
+        outcome = experiment.run(config, folder / subfolder, label=label)
     except UserError as error:
         record["error"] = str(error)
     except Exception as error:
@@ -103,23 +112,13 @@ def job(
             say(f"{label}  already done ({outcome.status})")
         elif outcome.status == "diverged":
             say(f"{label}  diverged")
-    sweep.record_job(folder, record)
+    jobs.record(folder, record)
     if record["error"]:
-        print(f"{label}  failed: {record['error']}", file=sys.stderr, flush=True)
-    elif outcome.signal:
-        print("interrupted; the same command goes on with what is missing", file=sys.stderr)
+        say(f"{label}  failed: {record['error']}", error=True)
+    elif outcome and outcome.signal:
+        say("interrupted; the same command goes on with what is missing", error=True)
         sys.exit(128 + outcome.signal)
     return record
-
-
-def resolve(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """The configuration as plain values; `UserError` for keys that mean nothing."""
-    try:
-        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, config_folder())) from error
-    check_keys(resolved, config_folder())
-    return own_keys(resolved, overrides)
 
 
 def finish(outcome: Any, *, quiet: bool) -> None:
@@ -146,7 +145,7 @@ def finish(outcome: Any, *, quiet: bool) -> None:
 
 def fail(message: str) -> NoReturn:
     """Print an error for the user and exit with status 1."""
-    print(f"optbench: {message}", file=sys.stderr)
+    say(f"optbench: {message}", error=True)
     sys.exit(1)
 
 

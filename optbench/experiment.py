@@ -111,8 +111,10 @@ def plan(config: Config, group: Path) -> Plan:
         "config": kept,
         "problem": problem,
         "device": str(where),
+        # no part of the identity: it changes the rounding, and nothing that was asked for
+        "num_threads": torch.get_num_threads(),
     }
-    done = None if config["force"] else runs.find_finished(results, run_id)
+    done = None if config["force"] else runs.find_finished(results, run_id, group)
     return Plan(config, group, where, dataset, record, done)
 
 
@@ -144,8 +146,8 @@ def arguments(planned: Plan) -> dict[str, Any]:
 
 def new_folder(planned: Plan) -> runs.RunFolder:
     """The folder that the run's updates are written to."""
-    # any name may be a label, but not a folder's
-    plain = re.sub(r"[^\w.+-]+", "_", planned.record["name"])[:60]
+    # any name may be a label, but not a folder's; one with a dot in front would be hidden
+    plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
     return runs.RunFolder(planned.group, name, planned.record)
 
@@ -204,7 +206,11 @@ def build(group: str, node: Config) -> Any:
             raise cause from error
         text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
         reason = f": {cause}" if cause and str(cause) not in text else ""
-        raise UserError(f"{group} cannot be made: {text}{reason}") from error
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", text + reason):
+            raise UserError(
+                f"{group} cannot be made: {node['_target_']} does not accept {unknown[1]}"
+            ) from error
+        raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
 
 
 def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show: Show) -> str:

@@ -1,18 +1,47 @@
 """What a command line means beyond Hydra's composition: own classes, and misspelt names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from optbench.errors import UserError
 from optbench.settings import did_you_mean
 
 Config = dict[str, Any]
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
+UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
+
+
+def config_folder() -> Path:
+    """`conf/`: beside the package in a checkout, inside it where it is installed."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
+    """The configuration as plain values; `UserError` for keys that mean nothing."""
+    for text in overrides:
+        group, _, value = text.partition("=")
+        if group in GROUPS and value.startswith("["):
+            raise UserError(
+                f"{text}: one choice makes a run; -m {group}={value.strip('[]')} runs each"
+            )
+    keys = [str(key) for key in config if key != "hydra"]
+    try:
+        resolved: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, keys), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, config_folder())) from error
+    check_keys(resolved, config_folder())
+    return own_keys(resolved, overrides)
 
 
 def own_keys(config: Config, overrides: Sequence[str]) -> Config:
@@ -58,12 +87,26 @@ def explain(error: Exception, conf: Path) -> str:
     message = "\n".join(parts) or type(error).__name__
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
-    if match := re.search(r"Could not find '(\w+)/([^']+)'", message):
+    if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']+)'", message):
         options = _options(conf / match[1])
         return (
             f"there is no {match[1]}={match[2]}{did_you_mean(match[2], options)}\n"
-            f"{match[1]} is one of: {', '.join(options)}, or a file of yours in "
+            f"{match[1]} is one of: {', '.join(options) or 'basic'}, or a file of yours in "
             f"FOLDER/{match[1]}/ with --config-dir FOLDER"
+        )
+    if match := re.search(r"Error merging override (.+)", message):
+        return (
+            f"{match[1]} does not fit: the key holds a group of keys, a list or a value, and this "
+            f"is another of the three. --cfg job shows what it holds"
+        )
+    if re.search(
+        r"(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog", message
+    ):
+        given = re.search(r"Error parsing override '(.*)'", message)
+        return (
+            f"cannot read {given[1] if given else 'the command line'}: an override is KEY=VALUE; "
+            f"several values are separated by single commas, without spaces; a value with spaces, "
+            f"commas or other signs stands in quotes (KEY='\"a, b\"')"
         )
     return message
 
@@ -87,6 +130,15 @@ def _advice(key: str, conf: Path) -> str:
 
 def _options(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Raise `UserError` for keys of a tuned study where none was asked for: they do nothing."""
+    for text in overrides:
+        key = text.lstrip("+").split("=", 1)[0]
+        if choices.get("hydra/sweeper") != "tuned" and key.split(".")[0] in ("tuning", "seeds"):
+            hint = ", or seed=0,1,2 with -m in an ordinary sweep" if key == "seeds" else ""
+            raise UserError(f"{key} is for a tuned study: add hydra/sweeper=tuned{hint}")
 
 
 def check_keys(config: Config, conf: Path) -> None:

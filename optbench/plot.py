@@ -18,6 +18,7 @@ from optbench.errors import UserError
 from optbench.keys import where
 from optbench.panels import TooManyPanels, add_note
 from optbench.plots import curves
+from optbench.progress import streams
 from optbench.run_files import COLUMNS
 from optbench.sensitivity import sensitivity
 from optbench.summary import summary, to_markdown
@@ -256,4 +257,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams():
+        sys.exit(main())

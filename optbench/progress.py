@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:  # it imports torch, and `--help` need not wait for that
     from optbench.training import Update
@@ -28,13 +29,43 @@ def progress(label: str, *, quiet: bool) -> Iterator[Show]:
         yield lambda update: _line(label, update)
 
 
-def say(*lines: object) -> None:
+def say(*lines: object, error: bool = False) -> None:
     """Print, unless nobody listens any more (`| head`): a run does not end for that."""
+    stream = sys.stderr if error else sys.stdout
     try:
-        print(*lines, sep="\n", flush=True)
+        print(*lines, sep="\n", file=stream, flush=True)
     except OSError:
-        # the interpreter would try again at its end, and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(stream)
+
+
+@contextmanager
+def streams() -> Iterator[None]:
+    """For a whole command: without stdout or stderr, or with a pipe that closes, it goes on.
+
+    A command started with one closed (`>&-`) would write into the next file it opens.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
+    try:
+        yield
+    except BrokenPipeError:
+        pass  # `| head` has seen enough
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    # the interpreter would flush again at its end, and complain
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _line(label: str, update: "Update") -> None:

@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from math import isfinite
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
 from optbench.evaluation import Row
-from optbench.run_files import COLUMNS, FORMAT, read_record
+from optbench.run_files import COLUMNS, FORMAT, read_record, replace_text
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
@@ -92,12 +92,23 @@ class RunFolder:
         self._rows[name] += len(rows)
 
 
-def find_finished(results: Path, run_id: str) -> Path | None:
-    """The newest completed or diverged run with this identity in any folder of `results`."""
-    found: list[tuple[str, Path]] = []
+def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path | None:
+    """The newest completed or diverged run with this identity in any folder of `results`.
+
+    One in `group` comes first: a sweep that has the run needs no second copy of it.
+    """
+    if group is not None and (own := _finished(group.glob(f"*-{run_id}*/run.json"), run_id)):
+        return own
     # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
     depths = ("*/*", "*/*/*", "*/*/*/*")
-    for path in chain(*(results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)):
+    searches = (results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)
+    return _finished(chain.from_iterable(searches), run_id)
+
+
+def _finished(paths: Iterable[Path], run_id: str) -> Path | None:
+    """The newest finished run with this identity among some `run.json`."""
+    found: list[tuple[str, Path]] = []
+    for path in paths:
         try:
             record = read_record(path)
         except (OSError, ValueError):
@@ -120,10 +131,7 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _save(folder: Path, record: Mapping[str, Any]) -> None:
-    # A reader never sees half a file: the finished one takes the old one's place.
-    temporary = folder / "run.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
-    temporary.replace(folder / "run.json")
+    replace_text(folder / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def _new_folder(group: Path, name: str) -> Path:

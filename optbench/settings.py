@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
     "diagnostics": (None, "layers"),
+    "retry": ("failed", "none"),
 }
 # key: (smallest, what it counts); these may also be null
 COUNTS = {
@@ -95,12 +96,22 @@ def check_name(name: Any) -> None:
         )
 
 
+def check_results_dir(value: Any) -> None:
+    """Raise `UserError` unless the results have a folder."""
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"results_dir must be a folder ('.' is the current one), not {value!r}")
+
+
+def check_group(value: Any, key: str, group: str) -> None:
+    """Raise `UserError` unless `value` is a group of keys, such as `key`."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{group} is a group of keys such as {key}, not {value!r}")
+
+
 def _get(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
-        if not isinstance(value, Mapping):
-            group = key.split(".")[0]
-            raise UserError(f"{group} is a group of keys such as {key}, not {config[group]!r}")
+        check_group(value, key, key.split(".")[0])
         value = value[part]
     return value
 

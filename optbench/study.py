@@ -7,39 +7,29 @@ set once, at the end. Both go through Hydra's launcher; a finished run is never 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig, OmegaConf
 
-from optbench import sweep, tuning
-from optbench.errors import UserError
-from optbench.overrides import own_keys
+from optbench import jobs, manifest, sweep, tuning
+from optbench.errors import UNWRITABLE, UserError
+from optbench.manifest import Contender, Plan
+from optbench.overrides import resolve
 from optbench.progress import say
-from optbench.run_files import read_record
+from optbench.run_files import read_record, replace_text
+from optbench.settings import LARGEST, check_group, did_you_mean
+from optbench.settings import check as check_settings
 
-MANIFEST = "study.json"
-ENOUGH_SEEDS = 6  # five pairs cannot go below p = 0.0625 in a two-sided sign-flip test
+MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
+# What the study sets by itself, run by run.
+NO_ARGUMENTS = ("name", "search")
+ITS_OWN = {
+    "seed": "tuning.seed is that of the trials, and seeds=N asks for N new ones",
+    "phase": "name=NAME names its folder",
+    "log.eval_test": "the test set is measured once, at the end of the tuned and default runs",
+}
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
-
-
-@dataclass
-class Contender:
-    """One optimizer on one problem: its overrides, its space, and what came of its trials."""
-
-    overrides: list[str]
-    name: str
-    space: tuning.Space
-    points: list[tuning.Point] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
-
-    @property
-    def best(self) -> int | None:
-        """The index of the chosen trial."""
-        return tuning.choose(self.scores)
 
 
 def run(
@@ -48,33 +38,65 @@ def run(
     compose: Callable[[list[str]], DictConfig],
     launch: Launch,
 ) -> None:
-    """Plan the study, run what is missing of its two phases, and write the manifest.
+    """Plan the study, run what is missing of its two phases, and keep its manifest.
 
     compose: overrides of one job to its configuration. launch: Hydra's launcher.
     Raises `UserError` where the study cannot be judged by validation.
     """
+    folder = Path(config.hydra.sweep.dir)
     with sweep.exits():
-        settings: Any = OmegaConf.to_container(config.tuning, resolve=True)
-        check(settings, config.seeds)
-        contenders = [contender(jobs, compose, settings) for jobs in expand(arguments)]
-        folder = Path(config.hydra.sweep.dir)
-        trials = settings["trials"]
-        planned = len(contenders) * (trials + 2 * config.seeds)
-        sweep.plan(folder, planned)
+        settings = check(config)
+        contenders = [contender(each, compose) for each in expand(arguments)]
+        if not any(entry.space for entry in contenders):
+            raise UserError(
+                "nothing to tune: every hyperparameter of the search space is given. Leave one "
+                "out, or ask for an ordinary sweep (without hydra/sweeper=tuned)"
+            )
+        plan = first_plan(contenders, settings, config.seeds)
+        total = sum(map(len, plan.values()))
+        jobs.plan(folder, total, config.retry)
         if not config.quiet:
             say(
-                f"{len(contenders)} optimizers and problems, {trials} trials each by "
+                f"{len(contenders)} optimizers and problems, {settings['trials']} trials each by "
                 f"{settings['pick']} {settings['metric']}, then {config.seeds} seeds of the best "
-                f"and of the defaults: {planned} runs"
+                f"and of the defaults: {total} runs"
             )
+
+    def keep() -> None:
+        done = manifest.done_of(folder, plan)
+        record = manifest.describe(contenders, settings, int(config.seeds), done)
+        text = json.dumps(record | {"retry": config.retry}, indent=1) + "\n"
+        with sweep.exits():
+            try:
+                replace_text(folder / manifest.FILE, text)
+            except OSError as error:
+                raise UserError(UNWRITABLE.format(folder, error.strerror)) from error
+
+    keep()
+    try:
+        search(contenders, settings, plan, launch, folder)
+        plan |= last_plan(contenders, settings, config.seeds)
+        keep()
+        launch([*plan["tuned"], *plan["default"]], len(plan["trials"]))
+    finally:  # an interruption leaves by an exit
+        keep()
+
+
+def search(
+    contenders: list[Contender],
+    settings: dict[str, Any],
+    plan: Plan,
+    launch: Launch,
+    folder: Path,
+) -> None:
+    """Run the trials of all contenders and note what came of them; `plan` gets their points."""
     number = 0
     for points in rounds(contenders, settings):
-        jobs = [
-            [*entry.overrides, *tuning.overrides(point), *phase("trials", settings["seed"])]
-            for entry, point in points
-        ]
-        results = launch(jobs, number)
-        number += len(jobs)
+        batch = [[*trial(entry, point), *phase("trials", settings["seed"])]
+                 for entry, point in points]  # fmt: skip
+        plan["trials"][number : number + len(batch)] = batch
+        results = launch(batch, number)
+        number += len(batch)
         for (entry, point), result in zip(points, results, strict=True):
             record = read(folder / "trials", result.return_value)
             entry.points.append(point)
@@ -84,62 +106,102 @@ def run(
                 if record["status"] == "completed"
                 else float("inf")
             )
-    jobs = []
+
+
+def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
+    """All jobs of the study, as far as they are known before the trials: without their points."""
+    budget = [entry for entry in contenders for _ in range(trials_of(entry, settings))]
+    trials = [[*entry.overrides, *phase("trials", settings["seed"])] for entry in budget]
+    return {"trials": trials, **last_plan(contenders, settings, seeds)}
+
+
+def last_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
+    """The jobs of the second phase: once there are trials, with the settings that they chose."""
+    new = range(settings["seed"] + 1, settings["seed"] + 1 + seeds)
+    tuned = []
     for entry in contenders:
-        seeds = range(settings["seed"] + 1, settings["seed"] + 1 + config.seeds)
-        if entry.best is not None:
-            best = tuning.overrides(entry.points[entry.best])
-            jobs += [[*entry.overrides, *best, *phase("tuned", seed)] for seed in seeds]
-        jobs += [[*entry.overrides, *phase("default", seed)] for seed in seeds]
-    launch(jobs, number)
-    manifest = describe(contenders, settings, int(config.seeds))
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        if entry.points and entry.best is None:
+            continue  # no trial came to an end
+        point = {} if entry.best is None else entry.points[entry.best]
+        tuned += [[*trial(entry, point), *phase("tuned", seed)] for seed in new]
+    default = [[*entry.overrides, *phase("default", seed)] for entry in contenders for seed in new]
+    return {"tuned": tuned, "default": default}
 
 
-def check(settings: dict[str, Any], seeds: Any) -> None:
-    """Raise `UserError` for a tuning configuration that means nothing."""
+def check(config: DictConfig) -> dict[str, Any]:
+    """The `tuning` group as plain values; `UserError` where it means nothing."""
+    check_group(config.tuning, "tuning.trials", "tuning")
+    settings: Any = OmegaConf.to_container(config.tuning, resolve=True)
     for key, allowed in (
         ("method", tuning.METHODS), ("metric", tuning.METRICS), ("pick", tuning.PICKS),
     ):  # fmt: skip
         if settings[key] not in allowed:
             raise UserError(
                 f"tuning.{key} must be one of {', '.join(allowed)}, not {settings[key]!r}"
+                + did_you_mean(str(settings[key]), allowed)
             )
-    for key, value, least in (
-        ("tuning.trials", settings["trials"], 1),
-        ("tuning.seed", settings["seed"], 0),
-        ("seeds", seeds, 1),
+    for key, value, least, most in (
+        ("tuning.trials", settings["trials"], 1, MOST_TRIALS),
+        ("tuning.seed", settings["seed"], 0, LARGEST - MOST_TRIALS),
+        ("seeds", config.seeds, 1, MOST_TRIALS),
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key} must be a whole number of at least {least}, not {value!r}")
+        if value > most:
+            raise UserError(f"{key} must be at most {most}, not {value}")
+    return settings
 
 
 def expand(arguments: list[str]) -> list[list[str]]:
     """The command line to one list of overrides per problem and optimizer."""
     parsed = sweep.parse(arguments)
     for override in parsed:
-        if override.get_key_element() == "seed":
-            raise UserError(
-                "a tuned study chooses its seeds: tuning.seed for the trials, and seeds=N new ones"
-            )
-    (batch,) = BasicSweeper.split_arguments(parsed, None)
-    return batch
+        key = override.key_or_group
+        if key in ITS_OWN:
+            raise UserError(f"a tuned study sets {key} by itself: {ITS_OWN[key]}")
+    found = sweep.expand(parsed)
+    for overrides in found:
+        if found.count(overrides) > 1:
+            raise UserError(f"asked for twice: {' '.join(overrides)}")
+    return found
 
 
-def contender(
-    overrides: list[str], compose: Callable[[list[str]], DictConfig], settings: dict[str, Any]
-) -> Contender:
-    """The optimizer's search space, less what the command line fixes."""
-    config = compose(overrides)
-    if not config.data.val_size:
+def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) -> Contender:
+    """The optimizer's search space, less what the command line fixes.
+
+    Raises `UserError` for what no run of it could use, before any is made.
+    """
+    config = resolve(compose(overrides), overrides)
+    check_settings(config)
+    if not config["data"]["val_size"]:
         raise UserError("tuning judges by the validation split: data.val_size must be above 0")
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
-    optimizer = own_keys(resolved, overrides)["optimizer"]
+    optimizer = config["optimizer"]
     space = optimizer.get("search") or tuning.DEFAULT_SPACE
+    check_group(space, "optimizer.search.lr", "optimizer.search")
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
-    space = {key: spec for key, spec in space.items() if f"optimizer.{key}" not in given}
     tuning.check_space(space)
+    if "optimizer._target_" not in given:  # the keys of a class of one's own are its own affair
+        keys = [key for key in optimizer if not key.startswith("_") and key not in NO_ARGUMENTS]
+        for key in space:
+            if key not in keys:
+                raise UserError(
+                    f"optimizer.search.{key}: {optimizer['name']} has no {key}"
+                    f"{did_you_mean(key, keys)}. It has: {', '.join(keys)}"
+                )
+    space = {key: spec for key, spec in space.items() if f"optimizer.{key}" not in given}
     return Contender(overrides, optimizer["name"], space)
+
+
+def trial(entry: Contender, point: tuning.Point) -> list[str]:
+    """The overrides of one setting of a contender."""
+    return [*entry.overrides, *tuning.overrides(point)]
+
+
+def trials_of(entry: Contender, settings: dict[str, Any]) -> int:
+    """How many trials a contender has: one where there is nothing to search for."""
+    if settings["method"] == "tpe":
+        return int(settings["trials"]) if entry.space else 1
+    return len(tuning.points(entry.space, settings["trials"], settings["method"], settings["seed"]))
 
 
 def rounds(
@@ -154,11 +216,12 @@ def rounds(
             for point in tuning.points(entry.space, trials, settings["method"], seed)
         ]
         return
-    searches = [tuning.Tpe(entry.space, seed) for entry in contenders]
-    for _ in range(trials):
-        yield [(entry, search.ask()) for entry, search in zip(contenders, searches, strict=True)]
-        for entry, search in zip(contenders, searches, strict=True):
-            search.tell(entry.scores[-1])
+    searches = [(entry, tuning.Tpe(entry.space, seed)) for entry in contenders]
+    for number in range(trials):
+        active = [(entry, tpe) for entry, tpe in searches if entry.space or not number]
+        yield [(entry, tpe.ask()) for entry, tpe in active]
+        for entry, tpe in active:
+            tpe.tell(entry.scores[-1])
 
 
 def phase(name: str, seed: int) -> list[str]:
@@ -172,55 +235,3 @@ def read(folder: Path, job: Any) -> dict[str, Any]:
     if isinstance(job, dict) and job.get("run"):
         return read_record(folder / job["run"] / "run.json")
     return {"status": "failed"}
-
-
-def describe(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> dict[str, Any]:
-    """The manifest: the protocol, every trial, the choices, and what a reviewer would object to."""
-    entries = []
-    for entry in contenders:
-        trials = [
-            {"point": p, "score": None if s == float("inf") else s, "status": status}
-            for p, s, status in zip(entry.points, entry.scores, entry.statuses, strict=True)
-        ]
-        entries.append(
-            {
-                "optimizer": entry.name,
-                "overrides": entry.overrides,
-                "space": entry.space,
-                "trials": trials,
-                "chosen": None if entry.best is None else entry.points[entry.best],
-            }
-        )
-    return {
-        "tuning": settings,
-        "seeds": seeds,
-        "contenders": entries,
-        "warnings": list(objections(contenders, settings, seeds)),
-    }
-
-
-def objections(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Iterator[str]:
-    """What a reviewer would object to, a sentence each."""
-    for entry in contenders:
-        who = " ".join(entry.overrides)
-        bad = sum(status == "diverged" for status in entry.statuses)
-        failed = sum(status == "failed" for status in entry.statuses)
-        if entry.best is None:
-            yield f"{who}: no trial came to an end, so it has no tuned setting"
-            continue
-        for where in tuning.at_edge(entry.space, entry.points[entry.best]):
-            yield f"{who}: the best setting lies at the edge of its search space ({where})"
-        if bad > len(entry.statuses) / 2:
-            yield f"{who}: {bad} of {len(entry.statuses)} trials diverged"
-        if failed:
-            yield f"{who}: {failed} trials failed, so its budget was smaller"
-    counts = {len(entry.points) for entry in contenders}
-    if len(counts) > 1:
-        yield f"the budgets are unequal: {min(counts)} to {max(counts)} trials"
-    if seeds < ENOUGH_SEEDS:
-        yield (
-            f"{seeds} seeds: with fewer than {ENOUGH_SEEDS} pairs no two-sided signed-rank test "
-            f"reaches p < 0.05"
-        )
-    if settings["pick"] == "best":
-        yield "trials were judged by their best epoch: that is early stopping for each run"

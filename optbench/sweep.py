@@ -7,27 +7,26 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from optbench import settings
+from optbench import jobs, settings
 from optbench.errors import UNWRITABLE, UserError
+from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
+from optbench.run_files import COLUMNS, replace_text
 
-# Overrides that change where and how a sweep runs, but not what is compared.
-ASIDE = (
-    "study", "name", "results_dir", "force", "quiet", "device", "num_threads", "data.root", "phase",
-    "log.eval_test",
-)  # fmt: skip
-JOBS = "jobs.jsonl"
+WHOLE = ("tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure")
+OURS = (jobs.FILE, "study.json", "figure.json")  # what a sweep leaves in its folder
 
 
 def folder(config: DictConfig) -> Path:
@@ -41,7 +40,7 @@ def folder(config: DictConfig) -> Path:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text for text in config.hydra.overrides.task if text.split("=", 1)[0] not in ASIDE
+        text for text in config.hydra.overrides.task if text.split("=", 1)[0] not in jobs.ASIDE
     )
     if study and not overrides:
         return results / "sweeps" / str(study)
@@ -50,16 +49,14 @@ def folder(config: DictConfig) -> Path:
     return results / "sweeps" / "-".join(["_".join(words)[:60].strip("-_") or "sweep", digest])
 
 
-def plan(sweep: Path, planned: int | None) -> None:
-    """Start the sweep's list of jobs afresh, with how many there will be."""
-    (sweep / JOBS).write_text(json.dumps({"planned": planned}) + "\n", "utf-8")
-
-
-def label(sweep: Path, number: int, overrides: Sequence[str]) -> str:
-    """Which run of how many, and what it is."""
-    planned = _jobs(sweep)[0]["planned"]
-    words = [text for text in overrides if text.split("=", 1)[0] not in ASIDE]
-    return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
+def check_figure(figure: DictConfig) -> None:
+    """Raise `UserError` for axes that do not exist, before the runs are made and not after."""
+    for axis, allowed in (("y", COLUMNS["epochs"]), ("x", ("epoch", "step", "seconds"))):
+        if (value := figure.get(axis)) not in allowed:
+            raise UserError(
+                f"figure.{axis} must be one of {', '.join(allowed)}, not {value!r}"
+                + settings.did_you_mean(str(value), allowed)
+            )
 
 
 def name_folder(config: DictConfig, sweep: Path) -> None:
@@ -70,10 +67,19 @@ def name_folder(config: DictConfig, sweep: Path) -> None:
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
 
 
-def record_job(sweep: Path, job: dict[str, Any]) -> None:
-    """Append one job's outcome to the sweep's list."""
-    with (sweep / JOBS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(job) + "\n")
+def check_folder(sweep: Path) -> None:
+    """Raise `UserError` where a folder of that name holds something else than a sweep.
+
+    Its figures would take the place of files that are not ours, as of those in results/comparison.
+    """
+    if not sweep.is_dir() or any((sweep / name).exists() for name in OURS):
+        return
+    others = sorted(p.name for p in sweep.iterdir() if p.is_file() and p.name[0] != ".")
+    if others:
+        raise UserError(
+            f"{sweep} holds files of something else ({', '.join(others[:3])}), and a sweep would "
+            f"write its figures among them: choose another name=NAME"
+        )
 
 
 def parse(texts: list[str]) -> list[Override]:
@@ -82,26 +88,35 @@ def parse(texts: list[str]) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(texts)
 
 
-def count_jobs(config: DictConfig) -> int | None:
-    """How many jobs the sweep has; None where the sweeper decides as it goes."""
+def expand(overrides: Sequence[Override]) -> list[list[str]]:
+    """The jobs of a sweep, as lists of overrides: all combinations, of a key given twice the last.
+
+    Raises `UserError` where there is none, and for what cannot be swept over.
+    """
+    for override in overrides:
+        key, text = override.key_or_group, override.get_value_string()
+        if override.is_sweep_override() and key.split(".")[0] in WHOLE:
+            raise UserError(f"{key} has one value in a sweep, not several ({text})")
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{key}={text} has no end of values: name some, as in {key}=0.1,1; or have a tuned "
+                f"study search a range, with +optimizer.search.NAME={{low:0.1,high:1,scale:log}}"
+            )
+    (batch,) = BasicSweeper.split_arguments(list(overrides), None)
+    if not batch:
+        raise UserError(
+            "nothing to run: a glob(...) or range(...) on the command line matches no choice"
+        )
+    return batch
+
+
+def planned_jobs(config: DictConfig) -> list[list[str]] | None:
+    """The jobs of the sweep; None where the sweeper decides as it goes."""
     if config.hydra.runtime.choices.get("hydra/sweeper") != "basic":
         return None
     params = config.hydra.sweeper.get("params") or {}
-    texts = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in params.items())]
-    sizes: dict[str, int] = {}
-    for override in parse(texts):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                return None  # an interval: Hydra's own sweeper refuses it
-            sizes.setdefault(key, sum(1 for _ in override.sweep_string_iterator()))
-        else:
-            sizes.setdefault(key, 1)  # the command line comes first and wins over the study
-    return prod(sizes.values())
-
-
-def _jobs(sweep: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (sweep / JOBS).read_text("utf-8").splitlines()]
+    # the command line comes last and wins over the study
+    return expand(parse([*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]))
 
 
 class Comparison(Callback):
@@ -113,32 +128,37 @@ class Comparison(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the sweep's folder and start its list of jobs afresh."""
         with exits():
+            settings.check_results_dir(config.results_dir)
             settings.check_name(config.name)
+            settings.check_group(config.get("figure"), "figure.y", "figure")
+            check_figure(config.figure)
+            check_tuned(config.hydra.overrides.task, config.hydra.runtime.choices)
             if not any(
                 text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra
             ):
                 name_folder(config, folder(config))
             sweep = Path(config.hydra.sweep.dir)
-            planned = count_jobs(config)
-            if planned == 0:
-                raise UserError("nothing to run: a glob(...) on the command line matches no choice")
+            if config.name is not None:
+                check_folder(sweep)
+            planned = planned_jobs(config)
+            count = None if planned is None else len(planned)
             try:
                 sweep.mkdir(parents=True, exist_ok=True)
-                plan(sweep, planned)
+                jobs.plan(sweep, count, str(config.retry), planned)
                 figure = OmegaConf.to_container(config.figure, resolve=True)
-                (sweep / "figure.json").write_text(json.dumps(figure) + "\n", "utf-8")
+                replace_text(sweep / "figure.json", json.dumps(figure) + "\n")
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:
-                say(f"sweep of {planned or 'several'} runs into {sweep}")
+                say(f"sweep of {count or 'several'} runs into {sweep}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero where a run failed."""
         sweep = Path(config.hydra.sweep.dir)
-        jobs = _jobs(sweep)[1:]
-        failed = [job for job in jobs if job["status"] == "failed"]
+        _, outcomes = jobs.read(sweep)
+        failed = [job for job in outcomes if job["status"] == "failed"]
         with exits():
-            if len(failed) < len(jobs):
+            if len(failed) < len(outcomes):
                 from optbench import plot, summary
 
                 result = plot.draw_all([sweep], sweep)
@@ -149,13 +169,13 @@ class Comparison(Callback):
                     text, paths = verdict.write(sweep)
                     say("", text, *paths)
                 for text in result.warnings:
-                    print(f"warning: {text}", file=sys.stderr)
+                    say(f"warning: {text}", error=True)
                 for problem in result.problems:
-                    print(f"left out: {problem}", file=sys.stderr)
+                    say(f"left out: {problem}", error=True)
         if failed:
-            print(f"\n{len(failed)} of {len(jobs)} runs failed:", file=sys.stderr)
+            say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
             for job in failed:
-                print(f"  {' '.join(job['overrides'])}: {job['error']}", file=sys.stderr)
+                say(f"  {' '.join(job['overrides'])}: {job['error']}", error=True)
             sys.exit(1)
 
 
@@ -164,8 +184,9 @@ def exits() -> Iterator[None]:
     """Turn an exception into its message and exit status 1."""
     try:
         yield
-    except (UserError, HydraException) as error:
-        print(f"optbench: {error}", file=sys.stderr)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        text = error if isinstance(error, UserError) else explain(error, config_folder())
+        say(f"optbench: {text}", error=True)
         sys.exit(1)
     except Exception:
         traceback.print_exc()

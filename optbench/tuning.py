@@ -50,7 +50,7 @@ def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
     """
     dimensions = sum(1 for _ in _ranges(space))
     if dimensions == 0:
-        return [{} for _ in range(trials)]
+        return [{}]  # a second trial would be the same
     return [scale_point(space, row) for row in _unit(dimensions, trials, method, seed)]
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.pairs import compare
+from optbench.progress import streams
 from optbench.stats import by_seed, smaller_is_better
 from optbench.summary import final_values
 from optbench.table import load_runs
@@ -160,4 +161,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams():
+        sys.exit(main())

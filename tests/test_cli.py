@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from optbench import __main__ as cli
+from optbench import jobs
 from optbench.run_files import COLUMNS
+from optbench.runs import RunFolder
 from optbench.table import load_runs
 
 QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
@@ -243,7 +245,27 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["log=null"], "log is a group of keys"),
         (["+data.foo=3"], "unknown key 'data.foo'"),
         (["+log.stepz=3"], "Did you mean steps?"),
-        (["-m", "optimizer.lr=interval(0.1,1)"], "sweep type"),
+        (["-m", "optimizer.lr=interval(0.1,1)"], "name some"),
+        (["-m", "optimizer=sgd", "seed=range(0)"], "nothing to run"),
+        (["-m", "optimizer=sgd", "seeds=1,2"], "seed=0,1,2 with -m"),
+        (["-m", "optimizer=sgd", "results_dir=a,b"], "results_dir has one value"),
+        (["-m", "optimizer=sgd", "name=a,b"], "name has one value"),
+        (["-m", "optimizer=sgd", "figure=null"], "figure is a group of keys"),
+        (["-m", "optimizer=sgd", "figure.y=train_los"], "Did you mean train_loss?"),
+        (["-m", "optimizer=sgd", "figure.x=time"], "figure.x must be one of"),
+        (["-m", "optimizer=sgd,"], "separated by single commas"),
+        (["-m", "optimizer=sgd", "seed=0,,1"], "cannot read seed=0,,1"),
+        (["-m", "hydra/launcher=joblib"], "hydra/launcher=joblib"),
+        (["hydra/sweeper=tund"], "Did you mean tuned?"),
+        (["optimizer=[sgd,adam]"], "-m optimizer=sgd,adam"),
+        (["optimizer.search=[]"], "does not fit"),
+        (["+dataset.foo=1"], "mnist_5k does not accept foo"),
+        (["tuning.trials=3"], "add hydra/sweeper=tuned"),
+        (["seeds=3"], "seed=0,1,2"),
+        (["results_dir=null"], "results_dir must be a folder"),
+        (["-m", "results_dir="], "results_dir must be a folder"),
+        (["optimizer.lr='a b"], "an override is KEY=VALUE"),
+        (["retry=never"], "retry must be one of failed, none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -316,6 +338,108 @@ def test_a_closed_stdout_does_not_end_the_run(tmp_path):
     assert process.wait(60) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert record(run)["status"] == "completed"
+
+
+@pytest.mark.parametrize("words", [["optbench", *QUICK], ["optbench", "--help"]])
+def test_without_stdout_and_stderr_a_command_works(tmp_path, words):
+    text = " ".join(["exec", sys.executable, "-m", *map(repr, words), ">&-", "2>&-", "<&-"])
+    done = subprocess.run(["sh", "-c", text], env=environment(tmp_path), cwd=tmp_path, timeout=120)
+    assert done.returncode == 0
+    if words[-1] != "--help":
+        (run,) = (tmp_path / "runs").iterdir()
+        assert len(rows(run / "epochs.csv")) == 3  # nothing was printed into it
+
+
+@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.verdict"])
+def test_nobody_complains_when_head_has_seen_enough(tmp_path, module):
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--help"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+
+
+def test_a_name_with_a_dot_in_front_is_not_hidden(here, tmp_path):
+    assert here("optimizer.name=..")[0] == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name[0] != "."
+    assert record(run)["name"] == ".."
+
+
+def test_the_threads_are_recorded_and_no_part_of_the_identity(here, tmp_path):
+    assert here()[0] == 0
+    _, out, _ = here("num_threads=2")
+    assert "already done" in out
+    (run,) = (tmp_path / "runs").iterdir()
+    assert record(run)["num_threads"] == 1
+
+
+def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(here, tmp_path):
+    asked = ["-m", "optimizer=sgd", "optimizer.lr=-1,0.1", "name=x"]
+    assert here(*asked)[0] == 1
+    done = jobs.of_sweep(tmp_path / "x")
+    assert [done[kind] for kind in ("planned", "done", "failed", "missing")] == [2, 1, 1, 0]
+    assert "optimizer.lr=-1" in done["jobs"]["failed"][0]
+    for _ in range(2):
+        status, _, err = here(*asked, "retry=none")
+        assert status == 1
+        assert err.count("it failed before; retry=failed tries it again") == 2  # and in the list
+    assert jobs.read(tmp_path / "x")[0]["retry"] == "none"
+    _, _, err = here(*asked)
+    assert "it failed before" not in err
+
+
+def test_what_failed_is_run_again_and_nothing_else(here, tmp_path, monkeypatch):
+    asked = ["-m", "optimizer=sgd", "seed=0,1", "name=x"]
+    with monkeypatch.context() as patch:
+        finish = RunFolder.write
+
+        def break_off(self, update):
+            if self.record["seed"] == 1:
+                raise OSError("disk full")
+            finish(self, update)
+
+        patch.setattr(RunFolder, "write", break_off)
+        assert here(*asked)[0] == 1
+    assert here(*asked, "retry=none")[0] == 1
+    assert len(list((tmp_path / "x").glob("*/run.json"))) == 2
+    status, out, err = here(*asked)
+    assert status == 0, err
+    assert out.count("already done") == 1
+    records = [record(path.parent) for path in (tmp_path / "x").glob("*/run.json")]
+    assert sorted(r["status"] for r in records) == ["completed", "completed", "failed"]
+
+
+def test_a_sweep_that_has_a_run_copies_no_other(here, tmp_path):
+    assert here("-m", "optimizer=sgd", "name=x")[0] == 0
+    assert here("optimizer=sgd", "force=true")[0] == 0  # a newer one elsewhere
+    status, out, _ = here("-m", "optimizer=sgd", "name=x")
+    assert status == 0
+    assert "already done" in out
+    assert len(list((tmp_path / "x").glob("*/run.json"))) == 1
+
+
+def test_a_sweep_stays_out_of_a_folder_of_other_files(here, tmp_path):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "summary.csv").write_text("mine")
+    status, _, err = here("-m", "optimizer=sgd", "name=paper")
+    assert status == 1
+    assert "choose another name" in err
+    assert [path.name for path in (tmp_path / "paper").iterdir()] == ["summary.csv"]
+
+
+def test_a_list_of_jobs_with_an_unfinished_line_is_read(tmp_path):
+    jobs.plan(tmp_path, 2, "failed", [["seed=0"], ["seed=1"]])
+    jobs.record(tmp_path, {"job": 0, "overrides": ["seed=0"], "status": "diverged", "error": None})
+    with (tmp_path / jobs.FILE).open("a") as file:
+        file.write('{"job": 1, "over')
+    done = jobs.of_sweep(tmp_path)
+    assert done["jobs"] == {"done": ["seed=0"], "failed": [], "missing": ["seed=1"]}
 
 
 def test_deterministic_runs_are_runs_of_their_own(here, tmp_path):

@@ -9,8 +9,10 @@ from made_runs import make_run, sweep
 from scipy import stats as reference
 
 from optbench.errors import UserError
+from optbench.pairs import compare
 from optbench.stats import bootstrap, by_seed, describe, describe_all, iqm, mean, sd
 from optbench.table import load_runs
+from optbench.targets import times
 
 VALUES = np.random.default_rng(0).normal(3, 1, 12)
 
@@ -87,3 +89,17 @@ def test_by_seed_pairs_the_runs_of_the_table(tmp_path: Path) -> None:
     assert ("fashion_mnist", "sgd") not in lines
     with pytest.raises(UserError, match="no logged column"):
         by_seed(table, "loss")
+
+
+def test_runs_of_different_problems_are_paired_within_each_or_refused(tmp_path: Path) -> None:
+    for size in (32, 128):
+        sweep(tmp_path, ("adam", "sgd"), 3, batch_size=size)
+    table = load_runs(tmp_path)
+    lines = compare(by_seed(table))
+    assert {(row.problem, row.n) for row in lines.itertuples()} == {("32", 3), ("128", 3)}
+    for function in (by_seed, lambda table, facet: times(table, "val_loss", 0.1, facet=facet)):
+        with pytest.raises(UserError, match="what differs: batch_size"):
+            function(table, facet=["model.name"])
+    make_run(tmp_path / "other", "sgd", data_digest="d1")
+    with pytest.raises(UserError, match="data_digest"):
+        by_seed(load_runs(tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import tuning
+from optbench import experiment, tuning
 from optbench.errors import UserError
 
 LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
@@ -168,8 +168,15 @@ def study(monkeypatch, capsys, tmp_path):
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "blobs.yaml").write_text(YAML)
 
-    def run(*overrides: str, name: str = "s"):
-        argv = ["optbench", "-m", "--config-dir", "mine", "hydra/sweeper=tuned", f"name={name}"]
+    def run(*overrides: str, name: str = "s", m: bool = True):
+        argv = [
+            "optbench",
+            *["-m"][: int(m)],
+            "--config-dir",
+            "mine",
+            "hydra/sweeper=tuned",
+            f"name={name}",
+        ]
         monkeypatch.setattr(sys, "argv", [*argv, *QUICK, *overrides])
         status = 0
         try:
@@ -235,6 +242,64 @@ def test_changing_test_labels_changes_no_choice(study):
         assert (a["trials"], a["chosen"]) == (b["trials"], b["chosen"])
 
 
+def counts(manifest: dict, phase: str) -> list[int]:
+    return [manifest["phases"][phase][key] for key in ("planned", "done", "failed", "missing")]
+
+
+def test_a_stopped_study_says_what_is_missing_and_goes_on_with_it(study, tmp_path, monkeypatch):
+    asked = ["optimizer=sgd,adam", "tuning.trials=3", "seeds=2"]
+    run, number = experiment.run, iter(range(100))
+
+    def stop(config, group, *, label=""):
+        count = next(number)
+        if count == 1:
+            raise UserError("no luck")
+        outcome = run(config, group, label=label)
+        return outcome if count < 4 else outcome._replace(status="interrupted", signal=2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "run", stop)
+        status, manifest, _, err = study(*asked)
+    assert status == 130
+    assert "goes on" in err
+    assert counts(manifest, "trials") == [6, 3, 1, 2]
+    assert counts(manifest, "tuned") == counts(manifest, "default") == [4, 0, 0, 4]
+    failed, missing = (manifest["phases"]["trials"]["jobs"][key] for key in ("failed", "missing"))
+    assert "optimizer=sgd" in failed[0]
+    assert "optimizer=adam" in missing[0]
+    assert manifest["warnings"][0].startswith("runs are missing (2 of trials, 4 of tuned")
+
+    status, manifest, _, err = study(*asked, "retry=none")
+    assert status == 1
+    assert manifest["retry"] == "none"
+    assert counts(manifest, "trials") == [6, 5, 1, 0]
+    assert counts(manifest, "tuned") == [4, 4, 0, 0]
+    assert manifest["contenders"][0]["trials"][1]["status"] == "failed"
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "results" / "s").glob("*/*/run.json")}
+
+    status, manifest, _, err = study(*asked)
+    assert status == 0, err
+    assert counts(manifest, "trials") == [6, 6, 0, 0]
+    assert not any(text.startswith("runs are") for text in manifest["warnings"])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(folders(tmp_path, "trials")) == 6
+
+
+def test_a_tuned_study_needs_no_m(study):
+    status, manifest, _, err = study("optimizer=sgd", "tuning.trials=1", "seeds=1", m=False)
+    assert status == 0, err
+    assert counts(manifest, "default") == [1, 1, 0, 0]
+
+
+def test_an_optimizer_with_nothing_to_search_has_one_trial_and_it_is_said(study):
+    _, manifest, _, _ = study(
+        "optimizer=sgd,momentum", "optimizer.lr=0.1", "tuning.trials=2", "seeds=1"
+    )
+    assert [len(entry["trials"]) for entry in manifest["contenders"]] == [1, 2]
+    assert any("nothing was searched" in text for text in manifest["warnings"])
+    assert not any("unequal" in text for text in manifest["warnings"])
+
+
 def test_tpe_end_to_end(study):
     pytest.importorskip("optuna")
     status, manifest, _, err = study(
@@ -263,6 +328,31 @@ def test_what_a_reviewer_would_object_to_is_said(study):
         (["seeds=0"], "seeds must be"),
         (["data.val_size=0"], "data.val_size must be above 0"),
         (["+optimizer.search.lr={low:2,high:1,scale:log}", "optimizer._target_=x.Y"], "below high"),
+        (["+optimizer.search.lr2={low:1,high:2,scale:log}"], "sgd has no lr2. Did you mean lr?"),
+        (["optimizer.search=3"], "optimizer.search is a group of keys"),
+        (["optimizer.lr=0.1"], "nothing to tune"),
+        (["optimizer.lr=interval(0.1,1)"], "name some"),
+        (["optimizer=sgd,nosuch"], "there is no optimizer=nosuch"),
+        (["optimizer=sgd,addam"], "Did you mean adam?"),
+        (["optimizer=glob(zz*)"], "matches no choice"),
+        (["optimizer=sgd,sgd"], "asked for twice"),
+        (["seeds=1,2"], "seeds has one value"),
+        (["tuning.trials=2,3"], "tuning.trials has one value"),
+        (["tuning.trials=100000000000"], "must be at most"),
+        (["tuning.seed=-1"], "tuning.seed must be"),
+        (["tuning.method=sobool"], "Did you mean sobol?"),
+        (["tuning=null"], "tuning is a group of keys"),
+        (["tuning=3"], "tuning is a group of keys"),
+        (["data=null"], "data is a group of keys"),
+        (["phase=tuned"], "sets phase by itself"),
+        (["log.eval_test=each"], "measured once"),
+        (["epochs=0"], "epochs must be"),
+        (["batch_size=0,64"], "batch_size must be"),
+        (["+foo=1"], "unknown key 'foo'"),
+        (["quiet=maybe"], "quiet must be"),
+        (["retry=often"], "retry must be"),
+        (["name=../x"], "name must be"),
+        (["results_dir=/proc/x"], "cannot write results"),
     ],
 )
 def test_a_study_that_means_nothing_is_refused(study, overrides, message):
@@ -270,3 +360,4 @@ def test_a_study_that_means_nothing_is_refused(study, overrides, message):
     assert status == 1
     assert message in err
     assert "Traceback" not in err
+    assert err.startswith("optbench: ")  # once, and before anything is run

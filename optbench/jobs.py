@@ -1,0 +1,98 @@
+"""A sweep's list of jobs, `jobs.jsonl`: what was planned, then a line for each job as it ends."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optbench.run_files import replace_text
+
+FILE = "jobs.jsonl"
+DONE = ("completed", "diverged")
+# Overrides that change where and how a sweep runs, but not what is compared.
+ASIDE = (
+    "study", "name", "results_dir", "force", "retry", "quiet", "device", "num_threads", "data.root",
+    "phase", "log.eval_test",
+)  # fmt: skip
+HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure")  # on them no run depends
+Job = dict[str, Any]
+
+
+def plan(
+    folder: Path, planned: int | None, retry: str, jobs: Sequence[Sequence[str]] | None = None
+) -> None:
+    """Start the list afresh: how many jobs, their overrides, and what failed before.
+
+    planned, jobs: None where the sweeper decides as it goes (a tuned study has its own manifest).
+    """
+    first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
+    replace_text(folder / FILE, json.dumps(first) + "\n")
+
+
+def record(folder: Path, job: Mapping[str, Any]) -> None:
+    """Append one job's outcome: its number and overrides, status, run (a folder) and error."""
+    with (folder / FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(job) + "\n")
+
+
+def read(folder: Path) -> tuple[Job, list[Job]]:
+    """The plan and the outcomes; a line that a killed process left unfinished is none."""
+    lines: list[Job] = []
+    for line in (folder / FILE).read_text("utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    if not lines or "planned" not in lines[0]:
+        raise ValueError(f"{folder / FILE} does not begin with what was planned")
+    return lines[0], lines[1:]
+
+
+def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
+    """Which run of how many, and what it is."""
+    planned = read(folder)[0]["planned"]
+    words = [text for text in overrides if _key(text) not in ASIDE]
+    return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
+
+
+def failed(folder: Path) -> list[Job]:
+    """The jobs that failed when they were last tried, in this or an earlier call of the sweep."""
+    try:
+        first, outcomes = read(folder)
+    except (OSError, ValueError):
+        return []  # no list, no memory: everything is tried
+    latest: dict[tuple[str, ...], Job] = {}
+    for job in [*first.get("failed_before", []), *outcomes]:
+        latest[what(job["overrides"])] = job
+    return [job for job in latest.values() if job["status"] == "failed"]
+
+
+def what(overrides: Iterable[str]) -> tuple[str, ...]:
+    """A job by its overrides, less those on which its failure cannot depend."""
+    return tuple(sorted(text for text in overrides if _key(text).split(".")[0] not in HARMLESS))
+
+
+def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -> dict[str, Any]:
+    """How many of the planned jobs are done, failed and missing, and which (their overrides).
+
+    statuses: of each planned job; None where there is no outcome. An interrupted run is missing:
+    the same command runs it.
+    """
+    lists: dict[str, list[str]] = {"done": [], "failed": [], "missing": []}
+    for overrides, status in zip(planned, statuses, strict=True):
+        kind = "done" if status in DONE else "failed" if status == "failed" else "missing"
+        lists[kind].append(" ".join(overrides))
+    counts = {kind: len(texts) for kind, texts in lists.items()}
+    return {"planned": len(planned), **counts, "jobs": lists}
+
+
+def of_sweep(folder: Path) -> dict[str, Any]:
+    """`progress` of an ordinary sweep, from its list of jobs."""
+    first, outcomes = read(folder)
+    status = {job["job"]: job["status"] for job in outcomes}
+    planned = first["jobs"] or []
+    return progress(planned, [status.get(number) for number in range(len(planned))])
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+")
