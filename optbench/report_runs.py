@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench import style
+from optbench import jobs, style
 from optbench.commands import command
 from optbench.keys import measured_columns, order, short, show
 from optbench.layout import Layout
@@ -97,7 +97,8 @@ def curves(
     keys = facet_keys(plan)
     values = {key: sorted({show(v): v for v in plan.runs[key]}.values(), key=order) for key in keys}
     places = {key: {show(v): i for i, v in enumerate(found)} for key, found in values.items()}
-    panels = {str(panel): ", ".join(titles(plan, panel)) for panel in plan.runs["panel"]}
+    found = sorted(plan.runs["panel"], key=lambda panel: [place(value) for value in panel])
+    panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
     arrays: dict[str, int] = {}
     entries: list[dict[str, Any]] = [
         {
@@ -146,6 +147,12 @@ def curves(
         "kept": min(longest, most),
         "rows": longest,
     }
+
+
+def place(value: object) -> tuple[int, float, str]:
+    """The order of panels: that of their values, and the tuned phase before the default one."""
+    phases = {"tuned": "0", "default": "1"}
+    return order(phases.get(str(value), value))
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
@@ -227,34 +234,35 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
     return folder.name
 
 
-def missing(plan: Layout) -> list[str]:
-    """Runs that the others of their panel let expect: a seed that an optimizer lacks."""
+def missing(plan: Layout, folders: Sequence[Path]) -> list[str]:
+    """Runs that are not there: seeds that others of their panel have, and planned jobs."""
     found = []
-    for panel, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
+    for _, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
         seeds = sorted(part["seed"].unique())
         where = ", ".join(titles(plan, part["panel"].iloc[0]))
         for name, own in part.groupby("variant", sort=False):
             lacking = [str(seed) for seed in seeds if seed not in set(own["seed"])]
-            if lacking and panel is not None:
+            if lacking:
                 head = f"{where}: " if where else ""
                 found.append(f"{head}{name} lacks seed {', '.join(lacking)}")
+    for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)}):
+        try:
+            lost = jobs.of_sweep(path.parent)["jobs"]["missing"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no list that can be read, or one of an older version
+        found += [f"planned and not run: {text}" for text in lost]
     return found
 
 
 def failed_jobs(folders: Sequence[Path], records: Sequence[Record]) -> list[dict[str, str]]:
-    """Jobs of sweeps that failed before they had a folder."""
+    """Jobs of sweeps that failed before they had a folder: what was asked for, and the message."""
     told = {str(record.get("error")) for _, record in records}
-    found = []
-    for path in sorted({path for folder in folders for path in folder.rglob("jobs.jsonl")}):
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                job = json.loads(line)
-            except ValueError:
-                continue  # the sweep is being written
-            if job.get("status") == "failed" and str(job.get("error")) not in told:
-                words = " ".join(map(str, job.get("overrides", [])))
-                found.append({"command": words, "message": str(job.get("error"))})
-    return found
+    return [
+        {"command": " ".join(map(str, job["overrides"])), "message": str(job.get("error"))}
+        for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)})
+        for job in jobs.failed(path.parent)
+        if str(job.get("error")) not in told
+    ]
 
 
 def machines(records: Sequence[Record]) -> list[dict[str, Any]]:
