@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from optbench import style
+from optbench.panels import caption
 from optbench.ranks import critical_difference
 
 
@@ -17,8 +18,10 @@ def cd_diagram(
     problems: int,
     test: str = "Nemenyi",
     alpha: float = 0.05,
+    blocks: str = "problems",
 ) -> Figure:
-    """ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N, stated below.
+    """ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N, stated below. blocks: what
+    was ranked in; over the seeds of one problem the diagram says nothing about others.
 
     test: "Nemenyi" draws its critical difference as well; any other name is only stated.
     """
@@ -53,7 +56,7 @@ def cd_diagram(
             y = 0.32 * (index + 0.75)
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
             axes.plot(ends, [y, y], color="black", linewidth=2.6, solid_capstyle="butt", zorder=3)
-        text = f"mean rank over n = {problems} problems (1 is the best); bars join what {test}'s "
+        text = f"mean rank over n = {problems} {blocks} (1 is the best); bars join what {test}'s "
         text += f"test does not tell apart at {alpha:g}"
         if test == "Nemenyi":
             cd = critical_difference(count, problems, alpha)
@@ -61,5 +64,5 @@ def cd_diagram(
             for at in (1, min(1 + cd, count + 0.5)):
                 axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
             axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=7)
-        figure.supxlabel(text, fontsize=6.5, color="#555555")
+        caption(figure, text)
     return figure

@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from optbench import data, device, runs, settings
+from optbench import data, device, runs, settings, step_cost
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
@@ -71,8 +71,10 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         return known(planned, planned.done)
     name = planned.record["name"]
     with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
-        updates = train(**arguments(planned), stop=lambda: bool(received))
+        asked = arguments(planned)
+        updates = train(**asked, stop=lambda: bool(received))
         first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
+        planned.record["cost"] = cost(planned, asked)
         folder = new_folder(planned)
         status = _follow(folder, first, updates, show)
     return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
@@ -85,8 +87,8 @@ def plan(config: Config, group: Path) -> Plan:
     """
     settings.check(config)
     # the search space decides which settings are tried, and is no part of any of them
-    optimizer = {key: value for key, value in config["optimizer"].items() if key != "search"}
-    config = config | {"optimizer": optimizer}
+    settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
+    config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
     kept = {key: value for key, value in config.items() if key != "figure"}
@@ -142,6 +144,20 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "layers": config["diagnostics"] == "layers",
         "layers_every": config["log"]["layer_steps"],
     }
+
+
+_costs: dict[str, dict[str, float] | None] = {}  # measured in this process
+
+
+def cost(planned: Plan, asked: Mapping[str, Any]) -> dict[str, float] | None:
+    """`step_cost.cost_of_run` for this run; once in a process where only numbers differ."""
+    kind = {k: v for k, v in planned.config["optimizer"].items() if k != "name"}
+    kind = {k: bool(v) if isinstance(v, int | float) else v for k, v in kind.items()}
+    key = identity(kind | {"problem": planned.record["problem_hash"]})
+    if key not in _costs:
+        given = ("problem", "optimizer", "seed", "decay_biases_and_norms", "device")
+        _costs[key] = step_cost.cost_of_run(**{k: asked[k] for k in given})
+    return _costs[key]
 
 
 def new_folder(planned: Plan) -> runs.RunFolder:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.run_files import COLUMNS
+from optbench.run_files import COLUMNS, COST_COLUMNS
 
 
 def show(value: object) -> str:
@@ -34,7 +34,8 @@ def order(value: object) -> tuple[int, float, str]:
 
 def measured_columns(table: pd.DataFrame) -> list[str]:
     """The columns that come from the CSV files; the others describe the run."""
-    known = table.attrs.get("measured") or [*COLUMNS["epochs"], "lr"]  # pandas may drop attrs
+    default = [*COLUMNS["epochs"], "lr", *COST_COLUMNS]
+    known = table.attrs.get("measured") or default  # pandas may drop attrs
     return [name for name in known if name in table]
 
 

@@ -59,7 +59,8 @@ class Verdict(NamedTuple):
         else:
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
-            more += f"; {self.n} pairs cannot go below p = {least_p(self.n):.2g}"
+            pairs = f"{self.n} pair{'' if self.n == 1 else 's'}"
+            more += f"; {pairs} cannot go below p = {least_p(self.n):.2g}"
         return f"cannot tell (n = {self.n}; {more})"
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from optbench import style
 from optbench.errors import UserError
@@ -51,9 +52,11 @@ class TooManyPanels(UserError):
     """The runs are of too many problems for one figure; their table can still be made."""
 
 
-def make_panels(plan: Layout) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+def make_panels(
+    plan: Layout, share_y: bool = True
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with titled, empty panels, each with its runs: a grid for two keys, otherwise
-    wrapped rows.
+    wrapped rows. share_y: one y axis for all.
 
     Raises TooManyPanels.
     """
@@ -80,7 +83,7 @@ def make_panels(plan: Layout) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     between = "\n" if max(len(", ".join(text)) for text in texts) > 36 else ", "
     panels: list[tuple[Axes, pd.DataFrame]] = []
     for spot, part, text in zip(spots, parts, texts, strict=True):
-        share = panels[0][0] if panels else None
+        share = panels[0][0] if panels and share_y else None
         axes = figure.add_subplot(rows, columns, spot + 1, sharey=share)
         axes.set_title(between.join(text), loc="left")
         panels.append((axes, part))
@@ -148,12 +151,57 @@ def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
             axes.set_xlabel(x)
         if spec.colspan.start == 0:
             axes.set_ylabel(y)
-    figure.supxlabel(f"{context(plan)}\n{note}", fontsize=6.5, color="#555555")
+    caption(figure, context(plan), note)
+
+
+def caption(figure: Figure, *lines: str) -> None:
+    """The small print below a figure, wrapped to its width."""
+    wrapped = [fill(line, int(20 * figure.get_figwidth())) for line in lines]
+    figure.supxlabel("\n".join(wrapped), fontsize=6.5, color="#555555")
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """One more line below the figure."""
-    figure.supxlabel(f"{figure.get_supxlabel()}\n{text}", fontsize=6.5, color="#555555")
+    """One more line of small print."""
+    caption(figure, *figure.get_supxlabel().split("\n"), text)
+
+
+def blown_up(table: pd.DataFrame, y: str) -> float:
+    """Four times the untrained value of a loss: what ends above it has learned nothing."""
+    first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
+    first = first[np.isfinite(first)]
+    return 4 * float(np.median(first)) if default_log(y) and len(first) else math.inf
+
+
+def cap(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
+    """End logarithmic y axes at four times the untrained value, so that a run that blew up does
+    not squeeze the others. Returns the note that says for how many of the final `values`."""
+    limit = blown_up(table, y)
+    finite = values[np.isfinite(values)]
+    above = int((finite > limit).sum())
+    if not above:
+        return ""
+    for axes in panels:
+        low, high = axes.get_ylim()
+        if low < limit < high:  # the margin below was a part of the range that is cut off
+            least = finite[finite > 0].min()
+            axes.set_ylim(max(low, least / 1.5) if least < limit else low, limit)
+    return f"; {above} above the axis, which ends at four times the untrained value"
+
+
+def log_ticks(panels: Iterable[Axes]) -> None:
+    """Labels for logarithmic y axes shorter than two decades, which would show one or none; to be
+    called when their limits are final."""
+    for axes in panels:
+        low, high = axes.get_ylim()
+        if axes.get_yscale() != "log" or not 0 < low < high:
+            continue
+        decades = math.log10(high / low)
+        if decades >= 2:
+            continue
+        axis = axes.yaxis
+        axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:

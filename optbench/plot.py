@@ -1,10 +1,9 @@
 """`python -m optbench.plot FOLDER...`: every figure and table again, from the CSV files alone."""
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,20 +12,19 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from optbench import style
+from optbench import figures, style
 from optbench.errors import UserError
 from optbench.keys import where
+from optbench.objections import objections
 from optbench.panels import TooManyPanels, add_note
 from optbench.plots import curves
 from optbench.progress import streams
 from optbench.run_files import COLUMNS
-from optbench.sensitivity import sensitivity
+from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
 
 FORMATS = ("png", "pdf", "svg")
-MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
-FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
 # dates off: the same CSV files give the same bytes
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -42,6 +40,7 @@ class Options(NamedTuple):
     rows: str = "epochs"  # epochs or steps: which CSV file the main figure reads
     where: Sequence[str] = ()  # KEY=VALUE filters
     formats: Sequence[str] = ("png", "pdf")
+    target: str | None = None  # of times to target: see `reach.reach`; that of the worst
 
 
 class DrawResult(NamedTuple):
@@ -49,7 +48,7 @@ class DrawResult(NamedTuple):
     table: pd.DataFrame  # of epochs.csv, filtered
     summary: pd.DataFrame
     problems: list[str]  # one line per file left out
-    warnings: list[str]  # what a reviewer would object to in a tuned study
+    warnings: list[str]  # what a reviewer would object to
 
 
 def draw_all(
@@ -62,7 +61,7 @@ def draw_all(
     and named in the result.
     """
     options = options or Options()
-    folders = [Path(folder) for folder in folders]
+    places = [Path(folder) for folder in folders]
     if unknown := [name for name in options.formats if name not in FORMATS]:
         raise UserError(f"unknown format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
     if options.rows not in COLUMNS:
@@ -76,73 +75,49 @@ def draw_all(
     if options.rows == "steps":
         _, main = split_trials(where(load_runs(*folders, rows="steps"), options.where))
         problems = sorted({*problems, *main.attrs["problems"]})
-    options = from_config(options, figure_of([Path(folder) for folder in folders]))
+    options = from_config(options, figure_of(places))
     y, x = options.y or "train_loss", options.x or "epoch"
     facet, lines = options.facet, options.lines
 
-    jobs: dict[str, Callable[[], Figure]] = {}
-    stem = f"{y}-{x}" + ("-steps" if options.rows == "steps" else "")
-    jobs[stem] = lambda: curves(main, y, x, facet, lines, options.log)
-    if np.isfinite(table["test_accuracy"]).any():
-        jobs.setdefault(
-            "test_accuracy-epoch",
-            lambda: curves(table, "test_accuracy", "epoch", facet, lines),
-        )
-    final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
-    if has_rates(trials) and "optimizer.lr" not in (facet or ()):
-        # trials never see the test set, and are judged by the validation split
-        measure = final if trials is table else "val_loss"
-        jobs[f"final_{measure}-lr"] = lambda: sensitivity(trials, measure, facet=facet)
-
     # all figures before the first file: a mistake leaves nothing half written
-    figures = {}
-    for name, job in jobs.items():
-        try:
-            figures[name] = job()
-        except TooManyPanels as error:
-            problems.append(f"{name}: {error}")
-        except UserError:
-            # nobody asked for it: where each rate came with other settings there is no line
-            if not name.startswith("final_"):
-                raise
-    objections = warnings_of([Path(folder) for folder in folders])
-    if objections:
-        for figure in figures.values():
-            add_note(figure, f"{len(objections)} warnings, in summary.md; {objections[0]}")
+    drawn: dict[str, Figure] = {}
+    stem = f"{y}-{x}" + ("-steps" if options.rows == "steps" else "")
+    final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
+    try:
+        drawn[stem] = curves(main, y, x, facet, lines, options.log)
+        if stem != "test_accuracy-epoch" and np.isfinite(table["test_accuracy"]).any():
+            drawn["test_accuracy-epoch"] = curves(table, "test_accuracy", "epoch", facet, lines)
+    except TooManyPanels as error:
+        problems.append(f"{stem}: {error}")
+    protocol = protocol_of(manifests := manifests_of(places, table))
+    more = figures.extras(table, trials, protocol, final, facet, lines, options.target)
+    problems += more.left_out
+    drawn |= more.figures
+    warnings = objections(table, trials, manifests, final, facet, lines)
+    for figure in drawn.values() if warnings else ():
+        rest = f" ({len(warnings)} warnings, in summary.md)" if len(warnings) > 1 else ""
+        add_note(figure, f"Warning: {warnings[0]}{rest}")
     # the table of final values has the panels of the figure, and each run is in one line of it
     finals = summary(table, final, facet, lines)
+    texts = {
+        "summary.csv": finals.to_csv(index=False),
+        "summary.md": to_markdown(finals) + "".join(f"\nWarning: {text}\n" for text in warnings),
+        **{f"{name}.csv": frame.to_csv(index=False) for name, frame in more.tables.items()},
+    }
     out = writable(Path(folders[0] if out is None else out))
     paths = []
     try:
-        for name, figure in figures.items():
+        for name, figure in drawn.items():
             for suffix in options.formats:
                 paths.append(out / f"{name}.{suffix}")
                 with rc_context(style.RC):
                     figure.savefig(paths[-1], metadata=UNDATED.get(suffix))
-        for name, text in (
-            ("summary.csv", finals.to_csv(index=False)),
-            ("summary.md", to_markdown(finals) + "".join(f"\nWarning: {o}\n" for o in objections)),
-        ):
+        for name, text in texts.items():
             paths.append(out / name)
             paths[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
-    return DrawResult(paths, table, finals, problems, objections)
-
-
-def figure_of(folders: Sequence[Path]) -> dict[str, object]:
-    """The `figure` config that a sweep left in its folder; nothing where folders disagree."""
-    found: list[dict[str, object]] = []
-    for path in (folder / FIGURE for folder in folders):
-        if path.exists():
-            try:
-                found.append(dict(json.loads(path.read_text("utf-8"))))
-            except (OSError, ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path} is damaged ({error}); it holds the figure's options: delete it to "
-                    f"draw with the defaults"
-                ) from None
-    return found[0] if found and all(figure == found[0] for figure in found) else {}
+    return DrawResult(paths, table, finals, problems, warnings)
 
 
 def from_config(options: Options, figure: dict[str, object]) -> Options:
@@ -154,19 +129,9 @@ def from_config(options: Options, figure: dict[str, object]) -> Options:
             filled[key] = [value] if key == "facet" and isinstance(value, str) else value
     if options.log is None and figure.get("log") is False:
         filled["log"] = False
+    if options.target is None and figure.get("target") is not None:
+        filled["target"] = str(figure["target"])
     return options._replace(**filled)  # type: ignore[arg-type]
-
-
-def warnings_of(folders: Sequence[Path]) -> list[str]:
-    """What the manifests of tuned studies say a reviewer would object to."""
-    found: list[str] = []
-    for path in (folder / MANIFEST for folder in folders):
-        if path.exists():
-            try:
-                found += map(str, json.loads(path.read_text("utf-8"))["warnings"])
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise UserError(f"{path} is damaged ({error}); run the study again") from None
-    return found
 
 
 def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -175,14 +140,6 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     if tried is None or not tried.any() or tried.all():
         return table, table
     return table[tried], table[~tried]
-
-
-def has_rates(table: pd.DataFrame) -> bool:
-    """Whether some optimizer has two learning rates."""
-    if "optimizer.lr" not in table:
-        return False
-    pairs = table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
-    return bool(pairs["optimizer"].duplicated().any())
 
 
 def writable(out: Path) -> Path:
@@ -227,6 +184,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="only runs with this value; several values of one key are alternatives",
     )
+    add(
+        "--target",
+        metavar="RULE",
+        help="of times to target: a number, worst (optimizer), baseline:NAME, quantile:SHARE",
+    )
     add("--format", nargs="+", default=["png", "pdf"], help="png, pdf, svg (default: png pdf)")
     return parser.parse_args(argv)
 
@@ -243,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows=asked.rows,
         where=asked.where,
         formats=asked.format,
+        target=asked.target,
     )
     try:
         result = draw_all(asked.folders, asked.out, options)
@@ -251,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for path in result.paths:
         print(path)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for problem in result.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if result.problems else 0

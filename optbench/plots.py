@@ -25,6 +25,7 @@ from optbench.panels import (
     check_column,
     default_log,
     finish,
+    log_ticks,
     make_panels,
     series_label,
     series_of,
@@ -76,20 +77,29 @@ def curves(
     log = default_log(y) if log is None else log
     at = table.groupby("run", observed=True).indices
     shown: list[Curve] = []
+    above = 0
+    share = one_scale(table, plan.runs, y)
     with rc_context(style.RC):
-        figure, panels = make_panels(plan)
+        figure, panels = make_panels(plan, share)
         for axes, runs in panels:
             series = []
             for text, members, look in series_of(runs, plan):
                 rows = table.iloc[np.concatenate([at[run] for run in members])]
                 series.append((text, look, aggregate(rows, y, x)))
             draw_panel(axes, series, log)
-            shown += [curve for *_, curve in series]
+            inside = [curve for *_, curve in series]
+            shown += inside
+            if not share:
+                above += set_scale([axes], log, y, inside)
         if x == "epoch":
             for axes, _ in panels:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        set_scale([axes for axes, _ in panels], log, y, shown)
-        finish(figure, plan, X_LABELS[x], y_label(table, y), note(shown))
+        if share:
+            above = set_scale([axes for axes, _ in panels], log, y, shown)
+        log_ticks([axes for axes, _ in panels])
+        text = note(shown) + ("" if share else "; each panel has its own y axis")
+        text += f"; {above} start{'s' if above == 1 else ''} above the axis" if above else ""
+        finish(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 
 
@@ -164,14 +174,24 @@ def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log:
     add_legend(axes, legend)
 
 
-def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> None:
-    """The y axis: per cent for accuracies; a run that blew up does not squeeze the others."""
+def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
+    """Whether the panels can share a y axis: their runs start within a factor of ten."""
+    starts = table.dropna(subset=[y]).groupby("run", observed=True)[y].first()
+    middles = starts.reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
+    middles = middles[np.isfinite(middles) & (middles > 0)]
+    return not len(middles) or bool(middles.max() <= 10 * middles.min())
+
+
+def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> int:
+    """The y axis: per cent for accuracies; a run that blew up does not squeeze the others, nor do
+    lines that start far above the usual. Returns how many of the latter there are."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
     top = top[np.isfinite(top) & ((top > 0) | (not log))]
     bottom = np.concatenate([curve.low for curve in shown])
     bottom = bottom[np.isfinite(bottom) & ((bottom > 0) | (not log))]
-    starts = [curve.high[0] for curve in shown if np.isfinite(curve.high[:1]).any()]
-    limit = (4 if log else 2) * max(starts, default=math.inf)
+    starts = np.array([next(iter(c.high[np.isfinite(c.high)]), math.nan) for c in shown])
+    starts = starts[np.isfinite(starts)]
+    limit = (4 if log else 2) * float(median(starts) if len(starts) else math.inf)
     for axes in panels:
         if log and len(top):
             axes.set_yscale("log", nonpositive="mask")
@@ -184,6 +204,7 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
             for line in axes.lines:
                 if line.get_label() == CROSS["label"]:
                     line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
+    return int((starts > limit).sum()) if "accuracy" not in y else 0
 
 
 def note(shown: Sequence[Curve]) -> str:

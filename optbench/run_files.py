@@ -32,6 +32,8 @@ ALWAYS = {  # never an empty cell
     "steps": ("epoch", "step", "train_loss", "seconds"),
     "layers": ("epoch", "step", "kind"),
 }
+# what `run.json` says of the optimizer's step, the same in every row of the table
+COST_COLUMNS = ("step_ms", "state_bytes_per_parameter")
 REQUIRED = {
     "run_id": str,
     "problem_hash": str,

@@ -17,9 +17,11 @@ from optbench.layout import Layout, layout
 from optbench.panels import (
     CROSS,
     add_legend,
+    cap,
     check_column,
     default_log,
     finish,
+    log_ticks,
     make_panels,
     series_label,
     series_of,
@@ -62,8 +64,10 @@ def sensitivity(
             if "accuracy" in y:
                 set_percent(axes)
             show_all(axes, runs["x"])
+        above = cap([axes for axes, _ in panels], table, y, runs["y"])
+        log_ticks([axes for axes, _ in panels])
         name = "learning rate" if short(x) == "lr" else short(x)
-        finish(figure, plan, name, f"final {y_label(table, y)}", note(runs))
+        finish(figure, plan, name, f"final {y_label(table, y)}", note(runs) + above)
     return figure
 
 

@@ -161,7 +161,8 @@ def by_seed(
 ) -> pd.DataFrame:
     """Final values of the tidy table: a line per (problem, seed), a column per optimizer.
 
-    Columns are the optimizers with their settings, problems the panels as `layout` makes them
+    Columns are the optimizers (with their settings, where a problem has several of one), problems
+    the panels as `layout` makes them
     (phases of a tuned study are apart), so that a line holds a pair of runs with the same initial
     weights and batches. A diverged run is the worst value; NaN: that run does not exist.
     Raises UserError where `y` was not logged, and as `layout` does.
@@ -172,11 +173,18 @@ def by_seed(
 
 
 def run_keys(table: pd.DataFrame, facet: Sequence[str] | None = None) -> pd.DataFrame:
-    """A line per run: run, problem (its panel in words), seed, variant. Errors as `layout`."""
+    """A line per run: run, problem (its panel in words), seed, variant. Errors as `layout`.
+
+    An optimizer with one setting on each problem (its tuned one) has one name on all of them.
+    """
     plan = layout(table, facet)
     keys = [key for key in plan.facet if key != "optimizer"]
     texts = [", ".join(map(show, row)) for row in plan.runs[keys].to_numpy()]
-    return plan.runs[["run", "seed", "variant"]].assign(problem=texts)
+    runs = plan.runs[["run", "seed", "optimizer", "variant"]].assign(problem=texts)
+    settings = runs.groupby(["problem", "optimizer"])["variant"].nunique()
+    several = settings.groupby("optimizer").max().loc[runs["optimizer"]].to_numpy() > 1
+    names = runs["variant"].where(several, runs["optimizer"])
+    return runs.drop(columns="optimizer").assign(variant=names)
 
 
 def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:

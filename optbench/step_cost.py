@@ -1,12 +1,18 @@
 """What a step of an optimizer costs: its time and its memory, beside every count of steps."""
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from optbench import optimizers
+from optbench.problem import Problem, build_model
+
+SECONDS = 0.03  # spent on a run's measurement; four steps are taken in any case
 
 
 class StepCost(NamedTuple):
@@ -44,25 +50,91 @@ def step_cost(
     copies = [nn.Parameter(p.detach().clone()) for p in given if p.requires_grad]
     if not copies:
         raise ValueError("there is no parameter that is trained")
-    device = copies[0].device
+    cost, _ = timed(build(copies), copies, steps, warmup, seed)
+    return cost
+
+
+def cost_of_run(
+    problem: Problem,
+    optimizer: Callable[..., Optimizer],
+    *,
+    seed: int,
+    decay_biases_and_norms: bool,
+    device: torch.device,
+) -> dict[str, float] | None:
+    """What `run.json` keeps as `cost`: the optimizer's step on a model of its own, timed for about
+    30 ms; nothing that the run itself uses is touched, the global generator included.
+
+    None for an optimizer that calls its closure several times in a step (lbfgs): its state and
+    time depend on the losses that it is given. None as well where the step cannot be taken on
+    gradients alone: then the run itself says what is wrong.
+    """
+    try:
+        model = build_model(problem, seed).to(device).train()
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
+            if callable(switch := getattr(opt, "train", None)):
+                switch()  # schedule-free optimizers refuse to step otherwise
+            trained = [p for p in model.parameters() if p.requires_grad]
+            cost, calls = timed(opt, trained, budget=SECONDS)
+    except Exception:  # of any package's optimizer: a measurement never costs a run
+        return None
+    if calls > 1:
+        return None
+    return {
+        "step_ms": cost.milliseconds,
+        "step_ms_min": cost.low,
+        "step_ms_max": cost.high,
+        "steps": cost.steps,
+        "state_bytes": cost.state_bytes,
+        "parameters": cost.parameters,
+    }
+
+
+def timed(
+    optimizer: Optimizer,
+    parameters: Sequence[nn.Parameter],
+    steps: int = 20,
+    warmup: int = 3,
+    seed: int = 0,
+    budget: float = math.inf,
+) -> tuple[StepCost, float]:
+    """Step the optimizer's own `parameters`; also how often a step called its closure (mean).
+
+    budget: seconds after which no further step is begun, but for the first four, of which three
+    are counted.
+    """
+    device = parameters[0].device
     generator = torch.Generator().manual_seed(seed)
-    grads = [torch.randn(p.shape, generator=generator).to(p) for p in copies]
-    optimizer = build(copies)
+    grads = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
     loss: Any = torch.zeros((), device=device)
-    times = []
-    for index in range(warmup + steps):
-        for parameter, grad in zip(copies, grads, strict=True):
+    calls = 0
+
+    def closure() -> Any:
+        nonlocal calls
+        calls += 1
+        return loss
+
+    times: list[float] = []
+    begun = time.perf_counter()
+    for _ in range(warmup + steps):
+        if len(times) >= 4 and time.perf_counter() - begun > budget:
+            break
+        for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad.clone()
         synchronize(device)
         start = time.perf_counter()
-        optimizer.step(lambda: loss)
+        optimizer.step(closure)
         synchronize(device)
-        if index >= warmup:
-            times.append(1000 * (time.perf_counter() - start))
-    times.sort()
-    middle = (times[(steps - 1) // 2] + times[steps // 2]) / 2
-    count = sum(p.numel() for p in copies)
-    return StepCost(middle, times[0], times[-1], steps, state_bytes(optimizer), count)
+        times.append(1000 * (time.perf_counter() - start))
+    mean_calls = calls / len(times)
+    times = sorted(times[min(warmup, len(times) - 3) if math.isfinite(budget) else warmup :])
+    count = len(times)
+    middle = (times[(count - 1) // 2] + times[count // 2]) / 2
+    size = sum(p.numel() for p in parameters)
+    cost = StepCost(middle, times[0], times[-1], count, state_bytes(optimizer), size)
+    return cost, mean_calls
 
 
 def state_bytes(optimizer: Optimizer) -> int:

@@ -10,6 +10,15 @@ import pandas as pd
 from optbench.errors import UserError
 from optbench.keys import measured_columns, order, show
 from optbench.layout import layout
+from optbench.run_files import COST_COLUMNS
+
+COSTS = {
+    "seconds_per_epoch": "seconds per epoch",
+    "ms_per_step": "ms per training step",
+    "step_ms": "ms of it the optimizer's",
+    "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
+}
+STEP_COSTS = ("ms_per_step", "step_ms", "state_bytes_per_parameter")
 
 
 def worst(column: str) -> float:
@@ -48,9 +57,10 @@ def summary(
     """Final values per panel and series, best first by the median of `y`, diverged ones last.
 
     Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n),
-    then median, min and max over all the seeds of each final value, and the median
-    seconds_per_epoch. Accuracies are fractions. A diverged run counts as inf in a loss and -inf
-    in an accuracy; NaN: never logged.
+    then median, min and max over all the seeds of each final value, and the medians of
+    seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
+    alone) and state_bytes_per_parameter, NaN where no run measured them. Accuracies are fractions.
+    A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
     Raises UserError as `layout` does, and for a column that was not logged.
     """
     measured = measured_columns(table)
@@ -60,8 +70,7 @@ def summary(
     runs = plan.runs.set_index("run")
     columns = dict.fromkeys([y, "train_loss", "val_accuracy", "test_accuracy"])
     finals = {name: final_values(table, name) for name in columns if name in table}
-    ends = table.groupby("run", observed=True, sort=False)[["seconds", "epoch"]].last()
-    speed = ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0)
+    costs = cost_of_runs(table)
     # panels by optimizer are for the eye: here its variants are ranked against the others
     facets = [key for key in plan.facet if key != "optimizer"]
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -78,12 +87,24 @@ def summary(
             part = values.loc[members].to_numpy(dtype=float)
             for word, function in (("median", median), ("min", np.min), ("max", np.max)):
                 line[f"{column}_{word}"] = float(function(part))
-        line["seconds_per_epoch"] = float(speed.loc[members].median())
+        line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
         best = line[f"{y}_median"]
         best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
         panel = [order(value) for value in first[facets]]
         ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
     return pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
+
+
+def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """What each run (index) cost: the columns of COSTS."""
+    columns = ["seconds", "epoch", "step", *COST_COLUMNS]
+    ends = table.groupby("run", observed=True, sort=False)[columns].last().astype(float)
+    ends.index = ends.index.astype(object)
+    costs = {
+        "seconds_per_epoch": ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0),
+        "ms_per_step": 1000 * ends["seconds"] / ends["step"].where(ends["step"] > 0),
+    }
+    return pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -100,8 +121,9 @@ def to_markdown(frame: pd.DataFrame) -> str:
         if stem in stems:
             unit = " (%)" if "accuracy" in stem else ""
             columns[f"final {stem}{unit}"] = [cell(row, stem) for _, row in frame.iterrows()]
-        elif name == "seconds_per_epoch":
-            columns[name] = [number(value) for value in frame[name]]
+        elif name in COSTS:
+            texts = ["" if math.isnan(value) else number(value) for value in frame[name]]
+            columns[COSTS[name]] = texts
         else:
             texts = [show(value).replace("|", "\\|") for value in frame[name]]
             columns["optimizer" if name == "variant" else name] = texts
@@ -133,7 +155,8 @@ def number(value: float) -> str:
     """Four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
         return "n/a"
-    return f"{value:#.4g}".removesuffix(".") if 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+    readable = value == 0 or 1e-3 <= abs(value) < 1e4
+    return f"{value:#.4g}".removesuffix(".") if readable else f"{value:.3e}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

@@ -159,11 +159,11 @@ class Comparison(Callback):
         failed = [job for job in outcomes if job["status"] == "failed"]
         with exits():
             if len(failed) < len(outcomes):
-                from optbench import plot, summary
+                from optbench import plot, study_files, summary
 
                 result = plot.draw_all([sweep], sweep)
                 say("", summary.to_markdown(result.summary), *result.paths)
-                if (sweep / plot.MANIFEST).exists():
+                if (sweep / study_files.MANIFEST).exists():
                     from optbench import verdict
 
                     text, paths = verdict.write(sweep)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.run_files import COLUMNS, read_record, read_rows
+from optbench.run_files import COLUMNS, COST_COLUMNS, read_record, read_rows
 
 IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device")
 FINISHED = ("completed", "diverged")
@@ -39,6 +39,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
 
     Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, the flattened
     config ("optimizer.lr"; lists as text, null as "null", a key that a run lacks as NaN), then
+    step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them) and
     the columns of `epochs.csv` or `steps.csv` (where a run that diverged before its first step
     has a single line, of NaN). Of runs with one run_id the newest finished one counts.
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
@@ -149,6 +150,9 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         key: repeat([line.get(key, math.nan) for line in lines], lengths) for key in keys
     }
     data["seed"] = np.repeat([run.record["seed"] for run in runs], lengths)
+    costs = [step_costs(run.record.get("cost")) for run in runs]
+    for name, values in zip(COST_COLUMNS, zip(*costs, strict=True), strict=True):
+        data[name] = np.repeat(np.array(values, dtype=float), lengths)
     for name in measured:
         parts = [
             run.columns.get(name, np.full(length, math.nan))
@@ -158,10 +162,18 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     data["step"] = data["step"].astype(np.int64)
     table = pd.DataFrame(data)
     table.attrs = {
-        "measured": measured,
+        "measured": [*measured, *COST_COLUMNS],
         "problem_keys": [key for key in problem_keys if key in keys and key not in IDENTITY],
     }
     return table
+
+
+def step_costs(cost: object) -> tuple[float, float]:
+    """Milliseconds and bytes of state per parameter of a record's `cost`, NaN where it has none."""
+    try:
+        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"]  # type: ignore[index]
+    except (TypeError, KeyError, ValueError, ZeroDivisionError):
+        return math.nan, math.nan
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

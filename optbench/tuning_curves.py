@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.summary import median
+from optbench.stats import smaller_is_better
+from optbench.summary import final_values, median
 
 
 class Width(NamedTuple):
@@ -20,6 +21,25 @@ class Width(NamedTuple):
     open_low: bool  # reaches the smallest rate tried: the range may be wider
     open_high: bool
     n: int  # rates tried
+
+
+def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
+    """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
+    first = trials.groupby("run", observed=True, sort=False).first()
+    score = final_values(trials, metric)
+    if pick == "best":
+        by_run = trials.groupby("run", observed=True, sort=False)[metric]
+        best = by_run.min() if smaller_is_better(metric) else by_run.max()
+        score = best.reindex(score.index).where(score.abs() < math.inf, score)
+    lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)
+    return pd.DataFrame(
+        {
+            "problem": first["problem"].astype(str),
+            "optimizer": first["optimizer"].astype(str),
+            "lr": pd.to_numeric(lr.astype(object), errors="coerce"),
+            "score": score.reindex(first.index).astype(float),
+        }
+    )
 
 
 def expected_best(
@@ -38,7 +58,8 @@ def expected_best(
     C(i, n) / C(N, n) instead (Tang et al. 2020). A diverged trial is infinitely bad, and so is
     every expectation that it can enter (with replacement: all); `median` is then still a number.
     Columns: trials, expected, sd (of the best of n, Dodge's band), median (of the best of n; the
-    worse of two middle ones), low, high (bootstrap over trials, of `expected`), n (all trials).
+    worse of two middle ones), low, high (bootstrap over trials, of `expected`), median_low,
+    median_high (of `median`), n (all trials).
     """
     values = np.asarray(scores, dtype=float)
     if not len(values) or np.isnan(values).any():
@@ -52,21 +73,25 @@ def expected_best(
     spread = np.full(len(values), math.inf)
     for row in np.flatnonzero(np.isfinite(centre)):
         spread[row] = math.sqrt(float(weights[row] @ (known - centre[row]) ** 2))
-    middle = ordered[(np.cumsum(weights, axis=1) < 0.5 - 1e-12).sum(axis=1)]
+    half = (np.cumsum(weights, axis=1) < 0.5 - 1e-12).sum(axis=1)
     random = np.random.default_rng(seed)
     picks = np.sort(random.choice(sign * values, (resamples, len(values))), axis=1)
     drawn = np.array([weighted(weights, pick) for pick in picks])
     edges = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(drawn, edges, axis=0, method="inverted_cdf")
-    ends = (-high, -low) if smaller else (low, high)
+    ends = []
+    for sample in (drawn, picks[:, half]):
+        low, high = np.quantile(sample, edges, axis=0, method="inverted_cdf")
+        ends += [-high, -low] if smaller else [low, high]
     return pd.DataFrame(
         {
             "trials": np.arange(1, len(values) + 1),
             "expected": sign * centre,
             "sd": spread,
-            "median": sign * middle,
+            "median": sign * ordered[half],
             "low": ends[0],
             "high": ends[1],
+            "median_low": ends[2],
+            "median_high": ends[3],
             "n": len(values),
         }
     )

@@ -6,7 +6,6 @@ How much tuning each optimizer needs, and how sensitive it is to its learning ra
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -16,12 +15,15 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.layout import layout
+from optbench.objections import objections
 from optbench.pairs import compare
 from optbench.progress import streams
+from optbench.reach import reach
 from optbench.stats import by_seed, smaller_is_better
-from optbench.summary import final_values
+from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
+from optbench.summary import COSTS, STEP_COSTS, number
 from optbench.table import load_runs
-from optbench.tuning_curves import expected_best, rate_widths
+from optbench.tuning_curves import expected_best, rate_widths, trial_scores
 
 
 def write(study: str | Path) -> tuple[str, list[Path]]:
@@ -30,23 +32,33 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
     Returns the verdicts in Markdown and the paths. Raises UserError where it is no such folder.
     """
     study = Path(study)
-    try:
-        protocol = json.loads((study / "study.json").read_text("utf-8"))["tuning"]
-        metric, pick = str(protocol["metric"]), str(protocol["pick"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    if not (study / MANIFEST).is_file():
         raise UserError(
-            f"{study} is not the folder of a tuned study (no readable study.json: {error}). "
+            f"{study} is not the folder of a tuned study (there is no {MANIFEST} in it). "
             f"-m hydra/sweeper=tuned makes one."
-        ) from None
+        )
     table = load_runs(study)
+    manifests = manifests_of([study], table.iloc[:0])
+    metric, pick = protocol_of(manifests)
     phases = table["phase"].astype(str)
     trials = table[phases == "trials"]
+    compared = table[phases != "trials"]
     found = verdicts(table[phases == "tuned"], trials, metric, pick)
-    text = sentences(found, metric)
+    figure = figure_of([study])
+    needs = tuning_needs(trials, metric, pick)
+    warnings = objections(compared, trials, manifests, metric) if len(compared) else []
+    text = "\n".join(
+        [
+            sentences(found, metric),
+            tuning_text(needs, metric),
+            costs_text(compared, metric, figure.get("target")),
+            *(f"Warning: {warning}\n" for warning in warnings),
+        ]
+    )
     files = {
         "verdict.csv": found.to_csv(index=False),
         "verdict.md": text,
-        "tuning.csv": tuning_needs(trials, metric, pick).to_csv(index=False),
+        "tuning.csv": needs.to_csv(index=False),
     }
     for name, content in files.items():
         (study / name).write_text(content, "utf-8")
@@ -74,25 +86,6 @@ def verdicts(runs: pd.DataFrame, trials: pd.DataFrame, metric: str, pick: str) -
                 found.append(lines.assign(problem=name_of(runs, str(problem))))
                 break
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
-    """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
-    first = trials.groupby("run", observed=True, sort=False).first()
-    score = final_values(trials, metric)
-    if pick == "best":
-        by_run = trials.groupby("run", observed=True, sort=False)[metric]
-        best = by_run.min() if smaller_is_better(metric) else by_run.max()
-        score = best.reindex(score.index).where(score.abs() < math.inf, score)
-    lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)
-    return pd.DataFrame(
-        {
-            "problem": first["problem"].astype(str),
-            "optimizer": first["optimizer"].astype(str),
-            "lr": pd.to_numeric(lr.astype(object), errors="coerce"),
-            "score": score.reindex(first.index).astype(float),
-        }
-    )
 
 
 def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
@@ -144,6 +137,55 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
         where = str(row.problem) or "the only one"
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
         lines.append(f"| {where} | {row.b} | {row.a} | {interval} | {row.verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def tuning_text(needs: pd.DataFrame, metric: str) -> str:
+    """How much tuning each optimizer needs, as Markdown. needs: of `tuning_needs`."""
+    shares = [name for name in needs if str(name).startswith("decades_within")]
+    percents = "/".join(str(name).split("_")[2] for name in shares)
+    lines = [
+        f"Tuning: the best {metric.replace('_', ' ')} of n random trials (median), and the width, "
+        "in decades, of the",
+        f"learning rates within {percents or '1/5/10'} % of the best (other settings vary with "
+        "the rate).",
+        "",
+        "| problem | optimizer | best of 1 | of half | of all | trials | decades |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (problem, name), part in needs.groupby(["problem", "optimizer"], sort=False):
+        count = len(part)
+        medians = [part["median"].iloc[n - 1] for n in (1, max(count // 2, 1), count)]
+        best = " | ".join(number(v) if math.isfinite(v) else "diverged" for v in medians)
+        widths = "/".join(f"{part[share].iloc[0]:.2f}" for share in shares)
+        widths = "" if not shares or part[shares].isna().all(axis=None) else widths
+        lines.append(f"| {problem or 'the only one'} | {name} | {best} | {count} | {widths} |")
+    return "\n".join(lines) + "\n"
+
+
+def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
+    """Time to target and what a step costs, tuned and default, as Markdown."""
+    try:
+        found = reach(runs, metric, None if rule is None else str(rule))
+    except UserError as error:
+        return f"No times to target: {error}\n"
+    lines = [
+        f"Time to target: the first evaluation with the {metric.replace('_', ' ')} at the target,",
+        f"{found.rule}. Medians over seeds; one that never reached it counts as infinite.",
+        "",
+        "| phase | problem | target | optimizer | reached | epochs | steps | seconds "
+        "| " + " | ".join(COSTS[name] for name in STEP_COSTS) + " |",
+        "|" + " --- |" * (8 + len(STEP_COSTS)),
+    ]
+    for row in found.frame.to_dict("records"):
+        times = [row[name] for name in ("epochs", "steps", "seconds")]
+        cells = [
+            str(row.get("phase", "")), str(row["problem"]) or "the only one",
+            number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
+            *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
+            *("" if math.isnan(row[name]) else number(row[name]) for name in STEP_COSTS),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

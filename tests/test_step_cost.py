@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from optbench.step_cost import step_cost
+from optbench.step_cost import cost_of_run, step_cost
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,20 @@ def test_state_bytes(build: Callable[..., Any], per_parameter: int | None) -> No
 def test_nothing_to_train() -> None:
     with pytest.raises(ValueError, match="no parameter"):
         step_cost(torch.optim.Adam, [])
+
+
+def test_a_run_measures_its_step_and_is_not_changed_by_it(
+    make_problem: Callable[..., Any],
+) -> None:
+    problem, device = make_problem(), torch.device("cpu")
+    state = torch.get_rng_state()
+
+    def measure(optimizer: Callable[..., Any]) -> Any:
+        return cost_of_run(problem, optimizer, seed=0, decay_biases_and_norms=True, device=device)
+
+    cost = measure(torch.optim.Adam)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert cost["state_bytes"] / cost["parameters"] == pytest.approx(8, abs=0.5)
+    assert 0 < cost["step_ms_min"] <= cost["step_ms"] <= cost["step_ms_max"]
+    assert measure(torch.optim.LBFGS) is None  # calls its closure more than once a step
+    assert measure(partial(torch.optim.Adam, betas=2)) is None  # the run says what is wrong

@@ -1,0 +1,179 @@
+"""What a reviewer would object to in a comparison, from its runs and its studies' manifests."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optbench.keys import short, show
+from optbench.layout import Layout, layout
+from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
+from optbench.pairs import claim
+from optbench.stats import middle, pair_up, smaller_is_better
+from optbench.summary import final_values, seeds_text
+
+FEW_SEEDS = "no two-sided signed-rank test"
+SAID_BY_PANEL = 2  # more such sentences are counted instead
+
+
+def objections(
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    manifests: Sequence[dict[str, Any]],
+    y: str = "train_loss",
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
+) -> list[str]:
+    """One sentence for each. table: the runs that are compared, ranked by the final `y`.
+
+    trials: those of tuned studies (or `table` again). Raises UserError as `layout` does.
+    """
+    told = [text for manifest in manifests for text in manifest["warnings"]]
+    plan = layout(table, facet, lines)
+    found = [*told, *budgets(table, trials, manifests, plan, lines)]
+    found += diverged(table, "run")
+    found += [] if manifests or trials is table else diverged(trials, "trial")
+    finals = final_values(table, y)
+    found += [] if manifests else edges(plan, finals, y)
+    if not any(FEW_SEEDS in text for text in told):
+        found += few_seeds(plan)
+    found += leaders(plan, finals, y)
+    return list(dict.fromkeys(found))
+
+
+def budgets(
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    manifests: Sequence[dict[str, Any]],
+    plan: Layout,
+    lines: str | None,
+) -> Iterator[str]:
+    """Optimizers that had more tries than others, in whichever way the runs came together."""
+    counts: list[tuple[int, str]] = []
+    if len(manifests) > 1:  # one alone says so itself
+        entries = [entry for manifest in manifests for entry in manifest.get("contenders", [])]
+        counts = [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
+    elif not manifests and trials is not table:
+        runs = trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
+        pairs = zip(runs["problem"], runs["optimizer"], strict=True)
+        counts = [(size, name) for (_, name), size in Counter(pairs).items()]
+    if counts and min(counts)[0] < max(counts)[0]:
+        (low, first), (high, last) = min(counts), max(counts)
+        yield f"the budgets are unequal: {low} trials ({first}) to {high} ({last})"
+    phase = plan.runs["phase"].map(show) if "phase" in plan.runs else pd.Series(dtype=str)
+    if (phase == "tuned").any() and (other := ~phase.isin(["tuned", "default", "trials"])).any():
+        who = ", ".join(sorted(set(plan.runs.loc[other, "optimizer"])))
+        yield f"tuned runs stand beside runs outside of a tuned study ({who}): unequal budgets"
+    elif not lines and not manifests:
+        settings = plan.runs.groupby(["panel", "optimizer"])["variant"].nunique()
+        for _, part in settings.groupby(level="panel", sort=False):
+            if part.min() < part.max():
+                names = part.index.get_level_values("optimizer")
+                few, many = names[int(part.argmin())], names[int(part.argmax())]
+                yield (
+                    f"unequal numbers of settings were tried: {part.min()} ({few}) to "
+                    f"{part.max()} ({many})"
+                )
+
+
+def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
+    """Optimizers most of whose runs diverged."""
+    runs = table.drop_duplicates("run")
+    for name, part in runs.groupby(runs["optimizer"].astype(str), sort=False):
+        lost = int((part["status"] == "diverged").sum())
+        if 2 * lost > len(part):
+            yield f"{name}: {lost} of {count(len(part), what)} diverged"
+
+
+def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
+    """Optimizers whose best learning rate is the end of those tried (three or more)."""
+    if "optimizer.lr" not in plan.runs:
+        return
+    runs = plan.runs.assign(
+        y=plan.runs["run"].map(finals),
+        lr=pd.to_numeric(plan.runs["optimizer.lr"], errors="coerce"),
+    ).dropna(subset=["y", "lr"])
+    for panel, name, part in parts(runs, plan):
+        medians = part.groupby("lr")["y"].agg(lambda v: middle(v.to_numpy(dtype=float)))
+        medians = medians[np.isfinite(medians)]
+        if part["lr"].nunique() < 3 or medians.empty:
+            continue
+        best = medians.idxmin() if smaller_is_better(y) else medians.idxmax()
+        ends = {part["lr"].min(): "smallest", part["lr"].max(): "largest"}
+        if best in ends:
+            yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
+
+
+def few_seeds(plan: Layout) -> Iterator[str]:
+    """Fewer seeds than any test needs, where there is something to compare."""
+    counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
+    series = plan.runs.groupby(problem_of(plan))["variant"].nunique()
+    if series.max() > 1 and counts.min() < enough_seeds():
+        yield (
+            f"{seeds_text(counts)}: with fewer than {enough_seeds()} pairs {FEW_SEEDS} reaches "
+            "p < 0.05"
+        )
+
+
+def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
+    """First places of the ranked table that are not shown to be better than the second.
+
+    By the signed-rank test of the leader against every other series on the same seeds with
+    Holm's correction, as the leader is chosen by the very values that are compared.
+    """
+    smaller = smaller_is_better(y)
+    runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
+    frame = pair_up(runs, finals)
+    found, panels = [], 0
+    for problem, part in frame.groupby(level="problem", sort=False):
+        names = [str(name) for name in part.columns[part.notna().any()]]
+        middles = {name: middle(part[name].dropna().to_numpy()) for name in names}
+        names.sort(key=lambda name: (middles[name] * (1 if smaller else -1), name))
+        pairs = [part[[names[0], name]].dropna().to_numpy(dtype=float) for name in names[1:]]
+        pairs = [pair for pair in pairs if len(pair)]
+        if len(pairs) < 1 or len(pairs) < len(names) - 1:
+            continue  # nothing to compare, or without common seeds
+        panels += 1
+        raw = [signed_rank(differences(pair[:, 1], pair[:, 0])) for pair in pairs]
+        p = float(holm(raw)[0])
+        verdict = claim(pairs[0][:, 1], pairs[0][:, 0], smaller, p=p, comparisons=len(pairs))
+        if verdict.word != "worse":
+            where = f"{problem}: " if problem else ""
+            found.append(
+                f"{where}{names[0]} is first by {y.replace('_', ' ')}, which does not make it "
+                f"better than {names[1]}: {verdict.text}"
+            )
+    if len(found) <= SAID_BY_PANEL:
+        yield from found
+    else:
+        yield (
+            f"in {len(found)} of {panels} panels the first by {y.replace('_', ' ')} is not shown "
+            f"to be better than the second"
+        )
+
+
+def problem_of(plan: Layout) -> "pd.Series[str]":
+    """The panel of each run in words, without the optimizer."""
+    keys = [key for key in plan.facet if key != "optimizer"]
+    texts = [
+        ", ".join(
+            show(v) if k == "phase" else f"{short(k)}={show(v)}"
+            for k, v in zip(keys, row, strict=True)
+        )
+        for row in plan.runs[keys].to_numpy()
+    ]
+    return pd.Series(texts, plan.runs.index, dtype=object)
+
+
+def parts(runs: pd.DataFrame, plan: Layout) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(panel in words, optimizer, its runs)."""
+    texts = problem_of(plan).reindex(runs.index)
+    for (problem, name), part in runs.groupby([texts, runs["optimizer"]], sort=False):
+        yield (f"{problem}: " if problem else ""), str(name), part
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, as in "1 run" and "2 runs"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,258 @@
+"""What a folder's comparison ends with beside the curves: times to target, profiles, ranks,
+tuning budgets and objections, on runs with made-up values."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_runs import make_run, sweep
+from matplotlib.figure import Figure
+
+from optbench.errors import UserError
+from optbench.figures import ranks_figure, times_by_problem
+from optbench.objections import objections
+from optbench.plot import Options, draw_all, main, split_trials
+from optbench.plots import curves
+from optbench.profile_plot import profile_figure, scores
+from optbench.reach import reach, reach_figure
+from optbench.sensitivity import sensitivity
+from optbench.summary import final_values, summary, to_markdown
+from optbench.table import load_runs
+from optbench.trial_plots import envelope, rate_scatter, tuning_budget
+from optbench.tuning_curves import expected_best, trial_scores
+
+PNG = Options(formats=["png"])
+
+
+def small_print(figure: Figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def tuned(
+    folder: Path, names: tuple[str, ...] = ("sgd", "momentum", "adam"), seeds: int = 2
+) -> Path:
+    """Four trials of each optimizer on two models, with a momentum that varies, and its runs."""
+    for model in ("mlp", "cnn"):
+        for name in names:
+            for index, lr in enumerate((1e-4, 1e-3, 2e-3, 1.0)):
+                where = folder / "trials" / f"{model}{name}{index}"
+                keys = {"phase": "trials", "model__name": model, "optimizer__beta": 0.1 * index}
+                make_run(where, name, lr=lr, diverged_at=9 if lr == 1 else None, **keys)
+            for seed in range(1, seeds + 1):
+                for phase, lr in (("tuned", 1e-3 if model == "mlp" else 2e-3), ("default", 1e-4)):
+                    where = folder / phase / f"{model}{name}{seed}"
+                    make_run(where, name, seed, lr=lr, phase=phase, model__name=model)
+    entries = [{"optimizer": name, "trials": [{}] * 4} for name in names for _ in range(2)]
+    protocol = {"metric": "val_loss", "pick": "final"}
+    manifest = {"tuning": protocol, "warnings": ["at the edge"], "contenders": entries}
+    (folder / "study.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_tuned_study_gets_every_figure_and_table(tmp_path: Path) -> None:
+    result = draw_all([tuned(tmp_path)], options=PNG)
+    figures = {path.stem for path in result.paths if path.suffix == ".png"}
+    assert figures == {
+        "train_loss-epoch", "test_accuracy-epoch", "final_val_loss-lr", "tuning_budget",
+        "time_to_target", "performance_profile", "critical_difference",
+    }  # fmt: skip
+    assert result.warnings[0] == "at the edge"
+    assert any(text.startswith("2 seeds: ") for text in result.warnings)
+    assert "Warning: at the edge" in (tmp_path / "summary.md").read_text()
+    times = pd.read_csv(tmp_path / "time_to_target.csv")
+    assert list(times["phase"][:6]) == ["tuned"] * 6  # their target holds for the default ones
+    assert times.groupby("problem")["target"].nunique().tolist() == [1, 1]
+    found = pd.read_csv(tmp_path / "benchmark_score.csv")
+    assert list(found["n"]) == [2, 2, 2]
+    assert found["score"].between(0, 1).all()
+
+
+def test_times_to_target_by_hand_and_by_every_rule(tmp_path: Path) -> None:
+    table = load_runs(sweep(tmp_path, ("adam", "sgd"), 3))
+    finals = final_values(table, "val_loss")
+    by_name = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
+    medians = finals.groupby(by_name).median()
+    worst = reach(table, "val_loss").frame
+    assert set(worst["target"]) == {medians.max()}
+    (adam,) = worst[worst["optimizer"] == "adam"].to_dict("records")
+    rows = table[(table["optimizer"] == "adam") & (table["val_loss"] <= medians.max())]
+    first = rows.groupby("run", observed=True)["epoch"].first()
+    assert (adam["epochs"], adam["epochs_max"]) == (first.median(), first.max())
+    assert adam["steps"] == 36 * adam["epochs"]
+    sgd = reach(table, "val_loss", "baseline:adam").frame.set_index("optimizer").loc["sgd"]
+    assert (sgd["reached"], sgd["steps"]) == (0, math.inf)
+    half = reach(table, "val_loss", "quantile:0.5").frame
+    assert half["reached"].sum() >= 3
+    assert reach(table, "val_loss", "0.001").frame["reached"].sum() == 0
+    assert "✖" in small_print(reach_figure(reach(table, "val_loss", 0.001)))
+    for rule in ("best", "baseline:", "quantile:x", "quantile:2", "baseline:nadam"):
+        with pytest.raises(UserError):
+            reach(table, "val_loss", rule)
+
+
+def test_a_target_is_asked_for_on_the_command_line(tmp_path: Path, capsys) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 1)
+    assert main([str(tmp_path), "--format", "png", "--target", "0.4"]) == 0
+    assert set(pd.read_csv(tmp_path / "time_to_target.csv")["target"]) == {0.4}
+    assert main([str(tmp_path), "--target", "soon"]) == 1
+    assert "baseline:NAME" in capsys.readouterr().err
+
+
+def test_a_diverged_optimizer_sets_no_target(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    for seed in range(2):
+        make_run(tmp_path / f"bad{seed}", "rmsprop", seed, diverged_at=40)
+    frame = reach(load_runs(tmp_path), "val_loss").frame.set_index("optimizer")
+    assert np.isfinite(frame["target"]).all()
+    assert frame.loc["rmsprop", "steps"] == math.inf
+    with pytest.raises(UserError, match="diverged"):
+        reach(load_runs(tmp_path), "val_loss", "baseline:rmsprop")
+
+
+def test_profiles_are_over_problems_only(tmp_path: Path) -> None:
+    table = load_runs(sweep(tmp_path / "one", ("adam", "sgd"), 2))
+    assert times_by_problem(reach(table, "val_loss")) is None
+    sweep(tmp_path / "two", ("adam", "sgd"), 2, model__name="cnn")
+    found = reach(load_runs(tmp_path), "val_loss")
+    matrix = times_by_problem(found)
+    assert matrix is not None
+    assert scores(matrix)["optimizer"].tolist() == ["adam", "sgd"]
+    axes = profile_figure(matrix).axes[0]
+    assert axes.get_xlim() == (1, 4)
+    assert "adam (1.00)" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_ranks_over_seeds_of_one_problem_say_so(tmp_path: Path) -> None:
+    names = ("adam", "sgd", "momentum")
+    sweep(tmp_path / "a", names, 6)
+    text = small_print(ranks_figure(load_runs(tmp_path), "train_loss", None))
+    assert "n = 6 seeds of one problem" in text
+    sweep(tmp_path / "b", names, 1, model__name="cnn")
+    text = small_print(ranks_figure(load_runs(tmp_path), "train_loss", None))
+    assert "n = 2 problems" in text
+    with pytest.raises(UserError, match="three optimizers"):
+        ranks_figure(load_runs(sweep(tmp_path / "c", ("adam", "sgd"), 6)), "train_loss", None)
+
+
+def test_trials_of_several_hyperparameters_are_one_series(tmp_path: Path) -> None:
+    trials, _ = split_trials(load_runs(tuned(tmp_path)))
+    figure = rate_scatter(trials)
+    assert "a point per trial" in small_print(figure)
+    assert "✖ diverged" in small_print(figure)
+    legend = figure.axes[0].get_legend().get_texts()
+    assert {text.get_text().split("\n")[0] for text in legend} == {"sgd", "momentum", "adam"}
+    x = np.array([1e-4, 1.1e-3, 2e-3, 1.0, 1.5])
+    y = np.array([3.0, 2.0, 1.0, math.inf, 4.0])
+    assert envelope(x, y, smaller=True).tolist() == [0, 2, 4]
+    assert envelope(x, -y, smaller=False).tolist() == [0, 2, 4]
+
+    figure = tuning_budget(trials)
+    (line,) = [entry for entry in figure.axes[0].lines if "adam" in str(entry.get_label())]
+    values = trial_scores(trials, "val_loss", "final")
+    one = values[(values["optimizer"] == "adam") & (values["problem"] == values["problem"].iloc[0])]
+    curve = expected_best(one["score"].to_numpy())
+    drawn = np.asarray(line.get_ydata(), dtype=float)
+    assert drawn[-1] == pytest.approx(curve["median"].iloc[-1])  # a mean would be infinite
+    assert (curve["median_low"] <= curve["median"]).all()
+    assert (curve["median"] <= curve["median_high"]).all()
+
+
+def told(folder: Path, y: str = "train_loss", **options) -> list[str]:
+    trials, table = split_trials(load_runs(folder))
+    return objections(table, trials, [], y, **options)
+
+
+def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
+    sweep(tmp_path / "far", ("adam", "sgd"), 8)
+    assert told(tmp_path / "far") == []
+    sweep(tmp_path / "few", ("adam", "sgd"), 3)
+    few, leader = told(tmp_path / "few")
+    assert few.startswith("3 seeds: with fewer than 6 pairs")
+    assert leader.startswith("adam is first by train loss, which does not make it better than sgd")
+    assert told(sweep(tmp_path / "alone", ("adam",), 1)) == []
+    sweep(tmp_path / "single", ("adam", "sgd"), 1)
+    assert "1 pair cannot go below" in told(tmp_path / "single")[1]
+
+
+def test_unequal_budgets_are_seen_however_the_runs_came_together(tmp_path: Path) -> None:
+    sweep(tmp_path / "u", ("adam", "sgd"), 8)
+    sweep(tmp_path / "u", ("sgd",), 8, lr=0.01)
+    assert any("1 (adam) to 2 (sgd)" in text for text in told(tmp_path / "u"))
+
+    one, two = tuned(tmp_path / "one"), tuned(tmp_path / "two", ("nadam",))
+    manifest = json.loads((two / "study.json").read_text())
+    for entry in manifest["contenders"]:
+        entry["trials"] += [{}]
+    (two / "study.json").write_text(json.dumps(manifest))
+    result = draw_all([one, two], tmp_path / "o", PNG)
+    assert any("4 trials (adam) to 5 (nadam)" in text for text in result.warnings)
+    for entry in ("adam0", "adam1"):
+        for model in ("mlp", "cnn"):
+            for path in (one / "trials" / f"{model}{entry}").iterdir():
+                path.unlink()
+    assert any("2 trials (adam) to 4" in text for text in told(one))
+
+    sweep(tmp_path / "plain", ("rmsprop",), 2, phase=None)
+    result = draw_all([one, tmp_path / "plain"], tmp_path / "o", PNG)
+    assert any("outside of a tuned study (rmsprop)" in text for text in result.warnings)
+
+
+def test_edges_and_divergence_of_ordinary_sweeps_are_seen(tmp_path: Path) -> None:
+    for index, lr in enumerate((3e-3, 1e-2, 1e-1)):
+        make_run(tmp_path / f"a{index}", "adam", lr=lr)
+        make_run(tmp_path / f"s{index}", "sgd", lr=lr, diverged_at=None if index == 1 else 5)
+    texts = told(tmp_path)
+    assert any("adam: the best learning rate (0.003) is the smallest tried" in t for t in texts)
+    assert "sgd: 2 of 3 runs diverged" in texts
+    assert not any("sgd: the best" in text for text in texts)
+
+
+def test_step_costs_are_columns_and_empty_where_not_measured(tmp_path: Path) -> None:
+    cost = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}
+    make_run(tmp_path / "a", "adam", record={"cost": cost})
+    make_run(tmp_path / "b", "sgd", record={"cost": None})
+    frame = summary(load_runs(tmp_path)).set_index("optimizer")
+    assert frame.loc["adam", ["step_ms", "state_bytes_per_parameter"]].tolist() == [0.5, 8]
+    assert frame.loc["sgd", ["step_ms", "state_bytes_per_parameter"]].isna().all()
+    assert frame["ms_per_step"].between(10, 10.6).all()
+    lines = to_markdown(frame.reset_index()).splitlines()
+    assert lines[2].endswith("| 0.5000 | 8.000 |")
+    assert lines[3].endswith("|  |  |")
+
+
+def test_a_panel_that_starts_far_above_does_not_flatten_the_others(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 1)
+    for index, name in enumerate(("adam", "sgd")):
+        path = (
+            make_run(tmp_path / f"big{index}", name, initializer__name="too_large") / "epochs.csv"
+        )
+        table = pd.read_csv(path)
+        table["train_loss"] *= 1000
+        table.to_csv(path, index=False)
+    table = load_runs(tmp_path)
+    figure = curves(table)
+    (low, high), (_, far) = (axes.get_ylim() for axes in figure.axes)
+    assert far > 100 * high > 100 * low
+    assert "its own y axis" in small_print(figure)
+    lines = curves(table, lines="initializer.name")  # in one panel: the usual start decides
+    assert all(axes.get_ylim()[1] < 5000 for axes in lines.axes)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_short_logarithmic_axes_have_labels(tmp_path: Path, factor: float) -> None:
+    for index, lr in enumerate((1e-3, 3e-3)):
+        path = make_run(tmp_path / f"{index}", "adam", lr=lr) / "epochs.csv"
+        table = pd.read_csv(path)
+        table["train_loss"] = 1 + factor * table["train_loss"]
+        table.to_csv(path, index=False)
+    table = load_runs(tmp_path)
+    for figure in (curves(table), sensitivity(table)):
+        axes = figure.axes[0]
+        figure.draw_without_rendering()
+        low, high = axes.get_ylim()
+        ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+        assert len(ticks) >= 2
+        assert all(label.get_text() for label in axes.get_yticklabels())
