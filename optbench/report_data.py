@@ -58,22 +58,22 @@ def ranking(
         for stem in stems
         for phase in phases
     ]
-    columns += ["seeds", "diverged", *(COSTS[name] for name in STEP_COSTS)]
+    costs = [name for name in STEP_COSTS if frame[name].notna().any()]
+    columns += ["seeds", "diverged", *(COSTS[name] for name in costs)]
     rows = []
     for (where, who), found in groups.items():
         first = found.get(phases[0], next(iter(found.values())))
-        cells = [{"t": where, "v": where}] if problem else []
+        cells: list[Cell] = [{"t": where, "v": where}] if problem else []
         cells.append({"t": str(first["variant"]), "v": str(first["variant"]), "head": True})
         for stem in stems:
             for phase in phases:
-                row = found.get(phase)
-                value = math.nan if row is None else float(row[f"{stem}_median"])
-                cells.append(cell_of(value, "" if row is None else cell(row, stem)))
+                own = found.get(phase)
+                value = math.nan if own is None else float(own[f"{stem}_median"])
+                cells.append(cell_of(value, "" if own is None else cell(own, stem)))
         count = sum(int(row["diverged"]) for row in found.values())
         cells += [cell_of(int(first["seeds"]), str(first["seeds"])), cell_of(count, str(count))]
         cells += [
-            cell_of(float(first[name]), "" if math.isnan(first[name]) else None)
-            for name in STEP_COSTS
+            cell_of(float(first[name]), "" if math.isnan(first[name]) else None) for name in costs
         ]
         rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
     note = "Median [minimum, maximum] over the seeds of the last value of each run"
@@ -197,7 +197,8 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
     keys = [key for key in keys if len(found.frame[key].unique()) > 1]
     clocks = ("epoch", "step", "seconds")
     columns = [*keys, "optimizer", "target", "reached", *(UNITS[clock] for clock in clocks)]
-    columns += [COSTS[name] for name in STEP_COSTS]
+    costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
+    columns += [COSTS[name] for name in costs]
     rows = []
     for entry in found.frame.to_dict("records"):
         name = str(entry["optimizer"])
@@ -212,7 +213,7 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
             same = len(set(texts)) == 1
             text = texts[0] if same else f"{texts[0]} [{texts[1]}, {texts[2]}]"
             cells.append(cell_of(values[0], text))
-        cells += [cell_of(entry[c], "" if math.isnan(entry[c]) else None) for c in STEP_COSTS]
+        cells += [cell_of(entry[c], "" if math.isnan(entry[c]) else None) for c in costs]
         rows.append({"toggle": names.toggle_of.get(name, name.split(" ")[0]), "cells": cells})
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
     note += " over seeds; never: not reached, as for every run that diverged."
@@ -230,14 +231,19 @@ def layers(table: pd.DataFrame, names: Names, most: int = 60) -> dict[str, Any]:
         for run, panel in zip(plan.runs["run"], plan.runs["panel"], strict=True)
     }
     runs = table["run"].astype(object)
-    rows = table[["step", "layer", *metrics]].assign(
-        variant=runs.map(variant), panel=runs.map(text), run=runs
+    layer = table["layer"].astype(str)
+    kind = table["kind"].astype(str)
+    titled = ("layer " + layer + ", " + kind).where(layer != "all", "the whole model")
+    rows = (
+        table[["step", *metrics]]
+        .assign(layer=titled)
+        .assign(variant=runs.map(variant), panel=runs.map(text), run=runs)
     )
     grid = np.sort(rows["step"].unique())
     rows = rows[rows["step"].isin(grid[thinned(len(grid), most)])]
     keys = ["panel", "layer", "variant"]
     entries = []
-    for (panel, layer, name), part in rows.groupby(keys, sort=False):
+    for (panel, which, name), part in rows.groupby(keys, sort=False):
         own = part.groupby("step", sort=True)[metrics].median()
         values = {
             metric: own[metric].to_numpy(dtype=float)
@@ -246,7 +252,7 @@ def layers(table: pd.DataFrame, names: Names, most: int = 60) -> dict[str, Any]:
         }
         entries.append(
             {
-                "panel": f"{panel}: {layer}".removeprefix(": "),
+                "panel": f"{panel}: {which}".removeprefix(": "),
                 **line(str(name), names, x=own.index.to_numpy(dtype=float)),
                 "n": int(part["run"].nunique()),
                 "values": values,

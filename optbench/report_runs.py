@@ -29,7 +29,7 @@ class Names(NamedTuple):
     """How the series are called, drawn and switched."""
 
     series: list[dict[str, Any]]  # name, toggle, color, dash
-    index: dict[str, int]  # of the series of each run
+    place: dict[str, int]  # in them, of the series of each run
     toggles: list[dict[str, Any]]  # name, color, dash: what is clicked on and off
     toggle_of: dict[str, str]  # from any name of a series or an optimizer
 
@@ -43,21 +43,22 @@ def names_of(plan: Layout) -> Names:
     owners = dict(zip(plan.runs["run"], plan.runs["optimizer"], strict=True))
     several = len(set(owners.values())) > 1
     series: dict[str, dict[str, Any]] = {}
-    index: dict[str, int] = {}
+    place: dict[str, int] = {}
     for _, members, look in series_of(plan.runs, plan):
         for run in members:
             name = variants[run]
             toggle = owners[run] if several else name
             series.setdefault(name, {"name": name, "toggle": toggle, **drawn(look)})
-            index[run] = list(series).index(name)
+            place[run] = list(series).index(name)
     toggles: dict[str, dict[str, Any]] = {}
     for entry in series.values():
         name = entry["toggle"]
-        look = drawn(style.look(name)) if several else entry
-        toggles.setdefault(name, {"name": name, "color": look["color"], "dash": look["dash"]})
+        of_name = drawn(style.look(name)) if several else entry
+        part = {key: of_name[key] for key in ("color", "dash")}
+        toggles.setdefault(name, {"name": name, **part})
     toggle_of = {name: str(entry["toggle"]) for name, entry in series.items()}
     toggle_of |= {name: name for name in toggles}
-    return Names(list(series.values()), index, list(toggles.values()), toggle_of)
+    return Names(list(series.values()), place, list(toggles.values()), toggle_of)
 
 
 def drawn(look: style.Look) -> dict[str, Any]:
@@ -97,13 +98,13 @@ def curves(
     keys = facet_keys(plan)
     values = {key: sorted({show(v): v for v in plan.runs[key]}.values(), key=order) for key in keys}
     places = {key: {show(v): i for i, v in enumerate(found)} for key, found in values.items()}
-    found = sorted(plan.runs["panel"], key=lambda panel: [place(value) for value in panel])
+    found = sorted(plan.runs["panel"], key=lambda panel: [panel_order(value) for value in panel])
     panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
     arrays: dict[str, int] = {}
     entries: list[dict[str, Any]] = [
         {
             "panel": list(panels).index(str(row["panel"])),
-            "series": names.index[row["run"]],
+            "series": names.place[row["run"]],
             "seed": int(row["seed"]),
             "diverged": row["status"] == "diverged",
             "keys": [places[key][show(row[key])] for key in keys],
@@ -122,9 +123,9 @@ def curves(
             beside = zip(length, entries, strict=True)
             all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
             kept = thinned(all_rows, most)
-            kept = at[run][np.unique([*kept[kept < own], own - 1])]
+            chosen = np.asarray(at[run])[np.unique([*kept[kept < own], own - 1])]
             for name in [*CLOCKS, *logged[rows]]:
-                text = packed(table[name].to_numpy()[kept])
+                text = packed(table[name].to_numpy()[chosen])
                 entry.setdefault(rows, {})[name] = arrays.setdefault(text, len(arrays))
     return {
         "metrics": [
@@ -149,7 +150,7 @@ def curves(
     }
 
 
-def place(value: object) -> tuple[int, float, str]:
+def panel_order(value: object) -> tuple[int, float, str]:
     """The order of panels: that of their values, and the tuned phase before the default one."""
     phases = {"tuned": "0", "default": "1"}
     return order(phases.get(str(value), value))

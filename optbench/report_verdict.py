@@ -66,6 +66,9 @@ def cards(
     smaller = smaller_is_better(column)
     tuned = trials is not table
     costs, keys = cost_of_runs(main), run_keys(main)
+    by = "its best trial by validation" if tuned else "the values compared here"
+    if not tuned and len(set(owners.values())) not in (1, len(owners)):
+        by += ", each optimizer at the best of its settings"
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
@@ -98,7 +101,7 @@ def cards(
                 "headline": headline,
                 "value": medians[leader],
                 "column": column,
-                "chosen": "its best trial by validation" if tuned else "the values compared here",
+                "chosen": by,
                 "n": int(rows[leader].notna().sum()),
                 "lost": int(np.isinf(rows[leader].dropna().to_numpy()).sum()),
                 "enough": enough_seeds(max(1, len(against))),
@@ -162,7 +165,7 @@ def margin(against: Sequence[dict[str, Any]], column: str) -> str:
     if not math.isfinite(values[0]):
         return f"The next by {what} is {next_one['name']}; diverged runs leave no difference."
     scale = 100 if "accuracy" in column else 1
-    texts = ["∞" if math.isinf(v) else f"{scale * v:+.3g}" for v in values]
+    texts = [f"{scale * v:+.3g}".replace("inf", "∞") for v in values]
     unit = " points" if scale == 100 else ""
     return (
         f"The next, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "

@@ -156,7 +156,7 @@ function drawPanel(host, panel, options) {
   const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
   const labels = width > 480 && lines.length <= 14;
-  const nameRoom = labels ? Math.min(210, 14 + 7.9 * Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => l.name.length))) : 12;
+  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26))))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
   const chart = new uPlot(
     {
@@ -258,6 +258,11 @@ function endLabels(scales, panel, lines, Y, top, bottom) {
   return found;
 }
 
+const PEN = document.createElement("canvas").getContext("2d");
+function textWidth(text) {
+  PEN.font = "600 12px system-ui, sans-serif";
+  return PEN.measureText(text).width;
+}
 const clip = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
 function showTip(u, panel, tip) {
@@ -458,15 +463,25 @@ function figure(host, { title, note, make, sync, zoomable }) {
   return { draw, get panels() { return panels; }, get charts() { return charts; } };
 }
 
-/* A picture made by matplotlib: an image cannot run anything, whatever its text says. */
+/* A picture made by matplotlib: an image cannot run anything, whatever its text says. On a dark page
+   its colours are those of the other charts. */
 function picture(host, title, image, csv) {
-  const source = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(image.svg);
   const name = slug(title);
+  const shownAs = el("img", { alt: `${title}: ${image.alt}. ${image.caption}`, class: "picture" });
   const button = (text, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${text}`, onclick: action }, text);
   host.append(el("figure", { class: "chart" },
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, el("img", { src: source, alt: `${title}: ${image.alt}. ${image.caption}`, class: "picture" })),
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, shownAs),
     el("figcaption", {}, el("p", { class: "note" }, ""), el("div", { class: "tools" },
-      csv ? button("CSV", () => saveCsv(name, csv())) : null,
+      button("CSV", () => saveCsv(name, csv())),
       button("PNG", () => savePng(name, image.svg)),
       button("SVG", () => save(name + ".svg", new Blob([image.svg], { type: "image/svg+xml" })))))));
+  const draw = () => {
+    const paper = cssColor("--paper");
+    const text = !darkPage() ? image.svg : image.svg
+      .replace(/#[0-9a-f]{6}\b/gi, (color) => (/#ffffff/i.test(color) ? paper : /#dddddd/i.test(color) ? cssColor("--rule") : ink(color, true)))
+      .replace("<svg ", `<svg fill="${cssColor("--ink")}" `);
+    shownAs.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+  };
+  draw();
+  return { draw };
 }

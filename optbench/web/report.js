@@ -181,7 +181,7 @@ function rest() {
     for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.column.includes("accuracy")));
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));
-      picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...(DATA.ranks.rows || [])]);
+      parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows]));
     }
   }
   if (DATA.rates) {
@@ -195,7 +195,7 @@ function rest() {
   }
   if (DATA.reached) {
     node = section("target", "Time to target");
-    if (DATA.reached_figure) picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))]);
+    if (DATA.reached_figure) parts.push(picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))]));
     parts.push(sortable(node, "Time to target", DATA.reached));
   }
   if (DATA.performance) {
