@@ -45,12 +45,15 @@ class Batches:
             self._fixed = order
         return order
 
-    def state_dict(self) -> dict[str, Any]:
-        """From which `load_state_dict` and `epoch` give the present epoch's batches again."""
-        return {"generator": self._before}
+    def state_dict(self, *, within: bool) -> dict[str, Any]:
+        """From which `epoch` gives this epoch's batches again or, not within one, the next's.
+
+        One permutation that is replayed is drawn again, at any time.
+        """
+        again = within or self.problem.shuffle == "fixed_order"
+        return {"generator": self._before if again else self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to the beginning of the epoch in which `state_dict` was called."""
+        """Go back to where `state_dict` was called."""
         self.generator.set_state(state["generator"])
-        self._before = state["generator"]
-        self._fixed = None
+        self._before, self._fixed = state["generator"], None

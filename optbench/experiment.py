@@ -91,7 +91,7 @@ def plan(config: Config, group: Path) -> Plan:
     config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
-    kept = {key: value for key, value in config.items() if key != "figure"}
+    kept = {key: value for key, value in config.items() if key not in ("figure", "claim")}
     where = device.choose(
         config["device"],
         num_threads=config["num_threads"],

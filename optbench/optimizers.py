@@ -1,5 +1,6 @@
 """From an optimizer's configuration and a model to an optimizer that is ready to step."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -61,6 +62,26 @@ def build(
 def learning_rate(optimizer: Optimizer) -> float:
     """The present lr of the first parameter group."""
     return float(optimizer.param_groups[0]["lr"])
+
+
+def attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Numbers, texts and tensors that a class of one's own keeps beside `state` and its groups."""
+    ours = {
+        key: value
+        for key, value in vars(optimizer).items()
+        if key not in ("defaults", "state", "param_groups") and not key.startswith("_optimizer_")
+    }
+    return {key: copy.deepcopy(value) for key, value in ours.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(v) for key, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, Tensor):
+        return not isinstance(value, nn.Parameter)  # the model's: it keeps them
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 class MuonWithAdamW(Optimizer):

@@ -99,8 +99,9 @@ def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path
     """
     if group is not None and (own := _finished(group.glob(f"*-{run_id}*/run.json"), run_id)):
         return own
-    # NAME/RUN, sweeps/SWEEP/RUN, and in a tuned study one level more for the phase
-    depths = ("*/*", "*/*/*", "*/*/*/*")
+    # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for
+    # the phase of a tuned study
+    depths = ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*")
     searches = (results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)
     return _finished(chain.from_iterable(searches), run_id)
 

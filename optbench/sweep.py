@@ -25,8 +25,9 @@ from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
 from optbench.run_files import COLUMNS, replace_text
 
-WHOLE = ("tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure")
-OURS = (jobs.FILE, "study.json", "figure.json")  # what a sweep leaves in its folder
+WHOLE = ("tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim")
+CLAIM = "claim.json"  # what the sweep's study claims
+OURS = (jobs.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
 
 
 def folder(config: DictConfig) -> Path:
@@ -147,6 +148,11 @@ class Comparison(Callback):
                 jobs.plan(sweep, count, str(config.retry), planned)
                 figure = OmegaConf.to_container(config.figure, resolve=True)
                 replace_text(sweep / "figure.json", json.dumps(figure) + "\n")
+                claim = OmegaConf.to_container(config.claim) if config.claim else None
+                if claim is None:
+                    (sweep / CLAIM).unlink(missing_ok=True)
+                else:
+                    replace_text(sweep / CLAIM, json.dumps(claim, indent=1) + "\n")
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:
@@ -168,6 +174,8 @@ class Comparison(Callback):
 
                     text, paths = verdict.write(sweep)
                     say("", text, *paths)
+                if (sweep / CLAIM).exists():
+                    judge_claim(sweep)
                 for text in result.warnings:
                     say(f"warning: {text}", error=True)
                 for problem in result.problems:
@@ -177,6 +185,19 @@ class Comparison(Callback):
             for job in failed:
                 say(f"  {' '.join(job['overrides'])}: {job['error']}", error=True)
             sys.exit(1)
+
+
+def judge_claim(sweep: Path) -> None:
+    """Print and write whether the study's claim held; a claim that cannot be judged is a warning,
+    for the runs are done."""
+    from optbench import claims
+
+    try:
+        text, paths = claims.write(sweep)
+    except UserError as error:
+        say(f"warning: the claim is not judged: {error}", error=True)
+    else:
+        say("", text, *paths)
 
 
 @contextmanager

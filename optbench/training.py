@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,143 +46,218 @@ def train(
     problem: Problem,
     optimizer: Callable[..., Optimizer],
     *,
-    seed: int = 0,
-    schedule: Callable[[Optimizer, int], LRScheduler | None] | None = None,
-    decay_biases_and_norms: bool = True,
-    device: torch.device | str = "cpu",
-    log_every: int = 10,
-    eval_every: int = 1,
-    eval_train_examples: int | None = None,
-    eval_test: str = "each",
-    layers: bool = False,
-    layers_every: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    **arguments: Any,
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
 
-    optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
-    log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
-    eval_train_examples: evaluate on the first so many training examples; None is all.
-    eval_test: "each" evaluation measures the test set too; or only that at the "end"; or "never".
-    layers: watch the layers at the first step and then every `layers_every` steps, by default at
-    the last step before each evaluation. The clock stops for a step that is watched.
-    stop: asked after each step; True ends the run with status "interrupted".
-
-    Raises `UserError` where the model, loss or optimizer does not fit the problem.
+    The arguments are those of `Training`; `stop` is that of `Training.updates`.
     """
-    device = torch.device(device)
-    model = build_model(problem, seed).to(device)
-    data = problem.dataset.to(device)
-    noise = stream(seed, "dropout", device)
-    for module in model.modules():
-        if hasattr(module, "generator"):  # Dropout, and other layers that draw while training
-            vars(module)["generator"] = noise
-    opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
-    scheduler = schedule(opt, problem.total_steps) if schedule else None
+    return Training(problem, optimizer, **arguments).updates(stop)
 
-    x, y = data.train_x[:0], data.train_y[:0]
-    losses: list[Tensor] = []  # of the steps not yet read from the device
-    first = True  # lbfgs calls the closure several times a step; the first loss is the batch's
 
-    def closure() -> Tensor:
-        nonlocal first
-        opt.zero_grad()
-        loss = objective(problem, model, x, y)
+class Training:
+    """One run between two of its steps: `state_dict` is what it needs to go on, bit for bit."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: Callable[..., Optimizer],
+        *,
+        seed: int = 0,
+        schedule: Callable[[Optimizer, int], LRScheduler | None] | None = None,
+        decay_biases_and_norms: bool = True,
+        device: torch.device | str = "cpu",
+        log_every: int = 10,
+        eval_every: int = 1,
+        eval_train_examples: int | None = None,
+        eval_test: str = "each",
+        layers: bool = False,
+        layers_every: int | None = None,
+    ) -> None:
+        """Build model, optimizer and schedule.
+
+        optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
+        log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
+        eval_train_examples: evaluate on the first so many training examples; None is all.
+        eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
+        layers: watch the layers at the first step and then every `layers_every` steps, by default
+        at the last step before each evaluation. The clock stops for a step that is watched.
+
+        Raises `UserError` where the model, loss or optimizer does not fit the problem.
+        """
+        self.problem = problem
+        self.device = torch.device(device)
+        self.model = build_model(problem, seed).to(self.device)
+        self.data = problem.dataset.to(self.device)
+        self.noise = stream(seed, "dropout", self.device)
+        for module in self.model.modules():
+            if hasattr(module, "generator"):  # Dropout, and other layers that draw while training
+                vars(module)["generator"] = self.noise
+        self.optimizer = optimizers.build(
+            optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
+        )
+        self.scheduler = schedule(self.optimizer, problem.total_steps) if schedule else None
+        self.batches = Batches(problem, seed, self.device)
+        self.log_every, self.eval_every = log_every, eval_every
+        self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
+        self.layers, self.layers_every = layers, layers_every
+        self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
+        self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
+        self._x, self._y = self.data.train_x[:0], self.data.train_y[:0]
+        self._losses: list[Tensor] = []  # of the steps not yet read from the device
+        self._first = True  # lbfgs calls the closure several times a step; the first is the batch's
+
+    def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
+        """Train to the end of the budget, from the state that this is in.
+
+        stop: asked after each step; True ends the run with status "interrupted".
+        """
+        total, per_epoch = self._budget()
+        begun = perf_counter() - self.total_seconds
+        if self.step == 0:
+            row = self._evaluate(None, begun)
+            yield Update(0, total, epoch=row)
+            if not is_finite(row):
+                yield Update(0, total, status="diverged")
+                return
+        while self.step < total:
+            place = self.step % per_epoch  # not 0 where a run goes on within an epoch
+            epoch = self.batches.epoch()[: total - self.step + place]
+            if place == 0:
+                self.running_loss, self.seen = 0.0, 0
+            for start in range(place, len(epoch), CHUNK):
+                update = self._advance(epoch[start : start + CHUNK], stop)
+                if update.status != "diverged" and self._is_evaluated(self.step):
+                    # an interrupted run too: it goes on with the step after this one
+                    update.epoch = self._evaluate(self.running_loss / self.seen, begun)
+                    if not is_finite(update.epoch):
+                        update.status = "diverged"
+                    elif self.step == total:
+                        update.status = "completed"
+                self.total_seconds = perf_counter() - begun
+                yield update
+                if update.status != "running":
+                    return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which an equal `Training` goes on; see `load_state_dict`.
+
+        To be called between two updates.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "attributes": optimizers.attributes(self.optimizer),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "batches": self.batches.state_dict(within=self.step % self._budget()[1] != 0),
+            "noise": self.noise.get_state(),
+            "global": torch.get_rng_state(),
+            **{key: getattr(self, key) for key in COUNTERS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was called, in a training made with the same arguments."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        vars(self.optimizer).update(state["attributes"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.batches.load_state_dict(state["batches"])
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["global"])
+        for key in COUNTERS:
+            setattr(self, key, state[key])
+
+    def _budget(self) -> tuple[int, int]:
+        return self.problem.total_steps, self.problem.steps_per_epoch
+
+    def _is_evaluated(self, step: int) -> bool:
+        total, per_epoch = self._budget()
+        return step == total or step % (per_epoch * self.eval_every) == 0
+
+    def _is_watched(self, step: int) -> bool:
+        due = step % self.layers_every == 0 if self.layers_every else self._is_evaluated(step)
+        return self.layers and (step == 1 or due)
+
+    def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
+        """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
+        total, per_epoch = self._budget()
+        update = Update(self.step, total)
+        rates, watched, interrupted = [], 0.0, False
+        tick = perf_counter()
+        for number, batch in enumerate(chunk, start=self.step + 1):
+            self._x, self._y = _take(self.data.train_x, self.data.train_y, batch)
+            rates.append(optimizers.learning_rate(self.optimizer))
+            self._first = True
+            if self._is_watched(number):
+                paused = perf_counter()
+                at: LayerRow = {"epoch": number / per_epoch, "step": number}
+                update.layers += [at | row for row in self._watched_step()]
+                watched += perf_counter() - paused
+            else:
+                self.optimizer.step(self._closure)  # type: ignore[arg-type]  # the stubs: a float
+            if self.scheduler is not None:
+                self.scheduler.step()
+            if interrupted := stop():
+                break
+        values = torch.stack(self._losses).tolist()  # waits for the device
+        self._losses.clear()
+        elapsed = perf_counter() - tick - watched
+        for i, (loss, rate) in enumerate(zip(values, rates, strict=True), start=1):
+            self.step += 1
+            self.running_loss += loss * len(chunk[i - 1])
+            self.seen += len(chunk[i - 1])
+            bad = not isfinite(loss)
+            if bad or self.step % self.log_every == 0 or self.step in (1, total):
+                row: Row = {"step": self.step, "epoch": self.step / per_epoch}
+                row |= {"train_loss": loss, "lr": rate}
+                update.steps.append(row | {"seconds": self.seconds + elapsed * i / len(values)})
+            if bad:
+                update.status = "diverged"
+                break
+        self.seconds += elapsed
+        update.step, update.loss = self.step, values[-1]
+        if update.status == "running" and interrupted and self.step < total:
+            update.status = "interrupted"
+        return update
+
+    def _closure(self) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = objective(self.problem, self.model, self._x, self._y)
         loss.backward()
-        if first:
-            losses.append(loss.detach())
-            first = False
+        if self._first:
+            self._losses.append(loss.detach())
+            self._first = False
         return loss
 
-    def evaluate(epoch: float, step: int, running_loss: float | None) -> Row:
-        n = eval_train_examples
-        tested = None if eval_test == "each" or (eval_test == "end" and step == total) else 0
-        _switch_mode(model, opt, training=False)
+    def _watched_step(self) -> list[LayerRow]:
+        def batch_loss(x: Tensor, y: Tensor) -> Tensor:
+            return objective(self.problem, self.model, x, y)
+
+        return watched_step(self.model, self.optimizer, self._closure, batch_loss, self._x, self._y)
+
+    def _evaluate(self, running_loss: float | None, begun: float) -> Row:
+        total, per_epoch = self._budget()
+        n, data = self.eval_train_examples, self.data
+        tested = self.eval_test == "each" or (self.eval_test == "end" and self.step == total)
+        _switch_mode(self.model, self.optimizer, training=False)
         parts = {
             "train": (data.train_x[:n], data.train_y[:n]),
             "val": (data.val_x, data.val_y),
-            "test": (data.test_x[:tested], data.test_y[:tested]),
+            "test": (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0]),
         }
-        scores = {name: score(problem, model, *part) for name, part in parts.items()}
-        _switch_mode(model, opt, training=True)
-        row: Row = {"epoch": epoch, "step": step}
+        scores = {name: score(self.problem, self.model, *part) for name, part in parts.items()}
+        _switch_mode(self.model, self.optimizer, training=True)
+        row: Row = {"epoch": self.step / per_epoch, "step": self.step}
         for name, (loss, accuracy) in scores.items():
             row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
             if name == "train":
                 row["running_loss"] = running_loss
-        return row | {"seconds": seconds, "total_seconds": perf_counter() - begun}
+        return row | {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
 
-    def is_evaluated(step: int) -> bool:
-        return step == total or step % (per_epoch * eval_every) == 0
 
-    def is_watched(step: int) -> bool:
-        due = step % layers_every == 0 if layers_every else is_evaluated(step)
-        return layers and (step == 1 or due)
-
-    begun, seconds = perf_counter(), 0.0
-    step, total, per_epoch = 0, problem.total_steps, problem.steps_per_epoch
-    row = evaluate(0, 0, None)
-    yield Update(0, total, epoch=row)
-    if not is_finite(row):
-        yield Update(0, total, status="diverged")
-        return
-    batches = Batches(problem, seed, device)
-    while step < total:
-        epoch = batches.epoch()[: total - step]
-        running, seen = 0.0, 0
-        for start in range(0, len(epoch), CHUNK):
-            chunk = epoch[start : start + CHUNK]
-            rates, watched = [], 0.0
-            update = Update(step, total)
-            tick = perf_counter()
-            for number, batch in enumerate(chunk, start=step + 1):
-                x, y = _take(data.train_x, data.train_y, batch)
-                rates.append(optimizers.learning_rate(opt))
-                first = True
-                if is_watched(number):
-                    paused = perf_counter()
-                    rows = watched_step(
-                        model, opt, closure, lambda x, y: objective(problem, model, x, y), x, y
-                    )
-                    at: LayerRow = {"epoch": number / per_epoch, "step": number}
-                    update.layers += [at | row for row in rows]
-                    watched += perf_counter() - paused
-                else:
-                    opt.step(closure)  # type: ignore[arg-type]  # the stubs want a float
-                if scheduler is not None:
-                    scheduler.step()
-                if interrupted := stop():
-                    break
-            values = torch.stack(losses).tolist()  # waits for the device
-            losses.clear()
-            elapsed = perf_counter() - tick - watched
-            for i, (loss, rate) in enumerate(zip(values, rates, strict=True), start=1):
-                step += 1
-                running += loss * len(chunk[i - 1])
-                seen += len(chunk[i - 1])
-                bad = not isfinite(loss)
-                if bad or step % log_every == 0 or step == 1 or step == total:
-                    row = {"step": step, "epoch": step / per_epoch, "train_loss": loss, "lr": rate}
-                    update.steps.append(row | {"seconds": seconds + elapsed * i / len(values)})
-                if bad:
-                    update.status = "diverged"
-                    break
-            seconds += elapsed
-            update.step, update.loss = step, values[-1]
-            if update.status == "running" and interrupted and step < total:
-                update.status = "interrupted"
-            if update.status != "running":
-                yield update
-                return
-            if is_evaluated(step):
-                update.epoch = evaluate(step / per_epoch, step, running / seen)
-                if not is_finite(update.epoch):
-                    update.status = "diverged"
-                elif step == total:
-                    update.status = "completed"
-            yield update
-            if update.status != "running":
-                return
+COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
 
 def _take(x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

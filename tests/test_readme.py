@@ -70,6 +70,13 @@ def test_the_table_names_every_choice(group):
             assert f"`{path.stem}`" in row
 
 
+def test_every_claim_is_in_the_table_of_claims():
+    table = (ROOT / "results" / "claims" / "README.md").read_text("utf-8")
+    for path in (config_folder() / "study" / "claims").glob("*.yaml"):
+        assert f"| [{path.stem}](#{path.stem}) |" in table
+        assert (ROOT / "results" / "claims" / f"{path.stem}.png").exists()
+
+
 def test_the_table_names_every_optimizer():
     row = next(line for line in README.splitlines() if line.startswith("| `optimizer` |"))
     for path in (config_folder() / "optimizer").glob("*.yaml"):

@@ -1,0 +1,138 @@
+"""Figures of `layers.csv`: pure functions from its tidy table to a figure.
+
+By depth (do activations and gradients keep their size?), over the training (does the effective step
+fade?), and the gradient of an output unit against its error, from the losses' formulas.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from optbench import losses, style
+from optbench.errors import UserError
+from optbench.keys import order, resolve, short, show
+from optbench.measures import numbers
+from optbench.summary import seeds_text
+
+NAMES = {
+    "activation_std": "activations: standard deviation",
+    "output_grad_std": "gradients to them: standard deviation",
+    "update_norm / grad_norm": "effective step: update / gradient",
+    "weight_rank": "rank of the weights",
+}
+
+
+def by_depth(
+    layers: pd.DataFrame, values: Sequence[str], kind: str, lines: str = "initializer"
+) -> Figure:
+    """Columns at the first step against the depth of the modules of one kind, a panel for each.
+
+    lines: the config key that makes the lines. Lines are medians over the seeds and bands their
+    minimum to maximum. The y axis is logarithmic: a value of 0 ends its line.
+    """
+    rows = layers[(layers["kind"] == kind) & (layers["step"] == 1)]
+    if rows.empty:
+        raise UserError(f"layers.csv has no first step of a layer of kind {kind!r}")
+    with rc_context(style.RC):
+        figure = Figure(figsize=(1.2 + 3.1 * len(values), 3.0), layout="constrained")
+        for number, value in enumerate(values):
+            axes = figure.add_subplot(1, len(values), number + 1)
+            draw(axes, rows, value, "depth", lines)
+            axes.set_yscale("log", nonpositive="mask")
+            axes.set_title(NAMES.get(value, value), loc="left")
+            axes.set_xlabel(f"depth ({kind} layer)")
+        finish(figure, rows, "at the first step")
+    return figure
+
+
+def over_time(
+    layers: pd.DataFrame, value: str, lines: str = "optimizer", depth: int | None = None
+) -> Figure:
+    """A column, or the quotient of two, against epochs: of the whole model, or of the weight layer
+    at `depth`. Lines and bands as in `by_depth`."""
+    rows = layers[layers["layer"] == "all"]
+    if depth is not None:
+        rows = layers[(layers["depth"] == depth) & (layers["kind"].isin(["linear", "conv2d"]))]
+    if rows.empty:
+        raise UserError(f"layers.csv has no weight layer at depth {depth}")
+    with rc_context(style.RC):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes, rows, value, "epoch", lines)
+        axes.set_yscale("log", nonpositive="mask")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("passes over the training set (epochs)")
+        axes.set_ylabel(NAMES.get(value, value))
+        finish(figure, rows, "whole model" if depth is None else f"weight layer {depth}")
+    return figure
+
+
+def gradient_by_error(layers: pd.DataFrame | None = None) -> Figure:
+    """|dL/dz| of one sigmoid output against its error |sigmoid(z) - y|, for the squared error and
+    the cross-entropy of `optbench.losses`, by autograd. The runs are not looked at."""
+    error = torch.linspace(0.001, 0.999, 400)
+    z = torch.logit(error)  # the target is 0, so that the error is the output
+    labels = torch.ones(len(z), dtype=torch.long)
+    rules: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], style.Look]] = {
+        "squared error": (
+            lambda logits: losses.mse(logits, labels, output="sigmoid"),
+            style.look("momentum"),
+        ),
+        "cross-entropy": (
+            lambda logits: losses.bce(logits, labels),
+            style.look("adadelta"),
+        ),
+    }
+    with rc_context(style.RC):
+        figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (loss, look) in rules.items():
+            # two classes, label 1: the first output has target 0, the second is right already
+            logits = torch.stack([z, torch.full_like(z, 100.0)], dim=1).requires_grad_()
+            (gradient,) = torch.autograd.grad(loss(logits), logits)
+            # the losses are means over examples and classes: this is one output's own gradient
+            size = gradient[:, 0].abs() * logits.numel()
+            axes.plot(error, size, color=look.color, linestyle=look.dashes, label=name)
+        axes.set_xlabel("error of the output |sigmoid(z) - y|")
+        axes.set_ylabel("size of its gradient |dL/dz|")
+        axes.legend(loc="upper left")
+        figure.supxlabel("one sigmoid output, from the formulas", fontsize=6.5, color="#555555")
+    return figure
+
+
+def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> None:
+    """A line with a band for each value of the key `lines`."""
+    key = resolve(rows, lines)
+    frame = pd.DataFrame({"x": rows[x].astype(float), "y": numbers(rows, value), "key": rows[key]})
+    names = sorted(frame["key"].unique(), key=order)
+    for index, name in enumerate(names):
+        look = style.look(str(name)) if key == "optimizer" else style.choice(index, len(names))
+        part = frame[frame["key"] == name].groupby("x")["y"]
+        middle = part.median()
+        axes.plot(
+            middle.index, middle, color=look.color, linestyle=look.dashes, marker=look.marker,
+            label=show(name),
+        )  # fmt: skip
+        low, high = (np.where(end > 0, end, np.nan) for end in (part.min(), part.max()))
+        axes.fill_between(middle.index, low, high, color=look.color, alpha=0.16, linewidth=0)
+    axes.legend(title=None if key == "optimizer" else short(key), loc="best")
+
+
+def finish(figure: Figure, rows: pd.DataFrame, where: str) -> None:
+    """What the lines and bands are, in words."""
+    seeds = rows["seed"].nunique()
+    text = f"{where}; median of {seeds_text([seeds])}, band: min to max"
+    figure.supxlabel(text if seeds > 1 else f"{where}; one seed", fontsize=6.5, color="#555555")
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {  # what a claim may name
+    "by_depth": by_depth,
+    "over_time": over_time,
+    "gradient_by_error": gradient_by_error,
+}

@@ -1,0 +1,124 @@
+"""One number per run out of its curves: which column, of which layer, and when.
+
+`value` is a column of epochs.csv or layers.csv, or the quotient of two ("update_norm / grad_norm").
+`at` says when: last (the default), first, max, min, an epoch, or a quotient of those ("last / 1").
+`depth` says which layer in the same words ("last / first"), of modules of one `kind`; without it
+the rows of the whole model are read.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.keys import measured_columns
+from optbench.summary import worst
+
+CHECK_KEYS = ("value", "at", "kind", "depth")
+ENDS = {"first": 0, "last": -1}
+
+
+def columns(value: object) -> list[str]:
+    """The columns whose quotient is measured (or the one)."""
+    return [part.strip() for part in str(value).split("/")]
+
+
+def numbers(table: pd.DataFrame, value: object) -> "pd.Series[float]":
+    """A column of the table, or the quotient of two; raises UserError where it has none."""
+    names = columns(value)
+    if missing := [name for name in names if name not in measured_columns(table)]:
+        there = ", ".join(measured_columns(table))
+        raise UserError(f"no logged column {' and '.join(missing)}; there are: {there}")
+    result = table[names[0]].astype(float)
+    for name in names[1:]:
+        result = result / table[name].astype(float)
+    return result
+
+
+def needs_layers(table: pd.DataFrame, check: Mapping[str, Any]) -> bool:
+    """Whether a check reads layers.csv: `table` (of epochs.csv) lacks its column."""
+    return not set(columns(check["value"])) <= set(measured_columns(table))
+
+
+def title(check: Mapping[str, Any]) -> str:
+    """What is measured, in words."""
+    words = " / ".join(columns(check["value"])).replace("_", " ")
+    if "depth" in check:
+        kind = check.get("kind", "linear")
+        places = [f"layer {p}" if p.isdigit() else p for p in parts_of(check["depth"])]
+        words += f" of {kind} layers ({' over '.join(places)})"
+    names = {"first": "at the first step", "last": "final", "max": "largest", "min": "smallest"}
+    moments = [names.get(p, f"epoch {p}") for p in parts_of(check.get("at", "last"))]
+    return f"{words}, {' over '.join(moments)}"
+
+
+def parts_of(spec: object) -> list[str]:
+    """A place, or the two of a quotient."""
+    return [part.strip() for part in str(spec).split("/")]
+
+
+def measure(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]":
+    """The value of each run (index: run). A diverged run's last row counts as the worst value of
+    a loss or an accuracy, and as NaN of anything else.
+
+    Raises UserError for a column or a place that does not exist.
+    """
+    names = columns(check["value"])
+    value = numbers(table, check["value"])
+    # axes of each run: epochs, then layers
+    frame = table[["run", "status", "epoch"]].assign(value=value, depth=0.0)
+    if "layer" in table:
+        depth = table["depth"].astype(float)
+        chosen = (table["layer"] == "all") if "depth" not in check else depth.notna()
+        if "depth" in check:
+            chosen &= table["kind"] == check.get("kind", "linear")
+        frame = frame.assign(depth=depth.fillna(0))[chosen]
+    bad = worst(names[0]) if len(names) == 1 else math.nan
+    found = {}
+    for run, rows in frame.groupby("run", observed=True, sort=False):
+        place = check.get("depth", "last")
+        series = pd.Series(
+            {
+                epoch: pick(at.set_index("depth")["value"].sort_index(), place)
+                for epoch, at in rows.groupby("epoch")
+            },
+            dtype=float,
+        )
+        if rows["status"].iloc[0] == "diverged":
+            series.iloc[-1] = bad
+            found[str(run)] = pick(series.fillna(bad), check.get("at", "last"), missing=bad)
+        else:
+            found[str(run)] = pick(series.dropna(), check.get("at", "last"))
+    return pd.Series(found, dtype=float)
+
+
+def pick(values: "pd.Series[float]", spec: object, missing: float | None = None) -> float:
+    """The value at a place of the index: first, last, max, min, a number of the index, or A / B.
+
+    missing: what counts where the index does not have the number; None: a UserError.
+    """
+    parts = parts_of(spec)
+    if len(parts) == 2:
+        a, b = (pick(values, part, missing) for part in parts)
+        with np.errstate(all="ignore"):
+            return float(np.divide(a, b))
+    if parts == ["max"] or parts == ["min"]:
+        return float(values.max() if parts == ["max"] else values.min())
+    if parts[0] in ENDS and len(values):
+        return float(values.iloc[ENDS[parts[0]]])
+    try:
+        near = np.isclose(values.index.to_numpy(dtype=float), float(parts[0]))
+    except ValueError:
+        raise UserError(
+            f"{spec!r} is no place in the curves; allowed: first, last, max, min, an epoch (or a "
+            "depth), or a quotient of two, as last / first"
+        ) from None
+    if near.any():
+        return float(values[near].iloc[0])
+    if missing is None:
+        there = ", ".join(f"{value:g}" for value in values.index)
+        raise UserError(f"there is no value at {parts[0]} in the curves; there are: {there}")
+    return missing

@@ -1,0 +1,245 @@
+"""Claims judged on runs with made-up values, and one from the command line to its verdict."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from made_runs import make_run
+
+from optbench import claims, layer_plots
+from optbench.__main__ import config_folder
+from optbench.errors import UserError
+from optbench.measures import measure, pick, title
+from optbench.table import load_runs
+
+STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))
+FASTER = {"value": "train_loss", "lower": {"optimizer": "adam"}, "than": {"optimizer": "sgd"}}
+
+
+def runs(folder: Path, names: tuple[str, ...] = ("sgd", "adam"), seeds: int = 8, **keys) -> Path:
+    for name in names:
+        for seed in range(seeds):
+            make_run(folder / f"{name}{seed}-{len(list(folder.glob('*')))}", name, seed, **keys)
+    return folder
+
+
+def judged(folder: Path, *checks: dict) -> list[claims.Check]:
+    return claims.judge(load_runs(folder), None, {"text": "A claim.", "checks": list(checks)})
+
+
+def test_a_true_claim_holds_and_the_sentence_gives_its_numbers(tmp_path):
+    (check,) = judged(runs(tmp_path), FASTER)
+    assert check.word == "held"
+    table = load_runs(tmp_path)
+    finals = table.groupby("run", observed=True).last()
+    adam, sgd = (finals[finals["optimizer"] == name]["train_loss"] for name in ("adam", "sgd"))
+    assert check.medians == pytest.approx((adam.median(), sgd.median()))
+    assert check.verdict.p == pytest.approx(2 / 2**8)
+    text = claims.sentence("Adam is faster.", [check])
+    assert text.startswith("Claimed: Adam is faster.")
+    assert f"{adam.median():.3g} (optimizer adam)" in text
+    assert "8 seeds" in text
+    assert "p = 0.0078" in text
+    assert text.rstrip().endswith("It held.")
+
+
+def test_the_reversed_claim_did_not_hold(tmp_path):
+    table = runs(tmp_path)
+    (check,) = judged(
+        table, FASTER | {"lower": {"optimizer": "sgd"}, "than": {"optimizer": "adam"}}
+    )
+    assert check.word == "did not hold"
+    higher = {"value": "train_loss", "higher": {"optimizer": "sgd"}, "than": {"optimizer": "adam"}}
+    assert judged(table, higher)[0].word == "held"
+
+
+def test_noise_and_few_seeds_cannot_tell(tmp_path):
+    keys = {"epochs": 1}
+    runs(tmp_path / "a", ("one", "two"), **keys)
+    check = FASTER | {"lower": {"optimizer": "one"}, "than": {"optimizer": "two"}}
+    assert judged(tmp_path / "a", check)[0].word == "cannot tell"
+    assert judged(runs(tmp_path / "b", seeds=4), FASTER)[0].word == "cannot tell"
+
+
+def test_one_significant_reversal_refutes_and_one_doubt_leaves_open():
+    assert claims.verdict_of(["held", "held"]) == "held"
+    assert claims.verdict_of(["held", "cannot tell"]) == "cannot tell"
+    assert claims.verdict_of(["held", "cannot tell", "did not hold"]) == "did not hold"
+
+
+def test_a_diverged_run_is_the_worst_value_and_is_counted(tmp_path):
+    for seed in range(8):
+        make_run(tmp_path / f"a{seed}", "adam", seed)
+        make_run(tmp_path / f"s{seed}", "sgd", seed, lr=10.0, diverged_at=50)
+    (check,) = judged(tmp_path, FASTER)
+    assert check.word == "held"
+    assert check.medians[1] == math.inf
+    assert "diverged with 8 of 8 seeds" in check.text
+    # what is neither a loss nor an accuracy has no worst value
+    assert judged(tmp_path, FASTER | {"value": "seconds"})[0].word == "cannot tell"
+
+
+def test_missing_seeds_are_an_error_that_names_them(tmp_path):
+    runs(tmp_path)
+    for path in tmp_path.glob("sgd3*"):
+        for file in path.iterdir():
+            file.unlink()
+    with pytest.raises(UserError, match=r"\[0, 1, 2, 4, 5, 6, 7\].*runs are missing"):
+        judged(tmp_path, FASTER)
+
+
+def test_each_side_at_its_best_learning_rate(tmp_path):
+    for lr in (0.00003, 0.003, 0.3):
+        runs(tmp_path, lr=lr)
+    with pytest.raises(UserError, match="several runs of a seed"):
+        judged(tmp_path, FASTER)
+    (check,) = judged(tmp_path, FASTER | {"across": {"optimizer.lr": "best"}})
+    assert check.word == "held"
+    assert "best lr 0.003 (optimizer adam)" in check.notes
+    two = FASTER | {"lower": {"optimizer": "adam", "optimizer.lr": 0.3}}
+    with pytest.raises(UserError, match="several runs of a seed"):
+        judged(tmp_path, two)
+
+
+def test_the_spread_over_a_key(tmp_path):
+    for initializer in ("small", "large"):
+        runs(tmp_path, initializer__name=initializer)
+    across = {"initializer": "spread"}
+    (check,) = judged(tmp_path, FASTER | {"across": across})
+    last = load_runs(tmp_path).groupby("run", observed=True).last()
+    adam = last[last["optimizer"] == "adam"]
+    wide = adam.pivot_table(index="seed", columns="initializer.name", values="train_loss")
+    assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
+
+
+def test_a_number_as_the_other_side(tmp_path):
+    runs(tmp_path)
+    assert judged(tmp_path, FASTER | {"than": 2.3})[0].word == "held"
+    assert judged(tmp_path, FASTER | {"than": 0})[0].word == "did not hold"
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"checks": [FASTER]}, "needs a text"),
+        ({"text": "x", "checks": []}, "checks"),
+        ({"text": "x", "checks": [FASTER], "extra": 1}, "extra"),
+        ({"text": "x", "checks": [{"value": "train_loss", "than": 1}]}, "lower or higher"),
+        ({"text": "x", "checks": [FASTER | {"where": 1}]}, "it needs value"),
+        ({"text": "x", "checks": [FASTER | {"value": "nothing"}]}, r"no run has a layers\.csv"),
+        ({"text": "x", "checks": [FASTER | {"at": "soon"}]}, "no place in the curves"),
+        ({"text": "x", "checks": [FASTER | {"at": 99}]}, "no value at 99"),
+        ({"text": "x", "checks": [FASTER | {"lower": {"optimizer": "adm"}}]}, "no run with"),
+        ({"text": "x", "checks": [FASTER | {"across": {"seed": "sum"}}]}, "best, spread"),
+    ],
+)
+def test_a_claim_that_cannot_be_read_is_refused(tmp_path, claim, message):
+    runs(tmp_path, seeds=1)
+    with pytest.raises(UserError, match=message):
+        claims.judge(load_runs(tmp_path), None, claim)
+
+
+def test_places_in_a_curve():
+    curve = pd.Series([4.0, 1.0, 2.0], index=[0, 1, 2])
+    places = {"first": 4, "last": 2, "max": 4, "min": 1, 1: 1, "last / 1": 2, "max/first": 1}
+    for spec, value in places.items():
+        assert pick(curve, spec) == value
+    assert title({"value": "weight_rank", "depth": 1, "at": "max"}) == (
+        "weight rank of linear layers (layer 1), largest"
+    )
+
+
+def layers() -> pd.DataFrame:
+    """Two tanh layers, two steps, two runs whose activations shrink by half or not at all."""
+    lines = [
+        {
+            "run": run, "status": "completed", "seed": 0, "initializer.name": run, "epoch": epoch,
+            "step": step, "layer": layer, "kind": kind, "depth": depth,
+            "activation_std": shrink**depth if depth == depth else math.nan,
+            "update_norm": 2.0, "grad_norm": 4.0 * (1 + epoch),
+        }
+        for run, shrink in (("half", 0.5), ("whole", 1.0))
+        for step, epoch in ((1, 0.1), (10, 1.0))
+        for layer, kind, depth in (("1", "tanh", 1), ("2", "tanh", 2), ("all", "all", math.nan))
+    ]  # fmt: skip
+    table = pd.DataFrame(lines)
+    names = ["epoch", "step", "layer", "kind", "depth", "activation_std", "update_norm"]
+    table.attrs["measured"] = [*names, "grad_norm"]
+    return table
+
+
+def test_measures_of_layers():
+    table = layers()
+    by_depth = {"value": "activation_std", "kind": "tanh", "depth": "last / first", "at": "first"}
+    assert measure(table, by_depth).to_dict() == {"half": 0.5, "whole": 1.0}
+    step = {"value": "update_norm / grad_norm", "at": "last / first"}
+    np.testing.assert_allclose(measure(table, step), 1.1 / 2)
+
+
+def test_layer_figures_draw_the_numbers():
+    figure = layer_plots.by_depth(layers(), ["activation_std"], "tanh")
+    first = figure.axes[0].lines[0]
+    assert list(first.get_xdata()) == [1, 2]
+    assert list(first.get_ydata()) == [0.5, 0.25]
+    figure = layer_plots.over_time(layers(), "update_norm / grad_norm", "initializer")
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.5 / 1.1, 0.25])
+    with pytest.raises(UserError, match="relu"):
+        layer_plots.by_depth(layers(), ["activation_std"], "relu")
+
+
+def test_the_gradient_of_a_sigmoid_output_is_the_formula():
+    squared, entropy = layer_plots.gradient_by_error().axes[0].lines
+    error = np.asarray(squared.get_xdata())
+    np.testing.assert_allclose(squared.get_ydata(), 2 * error**2 * (1 - error), atol=1e-5)
+    np.testing.assert_allclose(entropy.get_ydata(), error, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_claim_is_stated_about_what_its_study_runs(path):
+    study = yaml.safe_load(path.read_text())
+    claimed, params = study["claim"], study["hydra"]["sweeper"]["params"]
+    assert set(claimed) <= claims.KEYS
+    assert len(params["seed"].split(",")) == 8
+    for check in claimed["checks"]:
+        sides = [check.get("lower", check.get("higher")), check["than"]]
+        for side in sides:
+            for key, value in side.items() if isinstance(side, dict) else ():
+                tried = [text.replace("textbook/", "textbook_") for text in params[key].split(",")]
+                same = [v for v in tried if v == str(value) or v == str(value).lower()]
+                assert same or float(value) in map(float, tried), f"{key} = {value}"
+    if isinstance(figure := claimed.get("figure"), dict):
+        assert figure["draw"] in layer_plots.FIGURES
+
+
+def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
+    command = [
+        *(sys.executable, "-m", "optbench", "-m", "study=claims/symmetry", "quiet=true"),
+        *("data.subset=200", "epochs=1", "seed=0,1", "model.hidden=[8,8]", "num_threads=1"),
+        *("name=mine", f"results_dir={tmp_path}"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Claimed: Equal weights never become different" in done.stdout
+    assert "It cannot be told." in done.stdout  # two seeds
+    folder = tmp_path / "mine"
+    text = (folder / "claim.md").read_text()
+    assert pd.read_csv(folder / "claim.csv")["n"].tolist() == [2, 2, 2]
+    assert (folder / "claim.png").stat().st_size > 5000
+    (folder / "claim.md").unlink()
+    assert claims.main([str(folder)]) == 0
+    assert (folder / "claim.md").read_text() == text
+    record = json.loads(next(folder.glob("*/run.json")).read_text())
+    assert "claim" not in record["config"]
+
+
+def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
+    assert claims.main([str(tmp_path)]) == 1
+    assert "no readable claim.json" in capsys.readouterr().err
