@@ -111,11 +111,11 @@ def curves(
         }
         for row in plan.runs.to_dict("records")
     ]
-    longest = 0
+    longest: dict[str, int] = {}
     for rows, table in tables.items():
         at = table.groupby("run", observed=True, sort=False).indices
         length = [len(at[run]) if run in at else 0 for run in plan.runs["run"]]
-        longest = max(longest, *length)
+        longest[rows] = max(length)
         for entry, run, own in zip(entries, plan.runs["run"], length, strict=True):
             if not own:
                 continue
@@ -145,7 +145,7 @@ def curves(
         "facets": [{"key": short(k), "values": [show(v) for v in values[k]]} for k in keys],
         "runs": entries,
         "arrays": list(arrays),
-        "kept": min(longest, most),
+        "most": most,
         "rows": longest,
     }
 

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.keys import show
 from optbench.layout import layout
 from optbench.paired_tests import enough_seeds
 from optbench.pairs import compare
+from optbench.panels import titles
 from optbench.reach import phases
 from optbench.report_runs import Names
 from optbench.stats import by_seed, middle, run_keys, smaller_is_better
@@ -51,6 +53,17 @@ def owner_of(table: pd.DataFrame) -> dict[str, str]:
     return {str(v): optimizer.loc[r] for r, v in zip(runs["run"], runs["variant"], strict=True)}
 
 
+def labels_of(table: pd.DataFrame) -> dict[str, str]:
+    """What each problem of `by_seed` is called, with its keys, as in "batch_norm = true"."""
+    plan = layout(table)
+    keys = [key for key in plan.facet if key != "optimizer"]
+    told = plan._replace(facet=keys)
+    found = {}
+    for values in plan.runs[keys].drop_duplicates().to_numpy():
+        found[", ".join(map(show, values))] = ", ".join(titles(told, tuple(values)))
+    return found or {"": ""}
+
+
 def cards(
     table: pd.DataFrame, trials: pd.DataFrame, protocol: Protocol, column: str, names: Names
 ) -> list[dict[str, Any]]:
@@ -62,7 +75,7 @@ def cards(
     """
     frame = finals(table, column)
     main = phases(table).get("tuned", table)
-    owners = owner_of(main)
+    owners, labels = owner_of(main), labels_of(main)
     smaller = smaller_is_better(column)
     tuned = trials is not table
     costs, keys = cost_of_runs(main), run_keys(main)
@@ -91,10 +104,12 @@ def cards(
             for pair in pairs
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))
-        level, headline = sentence(leader, against, [owners[name] for name in ranked])
+        level, headline = sentence(leader, against)
+        if math.isinf(medians[leader]):
+            level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
             {
-                "problem": str(problem),
+                "problem": labels[str(problem)],
                 "leader": leader,
                 "toggle": names.toggle_of.get(leader, owners[leader]),
                 "level": level,
@@ -127,9 +142,7 @@ def leaders(
     return list(dict.fromkeys(scores["optimizer"]))
 
 
-def sentence(
-    leader: str, against: Sequence[dict[str, Any]], owners: Sequence[str]
-) -> tuple[str, str]:
+def sentence(leader: str, against: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """How clear a verdict is (clear, partly, open, none), and it in words."""
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
@@ -165,7 +178,7 @@ def margin(against: Sequence[dict[str, Any]], column: str) -> str:
     if not math.isfinite(values[0]):
         return f"The next by {what} is {next_one['name']}; diverged runs leave no difference."
     scale = 100 if "accuracy" in column else 1
-    texts = [f"{scale * v:+.3g}".replace("inf", "∞") for v in values]
+    texts = [f"{scale * v:+.3g}".replace("inf", "∞").replace("-", "\u2212") for v in values]
     unit = " points" if scale == 100 else ""
     return (
         f"The next, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "
@@ -234,7 +247,8 @@ def width_text(width: Width, what: str) -> str:
 def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, Any]]:
     """All pairs of each problem with Holm's correction over them: row minus column."""
     frame = finals(table, column)
-    owners = owner_of(phases(table).get("tuned", table))
+    main = phases(table).get("tuned", table)
+    owners, labels = owner_of(main), labels_of(main)
     smaller = smaller_is_better(column)
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
@@ -256,7 +270,7 @@ def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, A
             cells.setdefault(pair["b"], {})[pair["a"]] = {**back, **shared, "word": turned}
         found.append(
             {
-                "problem": str(problem),
+                "problem": labels[str(problem)],
                 "names": ranked,
                 "toggles": [names.toggle_of.get(name, owners[name]) for name in ranked],
                 "cells": cells,
@@ -264,9 +278,3 @@ def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, A
             }
         )
     return found
-
-
-def problems_of(table: pd.DataFrame) -> int:
-    """How many problems there are, phases of a study not counted."""
-    plan = layout(table)
-    return int(plan.runs["problem"].nunique())

@@ -41,6 +41,36 @@ function extent(values, log, top) {
   return [low - pad, high + pad];
 }
 
+/* The ranges of both axes: of all that is shown and inside the zoom; panels of a figure may share y. */
+function rangesOf(panel) {
+  const zoom = panel.zoomable && view.zoom;
+  const xs = [], ys = [];
+  for (const line of visible(panel)) {
+    for (const [x, ...values] of points(panel, line)) {
+      xs.push(x);
+      if (!zoom || (x >= zoom[0] && x <= zoom[1])) ys.push(...values);
+    }
+    for (const [x, y] of line.dots || []) {
+      xs.push(num(x));
+      ys.push(usable(panel, y, panel.logy));
+    }
+    for (const x of line.lost || []) xs.push(num(x));
+  }
+  const limits = (list) => list.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
+  let xRange = zoom || (panel.dotted ? extent(xs, panel.logx) : limits(xs));
+  if (xRange[0] > xRange[1]) xRange = panel.logx ? [0.1, 1] : [0, 1];
+  if (xRange[0] === xRange[1]) xRange = panel.logx ? [xRange[0] / 2, xRange[1] * 2] : [xRange[0] - 0.5, xRange[1] + 0.5];
+  return { xRange, yRange: panel.yRange || extent(ys, panel.logy, panel.top) };
+}
+
+function shareY(panels) {
+  if (panels.length < 2) return;
+  const ranges = panels.map((panel) => (visible(panel).length ? rangesOf(panel).yRange : null)).filter(Boolean);
+  if (!ranges.length) return;
+  const common = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
+  for (const panel of panels) panel.yRange = common;
+}
+
 function ticksOf(low, high, log, count) {
   if (log && high / low > 3) {
     const decades = Math.log10(high / low);
@@ -136,23 +166,7 @@ function drawPanel(host, panel, options) {
   }
   const data = tables.length ? uPlot.join(tables) : [[0, 1], [null, null]];
   if (!tables.length) series.push({ scale: "y" });
-  const xs = [], ys = [];
-  for (const line of lines) {
-    for (const [x, mid, low, high] of points(panel, line)) {
-      xs.push(x);
-      const zoom = panel.zoomable && view.zoom;
-      if (!zoom || (x >= zoom[0] && x <= zoom[1])) ys.push(mid, low, high);
-    }
-    for (const [x, y] of line.dots || []) {
-      xs.push(num(x));
-      ys.push(usable(panel, y, panel.logy));
-    }
-    for (const x of line.lost || []) xs.push(num(x));
-  }
-  const yRange = extent(ys, panel.logy, panel.top);
-  const full = panel.dotted ? extent(xs, panel.logx) : xs.length ? [xs.reduce((a, b) => Math.min(a, b)), xs.reduce((a, b) => Math.max(a, b))] : [0, 1];
-  if (full[0] === full[1]) full.splice(0, 2, full[0] - (full[0] ? Math.abs(full[0]) / 2 : 0.5), full[1] + (Math.abs(full[1]) / 2 || 0.5));
-  const xRange = (panel.zoomable && view.zoom) || full;
+  const { xRange, yRange } = rangesOf(panel);
   const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
   const labels = width > 480 && lines.length <= 14;
@@ -302,12 +316,7 @@ function svgOf(panels, title) {
     const box = { left: ox + 64, top: oy + 34, right: ox + W - 20, bottom: oy + H - 50 };
     const lines = visible(panel);
     const own = lines.map((line) => points(panel, line));
-    const dots = lines.flatMap((line) => line.dots || []).map(([x, y]) => [num(x), usable(panel, y, panel.logy)]);
-    const zoom = panel.zoomable && view.zoom;
-    const xs = [...own.flat().map((p) => p[0]), ...dots.map((d) => d[0]), ...lines.flatMap((l) => (l.lost || []).map(num))];
-    const xr = zoom || (panel.dotted || !xs.length ? extent(xs, panel.logx) : [Math.min(...xs), Math.max(...xs)]);
-    const inside = own.flat().filter((p) => p[0] >= xr[0] && p[0] <= xr[1]);
-    const yr = extent([...inside.flatMap((p) => p.slice(1)), ...dots.map((d) => d[1])], panel.logy, panel.top);
+    const { xRange: xr, yRange: yr } = rangesOf(panel);
     const scale = (range, log, from, to) => (v) => {
       const t = log ? Math.log(v / range[0]) / Math.log(range[1] / range[0]) : (v - range[0]) / (range[1] - range[0] || 1);
       return +(from + t * (to - from)).toFixed(2);
@@ -384,7 +393,7 @@ function csvOf(panels) {
 const finite = (v) => (Number.isFinite(num(v)) ? num(v) : "");
 
 /* A figure: its panels, what it says in words, a table of its numbers, and buttons to keep it. */
-function figure(host, { title, note, make, sync, zoomable }) {
+function figure(host, { title, note, make, sync, zoomable, ownY }) {
   const status = el("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
   const grid = el("div", { class: "panels" });
   const words = el("p", { class: "note" });
@@ -441,6 +450,8 @@ function figure(host, { title, note, make, sync, zoomable }) {
     const focused = grid.contains(document.activeElement) ? [...grid.children].indexOf(document.activeElement.closest(".panel")) : -1;
     charts.forEach((chart) => chart.destroy());
     panels = make();
+    if (zoomable) for (const panel of panels) panel.zoomable = true;
+    if (!ownY) shareY(panels);
     grid.dataset.count = Math.min(panels.length, 3);
     const boxes = panels.map((panel) => {
       const plot = el("div", { class: "plot", tabindex: 0, role: "group", "aria-roledescription": "chart", "aria-label": describePanel(panel) + " Arrow keys read values." });
@@ -449,7 +460,7 @@ function figure(host, { title, note, make, sync, zoomable }) {
     grid.replaceChildren(...boxes);
     charts = panels.map((panel, i) => {
       const plot = boxes[i].querySelector(".plot");
-      const chart = drawPanel(plot, { ...panel, zoomable }, { sync: sync, zoom, reset });
+      const chart = drawPanel(plot, panel, { sync, zoom, reset });
       plot.addEventListener("keydown", (event) => keys(event, chart, panel, plot));
       plot.addEventListener("blur", () => { chart.keyed = false; chart.setCursor({ left: -10, top: -10 }); });
       return chart;

@@ -57,10 +57,10 @@ function verdictSection() {
   const node = section("verdict", "Verdict");
   const percent = DATA.verdict.column.includes("accuracy");
   const cards = DATA.verdict.cards;
+  const words = { clear: "clear", partly: "partly", open: "cannot tell", none: "nothing to compare" };
   if (!cards.length) node.append(el("p", { class: "lead" }, "Cannot tell: there is nothing to compare in these runs."));
   const grid = el("div", { class: "cards", "data-count": Math.min(cards.length, 2) });
   for (const card of cards) {
-    const words = { clear: "clear", partly: "partly", open: "cannot tell", none: "nothing to compare" };
     const rows = [
       ["Final " + DATA.verdict.column, `${fmt(card.value, percent)} (median of n = ${card.n}${card.lost ? `, ${card.lost} diverged` : ""})`],
       ["By how much", card.margin],
@@ -79,7 +79,13 @@ function verdictSection() {
       card.against.length && card.n < card.enough ? el("p", { class: "note" }, `With ${card.against.length} comparison${card.against.length > 1 ? "s" : ""} no test can pass below n = ${card.enough} seeds.`) : null,
       el("p", { class: "note" }, `The leader was chosen by ${card.chosen}.`)));
   }
-  node.append(grid);
+  if (cards.length > 4) {
+    const rows = cards.map((card) => ({ toggle: "", cells: [
+      { t: card.problem, v: card.problem, head: true }, { t: words[card.level], v: card.level }, { t: card.headline, v: card.leader },
+      { t: fmt(card.value, percent), v: card.value }, { t: String(card.n), v: card.n }] }));
+    sortable(node, "Verdicts", { columns: ["problem", "how clear", "verdict", "final " + DATA.verdict.column, "n"], rows });
+    node.append(el("details", {}, el("summary", {}, "Each problem in full"), grid));
+  } else node.append(grid);
   if (cards.some((card) => card.against.length))
     node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. Exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
   if (DATA.warnings.length)
@@ -133,7 +139,8 @@ function curveNote(panels) {
   let text = high > 1 ? `Median of ${n}; ${spread}.` : "One seed per line.";
   if (panels.some((p) => p.lines.some((l) => l.ends && l.ends.length))) text += " ✕ diverged, counted as infinitely bad from there.";
   if (Number(view.smooth)) text += ` Smoothed exponentially (weight ${view.smooth}): the lines shown, not the data of the tables.`;
-  if (DATA.curves.rows > DATA.curves.kept) text += ` Thinned to at most ${DATA.curves.kept} of ${DATA.curves.rows} rows per run.`;
+  const rows = DATA.curves.rows[metricNow().rows];
+  if (rows > DATA.curves.most) text += ` Thinned to ${DATA.curves.most} of ${rows} rows per run.`;
   return text + " Drag to zoom, double-click to see all; arrow keys, + − and 0 do the same.";
 }
 
@@ -233,7 +240,7 @@ function layerSection() {
   };
   parts.push({ draw: control.sync });
   control.sync();
-  parts.push(figure(node, { title: "Layers", note: "A panel per layer.", make }));
+  parts.push(figure(node, { title: "Layers", note: "A panel per layer, each with its own y axis.", make, ownY: true }));
 }
 
 function failures() {

@@ -15,7 +15,7 @@ function sortable(host, title, data) {
     body.replaceChildren(...order.map((i) => data.rows[i]).map((row) =>
       el("tr", { hidden: !shown(row.toggle), "data-toggle": row.toggle }, row.cells.map((cell) =>
         cell.head
-          ? el("th", { scope: "row" }, swatch(LOOK.get(cell.t) || TOGGLES.get(row.toggle) || { color: "#777777", dash: [] }), el("span", {}, cell.t))
+          ? el("th", { scope: "row" }, row.toggle ? swatch(LOOK.get(cell.t) || TOGGLES.get(row.toggle) || { color: "#777777", dash: [] }) : null, el("span", {}, cell.t))
           : el("td", { class: typeof num(cell.v) === "number" ? "number" : null }, cell.t)))));
   }
   function sort(i) {
