@@ -133,6 +133,13 @@ def add_legend(axes: Axes, lines: Iterable[tuple[float, str, Line2D]]) -> None:
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+def log_y(axes: Axes) -> None:
+    """A logarithmic y axis, unless every run diverged: there is no number to place then."""
+    lines = [line for line in axes.lines if line.get_label() != CROSS["label"]]
+    if any((np.asarray(line.get_ydata(), dtype=float) > 0).any() for line in lines):
+        axes.set_yscale("log", nonpositive="mask")
+
+
 def set_percent(axes: Axes) -> None:
     """Tick labels of accuracies (fractions) in per cent."""
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))

@@ -22,6 +22,7 @@ from optbench.panels import (
     default_log,
     finish,
     log_ticks,
+    log_y,
     make_panels,
     series_label,
     series_of,
@@ -60,7 +61,7 @@ def sensitivity(
         for axes, part in panels:
             draw_panel(figure, axes, part, plan, y)
             if default_log(y):
-                axes.set_yscale("log", nonpositive="mask")
+                log_y(axes)
             if "accuracy" in y:
                 set_percent(axes)
             show_all(axes, runs["x"])

@@ -21,6 +21,7 @@ from optbench.panels import (
     default_log,
     finish,
     log_ticks,
+    log_y,
     make_panels,
     series_label,
     series_of,
@@ -166,7 +167,7 @@ def tuning_budget(
 def dress(axes: Axes, metric: str) -> None:
     """The y axis of scores."""
     if default_log(metric):
-        axes.set_yscale("log", nonpositive="mask")
+        log_y(axes)
     if "accuracy" in metric:
         set_percent(axes)
 
