@@ -51,6 +51,8 @@ def ranking(
         key = (", ".join(show(row[name]) for name in problem), who)
         groups.setdefault(key, {})[show(row["phase"]) if phased else ""] = row
     phases = ["tuned", "default"] if phased else [""]
+    if phased:
+        groups = best_tuned_first(groups, column)
     columns = [*(["problem"] if problem else []), "optimizer"]
     columns += [
         f"{phase}: final {stem}".removeprefix(": ").replace("_", " ")
@@ -81,6 +83,21 @@ def ranking(
     if phased:
         note += " The columns of cost are those of the tuned setting."
     return {"columns": columns, "rows": rows, "note": note}
+
+
+def best_tuned_first(
+    groups: dict[tuple[str, ...], dict[str, pd.Series]], column: str
+) -> dict[tuple[str, ...], dict[str, pd.Series]]:
+    """The rows of a tuned study: by problem, then by the tuned result; who has none is last."""
+    sign = 1 if smaller_is_better(column) else -1
+    problems = list(dict.fromkeys(where for where, _ in groups))
+
+    def place(item: tuple[tuple[str, ...], dict[str, pd.Series]]) -> tuple[int, float]:
+        (where, _), found = item
+        value = float(found["tuned"][f"{column}_median"]) if "tuned" in found else math.nan
+        return problems.index(where), math.inf if math.isnan(value) else sign * value
+
+    return dict(sorted(groups.items(), key=place))
 
 
 def line(name: str, names: Names, **data: Any) -> dict[str, Any]:

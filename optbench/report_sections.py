@@ -64,7 +64,7 @@ def collect(
         records = [(path, record) for path, record in records if record["run_id"] in wanted]
     target = options.target
     found = maybe(lambda: times_to_target(table, protocol.metric, final, facet, lines, target))
-    warnings = maybe(lambda: objections(table, trials, manifests, final, facet, lines)) or []
+    warnings = maybe(lambda: objections(table, trials, manifests, column, facet, lines)) or []
     cards = maybe(lambda: report_verdict.cards(table, trials, protocol, column, names)) or []
     data: dict[str, Any] = {
         "version": __version__,

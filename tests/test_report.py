@@ -211,6 +211,8 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     columns = data["ranking"]["columns"]
     at = columns.index("tuned: final test loss")
     assert columns[at + 1] == "default: final test loss"
+    values = [row["cells"][at]["v"] for row in data["ranking"]["rows"]]
+    assert values == sorted(values)
     table = load_runs(tmp_path / "tuned")
     adam = final_values(table[table["optimizer"] == "adam"], "test_loss").median()
     row = next(row for row in data["ranking"]["rows"] if row["toggle"] == "adam")

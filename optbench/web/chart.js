@@ -169,7 +169,7 @@ function drawPanel(host, panel, options) {
   const { xRange, yRange } = rangesOf(panel);
   const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
-  const labels = width > 480 && lines.length <= 14;
+  const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
   const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26))))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
   const chart = new uPlot(

@@ -179,7 +179,8 @@ function ink(color, dark = darkPage()) {
   if (!dark) return color;
   const parts = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
   const light = (0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2]) / 255;
-  const mix = Math.max(0, Math.min(0.8, (0.62 - light) * 1.25));
+  // the darkest become the lightest, so that two shades of one hue stay two shades
+  const mix = light < 0.4 ? (0.62 + 0.8 * (0.4 - light) - light) / (1 - light) : 0;
   return "#" + parts.map((p) => Math.round(p + (255 - p) * mix).toString(16).padStart(2, "0")).join("");
 }
 
