@@ -11,7 +11,16 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from optbench import __version__, report_data, report_runs, report_verdict, style
+from optbench import (
+    __version__,
+    report_curves,
+    report_data,
+    report_pairs,
+    report_runs,
+    report_targets,
+    report_verdict,
+    style,
+)
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
 from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
@@ -52,7 +61,7 @@ def collect(
     tuned = trials is not table
     facet, lines = options.facet, options.lines
     plan = layout(table, facet, lines)
-    names = report_runs.names_of(plan)
+    names = report_curves.names_of(plan)
     first = options.y or "train_loss"
     final = first if first in table and np.isfinite(table[first]).any() else "train_loss"
     column = protocol.metric.replace("val_", "test_") if tuned and y is None else final
@@ -75,9 +84,9 @@ def collect(
         "verdict": {"cards": cards, "column": column.replace("_", " ")},
         "warnings": list(map(readable, warnings)),
         "view": {"y": first, "x": options.x or "epoch", "log": options.log},
-        "curves": report_runs.curves(tables, plan, names, first),
+        "curves": report_curves.curves(tables, plan, names, first),
         "ranking": report_data.ranking(table, column, facet, lines, names),
-        "matrices": maybe(lambda: report_verdict.matrices(table, column, names)) or [],
+        "matrices": maybe(lambda: report_pairs.matrices(table, column, names)) or [],
         "ranks": ranks_of(table, column, facet),
         "rates": None,
         "budget": None,
@@ -97,8 +106,8 @@ def collect(
     elif has_rates(table):
         data["rates"] = maybe(lambda: report_data.swept_rates(table, final, facet, names))
     if found is not None:
-        data["reached"] = report_data.reached(found, names)
-        data["performance"] = report_data.performance(found, names)
+        data["reached"] = report_targets.reached(found, names)
+        data["performance"] = report_targets.performance(found, names)
         if len(found.frame) <= MOST_REACHED:
             data["reached_figure"] = picture(lambda: reach_figure(found))
     result: dict[str, Any] = plain(data)
@@ -114,7 +123,7 @@ def maybe(job: Callable[[], Any]) -> Any:
 
 
 def layers_of(
-    folders: Sequence[Path], conditions: Sequence[str], names: report_runs.Names
+    folders: Sequence[Path], conditions: Sequence[str], names: report_curves.Names
 ) -> dict[str, Any]:
     """The section of layer statistics; UserError where none were logged."""
     _, table = split_trials(where(load_runs(*folders, rows="layers"), conditions))

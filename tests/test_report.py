@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from made_runs import SEVEN, make_run, sweep
 
-from optbench import load_runs, report, report_runs
+from optbench import load_runs, report, report_curves
 from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.pairs import compare
 from optbench.report import main, render, source_hash
+from optbench.report_pairs import finals
 from optbench.report_sections import collect, plain
-from optbench.report_verdict import finals, sentence
+from optbench.report_verdict import sentence
 from optbench.stats import by_seed
 from optbench.summary import final_values
 from optbench.table import flatten
@@ -51,31 +52,22 @@ def test_the_page_holds_every_logged_number(tmp_path):
     assert len({entry["epochs"]["step"] for entry in curves["runs"]}) == 2
 
 
-def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path):
-    table = load_runs(sweep(tmp_path, ("adam",), 2), rows="steps")
+def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatch):
+    sweep(tmp_path, ("adam",), 2)
     make_run(tmp_path / "lost", "adam", 7, diverged_at=100)
     table = load_runs(tmp_path, rows="steps")
     plan = layout(table)
-    made = report_runs.curves({"steps": table}, plan, report_runs.names_of(plan), "train_loss")
-    many = {**made, "arrays": [unpacked(text) for text in made["arrays"]]}
-    assert made["rows"] == {"steps": 361}
-    few = report_runs.thinned(361, 50)
-    assert few[0] == 0
-    assert few[-1] == 360
-    assert len(few) == 50
-    assert len(report_runs.thinned(10, 50)) == 10
-    report_runs.MOST_ROWS, before = 50, report_runs.MOST_ROWS
-    try:
-        thin = report_runs.curves({"steps": table}, plan, report_runs.names_of(plan), "train_loss")
-    finally:
-        report_runs.MOST_ROWS = before
-    assert thin["most"] == 50
+    monkeypatch.setattr(report_curves, "MOST_ROWS", 50)
+    names = report_curves.names_of(plan)
+    thin = report_curves.curves({"steps": table}, plan, names, "train_loss")
+    assert (thin["most"], thin["rows"]) == (50, {"steps": 361})
     steps = [unpacked(thin["arrays"][run["steps"]["step"]]) for run in thin["runs"]]
+    assert (steps[0][0], steps[0][-1], len(steps[0])) == (0, 360, 50)
     assert set(steps[0]) == set(steps[1])
-    lost = next(s for s, run in zip(steps, thin["runs"], strict=True) if run["diverged"])
+    (lost,) = (s for s, run in zip(steps, thin["runs"], strict=True) if run["diverged"])
     assert lost[-1] == 100
     assert set(lost[:-1]) <= set(steps[0])
-    assert len(many["arrays"]) > 0
+    assert len(report_curves.thinned(10, 50)) == 10
 
 
 def test_a_hundred_runs_of_two_hundred_rows_take_seconds_and_stay_below_the_limit(tmp_path):

@@ -74,7 +74,7 @@ function shareY(panels) {
 function ticksOf(low, high, log, count) {
   if (log && high / low > 3) {
     const decades = Math.log10(high / low);
-    const subs = decades > 4 ? [1] : decades > 1.5 ? [1, 3] : [1, 2, 5];
+    const subs = [[1, 2, 5], [1, 3], [1]].find((list) => decades * list.length <= count + 1) || [1];
     const step = decades > count * 1.4 ? Math.ceil(decades / count) : 1;
     const found = [];
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
