@@ -13,14 +13,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import jobs
+from optbench import job
+from optbench.compose import texts_of
 from optbench.errors import UserError
 from optbench.overrides import check_tuned, config_folder, explain, resolve
 from optbench.progress import say, streams
 from optbench.settings import check_results_dir
 
 SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
-AGAIN = " (it failed before; retry=failed tries it again)"
 
 
 def main() -> None:
@@ -64,10 +64,10 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     Hydra would wrap exceptions, so none leaves this function: it exits instead.
     """
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    overrides = texts_of(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
-        return job(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
+        return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     try:
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
@@ -83,42 +83,6 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         sys.exit(1)
     finish(outcome, quiet=config["quiet"])
     return None
-
-
-def job(
-    cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
-) -> dict[str, Any]:
-    """One run of a sweep: its failure is recorded, and the sweep goes on."""
-    label = jobs.label(folder, number, overrides)
-    record = {"job": number, "overrides": overrides, "status": "failed", "run": None}
-    outcome = None
-    try:
-        config = resolve(cfg, overrides)
-        if config["retry"] == "none" and not config["force"]:
-            for before in jobs.failed(folder):
-                if jobs.what(before["overrides"]) == jobs.what(overrides):
-                    raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
-        from optbench import experiment
-
-        outcome = experiment.run(config, folder / subfolder, label=label)
-    except UserError as error:
-        record["error"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        record["error"] = f"{type(error).__name__}: {error}"
-    else:
-        record |= {"status": outcome.status, "run": outcome.folder.name, "error": None}
-        if outcome.known and not config["quiet"]:
-            say(f"{label}  already done ({outcome.status})")
-        elif outcome.status == "diverged":
-            say(f"{label}  diverged")
-    jobs.record(folder, record)
-    if record["error"]:
-        say(f"{label}  failed: {record['error']}", error=True)
-    elif outcome and outcome.signal:
-        say("interrupted; the same command goes on with what is missing", error=True)
-        sys.exit(128 + outcome.signal)
-    return record
 
 
 def finish(outcome: Any, *, quiet: bool) -> None:

@@ -2,6 +2,10 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -11,12 +15,19 @@ from optbench.errors import UserError
 def choose(
     name: str, *, num_threads: int | None = None, deterministic: bool = False
 ) -> torch.device:
-    """The device of that name ("auto": CUDA where there is one), with torch set up for it."""
+    """The device of that name ("auto": CUDA where there is one), with torch set up for it.
+
+    deterministic: refuse what is not repeatable, and take one thread unless told otherwise, since
+    sums are rounded differently by each number of threads.
+    """
+    if num_threads is None and deterministic:
+        num_threads = 1
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)  # imports torch's compiler: a second
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", str(name))
@@ -38,6 +49,7 @@ def choose(
     return torch.device(name)
 
 
+@cache
 def route_products_to_onednn() -> bool:
     """Let oneDNN multiply float32 matrices on the CPU where that is as accurate; True if it does.
 
@@ -58,3 +70,23 @@ def route_products_to_onednn() -> bool:
         return True
     setting.fp32_precision = default
     return False
+
+
+def cores() -> int:
+    """CPU cores that this process may use: its affinity, and its control groups' quota."""
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
+    count = count or os.cpu_count() or 1
+    for quota in _quotas():
+        count = min(count, quota)
+    return max(1, int(count))
+
+
+def _quotas() -> Iterator[float]:
+    root = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max": none
+        yield float(quota) / float(period)
+    with suppress(OSError, ValueError):
+        quota = (root / "cpu/cpu.cfs_quota_us").read_text()  # version 1; -1: none
+        if int(quota) > 0:
+            yield int(quota) / int((root / "cpu/cpu.cfs_period_us").read_text())

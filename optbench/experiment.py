@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -70,19 +70,37 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
     if planned.done is not None:
         return known(planned, planned.done)
     name = planned.record["name"]
-    with _signals() as received, progress(label or name, quiet=config["quiet"]) as show:
-        asked = arguments(planned)
-        updates = train(**asked, stop=lambda: bool(received))
-        first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
-        planned.record["cost"] = cost(planned, asked)
-        folder = new_folder(planned)
-        status = _follow(folder, first, updates, show)
-    return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
+    with interrupts() as received, progress(label or name, quiet=config["quiet"]) as show:
+        outcome = complete(planned, show, lambda: bool(received))
+    return outcome._replace(signal=received[0] if outcome.status == "interrupted" else 0)
 
 
-def plan(config: Config, group: Path) -> Plan:
+def complete(
+    planned: Plan,
+    show: Show,
+    stop: Callable[[], bool],
+    opened: Callable[[Path], None] = lambda folder: None,
+) -> Outcome:
+    """Train a planned run into its folder. opened: told which folder, once there is one."""
+    asked = arguments(planned)
+    updates = train(**asked, stop=stop)
+    first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
+    planned.record["cost"] = cost(planned, asked)
+    folder = new_folder(planned)
+    opened(folder.path)
+    return Outcome(folder.path, _follow(folder, first, updates, show))
+
+
+def plan(
+    config: Config,
+    group: Path,
+    *,
+    load: Callable[[Config], data.Dataset] | None = None,
+    find: Callable[[Path, str, Path], Path | None] = runs.find_finished,
+) -> Plan:
     """Check a configuration, load its data, and say what the run is.
 
+    load, find: in the place of `load_dataset` and `runs.find_finished`, for many plans at once.
     Raises `UserError` for a mistake in the configuration or the data.
     """
     settings.check(config)
@@ -97,7 +115,7 @@ def plan(config: Config, group: Path) -> Plan:
         num_threads=config["num_threads"],
         deterministic=config["deterministic"],
     )
-    dataset = load_dataset(config)
+    dataset = (load or load_dataset)(config)
     problem = describe_problem(config) | {"data_digest": dataset.digest}
     described = {key: config[key] for key in RUN_KEYS}
     described["log"] = {k: v for k, v in config["log"].items() if v != LATER_LOG_KEYS.get(k, ...)}
@@ -116,7 +134,7 @@ def plan(config: Config, group: Path) -> Plan:
         # no part of the identity: it changes the rounding, and nothing that was asked for
         "num_threads": torch.get_num_threads(),
     }
-    done = None if config["force"] else runs.find_finished(results, run_id, group)
+    done = None if config["force"] else find(results, run_id, group)
     return Plan(config, group, where, dataset, record, done)
 
 
@@ -170,12 +188,22 @@ def new_folder(planned: Plan) -> runs.RunFolder:
 
 def load_dataset(config: Config) -> data.Dataset:
     """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
+    return _load_dataset(dataset_parts(config))
+
+
+def dataset_parts(config: Config) -> str:
+    """What decides which data a configuration has, as JSON."""
     parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
-    return _load_dataset(json.dumps(parts, sort_keys=True))
+    return json.dumps(parts, sort_keys=True)
 
 
 @lru_cache(maxsize=1)
 def _load_dataset(parts: str) -> data.Dataset:
+    return prepare_dataset(parts)
+
+
+def prepare_dataset(parts: str) -> data.Dataset:
+    """Load and prepare the dataset of `dataset_parts`."""
     config = json.loads(parts)
     source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
     split = {k: v for k, v in config["data"].items() if k not in PLACES}
@@ -255,7 +283,7 @@ def _write(folder: runs.RunFolder, update: Update) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def interrupts() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying, so that a run ends after a whole step.
 
     A second one has its usual effect at once.

@@ -48,9 +48,16 @@ def read(folder: Path) -> tuple[Job, list[Job]]:
     return lines[0], lines[1:]
 
 
+def count(folder: Path) -> int | None:
+    """How many jobs the sweep will have, where that is known."""
+    with (folder / FILE).open(encoding="utf-8") as file:
+        planned: int | None = json.loads(file.readline())["planned"]
+        return planned
+
+
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
     """Which run of how many, and what it is."""
-    planned = read(folder)[0]["planned"]
+    planned = count(folder)
     words = [text for text in overrides if _key(text) not in ASIDE]
     return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
             raise UserError(
                 f"{text}: one choice makes a run; -m {group}={value.strip('[]')} runs each"
             )
-    keys = [str(key) for key in config if key != "hydra"]
+    resolved: Config = {}
     try:
-        resolved: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, keys), resolve=True, throw_on_missing=True
-        )
+        for key in config:
+            if key == "hydra":
+                continue
+            node: Any = config[key]
+            if OmegaConf.is_config(node):
+                node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+            resolved[str(key)] = node
     except OmegaConfBaseException as error:
         raise UserError(explain(error, config_folder())) from error
     check_keys(resolved, config_folder())
@@ -121,7 +126,7 @@ def _advice(key: str, conf: Path) -> str:
             + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
             f"+{key}=VALUE gives the class an argument that is not in its YAML."
         )
-    top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    top = _top(conf)
     dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
     return (
         did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted]) + "\n--help lists them all."
@@ -141,9 +146,15 @@ def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is for a tuned study: add hydra/sweeper=tuned{hint}")
 
 
+@cache
+def _top(conf: Path) -> Config:
+    config: Config = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    return config
+
+
 def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
-    top = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    top = _top(conf)
     known = {*top, *GROUPS} - {"defaults", "hydra"}
     for key in config:
         if key not in known:

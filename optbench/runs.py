@@ -8,9 +8,9 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
@@ -92,31 +92,54 @@ class RunFolder:
         self._rows[name] += len(rows)
 
 
+class Finished:
+    """Finds completed and diverged runs; the folders are listed once, at the first question."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def __call__(self, results: Path, run_id: str, group: Path | None = None) -> Path | None:
+        """The newest such run with this identity in any folder of `results`.
+
+        One in `group` comes first: a sweep that has the run needs no second copy of it.
+        """
+        if results not in self._folders:
+            # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and
+            # one for the phase of a tuned study
+            words: dict[str, list[Path]] = {}
+            for depth in ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
+                for path in results.glob(f"{depth}-*/run.json"):
+                    for word in path.parent.name.split("-"):
+                        words.setdefault(word, []).append(path)
+            self._folders[results] = words
+        found: list[tuple[bool, str, Path]] = []
+        # a folder's name says where to look; what the run is stands in its record
+        for path in self._folders[results].get(run_id, ()):
+            try:
+                record = read_record(path)
+            except (OSError, ValueError):
+                continue  # a damaged record proves nothing: the run is done again, in a new folder
+            if record["run_id"] == run_id and record["status"] in FINISHED:
+                own = group is not None and path.parent.parent.resolve() == group.resolve()
+                found.append((own, str(record.get("finished")), path.parent))
+        return max(found)[2] if found else None
+
+    def add(self, results: Path, run_id: str, folder: Path) -> None:
+        """A run that has come to its end since."""
+        if results in self._folders:
+            self._folders[results].setdefault(run_id, []).append(folder / "run.json")
+
+
 def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path | None:
-    """The newest completed or diverged run with this identity in any folder of `results`.
-
-    One in `group` comes first: a sweep that has the run needs no second copy of it.
-    """
-    if group is not None and (own := _finished(group.glob(f"*-{run_id}*/run.json"), run_id)):
-        return own
-    # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for
-    # the phase of a tuned study
-    depths = ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*")
-    searches = (results.glob(f"{depth}-{run_id}*/run.json") for depth in depths)
-    return _finished(chain.from_iterable(searches), run_id)
+    """The newest completed or diverged run with this identity in any folder of `results`."""
+    return Finished()(results, run_id, group)
 
 
-def _finished(paths: Iterable[Path], run_id: str) -> Path | None:
-    """The newest finished run with this identity among some `run.json`."""
-    found: list[tuple[str, Path]] = []
-    for path in paths:
-        try:
-            record = read_record(path)
-        except (OSError, ValueError):
-            continue  # a damaged record proves nothing: the run is done again, in a new folder
-        if record["run_id"] == run_id and record["status"] in FINISHED:
-            found.append((str(record.get("finished")), path.parent))
-    return max(found)[1] if found else None
+def abandon(folder: Path, error: str) -> None:
+    """Mark a run as failed whose process can no longer do it."""
+    record = read_record(folder / "run.json")
+    if record["status"] == "running":
+        _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
 
 
 def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
@@ -169,6 +192,7 @@ def _versions() -> dict[str, str]:
     }
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of the checkout that optbench runs from, if it is one."""
     root = Path(__file__).resolve().parent.parent

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs, settings
+from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError
 from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
@@ -41,7 +42,9 @@ def folder(config: DictConfig) -> Path:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text for text in config.hydra.overrides.task if text.split("=", 1)[0] not in jobs.ASIDE
+        text
+        for text in texts_of(config.hydra.overrides.task)
+        if text.split("=", 1)[0] not in jobs.ASIDE
     )
     if study and not overrides:
         return results / "sweeps" / str(study)
@@ -117,7 +120,9 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
         return None
     params = config.hydra.sweeper.get("params") or {}
     # the command line comes last and wins over the study
-    return expand(parse([*(f"{k}={v}" for k, v in params.items()), *config.hydra.overrides.task]))
+    return expand(
+        parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)])
+    )
 
 
 class Comparison(Callback):
@@ -135,7 +140,8 @@ class Comparison(Callback):
             check_figure(config.figure)
             check_tuned(config.hydra.overrides.task, config.hydra.runtime.choices)
             if not any(
-                text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra
+                text.startswith("hydra.sweep.dir=")
+                for text in texts_of(config.hydra.overrides.hydra)
             ):
                 name_folder(config, folder(config))
             sweep = Path(config.hydra.sweep.dir)

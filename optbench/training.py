@@ -88,7 +88,9 @@ class Training:
         """
         self.problem = problem
         self.device = torch.device(device)
-        self.model = build_model(problem, seed).to(self.device)
+        # convolutions take the layout of their weights: channels last was 1.5 times as fast
+        self.model: nn.Module = build_model(problem, seed).to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs
         self.data = problem.dataset.to(self.device)
         self.noise = stream(seed, "dropout", self.device)
         for module in self.model.modules():

@@ -195,7 +195,7 @@ def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
 
 
 def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
-    asked = ["-m", "optimizer=sgd", "seed=0,1", "name=x"]
+    asked = ["-m", "hydra/launcher=basic", "optimizer=sgd", "seed=0,1", "name=x"]
     process = subprocess.Popen(
         [*PYTHON, *QUICK, *asked, "epochs=400"],
         env=environment(tmp_path),

@@ -1,0 +1,67 @@
+"""`hydra/launcher=auto` and `workers`: the jobs of a sweep in processes that stay.
+
+Hydra asks that a launcher lives here; what it does is in `optbench.launch`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+# torch's optimizers import its compiler at their first step; a worker for itself needs a second
+PRELOAD = ("optbench.unit", "torch._dynamo")
+
+
+class WorkersLauncher(BasicLauncher):
+    """A process for each core, each with its share of threads."""
+
+    def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
+        super().__init__()
+        self.workers, self.time_limit = workers, time_limit
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra before the sweep is checked and launched."""
+        from optbench.compose import SweepLoader
+
+        hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
+            from optbench import workers
+
+            workers.prepare(PRELOAD)  # while this process imports torch too
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
+        """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
+        from optbench import launch, sweep
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        with sweep.exits():
+            launch.check(self.workers, self.time_limit)
+        return launch.launch(
+            self.hydra_context,
+            self.config,
+            self.task_function,
+            job_overrides,
+            initial_job_idx,
+            workers=self.workers,
+            time_limit=self.time_limit,
+        )
+
+
+class AutoLauncher(WorkersLauncher):
+    """Workers on the CPU; on a GPU, which one process fills, one run after another in this one."""
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
+        """Run the jobs of one batch."""
+        from optbench import launch
+
+        assert self.config is not None
+        if launch.on_cpu(self.config, job_overrides):
+            return super().launch(job_overrides, initial_job_idx)
+        return BasicLauncher.launch(self, job_overrides, initial_job_idx)

@@ -1,0 +1,110 @@
+"""Configurations of a sweep's jobs, composed by Hydra once per choice of groups."""
+
+import os
+import pickle
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+KEPT = 64  # compositions of different groups, some 20 kB each
+
+
+class SweepLoader(ConfigLoaderImpl):
+    """Hydra's loader, with a `load_sweep_config` that takes a tenth of the time or less.
+
+    Hydra reads every YAML file anew for each job. Here it composes once for each set of overrides
+    that choose groups or concern Hydra itself; on a copy of that, its own function then applies
+    the job's values, which it does last in any case. Files changed during a sweep go unseen.
+    """
+
+    def __init__(self, loader: ConfigLoaderImpl) -> None:
+        super().__init__(loader.config_search_path)
+        self._bases: dict[tuple[str, ...], bytes] = {}
+        self._parsed: dict[str, Override] = {}
+        self._groups: dict[str, bool] = {}
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: Sequence[str]
+    ) -> DictConfig:
+        """The configuration of one job, as Hydra would compose it."""
+        texts = [*texts_of(master_config.hydra.overrides.hydra), *sweep_overrides]
+        parsed = self._parse(texts)
+        if any(override.get_key_element().startswith("hydra.searchpath") for override in parsed):
+            return super().load_sweep_config(master_config, list(sweep_overrides))
+        self.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
+        basic = [override for override in parsed if self._is_basic(override)]
+        name = master_config.hydra.job.config_name
+        config = self._base(name, [str(override.input_line) for override in basic])
+        try:
+            self._apply_overrides_to_config([o for o in parsed if not self._is_basic(o)], config)
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException() from error
+        _describe(config, parsed)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
+
+    def _base(self, name: str | None, texts: list[str]) -> DictConfig:
+        """A new copy of what Hydra composes of these overrides."""
+        key = (str(name), *texts)
+        if key not in self._bases:
+            if len(self._bases) >= KEPT:
+                self._bases.pop(next(iter(self._bases)))
+            self._bases[key] = pickle.dumps(self.load_configuration(name, texts, RunMode.RUN))
+        config: DictConfig = pickle.loads(self._bases[key])
+        return config
+
+    def _parse(self, texts: Iterable[str]) -> list[Override]:
+        texts = list(texts)
+        new = [text for text in texts if text not in self._parsed]
+        parsed = dict(zip(new, OverridesParser.create().parse_overrides(new), strict=True))
+        # those that recur from job to job, such as the optimizer's; not each trial's values
+        if len(self._parsed) < 1000:
+            self._parsed |= parsed
+        return [parsed.get(text) or self._parsed[text] for text in texts]
+
+    def _is_basic(self, override: Override) -> bool:
+        """Whether Hydra needs it before there is a configuration, or for itself."""
+        key = override.key_or_group
+        if key == "hydra" or override.is_hydra_override() or override.package is not None:
+            return True
+        if key not in self._groups:
+            self._groups[key] = self.repository.group_exists(key)
+        return self._groups[key] and not isinstance(override.value(), dict)
+
+
+def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
+    """What Hydra notes about a job in its configuration."""
+    mine: list[Override] = [o for o in parsed if not o.is_hydra_override()]
+    hydra: Any = config.hydra
+    hydra.overrides.hydra = [o.input_line for o in parsed if o.is_hydra_override()]
+    hydra.overrides.task = [o.input_line for o in mine]
+    hydra.runtime.cwd = str(os.getcwd())  # noqa: PTH109  # as Hydra
+    with open_dict(hydra):
+        for key in hydra.job.env_copy:
+            hydra.job.env_set[key] = os.environ[key]
+    settings = hydra.job.config.override_dirname
+    hydra.job.override_dirname = get_overrides_dirname(
+        overrides=mine,
+        kv_sep=settings.kv_sep,
+        item_sep=settings.item_sep,
+        exclude_keys=settings.exclude_keys,
+    )
+
+
+def texts_of(overrides: Any) -> list[str]:
+    """Overrides as they were given; to read the node's items would resolve what they contain."""
+    texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
+    return texts
+
+
+def clone(config: DictConfig) -> DictConfig:
+    """A deep copy; by pickle, which needs a third of the time."""
+    copy: DictConfig = pickle.loads(pickle.dumps(config))
+    return copy

@@ -1,0 +1,81 @@
+"""One job of a sweep, from Hydra's configuration to a line in the sweep's list of jobs."""
+
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from optbench import jobs
+from optbench.errors import UserError
+from optbench.overrides import resolve
+from optbench.progress import say
+
+GO_ON = "interrupted; the same command goes on with what is missing"
+AGAIN = " (it failed before; retry=failed tries it again)"
+
+
+def run(
+    cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
+) -> dict[str, Any]:
+    """One run of a sweep in this process: its failure is recorded, and the sweep goes on."""
+    label = jobs.label(folder, number, overrides)
+    outcome = error = None
+    try:
+        config = resolve(cfg, overrides)
+        check_retry(config, overrides, folder)
+        from optbench import experiment
+
+        outcome = experiment.run(config, folder / subfolder, label=label)
+    except Exception as raised:
+        error = reason(raised)
+    record = settle(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)
+    if outcome and outcome.status == "diverged" and not outcome.known:
+        say(f"{label}  diverged")
+    if outcome and outcome.signal:
+        say(GO_ON, error=True)
+        sys.exit(128 + outcome.signal)
+    return record
+
+
+def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -> None:
+    """Raise `UserError` for a job that failed before, where it is not to be tried again."""
+    if config["retry"] != "none" or config["force"]:
+        return
+    for before in jobs.failed(folder):
+        if jobs.what(before["overrides"]) == jobs.what(overrides):
+            raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
+
+
+def reason(error: Exception) -> str:
+    """An exception in words for the user; with its traceback where it is no mistake of theirs."""
+    if isinstance(error, UserError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def settle(
+    folder: Path,
+    label: str,
+    number: int,
+    overrides: list[str],
+    outcome: Any,
+    error: str | None,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Record how a job ended, by its `experiment.Outcome` or an error, and say what is unusual."""
+    record: dict[str, Any] = {"job": number, "overrides": overrides}
+    record |= {"status": "failed", "run": None}
+    if outcome is not None:
+        record |= {"status": outcome.status, "run": outcome.folder.name}
+        if outcome.known and not quiet:
+            say(f"{label}  already done ({outcome.status})")
+    record["error"] = error
+    jobs.record(folder, record)
+    if error:
+        say(f"{label}  failed: {error}", error=True)
+    return record

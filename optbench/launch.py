@@ -1,0 +1,349 @@
+"""Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
+
+import atexit
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from optbench import data, device, experiment, jobs, runs, shared, unit
+from optbench.compose import clone, texts_of
+from optbench.errors import UserError
+from optbench.job import GO_ON, check_retry, reason, settle
+from optbench.overrides import resolve
+from optbench.sweep_progress import Board, board
+from optbench.workers import Event, Pool, Task
+
+
+class Result(JobReturn):
+    """What Hydra's callbacks are given of a job; the copies are made for those who look."""
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    @property
+    def cfg(self) -> DictConfig | None:
+        """The job's configuration without Hydra's part."""
+        return self._part(hydra=False)
+
+    @cfg.setter
+    def cfg(self, value: DictConfig | None) -> None:
+        pass  # the dataclass's default
+
+    @property
+    def hydra_cfg(self) -> DictConfig | None:
+        """Hydra's part."""
+        return self._part(hydra=True)
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, value: DictConfig | None) -> None:
+        pass
+
+    def _part(self, *, hydra: bool) -> DictConfig:
+        copy = clone(self._config)
+        with read_write(copy), open_dict(copy):
+            for key in list(copy):
+                if (key == "hydra") != hydra:
+                    del copy[key]
+        return copy
+
+
+@dataclass
+class Job:
+    """One job between its configuration and its end."""
+
+    index: int  # in the batch
+    number: int  # in the sweep
+    overrides: list[str]
+    label: str
+    config: DictConfig
+    group: Path  # where its run's folder goes
+    result: JobReturn
+    plan: experiment.Plan | None = None
+    folder: Path | None = None  # once the run is being written
+
+
+@dataclass
+class Batch:
+    """The jobs that Hydra wants run, and what has become of them."""
+
+    context: HydraContext
+    master: DictConfig
+    task: TaskFunction
+    first: int
+    threads: int
+    left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
+    results: dict[int, JobReturn] = field(default_factory=dict)
+    running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
+    waiting: list[Job] = field(default_factory=list)  # for the same run in another job
+    find: runs.Finished = field(default_factory=runs.Finished)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.master.hydra.sweep.dir).absolute()
+
+
+def launch(
+    context: HydraContext,
+    master: DictConfig,
+    task: TaskFunction,
+    overrides: Sequence[Sequence[str]],
+    first: int,
+    *,
+    workers: int | None = None,
+    time_limit: float | None = None,
+) -> list[JobReturn]:
+    """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
+
+    workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
+    leaves room for). time_limit: seconds for each run.
+    Exits with 128 + signal after SIGINT or SIGTERM, when the running jobs have ended.
+    """
+    setup_globals()
+    left = [(index, list(words)) for index, words in enumerate(overrides)]
+    planned = jobs.count(Path(master.hydra.sweep.dir))
+    size, threads = share_of_cores(
+        # all jobs of a tuned study, whatever the size of its batches, get the same threads
+        device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
+    )  # fmt: skip
+    batch = Batch(context, master, task, first, threads, left[::-1])
+    crew = pool(size, threads)
+    with experiment.interrupts() as received, board(planned, quiet=bool(master.quiet)) as shown:
+        events = crew.run(
+            lambda: next_task(batch, shown), time_limit=time_limit, stop=lambda: bool(received)
+        )
+        for event in events:
+            follow(batch, shown, event)
+    if received:
+        print(GO_ON, file=sys.stderr)
+        sys.exit(128 + received[0])
+    return [batch.results[index] for index in sorted(batch.results)]
+
+
+def check(workers: Any, time_limit: Any) -> None:
+    """Raise `UserError` for a launcher's setting that means nothing."""
+    for key, value, least in (("workers", workers, 1), ("time_limit", time_limit, 0)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = key != "workers" or isinstance(value, int)
+        if value is not None and not (number and whole and value >= least and value > 0):
+            kind = "a whole number of processes" if key == "workers" else "a number of seconds"
+            raise UserError(f"hydra.launcher.{key} must be {kind} above 0, or null, not {value!r}")
+
+
+def on_cpu(master: DictConfig, overrides: Sequence[Sequence[str]]) -> bool:
+    """Whether no job asks for a GPU, or there is none."""
+    devices = {str(master.device)}
+    for words in overrides:
+        devices |= {word.partition("=")[2] for word in words if word.startswith("device=")}
+    wanted = any(name.startswith("cuda") for name in devices)
+    return not wanted and (devices == {"cpu"} or not torch.cuda.is_available())
+
+
+def share_of_cores(
+    cores: int, count: int, threads: int | None, workers: int | None
+) -> tuple[int, int]:
+    """Processes and threads for each: never more threads at work than there are cores.
+
+    count: jobs. threads, workers: asked for, or None. Models too small to use two cores are the
+    common case, so that a process per core with one thread comes first.
+    """
+    if workers is None:
+        workers = max(1, min(count, cores // (threads or 1)))
+    return workers, threads or max(1, cores // workers)
+
+
+def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int | None:
+    """The largest `num_threads` of the jobs, None where nobody asked."""
+    asked = {master.num_threads, 1 if master.deterministic else None}
+    for words in overrides:
+        asked |= {w.partition("=")[2] for w in words if w.lstrip("+").startswith("num_threads=")}
+    numbers = [int(value) for value in asked if str(value).isdecimal()]
+    return max(1, *numbers) if numbers else None
+
+
+_pools: dict[tuple[int, int], Pool] = {}
+
+
+def pool(size: int, threads: int) -> Pool:
+    """The workers of this process: the next batch of a sweep finds them warm."""
+    if (size, threads) not in _pools:
+        for other in _pools.values():
+            other.close()
+        _pools.clear()
+        _pools[size, threads] = Pool(size, unit.set_up, threads)
+        atexit.register(_pools[size, threads].close)
+    return _pools[size, threads]
+
+
+def next_task(batch: Batch, shown: Board) -> Task | None:
+    """Begin jobs up to the first that needs a worker."""
+    again, batch.waiting = batch.waiting, []
+    for number, job in enumerate(again):
+        if is_ready(batch, job, shown):
+            batch.waiting += again[number + 1 :]
+            return as_task(batch, [job], shown)
+    while batch.left:
+        job = begin(batch, *batch.left.pop())
+        if is_ready(batch, job, shown):
+            return as_task(batch, [job], shown)
+    return None
+
+
+def as_task(batch: Batch, group: list[Job], shown: Board) -> Task:
+    """A unit of work: jobs that one worker trains."""
+    key = " ".join(str(job.number) for job in group)
+    batch.running[key] = group
+    plans, places = [], []
+    for job in group:
+        assert job.plan is not None
+        shown.begin(job.label)
+        places.append(shared.place(job.plan.dataset))
+        plans.append(replace(job.plan, dataset=None))  # type: ignore[arg-type]  # the worker has it
+    hydra = group[0].config.hydra
+    where = unit.Surroundings(
+        folder=str(hydra.runtime.output_dir if hydra.job.chdir else Path.cwd()),
+        environment=dict(hydra.job.env_set),
+        modules=list(sys.path),
+    )
+    return Task(key, unit.train, (plans, places, where, batch.threads))
+
+
+def begin(batch: Batch, index: int, overrides: list[str]) -> Job:
+    """The first half of what `hydra.core.utils.run_job` does; `end` is the second."""
+    config = batch.context.config_loader.load_sweep_config(batch.master, overrides)
+    number = batch.first + index
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    result = Result(config)
+    with hydra_config(config):
+        output = batch.folder / str(config.hydra.sweep.subdir)
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(output)
+        result.overrides = texts_of(config.hydra.overrides.task)
+        result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
+        output.mkdir(parents=True, exist_ok=True)
+        if config.hydra.output_subdir is not None:
+            save(result, output / str(config.hydra.output_subdir))
+        batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
+    words = list(result.overrides)
+    return Job(
+        index, number, words, jobs.label(batch.folder, number, words), config, output, result
+    )
+
+
+def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
+    """Plan the job. False where it is settled: wrong, or done before, or being done by another."""
+    try:
+        with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
+            config = resolve(job.config, job.overrides)
+            check_retry(config, job.overrides, batch.folder)
+            job.plan = experiment.plan(config, job.group, load=load, find=batch.find)
+    except Exception as error:
+        end(batch, job, None, reason(error), shown)
+        return False
+    if job.plan.done is not None:
+        end(batch, job, experiment.known(job.plan, job.plan.done), None, shown)
+        return False
+    running = [other.plan for group in batch.running.values() for other in group]
+    run_id = job.plan.record["run_id"]
+    if not config["force"] and any(plan and plan.record["run_id"] == run_id for plan in running):
+        batch.waiting.append(job)
+        return False
+    return True
+
+
+def follow(batch: Batch, shown: Board, event: Event) -> None:
+    """What a worker said of the jobs of its unit."""
+    group = batch.running[event.key]
+    if event.kind == "printed":
+        print(event.value, end="", file=sys.stderr, flush=True)
+    elif event.kind == "sent":
+        report: unit.Report = event.value
+        job = group[report.place]
+        if report.folder is not None:
+            job.folder = report.folder
+        elif report.total_steps is not None:
+            shown.move(job.label, report.step, report.total_steps, report.loss)
+    elif event.kind in ("done", "failed", "died"):
+        del batch.running[event.key]
+        endings = (
+            event.value if event.kind == "done" else [unit.Ending(None, event.value)] * len(group)
+        )
+        for job, ending in zip(group, endings, strict=True):
+            if ending.outcome is None and job.folder is not None:
+                with suppress(OSError, ValueError):
+                    runs.abandon(job.folder, str(ending.error))
+            end(batch, job, ending.outcome, ending.error, shown, ending.text)
+
+
+def end(
+    batch: Batch,
+    job: Job,
+    outcome: experiment.Outcome | None,
+    error: str | None,
+    shown: Board,
+    text: str = "",
+) -> None:
+    """Record the job and tell Hydra's callbacks."""
+    if job.plan is not None and outcome is not None and outcome.status in runs.FINISHED:
+        results = Path(job.plan.config["results_dir"]).expanduser()
+        batch.find.add(results, job.plan.record["run_id"], outcome.folder)
+    quiet = bool(batch.master.quiet)
+    record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
+    shown.end(job.label, record["status"], text)
+    job.result.return_value = record
+    job.result.status = JobStatus.COMPLETED
+    job.result.task_name = JobRuntime.instance().get("name")
+    batch.results[job.index] = job.result
+    with hydra_config(job.config):
+        batch.context.callbacks.on_job_end(config=job.config, job_return=job.result)
+
+
+@contextmanager
+def hydra_config(config: DictConfig) -> Iterator[None]:
+    """`${hydra:...}` means this configuration's."""
+    before = HydraConfig.instance().cfg
+    OmegaConf.set_readonly(config.hydra, True)
+    # Hydra puts a copy of the node there, for a fifth of the cost of a whole job
+    HydraConfig.instance().cfg = config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def save(result: JobReturn, folder: Path) -> None:
+    """The files of `hydra.output_subdir`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (
+        ("config", result.cfg), ("hydra", result.hydra_cfg), ("overrides", result.overrides),
+    ):  # fmt: skip
+        text = OmegaConf.to_yaml(OmegaConf.create(part) if isinstance(part, list) else part)
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+
+
+def load(config: experiment.Config) -> data.Dataset:
+    """The dataset of a configuration, in memory that the workers share."""
+    return _load(experiment.dataset_parts(config))
+
+
+@lru_cache(maxsize=4)
+def _load(parts: str) -> data.Dataset:
+    dataset = experiment.prepare_dataset(parts)
+    try:
+        return shared.share(dataset)
+    except OSError as error:
+        text = f"each worker loads the dataset for itself, since it cannot be shared: {error}"
+        print(f"warning: {text}", file=sys.stderr)
+        return dataset

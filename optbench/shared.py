@@ -1,0 +1,66 @@
+"""One copy of a dataset for all processes of a machine: its tensors lie in a file in memory."""
+
+import os
+import tempfile
+from dataclasses import fields
+from functools import lru_cache
+from itertools import count
+from typing import IO, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+
+from optbench.data import Dataset
+
+_numbers = count()
+
+
+class Place(NamedTuple):
+    """Where another process finds the dataset. number: tells it from others of that path."""
+
+    path: str
+    number: int
+
+
+_files: WeakKeyDictionary[Dataset, tuple[Place, IO[bytes]]] = WeakKeyDictionary()
+
+
+def share(dataset: Dataset) -> Dataset:
+    """The same data in shared memory, which lasts as long as the dataset that is returned.
+
+    Raises OSError where there is no room.
+    """
+    file, path = _file()
+    parts: dict[str, Any] = {f.name: getattr(dataset, f.name) for f in fields(dataset)}
+    try:
+        torch.save(parts, file)
+    except RuntimeError as error:  # torch's, of a write that fell short
+        raise OSError(str(error)) from error
+    file.flush()
+    mapped = _map(path)
+    _files[mapped] = Place(path, next(_numbers)), file
+    return mapped
+
+
+def place(dataset: Dataset) -> Place | None:
+    """Where other processes find the dataset; None for one that is not shared."""
+    return _files[dataset][0] if dataset in _files else None
+
+
+@lru_cache(maxsize=1)
+def find(place: Place) -> Dataset:
+    """The dataset that another process shared; the last one is kept."""
+    return _map(place.path)
+
+
+def _map(path: str) -> Dataset:
+    return Dataset(**torch.load(path, mmap=True, weights_only=True))
+
+
+def _file() -> tuple[IO[bytes], str]:
+    """A file in memory that no killed process can leave behind, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("optbench")
+        return os.fdopen(number, "w+b"), f"/proc/{os.getpid()}/fd/{number}"
+    file = tempfile.NamedTemporaryFile(prefix="optbench-")  # noqa: SIM115
+    return file, file.name
