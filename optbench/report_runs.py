@@ -78,8 +78,11 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
     return folder.name
 
 
-def missing(plan: Layout, folders: Sequence[Path]) -> list[str]:
-    """Runs that are not there: seeds that others of their panel have, and planned jobs."""
+def missing(
+    plan: Layout, folders: Sequence[Path], manifests: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Runs that are not there: seeds that others of their panel have, and jobs that
+    sweeps and studies had planned."""
     found = []
     for _, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
         seeds = sorted(part["seed"].unique())
@@ -95,6 +98,9 @@ def missing(plan: Layout, folders: Sequence[Path]) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no list that can be read, or one of an older version
         found += [f"planned and not run: {text}" for text in lost]
+    for manifest in manifests:
+        for done in dict(manifest.get("phases", {})).values():
+            found += [f"planned and not run: {text}" for text in done["jobs"]["missing"]]
     return found
 
 

@@ -95,7 +95,7 @@ def collect(
         "performance": None,
         "layers": maybe(lambda: layers_of(folders, conditions, names)),
         "runs": report_runs.run_list(records, folders, table, config_folder()),
-        "missing": report_runs.missing(plan, folders),
+        "missing": report_runs.missing(plan, folders, manifests),
         "failed_jobs": report_runs.failed_jobs(folders, records),
         "left_out": left_out,
         "machines": report_runs.machines(records),

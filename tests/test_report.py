@@ -220,10 +220,19 @@ def test_what_is_diverged_failed_or_missing_is_listed(tmp_path):
     sweep(tmp_path, ("adam", "sgd"), 2)
     make_run(tmp_path / "lost", "momentum", 0, diverged_at=40)
     make_run(tmp_path / "bad", "sgd", 5, record={"status": "failed", "error": "no memory"})
+    first = {"planned": 2, "jobs": [["optimizer=adam"], ["optimizer=nadam"]]}
+    jobs = [
+        first,
+        {"job": 0, "overrides": ["optimizer=adam"], "status": "completed"},
+        {"job": 2, "overrides": ["optimizer=no"], "status": "failed", "error": "there is no no"},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
     data = collect([tmp_path])
+    assert data["failed_jobs"] == [{"command": "optimizer=no", "message": "there is no no"}]
     told = {run["run"]: run["message"] for run in data["runs"]["runs"] if run["message"]}
     assert told == {"lost": "the loss was not finite at step 40", "bad": "no memory"}
-    assert data["missing"] == ["momentum lacks seed 1"]
+    planned = "planned and not run: optimizer=nadam"
+    assert data["missing"] == ["momentum lacks seed 1", planned]
     rows = data["ranking"]["rows"]
     cells = next(row["cells"] for row in rows if row["toggle"] == "momentum")
     assert "diverged" in [cell["t"] for cell in cells]
