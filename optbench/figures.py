@@ -130,21 +130,29 @@ def times_by_problem(found: Reach) -> pd.DataFrame | None:
 
 
 def ranks_figure(table: pd.DataFrame, column: str, facet: Sequence[str] | None) -> Figure:
-    """The critical-difference diagram of the final `column`: over problems, or over the seeds of
-    one. Raises UserError with fewer than three optimizers or six seeds, or several settings of
-    one optimizer."""
+    """The critical-difference diagram of the final `column`. Raises UserError as `ranked`."""
+    values, blocks = ranked(table, column, facet)
+    smaller = smaller_is_better(column)
+    ranks = mean_ranks(values, smaller)
+    groups = cliques(ranks, nemenyi(values, smaller))
+    return cd_diagram(ranks, groups, len(values), blocks=f"{blocks}, by final {column}")
+
+
+def ranked(
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None
+) -> tuple[pd.DataFrame, str]:
+    """What ranks are taken over, a line per problem or per seed of the only one, and its name.
+
+    Raises UserError with fewer than three optimizers or six seeds, or several settings of one
+    optimizer."""
     part = phases(table).get("tuned", table)
     frame = by_seed(part, column, [key for key in facet or () if key != "optimizer"] or None)
     if len(frame.columns) < 3 or any(" " in str(name) for name in frame):
         raise UserError("ranks need three optimizers, with one setting each on a problem")
     problems = frame.index.get_level_values("problem").nunique()
-    blocks = "problems"
-    values = by_problem(frame) if problems > 1 else frame.dropna()
-    if problems == 1:
-        blocks = "seeds of one problem"
-        if len(values) < enough_seeds():
-            raise UserError("too few seeds to rank over")
-    smaller = smaller_is_better(column)
-    ranks = mean_ranks(values, smaller)
-    groups = cliques(ranks, nemenyi(values, smaller))
-    return cd_diagram(ranks, groups, len(values), blocks=f"{blocks}, by final {column}")
+    if problems > 1:
+        return by_problem(frame), "problems"
+    values = frame.dropna()
+    if len(values) < enough_seeds():
+        raise UserError("too few seeds to rank over")
+    return values, "seeds of one problem"

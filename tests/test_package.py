@@ -26,7 +26,8 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_configs_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "optbench" / "bundled").iterdir()]:
+    data = [path for name in ("bundled", "web") for path in (ROOT / "optbench" / name).iterdir()]
+    for path in [*(ROOT / "conf").rglob("*.yaml"), *data]:
         inside = str(path.relative_to(ROOT)).replace("conf/", "optbench/conf/", 1)
         assert inside in names
     assert "hydra_plugins/optbench/tuned.py" in names
@@ -62,3 +63,5 @@ def test_an_installed_wheel_trains_and_plots_outside_the_checkout(wheel, tmp_pat
     assert (work / "results" / "x" / "train_loss-epoch.png").exists()
     out = run(str(python), "-m", "optbench.plot", "results/x", "--format", "svg")
     assert "train_loss-epoch.svg" in out
+    run(str(python), "-m", "optbench.report", "results/x")
+    assert (work / "results" / "x" / "report.html").stat().st_size > 60_000

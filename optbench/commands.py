@@ -1,0 +1,133 @@
+"""The command line that repeats a run, from the resolved configuration in its `run.json`."""
+
+import json
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GROUPS = ("dataset", "model", "loss", "initializer", "optimizer", "schedule")
+# where a run's files go and how a study came to it, not what it is
+ASIDE = {"results_dir", "name", "force", "retry", "quiet", "figure", "tuning", "seeds", "phase"}
+ASIDE_DATA = {"root", "download"}
+PLAIN = re.compile(r"[\w./:@%-]+")  # text that Hydra reads as it stands
+NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf|true|false|null", re.I)
+
+
+def command(config: dict[str, Any], conf: Path) -> str:
+    """The shell command that trains this configuration: groups by name, then what differs.
+
+    conf: the folder of the configuration files, whose defaults need not be said. A choice that is
+    not among them (`--config-dir`) is spelt out in full, class and arguments.
+    """
+    words = ["python", "-m", "optbench"]
+    changes: list[str] = []
+    for group in GROUPS:
+        own = config.get(group)
+        if not isinstance(own, dict):
+            continue
+        name, known = str(own.get("name")), choices(conf, group)
+        choice, base = known.get(name, (None, {}))
+        target = own.get("_target_")
+        if choice is None or base.get("_target_") != target:
+            # the class alone counts, with the arguments given beside it
+            if target is not None:
+                changes.append(f"{group}._target_={target}")
+                if name != str(target).rsplit(".", 1)[-1]:
+                    changes.append(f"{group}.name={text(name)}")
+            base = {}
+        elif choice != default_choice(conf, group):
+            words.append(f"{group}={choice}")
+        labels = ("name", "_target_", "_partial_", "search")
+        rest = {key: value for key, value in own.items() if key not in labels}
+        changes += differences(rest, base, config, f"{group}.")
+    root = {k: v for k, v in config.items() if k not in {*ASIDE, *GROUPS, "problem", "study"}}
+    if isinstance(root.get("data"), dict):
+        root["data"] = {k: v for k, v in root["data"].items() if k not in ASIDE_DATA}
+    changes += differences(root, tree(conf / "config.yaml"), config)
+    return " ".join([*words, *map(shlex.quote, changes)])
+
+
+def differences(
+    own: dict[str, Any], base: dict[str, Any], config: dict[str, Any], prefix: str = ""
+) -> list[str]:
+    """Overrides for the keys of `own` whose value is not the one of `base`."""
+    found = []
+    for key, value in own.items():
+        default = resolved(base.get(key), config)
+        if isinstance(value, dict) and isinstance(default, dict):
+            found += differences(value, default, config, f"{prefix}{key}.")
+        elif key not in base or not same(value, default):
+            found.append(f"{'' if key in base else '++'}{prefix}{key}={text(value)}")
+    return found
+
+
+def same(value: Any, default: Any) -> bool:
+    """Whether two values of a configuration mean the same: 0 is 0.0, and false is not 0."""
+    return value == default and isinstance(value, bool) == isinstance(default, bool)
+
+
+def resolved(value: Any, config: dict[str, Any]) -> Any:
+    """A default, with `${a.b}` looked up in the configuration."""
+    match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    node: Any = config
+    for part in match[1].split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def text(value: Any) -> str:
+    """A value in Hydra's grammar, without spaces where it can."""
+    if isinstance(value, str):
+        if PLAIN.fullmatch(value) and not NUMBER.fullmatch(value):
+            return value
+        escaped = re.sub(r"(\\*)(')", lambda m: m[1] * 2 + "\\'", value)
+        trail = len(escaped) - len(escaped.rstrip("\\"))
+        return f"'{escaped}{chr(92) * trail}'"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(text, value)) + "]"
+    return json.dumps(value)
+
+
+@cache
+def tree(path: Path) -> dict[str, Any]:
+    """A configuration file. YAML 1.1 reads 1e-3 as text; here it is a number, as in Hydra."""
+    loaded = yaml.safe_load(path.read_text("utf-8")) or {}
+    return {key: numbers(value) for key, value in loaded.items()}
+
+
+def numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+e[+-]?\d+", value, re.I):
+        return float(value)
+    return value
+
+
+@cache
+def choices(conf: Path, group: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The group's files by their `name`: what stands behind `group=`, and their content."""
+    found = {}
+    for path in sorted((conf / group).rglob("*.yaml")):
+        content = tree(path)
+        choice = path.relative_to(conf / group).with_suffix("").as_posix()
+        found[str(content.get("name", choice))] = (choice, content)
+    return found
+
+
+@cache
+def default_choice(conf: Path, group: str) -> str | None:
+    """The group's choice in config.yaml."""
+    for entry in tree(conf / "config.yaml").get("defaults", []):
+        if isinstance(entry, dict) and group in entry:
+            return str(entry[group])
+    return None

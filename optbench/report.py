@@ -1,0 +1,126 @@
+"""`python -m optbench.report FOLDER -o report.html`: one self-contained, interactive page.
+
+The flow is that of the figures: folder, tidy tables, statistics, one JSON object, a template. The
+page carries no active content from the data: a Content-Security-Policy allows the page's own
+script and style by their hashes and nothing else, and the script builds text nodes only.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from optbench.errors import UserError
+from optbench.report_sections import collect
+
+WEB = Path(__file__).resolve().parent / "web"
+SCRIPTS = ("uPlot.iife.min.js", "data.js", "chart.js", "table.js", "report.js")
+STYLES = ("uPlot.min.css", "report.css")
+
+
+class Written(NamedTuple):
+    """What was written, and what was left out of it."""
+
+    path: Path
+    runs: int
+    problems: list[str]  # one line per file that could not be used
+
+
+def write(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    conditions: Sequence[str] = (),
+    y: str | None = None,
+) -> Written:
+    """Write the report of all finished runs below `folders` into the file `out`.
+
+    conditions: KEY=VALUE filters. y: the logged column by which optimizers are judged; by default
+    the sweep's, the training loss, or in a tuned study the test result. Raises UserError where
+    there is no run, or no file can be written; damaged and unfinished runs are named in the report
+    and in the result.
+    """
+    data = collect([Path(folder) for folder in folders], conditions, y)
+    page = render(data)
+    out = Path(out)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give the name of a file, as in -o {out}/report.html")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, "utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another -o") from None
+    return Written(out, len(data["curves"]["runs"]), data["left_out"])
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page. Text from runs is in it once, as JSON in which no tag can open or close."""
+    script = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
+    css = "\n".join((WEB / name).read_text("utf-8") for name in STYLES)
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    page = environment.from_string((WEB / "report.html").read_text("utf-8"))
+    return page.render(
+        title=data["title"],
+        script=Markup(script),
+        style=Markup(css),
+        data=Markup(text),
+        script_hash=source_hash(script),
+        style_hash=source_hash(css),
+        version=data["version"],
+        licence=(WEB / "uPlot.LICENSE").read_text("utf-8"),
+    )
+
+
+def source_hash(text: str) -> str:
+    """What a Content-Security-Policy calls an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 1 when something was wrong or a file was left out (named on stderr)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m optbench.report",
+        description="Write one self-contained page: verdict, interactive curves, tables, commands.",
+    )
+    parser.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help="a run, a sweep, a study, or a folder above"
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help="the page (default: report.html in the one FOLDER)"
+    )
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="only runs with this value; several values of one key are alternatives",
+    )  # fmt: skip
+    parser.add_argument(
+        "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
+    )
+    asked = parser.parse_args(argv)
+    try:
+        if asked.out is None and len(asked.folders) != 1:
+            raise UserError("several folders were given: say where the page goes with -o FILE")
+        out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
+        written = write(asked.folders, out, asked.where, asked.y)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
+    for problem in written.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if written.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The curves of a report as plain data, and how its series are called, drawn and switched."""
+
+import base64
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from optbench import style
+from optbench.keys import measured_columns, order, short, show
+from optbench.layout import Layout
+from optbench.panels import default_log, series_of, titles, y_label
+from optbench.stats import smaller_is_better
+
+CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
+MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run
+MOST_VALUES = 12  # of a configuration key by which panels may be made
+CLOCKS = {"step": "optimizer steps", "epoch": "epochs", "seconds": "training time (s)"}
+
+
+class Names(NamedTuple):
+    """How the series are called, drawn and switched."""
+
+    series: list[dict[str, Any]]  # name, toggle, color, dash
+    place: dict[str, int]  # in them, of the series of each run
+    toggles: list[dict[str, Any]]  # name, color, dash: what is clicked on and off
+    toggle_of: dict[str, str]  # from any name of a series or an optimizer
+
+
+def names_of(plan: Layout) -> Names:
+    """Each series once, in the order of the figures, with its colour and dashes.
+
+    One switch per optimizer; where there is a single one, per setting.
+    """
+    variants = dict(zip(plan.runs["run"], plan.runs["variant"], strict=True))
+    owners = dict(zip(plan.runs["run"], plan.runs["optimizer"], strict=True))
+    several = len(set(owners.values())) > 1
+    series: dict[str, dict[str, Any]] = {}
+    place: dict[str, int] = {}
+    for _, members, look in series_of(plan.runs, plan):
+        for run in members:
+            name = variants[run]
+            toggle = owners[run] if several else name
+            series.setdefault(name, {"name": name, "toggle": toggle, **drawn(look)})
+            place[run] = list(series).index(name)
+    toggles: dict[str, dict[str, Any]] = {}
+    for entry in series.values():
+        name = entry["toggle"]
+        of_name = drawn(style.look(name)) if several else entry
+        part = {key: of_name[key] for key in ("color", "dash")}
+        toggles.setdefault(name, {"name": name, **part})
+    toggle_of = {name: str(entry["toggle"]) for name, entry in series.items()}
+    toggle_of |= {name: name for name in toggles}
+    return Names(list(series.values()), place, list(toggles.values()), toggle_of)
+
+
+def drawn(look: style.Look) -> dict[str, Any]:
+    """A look as a colour in hexadecimal and a list of dashes in line widths."""
+    color = look.color
+    if not isinstance(color, str):
+        color = "#" + "".join(f"{round(255 * part):02x}" for part in color)
+    dash = [] if isinstance(look.dashes, str) else list(look.dashes[1])
+    return {"color": color, "dash": dash}
+
+
+def packed(values: np.ndarray) -> str:
+    """float32, little-endian, in base64: seven digits in 5.3 bytes, NaN and infinities included."""
+    with np.errstate(over="ignore"):
+        return base64.b64encode(np.asarray(values).astype("<f4").tobytes()).decode()
+
+
+def thinned(rows: int, most: int) -> np.ndarray:
+    """Which of so many rows are kept: all, or evenly spaced ones with the first and the last."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.unique(np.linspace(0, rows - 1, most).round().astype(int))
+
+
+def curves(
+    tables: dict[str, pd.DataFrame], plan: Layout, names: Names, first: str
+) -> dict[str, Any]:
+    """Every logged number of every compared run, thinned where there are too many rows.
+
+    tables: `load_runs` by its `rows` ("epochs", "steps"). first: the metric that is shown at first.
+    Arrays that several runs share (steps, epochs) are kept once: columns are indices of `arrays`.
+    """
+    logged = {rows: metrics_of(table) for rows, table in tables.items()}
+    columns = sum(len(found) + 1 for found in logged.values())
+    most = int(CURVE_BYTES / max(1, len(plan.runs) * columns) / (16 / 3))
+    most = min(MOST_ROWS, max(FEWEST_ROWS, most))
+    keys = facet_keys(plan)
+    values = {key: sorted({show(v): v for v in plan.runs[key]}.values(), key=order) for key in keys}
+    places = {key: {show(v): i for i, v in enumerate(found)} for key, found in values.items()}
+    found = sorted(plan.runs["panel"], key=lambda panel: [panel_order(value) for value in panel])
+    panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
+    arrays: dict[str, int] = {}
+    entries: list[dict[str, Any]] = [
+        {
+            "panel": list(panels).index(str(row["panel"])),
+            "series": names.place[row["run"]],
+            "seed": int(row["seed"]),
+            "diverged": row["status"] == "diverged",
+            "keys": [places[key][show(row[key])] for key in keys],
+        }
+        for row in plan.runs.to_dict("records")
+    ]
+    longest: dict[str, int] = {}
+    for rows, table in tables.items():
+        at = table.groupby("run", observed=True, sort=False).indices
+        length = [len(at[run]) if run in at else 0 for run in plan.runs["run"]]
+        longest[rows] = max(length)
+        for entry, run, own in zip(entries, plan.runs["run"], length, strict=True):
+            if not own:
+                continue
+            # as the panel's longest run, so that medians have a common grid; and the end
+            beside = zip(length, entries, strict=True)
+            all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
+            kept = thinned(all_rows, most)
+            chosen = np.asarray(at[run])[np.unique([*kept[kept < own], own - 1])]
+            for name in [*CLOCKS, *logged[rows]]:
+                text = packed(table[name].to_numpy()[chosen])
+                entry.setdefault(rows, {})[name] = arrays.setdefault(text, len(arrays))
+    return {
+        "metrics": [
+            {
+                "key": name,
+                "rows": rows,
+                "label": y_label(tables[rows], name),
+                "log": default_log(name),
+                "percent": "accuracy" in name,
+                "smaller": smaller_is_better(name),
+            }
+            for rows, found in logged.items()
+            for name in sorted(found, key=lambda name: name != first)
+        ],
+        "clocks": CLOCKS,
+        "panels": list(panels.values()),
+        "facets": [{"key": short(k), "values": [show(v) for v in values[k]]} for k in keys],
+        "runs": entries,
+        "arrays": list(arrays),
+        "most": most,
+        "rows": longest,
+    }
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The logged columns that hold a finite number and are no clock."""
+    skip = {*CLOCKS, "total_seconds", "step_ms", "state_bytes_per_parameter"}
+    names = [name for name in measured_columns(table) if name not in skip]
+    return [name for name in names if np.isfinite(table[name].to_numpy(dtype=float)).any()]
+
+
+def panel_order(value: object) -> tuple[int, float, str]:
+    """The order of panels: that of their values, and the tuned phase before the default one."""
+    phases = {"tuned": "0", "default": "1"}
+    return order(phases.get(str(value), value))
+
+
+def facet_keys(plan: Layout) -> list[str]:
+    """The configuration keys by which the panels may be split further."""
+    found = []
+    skip = {"run", "run_id", "problem", "status", "panel", "setting", "variant", "series", "name"}
+    for key in map(str, plan.runs):
+        if key in skip or "._" in key or key.endswith("digest"):
+            continue
+        if 1 < len(plan.runs[key].map(show).unique()) <= MOST_VALUES:
+            found.append(key)
+    return found

@@ -1,0 +1,93 @@
+"""What a report compares on each problem, paired by seed, and the matrix of all pairs."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from optbench.keys import show
+from optbench.layout import layout
+from optbench.pairs import compare
+from optbench.panels import titles
+from optbench.reach import phases
+from optbench.report_curves import Names
+from optbench.stats import by_seed, middle, run_keys, smaller_is_better
+
+MOST_PAIRED = 12  # series of one matrix: 66 pairs
+
+
+def finals(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`by_seed` of the tuned settings, or of each optimizer at the best of those that were run.
+
+    Where there is a single optimizer its settings are compared.
+    """
+    part = phases(table).get("tuned", table)
+    frame = by_seed(part, column)
+    owners = owner_of(part)
+    if len({owners[str(name)] for name in frame}) < 2:
+        return frame
+    sign = 1 if smaller_is_better(column) else -1
+    kept = frame.copy()
+    for problem, rows in frame.groupby(level="problem", sort=False):
+        best: dict[str, tuple[float, str]] = {}
+        for name in rows.columns[rows.notna().any()]:
+            score = (sign * middle(rows[name].dropna().to_numpy()), str(name))
+            best[owners[str(name)]] = min(score, best.get(owners[str(name)], (math.inf, "~")))
+        chosen = {name for _, name in best.values()}
+        others = [name for name in frame if name not in chosen]
+        kept.loc[kept.index.get_level_values("problem") == problem, others] = math.nan
+    return kept.dropna(axis=1, how="all")
+
+
+def owner_of(table: pd.DataFrame) -> dict[str, str]:
+    """The optimizer of each column of `by_seed`."""
+    runs = run_keys(table)
+    optimizer = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
+    return {str(v): optimizer.loc[r] for r, v in zip(runs["run"], runs["variant"], strict=True)}
+
+
+def labels_of(table: pd.DataFrame) -> dict[str, str]:
+    """What each problem of `by_seed` is called, with its keys, as in "batch_norm = true"."""
+    plan = layout(table)
+    keys = [key for key in plan.facet if key != "optimizer"]
+    told = plan._replace(facet=keys)
+    found = {}
+    for values in plan.runs[keys].drop_duplicates().to_numpy():
+        found[", ".join(map(show, values))] = ", ".join(titles(told, tuple(values)))
+    return found or {"": ""}
+
+
+def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, Any]]:
+    """All pairs of each problem with Holm's correction over them: row minus column."""
+    frame = finals(table, column)
+    main = phases(table).get("tuned", table)
+    owners, labels = owner_of(main), labels_of(main)
+    smaller = smaller_is_better(column)
+    found = []
+    for problem, rows in frame.groupby(level="problem", sort=False):
+        rows = rows.dropna(axis=1, how="all")
+        medians = {str(name): middle(rows[name].dropna().to_numpy()) for name in rows}
+        ranked = sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
+        ranked = ranked[:MOST_PAIRED]
+        if len(ranked) < 2:
+            continue
+        pairs = compare(rows[ranked], None, smaller)
+        cells: dict[str, dict[str, Any]] = {}
+        for pair in pairs.to_dict("records"):
+            word = pair["verdict"].split(" (")[0]
+            turned = {"better": "worse", "worse": "better"}.get(word, word)
+            ends = {key: pair[key] for key in ("difference", "low", "high")}
+            back = {"difference": -ends["difference"], "low": -ends["high"], "high": -ends["low"]}
+            shared = {"n": pair["n"], "p": pair["p_holm"]}
+            cells.setdefault(pair["a"], {})[pair["b"]] = {**ends, **shared, "word": word}
+            cells.setdefault(pair["b"], {})[pair["a"]] = {**back, **shared, "word": turned}
+        found.append(
+            {
+                "problem": labels[str(problem)],
+                "names": ranked,
+                "toggles": [names.toggle_of.get(name, owners[name]) for name in ranked],
+                "cells": cells,
+                "left_out": len(medians) - len(ranked),
+            }
+        )
+    return found

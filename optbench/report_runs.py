@@ -1,0 +1,132 @@
+"""What was run, as plain data for the report: every run with its command, and what is not there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from optbench import jobs
+from optbench.commands import command
+from optbench.keys import show
+from optbench.layout import Layout
+from optbench.panels import titles
+from optbench.run_files import read_record
+from optbench.table import FINISHED, find_runs, flatten
+
+Record = tuple[Path, dict[str, Any]]
+
+
+def records_of(folders: Sequence[str | Path]) -> list[Record]:
+    """Every readable `run.json` below the folders; `load_runs` names the others."""
+    found: list[Record] = []
+    for folder in find_runs(folders)[0]:
+        try:
+            found.append((folder, read_record(folder / "run.json")))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def run_list(
+    records: Sequence[Record], folders: Sequence[Path], table: pd.DataFrame, conf: Path
+) -> dict[str, Any]:
+    """One entry per run with its command, and the configuration: what is shared, what differs.
+
+    conf: see `commands.command`.
+    """
+    flat = [{k: show(v) for k, v in flatten(record["config"]).items()} for _, record in records]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    shared = {
+        key: flat[0][key]
+        for key in keys
+        if key in flat[0] and all(config.get(key) == flat[0][key] for config in flat)
+    }
+    finished = {record["run_id"] for _, record in records if record["status"] in FINISHED}
+    used = set(map(str, table["run"].unique()))
+    entries = []
+    for (folder, record), config in zip(records, flat, strict=True):
+        status = record["status"]
+        if status not in FINISHED and record["run_id"] in finished:
+            continue  # it was run again
+        step = record.get("diverged_at_step")
+        message = f"the loss was not finite at step {step}" if status == "diverged" else ""
+        if status not in FINISHED:
+            message = str(record.get("error") or "no message: the process ended")
+        entries.append(
+            {
+                "run": relative(folder, folders),
+                "name": str(record["name"]),
+                "seed": record["seed"],
+                "status": status,
+                "phase": str(record["config"].get("phase") or ""),
+                "message": message,
+                "compared": str(folder) in used,
+                "command": command(record["config"], conf),
+                "differs": {k: v for k, v in config.items() if k not in shared and "._" not in k},
+            }
+        )
+    return {"shared": shared, "runs": entries}
+
+
+def relative(folder: Path, folders: Sequence[Path]) -> str:
+    """A run's folder as seen from the one that was given."""
+    for base in folders:
+        if folder != base and folder.is_relative_to(base):
+            return str(folder.relative_to(base))
+    return folder.name
+
+
+def missing(
+    plan: Layout, folders: Sequence[Path], manifests: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Runs that are not there: seeds that others of their panel have, and jobs that
+    sweeps and studies had planned."""
+    found = []
+    for _, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
+        seeds = sorted(part["seed"].unique())
+        where = ", ".join(titles(plan, part["panel"].iloc[0]))
+        for name, own in part.groupby("variant", sort=False):
+            lacking = [str(seed) for seed in seeds if seed not in set(own["seed"])]
+            if lacking:
+                head = f"{where}: " if where else ""
+                found.append(f"{head}{name} lacks seed {', '.join(lacking)}")
+    for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)}):
+        try:
+            lost = jobs.of_sweep(path.parent)["jobs"]["missing"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no list that can be read, or one of an older version
+        found += [f"planned and not run: {text}" for text in lost]
+    for manifest in manifests:
+        for done in dict(manifest.get("phases", {})).values():
+            found += [f"planned and not run: {text}" for text in done["jobs"]["missing"]]
+    return found
+
+
+def failed_jobs(folders: Sequence[Path], records: Sequence[Record]) -> list[dict[str, str]]:
+    """Jobs of sweeps that failed before they had a folder: what was asked for, and the message."""
+    told = {str(record.get("error")) for _, record in records}
+    return [
+        {"command": " ".join(map(str, job["overrides"])), "message": str(job.get("error"))}
+        for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)})
+        for job in jobs.failed(path.parent)
+        if str(job.get("error")) not in told
+    ]
+
+
+def machines(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The versions, devices and commits that the runs were made with, most frequent first."""
+    counts: dict[str, int] = {}
+    for _, record in records:
+        facts = {key: show(value) for key, value in (record.get("versions") or {}).items()}
+        for key in ("device", "machine", "git_commit"):
+            value = record.get(key)
+            if isinstance(value, dict):
+                facts |= {name: show(item) for name, item in value.items()}
+            elif value:
+                facts[key.replace("_", " ")] = show(value)
+        text = json.dumps(facts)
+        counts[text] = counts.get(text, 0) + 1
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return [{"runs": count, "facts": json.loads(text)} for text, count in ranked]

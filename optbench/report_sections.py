@@ -1,0 +1,215 @@
+"""Everything that a report shows, as one JSON object of tables, statistics and figures."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from optbench import (
+    __version__,
+    report_curves,
+    report_data,
+    report_pairs,
+    report_runs,
+    report_targets,
+    report_verdict,
+    style,
+)
+from optbench.__main__ import config_folder
+from optbench.errors import UserError
+from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
+from optbench.jobs import ASIDE, HARMLESS
+from optbench.keys import where
+from optbench.layout import layout
+from optbench.objections import objections
+from optbench.panels import TooManyPanels, check_column
+from optbench.plot import UNDATED, Options, from_config, split_trials
+from optbench.ranks import mean_ranks
+from optbench.reach import phases, reach_figure
+from optbench.stats import smaller_is_better
+from optbench.study_files import figure_of, manifests_of, protocol_of
+from optbench.table import load_runs
+
+MOST_REACHED = 40  # rows of the figure of times to target
+
+
+def collect(
+    folders: Sequence[Path], conditions: Sequence[str] = (), y: str | None = None
+) -> dict[str, Any]:
+    """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
+    loaded = where(load_runs(*folders), conditions)
+    left_out = list(loaded.attrs["problems"])
+    trials, table = split_trials(loaded)
+    tables = {"epochs": table}
+    try:
+        _, steps = split_trials(where(load_runs(*folders, rows="steps"), conditions))
+        tables["steps"] = steps[steps["run"].isin(set(table["run"]))]
+        left_out = sorted({*left_out, *steps.attrs["problems"]})
+    except UserError:
+        pass  # the curves of the mini-batches are an addition
+    if y is not None:
+        check_column(table, y)
+    options = from_config(Options(y=y), figure_of(folders))
+    manifests = manifests_of(folders, loaded)
+    protocol = protocol_of(manifests)
+    tuned = trials is not table
+    facet, lines = options.facet, options.lines
+    plan = layout(table, facet, lines)
+    names = report_curves.names_of(plan)
+    first = options.y or "train_loss"
+    final = first if first in table and np.isfinite(table[first]).any() else "train_loss"
+    column = protocol.metric.replace("val_", "test_") if tuned and y is None else final
+    if not np.isfinite(table[column]).any():
+        column = final
+    records = report_runs.records_of(folders)
+    if conditions:
+        wanted = set(loaded["run_id"].astype(str))
+        records = [(path, record) for path, record in records if record["run_id"] in wanted]
+    target = options.target
+    found = maybe(lambda: times_to_target(table, protocol.metric, final, facet, lines, target))
+    warnings = maybe(lambda: objections(table, trials, manifests, column, facet, lines)) or []
+    cards = maybe(lambda: report_verdict.cards(table, trials, protocol, column, names)) or []
+    data: dict[str, Any] = {
+        "version": __version__,
+        "title": ", ".join(folder.resolve().name for folder in folders),
+        "facts": facts(table, trials, plan),
+        "names": names.series,
+        "toggles": names.toggles,
+        "verdict": {"cards": cards, "column": column.replace("_", " ")},
+        "warnings": list(map(readable, warnings)),
+        "view": {"y": first, "x": options.x or "epoch", "log": options.log},
+        "curves": report_curves.curves(tables, plan, names, first),
+        "ranking": report_data.ranking(table, column, facet, lines, names),
+        "matrices": maybe(lambda: report_pairs.matrices(table, column, names)) or [],
+        "ranks": ranks_of(table, column, facet),
+        "rates": None,
+        "budget": None,
+        "reached": None,
+        "reached_figure": None,
+        "performance": None,
+        "layers": maybe(lambda: layers_of(folders, conditions, names)),
+        "runs": report_runs.run_list(records, folders, table, config_folder()),
+        "missing": report_runs.missing(plan, folders, manifests),
+        "failed_jobs": report_runs.failed_jobs(folders, records),
+        "left_out": left_out,
+        "machines": report_runs.machines(records),
+    }
+    if tuned:
+        data["rates"] = maybe(lambda: report_data.tuned_rates(trials, *protocol, names))
+        data["budget"] = maybe(lambda: report_data.budget(trials, *protocol, names))
+    elif has_rates(table):
+        data["rates"] = maybe(lambda: report_data.swept_rates(table, final, facet, names))
+    if found is not None:
+        data["reached"] = report_targets.reached(found, names)
+        data["performance"] = report_targets.performance(found, names)
+        if len(found.frame) <= MOST_REACHED:
+            data["reached_figure"] = picture(lambda: reach_figure(found))
+    result: dict[str, Any] = plain(data)
+    return result
+
+
+def maybe(job: Callable[[], Any]) -> Any:
+    """A section that nobody asked for: None where it does not apply to these runs."""
+    try:
+        return job()
+    except UserError:
+        return None
+
+
+def layers_of(
+    folders: Sequence[Path], conditions: Sequence[str], names: report_curves.Names
+) -> dict[str, Any]:
+    """The section of layer statistics; UserError where none were logged."""
+    _, table = split_trials(where(load_runs(*folders, rows="layers"), conditions))
+    return report_data.layers(table, names)
+
+
+def facts(table: pd.DataFrame, trials: pd.DataFrame, plan: Any) -> list[list[str]]:
+    """What was compared, in a few words each."""
+    runs = plan.runs
+    main = phases(table)
+    seeds = [int(seed) for seed in sorted(runs["seed"].unique())]
+    lines = [
+        ["runs compared", str(len(runs))],
+        ["optimizers", str(runs["optimizer"].nunique())],
+        ["problems", str(runs["problem"].nunique())],
+        ["seeds", str(len(seeds))],
+    ]
+    if trials is not table:
+        lines.insert(1, ["trials", str(trials["run"].nunique())])
+    for key, name in (("dataset.name", "dataset"), ("model.name", "model")):
+        if key in runs:
+            lines.append([name, ", ".join(sorted(set(map(str, runs[key]))))])
+    lines.append(["kind", "tuned study" if main else "sweep" if len(runs) > 1 else "single run"])
+    return lines
+
+
+def readable(text: str) -> str:
+    """A warning without the overrides that say where files go and how a study is made."""
+    head, colon, rest = text.partition(": ")
+    words = head.split(" ")
+    if not colon or not all("=" in word for word in words):
+        return text
+    kept = [word for word in words if word.split("=")[0].split(".")[0] not in (*ASIDE, *HARMLESS)]
+    return f"{' '.join(kept)}: {rest}"
+
+
+def ranks_of(
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None
+) -> dict[str, Any] | None:
+    """The critical-difference diagram and its mean ranks; None where it does not apply."""
+    image = picture(lambda: ranks_figure(table, column, facet))
+    if image is None:
+        return None
+    ranks = mean_ranks(ranked(table, column, facet)[0], smaller_is_better(column))
+    return image | {"rows": [[str(name), float(value)] for name, value in ranks.items()]}
+
+
+def picture(job: Callable[[], Figure]) -> dict[str, Any] | None:
+    """A matplotlib figure as SVG with a text alternative made of its own words; None where it does
+    not apply."""
+    try:
+        figure = job()
+    except (UserError, TooManyPanels):
+        return None
+    stream = io.StringIO()
+    with rc_context({**style.RC, "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(stream, format="svg", metadata=UNDATED["svg"])
+        words = [
+            text.get_text()
+            for axes in figure.axes
+            for text in [*axes.texts, *axes.get_yticklabels(), axes.title]
+        ]
+    svg = stream.getvalue()
+    caption = " ".join(figure.get_supxlabel().split())
+    return {
+        "svg": svg[svg.index("<svg") :],
+        "alt": "; ".join(word for word in words if word),
+        "caption": caption,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Numbers to six significant digits, infinities and NaN as JSON has them (text and null)."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value.tolist()]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (float, np.floating)):
+        if math.isnan(value):
+            return None
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        rounded = float(f"{value:.6g}")
+        return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+    return int(value) if isinstance(value, np.integer) else value

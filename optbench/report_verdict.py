@@ -1,0 +1,199 @@
+"""The verdict of a report: which optimizer for each problem, by how much, and how sure that is."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.paired_tests import enough_seeds
+from optbench.pairs import compare
+from optbench.reach import phases
+from optbench.report_curves import Names
+from optbench.report_pairs import finals, labels_of, owner_of
+from optbench.stats import middle, run_keys, smaller_is_better
+from optbench.study_files import Protocol
+from optbench.summary import STEP_COSTS, cost_of_runs, final_values, number
+from optbench.tuning_curves import Width, rate_width, trial_scores
+
+
+def cards(
+    table: pd.DataFrame, trials: pd.DataFrame, protocol: Protocol, column: str, names: Names
+) -> list[dict[str, Any]]:
+    """One verdict per problem. column: the final values that are compared.
+
+    In a tuned study the leader is the optimizer with the best trial by validation; elsewhere the
+    first by the very values that are compared, which Holm's correction over its comparisons has to
+    make up for.
+    """
+    frame = finals(table, column)
+    main = phases(table).get("tuned", table)
+    owners, labels = owner_of(main), labels_of(main)
+    smaller = smaller_is_better(column)
+    tuned = trials is not table
+    costs, keys = cost_of_runs(main), run_keys(main)
+    by = "its best trial by validation" if tuned else "the values compared here"
+    if not tuned and len(set(owners.values())) not in (1, len(owners)):
+        by += ", each optimizer at the best of its settings"
+    found = []
+    for problem, rows in frame.groupby(level="problem", sort=False):
+        rows = rows.dropna(axis=1, how="all")
+        medians = {str(name): middle(rows[name].dropna().to_numpy()) for name in rows}
+        ranked = sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
+        if tuned:
+            order = leaders(main, trials, protocol, str(problem))
+            ranked.sort(key=lambda n: order.index(owners[n]) if owners[n] in order else len(order))
+        leader = ranked[0]
+        pairs = compare(rows, leader, smaller).to_dict("records") if len(ranked) > 1 else []
+        own = keys["run"][(keys["problem"] == problem) & (keys["variant"] == leader)]
+        cost = costs.loc[own].median()
+        against = [
+            {
+                "name": pair["a"], "toggle": names.toggle_of.get(pair["a"], owners[pair["a"]]),
+                "n": pair["n"], "difference": pair["difference"], "low": pair["low"],
+                "high": pair["high"], "p": pair["p_holm"], "improvement": 1 - pair["improvement"],
+                "word": pair["verdict"].split(" (")[0], "text": pair["verdict"],
+            }
+            for pair in pairs
+        ]  # fmt: skip
+        against.sort(key=lambda pair: ranked.index(str(pair["name"])))
+        level, headline = sentence(leader, against)
+        if math.isinf(medians[leader]):
+            level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
+        found.append(
+            {
+                "problem": labels[str(problem)],
+                "leader": leader,
+                "toggle": names.toggle_of.get(leader, owners[leader]),
+                "level": level,
+                "headline": headline,
+                "value": medians[leader],
+                "column": column,
+                "chosen": by,
+                "n": int(rows[leader].notna().sum()),
+                "lost": int(np.isinf(rows[leader].dropna().to_numpy()).sum()),
+                "enough": enough_seeds(max(1, len(against))),
+                "against": against,
+                "margin": margin(against, column),
+                "cost": cost_text({name: float(cost[name]) for name in STEP_COSTS}),
+                "rate": rate_text(table, trials, protocol, column, str(problem), owners[leader]),
+            }
+        )
+    return found
+
+
+def leaders(
+    main: pd.DataFrame, trials: pd.DataFrame, protocol: Protocol, problem: str
+) -> list[str]:
+    """The optimizers of a problem, the best trial by validation first."""
+    keys = run_keys(main)
+    runs = set(keys["run"][keys["problem"] == problem])
+    digest = set(main.loc[main["run"].isin(runs), "problem"].astype(str))
+    scores = trial_scores(trials, *protocol)
+    scores = scores[scores["problem"].isin(digest) & np.isfinite(scores["score"])]
+    scores = scores.sort_values("score", ascending=smaller_is_better(protocol.metric))
+    return list(dict.fromkeys(scores["optimizer"]))
+
+
+def sentence(leader: str, against: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """How clear a verdict is (clear, partly, open, none), and it in words."""
+    if not against:
+        return "none", f"Nothing to compare: {leader} was run alone."
+    beaten = [str(pair["name"]) for pair in against if pair["word"] == "worse"]
+    ahead = [str(pair["name"]) for pair in against if pair["word"] == "better"]
+    unclear = [str(pair["name"]) for pair in against if pair["word"] == "cannot tell"]
+    if ahead:
+        return "partly", f"{leader} was chosen, yet {listed(ahead)} turned out better."
+    if not unclear:
+        others = "the other" if len(beaten) == 1 else f"each of the {len(beaten)} others"
+        return "clear", f"{leader} is better than {others}."
+    if beaten:
+        return "partly", (
+            f"{leader} is better than {listed(beaten)}; it cannot be told from {listed(unclear)}."
+        )
+    n = min(int(pair["n"]) for pair in against)
+    reason = "one seed shows no spread" if n == 1 else f"n = {n} seeds"
+    return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as in "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+def margin(against: Sequence[dict[str, Any]], column: str) -> str:
+    """By how much the leader is ahead of the next: the difference with its interval."""
+    if not against:
+        return ""
+    next_one = against[0]
+    values = [float(next_one[key]) for key in ("difference", "low", "high")]
+    what = column.replace("_", " ")
+    if not math.isfinite(values[0]):
+        return f"The next by {what} is {next_one['name']}; diverged runs leave no difference."
+    scale = 100 if "accuracy" in column else 1
+    texts = [f"{scale * v:+.3g}".replace("inf", "∞").replace("-", "\u2212") for v in values]
+    unit = " points" if scale == 100 else ""
+    return (
+        f"The next, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "
+        f"(95 % interval {texts[1]} to {texts[2]}), n = {next_one['n']}, p = {next_one['p']:.2g}."
+    )
+
+
+def cost_text(cost: dict[str, float]) -> str:
+    """What a step costs, in words; empty where it was not measured."""
+    words = []
+    if math.isfinite(cost["ms_per_step"]):
+        words.append(f"{number(cost['ms_per_step'])} ms per training step")
+    if math.isfinite(cost["step_ms"]):
+        words.append(f"{number(cost['step_ms'])} ms of it the optimizer's")
+    if math.isfinite(cost["state_bytes_per_parameter"]):
+        size = cost["state_bytes_per_parameter"]
+        words.append(f"{size:.3g} bytes of state per parameter")
+    return ", ".join(words)
+
+
+def rate_text(
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    protocol: Protocol,
+    column: str,
+    problem: str,
+    optimizer: str,
+) -> str:
+    """How far the learning rate may be off within 5 % of the best; empty without two rates."""
+    tuned = trials is not table
+    main = phases(table).get("tuned", table)
+    keys = run_keys(main)
+    runs = set(keys["run"][keys["problem"] == problem])
+    if tuned:
+        digest = set(main.loc[main["run"].isin(runs), "problem"].astype(str))
+        scores = trial_scores(trials, *protocol)
+        scores = scores[scores["problem"].isin(digest) & (scores["optimizer"] == optimizer)]
+        rates, values, what = scores["lr"], scores["score"], protocol.metric
+    else:
+        if "optimizer.lr" not in table:
+            return ""
+        last = table.drop_duplicates("run").set_index("run")
+        mine = [run for run in last.index if run in runs]
+        mine = [run for run in mine if str(last.loc[run, "optimizer"]) == optimizer]
+        rates = pd.to_numeric(last.loc[mine, "optimizer.lr"].astype(object), errors="coerce")
+        values, what = final_values(table, column).reindex(mine), column
+    x, y = rates.to_numpy(dtype=float), values.to_numpy(dtype=float)
+    known = ~np.isnan(x) & ~np.isnan(y)
+    try:
+        return width_text(rate_width(x[known], y[known], smaller_is_better(what)), what)
+    except UserError:
+        return ""
+
+
+def width_text(width: Width, what: str) -> str:
+    """The range of good learning rates, in words."""
+    if math.isnan(width.decades):
+        return ""
+    more = "at least " if width.open_low or width.open_high else ""
+    return (
+        f"within 5 % of its best {what.replace('_', ' ')} over {more}{width.decades:.2g} decades "
+        f"of the learning rate ({width.low:.3g} to {width.high:.3g}; {width.n} rates tried)"
+    )

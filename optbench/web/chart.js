@@ -1,0 +1,498 @@
+/* Charts: a list of panels drawn with uPlot, and again as SVG to be kept.
+
+   A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?}; a line is {name, toggle, color,
+   dash, x, mid, low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
+
+const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
+const lookOf = (line) => LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
+
+function usable(panel, value, log) {
+  value = num(value);
+  return Number.isFinite(value) && (!log || value > 0) ? value : null;
+}
+
+/* One line's points that the axes can show, each [x, mid, low, high]. */
+function points(panel, line) {
+  const out = [];
+  line.x.forEach((x, i) => {
+    const at = usable(panel, x, panel.logx);
+    if (at === null) return;
+    const y = (list) => (list ? usable(panel, list[i], panel.logy) : null);
+    out.push([at, y(line.mid), y(line.low), y(line.high)]);
+  });
+  return out;
+}
+
+/* The range of what is shown; a run that blew up does not squeeze the others (`panel.top`). */
+function extent(values, log, top) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (value === null || !Number.isFinite(value)) continue;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  if (low > high) return log ? [0.1, 1] : [0, 1];
+  if (top !== undefined && top !== null && low < top) high = Math.min(high, top);
+  if (log) {
+    const pad = Math.max((high / low) ** 0.04, 1.02);
+    return [low / pad, high * pad];
+  }
+  const pad = (high - low) * 0.05 || Math.abs(high) * 0.05 || 0.5;
+  return [low - pad, high + pad];
+}
+
+/* The ranges of both axes: of all that is shown and inside the zoom; panels of a figure may share y. */
+function rangesOf(panel) {
+  const zoom = panel.zoomable && view.zoom;
+  const xs = [], ys = [];
+  for (const line of visible(panel)) {
+    for (const [x, ...values] of points(panel, line)) {
+      xs.push(x);
+      if (!zoom || (x >= zoom[0] && x <= zoom[1])) ys.push(...values);
+    }
+    for (const [x, y] of line.dots || []) {
+      xs.push(num(x));
+      ys.push(usable(panel, y, panel.logy));
+    }
+    for (const x of line.lost || []) xs.push(num(x));
+  }
+  const limits = (list) => list.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
+  let xRange = zoom || (panel.dotted ? extent(xs, panel.logx) : limits(xs));
+  if (xRange[0] > xRange[1]) xRange = panel.logx ? [0.1, 1] : [0, 1];
+  if (xRange[0] === xRange[1]) xRange = panel.logx ? [xRange[0] / 2, xRange[1] * 2] : [xRange[0] - 0.5, xRange[1] + 0.5];
+  return { xRange, yRange: panel.yRange || extent(ys, panel.logy, panel.top) };
+}
+
+function shareY(panels) {
+  if (panels.length < 2) return;
+  const ranges = panels.map((panel) => (visible(panel).length ? rangesOf(panel).yRange : null)).filter(Boolean);
+  if (!ranges.length) return;
+  const common = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
+  for (const panel of panels) panel.yRange = common;
+}
+
+function ticksOf(low, high, log, count) {
+  if (log && high / low > 3) {
+    const decades = Math.log10(high / low);
+    const subs = [[1, 2, 5], [1, 3], [1]].find((list) => decades * list.length <= count + 1) || [1];
+    const step = decades > count * 1.4 ? Math.ceil(decades / count) : 1;
+    const found = [];
+    for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
+      if (e % step) continue;
+      for (const sub of subs) {
+        const value = sub * 10 ** e;
+        if (value >= low && value <= high) found.push(+value.toPrecision(6));
+      }
+    }
+    if (found.length > 1) return found;
+  }
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].find((m) => m * power >= raw) * power;
+  const found = [];
+  for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) found.push(+v.toPrecision(10));
+  return found;
+}
+
+function tickText(value, percent) {
+  if (percent) return String(+(100 * value).toPrecision(5));
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
+    const [digits, power] = value.toExponential().split("e");
+    const raised = String(+power).replace(/[-\d]/g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
+    return (digits === "1" ? "" : String(+(+digits).toPrecision(3)) + "·") + "10" + raised;
+  }
+  return String(+value.toPrecision(6)).replace("-", "−");
+}
+
+const visible = (panel) => panel.lines.filter((line) => shown(line.toggle));
+
+/* In words what a panel shows: the text alternative. */
+function describePanel(panel) {
+  const parts = visible(panel).map((line) => {
+    const last = (line.mid || []).findLast((v) => Number.isFinite(num(v)));
+    const lost = line.lost && line.lost.length ? `, ${line.lost.length} diverged` : "";
+    const ended = line.ends && line.ends.length ? `, ${line.ends.length} of ${line.n} diverged` : lost;
+    return `${line.name} ends at ${last === undefined ? "nothing finite" : fmt(last, panel.percent)} (n = ${line.n}${ended})`;
+  });
+  const head = panel.title ? panel.title + ": " : "";
+  return `${head}${panel.y} against ${panel.x}. ${parts.join("; ") || "Nothing is shown."}`;
+}
+
+function reading(panel, x) {
+  const rows = [];
+  for (const line of visible(panel)) {
+    if (line.run !== undefined) continue;
+    const own = points(panel, line).filter((p) => p[1] !== null);
+    if (!own.length) continue;
+    const distance = (p) => Math.abs(panel.logx ? Math.log(p[0] / x) : p[0] - x);
+    const near = own.reduce((a, b) => (distance(b) < distance(a) ? b : a));
+    rows.push({ line, at: near[0], y: near[1], low: near[2], high: near[3] });
+  }
+  return rows.sort((a, b) => b.y - a.y);
+}
+
+const readingText = (panel, row) => {
+  const spread = row.line.n > 1 && row.low !== null && row.high !== null && row.low !== row.high;
+  const ends = spread ? ` [${fmt(row.low, panel.percent)}, ${fmt(row.high, panel.percent)}]` : "";
+  return `${fmt(row.y, panel.percent)}${ends}  n = ${row.line.n}`;
+};
+
+function drawPanel(host, panel, options) {
+  const dark = darkPage();
+  const lines = visible(panel);
+  const width = Math.max(240, Math.floor(host.clientWidth));
+  const height = width < 420 ? 250 : 320;
+  const tables = [], series = [{}], bands = [];
+  for (const line of lines) {
+    const look = lookOf(line), color = ink(look.color, dark);
+    const own = points(panel, line);
+    const columns = [own.map((p) => p[0])];
+    const wide = line.faint ? 1 : 2;
+    const dash = look.dash.map((d) => d * wide * 0.9);
+    const base = { scale: "y", spanGaps: true, points: { show: false } };
+    if (line.low && !line.faint) {
+      columns.push(own.map((p) => p[3]), own.map((p) => p[2]));
+      series.push({ ...base, width: 0, stroke: "transparent" }, { ...base, width: 0, stroke: "transparent" });
+      bands.push({ series: [series.length - 2, series.length - 1], fill: withAlpha(color, 0.16) });
+    }
+    columns.push(own.map((p) => p[1]));
+    series.push({
+      ...base, label: line.name, stroke: withAlpha(color, line.faint ? 0.55 : 1), width: wide,
+      dash: dash.length ? dash : undefined, paths: line.stairs ? uPlot.paths.stepped({ align: 1 }) : undefined,
+      points: { show: own.length === 1 || Boolean(line.dots || line.marks), size: 6, fill: color },
+    });
+    tables.push(columns);
+  }
+  const data = tables.length ? uPlot.join(tables) : [[0, 1], [null, null]];
+  if (!tables.length) series.push({ scale: "y" });
+  const { xRange, yRange } = rangesOf(panel);
+  const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
+                 grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
+  const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
+  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26))))) : 12;
+  const tip = el("div", { class: "tip", hidden: true });
+  const chart = new uPlot(
+    {
+      width, height, padding: [10, nameRoom, 0, 0], legend: { show: false },
+      scales: {
+        x: { time: false, distr: panel.logx ? 3 : 1, range: () => xRange },
+        y: { distr: panel.logy ? 3 : 1, range: () => yRange },
+      },
+      axes: [
+        { ...axis, label: panel.x, labelSize: 22, size: 30, values: (u, v) => v.map((t) => tickText(t)),
+          splits: () => ticksOf(...xRange, panel.logx, width < 420 ? 4 : 7), filter: (u, v) => v },
+        { ...axis, size: 56, values: (u, v) => v.map((t) => tickText(t, panel.percent)),
+          splits: () => ticksOf(...yRange, panel.logy, 6), filter: (u, v) => v },
+      ],
+      series, bands,
+      cursor: {
+        y: false, points: { show: false }, sync: options.sync ? { key: options.sync, setSeries: false } : undefined,
+        drag: { x: Boolean(panel.zoomable), y: false, setScale: false },
+        bind: { dblclick: () => () => options.reset && options.reset() },
+      },
+      select: { show: Boolean(panel.zoomable), left: 0, top: 0, width: 0, height: 0 },
+      hooks: {
+        draw: [(u) => extras(u, panel, lines, labels, dark)],
+        setCursor: [(u) => showTip(u, panel, tip)],
+        setSelect: [(u) => {
+          if (u.select.width < 8 || !options.zoom) return;
+          const ends = [u.select.left, u.select.left + u.select.width].map((p) => u.posToVal(p, "x"));
+          options.zoom(ends);
+        }],
+      },
+    },
+    data, host,
+  );
+  chart.over.append(tip);
+  return chart;
+}
+
+/* Dots, crosses and names, on uPlot's canvas. */
+function extras(u, panel, lines, labels, dark) {
+  const { ctx } = u, ratio = uPlot.pxRatio, box = u.bbox;
+  const X = (v) => u.valToPos(v, "x", true), Y = (v) => u.valToPos(v, "y", true);
+  ctx.save();
+  const cross = (x, y, color) => {
+    const r = 4 * ratio;
+    for (const [stroke, width] of [[cssColor("--paper"), 4.5], [color, 2.2]]) {
+      ctx.beginPath();
+      ctx.strokeStyle = stroke;
+      ctx.lineWidth = width * ratio;
+      ctx.moveTo(x - r, y - r); ctx.lineTo(x + r, y + r);
+      ctx.moveTo(x - r, y + r); ctx.lineTo(x + r, y - r);
+      ctx.stroke();
+    }
+  };
+  ctx.setLineDash([]);
+  for (const line of lines) {
+    const color = ink(lookOf(line).color, dark);
+    ctx.fillStyle = withAlpha(color, 0.45);
+    for (const [x, y] of line.dots || []) {
+      const at = usable(panel, y, panel.logy);
+      if (at === null || at > u.scales.y.max) continue;
+      ctx.beginPath();
+      ctx.arc(X(num(x)), Y(at), 3 * ratio, 0, 7);
+      ctx.fill();
+    }
+    const edge = panel.percent ? box.top + box.height : box.top;
+    for (const x of line.lost || []) cross(X(num(x)), edge, color);
+    for (const [x, y] of line.ends || []) {
+      const at = usable(panel, y, panel.logy);
+      if (at === null || x < u.scales.x.min || x > u.scales.x.max) continue;
+      cross(X(x), Math.min(Math.max(Y(at), box.top), box.top + box.height), color);
+    }
+  }
+  if (labels) {
+    ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    for (const { text, y, color } of endLabels(u.scales, panel, lines, (v) => Y(v) / ratio, box.top / ratio, (box.top + box.height) / ratio)) {
+      ctx.fillStyle = ink(color, dark);
+      ctx.fillText(text, box.left + box.width + 6 * ratio, y * ratio);
+    }
+  }
+  ctx.restore();
+}
+
+/* The names at the lines' ends, moved apart so that none covers another. */
+function endLabels(scales, panel, lines, Y, top, bottom) {
+  const found = [];
+  for (const line of lines) {
+    if (line.run !== undefined) continue;
+    const own = points(panel, line).filter((p) => p[1] !== null && p[0] <= scales.x.max && p[1] <= scales.y.max);
+    if (own.length) found.push({ text: clip(line.name, 26), want: Y(own.at(-1)[1]), color: lookOf(line).color });
+  }
+  found.sort((a, b) => a.want - b.want);
+  const step = Math.min(14, (bottom - top) / Math.max(1, found.length));
+  let last = top - step / 2;
+  for (const entry of found) last = entry.y = Math.max(entry.want, last + step);
+  let below = bottom + step / 2;
+  for (const entry of found.reverse()) below = entry.y = Math.min(entry.y, below - step);
+  return found;
+}
+
+const PEN = document.createElement("canvas").getContext("2d");
+function textWidth(text) {
+  PEN.font = "600 12px system-ui, sans-serif";
+  return PEN.measureText(text).width;
+}
+const clip = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+
+function showTip(u, panel, tip) {
+  const { left, top } = u.cursor;
+  if (left === undefined || left < 0 || !(u.cursor.event || u.keyed)) {
+    tip.hidden = true;
+    return;
+  }
+  const x = u.posToVal(left, "x");
+  const rows = reading(panel, x);
+  tip.replaceChildren(
+    el("div", { class: "tip-x" }, `${panel.x}: ${fmt(rows.length ? nearest(rows, x) : x)}`),
+    ...rows.slice(0, 14).map((row) =>
+      el("div", { class: "tip-row" }, swatch(lookOf(row.line)), el("b", {}, clip(row.line.name, 28)), el("span", {}, readingText(panel, row)))),
+  );
+  tip.hidden = !rows.length;
+  const room = u.over.clientWidth;
+  const wide = tip.offsetWidth;
+  const place = left + 14 + wide < room ? left + 14 : left - 14 - wide;
+  tip.style.left = Math.max(-50, Math.min(place, room - wide)) + "px";
+  tip.style.top = Math.max(0, Math.min((top < 0 ? 0 : top) - 20, u.over.clientHeight - tip.offsetHeight)) + "px";
+}
+
+const nearest = (rows, x) => rows.map((r) => r.at).reduce((a, b) => (Math.abs(b - x) < Math.abs(a - x) ? b : a));
+
+/* ---- the same as SVG ---- */
+
+function svgOf(panels, title) {
+  const columns = panels.length > 1 ? 2 : 1, W = 560, H = 360;
+  const rows = Math.ceil(panels.length / columns);
+  const names = [...new Map(panels.flatMap((p) => visible(p).filter((l) => l.run === undefined)).map((l) => [l.name, l])).values()];
+  const total = W * columns, foot = 24 + 18 * Math.ceil(names.length / (2 * columns + 1));
+  const root = svgEl("svg", { xmlns: SVG, viewBox: `0 0 ${total} ${H * rows + foot}`, width: total, height: H * rows + foot, "font-family": "system-ui, sans-serif", "font-size": 12 });
+  root.append(svgEl("title", {}, title), svgEl("desc", {}, panels.map(describePanel).join(" ")), svgEl("rect", { width: "100%", height: "100%", fill: "#ffffff" }));
+  panels.forEach((panel, index) => {
+    const ox = (index % columns) * W, oy = Math.floor(index / columns) * H;
+    const box = { left: ox + 64, top: oy + 34, right: ox + W - 20, bottom: oy + H - 50 };
+    const lines = visible(panel);
+    const own = lines.map((line) => points(panel, line));
+    const { xRange: xr, yRange: yr } = rangesOf(panel);
+    const scale = (range, log, from, to) => (v) => {
+      const t = log ? Math.log(v / range[0]) / Math.log(range[1] / range[0]) : (v - range[0]) / (range[1] - range[0] || 1);
+      return +(from + t * (to - from)).toFixed(2);
+    };
+    const X = scale(xr, panel.logx, box.left, box.right), Y = scale(yr, panel.logy, box.bottom, box.top);
+    const id = "clip" + index;
+    const cut = svgEl("clipPath", { id });
+    cut.append(svgEl("rect", { x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
+    root.append(cut, svgEl("text", { x: ox + 16, y: oy + 20, "font-weight": 600 }, panel.title || title));
+    for (const t of ticksOf(...yr, panel.logy, 6)) {
+      root.append(svgEl("line", { x1: box.left, x2: box.right, y1: Y(t), y2: Y(t), stroke: "#dddddd" }));
+      root.append(svgEl("text", { x: box.left - 6, y: Y(t) + 4, "text-anchor": "end" }, tickText(t, panel.percent)));
+    }
+    for (const t of ticksOf(...xr, panel.logx, 7)) {
+      root.append(svgEl("line", { x1: X(t), x2: X(t), y1: box.top, y2: box.bottom, stroke: "#eeeeee" }));
+      root.append(svgEl("text", { x: X(t), y: box.bottom + 16, "text-anchor": "middle" }, tickText(t)));
+    }
+    root.append(svgEl("text", { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" }, panel.x));
+    const mid = (box.top + box.bottom) / 2;
+    root.append(svgEl("text", { x: ox + 14, y: mid, "text-anchor": "middle", transform: `rotate(-90 ${ox + 14} ${mid})` }, panel.y));
+    lines.forEach((line, i) => {
+      const look = lookOf(line), part = svgEl("g", { "clip-path": `url(#${id})` });
+      const drawn = own[i].filter((p) => p[1] !== null);
+      const band = own[i].filter((p) => p[2] !== null && p[3] !== null);
+      if (line.low && !line.faint && band.length > 1)
+        part.append(svgEl("path", { fill: look.color, "fill-opacity": 0.15, d: "M" + [...band.map((p) => `${X(p[0])},${Y(p[3])}`), ...band.reverse().map((p) => `${X(p[0])},${Y(p[2])}`)].join("L") + "Z" }));
+      const path = line.stairs ? drawn.map((p, k) => (k ? `H${X(p[0])}V${Y(p[1])}` : `M${X(p[0])},${Y(p[1])}`)).join("") : "M" + drawn.map((p) => `${X(p[0])},${Y(p[1])}`).join("L");
+      const wide = line.faint ? 0.9 : 2;
+      if (drawn.length) part.append(svgEl("path", { fill: "none", stroke: look.color, "stroke-opacity": line.faint ? 0.5 : 1, "stroke-width": wide, "stroke-dasharray": look.dash.map((d) => d * wide).join(" "), d: path }));
+      for (const [x, y] of line.dots || []) {
+        const at = usable(panel, y, panel.logy);
+        if (at !== null) part.append(svgEl("circle", { cx: X(num(x)), cy: Y(at), r: 3, fill: look.color, "fill-opacity": 0.45 }));
+      }
+      root.append(part);
+      for (const x of line.lost || []) root.append(svgEl("text", { x: X(num(x)), y: box.top + 4, fill: look.color, "text-anchor": "middle" }, "✕"));
+      for (const [x, y] of line.ends || []) if (y > 0 || !panel.logy) root.append(svgEl("text", { x: X(x), y: Math.max(box.top + 4, Y(y) + 4), fill: look.color, "text-anchor": "middle" }, "✕"));
+    });
+  });
+  names.forEach((line, i) => {
+    const per = 2 * columns + 1, x = 20 + (i % per) * (total / per), y = H * rows + 14 + 18 * Math.floor(i / per);
+    const look = lookOf(line);
+    root.append(svgEl("line", { x1: x, x2: x + 26, y1: y - 4, y2: y - 4, stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash.map((d) => d * 2).join(" ") }));
+    root.append(svgEl("text", { x: x + 32, y }, clip(line.name, 30) + ` (n = ${line.n})`));
+  });
+  return root;
+}
+
+const svgText = (root) => '<?xml version="1.0" encoding="UTF-8"?>\n' + new XMLSerializer().serializeToString(root);
+
+function savePng(name, text) {
+  const image = new Image();
+  image.onload = () => {
+    const canvas = el("canvas", { width: image.width * 2, height: image.height * 2 });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#ffffff";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => save(name + ".png", blob));
+  };
+  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+}
+
+/* Every number of the panels, a line per point. */
+function csvOf(panels) {
+  const rows = [["panel", "series", "run", "x", "y", "low", "high", "n"]];
+  for (const panel of panels)
+    for (const line of visible(panel)) {
+      line.x.forEach((x, i) => rows.push([panel.title, line.name, line.run ?? "", num(x), ...[line.mid, line.low, line.high].map((l) => (l ? finite(l[i]) : "")), line.n]));
+      for (const [x, y] of line.dots || []) rows.push([panel.title, line.name, "each", num(x), num(y), "", "", 1]);
+      for (const x of line.lost || []) rows.push([panel.title, line.name, "diverged", num(x), "", "", "", 1]);
+    }
+  return rows;
+}
+const finite = (v) => (Number.isFinite(num(v)) ? num(v) : "");
+
+/* A figure: its panels, what it says in words, a table of its numbers, and buttons to keep it. */
+function figure(host, { title, note, make, sync, zoomable, ownY }) {
+  const status = el("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
+  const grid = el("div", { class: "panels" });
+  const words = el("p", { class: "note" });
+  const table = el("details", { class: "numbers" }, el("summary", {}, "The numbers as a table"));
+  const name = slug(title);
+  let panels = [], charts = [];
+  const button = (text, label, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${label}`, onclick: action }, text);
+  const tools = el("div", { class: "tools" },
+    button("CSV", "CSV", () => saveCsv(name, csvOf(panels))),
+    button("PNG", "PNG", () => savePng(name, svgText(svgOf(panels, title)))),
+    button("SVG", "SVG", () => save(name + ".svg", new Blob([svgText(svgOf(panels, title))], { type: "image/svg+xml" }))));
+  host.append(el("figure", { class: "chart", "aria-label": title }, grid, el("figcaption", {}, words, tools), table, status));
+
+  const zoom = zoomable && ((ends) => { view.zoom = ends; writeView(); draw(); });
+  const reset = zoomable && (() => { view.zoom = null; writeView(); draw(); });
+
+  function keys(event, chart, panel, box) {
+    const move = { ArrowRight: 1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
+    const room = chart.over.clientWidth;
+    let left = chart.cursor.left >= 0 ? chart.cursor.left : 0;
+    if (move) left += move * Math.max(1, room / 60);
+    else if (event.key === "Home") left = 0;
+    else if (event.key === "End") left = room;
+    else if ((event.key === "+" || event.key === "-") && zoom) {
+      const at = left / room, grow = event.key === "+" ? 0.25 : -0.5;
+      zoom([grow * at * room, room - grow * (1 - at) * room].map((p) => chart.posToVal(p, "x")));
+      event.preventDefault();
+      return;
+    } else if (event.key === "0" && reset) return reset();
+    else if (event.key === "Escape") left = -10;
+    else return;
+    event.preventDefault();
+    left = Math.min(room - 0.5, Math.max(event.key === "Escape" ? -10 : 0, left));
+    chart.keyed = true;
+    chart.setCursor({ left, top: left < 0 ? -10 : chart.over.clientHeight / 3 });
+    const x = chart.posToVal(left, "x"), rows = reading(panel, x);
+    status.textContent = left < 0 || !rows.length ? "" : `${panel.x} ${fmt(nearest(rows, x))}. ` + rows.map((row) => `${row.line.name} ${readingText(panel, row)}`).join("; ");
+  }
+
+  function fill() {
+    if (!table.open) return;
+    const body = csvOf(panels), most = 400;
+    const cells = body.slice(1, most + 1);
+    const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${title}` }, el("table", {},
+      el("caption", {}, body.length > most + 1 ? `${title}: the first ${most} of ${body.length - 1} points; the CSV has them all` : title),
+      el("thead", {}, el("tr", {}, body[0].map((text) => el("th", { scope: "col" }, text)))),
+      el("tbody", {}, cells.map((row) => el("tr", {}, row.map((cell, i) => (i === 1 ? el("th", { scope: "row" }, String(cell)) : el("td", {}, typeof cell === "number" ? fmt(cell) : String(cell)))))))));
+    table.querySelector(".scroll")?.remove();
+    table.append(node);
+  }
+  table.addEventListener("toggle", fill);
+
+  function draw() {
+    const focused = grid.contains(document.activeElement) ? [...grid.children].indexOf(document.activeElement.closest(".panel")) : -1;
+    charts.forEach((chart) => chart.destroy());
+    panels = make();
+    if (zoomable) for (const panel of panels) panel.zoomable = true;
+    if (!ownY) shareY(panels);
+    grid.dataset.count = Math.min(panels.length, 3);
+    const boxes = panels.map((panel) => {
+      const plot = el("div", { class: "plot", tabindex: 0, role: "group", "aria-roledescription": "chart", "aria-label": describePanel(panel) + " Arrow keys read values." });
+      return el("div", { class: "panel" }, panel.title ? el("h3", {}, panel.title) : null, el("div", { class: "y-label" }, panel.y), plot);
+    });
+    grid.replaceChildren(...boxes);
+    charts = panels.map((panel, i) => {
+      const plot = boxes[i].querySelector(".plot");
+      const chart = drawPanel(plot, panel, { sync, zoom, reset });
+      plot.addEventListener("keydown", (event) => keys(event, chart, panel, plot));
+      plot.addEventListener("blur", () => { chart.keyed = false; chart.setCursor({ left: -10, top: -10 }); });
+      return chart;
+    });
+    if (focused >= 0) boxes[focused]?.querySelector(".plot").focus();
+    words.textContent = typeof note === "function" ? note(panels) : note || "";
+    table.querySelector(".scroll")?.remove();
+    fill();
+  }
+  draw();
+  return { draw, get panels() { return panels; }, get charts() { return charts; } };
+}
+
+/* A picture made by matplotlib: an image cannot run anything, whatever its text says. On a dark page
+   its colours are those of the other charts. */
+function picture(host, title, image, csv) {
+  const name = slug(title);
+  const shownAs = el("img", { alt: `${title}: ${image.alt}. ${image.caption}`, class: "picture" });
+  const button = (text, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${text}`, onclick: action }, text);
+  host.append(el("figure", { class: "chart" },
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, shownAs),
+    el("figcaption", {}, el("p", { class: "note" }, ""), el("div", { class: "tools" },
+      button("CSV", () => saveCsv(name, csv())),
+      button("PNG", () => savePng(name, image.svg)),
+      button("SVG", () => save(name + ".svg", new Blob([image.svg], { type: "image/svg+xml" })))))));
+  const draw = () => {
+    const paper = cssColor("--paper");
+    const text = !darkPage() ? image.svg : image.svg
+      .replace(/#[0-9a-f]{6}\b/gi, (color) => (/#ffffff/i.test(color) ? paper : /#dddddd/i.test(color) ? cssColor("--rule") : ink(color, true)))
+      .replace("<svg ", `<svg fill="${cssColor("--ink")}" `);
+    shownAs.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+  };
+  draw();
+  return { draw };
+}

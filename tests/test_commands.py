@@ -1,0 +1,49 @@
+"""The command written for a run composes to the configuration it came from."""
+
+import shlex
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from optbench.__main__ import config_folder
+from optbench.commands import ASIDE, ASIDE_DATA, command
+from optbench.overrides import own_keys
+
+CASES = [
+    [],
+    ["optimizer=sgd", "optimizer.lr=1e-2", "seed=3"],
+    ["optimizer=textbook/adam", "optimizer.betas=[0.8,0.99]", "batch_size=full"],
+    ["problem=fmnist_2c2d", "optimizer=momentum"],
+    ["problem=quadratic_deep", "optimizer=lbfgs"],
+    ["model=cnn", "model.batch_norm=true", "initializer=he_normal", "steps=7", "epochs=null"],
+    ["optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.002", "epochs=1"],
+    ["optimizer=sgd", "+optimizer.maximize=false", "schedule=warmup_cosine"],
+    ["optimizer.name='<script>alert(1)</script>'", "preprocessing=scale", "data.subset=100"],
+    ["optimizer.name='it\\'s a b\\\\'", "loss=mse", "log.eval_test=end", "weight_penalty=0.1"],
+    ["optimizer.name='1e3'", "dataset=emnist_letters", "precision=bfloat16"],
+]
+
+
+def composed(overrides: list[str]) -> dict[str, Any]:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("config", overrides), resolve=True)
+    config = own_keys(config, overrides)
+    config["optimizer"].pop("search", None)
+    config = {k: v for k, v in config.items() if k not in ASIDE}
+    config["data"] = {k: v for k, v in config["data"].items() if k not in ASIDE_DATA}
+    return config
+
+
+@pytest.mark.parametrize("overrides", CASES, ids=" ".join)
+def test_the_command_composes_to_the_same_configuration(overrides):
+    config = composed(overrides)
+    words = shlex.split(command(config, config_folder()))
+    assert words[:3] == ["python", "-m", "optbench"]
+    assert composed(words[3:]) == config
+
+
+def test_what_is_default_is_not_said():
+    line = command(composed(["optimizer=sgd", "seed=2", "optimizer.lr=0.3"]), config_folder())
+    assert line == "python -m optbench optimizer=sgd optimizer.lr=0.3 seed=2"

@@ -1,0 +1,292 @@
+"""The report's data, its escaping and its size; what a browser makes of it: test_report_browser."""
+
+import base64
+import json
+import math
+import re
+import time
+
+import numpy as np
+import pytest
+from made_runs import SEVEN, make_run, sweep
+
+from optbench import load_runs, report, report_curves
+from optbench.errors import UserError
+from optbench.layout import layout
+from optbench.pairs import compare
+from optbench.report import main, render, source_hash
+from optbench.report_pairs import finals
+from optbench.report_sections import collect, plain
+from optbench.report_verdict import sentence
+from optbench.stats import by_seed
+from optbench.summary import final_values
+from optbench.table import flatten
+
+EVIL = "<script>alert(1)</script>"
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+
+
+def unpacked(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def test_the_page_holds_every_logged_number(tmp_path):
+    sweep(tmp_path / "runs", ("adam", "sgd"), 2)
+    make_run(tmp_path / "runs" / "lost", "momentum", diverged_at=40)
+    assert main([str(tmp_path / "runs")]) == 0
+    data = data_of((tmp_path / "runs" / "report.html").read_text("utf-8"))
+    table = load_runs(tmp_path / "runs")
+    plan = layout(table)
+    curves = data["curves"]
+    assert len(curves["runs"]) == 5
+    for run, entry in zip(plan.runs["run"], curves["runs"], strict=True):
+        own = table[table["run"] == run]
+        for name in ("step", "epoch", "seconds", "train_loss", "test_accuracy"):
+            got = unpacked(curves["arrays"][entry["epochs"][name]])
+            np.testing.assert_allclose(got, own[name], rtol=1e-6)
+    assert [entry["diverged"] for entry in curves["runs"]].count(True) == 1
+    # the steps are the same in the four complete runs, and kept once
+    assert len({entry["epochs"]["step"] for entry in curves["runs"]}) == 2
+
+
+def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatch):
+    sweep(tmp_path, ("adam",), 2)
+    make_run(tmp_path / "lost", "adam", 7, diverged_at=100)
+    table = load_runs(tmp_path, rows="steps")
+    plan = layout(table)
+    monkeypatch.setattr(report_curves, "MOST_ROWS", 50)
+    names = report_curves.names_of(plan)
+    thin = report_curves.curves({"steps": table}, plan, names, "train_loss")
+    assert (thin["most"], thin["rows"]) == (50, {"steps": 361})
+    steps = [unpacked(thin["arrays"][run["steps"]["step"]]) for run in thin["runs"]]
+    assert (steps[0][0], steps[0][-1], len(steps[0])) == (0, 360, 50)
+    assert set(steps[0]) == set(steps[1])
+    (lost,) = (s for s, run in zip(steps, thin["runs"], strict=True) if run["diverged"])
+    assert lost[-1] == 100
+    assert set(lost[:-1]) <= set(steps[0])
+    assert len(report_curves.thinned(10, 50)) == 10
+
+
+def test_a_hundred_runs_of_two_hundred_rows_take_seconds_and_stay_below_the_limit(tmp_path):
+    for index in range(100):
+        make_run(tmp_path / "runs" / f"{index:03d}", SEVEN[index % 7], index // 7, epochs=200)
+    start = time.perf_counter()
+    written = report.write([tmp_path / "runs"], tmp_path / "report.html")
+    seconds = time.perf_counter() - start
+    assert written.runs == 100
+    assert written.path.stat().st_size < 1_500_000
+    assert seconds < 60  # about ten on one core
+    curves = data_of(written.path.read_text("utf-8"))["curves"]
+    assert curves["most"] > curves["rows"]["epochs"]  # all are there
+    assert curves["most"] < curves["rows"]["steps"]  # thinned, and the page says so
+
+
+def test_names_that_are_markup_stay_text(tmp_path):
+    evil = EVIL + "\"'&\u2028"
+    for seed in range(2):
+        make_run(tmp_path / "runs" / f"a{seed}", evil, seed)
+        make_run(tmp_path / "runs" / f"b{seed}", "adam", seed, model__activation="</script><b>")
+    failed = {"status": "failed", "error": "</script><img src=x onerror=alert(2)>"}
+    make_run(tmp_path / "runs" / "c", "sgd", 9, record=failed)
+    assert main([str(tmp_path / "runs")]) == 1  # the failed run is named
+    page = (tmp_path / "runs" / "report.html").read_text("utf-8")
+    assert EVIL not in page
+    assert "onerror=alert" not in page.split('id="data">')[0]
+    assert page.count("<script") == 2
+    assert page.count("</script") == 2
+    data = data_of(page)
+    assert evil in [entry["name"] for entry in data["toggles"]]
+    messages = [run["message"] for run in data["runs"]["runs"]]
+    assert failed["error"] in messages
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_alone(tmp_path):
+    page = render(collect([make_run(tmp_path / "run")]))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    script = re.search(r"<script>(.*?)</script>", page, re.S)[1]
+    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
+    assert f"script-src '{source_hash(script)}';" in policy
+    assert f"style-src '{source_hash(style)}';" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+        assert word not in script
+    assert not re.search(r'(src|href)="?https?:', page.replace("https://github.com/leeoniya", ""))
+
+
+def test_the_title_is_escaped(tmp_path):
+    folder = tmp_path / "a<b>&c"
+    make_run(folder / "run")
+    page = render(collect([folder]))
+    assert "<title>a&lt;b&gt;&amp;c" in page
+    assert "<h1>a&lt;b&gt;&amp;c</h1>" in page
+
+
+def test_the_verdict_is_that_of_the_pairs(tmp_path):
+    sweep(tmp_path, ("adam", "sgd", "momentum"), 8)
+    card = collect([tmp_path])["verdict"]["cards"][0]
+    table = load_runs(tmp_path)
+    frame = by_seed(table, "train_loss")
+    assert card["leader"] == "adam"
+    pairs = compare(frame, "adam", True).set_index("a")
+    assert card["level"] == "clear"
+    assert card["headline"] == "adam is better than each of the 2 others."
+    for pair in card["against"]:
+        want = pairs.loc[pair["name"]]
+        assert pair["difference"] == pytest.approx(want["difference"], rel=1e-5)
+        assert pair["p"] == pytest.approx(want["p_holm"])
+        assert pair["word"] == "worse"
+    assert card["n"] == 8
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_few_seeds_cannot_tell(tmp_path, seeds):
+    sweep(tmp_path, ("adam", "sgd"), seeds)
+    card = collect([tmp_path])["verdict"]["cards"][0]
+    assert card["level"] == "open"
+    assert card["headline"].startswith("Cannot tell: adam is first")
+    assert ("one seed shows no spread" in card["headline"]) == (seeds == 1)
+
+
+def test_where_all_diverged_nobody_leads(tmp_path):
+    for seed in range(6):
+        make_run(tmp_path / f"a{seed}", "adam", seed, diverged_at=0)
+        make_run(tmp_path / f"s{seed}", "sgd", seed, diverged_at=40)
+    card = collect([tmp_path])["verdict"]["cards"][0]
+    assert card["level"] == "open"
+    assert "every optimizer diverged" in card["headline"]
+
+
+def test_a_single_run_gives_a_report(tmp_path):
+    data = collect([make_run(tmp_path / "run")])
+    assert data["verdict"]["cards"][0]["level"] == "none"
+    assert data["matrices"] == []
+    assert data["reached"] is None
+
+
+def test_sentences():
+    def pair(name, word, n=8):
+        return {"name": name, "word": word, "n": n}
+
+    level, text = sentence("a", [pair("b", "worse"), pair("c", "cannot tell")])
+    assert (level, text) == ("partly", "a is better than b; it cannot be told from c.")
+    level, text = sentence("a", [pair("b", "better")])
+    assert (level, text) == ("partly", "a was chosen, yet b turned out better.")
+    assert sentence("a", [pair("b", "worse")])[0] == "clear"
+
+
+def test_each_optimizer_competes_at_its_best_setting(tmp_path):
+    for lr in (0.0001, 0.003):
+        sweep(tmp_path, ("adam", "sgd"), 6, lr=lr)
+    frame = finals(load_runs(tmp_path), "train_loss")
+    assert sorted(frame.columns) == ["adam lr=0.003", "sgd lr=0.003"]
+    data = collect([tmp_path])
+    assert len(data["verdict"]["cards"][0]["against"]) == 1
+    assert data["rates"][0]["lines"][0]["x"] == [0.0001, 0.003]
+    assert len(data["toggles"]) == 2
+    assert len(data["names"]) == 4
+
+
+def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
+    for name in ("adam", "sgd", "momentum"):
+        for index, lr in enumerate((0.0001, 0.001, 0.003, 0.01)):
+            make_run(tmp_path / "trials" / f"{name}{index}", name, 0, lr=lr, phase="trials")
+        for seed in range(1, 7):
+            make_run(tmp_path / "tuned" / f"{name}{seed}", name, seed, lr=0.003, phase="tuned")
+            make_run(tmp_path / "default" / f"{name}{seed}", name, seed, lr=0.01, phase="default")
+    data = collect([tmp_path])
+    assert data["verdict"]["column"] == "test loss"
+    assert data["verdict"]["cards"][0]["leader"] == "adam"
+    assert "learning rate" in data["verdict"]["cards"][0]["rate"]
+    columns = data["ranking"]["columns"]
+    at = columns.index("tuned: final test loss")
+    assert columns[at + 1] == "default: final test loss"
+    values = [row["cells"][at]["v"] for row in data["ranking"]["rows"]]
+    assert values == sorted(values)
+    table = load_runs(tmp_path / "tuned")
+    adam = final_values(table[table["optimizer"] == "adam"], "test_loss").median()
+    row = next(row for row in data["ranking"]["rows"] if row["toggle"] == "adam")
+    assert row["cells"][at]["v"] == pytest.approx(adam, rel=1e-5)
+    assert [len(line["dots"]) for line in data["rates"][0]["lines"]] == [4, 4, 4]
+    assert [line["x"] for line in data["budget"][0]["lines"]] == [[1, 2, 3, 4]] * 3
+    assert data["ranks"]["rows"][0][0] == "adam"
+    assert len(data["curves"]["runs"]) == 36  # the trials' curves are left out, not their runs
+    assert len(data["runs"]["runs"]) == 48
+
+
+def test_what_is_diverged_failed_or_missing_is_listed(tmp_path):
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    make_run(tmp_path / "lost", "momentum", 0, diverged_at=40)
+    make_run(tmp_path / "bad", "sgd", 5, record={"status": "failed", "error": "no memory"})
+    first = {"planned": 2, "jobs": [["optimizer=adam"], ["optimizer=nadam"]]}
+    jobs = [
+        first,
+        {"job": 0, "overrides": ["optimizer=adam"], "status": "completed"},
+        {"job": 2, "overrides": ["optimizer=no"], "status": "failed", "error": "there is no no"},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    data = collect([tmp_path])
+    assert data["failed_jobs"] == [{"command": "optimizer=no", "message": "there is no no"}]
+    told = {run["run"]: run["message"] for run in data["runs"]["runs"] if run["message"]}
+    assert told == {"lost": "the loss was not finite at step 40", "bad": "no memory"}
+    planned = "planned and not run: optimizer=nadam"
+    assert data["missing"] == ["momentum lacks seed 1", planned]
+    rows = data["ranking"]["rows"]
+    cells = next(row["cells"] for row in rows if row["toggle"] == "momentum")
+    assert "diverged" in [cell["t"] for cell in cells]
+
+
+def test_the_configuration_of_a_run_can_be_put_together_again(tmp_path):
+    folder = sweep(tmp_path, ("adam", "sgd"), 2)
+    runs = collect([folder])["runs"]
+    for entry in runs["runs"]:
+        record = json.loads((folder / entry["run"] / "run.json").read_text())
+        want = {k: v for k, v in flatten(record["config"]).items() if "._" not in k}
+        got = {k: v for k, v in (runs["shared"] | entry["differs"]).items() if "._" not in k}
+        assert set(got) == set(want)
+        assert got["seed"] == str(want["seed"])
+        assert f"seed={want['seed']}" in entry["command"] or want["seed"] == 0
+
+
+def test_numbers_as_json_has_them():
+    value = {"a": math.inf, "b": math.nan, "c": np.float64(1 / 3), "d": np.array([1, -math.inf])}
+    assert plain(value) == {"a": "inf", "b": None, "c": 0.333333, "d": [1, "-inf"]}
+    assert plain(True) is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/nowhere"], "there is no folder"),
+        (["{tmp}/empty"], "no finished run found"),
+        (["{tmp}/runs", "-o", "{tmp}/runs"], "is a folder; give the name of a file"),
+        (["{tmp}/runs", "-o", "{tmp}/runs/run/run.json/x.html"], "cannot write"),
+        (["{tmp}/runs", "--where", "optimizer=nadam"], "no run with optimizer = nadam"),
+        (["{tmp}/runs", "--y", "train_los"], "no logged column 'train_los'"),
+        (["{tmp}/runs", "{tmp}/runs"], "several folders were given"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, capsys, arguments, message):
+    make_run(tmp_path / "runs" / "run")
+    (tmp_path / "empty").mkdir()
+    assert main([word.format(tmp=tmp_path) for word in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_the_same_files_give_the_same_page(tmp_path):
+    sweep(tmp_path, ("adam", "sgd", "momentum"), 6)
+    assert render(collect([tmp_path])) == render(collect([tmp_path]))
+
+
+def test_missing_folder_is_made(tmp_path):
+    make_run(tmp_path / "run")
+    out = tmp_path / "new" / "page.html"
+    assert main([str(tmp_path / "run"), "-o", str(out)]) == 0
+    assert out.exists()
+    with pytest.raises(UserError):
+        report.write([tmp_path / "nowhere"], out)

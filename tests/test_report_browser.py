@@ -1,0 +1,342 @@
+"""The report in a real browser: Chromium without a head, driven by Playwright.
+
+Skipped where there is no Playwright or no Chromium. The browser is the system's (Debian:
+`apt-get install chromium`), or the one that `playwright install chromium` fetched.
+"""
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import make_run, sweep
+
+from optbench import load_runs, report
+from optbench.layout import layout
+from optbench.plots import aggregate
+
+api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+EVIL = "<script>alert(1)</script>"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = [shutil.which(name) for name in NAMES]
+        paths = [path for path in [*found, own] if path and Path(path).exists()]
+        if not paths:
+            pytest.skip(
+                f"no Chromium: neither {', '.join(NAMES)} nor Playwright's own is installed"
+            )
+        # Chromium's sandbox does not work as root
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=paths[0], args=arguments)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    sweep(folder, ("adam", "sgd", "momentum"), 6)
+    sweep(folder, ("adam", "sgd", "momentum"), 6, model__batch_norm=True)
+    for seed in range(2):
+        make_run(folder / f"evil{seed}", EVIL, seed)
+    make_run(folder / "lost", "rmsprop", 0, diverged_at=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(runs, tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    report.write([runs], out)
+    return out.as_uri()
+
+
+@pytest.fixture
+def open_page(browser, address) -> Iterator:
+    """Opens the report; afterwards nothing was asked of a network, and nothing went wrong."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_it(fragment: str = "", **options):
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "dialog", lambda dialog: (wrong.append("dialog " + dialog.message), dialog.dismiss())
+        )
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:", "blob:")) or wrong.append(r.url),
+        )
+        page.goto(address + fragment)
+        page.wait_for_selector("#curves canvas")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def labels(page) -> list[str]:
+    """The text alternatives of the curves' panels."""
+    return [node.get_attribute("aria-label") for node in page.query_selector_all("#curves .plot")]
+
+
+def place(page) -> dict[str, float]:
+    """Where the first panel of the curves is, once it is in view."""
+    page.locator("#curves .u-over").first.evaluate("node => node.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(50)
+    return page.locator("#curves .u-over").first.bounding_box()
+
+
+def fragment(page) -> str:
+    return page.evaluate("decodeURIComponent(location.hash)")
+
+
+def test_the_sections_are_there_and_the_verdict_comes_first(open_page):
+    page = open_page()
+    sections = page.eval_on_selector_all("main section", "nodes => nodes.map(n => n.id)")
+    assert sections[:3] == ["verdict", "curves", "ranking"]
+    assert {"pairs", "target", "failures", "reproduce"} <= set(sections)
+    assert page.locator(".card").count() == 2
+    assert page.locator("#failures").get_by_text("the loss was not finite at step 80").count() == 1
+    command = page.locator("#reproduce pre").first
+    page.locator("#reproduce details.run summary").first.click()
+    assert command.inner_text().startswith("python -m optbench")
+
+
+def test_an_optimizer_is_switched_off_everywhere_at_once(open_page):
+    page = open_page()
+    assert all("adam ends at" in text for text in labels(page))
+    rows = page.locator('#ranking tbody tr[data-toggle="adam"]')
+    heads = page.locator("#pairs .matrix thead th").all_inner_texts()
+    assert rows.first.is_visible()
+    assert "adam" in heads
+    page.get_by_role("button", name="adam", exact=True).click()
+    assert not any("adam ends at" in text for text in labels(page))
+    assert not rows.first.is_visible()
+    assert "adam" not in page.locator("#pairs .matrix thead th").all_inner_texts()
+    assert "hide=adam" in fragment(page)
+    page.get_by_role("button", name="adam", exact=True).click()
+    assert all("adam ends at" in text for text in labels(page))
+    assert "hide" not in fragment(page)
+
+
+def test_axes_metric_spread_and_panels(open_page):
+    page = open_page()
+    ticks = "window.optbench.chart.charts[0].axes[1]._splits"
+    logarithmic = page.evaluate(ticks)
+    page.select_option("#control-yscale", "linear")
+    steps = np.diff(page.evaluate(ticks))
+    assert np.allclose(steps, steps[0])
+    assert not np.allclose(np.diff(logarithmic), np.diff(logarithmic)[0])
+    page.select_option("#control-x", "seconds")
+    assert "against training time (s)" in labels(page)[0]
+    page.select_option("#control-xscale", "log")
+    assert page.evaluate("window.optbench.chart.charts[0].scales.x.distr") == 3
+    page.select_option("#control-y", "epochs.test_accuracy")
+    assert labels(page)[0].count("%") > 1
+    lines = "window.optbench.chart.panels[0].lines.length"
+    medians = page.evaluate(lines)
+    page.select_option("#control-spread", "runs")
+    assert page.evaluate(lines) > 2 * medians
+    assert "thin lines: single runs" in page.locator("#curves .note").inner_text()
+    before = page.locator("#curves .panel").count()
+    page.select_option("#control-panels", "seed")
+    assert page.locator("#curves .panel").count() > before
+    page.locator("#control-smooth").fill("0.6")
+    assert "Smoothed exponentially (weight 0.6)" in page.locator("#curves .note").inner_text()
+    page.click("#reset-view")
+    assert fragment(page) in ("", "#")
+    assert page.locator("#curves .panel").count() == before
+
+
+def test_a_link_opens_the_same_view(open_page):
+    page = open_page()
+    page.select_option("#control-x", "step")
+    page.select_option("#control-spread", "none")
+    page.get_by_role("button", name="sgd", exact=True).click()
+    box = place(page)
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60, steps=4)
+    page.mouse.up()
+    shown = "window.optbench.chart.charts.map(c => [c.scales.x.min, c.scales.x.max])"
+    zoomed = page.evaluate(shown)
+    assert zoomed[0] == pytest.approx([90, 180], abs=3)
+    assert zoomed[1] == zoomed[0]  # all panels together
+    kept = page.evaluate("location.hash")
+    other = open_page(kept)
+    assert np.allclose(other.evaluate(shown), zoomed, rtol=1e-4)
+    assert labels(other) == labels(page)
+    assert other.locator("#control-spread").input_value() == "none"
+    other.locator("#curves .u-over").first.dblclick()
+    assert "zoom" not in fragment(other)
+    assert other.evaluate(shown)[0] == [0, 360]
+    open_page("#y=nonsense&x=%00&hide=nobody&zoom=a..b&smooth=7")  # and no error
+
+
+def test_the_table_sorts(open_page):
+    page = open_page()
+    head = page.locator("#ranking thead th", has_text="final train loss")
+    column = page.locator("#ranking thead th").all_inner_texts().index("final train loss")
+
+    def values():
+        texts = page.locator(f"#ranking tbody tr td:nth-child({column + 1})").all_inner_texts()
+        return [float(t.split()[0]) if t != "diverged" else np.inf for t in texts]
+
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert values() == sorted(values())
+    head.get_by_role("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert values() == sorted(values(), reverse=True)
+
+
+def test_hovering_and_the_keyboard_show_values_and_n(open_page):
+    page = open_page()
+    box = place(page)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    tip = page.locator("#curves .tip").first
+    assert tip.is_visible()
+    assert re.search(r"adam\s*[\d.]+ \[[\d.]+, [\d.]+\]\s+n = 6", tip.inner_text())
+    page.mouse.move(5, 5)
+    page.keyboard.press("Tab")
+    page.locator("#curves .plot").first.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    told = page.locator("#curves [role=status]").inner_text()
+    assert told.startswith("epochs ")
+    assert "n = 6" in told
+    page.keyboard.press("+")
+    assert "zoom=" in fragment(page)
+    page.keyboard.press("0")
+    assert "zoom=" not in fragment(page)
+
+
+def test_everything_is_reached_by_tab_and_shows_its_focus(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "skip"
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+        width = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+        assert width != "0px"
+    assert {"theme", "switch", "control-y", "control-smooth", "plot", "small"} <= seen
+
+
+def test_downloads(open_page, tmp_path):
+    page = open_page()
+    kept = {}
+    for kind in ("CSV", "SVG", "PNG"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Download Curves as {kind}").click()
+        kept[kind] = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(kept[kind])
+    with kept["CSV"].open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["series"] for row in rows} >= {"adam", "sgd", "momentum", EVIL}
+    adam = [row for row in rows if row["series"] == "adam"]
+    assert {row["n"] for row in adam} == {"6"}
+    text = kept["SVG"].read_text("utf-8")
+    assert "<path" in text
+    assert "adam (n = 6)" in text
+    assert EVIL not in text
+    assert kept["PNG"].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for name in ("Times to target as PNG", "Final values, best first as CSV", "the pairs as CSV"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Download {name}").first.click()
+        assert waiting.value.path().stat().st_size > 100
+
+
+def test_text_from_configurations_shows_as_text(open_page):
+    page = open_page()
+    assert page.get_by_role("button", name=EVIL).count() == 1
+    assert page.locator("#ranking tbody th", has_text=EVIL).count() >= 1
+    assert page.locator("script").count() == 2
+    assert EVIL in labels(page)[0]
+
+
+def test_the_policy_keeps_foreign_script_out(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.evaluate(
+        """() => { const s = document.createElement("script"); s.textContent = "window.owned = 1";
+        document.body.append(s); const i = document.createElement("img");
+        i.setAttribute("onerror", "window.owned = 2"); i.src = "data:,";
+        document.body.append(i); }"""
+    )
+    page.wait_for_timeout(100)
+    assert page.evaluate("window.owned") is None
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_width_scrolls_sideways(open_page, width):
+    page = open_page(viewport={"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_dark_by_preference_and_by_the_button(open_page):
+    page = open_page(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 150
+    page.click("#theme")
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.click("#theme")
+    assert page.evaluate(background) == dark
+
+
+@pytest.mark.parametrize("clock", ["step", "seconds"])
+def test_the_medians_are_those_of_the_figures(open_page, runs, clock):
+    page = open_page()
+    table = load_runs(runs)
+    plan = layout(table)
+    drawn = page.evaluate(
+        """(clock) => { const b = window.optbench, m = b.metricNow(), out = {};
+        for (const run of b.data.curves.runs) {
+          const key = b.data.curves.panels[run.panel] + "/" + b.data.names[run.series].name;
+          (out[key] ||= []).push(run);
+        }
+        for (const key in out) out[key] = b.aggregate(out[key], m, clock);
+        return out; }""",
+        clock,
+    )
+    compared = 0
+    for (panel, name), part in plan.runs.groupby([plan.runs["panel"].map(str), "variant"]):
+        rows = table[table["run"].isin(set(part["run"]))]
+        want = aggregate(rows, "train_loss", clock)
+        title = f"batch_norm = {'true' if 'True' in panel else 'false'}"
+        keys = [key for key in drawn if key.endswith(f"{title}/{name}")]
+        assert len(keys) == 1
+        got = drawn[keys[0]]
+        np.testing.assert_allclose(got["x"], want.x, rtol=1e-5)
+        for ours, theirs in ((got["mid"], want.median), (got["low"], want.low)):
+            np.testing.assert_allclose(np.array(ours, dtype=float), theirs, rtol=1e-5)
+        assert got["n"] == want.seeds
+        assert len(got["ends"]) == want.diverged
+        compared += 1
+    assert compared == 8
+
+
+def test_reduced_motion_and_print_are_thought_of(open_page):
+    page = open_page(reduced_motion="reduce")
+    page.get_by_role("link", name="Reproduce").click()
+    assert page.evaluate("document.activeElement.id") == "reproduce-title"
+    page.emulate_media(media="print")
+    assert not page.locator(".bar").is_visible()
