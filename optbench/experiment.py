@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -16,13 +17,13 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from optbench import data, device, runs, settings, step_cost
+from optbench import checkpoints, data, device, locks, runs, settings, step_cost
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
-from optbench.progress import Show, progress
+from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
-from optbench.training import Update, train
+from optbench.training import Training, Update
 
 Config = dict[str, Any]
 # What makes the problem, apart from the data's bytes; all optimizers compared share it.
@@ -81,14 +82,65 @@ def complete(
     stop: Callable[[], bool],
     opened: Callable[[Path], None] = lambda folder: None,
 ) -> Outcome:
-    """Train a planned run into its folder. opened: told which folder, once there is one."""
+    """Train a planned run into its folder, or the rest of one that was interrupted.
+
+    Two processes with the same run take turns: the second finds it done. opened: told which
+    folder, once there is one.
+    """
+    results = Path(planned.config["results_dir"]).expanduser()
+    run_id = planned.record["run_id"]
+
+    def waiting(holder: str) -> None:
+        say(f"{holder} has the run {run_id}; waiting for it", error=True)
+
+    try:
+        with locks.only_one(results, run_id, waiting=waiting, stop=stop) as waited:
+            if waited and not planned.config["force"]:
+                done = runs.find_finished(results, run_id, planned.group)
+                if done is not None:
+                    return known(planned, done)
+            return _complete(planned, show, stop, opened)
+    except OSError as error:
+        where = error.filename or results
+        raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def _complete(
+    planned: Plan, show: Show, stop: Callable[[], bool], opened: Callable[[Path], None]
+) -> Outcome:
     asked = arguments(planned)
-    updates = train(**asked, stop=stop)
-    first = next(updates)  # model and optimizer are built here: a misfit leaves no folder
-    planned.record["cost"] = cost(planned, asked)
-    folder = new_folder(planned)
+    training = Training(**asked)
+    folder = None
+    if not planned.config["force"]:
+        folder = _reopen(planned, training)
+    updates = training.updates(stop)
+    first = next(updates)  # a misfit leaves no folder
+    if folder is None:
+        planned.record["cost"] = cost(planned, asked)
+        folder = new_folder(planned)
     opened(folder.path)
-    return Outcome(folder.path, _follow(folder, first, updates, show))
+    every = planned.config["checkpoint_seconds"]
+    return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
+
+
+def _reopen(planned: Plan, training: Training) -> runs.RunFolder | None:
+    """The folder of this run where it was begun and not finished, with `training` set to there."""
+
+    def warn(text: str) -> None:
+        say(f"warning: {text}", error=True)
+
+    found = checkpoints.find(planned.group, planned.record["run_id"], warn)
+    if found is None:
+        return None
+    path, state = found
+    try:
+        folder = runs.RunFolder.reopen(path, state["folder"])
+    except (KeyError, TypeError, ValueError) as error:
+        warn(f"{path} cannot be gone on with, so the run begins anew: {error}")
+        return None
+    training.load_state_dict(state["training"])
+    say(f"going on from step {training.step} of {path}", error=True)
+    return folder
 
 
 def plan(
@@ -258,21 +310,39 @@ def build(group: str, node: Config) -> Any:
         raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
 
 
-def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show: Show) -> str:
-    """Write and show the updates up to the last; the run is marked failed if one cannot be had."""
+def _follow(
+    folder: runs.RunFolder,
+    first: Update,
+    rest: Iterator[Update],
+    show: Show,
+    training: Training,
+    every: float | None,
+) -> str:
+    """Write and show the updates up to the last; the run is marked failed if one cannot be had.
+
+    every: seconds between two checkpoints; None: only when the run is interrupted.
+    """
+    saved = monotonic()
     try:
         update = first
-        _write(folder, update)
-        show(update)
-        while update.status == "running":
-            update = next(rest)
+        while True:
             _write(folder, update)
             show(update)
+            due = every is not None and monotonic() - saved >= every
+            if update.status == "interrupted" or (update.status == "running" and due):
+                state = {"training": training.state_dict(), "folder": folder.state_dict()}
+                checkpoints.save(folder.path, state)
+                saved = monotonic()
+            if update.status != "running":
+                break
+            update = next(rest)
         folder.finish(update.status)
     except BaseException as error:
         with suppress(OSError):  # the disk may be what failed
             folder.finish("failed", f"{type(error).__name__}: {error}")
         raise
+    if update.status != "interrupted":
+        checkpoints.remove(folder.path)
     return update.status
 
 
@@ -285,7 +355,7 @@ def _write(folder: runs.RunFolder, update: Update) -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying, so that a run ends after a whole step.
+    """Collect SIGINT, SIGTERM and SIGUSR1 instead of dying, so that a run ends after a whole step.
 
     A second one has its usual effect at once.
     """
@@ -303,7 +373,10 @@ def interrupts() -> Iterator[list[int]]:
         received.append(number)
         restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGUSR1"):
+        numbers.append(signal.SIGUSR1)  # what Slurm can send before it ends a job
+    for number in numbers:
         before[number] = signal.signal(number, handle)
     try:
         yield received

@@ -11,8 +11,8 @@ FILE = "jobs.jsonl"
 DONE = ("completed", "diverged")
 # Overrides that change where and how a sweep runs, but not what is compared.
 ASIDE = (
-    "study", "name", "results_dir", "force", "retry", "quiet", "device", "num_threads", "data.root",
-    "phase", "log.eval_test",
+    "study", "name", "results_dir", "force", "retry", "quiet", "checkpoint_seconds", "device",
+    "num_threads", "data.root", "phase", "log.eval_test",
 )  # fmt: skip
 HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure")  # on them no run depends
 Job = dict[str, Any]

@@ -5,6 +5,7 @@ This module writes; `optbench.run_files` knows the format and reads.
 
 import csv
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
 from optbench.evaluation import Row
-from optbench.run_files import COLUMNS, FORMAT, read_record, replace_text
+from optbench.run_files import COLUMNS, FORMAT, read_record, read_text, replace_text
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
@@ -47,6 +48,38 @@ class RunFolder:
         self._rows = {"epochs": 0, "steps": 0}
         _save(self.path, self.record)
         self._files = {name: self._open(name) for name in self._rows}
+
+    @classmethod
+    def reopen(cls, path: Path, state: Mapping[str, Any]) -> "RunFolder":
+        """An unfinished run's folder, with its files as they were at `state`.
+
+        Rows that were written later are cut off: they will be written again.
+        Raises ValueError or OSError where the files do not hold what the state says.
+        """
+        folder = cls.__new__(cls)
+        folder.path, folder.record = path, read_record(path / "run.json")
+        folder._last, folder._best = dict(state["last"]), dict(state["best"])
+        folder._rows, folder._files = dict(state["rows"]), {}
+        for name, count in folder._rows.items():
+            file = path / f"{name}.csv"
+            lines = read_text(file).splitlines(keepends=True)[: count + 1]
+            if len(lines) <= count or not lines[-1].endswith("\n"):
+                raise ValueError(f"{file} has lost rows that were written")
+            replace_text(file, "".join(lines))
+            folder._files[name] = file.open("a", encoding="utf-8", newline="")
+        for file in path.glob("*.csv"):
+            if file.stem not in folder._rows:
+                file.unlink()  # begun after the checkpoint
+        resumed = [*folder.record.get("resumed", []), _now()]
+        folder.record |= {"status": "running", "error": None, "resumed": resumed, "finished": None}
+        _save(path, folder.record)
+        return folder
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `reopen` needs, once all rows are on the disk."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        return {"last": self._last, "best": self._best, "rows": dict(self._rows)}
 
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""

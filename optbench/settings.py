@@ -1,6 +1,7 @@
 """Checks of a resolved configuration before anything is loaded or trained."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,13 @@ def check(config: Mapping[str, Any]) -> None:
     for key in SWITCHES:
         if not isinstance(_get(config, key), bool):
             raise UserError(f"{key} must be true or false, not {_get(config, key)!r}")
+    every = config["checkpoint_seconds"]
+    if every is not None and (
+        isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every < math.inf
+    ):
+        raise UserError(
+            f"checkpoint_seconds must be a number of seconds of at least 0, or null, not {every!r}"
+        )
     check_name(config["name"])
     for group in ("model", "dataset", "loss", "optimizer", "schedule"):
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):

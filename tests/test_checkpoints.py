@@ -1,0 +1,167 @@
+"""Runs that were stopped go on; two processes share the work; files from others run no code."""
+
+import csv
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from optbench import checkpoints, experiment, locks
+from optbench.overrides import config_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
+
+
+def configuration(folder: Path, *overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = compose("config", [*QUICK, f"results_dir={folder}", *overrides])
+        config: Any = OmegaConf.to_container(composed, resolve=True)
+    return {key: value for key, value in config.items() if key != "hydra"}
+
+
+def stopped(folder: Path, after: int, *overrides: str) -> experiment.Outcome:
+    """A run that is interrupted after so many steps."""
+    calls = iter(range(1, 10**6))
+    planned = experiment.plan(configuration(folder, *overrides), folder / "runs")
+    return experiment.complete(planned, lambda update: None, lambda: next(calls) >= after)
+
+
+def finished(folder: Path, *overrides: str) -> experiment.Outcome:
+    return experiment.run(configuration(folder, *overrides), folder / "runs")
+
+
+def rows(run: Path) -> dict[str, list[dict[str, str]]]:
+    found = {}
+    for path in sorted(run.glob("*.csv")):
+        with path.open(newline="") as file:
+            lines = csv.DictReader(file)
+            found[path.name] = [{k: v for k, v in r.items() if "seconds" not in k} for r in lines]
+    return found
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
+    expected = finished(tmp_path / "a", "diagnostics=layers").folder
+    run = stopped(tmp_path / "b", after, "diagnostics=layers").folder
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    # rows that were written after the checkpoint, and half a row
+    with (run / "steps.csv").open("a") as file:
+        file.write("99,9.9,1,1,1\n100,1")
+    outcome = finished(tmp_path / "b", "diagnostics=layers")
+    assert outcome.folder == run
+    assert f"going on from step {after}" in capsys.readouterr().err
+    assert rows(run) == rows(expected)
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], len(record["resumed"])) == ("completed", 1)
+    assert not (run / checkpoints.FILE).exists()
+    whole = json.loads((expected / "run.json").read_text())["summary"]
+    assert {k: v for k, v in record["summary"].items() if "seconds" not in k} == {
+        k: v for k, v in whole.items() if "seconds" not in k
+    }
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "pickle", "version", "rows"])
+def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    run = stopped(tmp_path, 4).folder
+    path = run / checkpoints.FILE
+    whole = path.read_bytes()
+    if damage == "version":
+        torch.save({"format": 0}, path)
+    elif damage == "rows":
+        (run / "steps.csv").write_text("step,epoch,train_loss,lr,seconds\n")
+    else:
+        harmful = pickle.dumps(Harmful())
+        parts = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"x", "pickle": harmful}
+        path.write_bytes(parts[damage])
+    outcome = finished(tmp_path)
+    assert (outcome.status, outcome.folder == run) == ("completed", False)
+    assert "begins anew" in capsys.readouterr().err
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_force_begins_anew(tmp_path):
+    run = stopped(tmp_path, 4).folder
+    assert finished(tmp_path, "force=true").folder != run
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, {"a": 1})
+    before = (tmp_path / checkpoints.FILE).read_bytes()
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(tmp_path, {"a": 2})
+    assert (tmp_path / checkpoints.FILE).read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoints.FILE]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from optbench import locks
+with locks.only_one(Path(sys.argv[1]), "abc", waiting=print):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_the_lock_is_handed_on_also_by_the_dead(tmp_path, kill):
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path, "60" if kill else "0.5"],
+        stdout=subprocess.PIPE, cwd=ROOT, text=True,
+    )  # fmt: skip
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    told: list[str] = []
+
+    def waiting(holder: str) -> None:
+        told.append(holder)
+        if kill:
+            other.kill()
+
+    with locks.only_one(tmp_path, "abc", waiting=waiting) as waited:
+        assert waited
+        assert str(other.pid) in told[0]
+    other.wait()
+    assert list((tmp_path / locks.FOLDER).iterdir()) == []
+
+
+def test_a_wait_can_be_stopped(tmp_path):
+    begun = time.monotonic()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path, "60"], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    with locks.only_one(tmp_path, "abc", waiting=lambda who: None, stop=lambda: True) as waited:
+        assert waited
+    other.kill()
+    other.wait()
+    assert time.monotonic() - begun < 50
+
+
+def test_killed_runs_end_as_undisturbed_ones():
+    script = [sys.executable, str(ROOT / "scripts" / "kill-runs"), "--kills", "4", "--seed", "1"]
+    result = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 kills" in result.stdout
