@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import data, device, runs, settings, step_cost
+from optbench.cohort import train_together
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
@@ -78,6 +79,44 @@ def run(config: Config, group: Path, *, label: str = "") -> Outcome:
         folder = new_folder(planned)
         status = _follow(folder, first, updates, show)
     return Outcome(folder.path, status, signal=received[0] if status == "interrupted" else 0)
+
+
+def run_together(planned: Sequence[Plan], shows: Sequence[Show]) -> list[Outcome | Exception]:
+    """Train runs of one `grouping.group_key` at once, each into a folder of its own as `run` does.
+
+    In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
+    has one. shows: of each run.
+    """
+    asked = [arguments(one) for one in planned]
+    folders: dict[int, runs.RunFolder] = {}
+    ended: dict[int, Outcome | Exception] = {}
+    with _signals() as received:
+        try:
+            for i, update in train_together(asked, stop=lambda: bool(received)):
+                if i in ended:
+                    continue  # its folder could not be written; the others go on
+                try:
+                    if isinstance(update, Exception):
+                        raise update
+                    if i not in folders:
+                        planned[i].record["cost"] = cost(planned[i], asked[i])
+                        planned[i].record["cohort"] = len(planned)
+                        folders[i] = new_folder(planned[i])
+                    _write(folders[i], update)
+                    shows[i](update)
+                    if update.status != "running":
+                        folders[i].finish(update.status)
+                        number = received[0] if update.status == "interrupted" else 0
+                        ended[i] = Outcome(folders[i].path, update.status, signal=number)
+                except Exception as error:
+                    ended[i] = error
+                    if i in folders:
+                        _fail(folders[i], error)
+        except BaseException as error:
+            for i in folders.keys() - ended.keys():
+                _fail(folders[i], error)
+            raise
+    return [ended[i] for i in range(len(planned))]
 
 
 def plan(config: Config, group: Path) -> Plan:
@@ -241,10 +280,14 @@ def _follow(folder: runs.RunFolder, first: Update, rest: Iterator[Update], show:
             show(update)
         folder.finish(update.status)
     except BaseException as error:
-        with suppress(OSError):  # the disk may be what failed
-            folder.finish("failed", f"{type(error).__name__}: {error}")
+        _fail(folder, error)
         raise
     return update.status
+
+
+def _fail(folder: runs.RunFolder, error: BaseException) -> None:
+    with suppress(OSError):  # the disk may be what failed
+        folder.finish("failed", f"{type(error).__name__}: {error}")
 
 
 def _write(folder: runs.RunFolder, update: Update) -> None:
