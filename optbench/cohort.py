@@ -81,6 +81,8 @@ class Cohort:
         seeds = {m.seed for m in members}  # equal seeds see the same batches and masks
         self.batches = {s: Batches(self.problem, s, self.device) for s in seeds}
         self.noises = {s: stream(s, "dropout", self.device) for s in seeds}
+        # A CPU has no launches to save, and one model's activations stay in its caches.
+        self.scores_together = self.device.type != "cpu"
         self.masks = Masks(self.problem, self.device)
         self.template = build_model(self.problem, 0).to(self.device)
         self._stack()
@@ -109,7 +111,7 @@ class Cohort:
                 member.training.running_loss, member.training.seen = 0.0, 0
             length = len(next(iter(orders.values())))
             for start in range(0, length, CHUNK):
-                chunk = {s: order[start : start + CHUNK] for s, order in orders.items()}
+                chunk = {s: orders[s][start : start + CHUNK] for s in self._seeds}
                 updates = self._advance(chunk, step, stop)
                 step = max(update.step for update in updates)
                 self._evaluate(updates, begun)
@@ -200,8 +202,7 @@ class Cohort:
         for k in due:
             trainings[k].switch_mode(training=False)
         parts = trainings[due[0]].parts()
-        # A CPU has no launches to save, and one model's activations stay in its caches.
-        together = self.device.type != "cpu"
+        together = self.scores_together
         sums = {n: self.stack.scores(*part).tolist() for n, part in parts.items() if together}
         for k in due:
             if together:

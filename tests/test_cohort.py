@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import cohort, data, experiment, losses, models, runs, schedules
+from optbench import cohort, data, experiment, grouping, losses, models, runs, schedules, training
 from optbench.__main__ import config_folder
 from optbench.cohort import train_together
 from optbench.errors import UserError
@@ -212,6 +212,20 @@ def test_one_that_diverges_leaves_the_others_as_they_are(make_problem):
         )
 
 
+def test_members_leave_within_an_epoch(make_problem, monkeypatch):
+    monkeypatch.setattr(cohort, "CHUNK", 3)
+    monkeypatch.setattr(training, "CHUNK", 3)
+    rules = [partial(torch.optim.Adam, lr=lr) for lr in (0.01, 1e25, 0.02, 0.03, 1e25, 0.01)]
+    wild = partial(Momentum, lr=1e25)
+    problem = make_problem(partial(models.mlp, hidden=[8]), batch_size=4, epochs=2)
+    members = make_members(problem, [*rules, wild, wild, SGD])
+    members = [m | {"seed": i} for i, m in enumerate(members)]
+    found = [updates[-1].status for updates in together(members)]
+    assert found.count("completed") == 5
+    assert found.count("diverged") == 4
+    check_as_alone(members)
+
+
 def test_a_start_that_is_not_finite(make_problem):
     huge = partial(initialize, weight=partial(nn.init.constant_, val=1e38))
     fine = make_problem()
@@ -262,6 +276,15 @@ def test_seconds_add_up_to_what_was_spent(make_problem):
     assert 0 < sum(row["seconds"] for row in final) <= final[0]["total_seconds"]
 
 
+class Replaces(torch.optim.SGD):
+    """Puts new tensors in the place of its weights."""
+
+    def step(self, closure=None):
+        closure()
+        for p in self.param_groups[0]["params"]:
+            p.data = p.data - 0.1 * p.grad
+
+
 class Branches(nn.Linear):
     """Asks for a value of its output: nothing that can be vectorised."""
 
@@ -282,6 +305,7 @@ def test_what_has_to_run_alone(make_problem):
     alone = [
         {"optimizer": partial(torch.optim.LBFGS, lr=1.0)},
         {"optimizer": partial(Nesterov, lr=0.1)},
+        {"optimizer": partial(Replaces, lr=0.1)},
         {"optimizer": partial(torch.optim.SGD, lr=-1.0)},
         {"layers": True},
         {"problem": make_problem(lambda shape, classes: Branches(*shape, classes))},
@@ -290,6 +314,16 @@ def test_what_has_to_run_alone(make_problem):
     ]
     for changes in alone:
         assert group_key(base | changes) is None, changes
+
+
+def test_where_a_cohort_is_faster(make_problem):
+    small = {"problem": make_problem()}
+    assert grouping.is_faster(small, 8)
+    assert not grouping.is_faster(small, 2)
+    assert grouping.is_faster(small | {"device": "cuda"}, 2)
+    wide = {"problem": make_problem(partial(models.mlp, hidden=[512, 256]))}
+    assert not grouping.is_faster(wide, 8)
+    assert grouping.is_faster(wide | {"device": "cuda"}, 8)
 
 
 def test_what_cannot_be_grouped_with_each_other(make_problem):
@@ -378,6 +412,20 @@ def test_a_folder_that_cannot_be_written_is_one_run_s_failure(tmp_path, monkeypa
     assert "No space left" in str(error)
     (folder,) = (tmp_path / "group").glob("sgd-*")
     assert read_record(folder / "run.json")["status"] == "failed"
+
+
+def test_evaluations_on_a_gpu_are_vectorised(make_problem):
+    members = make_members(make_problem(partial(MLP, batch_norm=True)), eval_test="end")
+    made = [cohort.Member(i, Training(**m), m["seed"]) for i, m in enumerate(members)]
+    group = cohort.Cohort(made)
+    group.scores_together = True
+    found = [[] for _ in members]
+    for index, update in group.updates(lambda: False):
+        found[index].append(update)
+    for member, updates in zip(members, found, strict=True):
+        for a, b in zip(rows(train(**member)), rows(updates), strict=True):
+            for key in ("train_loss", "val_accuracy", "test_loss"):
+                assert a.get(key) == b.get(key) or b[key] == pytest.approx(a[key], rel=1e-5)
 
 
 def test_vectorised_scores_equal_those_of_each(make_problem):
