@@ -1,5 +1,6 @@
 """What a model scores on a part of the data, and the loss that training minimises."""
 
+from collections.abc import Callable
 from math import isfinite
 
 import torch
@@ -22,28 +23,47 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
     return loss + weight_penalty(problem, model) if problem.weight_penalty else loss
 
 
-@torch.no_grad()
 def score(
     problem: Problem, model: nn.Module, x: Tensor, y: Tensor
 ) -> tuple[float | None, float | None]:
     """Mean loss and accuracy over the examples; None where there are none, or no classes."""
+    sums = total(problem, lambda xb, yb: batch_sums(problem, model, xb, yb), x, y)
+    return means(problem, *sums.tolist())
+
+
+def batch_sums(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The sum of the losses, the correct answers and the examples of a batch: (3,), float64."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=problem.precision != "float32"):
+        logits = model(x)
+    logits = logits.float()
+    loss = problem.loss(logits, y).double()
+    if problem.weight_penalty:
+        loss = loss + weight_penalty(problem, model).double()
+    hits = (logits.argmax(dim=1) == y).sum() if problem.dataset.classes else torch.zeros_like(loss)
+    return torch.stack([loss * len(y), hits.double(), torch.full_like(loss, len(y))])
+
+
+@torch.no_grad()
+def total(
+    problem: Problem, sums: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+) -> Tensor:
+    """`sums` of parts of the examples, added up; zeros where there are none."""
     if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
         whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
         x, y = x[:whole], y[:whole]
     if len(y) == 0:
+        return torch.zeros(3, dtype=torch.float64)
+    parts = zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True)
+    return torch.stack([sums(xb, yb) for xb, yb in parts]).sum(dim=0)
+
+
+def means(
+    problem: Problem, losses: float, hits: float, examples: float
+) -> tuple[float | None, float | None]:
+    """Mean loss and accuracy from sums over examples; None where there is no such value."""
+    if not examples:
         return None, None
-    sums = torch.zeros(2, dtype=torch.float64, device=x.device)
-    for xb, yb in zip(x.split(EVAL_BATCH), y.split(EVAL_BATCH), strict=True):
-        with torch.autocast(xb.device.type, torch.bfloat16, enabled=problem.precision != "float32"):
-            logits = model(xb)
-        logits = logits.float()
-        sums[0] += problem.loss(logits, yb).double() * len(yb)
-        if problem.dataset.classes:
-            sums[1] += (logits.argmax(dim=1) == yb).sum()
-    if problem.weight_penalty:
-        sums[0] += weight_penalty(problem, model).double() * len(y)
-    loss, correct = sums.tolist()
-    return loss / len(y), correct / len(y) if problem.dataset.classes else None
+    return losses / examples, hits / examples if problem.dataset.classes else None
 
 
 def is_finite(row: Row) -> bool:

@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -18,6 +18,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import checkpoints, data, device, locks, runs, settings, step_cost
+from optbench.cohort import train_together
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
@@ -141,6 +142,48 @@ def _reopen(planned: Plan, training: Training) -> runs.RunFolder | None:
     training.load_state_dict(state["training"])
     say(f"going on from step {training.step} of {path}", error=True)
     return folder
+
+
+def complete_together(
+    planned: Sequence[Plan],
+    shows: Sequence[Show],
+    stop: Callable[[], bool],
+    opened: Callable[[int, Path], None] = lambda place, folder: None,
+) -> list[Outcome | Exception]:
+    """Train runs of one `grouping.group_key` at once, each into a folder of its own.
+
+    In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
+    has one. shows: of each run. A cohort that is interrupted leaves no checkpoints.
+    """
+    asked = [arguments(one) for one in planned]
+    folders: dict[int, runs.RunFolder] = {}
+    ended: dict[int, Outcome | Exception] = {}
+    try:
+        for i, update in train_together(asked, stop=stop):
+            if i in ended:
+                continue  # its folder could not be written; the others go on
+            try:
+                if isinstance(update, Exception):
+                    raise update
+                if i not in folders:
+                    planned[i].record["cost"] = cost(planned[i], asked[i])
+                    planned[i].record["cohort"] = len(planned)
+                    folders[i] = new_folder(planned[i])
+                    opened(i, folders[i].path)
+                _write(folders[i], update)
+                shows[i](update)
+                if update.status != "running":
+                    folders[i].finish(update.status)
+                    ended[i] = Outcome(folders[i].path, update.status)
+            except Exception as error:
+                ended[i] = error
+                if i in folders:
+                    _fail(folders[i], error)
+    except BaseException as error:
+        for i in folders.keys() - ended.keys():
+            _fail(folders[i], error)
+        raise
+    return [ended[i] for i in range(len(planned))]
 
 
 def plan(
@@ -338,12 +381,16 @@ def _follow(
             update = next(rest)
         folder.finish(update.status)
     except BaseException as error:
-        with suppress(OSError):  # the disk may be what failed
-            folder.finish("failed", f"{type(error).__name__}: {error}")
+        _fail(folder, error)
         raise
     if update.status != "interrupted":
         checkpoints.remove(folder.path)
     return update.status
+
+
+def _fail(folder: runs.RunFolder, error: BaseException) -> None:
+    with suppress(OSError):  # the disk may be what failed
+        folder.finish("failed", f"{type(error).__name__}: {error}")
 
 
 def _write(folder: runs.RunFolder, update: Update) -> None:

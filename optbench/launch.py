@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import data, device, experiment, jobs, runs, shared, unit
+from optbench import data, device, experiment, grouping, jobs, runs, shared, unit
 from optbench.compose import clone, texts_of
 from optbench.errors import UserError
 from optbench.job import GO_ON, check_retry, reason, settle
@@ -84,6 +84,9 @@ class Batch:
     threads: int
     left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
     results: dict[int, JobReturn] = field(default_factory=dict)
+    together: str = "never"  # train runs at once: always where they can be, or where it is "faster"
+    size: int = 1  # worker processes
+    units: list[list[Job]] | None = None  # to be trained at once; None: not looked for yet
     running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
     find: runs.Finished = field(default_factory=runs.Finished)
@@ -103,8 +106,12 @@ def launch(
     *,
     workers: int | None = None,
     time_limit: float | None = None,
+    together: str = "never",
 ) -> list[JobReturn]:
     """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
+
+    together: "always" trains those at once that can be, "faster" where that takes less time;
+    "never", and where there is a time limit for each run, one after another.
 
     workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
     leaves room for). time_limit: seconds for each run.
@@ -117,7 +124,10 @@ def launch(
         # all jobs of a tuned study, whatever the size of its batches, get the same threads
         device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
     )  # fmt: skip
-    batch = Batch(context, master, task, first, threads, left[::-1])
+    if not on_cpu(master, overrides):
+        size = 1  # a GPU is filled by one process
+    batch = Batch(context, master, task, first, threads, left[::-1], size=size)
+    batch.together = "never" if time_limit else together
     crew = pool(size, threads)
     with experiment.interrupts() as received, board(planned, quiet=bool(master.quiet)) as shown:
         events = crew.run(
@@ -188,6 +198,10 @@ def pool(size: int, threads: int) -> Pool:
 
 def next_task(batch: Batch, shown: Board) -> Task | None:
     """Begin jobs up to the first that needs a worker."""
+    if batch.units is None:
+        batch.units = group(batch, shown)
+    if batch.units:
+        return as_task(batch, batch.units.pop(0), shown)
     again, batch.waiting = batch.waiting, []
     for number, job in enumerate(again):
         if is_ready(batch, job, shown):
@@ -200,17 +214,64 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
     return None
 
 
-def as_task(batch: Batch, group: list[Job], shown: Board) -> Task:
+def group(batch: Batch, shown: Board) -> list[list[Job]]:
+    """All jobs, planned and put together as they are to be trained; none where each goes alone.
+
+    On the CPU each worker gets its part of a group.
+    """
+    units: list[list[Job]] = []
+    groups: dict[Any, list[Job]] = {}
+    runs_seen: set[str] = set()
+    while batch.together != "never" and batch.left:
+        job = begin(batch, *batch.left.pop())
+        if not is_ready(batch, job, shown):
+            continue
+        assert job.plan is not None
+        if job.plan.record["run_id"] in runs_seen:
+            batch.waiting.append(job)
+            continue
+        runs_seen.add(job.plan.record["run_id"])
+        try:
+            asked = experiment.arguments(job.plan)
+            key = grouping.group_key(asked)
+        except UserError as error:
+            end(batch, job, None, str(error), shown)
+            continue
+        first = not groups and not units
+        if key is None:
+            units.append([job])
+        else:
+            groups.setdefault(key, []).append(job)
+        members = (len(batch.left) + 1) // batch.size
+        if (
+            first
+            and batch.together == "faster"
+            and not (key is not None and grouping.is_faster(asked, members))
+        ):
+            batch.together = "never"  # the others are like it: they are planned as they begin
+    for jobs_ in groups.values():
+        asked = experiment.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
+        members = -(-len(jobs_) // batch.size)
+        if batch.together == "never" or (
+            batch.together == "faster" and not grouping.is_faster(asked, members)
+        ):
+            units += [[job] for job in jobs_]
+        else:
+            units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]
+    return sorted(units, key=lambda unit: unit[0].index)
+
+
+def as_task(batch: Batch, unit_: list[Job], shown: Board) -> Task:
     """A unit of work: jobs that one worker trains."""
-    key = " ".join(str(job.number) for job in group)
-    batch.running[key] = group
+    key = " ".join(str(job.number) for job in unit_)
+    batch.running[key] = unit_
     plans, places = [], []
-    for job in group:
+    for job in unit_:
         assert job.plan is not None
         shown.begin(job.label)
         places.append(shared.place(job.plan.dataset))
         plans.append(replace(job.plan, dataset=None))  # type: ignore[arg-type]  # the worker has it
-    hydra = group[0].config.hydra
+    hydra = unit_[0].config.hydra
     where = unit.Surroundings(
         folder=str(hydra.runtime.output_dir if hydra.job.chdir else Path.cwd()),
         environment=dict(hydra.job.env_set),

@@ -24,19 +24,26 @@ class Dropout(nn.Module):
 
     `nn.Dropout` draws from the global generator, so two runs in one process would disturb each
     other's masks. `generator` is set by the training loop; while it is None the global one is used.
+    Where many models are computed as one, no layer can draw for each: then `mask` is set instead.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
         self.generator: torch.Generator | None = None
+        self.mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        if self.mask is not None:
+            return x * self.mask
+        return x * self.fill(torch.empty_like(x), self.generator)
+
+    def fill(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw a mask into a tensor: 0, or 1 / (1 - p) for what is kept."""
         keep = 1 - self.p
-        mask = torch.empty_like(x).bernoulli_(keep, generator=self.generator)
-        return x * mask.div_(keep)
+        return mask.bernoulli_(keep, generator=generator).div_(keep)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

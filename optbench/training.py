@@ -4,7 +4,7 @@ It knows nothing of files or configurations. The clock stops during evaluation, 
 for the device: losses stay there until a chunk of steps is read at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from time import perf_counter
@@ -111,7 +111,7 @@ class Training:
         self.layers, self.layers_every = layers, layers_every
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
-        self.record = record
+        self.replays = record
         self._replay: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
@@ -128,7 +128,7 @@ class Training:
         total, per_epoch = self._budget()
         begun = perf_counter() - self.total_seconds
         if self.step == 0:
-            row = self._evaluate(None, begun)
+            row = self._evaluate(begun)
             yield Update(0, total, epoch=row)
             if not is_finite(row):
                 yield Update(0, total, status="diverged")
@@ -140,13 +140,9 @@ class Training:
                 self.running_loss, self.seen = 0.0, 0
             for start in range(place, len(epoch), CHUNK):
                 update = self._advance(epoch[start : start + CHUNK], stop)
-                if update.status != "diverged" and self._is_evaluated(self.step):
+                if update.status != "diverged" and self.is_evaluated(self.step):
                     # an interrupted run too: it goes on with the step after this one
-                    update.epoch = self._evaluate(self.running_loss / self.seen, begun)
-                    if not is_finite(update.epoch):
-                        update.status = "diverged"
-                    elif self.step == total:
-                        update.status = "completed"
+                    self.judge(update, self._evaluate(begun))
                 self.total_seconds = perf_counter() - begun
                 yield update
                 if update.status != "running":
@@ -184,18 +180,19 @@ class Training:
     def _budget(self) -> tuple[int, int]:
         return self.problem.total_steps, self.problem.steps_per_epoch
 
-    def _is_evaluated(self, step: int) -> bool:
+    def is_evaluated(self, step: int) -> bool:
+        """Whether an evaluation follows that step."""
         total, per_epoch = self._budget()
         return step == total or step % (per_epoch * self.eval_every) == 0
 
     def _is_watched(self, step: int) -> bool:
-        due = step % self.layers_every == 0 if self.layers_every else self._is_evaluated(step)
+        due = step % self.layers_every == 0 if self.layers_every else self.is_evaluated(step)
         return self.layers and (step == 1 or due)
 
     def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
         """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
         total, per_epoch = self._budget()
-        update = Update(self.step, total)
+        layers: list[LayerRow] = []
         rates: list[float] = []
         self._paused, interrupted = 0.0, False
         tick = perf_counter()
@@ -212,7 +209,7 @@ class Training:
             if self._is_watched(number):
                 paused = perf_counter()
                 at: LayerRow = {"epoch": number / per_epoch, "step": number}
-                update.layers += [at | row for row in self._watched_step()]
+                layers += [at | row for row in self._watched_step()]
                 self._paused += perf_counter() - paused
             else:
                 self.optimizer.step(self._closure)  # type: ignore[arg-type]  # the stubs: a float
@@ -222,30 +219,51 @@ class Training:
         values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
-        for i, (loss, rate) in enumerate(zip(values, rates, strict=True), start=1):
+        update = self.record(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
+        update.layers = layers
+        if update.status == "running" and interrupted and self.step < total:
+            update.status = "interrupted"
+        return update
+
+    def record(
+        self, losses: list[float], rates: list[float], sizes: list[int], elapsed: float
+    ) -> Update:
+        """Count steps that were taken, up to one whose loss is not finite, and make their rows.
+
+        losses, rates, sizes: of each step, its batch's loss, lr and examples.
+        """
+        total, per_epoch = self._budget()
+        update = Update(self.step, total, loss=losses[-1])
+        for i, (loss, rate, size) in enumerate(zip(losses, rates, sizes, strict=True), start=1):
             self.step += 1
-            self.running_loss += loss * len(chunk[i - 1])
-            self.seen += len(chunk[i - 1])
+            self.running_loss += loss * size
+            self.seen += size
             bad = not isfinite(loss)
             if bad or self.step % self.log_every == 0 or self.step in (1, total):
                 row: Row = {"step": self.step, "epoch": self.step / per_epoch}
                 row |= {"train_loss": loss, "lr": rate}
-                update.steps.append(row | {"seconds": self.seconds + elapsed * i / len(values)})
+                update.steps.append(row | {"seconds": self.seconds + elapsed * i / len(losses)})
             if bad:
                 update.status = "diverged"
                 break
         self.seconds += elapsed
-        update.step, update.loss = self.step, values[-1]
-        if update.status == "running" and interrupted and self.step < total:
-            update.status = "interrupted"
+        update.step = self.step
         return update
+
+    def judge(self, update: Update, row: Row) -> None:
+        """Add an evaluation's row to the update, and what it means for the status."""
+        update.epoch = row
+        if not is_finite(row):
+            update.status = "diverged"
+        elif self.step == self.problem.total_steps:
+            update.status = "completed"
 
     def _recordable(self, batches: list[Batch], number: int) -> list[Tensor]:
         """The batches of the next steps, from step `number`, as far as they may be replayed."""
         found: list[Tensor] = []
         size = self.problem.batch_size
         # the first steps make the optimizer's state, and a recording is of one size of batch
-        if self.record and number > 2:
+        if self.replays and number > 2:
             for place, batch in enumerate(batches, start=number):
                 if isinstance(batch, range) or len(batch) != size or self._is_watched(place):
                     break
@@ -264,7 +282,7 @@ class Training:
             try:
                 self._replay = record_steps(self.model, self._loss, self.optimizer, x, y)
             except Unrecordable:
-                self.record = False
+                self.replays = False
                 return None
             finally:
                 self._paused += perf_counter() - begun
@@ -282,7 +300,7 @@ class Training:
                 group.update(old)
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state)
-            self.record = False
+            self.replays = False
             return None
         x, y = self.data.train_x, self.data.train_y
         table = torch.tensor(rates, dtype=torch.float64)
@@ -304,24 +322,39 @@ class Training:
     def _watched_step(self) -> list[LayerRow]:
         return watched_step(self.model, self.optimizer, self._closure, self._loss, self._x, self._y)
 
-    def _evaluate(self, running_loss: float | None, begun: float) -> Row:
-        total, per_epoch = self._budget()
+    def _evaluate(self, begun: float) -> Row:
+        self.switch_mode(training=False)
+        scores = {k: score(self.problem, self.model, *part) for k, part in self.parts().items()}
+        self.switch_mode(training=True)
+        return self.row(scores, begun)
+
+    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The examples and targets on which the model is evaluated now; some may be none."""
         n, data = self.eval_train_examples, self.data
-        tested = self.eval_test == "each" or (self.eval_test == "end" and self.step == total)
-        _switch_mode(self.model, self.optimizer, training=False)
-        parts = {
+        last = self.step == self.problem.total_steps
+        tested = self.eval_test == "each" or (self.eval_test == "end" and last)
+        return {
             "train": (data.train_x[:n], data.train_y[:n]),
             "val": (data.val_x, data.val_y),
             "test": (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0]),
         }
-        scores = {name: score(self.problem, self.model, *part) for name, part in parts.items()}
-        _switch_mode(self.model, self.optimizer, training=True)
-        row: Row = {"epoch": self.step / per_epoch, "step": self.step}
+
+    def row(self, scores: Mapping[str, tuple[float | None, float | None]], begun: float) -> Row:
+        """A row of epochs.csv. scores: loss and accuracy on each of `parts`."""
+        row: Row = {"epoch": self.step / self._budget()[1], "step": self.step}
         for name, (loss, accuracy) in scores.items():
             row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
             if name == "train":
-                row["running_loss"] = running_loss
+                row["running_loss"] = self.running_loss / self.seen if self.seen else None
         return row | {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
+
+    def switch_mode(self, *, training: bool) -> None:
+        """Make model and optimizer ready for training, or for an evaluation."""
+        self.model.train(training)
+        # Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
+        switch = getattr(self.optimizer, "train" if training else "eval", None)
+        if switch is not None:
+            switch()
 
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
@@ -331,11 +364,3 @@ def _take(x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     if isinstance(batch, range):
         return x, y
     return x.index_select(0, batch), y.index_select(0, batch)
-
-
-def _switch_mode(model: nn.Module, opt: Optimizer, *, training: bool) -> None:
-    model.train(training)
-    # Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
-    switch = getattr(opt, "train" if training else "eval", None)
-    if switch is not None:
-        switch()

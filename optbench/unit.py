@@ -65,12 +65,44 @@ def train(
 
     data: where the datasets lie that the plans came without; None: load it here.
     """
-    endings = []
     with surrounded(where):
+        if len(plans) > 1:
+            return _train_together(plans, data, threads, send, stop)
+        endings = []
         for index, (planned, place) in enumerate(zip(plans, data, strict=True)):
             torch.set_num_threads(threads)  # a run before may have asked for fewer
             endings.append(_train(index, planned, place, send, stop))
     return endings
+
+
+def _train_together(
+    plans: list[experiment.Plan],
+    data: list[shared.Place | None],
+    threads: int,
+    send: Callable[[Any], None],
+    stop: Callable[[], bool],
+) -> list[Ending]:
+    """Runs of one group: the first one's dataset and threads are those of all."""
+    torch.set_num_threads(threads)
+    config = plans[0].config
+    views = [View(index, send) for index in range(len(plans))]
+    try:
+        dataset = experiment.load_dataset(config) if data[0] is None else shared.find(data[0])
+        _choose(plans[0])
+        outcomes = experiment.complete_together(
+            [replace(planned, dataset=dataset) for planned in plans],
+            [view.show for view in views],
+            stop,
+            lambda place, folder: views[place].opened(folder),
+        )
+    except Exception as error:
+        return [Ending(None, _words(error))] * len(plans)
+    return [
+        Ending(None, _words(outcome))
+        if isinstance(outcome, Exception)
+        else Ending(outcome, None, view.text)
+        for outcome, view in zip(outcomes, views, strict=True)
+    ]
 
 
 def _train(
@@ -80,34 +112,52 @@ def _train(
     send: Callable[[Any], None],
     stop: Callable[[], bool],
 ) -> Ending:
-    text, last = "", 0.0
-
-    def opened(folder: Path) -> None:
-        send(Report(index, folder))
-
-    def show(update: Update) -> None:
-        nonlocal text, last
-        if update.epoch is not None:
-            text = describe(update)
-        if monotonic() - last > EVERY:
-            send(Report(index, None, update.step, update.total_steps, update.loss))
-            last = monotonic()
-
-    config = planned.config
+    view = View(index, send)
     try:
+        config = planned.config
         dataset = experiment.load_dataset(config) if place is None else shared.find(place)
-        device.choose(
-            str(planned.device),
-            num_threads=config["num_threads"],
-            deterministic=config["deterministic"],
-        )
-        outcome = experiment.complete(replace(planned, dataset=dataset), show, stop, opened)
-    except UserError as error:
-        return Ending(None, str(error))
+        _choose(planned)
+        whole = replace(planned, dataset=dataset)
+        outcome = experiment.complete(whole, view.show, stop, view.opened)
     except Exception as error:
-        traceback.print_exc()
-        return Ending(None, f"{type(error).__name__}: {error}")
-    return Ending(outcome, None, text)
+        return Ending(None, _words(error))
+    return Ending(outcome, None, view.text)
+
+
+class View:
+    """Tells the parent of a run's folder, and now and then how far it is."""
+
+    def __init__(self, index: int, send: Callable[[Any], None]) -> None:
+        self.index, self.send, self.text, self.last = index, send, "", 0.0
+
+    def opened(self, folder: Path) -> None:
+        """There is a folder."""
+        self.send(Report(self.index, folder))
+
+    def show(self, update: Update) -> None:
+        """Called with each update."""
+        if update.epoch is not None:
+            self.text = describe(update)
+        if monotonic() - self.last > EVERY:
+            loss = update.loss
+            self.send(Report(self.index, None, update.step, update.total_steps, loss))
+            self.last = monotonic()
+
+
+def _choose(planned: experiment.Plan) -> None:
+    device.choose(
+        str(planned.device),
+        num_threads=planned.config["num_threads"],
+        deterministic=planned.config["deterministic"],
+    )
+
+
+def _words(error: Exception) -> str:
+    """An error for the user; with its traceback where it is no mistake of theirs."""
+    if isinstance(error, UserError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_every_optimizer(make_problem, path: Path):
     optimizer = experiment.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     training = check(make_problem(epochs=4), optimizer)
     if path.parent.name == "optimizer" and path.stem in RECORDED:
-        assert training.record, "the common optimizers are to be fast"
+        assert training.replays, "the common optimizers are to be fast"
 
 
 @pytest.mark.parametrize(
@@ -66,29 +66,29 @@ def test_every_optimizer(make_problem, path: Path):
     ],
 )
 def test_models_and_batches(make_problem, model, changes):
-    assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).record
+    assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).replays
 
 
 @pytest.mark.parametrize("schedule", sorted((config_folder() / "schedule").glob("*.yaml")))
 def test_schedules(make_problem, schedule: Path):
     factory = experiment.build("schedule", OmegaConf.to_container(OmegaConf.load(schedule)))
-    assert check(make_problem(epochs=5), ADAM, schedule=factory).record
+    assert check(make_problem(epochs=5), ADAM, schedule=factory).replays
 
 
 def test_a_schedule_of_momentum_as_well_keeps_to_plain_steps(make_problem):
     def one_cycle(optimizer, total):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=total)
 
-    assert not check(make_problem(epochs=5), ADAM, schedule=one_cycle).record
+    assert not check(make_problem(epochs=5), ADAM, schedule=one_cycle).replays
 
 
 def test_watched_steps_are_plain(make_problem):
-    assert check(make_problem(epochs=5), ADAM, layers=True, layers_every=4).record
+    assert check(make_problem(epochs=5), ADAM, layers=True, layers_every=4).replays
 
 
 def test_only_long_runs_on_the_cpu_are_recorded_unasked(make_problem):
-    assert not Training(make_problem(epochs=5), ADAM).record
-    assert Training(make_problem(epochs=1000), ADAM).record
+    assert not Training(make_problem(epochs=5), ADAM).replays
+    assert Training(make_problem(epochs=1000), ADAM).replays
 
 
 def test_a_step_that_depends_on_its_numbers_is_refused(make_problem):

@@ -1,4 +1,4 @@
-"""`hydra/launcher=auto` and `workers`: the jobs of a sweep in processes that stay.
+"""`hydra/launcher=auto`, `cohort` and `workers`: the jobs of a sweep in processes that stay.
 
 Hydra asks that a launcher lives here; what it does is in `optbench.launch`.
 """
@@ -15,7 +15,9 @@ PRELOAD = ("optbench.unit", "torch._dynamo")
 
 
 class WorkersLauncher(BasicLauncher):
-    """A process for each core, each with its share of threads."""
+    """A process for each core, each with its share of threads; on a GPU one process."""
+
+    together = "never"
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
         super().__init__()
@@ -51,17 +53,17 @@ class WorkersLauncher(BasicLauncher):
             initial_job_idx,
             workers=self.workers,
             time_limit=self.time_limit,
+            together=self.together,
         )
 
 
 class AutoLauncher(WorkersLauncher):
-    """Workers on the CPU; on a GPU, which one process fills, one run after another in this one."""
+    """Runs are trained at once where that is faster, on a GPU always."""
 
-    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        """Run the jobs of one batch."""
-        from optbench import launch
+    together = "faster"
 
-        assert self.config is not None
-        if launch.on_cpu(self.config, job_overrides):
-            return super().launch(job_overrides, initial_job_idx)
-        return BasicLauncher.launch(self, job_overrides, initial_job_idx)
+
+class CohortLauncher(WorkersLauncher):
+    """Runs are trained at once wherever they can be."""
+
+    together = "always"
