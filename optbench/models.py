@@ -38,7 +38,9 @@ class Dropout(nn.Module):
             return x
         if self.mask is not None:
             return x * self.mask
-        return x * self.fill(torch.empty_like(x), self.generator)
+        # drawn in the order of the units, whatever the layout in memory
+        mask = torch.empty_like(x, memory_format=torch.contiguous_format)
+        return x * self.fill(mask, self.generator)
 
     def fill(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw a mask into a tensor: 0, or 1 / (1 - p) for what is kept."""
