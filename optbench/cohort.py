@@ -36,7 +36,8 @@ def train_together(
     for index, arguments in enumerate(members):
         problem = replace(arguments["problem"], dataset=data)
         try:
-            training = Training(**{**arguments, "problem": problem})
+            # slices of stacked tensors have the ordinary layout, and so must optimizers' states
+            training = Training(**{**arguments, "problem": problem, "channels_last": False})
         except UserError as error:
             yield index, error
         else:

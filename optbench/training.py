@@ -76,6 +76,7 @@ class Training:
         layers: bool = False,
         layers_every: int | None = None,
         record: bool | None = None,
+        channels_last: bool = True,
     ) -> None:
         """Build model, optimizer and schedule.
 
@@ -88,6 +89,7 @@ class Training:
         record: replay recorded steps (`optbench.recorded`), which gives the same numbers bit for
         bit, faster; None: on the CPU, where the run is long enough. What cannot be recorded never
         is. The clock stops while a step is recorded.
+        channels_last: the layout of convolutions' weights.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
         """
@@ -95,7 +97,9 @@ class Training:
         self.device = torch.device(device)
         # convolutions take the layout of their weights: channels last was 1.5 times as fast
         self.model: nn.Module = build_model(problem, seed).to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs
+        if channels_last:
+            layout = torch.channels_last
+            self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.data = problem.dataset.to(self.device)
         self.noise = stream(seed, "dropout", self.device)
         for module in self.model.modules():
