@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -88,6 +88,13 @@ def complete(
     Two processes with the same run take turns: the second finds it done. opened: told which
     folder, once there is one.
     """
+    with _locked(planned, stop) as outcome:
+        return outcome or _complete(planned, show, stop, opened)
+
+
+@contextmanager
+def _locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
+    """Hold the run's lock; gives its outcome where another process finished it meanwhile."""
     results = Path(planned.config["results_dir"]).expanduser()
     run_id = planned.record["run_id"]
 
@@ -96,11 +103,10 @@ def complete(
 
     try:
         with locks.only_one(results, run_id, waiting=waiting, stop=stop) as waited:
+            done = None
             if waited and not planned.config["force"]:
                 done = runs.find_finished(results, run_id, planned.group)
-                if done is not None:
-                    return known(planned, done)
-            return _complete(planned, show, stop, opened)
+            yield None if done is None else known(planned, done)
     except OSError as error:
         where = error.filename or results
         raise UserError(f"cannot write {where}: {error.strerror or error}") from error
@@ -116,10 +122,11 @@ def _complete(
         folder = _reopen(planned, training)
     updates = training.updates(stop)
     first = next(updates)  # a misfit leaves no folder
-    if folder is None:
-        planned.record["cost"] = cost(planned, asked)
-        folder = new_folder(planned)
+    new = folder is None
+    folder = folder or new_folder(planned)
     opened(folder.path)
+    if new:
+        folder.record["cost"] = cost(planned, asked)  # in run.json at the end
     every = planned.config["checkpoint_seconds"]
     return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
 
@@ -155,21 +162,40 @@ def complete_together(
     In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
     has one. shows: of each run. A cohort that is interrupted leaves no checkpoints.
     """
-    asked = [arguments(one) for one in planned]
+    ended: dict[int, Outcome | Exception] = {}
+    with ExitStack() as held:
+        # in one order everywhere: two cohorts never wait for each other
+        for i in sorted(range(len(planned)), key=lambda i: str(planned[i].record["run_id"])):
+            if outcome := held.enter_context(_locked(planned[i], stop)):
+                ended[i] = outcome
+        left = [i for i in range(len(planned)) if i not in ended]
+        ended |= _complete_together({i: planned[i] for i in left}, shows, stop, opened)
+    return [ended[i] for i in range(len(planned))]
+
+
+def _complete_together(
+    planned: Mapping[int, Plan],
+    shows: Sequence[Show],
+    stop: Callable[[], bool],
+    opened: Callable[[int, Path], None],
+) -> dict[int, Outcome | Exception]:
+    places = list(planned)
+    asked = {i: arguments(planned[i]) for i in places}
     folders: dict[int, runs.RunFolder] = {}
     ended: dict[int, Outcome | Exception] = {}
     try:
-        for i, update in train_together(asked, stop=stop):
+        for number, update in train_together(list(asked.values()), stop=stop) if asked else ():
+            i = places[number]
             if i in ended:
                 continue  # its folder could not be written; the others go on
             try:
                 if isinstance(update, Exception):
                     raise update
                 if i not in folders:
-                    planned[i].record["cost"] = cost(planned[i], asked[i])
                     planned[i].record["cohort"] = len(planned)
                     folders[i] = new_folder(planned[i])
                     opened(i, folders[i].path)
+                    folders[i].record["cost"] = cost(planned[i], asked[i])
                 _write(folders[i], update)
                 shows[i](update)
                 if update.status != "running":
@@ -183,7 +209,7 @@ def complete_together(
         for i in folders.keys() - ended.keys():
             _fail(folders[i], error)
         raise
-    return [ended[i] for i in range(len(planned))]
+    return ended
 
 
 def plan(

@@ -74,7 +74,6 @@ def is_vectorisable(problem: Problem, device: torch.device) -> bool:
         masks = Masks(problem, device)
         noises = [stream(0, "dropout", device) for _ in models]
         for model, noise in zip(models, noises, strict=True):
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as alone
             for module in model.modules():
                 if hasattr(module, "generator"):
                     vars(module)["generator"] = noise

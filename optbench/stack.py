@@ -120,10 +120,8 @@ class Masks:
 
         Raises `NotImplementedError` for layers that draw in another way.
         """
-        self.calls: list[tuple[str, Dropout, tuple[int, ...], list[int], torch.dtype]] = []
-        model: nn.Module = build_model(problem, 0).to(device)
-        # the layout of a run alone: random numbers fill a mask in the order of its memory
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs
+        self.calls: list[tuple[str, Dropout, tuple[int, ...], torch.dtype]] = []
+        model = build_model(problem, 0).to(device)
         layers = {n: m for n, m in model.named_modules() if hasattr(m, "generator")}
         for name, layer in layers.items():
             if type(layer) is not Dropout:
@@ -139,10 +137,7 @@ class Masks:
     def _hook(self, name: str) -> Callable[..., None]:
         def see(layer: Dropout, inputs: tuple[Tensor], output: Tensor) -> None:
             if layer.p:
-                x = inputs[0]
-                strides = x.stride()
-                order = sorted(range(x.ndim), key=lambda dim: -strides[dim])
-                self.calls.append((name, layer, tuple(x.shape[1:]), order, x.dtype))
+                self.calls.append((name, layer, tuple(inputs[0].shape[1:]), inputs[0].dtype))
 
         return see
 
@@ -150,14 +145,9 @@ class Masks:
         """By layer, the masks that each generator gives a model of its own: (generators, batch,
         ...)."""
         drawn: dict[str, Tensor] = {}
-        for name, layer, shape, order, dtype in self.calls:
-            sizes = (batch, *shape)
-            empty = torch.empty(
-                (len(generators), *(sizes[dim] for dim in order)),
-                dtype=dtype,
-                device=generators[0].device,
-            )
-            drawn[name] = empty.permute(0, *(1 + order.index(dim) for dim in range(len(sizes))))
+        for name, layer, shape, dtype in self.calls:
+            device = generators[0].device
+            drawn[name] = torch.empty((len(generators), batch, *shape), dtype=dtype, device=device)
             for mask, generator in zip(drawn[name], generators, strict=True):
                 layer.fill(mask, generator)
         return drawn
