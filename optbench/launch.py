@@ -1,100 +1,27 @@
 """Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
 
-import atexit
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import data, device, experiment, grouping, jobs, runs, shared, unit
-from optbench.compose import clone, texts_of
+from optbench.batch import Batch, Job, Result
+from optbench.compose import texts_of
+from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.errors import UserError
 from optbench.job import GO_ON, check_retry, reason, settle
 from optbench.overrides import resolve
 from optbench.sweep_progress import Board, board
-from optbench.workers import Event, Pool, Task
-
-
-class Result(JobReturn):
-    """What Hydra's callbacks are given of a job; the copies are made for those who look."""
-
-    def __init__(self, config: DictConfig) -> None:
-        super().__init__()
-        self._config = config
-
-    @property
-    def cfg(self) -> DictConfig | None:
-        """The job's configuration without Hydra's part."""
-        return self._part(hydra=False)
-
-    @cfg.setter
-    def cfg(self, value: DictConfig | None) -> None:
-        pass  # the dataclass's default
-
-    @property
-    def hydra_cfg(self) -> DictConfig | None:
-        """Hydra's part."""
-        return self._part(hydra=True)
-
-    @hydra_cfg.setter
-    def hydra_cfg(self, value: DictConfig | None) -> None:
-        pass
-
-    def _part(self, *, hydra: bool) -> DictConfig:
-        copy = clone(self._config)
-        with read_write(copy), open_dict(copy):
-            for key in list(copy):
-                if (key == "hydra") != hydra:
-                    del copy[key]
-        return copy
-
-
-@dataclass
-class Job:
-    """One job between its configuration and its end."""
-
-    index: int  # in the batch
-    number: int  # in the sweep
-    overrides: list[str]
-    label: str
-    config: DictConfig
-    group: Path  # where its run's folder goes
-    result: JobReturn
-    plan: experiment.Plan | None = None
-    folder: Path | None = None  # once the run is being written
-
-
-@dataclass
-class Batch:
-    """The jobs that Hydra wants run, and what has become of them."""
-
-    context: HydraContext
-    master: DictConfig
-    task: TaskFunction
-    first: int
-    threads: int
-    left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
-    results: dict[int, JobReturn] = field(default_factory=dict)
-    together: str = "never"  # train runs at once: always where they can be, or where it is "faster"
-    size: int = 1  # worker processes
-    units: list[list[Job]] | None = None  # to be trained at once; None: not looked for yet
-    running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
-    waiting: list[Job] = field(default_factory=list)  # for the same run in another job
-    find: runs.Finished = field(default_factory=runs.Finished)
-
-    @property
-    def folder(self) -> Path:
-        """The sweep's folder."""
-        return Path(self.master.hydra.sweep.dir).absolute()
+from optbench.workers import Event, Task
 
 
 def launch(
@@ -139,61 +66,6 @@ def launch(
         print(GO_ON, file=sys.stderr)
         sys.exit(128 + received[0])
     return [batch.results[index] for index in sorted(batch.results)]
-
-
-def check(workers: Any, time_limit: Any) -> None:
-    """Raise `UserError` for a launcher's setting that means nothing."""
-    for key, value, least in (("workers", workers, 1), ("time_limit", time_limit, 0)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = key != "workers" or isinstance(value, int)
-        if value is not None and not (number and whole and value >= least and value > 0):
-            kind = "a whole number of processes" if key == "workers" else "a number of seconds"
-            raise UserError(f"hydra.launcher.{key} must be {kind} above 0, or null, not {value!r}")
-
-
-def on_cpu(master: DictConfig, overrides: Sequence[Sequence[str]]) -> bool:
-    """Whether no job asks for a GPU, or there is none."""
-    devices = {str(master.device)}
-    for words in overrides:
-        devices |= {word.partition("=")[2] for word in words if word.startswith("device=")}
-    wanted = any(name.startswith("cuda") for name in devices)
-    return not wanted and (devices == {"cpu"} or not torch.cuda.is_available())
-
-
-def share_of_cores(
-    cores: int, count: int, threads: int | None, workers: int | None
-) -> tuple[int, int]:
-    """Processes and threads for each: never more threads at work than there are cores.
-
-    count: jobs. threads, workers: asked for, or None. Models too small to use two cores are the
-    common case, so that a process per core with one thread comes first.
-    """
-    if workers is None:
-        workers = max(1, min(count, cores // (threads or 1)))
-    return workers, threads or max(1, cores // workers)
-
-
-def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int | None:
-    """The largest `num_threads` of the jobs, None where nobody asked."""
-    asked = {master.num_threads, 1 if master.deterministic else None}
-    for words in overrides:
-        asked |= {w.partition("=")[2] for w in words if w.lstrip("+").startswith("num_threads=")}
-    numbers = [int(value) for value in asked if str(value).isdecimal()]
-    return max(1, *numbers) if numbers else None
-
-
-_pools: dict[tuple[int, int], Pool] = {}
-
-
-def pool(size: int, threads: int) -> Pool:
-    """The workers of this process: the next batch of a sweep finds them warm."""
-    if (size, threads) not in _pools:
-        for other in _pools.values():
-            other.close()
-        _pools.clear()
-        _pools[size, threads] = Pool(size, unit.set_up, threads)
-        atexit.register(_pools[size, threads].close)
-    return _pools[size, threads]
 
 
 def next_task(batch: Batch, shown: Board) -> Task | None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from optbench import __main__ as cli
-from optbench import data, datasets, device, launch, runs, shared
+from optbench import crew, data, datasets, device, runs, shared
 
 QUICK = ["-m", "data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu"]
 MOODY = """
@@ -180,13 +180,13 @@ def test_never_more_threads_than_cores():
     for cores in (1, 2, 3, 8, 64):
         for count in (1, 2, 5, 100):
             for threads in (None, 1, 2, 4):
-                workers, each = launch.share_of_cores(cores, count, threads, None)
+                workers, each = crew.share_of_cores(cores, count, threads, None)
                 assert 1 <= workers <= max(count, 1)
                 assert workers * each <= max(cores, threads or 1)
-    assert launch.share_of_cores(8, 100, None, None) == (8, 1)
-    assert launch.share_of_cores(8, 2, None, None) == (2, 4)
-    assert launch.share_of_cores(8, 100, 4, None) == (2, 4)
-    assert launch.share_of_cores(8, 100, None, 2) == (2, 4)
+    assert crew.share_of_cores(8, 100, None, None) == (8, 1)
+    assert crew.share_of_cores(8, 2, None, None) == (2, 4)
+    assert crew.share_of_cores(8, 100, 4, None) == (2, 4)
+    assert crew.share_of_cores(8, 100, None, 2) == (2, 4)
 
 
 def test_a_shared_dataset_is_the_same_and_goes_with_its_owner():

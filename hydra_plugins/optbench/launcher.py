@@ -38,13 +38,13 @@ class WorkersLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
-        from optbench import launch, sweep
+        from optbench import crew, launch, sweep
 
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
         with sweep.exits():
-            launch.check(self.workers, self.time_limit)
+            crew.check(self.workers, self.time_limit)
         return launch.launch(
             self.hydra_context,
             self.config,

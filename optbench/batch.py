@@ -1,0 +1,84 @@
+"""The jobs that Hydra wants run, and what has become of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from optbench import experiment, runs
+from optbench.compose import clone
+
+
+class Result(JobReturn):
+    """What Hydra's callbacks are given of a job; the copies are made for those who look."""
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    @property
+    def cfg(self) -> DictConfig | None:
+        """The job's configuration without Hydra's part."""
+        return self._part(hydra=False)
+
+    @cfg.setter
+    def cfg(self, value: DictConfig | None) -> None:
+        pass  # the dataclass's default
+
+    @property
+    def hydra_cfg(self) -> DictConfig | None:
+        """Hydra's part."""
+        return self._part(hydra=True)
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, value: DictConfig | None) -> None:
+        pass
+
+    def _part(self, *, hydra: bool) -> DictConfig:
+        copy = clone(self._config)
+        with read_write(copy), open_dict(copy):
+            for key in list(copy):
+                if (key == "hydra") != hydra:
+                    del copy[key]
+        return copy
+
+
+@dataclass
+class Job:
+    """One job between its configuration and its end."""
+
+    index: int  # in the batch
+    number: int  # in the sweep
+    overrides: list[str]
+    label: str
+    config: DictConfig
+    group: Path  # where its run's folder goes
+    result: JobReturn
+    plan: experiment.Plan | None = None
+    folder: Path | None = None  # once the run is being written
+
+
+@dataclass
+class Batch:
+    """The jobs that Hydra wants run, and what has become of them."""
+
+    context: HydraContext
+    master: DictConfig
+    task: TaskFunction
+    first: int
+    threads: int
+    left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
+    results: dict[int, JobReturn] = field(default_factory=dict)
+    together: str = "never"  # train runs at once: always where they can be, or where it is "faster"
+    size: int = 1  # worker processes
+    units: list[list[Job]] | None = None  # to be trained at once; None: not looked for yet
+    running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
+    waiting: list[Job] = field(default_factory=list)  # for the same run in another job
+    find: runs.Finished = field(default_factory=runs.Finished)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.master.hydra.sweep.dir).absolute()

@@ -1,0 +1,67 @@
+"""How many worker processes a sweep gets, and with how many threads; the workers themselves."""
+
+import atexit
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from optbench import unit
+from optbench.errors import UserError
+from optbench.workers import Pool
+
+
+def check(workers: Any, time_limit: Any) -> None:
+    """Raise `UserError` for a launcher's setting that means nothing."""
+    for key, value, least in (("workers", workers, 1), ("time_limit", time_limit, 0)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = key != "workers" or isinstance(value, int)
+        if value is not None and not (number and whole and value >= least and value > 0):
+            kind = "a whole number of processes" if key == "workers" else "a number of seconds"
+            raise UserError(f"hydra.launcher.{key} must be {kind} above 0, or null, not {value!r}")
+
+
+def on_cpu(master: DictConfig, overrides: Sequence[Sequence[str]]) -> bool:
+    """Whether no job asks for a GPU, or there is none."""
+    devices = {str(master.device)}
+    for words in overrides:
+        devices |= {word.partition("=")[2] for word in words if word.startswith("device=")}
+    wanted = any(name.startswith("cuda") for name in devices)
+    return not wanted and (devices == {"cpu"} or not torch.cuda.is_available())
+
+
+def share_of_cores(
+    cores: int, count: int, threads: int | None, workers: int | None
+) -> tuple[int, int]:
+    """Processes and threads for each: never more threads at work than there are cores.
+
+    count: jobs. threads, workers: asked for, or None. Models too small to use two cores are the
+    common case, so that a process per core with one thread comes first.
+    """
+    if workers is None:
+        workers = max(1, min(count, cores // (threads or 1)))
+    return workers, threads or max(1, cores // workers)
+
+
+def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int | None:
+    """The largest `num_threads` of the jobs, None where nobody asked."""
+    asked = {master.num_threads, 1 if master.deterministic else None}
+    for words in overrides:
+        asked |= {w.partition("=")[2] for w in words if w.lstrip("+").startswith("num_threads=")}
+    numbers = [int(value) for value in asked if str(value).isdecimal()]
+    return max(1, *numbers) if numbers else None
+
+
+_pools: dict[tuple[int, int], Pool] = {}
+
+
+def pool(size: int, threads: int) -> Pool:
+    """The workers of this process: the next batch of a sweep finds them warm."""
+    if (size, threads) not in _pools:
+        for other in _pools.values():
+            other.close()
+        _pools.clear()
+        _pools[size, threads] = Pool(size, unit.set_up, threads)
+        atexit.register(_pools[size, threads].close)
+    return _pools[size, threads]
