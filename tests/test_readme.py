@@ -95,3 +95,13 @@ def test_every_column_is_explained():
 
     for column in {name for columns in COLUMNS.values() for name in columns}:
         assert f"`{column}`" in README
+
+
+def test_every_promise_names_a_test_that_exists():
+    promises = README.split("## What it promises")[1].split("## Licence")[0]
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(?:tests/)?(test_[a-z_]+)(\.py)?`", promises)
+    assert len(named) > 10
+    for name, file in named:
+        found = (ROOT / "tests" / f"{name}.py").exists() if file else f"def {name}(" in tests
+        assert found, name
