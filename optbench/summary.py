@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.keys import measured_columns, order, show
+from optbench.keys import count, measured_columns, order, show
 from optbench.layout import layout
 from optbench.run_files import COST_COLUMNS
 
@@ -163,4 +163,4 @@ def seeds_text(counts: Iterable[int]) -> str:
     """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
     counts = list(counts)
     low, high = min(counts), max(counts)
-    return f"{low if low == high else f'{low} to {high}'} seed{'s'[: high > 1]}"
+    return count(high, "seed") if low == high else f"{low} to {high} seeds"

@@ -81,7 +81,7 @@ def verdicts(runs: pd.DataFrame, trials: pd.DataFrame, metric: str, pick: str) -
         frame = by_seed(part, tested) if len(part) else pd.DataFrame()
         for leader in ended["optimizer"]:
             names = [name for name in frame if str(name).split(" ")[0] == leader]
-            if names and len(frame.columns) > 1:
+            if names and frame.dropna(subset=names[0]).count().gt(0).sum() > 1:
                 lines = compare(frame, str(names[0]), smaller)
                 found.append(lines.assign(problem=name_of(runs, str(problem))))
                 break
