@@ -51,7 +51,7 @@ def layout(
         check_panels(runs, [*keys, *asked], problem_keys)
     else:
         keys = problem_panels(runs, problem_keys, asked)
-        if keys and table.attrs.get("folders", 1) > 1:
+        if keys and table.attrs.get("mixed"):
             raise UserError(
                 "the folders hold runs of different problems (what differs: "
                 f"{difference(runs, problem_keys)}), which are not compared unasked: ask for "
@@ -135,8 +135,9 @@ def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence
     for values, group in groups:
         if len(group["problem"].unique()) > 1:
             title = ", ".join(f"{k} = {show(v)}" for k, v in zip(keys, values, strict=True))
+            where = f"the panel {title}" if title else "one comparison"
             raise UserError(
-                f"{f'the panel {title}' if title else 'one comparison'} would mix runs of different problems (what differs: "
+                f"{where} would mix runs of different problems (what differs: "
                 f"{difference(group, problem_keys)}): add a key to --facet, make it the lines "
                 "with --lines KEY, or choose some of the runs with --where KEY=VALUE"
             )

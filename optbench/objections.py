@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.errors import UserError
 from optbench.keys import count, short, show
 from optbench.layout import Layout, layout
 from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
 from optbench.pairs import claim
 from optbench.stats import middle, pair_up, smaller_is_better
 from optbench.summary import final_values, seeds_text
+from optbench.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "no two-sided signed-rank test"
 BUDGETS = "the budgets are unequal"
@@ -36,6 +38,10 @@ def objections(
     found = [*told, *budgets(table, trials, manifests, plan, lines)]
     found += diverged(table, "run")
     found += [] if manifests or trials is table else diverged(trials, "trial")
+    try:
+        check_exchangeable(trials)
+    except UserError as error:
+        found += [str(error)] if trials is not table else []
     finals = final_values(table, y)
     found += [] if manifests else edges(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
@@ -60,8 +66,8 @@ def budgets(
         keys = [key for key in ("problem", "optimizer", "schedule.name") if key in runs]
         tried = Counter(runs[keys].astype(str).itertuples(index=False, name=None))
         counts = [(size, key[1]) for key, size in tried.items() if key[1] not in given]
-    elif len(manifests) > 1:
-        counts = [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
+    if len(manifests) > 1:
+        counts += [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
     told = any(BUDGETS in text for manifest in manifests for text in manifest["warnings"])
     if not told and counts and min(counts)[0] < max(counts)[0]:
         (low, first), (high, last) = min(counts), max(counts)

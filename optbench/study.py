@@ -62,8 +62,8 @@ def run(
         if not config.quiet:
             say(
                 f"{len(contenders)} optimizers and problems, {settings['trials']} trials each by "
-                f"{settings['pick']} {settings['metric']}, then {count(config.seeds, 'seed')} of the best "
-                f"and of the defaults: {total} runs"
+                f"{settings['pick']} {settings['metric']}, then "
+                f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )
 
     earlier = manifest.entries_of(folder / manifest.FILE)

@@ -46,7 +46,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     runs of a tuned study that its manifest has replaced do not (`study_files.current`).
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
-    agree), "rows", "folders" (how many were given: problems of one are panels unasked).
+    agree), "rows", "mixed" (whether the given folders hold different problems).
     Raises UserError when there is nothing to read.
     """
     if rows not in COLUMNS:
@@ -85,8 +85,16 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
         lines = "".join(f"\n  {line}" for line in problems)
         raise UserError(f"no finished run found in {where}. {HOW}{lines}")
     table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
-    table.attrs |= {"problems": problems, "rows": rows, "folders": len({*map(Path, folders)})}
+    table.attrs |= {"problems": problems, "rows": rows, "mixed": mixed(folders, runs.values())}
     return table
+
+
+def mixed(folders: Iterable[str | Path], runs: Iterable[Run]) -> bool:
+    """Whether the folders that were given do not all hold the same problems."""
+    bases = {Path(folder).resolve() for folder in folders}
+    where = [(run.folder.resolve(), run.record["problem_hash"]) for run in runs]
+    held = {base: {p for path, p in where if path.is_relative_to(base)} for base in bases}
+    return len({frozenset(problems) for problems in held.values() if problems}) > 1
 
 
 def find_runs(folders: Iterable[str | Path]) -> tuple[list[Path], list[str]]:

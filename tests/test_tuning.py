@@ -73,11 +73,16 @@ def test_quasi_random_points_cover_each_decade():
         assert sum(inside) == 4
 
 
-def test_grid_takes_the_largest_full_grid_within_the_budget():
+def test_a_grid_has_as_many_points_as_trials_whatever_the_dimension():
     assert [p["lr"] for p in tuning.points({"lr": LR}, 5, "grid", 0)] == pytest.approx(
         [1e-4, 1e-3, 1e-2, 1e-1, 1]
     )
-    assert len(tuning.points(SPACES["momentum"], 10, "grid", 0)) == 9
+    nine = tuning.points(SPACES["momentum"], 9, "grid", 0)
+    assert {len({point[key] for point in nine}) for key in ("lr", "momentum")} == {3}
+    for space in SPACES.values():
+        for trials in range(1, 30):
+            points = [str(point) for point in tuning.points(space, trials, "grid", 0)]
+            assert len(set(points)) == len(points) == trials
 
 
 def test_tpe_is_repeatable_and_finds_the_minimum():
@@ -353,12 +358,15 @@ def test_an_optimizer_with_nothing_to_search_has_one_trial_and_it_is_said(study)
     assert not any("unequal" in text for text in manifest["warnings"])
 
 
-def test_tpe_end_to_end(study):
+def test_tpe_end_to_end(study, tmp_path):
     pytest.importorskip("optuna")
     status, manifest, _, err = study(
         "optimizer=sgd,adam", "tuning.trials=3", "tuning.method=tpe", "seeds=1"
     )
     assert status == 0, err
+    assert "random trials, which those of tuning.method=tpe are not" in err
+    made = {path.name for path in (tmp_path / "results" / "s").iterdir()}
+    assert not {"tuning.csv", "tuning_budget.png"} & made
     assert [len(entry["trials"]) for entry in manifest["contenders"]] == [3, 3]
 
 
@@ -389,6 +397,7 @@ def test_what_a_reviewer_would_object_to_is_said(study):
         (["optimizer=sgd,addam"], "Did you mean adam?"),
         (["optimizer=glob(zz*)"], "matches no choice"),
         (["optimizer=sgd,sgd"], "asked for twice"),
+        (["~optimizer.search"], "takes none away"),
         (["seeds=1,2"], "seeds has one value"),
         (["tuning.trials=2,3"], "tuning.trials has one value"),
         (["tuning.trials=100000000000"], "must be at most"),
