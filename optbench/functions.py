@@ -4,11 +4,14 @@ Each is a function of its parameters that gives a `Function`; formulas after Sur
 Virtual Library of Simulation Experiments, where no other source is named.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from optbench.errors import UserError
 
 Point = tuple[float, float]
 
@@ -131,7 +134,12 @@ def ravine() -> Function:
 
 
 def quadratic(condition: float = 100.0, noise: float = 0.1) -> Function:
-    """(x^2 / condition + y^2) / 2 with noisy gradients, as of mini-batches."""
+    """(x^2 / condition + y^2) / 2 with noisy gradients, as of mini-batches.
+
+    Raises UserError unless the condition number is a finite number of at least 1.
+    """
+    if not 1 <= condition < math.inf:
+        raise UserError(f"function.condition must be a number of at least 1, not {condition:g}")
     return Function(
         "quadratic",
         lambda x, y: (x**2 / condition + y**2) / 2,

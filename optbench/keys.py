@@ -25,6 +25,11 @@ def short(key: str) -> str:
     return key.removeprefix("optimizer.").removesuffix(".name")
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, as in "1 run" and "2 runs"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def order(value: object) -> tuple[int, float, str]:
     """Sort key for mixed config values: numbers, then text, then unset."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)):

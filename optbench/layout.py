@@ -36,7 +36,8 @@ def layout(
 
     facet: keys of the panels, by default those in which the problems differ; "optimizer" joins
     them where one panel would be too full. lines: the key that makes the series.
-    Raises UserError where a panel would mix problems, or hold runs that cannot be told apart.
+    Raises UserError where a panel would mix problems, or hold runs that cannot be told apart, and
+    where runs of several folders are of different problems and no facet was asked for.
     """
     runs = one_line_per_run(table)
     lines = resolve(table, lines) if lines else None
@@ -50,6 +51,13 @@ def layout(
         check_panels(runs, [*keys, *asked], problem_keys)
     else:
         keys = problem_panels(runs, problem_keys, asked)
+        if keys and table.attrs.get("mixed"):
+            raise UserError(
+                "the folders hold runs of different problems (what differs: "
+                f"{difference(runs, problem_keys)}), which are not compared unasked: ask for "
+                f"panels with --facet {' '.join(keys)} (facet={keys} in Python), choose some of "
+                "the runs with --where KEY=VALUE, or give folders that belong together"
+            )
     # a tuned study holds each optimizer twice, at its best and at its default setting
     if "phase" in runs and "phase" not in keys and len(runs["phase"].map(str).unique()) > 1:
         keys = [*keys, "phase"]
@@ -115,12 +123,21 @@ def problem_panels(
 
 
 def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence[str]) -> None:
-    """Raise UserError where the panels by `keys` would mix problems."""
-    for values, group in runs.groupby(list(keys), dropna=False, sort=False):
+    """Raise UserError where the panels by `keys` would mix problems.
+
+    Keys of the optimizer's side or of single runs tell no problems apart, even if no two runs of
+    one optimizer are of different problems: its runs would still be ranked against the others'.
+    """
+    keys = [
+        key for key in keys if not is_variant(key) and (key == "problem" or key not in IDENTITY)
+    ]
+    groups = runs.groupby(keys, dropna=False, sort=False) if keys else [((), runs)]
+    for values, group in groups:
         if len(group["problem"].unique()) > 1:
             title = ", ".join(f"{k} = {show(v)}" for k, v in zip(keys, values, strict=True))
+            where = f"the panel {title}" if title else "one comparison"
             raise UserError(
-                f"the panel {title} would mix runs of different problems (what differs: "
+                f"{where} would mix runs of different problems (what differs: "
                 f"{difference(group, problem_keys)}): add a key to --facet, make it the lines "
                 "with --lines KEY, or choose some of the runs with --where KEY=VALUE"
             )

@@ -2,15 +2,18 @@
 every trial, the choices, and what a reviewer would object to.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optbench import jobs, tuning
+from optbench.keys import count
+from optbench.paired_tests import enough_seeds
 
 FILE = "study.json"
-ENOUGH_SEEDS = 6  # five pairs cannot go below p = 0.0625 in a two-sided sign-flip test
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
 
 
@@ -24,6 +27,9 @@ class Contender:
     points: list[tuning.Point] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
+    run_ids: list[str | None] = field(default_factory=list)
+    settings: list[str | None] = field(default_factory=list)  # `study_files.setting_of` of each
+    problem: str | None = None  # its hash, once a trial came to an end
 
     @property
     def best(self) -> int | None:
@@ -43,31 +49,81 @@ def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
 
 
 def describe(
-    contenders: list[Contender], settings: dict[str, Any], seeds: int, done: dict[str, Any]
+    contenders: list[Contender],
+    settings: dict[str, Any],
+    seeds: int,
+    done: dict[str, Any],
+    earlier: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The manifest: the protocol, what is done of it, every trial, the choices, and objections."""
+    """The manifest: the protocol, what is done of it, every trial, the choices, and objections.
+
+    earlier: the entries of the manifest before; those that this study has no choice for are kept.
+    """
     entries = []
     for entry in contenders:
         trials = [
-            {"point": p, "score": None if s == float("inf") else s, "status": status}
-            for p, s, status in zip(entry.points, entry.scores, entry.statuses, strict=True)
+            {
+                "point": point,
+                "score": None if score == float("inf") else score,
+                "status": status,
+                "run_id": run_id,
+            }
+            for point, score, status, run_id in zip(
+                entry.points, entry.scores, entry.statuses, entry.run_ids, strict=True
+            )
         ]
         entries.append(
             {
                 "optimizer": entry.name,
+                "problem": entry.problem,
                 "overrides": entry.overrides,
                 "space": entry.space,
                 "trials": trials,
                 "chosen": None if entry.best is None else entry.points[entry.best],
+                "setting": None if entry.best is None else entry.settings[entry.best],
             }
         )
+    chosen = {(entry.problem, entry.name) for entry in contenders if entry.problem}
     return {
         "tuning": settings,
         "seeds": seeds,
         "phases": done,
         "contenders": entries,
+        "earlier": [e for e in earlier if (e["problem"], e["optimizer"]) not in chosen],
         "warnings": [*gaps(done), *objections(contenders, settings, seeds)],
     }
+
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """The entries of a manifest that is about to be replaced, and those that it had kept."""
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        entries = [*manifest["contenders"], *manifest.get("earlier", [])]
+        return [entry for entry in entries if entry.get("problem")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []  # there is none, or none of this form
+
+
+def rivals(contenders: list[Contender]) -> int:
+    """With how many others the leader of a problem is compared, at most; at least 1."""
+    sides = ("optimizer", "schedule", "decay_biases_and_norms")
+    problems = Counter(
+        tuple(text for text in entry.overrides if not text.lstrip("+~").startswith(sides))
+        for entry in contenders
+    )
+    return max(1, max(problems.values()) - 1)
+
+
+def too_few(contenders: list[Contender], seeds: int) -> Iterator[str]:
+    """Whether no verdict can come of so many seeds: known before anything is run."""
+    others = rivals(contenders)
+    least = enough_seeds(others)
+    if seeds < least:
+        holm = f" after Holm's correction for {others} comparisons" if others > 1 else ""
+        yield (
+            f"{count(seeds, 'seed')}: with fewer than {least} pairs no two-sided "
+            f"signed-rank test reaches p < 0.05{holm}"
+        )
 
 
 def gaps(done: dict[str, Any]) -> Iterator[str]:
@@ -79,10 +135,17 @@ def gaps(done: dict[str, Any]) -> Iterator[str]:
             yield f"runs are {kind} ({parts}); the same command runs them"
 
 
+def named(entry: Contender, contenders: list[Contender]) -> str:
+    """The contender in words: its optimizer, and the overrides that others do not share."""
+    shared = set.intersection(*(set(other.overrides) for other in contenders))
+    apart = [text for text in entry.overrides if text not in shared]
+    return " ".join([entry.name, *(t for t in apart if not t.startswith("optimizer="))])
+
+
 def objections(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Iterator[str]:
     """What a reviewer would object to, a sentence each."""
     for entry in contenders:
-        who = " ".join(entry.overrides)
+        who = named(entry, contenders)
         if not entry.points:
             continue  # its trials are still to come
         if not entry.space:
@@ -102,10 +165,6 @@ def objections(contenders: list[Contender], settings: dict[str, Any], seeds: int
     counts = {len(entry.points) for entry in contenders if entry.space}
     if len(counts) > 1:
         yield f"the budgets are unequal: {min(counts)} to {max(counts)} trials"
-    if seeds < ENOUGH_SEEDS:
-        yield (
-            f"{seeds} seeds: with fewer than {ENOUGH_SEEDS} pairs no two-sided signed-rank test "
-            f"reaches p < 0.05"
-        )
+    yield from too_few(contenders, seeds)
     if settings["pick"] == "best":
         yield "trials were judged by their best epoch: that is early stopping for each run"

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.keys import short, show
+from optbench.errors import UserError
+from optbench.keys import count, short, show
 from optbench.layout import Layout, layout
 from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
 from optbench.pairs import claim
 from optbench.stats import middle, pair_up, smaller_is_better
 from optbench.summary import final_values, seeds_text
+from optbench.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "no two-sided signed-rank test"
+BUDGETS = "the budgets are unequal"
 SAID_BY_PANEL = 2  # more such sentences are counted instead
 
 
@@ -35,6 +38,10 @@ def objections(
     found = [*told, *budgets(table, trials, manifests, plan, lines)]
     found += diverged(table, "run")
     found += [] if manifests or trials is table else diverged(trials, "trial")
+    try:
+        check_exchangeable(trials)
+    except UserError as error:
+        found += [str(error)] if trials is not table else []
     finals = final_values(table, y)
     found += [] if manifests else edges(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
@@ -52,16 +59,19 @@ def budgets(
 ) -> Iterator[str]:
     """Optimizers that had more tries than others, in whichever way the runs came together."""
     counts: list[tuple[int, str]] = []
-    if len(manifests) > 1:  # one alone says so itself
-        entries = [entry for manifest in manifests for entry in manifest.get("contenders", [])]
-        counts = [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
-    elif not manifests and trials is not table:
+    entries = [entry for manifest in manifests for entry in manifest.get("contenders", [])]
+    if trials is not table:  # a manifest knows the optimizers of the last command only
+        given = {str(entry["optimizer"]) for entry in entries if not entry.get("space", True)}
         runs = trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
-        pairs = zip(runs["problem"], runs["optimizer"], strict=True)
-        counts = [(size, name) for (_, name), size in Counter(pairs).items()]
-    if counts and min(counts)[0] < max(counts)[0]:
+        keys = [key for key in ("problem", "optimizer", "schedule.name") if key in runs]
+        tried = Counter(runs[keys].astype(str).itertuples(index=False, name=None))
+        counts = [(size, key[1]) for key, size in tried.items() if key[1] not in given]
+    if len(manifests) > 1:
+        counts += [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
+    told = any(BUDGETS in text for manifest in manifests for text in manifest["warnings"])
+    if not told and counts and min(counts)[0] < max(counts)[0]:
         (low, first), (high, last) = min(counts), max(counts)
-        yield f"the budgets are unequal: {low} trials ({first}) to {high} ({last})"
+        yield f"{BUDGETS}: {low} trials ({first}) to {high} ({last})"
     phase = plan.runs["phase"].map(show) if "phase" in plan.runs else pd.Series(dtype=str)
     if (phase == "tuned").any() and (other := ~phase.isin(["tuned", "default", "trials"])).any():
         who = ", ".join(sorted(set(plan.runs.loc[other, "optimizer"])))
@@ -107,13 +117,14 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
 
 
 def few_seeds(plan: Layout) -> Iterator[str]:
-    """Fewer seeds than any test needs, where there is something to compare."""
+    """Fewer seeds than the first against each other needs, where there is something to compare."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
-    series = plan.runs.groupby(problem_of(plan))["variant"].nunique()
-    if series.max() > 1 and counts.min() < enough_seeds():
+    rivals = int(plan.runs.groupby(problem_of(plan))["variant"].nunique().max()) - 1
+    if rivals and counts.min() < (least := enough_seeds(rivals)):
+        corrected = f" after Holm's correction for {rivals} comparisons" if rivals > 1 else ""
         yield (
-            f"{seeds_text(counts)}: with fewer than {enough_seeds()} pairs {FEW_SEEDS} reaches "
-            "p < 0.05"
+            f"{seeds_text(counts)}: with fewer than {least} pairs {FEW_SEEDS} reaches "
+            f"p < 0.05{corrected}"
         )
 
 
@@ -172,8 +183,3 @@ def parts(runs: pd.DataFrame, plan: Layout) -> Iterator[tuple[str, str, pd.DataF
     texts = problem_of(plan).reindex(runs.index)
     for (problem, name), part in runs.groupby([texts, runs["optimizer"]], sort=False):
         yield (f"{problem}: " if problem else ""), str(name), part
-
-
-def count(number: int, what: str) -> str:
-    """A number of things, as in "1 run" and "2 runs"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

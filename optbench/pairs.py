@@ -44,15 +44,18 @@ class Verdict(NamedTuple):
     difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
     low: float
     high: float
-    needed: float  # seeds to see this difference with 80 % power, inf where there is none
+    needed: float  # seeds to see this difference with 80 % power, inf: none is seen, NaN: n = 1
     least: int  # seeds below which the test cannot reject at all
+    comparisons: int = 1  # that Holm's correction spans
 
     @property
     def text(self) -> str:
         """The claim as it may be printed."""
         if self.word != "cannot tell":
             return f"{self.word} (n = {self.n}, p = {self.p:.2g})"
-        if not math.isfinite(self.needed):
+        if self.n == 1:
+            more = "one pair shows no spread"
+        elif not math.isfinite(self.needed):
             more = "no difference seen"
         elif self.needed > MOST:
             more = f"more than {MOST} seeds needed"
@@ -60,7 +63,10 @@ class Verdict(NamedTuple):
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
             pairs = f"{self.n} pair{'' if self.n == 1 else 's'}"
-            more += f"; {pairs} cannot go below p = {least_p(self.n):.2g}"
+            least = min(1.0, self.comparisons * least_p(self.n))
+            more += f"; {pairs} cannot go below p = {least:.2g}"
+            if self.comparisons > 1:
+                more += f", corrected for {self.comparisons} comparisons (Holm)"
         return f"cannot tell (n = {self.n}; {more})"
 
 
@@ -84,10 +90,11 @@ def claim(
     word = "cannot tell"
     if p <= alpha and side:
         word = "better" if (side < 0) == smaller else "worse"
-    needed = seeds_needed(d, alpha=alpha / comparisons)
+    needed = seeds_needed(d, alpha=alpha / comparisons)  # NaN of one pair: it shows no spread
     if word == "cannot tell" and math.isfinite(needed):
         needed = max(needed, len(d) + 1, enough_seeds(comparisons, alpha))
-    return Verdict(word, len(d), p, centre, low, high, needed, enough_seeds(comparisons, alpha))
+    least = enough_seeds(comparisons, alpha)
+    return Verdict(word, len(d), p, centre, low, high, needed, least, comparisons)
 
 
 def compare(
@@ -98,7 +105,7 @@ def compare(
     Only seeds that both have are paired. Holm's correction goes over all comparisons of one call.
     Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
     mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_holm, d, rank_biserial,
-    improvement, needed, verdict.
+    improvement, needed, verdict. Raises UserError where there is no pair.
     """
     names = [str(name) for name in frame]
     if baseline is not None and baseline not in names:
@@ -112,6 +119,11 @@ def compare(
             both = part[[x, y]].dropna()
             if len(both):
                 found.append((str(problem), x, y, both[x].to_numpy(), both[y].to_numpy()))
+    if not found:
+        raise UserError(
+            "nothing to pair: two optimizers (or settings) are needed that ran on the same problem "
+            f"with a common seed; there are: {', '.join(names) or 'none'}"
+        )
     raw = [signed_rank(differences(a, b)) for *_, a, b in found]
     lines = []
     for (where, x, y, a, b), p, corrected in zip(found, raw, holm(raw), strict=True):

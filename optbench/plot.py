@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from optbench import figures, style
 from optbench.errors import UserError
 from optbench.keys import where
+from optbench.layout import layout
 from optbench.objections import objections
 from optbench.panels import TooManyPanels, add_note
 from optbench.plots import curves
@@ -78,6 +79,9 @@ def draw_all(
     options = from_config(options, figure_of(places))
     y, x = options.y or "train_loss", options.x or "epoch"
     facet, lines = options.facet, options.lines
+    layout(table, facet, lines)  # refuses problems of several folders that nobody asked for
+    for frame in (table, trials, main):
+        frame.attrs["mixed"] = False
 
     # all figures before the first file: a mistake leaves nothing half written
     drawn: dict[str, Figure] = {}

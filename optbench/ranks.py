@@ -67,8 +67,9 @@ def mean_ranks(scores: pd.DataFrame, smaller: bool = True) -> "pd.Series[float]"
     return rank(scores, smaller).mean().sort_values(kind="stable")
 
 
-def friedman(scores: pd.DataFrame, smaller: bool = True) -> Friedman:
-    """Friedman's test (scipy, with its correction for ties) and Iman and Davenport's
+def friedman(scores: pd.DataFrame, smaller: bool = True, ties: bool = True) -> Friedman:
+    """Friedman's test (scipy, with its correction for ties; ties=False: Demsar's plain form
+    12 N / (k (k + 1)) (sum_j R_j^2 - k (k + 1)^2 / 4), R_j the mean ranks) and Iman and Davenport's
     F = (N - 1) chi2 / (N (k - 1) - chi2) with k - 1 and (k - 1)(N - 1) degrees of freedom.
 
     Raises UserError below three optimizers (use `pairs.compare`) or two problems.
@@ -80,6 +81,10 @@ def friedman(scores: pd.DataFrame, smaller: bool = True) -> Friedman:
     if (ranks == ranks[:, :1]).all():
         return Friedman(0.0, 1.0, 0.0, 1.0, n, k)  # all tied: the statistic is 0 / 0
     chi2, p = stats.friedmanchisquare(*ranks.T)
+    if not ties:
+        square = float((ranks.mean(axis=0) ** 2).sum())
+        chi2 = 12 * n / (k * (k + 1)) * (square - k * (k + 1) ** 2 / 4)
+        p = stats.chi2.sf(chi2, k - 1)
     rest = n * (k - 1) - chi2
     f = math.inf if rest <= 1e-9 else (n - 1) * chi2 / rest
     return Friedman(

@@ -39,15 +39,17 @@ def write(
     out: str | Path,
     conditions: Sequence[str] = (),
     y: str | None = None,
+    facet: Sequence[str] | None = None,
 ) -> Written:
     """Write the report of all finished runs below `folders` into the file `out`.
 
-    conditions: KEY=VALUE filters. y: the logged column by which optimizers are judged; by default
-    the sweep's, the training loss, or in a tuned study the test result. Raises UserError where
-    there is no run, or no file can be written; damaged and unfinished runs are named in the report
+    conditions: KEY=VALUE filters. facet: keys of panels. y: the logged column by which optimizers
+    are judged; by default the sweep's, the training loss, or in a tuned study the test result.
+    Raises UserError where there is no run, or no file can be written; damaged and unfinished
+    runs are named in the report
     and in the result.
     """
-    data = collect([Path(folder) for folder in folders], conditions, y)
+    data = collect([Path(folder) for folder in folders], conditions, y, facet)
     page = render(data)
     out = Path(out)
     if out.is_dir():
@@ -105,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="only runs with this value; several values of one key are alternatives",
     )  # fmt: skip
     parser.add_argument(
+        "--facet", nargs="+", metavar="KEY",
+        help="config keys that make the panels (default: those in which a sweep's problems differ)",
+    )  # fmt: skip
+    parser.add_argument(
         "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
     )
     asked = parser.parse_args(argv)
@@ -112,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.out is None and len(asked.folders) != 1:
             raise UserError("several folders were given: say where the page goes with -o FILE")
         out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
-        written = write(asked.folders, out, asked.where, asked.y)
+        written = write(asked.folders, out, asked.where, asked.y, asked.facet)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

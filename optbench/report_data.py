@@ -20,7 +20,7 @@ from optbench.report_curves import Names, thinned
 from optbench.stats import smaller_is_better
 from optbench.summary import COSTS, STEP_COSTS, cell, final_values, median, number, summary
 from optbench.trial_plots import envelope, scored, trial_layout
-from optbench.tuning_curves import expected_best
+from optbench.tuning_curves import check_exchangeable, expected_best
 
 Panel = dict[str, Any]
 Cell = dict[str, Any]
@@ -158,7 +158,11 @@ def swept_rates(
 
 
 def budget(trials: pd.DataFrame, metric: str, pick: str, names: Names) -> list[Panel]:
-    """The best of 1, 2, ... trials: expected, or the median where a trial diverged."""
+    """The best of 1, 2, ... trials: expected, or the median where a trial diverged.
+
+    Raises UserError where trials are no random ones.
+    """
+    check_exchangeable(trials)
     plan = trial_layout(trials, metric, pick, None)
     lost = bool(np.isinf(plan.runs["y"].to_numpy(dtype=float)).any())
     words = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")

@@ -13,20 +13,21 @@ from optbench.keys import show
 from optbench.layout import Layout
 from optbench.panels import titles
 from optbench.run_files import read_record
+from optbench.study_files import current
 from optbench.table import FINISHED, find_runs, flatten
 
 Record = tuple[Path, dict[str, Any]]
 
 
 def records_of(folders: Sequence[str | Path]) -> list[Record]:
-    """Every readable `run.json` below the folders; `load_runs` names the others."""
+    """Every readable `run.json` below the folders that `load_runs` counts or names."""
     found: list[Record] = []
     for folder in find_runs(folders)[0]:
         try:
             found.append((folder, read_record(folder / "run.json")))
         except (OSError, ValueError):
             continue
-    return found
+    return current(found)
 
 
 def run_list(

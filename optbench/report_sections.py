@@ -40,7 +40,10 @@ MOST_REACHED = 40  # rows of the figure of times to target
 
 
 def collect(
-    folders: Sequence[Path], conditions: Sequence[str] = (), y: str | None = None
+    folders: Sequence[Path],
+    conditions: Sequence[str] = (),
+    y: str | None = None,
+    facet: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
     loaded = where(load_runs(*folders), conditions)
@@ -55,12 +58,14 @@ def collect(
         pass  # the curves of the mini-batches are an addition
     if y is not None:
         check_column(table, y)
-    options = from_config(Options(y=y), figure_of(folders))
+    options = from_config(Options(y=y, facet=facet), figure_of(folders))
     manifests = manifests_of(folders, loaded)
     protocol = protocol_of(manifests)
     tuned = trials is not table
     facet, lines = options.facet, options.lines
     plan = layout(table, facet, lines)
+    for frame in (loaded, trials, *tables.values()):
+        frame.attrs["mixed"] = False  # they were asked for side by side, or are of one problem
     names = report_curves.names_of(plan)
     first = options.y or "train_loss"
     final = first if first in table and np.isfinite(table[first]).any() else "train_loss"

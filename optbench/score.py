@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.keys import count
 
 R_MAX = 4.0
 POINTS = 100
@@ -151,14 +152,17 @@ def read_times(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} holds no times. It needs {FORM}")
     head = [cell.strip() for cell in rows[0][1:]]
     names = [row[0].strip() for row in rows[1:]]
-    for what, words in (("workload", head), ("optimizer", names)):
+    for article, what, words in (("a", "workload", head), ("an", "optimizer", names)):
         if "" in words or len(set(words)) < len(words):
-            raise UserError(f"{path}: a {what} has no name, or two have the same. It needs {FORM}")
+            raise UserError(
+                f"{path}: {article} {what} has no name, or two have the same. It needs {FORM}"
+            )
     values = []
     for name, row in zip(names, rows[1:], strict=True):
         if len(row) != len(rows[0]):
             raise UserError(
-                f"{path}: {name} has {len(row) - 1} times for {len(head)} workloads. "
+                f"{path}: {name} has {count(len(row) - 1, 'time')} for "
+                f"{count(len(head), 'workload')}. "
                 f"It needs {FORM}"
             )
         for workload, cell in zip(head, row[1:], strict=True):

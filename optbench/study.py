@@ -14,12 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from optbench import jobs, manifest, sweep, tuning
 from optbench.errors import UNWRITABLE, UserError
+from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.progress import say
 from optbench.run_files import read_record, replace_text
 from optbench.settings import LARGEST, check_group, did_you_mean
 from optbench.settings import check as check_settings
+from optbench.study_files import setting_of
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.
@@ -55,16 +57,20 @@ def run(
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         jobs.plan(folder, total, config.retry)
+        for warning in manifest.too_few(contenders, config.seeds):
+            say(f"warning: {warning}", error=True)
         if not config.quiet:
             say(
                 f"{len(contenders)} optimizers and problems, {settings['trials']} trials each by "
-                f"{settings['pick']} {settings['metric']}, then {config.seeds} seeds of the best "
-                f"and of the defaults: {total} runs"
+                f"{settings['pick']} {settings['metric']}, then "
+                f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )
+
+    earlier = manifest.entries_of(folder / manifest.FILE)
 
     def keep() -> None:
         done = manifest.done_of(folder, plan)
-        record = manifest.describe(contenders, settings, int(config.seeds), done)
+        record = manifest.describe(contenders, settings, int(config.seeds), done, earlier)
         text = json.dumps(record | {"retry": config.retry}, indent=1) + "\n"
         with sweep.exits():
             try:
@@ -101,6 +107,9 @@ def search(
             record = read(folder / "trials", result.return_value)
             entry.points.append(point)
             entry.statuses.append(record["status"])
+            entry.run_ids.append(record.get("run_id"))
+            entry.settings.append(setting_of(record) if "config" in record else None)
+            entry.problem = record.get("problem_hash", entry.problem)
             entry.scores.append(
                 tuning.score(record.get("summary"), settings["metric"], settings["pick"])
                 if record["status"] == "completed"

@@ -1,7 +1,8 @@
 """What stands beside the runs of a sweep: `figure.json`, and a tuned study's `study.json`."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,59 @@ def figure_of(folders: Sequence[Path]) -> dict[str, object]:
                     f"draw with the defaults"
                 ) from None
     return found[0] if found and all(figure == found[0] for figure in found) else {}
+
+
+def setting_of(record: Mapping[str, Any]) -> str:
+    """A hash of the optimizer's side of a run's record: the same for a trial and its repetitions.
+
+    The search space is no part of it: it says what is tried, not what was.
+    """
+    config = record["config"]
+    sides = {key: config.get(key) for key in ("optimizer", "schedule", "decay_biases_and_norms")}
+    if isinstance(sides["optimizer"], dict):
+        sides["optimizer"] = {k: v for k, v in sides["optimizer"].items() if k != "search"}
+    return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def current(records: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, dict[str, Any]]]:
+    """The records less those of trials and settings that a tuned study has since replaced.
+
+    A study that is repeated with more trials, or another method, may choose another setting; the
+    runs of the old choice stay in its folder, where a comparison must not meet them. What the
+    manifest knows nothing of (another optimizer, an older format) is kept.
+    """
+    known: dict[Path, dict[tuple[str, str], tuple[set[str], set[str]]]] = {}
+    kept = []
+    for folder, record in records:
+        phase = record["config"].get("phase")
+        if phase in ("trials", "tuned"):
+            study = folder.resolve().parent.parent
+            if study not in known:
+                known[study] = choices(study / MANIFEST)
+            told = known[study].get((record["problem_hash"], record["name"]))
+            own = record["run_id"] if phase == "trials" else setting_of(record)
+            finished = record["status"] in ("completed", "diverged")
+            if told and own not in told[phase == "tuned"] and (finished or phase == "tuned"):
+                continue
+        kept.append((folder, record))
+    return kept
+
+
+def choices(path: Path) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+    """By problem and optimizer, the run ids of a manifest's trials and the settings it chose."""
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        entries = [*manifest.get("contenders", []), *manifest.get("earlier", [])]
+        found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+        for entry in entries:
+            if entry.get("problem"):
+                key = (entry["problem"], entry["optimizer"])
+                trials, settings = found.setdefault(key, (set(), set()))
+                trials |= {trial["run_id"] for trial in entry["trials"] if trial.get("run_id")}
+                settings |= {entry["setting"]} - {None}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}  # `manifests_of` says what is wrong with it
+    return found
 
 
 def manifests_of(folders: Sequence[Path], table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.keys import measured_columns, order, show
+from optbench.keys import count, measured_columns, order, show
 from optbench.layout import layout
 from optbench.run_files import COST_COLUMNS
 
@@ -57,7 +57,8 @@ def summary(
     """Final values per panel and series, best first by the median of `y`, diverged ones last.
 
     Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n),
-    then median, min and max over all the seeds of each final value, and the medians of
+    then median, min and max over all the seeds of each final value, mean, sd, iqm, iqm_low and
+    iqm_high (see `spread`) of that of `y`, and the medians of
     seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
     alone) and state_bytes_per_parameter, NaN where no run measured them. Accuracies are fractions.
     A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
@@ -87,12 +88,26 @@ def summary(
             part = values.loc[members].to_numpy(dtype=float)
             for word, function in (("median", median), ("min", np.min), ("max", np.max)):
                 line[f"{column}_{word}"] = float(function(part))
+        line |= spread(y, finals[y].loc[members].to_numpy(dtype=float))
         line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
         best = line[f"{y}_median"]
         best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
         panel = [order(value) for value in first[facets]]
         ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
     return pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
+
+
+def spread(column: str, values: np.ndarray) -> dict[str, float]:
+    """Mean, sample standard deviation and IQM of the final values, and the IQM's bootstrap 95 %
+    interval; all NaN where the column was never logged."""
+    from optbench import stats  # which needs this module
+
+    estimate = stats.Estimate(math.nan, math.nan, math.nan, 0)
+    if not np.isnan(values).any():
+        estimate = stats.bootstrap(values, "iqm")
+    numbers = (stats.mean(values), stats.sd(values), *estimate[:3])
+    words = ("mean", "sd", "iqm", "iqm_low", "iqm_high")
+    return {f"{column}_{word}": value for word, value in zip(words, numbers, strict=True)}
 
 
 def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,6 +128,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     stems = [name.removesuffix("_median") for name in names if name.endswith("_median")]
     # the variant names the optimizer, and the cell of the median holds the extremes
     hidden = {"optimizer", *(f"{stem}_{end}" for stem in stems for end in ("min", "max"))}
+    hidden |= {name for name in names if name.endswith(("_mean", "_sd", "_iqm", "_iqm_high"))}
     columns: dict[str, list[str]] = {}
     for name in names:
         stem = name.removesuffix("_median")
@@ -121,6 +137,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
         if stem in stems:
             unit = " (%)" if "accuracy" in stem else ""
             columns[f"final {stem}{unit}"] = [cell(row, stem) for _, row in frame.iterrows()]
+        elif name.endswith("_iqm_low"):
+            stem = name.removesuffix("_iqm_low")
+            ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
+            columns[f"{stem}: 95 % interval of the IQM"] = [
+                "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
+            ]
         elif name in COSTS:
             texts = ["" if math.isnan(value) else number(value) for value in frame[name]]
             columns[COSTS[name]] = texts
@@ -151,6 +173,11 @@ def cell(row: pd.Series, stem: str) -> str:
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
+def limit(value: float) -> str:
+    """An end of an interval; an infinite one is called what it is."""
+    return number(value) if math.isfinite(value) else "diverged"
+
+
 def number(value: float) -> str:
     """Four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
@@ -163,4 +190,4 @@ def seeds_text(counts: Iterable[int]) -> str:
     """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
     counts = list(counts)
     low, high = min(counts), max(counts)
-    return f"{low if low == high else f'{low} to {high}'} seed{'s'[: high > 1]}"
+    return count(high, "seed") if low == high else f"{low} to {high} seeds"

@@ -98,7 +98,12 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
     Raises `UserError` where there is none, and for what cannot be swept over.
     """
     for override in overrides:
-        key, text = override.key_or_group, override.get_value_string()
+        key = override.key_or_group
+        if override.is_delete():
+            raise UserError(
+                f"~{key}: a sweep sets values and takes none away: {key}=null, or leave it out"
+            )
+        text = override.get_value_string()
         if override.is_sweep_override() and key.split(".")[0] in WHOLE:
             raise UserError(f"{key} has one value in a sweep, not several ({text})")
         if override.is_sweep_override() and not override.is_discrete_sweep():

@@ -17,6 +17,7 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.run_files import COLUMNS, COST_COLUMNS, read_record, read_rows
+from optbench.study_files import current
 
 IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device")
 FINISHED = ("completed", "diverged")
@@ -41,10 +42,11 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     config ("optimizer.lr"; lists as text, null as "null", a key that a run lacks as NaN), then
     step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them) and
     the columns of `epochs.csv` or `steps.csv` (where a run that diverged before its first step
-    has a single line, of NaN). Of runs with one run_id the newest finished one counts.
+    has a single line, of NaN). Of runs with one run_id the newest finished one counts;
+    runs of a tuned study that its manifest has replaced do not (`study_files.current`).
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
-    agree), "rows".
+    agree), "rows", "mixed" (whether the given folders hold different problems).
     Raises UserError when there is nothing to read.
     """
     if rows not in COLUMNS:
@@ -58,6 +60,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
             records.append((folder, read_record(folder / "run.json")))
         except (OSError, ValueError) as error:
             problems.append(f"{folder / 'run.json'}: {reason(error)}")
+    records = current(records)
     # newest first: the first readable one of each run_id counts
     records.sort(key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True)
     runs: dict[str, Run] = {}
@@ -82,8 +85,16 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
         lines = "".join(f"\n  {line}" for line in problems)
         raise UserError(f"no finished run found in {where}. {HOW}{lines}")
     table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
-    table.attrs |= {"problems": problems, "rows": rows}
+    table.attrs |= {"problems": problems, "rows": rows, "mixed": mixed(folders, runs.values())}
     return table
+
+
+def mixed(folders: Iterable[str | Path], runs: Iterable[Run]) -> bool:
+    """Whether the folders that were given do not all hold the same problems."""
+    bases = {Path(folder).resolve() for folder in folders}
+    where = [(run.folder.resolve(), run.record["problem_hash"]) for run in runs]
+    held = {base: {p for path, p in where if path.is_relative_to(base)} for base in bases}
+    return len({frozenset(problems) for problems in held.values() if problems}) > 1
 
 
 def find_runs(folders: Iterable[str | Path]) -> tuple[list[Path], list[str]]:

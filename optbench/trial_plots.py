@@ -31,7 +31,7 @@ from optbench.panels import (
 from optbench.sensitivity import show_all
 from optbench.stats import smaller_is_better
 from optbench.summary import worst
-from optbench.tuning_curves import expected_best, trial_scores
+from optbench.tuning_curves import check_exchangeable, expected_best, trial_scores
 
 
 def trial_layout(
@@ -120,7 +120,9 @@ def tuning_budget(
 
     The expectation with its bootstrap interval (Dodge et al. 2019), or, where a trial of any
     optimizer diverged or blew up, which no mean survives, the median of the best of n instead.
+    Raises UserError where trials are no random ones.
     """
+    check_exchangeable(trials)
     plan = trial_layout(trials, metric, pick, facet)
     smaller = smaller_is_better(metric)
     values = plan.runs["y"].to_numpy(dtype=float)

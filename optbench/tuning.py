@@ -4,6 +4,7 @@ A space maps hyperparameters to `{low, high, scale}`; scale is linear, log, or o
 momenta: 1 - value is log-uniform). A list of such ranges makes a list of values (betas).
 """
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +46,8 @@ def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
     """The first `trials` points of a sequence over the space; more trials only add points.
 
     sobol and halton are scrambled quasi-random sequences (Owen 1998), the same for every optimizer
-    with as many hyperparameters. grid takes the largest full grid of at most `trials` points, and
-    is the one method where more trials move the points.
+    with as many hyperparameters. grid spreads its points evenly over a full grid of about as
+    many, and is the one method where more trials move the points.
     """
     dimensions = sum(1 for _ in _ranges(space))
     if dimensions == 0:
@@ -59,11 +60,7 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
     from scipy.stats import qmc
 
     if method == "grid":
-        each = max(int(trials ** (1 / dimensions) + 1e-9), 1)
-        side = np.linspace(0, 1, each) if each > 1 else np.array([0.5])
-        return np.stack(np.meshgrid(*[side] * dimensions, indexing="ij"), -1).reshape(
-            -1, dimensions
-        )
+        return _grid(dimensions, trials)
     if method == "random":
         return np.random.default_rng(seed).random((trials, dimensions))
     sequence = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
@@ -73,6 +70,20 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
         )  # balance needs a power of two; a prefix is kept
         unit: np.ndarray = sequence(dimensions, scramble=True, rng=seed).random(trials)
     return unit
+
+
+def _grid(dimensions: int, trials: int) -> np.ndarray:
+    """Exactly `trials` points, or optimizers with more hyperparameters would have fewer of them."""
+    each = math.ceil(trials ** (1 / dimensions) - 1e-9)
+    counts = [each] * dimensions
+    for last in range(dimensions - 1, -1, -1):  # the last ranges are coarser where that is enough
+        fewer = [*counts[:last], each - 1, *counts[last + 1 :]]
+        if math.prod(fewer) >= trials:
+            counts = fewer
+    sides = [np.linspace(0, 1, size) if size > 1 else np.array([0.5]) for size in counts]
+    full = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, dimensions)
+    # steps of 1 or more, rounded half up: no point twice
+    return full[np.floor(np.linspace(0, len(full) - 1, trials) + 0.5).astype(int)]
 
 
 def scale_point(space: Space, unit: Sequence[float]) -> Point:

@@ -11,6 +11,8 @@ from optbench.errors import UserError
 from optbench.stats import smaller_is_better
 from optbench.summary import final_values, median
 
+ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
+
 
 class Width(NamedTuple):
     """The range of learning rates within a share of the best."""
@@ -40,6 +42,19 @@ def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
             "score": score.reindex(first.index).astype(float),
         }
     )
+
+
+def check_exchangeable(trials: pd.DataFrame) -> None:
+    """Raise UserError where trials are no random ones: the best of n says nothing of them.
+
+    A tpe trial depends on those before it, and a grid of n is not a part of a larger one.
+    """
+    methods = set(trials["tuning.method"].astype(str)) if "tuning.method" in trials else set()
+    if ordered := sorted(methods & {*ORDERED}):
+        raise UserError(
+            "the expected best of n trials (Dodge et al. 2019) is left out: it takes random "
+            f"trials, which those of tuning.method={', '.join(ordered)} are not"
+        )
 
 
 def expected_best(

@@ -23,7 +23,7 @@ from optbench.stats import by_seed, smaller_is_better
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, number
 from optbench.table import load_runs
-from optbench.tuning_curves import expected_best, rate_widths, trial_scores
+from optbench.tuning_curves import check_exchangeable, expected_best, rate_widths, trial_scores
 
 
 def write(study: str | Path) -> tuple[str, list[Path]]:
@@ -45,12 +45,16 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
     compared = table[phases != "trials"]
     found = verdicts(table[phases == "tuned"], trials, metric, pick)
     figure = figure_of([study])
-    needs = tuning_needs(trials, metric, pick)
+    try:
+        needs = tuning_needs(trials, metric, pick)
+        tuning = tuning_text(needs, metric)
+    except UserError as error:
+        needs, tuning = None, f"Tuning: {error}.\n"
     warnings = objections(compared, trials, manifests, metric) if len(compared) else []
     text = "\n".join(
         [
             sentences(found, metric),
-            tuning_text(needs, metric),
+            tuning,
             costs_text(compared, metric, figure.get("target")),
             *(f"Warning: {warning}\n" for warning in warnings),
         ]
@@ -58,8 +62,11 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
     files = {
         "verdict.csv": found.to_csv(index=False),
         "verdict.md": text,
-        "tuning.csv": needs.to_csv(index=False),
     }
+    if needs is None:
+        (study / "tuning.csv").unlink(missing_ok=True)  # of a method before
+    else:
+        files["tuning.csv"] = needs.to_csv(index=False)
     for name, content in files.items():
         (study / name).write_text(content, "utf-8")
     return text, [study / name for name in files]
@@ -81,7 +88,7 @@ def verdicts(runs: pd.DataFrame, trials: pd.DataFrame, metric: str, pick: str) -
         frame = by_seed(part, tested) if len(part) else pd.DataFrame()
         for leader in ended["optimizer"]:
             names = [name for name in frame if str(name).split(" ")[0] == leader]
-            if names and len(frame.columns) > 1:
+            if names and frame[frame[names[0]].notna()].count().gt(0).sum() > 1:
                 lines = compare(frame, str(names[0]), smaller)
                 found.append(lines.assign(problem=name_of(runs, str(problem))))
                 break
@@ -92,8 +99,9 @@ def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
     """The expected best validation result after 1, 2, ... trials (Dodge et al. 2019).
 
     Columns: problem, optimizer, those of `tuning_curves.expected_best`, and the width in decades of
-    the learning rates within 1, 5 and 10 % of the best.
+    the learning rates within 1, 5 and 10 % of the best. Raises UserError for trials of tpe or grid.
     """
+    check_exchangeable(trials)
     smaller = smaller_is_better(metric)
     found = []
     for (problem, name), part in trial_scores(trials, metric, pick).groupby(

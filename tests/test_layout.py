@@ -7,8 +7,10 @@ from made_runs import make_run, sweep
 
 from optbench.errors import UserError
 from optbench.layout import layout
+from optbench.pairs import compare
 from optbench.panels import TooManyPanels
 from optbench.plots import curves
+from optbench.stats import by_seed
 from optbench.table import load_runs
 
 
@@ -81,3 +83,26 @@ def test_too_many_panels(tmp_path: Path) -> None:
     assert len(set(layout(table).runs["panel"])) == 25  # a table has no panels
     with pytest.raises(TooManyPanels, match="--facet"):
         curves(table)
+
+
+def test_problems_of_several_folders_are_compared_only_if_asked_for(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", ("adam",), 2, data__subset=300)
+    sweep(tmp_path / "b", ("sgd",), 2, data__subset=400)
+    table = load_runs(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UserError, match=r"what differs: data\.subset.*--facet data\.subset"):
+        by_seed(table)
+    assert layout(table, ["data.subset"]).facet == ["data.subset"]
+    assert layout(table, lines="data.subset").facet == ["optimizer"]
+    with pytest.raises(UserError, match="nothing to pair"):
+        compare(by_seed(table, facet=["data.subset"]))
+    # one sweep asks for its own panels
+    assert layout(load_runs(tmp_path)).facet == ["data.subset"]
+
+
+@pytest.mark.parametrize("facet", ["optimizer", "optimizer.lr", "seed", "run_id"])
+def test_a_facet_of_the_optimizers_hides_no_difference_of_problems(tmp_path: Path, facet: str):
+    sweep(tmp_path / "a", ("adam",), 1, lr=0.1, data__subset=300)
+    make_run(tmp_path / "b", "sgd", 1, lr=0.01, data__subset=900)
+    table = load_runs(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UserError, match=r"different problems \(what differs: data\.subset\)"):
+        by_seed(table, facet=[facet])

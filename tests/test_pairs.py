@@ -190,3 +190,14 @@ def test_identical_optimizers_are_not_told_apart() -> None:
     # Holm bounds the rate by 6 * 2 / 2 ** 8 = 4.7 %; 4000 studies tell it to 0.3 %
     claims = [script.rates(kind, DEFAULT_SEEDS, 6, 1000, pairs=0)[0] for kind in script.KINDS]
     assert 0.01 < np.mean(claims) <= 0.05
+
+
+def test_what_is_said_of_too_few_seeds():
+    one = claim([1.0], [2.0])
+    assert math.isnan(one.needed)
+    assert one.text.startswith("cannot tell (n = 1; one pair shows no spread")
+    d = np.arange(1.0, 7.0)
+    p = float(6 * least_p(6))
+    six = claim(np.zeros(6), d, p=p, comparisons=6)
+    assert "6 pairs cannot go below p = 0.19, corrected for 6 comparisons (Holm)" in six.text
+    assert six.needed == 8

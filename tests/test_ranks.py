@@ -53,6 +53,10 @@ def test_demsars_example() -> None:
     assert ranks.to_dict() == pytest.approx(wanted, abs=5e-4)
     found = friedman(AUC, smaller=False)
     # he does not correct for ties: 9.28 and F = 3.69; scipy does
+    his = friedman(AUC, smaller=False, ties=False)
+    assert his.chi2 == pytest.approx(9.28, abs=0.005)
+    assert his.f == pytest.approx(3.69, abs=0.005)
+    assert his.p == pytest.approx(reference.chi2.sf(his.chi2, 3))
     table = rank(AUC, smaller=False).to_numpy()
     ties = sum((c**3 - c).sum() for row in table for c in [np.unique(row, return_counts=True)[1]])
     plain = found.chi2 * (1 - ties / (14 * (4**3 - 4)))

@@ -95,7 +95,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("name,w\n", "holds no times"),
         ("name,w\na,\n", "'' is not a number"),
         ("name,w\na,fast\n", "'fast' is not a number"),
-        ("name,w,x\na,1\n", "a has 1 times for 2 workloads"),
+        ("name,w,x\na,1\n", "a has 1 time for 2 workloads"),
         ("name,w,w\na,1,2\n", "two have the same"),
         ("name,w\na,1\na,2\n", "two have the same"),
         ("name,w\na,0\n", "0 is not a time"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from made_runs import make_run, sweep
 
 from optbench.summary import final_values, summary, to_markdown
@@ -63,3 +64,15 @@ def test_final_values_without_a_test_split(tmp_path: Path) -> None:
     assert final_values(table, "train_loss").tolist() == [math.inf]
     assert final_values(table, "val_accuracy").tolist() == [-math.inf]
     assert "n/a" in to_markdown(summary(table))
+
+
+def test_the_table_gives_mean_deviation_and_an_interval_of_the_iqm(tmp_path):
+    sweep(tmp_path, ("adam",), 8)
+    frame = summary(load_runs(tmp_path))
+    line = frame.iloc[0]
+    values = final_values(load_runs(tmp_path), "train_loss").to_numpy(dtype=float)
+    assert line["train_loss_mean"] == pytest.approx(values.mean())
+    assert line["train_loss_sd"] == pytest.approx(values.std(ddof=1))
+    assert line["train_loss_iqm"] == pytest.approx(np.sort(values)[2:-2].mean())
+    assert line["train_loss_iqm_low"] < line["train_loss_iqm"] < line["train_loss_iqm_high"]
+    assert "interval of the IQM" in to_markdown(frame)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from optbench import contours, textbook, trajectories
 from optbench.descent import Trajectory, follow, follow_best, measure
+from optbench.errors import UserError
 from optbench.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
@@ -242,3 +243,9 @@ def test_mistakes_are_named(words, message, capsys):
 def test_help_names_the_functions(capsys):
     assert trajectories.main(["--help"]) == 0
     assert all(name in capsys.readouterr().out for name in ["saddle"])
+
+
+@pytest.mark.parametrize("condition", [-1.0, 0.5, math.inf, math.nan])
+def test_a_condition_number_is_at_least_one(condition):
+    with pytest.raises(UserError, match=r"function\.condition must be"):
+        quadratic(condition)

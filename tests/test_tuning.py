@@ -5,14 +5,17 @@ import sys
 from math import inf
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import experiment, tuning
+from optbench import experiment, manifest, tuning
 from optbench.errors import UserError
+from optbench.manifest import Contender
+from optbench.table import load_runs
 
 LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
 SPACES = {
@@ -70,11 +73,16 @@ def test_quasi_random_points_cover_each_decade():
         assert sum(inside) == 4
 
 
-def test_grid_takes_the_largest_full_grid_within_the_budget():
+def test_a_grid_has_as_many_points_as_trials_whatever_the_dimension():
     assert [p["lr"] for p in tuning.points({"lr": LR}, 5, "grid", 0)] == pytest.approx(
         [1e-4, 1e-3, 1e-2, 1e-1, 1]
     )
-    assert len(tuning.points(SPACES["momentum"], 10, "grid", 0)) == 9
+    nine = tuning.points(SPACES["momentum"], 9, "grid", 0)
+    assert {len({point[key] for point in nine}) for key in ("lr", "momentum")} == {3}
+    for space in SPACES.values():
+        for trials in range(1, 30):
+            points = [str(point) for point in tuning.points(space, trials, "grid", 0)]
+            assert len(set(points)) == len(points) == trials
 
 
 def test_tpe_is_repeatable_and_finds_the_minimum():
@@ -234,11 +242,61 @@ def test_a_study_end_to_end(study, tmp_path):
     assert first == [trial["point"] for trial in manifest["contenders"][0]["trials"]]
 
 
+def test_more_trials_leave_only_the_new_choice_in_tables_and_verdict(study, tmp_path):
+    asked = ["optimizer=sgd,adam", "seeds=2"]
+    _, before, _, _ = study(*asked, "tuning.trials=1")
+    _, after, _, err = study(*asked, "tuning.trials=8")
+    chosen = {entry["optimizer"]: entry["chosen"]["lr"] for entry in after["contenders"]}
+    old = {entry["optimizer"]: entry["chosen"]["lr"] for entry in before["contenders"]}
+    assert chosen != old  # else this test shows nothing
+    folder = tmp_path / "results" / "s"
+    table = load_runs(folder)
+    tuned = table[table["phase"] == "tuned"].drop_duplicates("run")
+    assert dict(zip(tuned["optimizer"], tuned["optimizer.lr"], strict=True)) == chosen
+    assert len(tuned) == 4
+    assert len(folders(tmp_path, "tuned")) > 4  # the old runs are still there
+    verdicts = pd.read_csv(folder / "verdict.csv")
+    assert {*verdicts["a"], *verdicts["b"]} == {"sgd", "adam"}
+    summary = pd.read_csv(folder / "summary.csv")
+    assert list(summary.groupby("phase")["seeds"].sum()) == [4, 4]
+    assert "lr=" not in err
+
+    # a command with another optimizer keeps the choice, and says that it had more trials
+    _, third, _, err = study("optimizer=momentum", "seeds=2", "tuning.trials=2")
+    assert [entry["optimizer"] for entry in third["earlier"]] == ["sgd", "adam"]
+    assert "the budgets are unequal: 2 trials (momentum) to 8 (sgd)" in err
+    table = load_runs(folder)
+    tuned = table[table["phase"] == "tuned"].drop_duplicates("run")
+    assert len(tuned) == 6
+
+
+def test_too_few_seeds_for_holm_are_said_before_anything_runs():
+    several = [Contender([f"optimizer={name}"], name, {}) for name in "abcdefg"]
+    (text,) = manifest.too_few(several, 6)
+    assert "with fewer than 8 pairs" in text
+    assert "correction for 6 comparisons" in text
+    assert not list(manifest.too_few(several, 8))
+    assert not list(manifest.too_few(several[:2], 6))
+    assert next(manifest.too_few(several[:2], 1)).startswith("1 seed: ")
+
+
+def test_a_warning_names_the_contender_and_what_tells_it_apart():
+    several = [
+        Contender([f"optimizer={name}", "epochs=1", f"batch_size={size}"], name, {})
+        for name in ("sgd", "adam")
+        for size in (1, 2)
+    ]
+    assert manifest.named(several[0], several) == "sgd batch_size=1"
+    assert manifest.named(several[3], several[1::2]) == "adam"
+
+
 def test_changing_test_labels_changes_no_choice(study):
     asked = ["optimizer=sgd,adam", "tuning.trials=4", "seeds=1"]
     _, one, _, _ = study(*asked)
     _, other, _, _ = study(*asked, "dataset.flip=true", name="flipped")
     for a, b in zip(one["contenders"], other["contenders"], strict=True):
+        for trial in (*a["trials"], *b["trials"]):
+            del trial["run_id"]  # it holds the data's digest
         assert (a["trials"], a["chosen"]) == (b["trials"], b["chosen"])
 
 
@@ -300,12 +358,15 @@ def test_an_optimizer_with_nothing_to_search_has_one_trial_and_it_is_said(study)
     assert not any("unequal" in text for text in manifest["warnings"])
 
 
-def test_tpe_end_to_end(study):
+def test_tpe_end_to_end(study, tmp_path):
     pytest.importorskip("optuna")
     status, manifest, _, err = study(
         "optimizer=sgd,adam", "tuning.trials=3", "tuning.method=tpe", "seeds=1"
     )
     assert status == 0, err
+    assert "random trials, which those of tuning.method=tpe are not" in err
+    made = {path.name for path in (tmp_path / "results" / "s").iterdir()}
+    assert not {"tuning.csv", "tuning_budget.png"} & made
     assert [len(entry["trials"]) for entry in manifest["contenders"]] == [3, 3]
 
 
@@ -336,6 +397,7 @@ def test_what_a_reviewer_would_object_to_is_said(study):
         (["optimizer=sgd,addam"], "Did you mean adam?"),
         (["optimizer=glob(zz*)"], "matches no choice"),
         (["optimizer=sgd,sgd"], "asked for twice"),
+        (["~optimizer.search"], "takes none away"),
         (["seeds=1,2"], "seeds has one value"),
         (["tuning.trials=2,3"], "tuning.trials has one value"),
         (["tuning.trials=100000000000"], "must be at most"),
