@@ -56,8 +56,10 @@ class Check(NamedTuple):
         line += number(self.medians[1]) + (f" ({self.other})" if self.other else "")
         if math.isnan(v.difference):
             statistics = "a run diverged and has no such value"
+        elif math.isinf(v.difference):
+            statistics = f"a side diverged: no difference in numbers, p = {v.p:.2g}"
         else:
-            interval = f"{v.difference:.3g} [{v.low:.3g}, {v.high:.3g}]"
+            interval = f"{v.difference:.3g} [{number(v.low)}, {number(v.high)}]"
             statistics = f"difference {interval}, p = {v.p:.2g}"
         notes = "".join(f"; {note}" for note in self.notes)
         return f"{line}; claimed {self.direction}: {self.word} ({statistics}{notes})"
@@ -247,11 +249,13 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
     paths[0].write_text(text, "utf-8")
     to_frame(checks).to_csv(paths[1], index=False)
     if isinstance(claimed.get("figure"), dict):
-        paths += draw(folder, layers, claimed["figure"])
+        paths += draw(folder, table, layers, claimed["figure"])
     return text, paths
 
 
-def draw(folder: Path, layers: pd.DataFrame | None, options: Mapping[str, Any]) -> list[Path]:
+def draw(
+    folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
+) -> list[Path]:
     """Write claim.png and claim.pdf: the function of `layer_plots` that the claim names."""
     from optbench import layer_plots, style
 
@@ -262,6 +266,8 @@ def draw(folder: Path, layers: pd.DataFrame | None, options: Mapping[str, Any]) 
         raise UserError(f"claim.figure.draw is {name!r}; allowed: {there}")
     if layers is None:
         raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
+    if name == "gradient_by_error":  # the error is in epochs.csv
+        rest["epochs"] = table
     try:
         figure = layer_plots.FIGURES[name](layers, **rest)
     except TypeError as error:

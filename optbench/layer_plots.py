@@ -1,7 +1,7 @@
 """Figures of `layers.csv`: pure functions from its tidy table to a figure.
 
 By depth (do activations and gradients keep their size?), over the training (does the effective step
-fade?), and the gradient of an output unit against its error, from the losses' formulas.
+fade?), and the gradient of the outputs against their error, from the formulas and as measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,37 +73,81 @@ def over_time(
     return figure
 
 
-def gradient_by_error(layers: pd.DataFrame | None = None) -> Figure:
-    """|dL/dz| of one sigmoid output against its error |sigmoid(z) - y|, for the squared error and
-    the cross-entropy of `optbench.losses`, by autograd. The runs are not looked at."""
+OUTPUT_LOOKS = {  # the losses of sigmoid outputs: their names in configurations, in words, looks
+    "mse_sigmoid": ("squared error", style.look("momentum")),
+    "bce": ("cross-entropy", style.look("adadelta")),
+}
+
+
+def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
+    """Size of the gradient to sigmoid outputs against their error, squared error and cross-entropy:
+    of one output by the formulas, and beside it as measured in the runs."""
+    with rc_context(style.RC):
+        figure = Figure(figsize=(7.4, 3.2), layout="constrained")
+        formula, measured = figure.subplots(1, 2)
+        draw_formula(formula)
+        points = measured_gradients(layers, epochs)
+        for loss, (name, look) in OUTPUT_LOOKS.items():
+            part = points[points["loss"] == loss]
+            measured.plot(
+                part["error"], part["gradient"], linestyle="none", marker=look.marker, ms=3.5,
+                color=look.color, alpha=0.5, label=name,
+            )  # fmt: skip
+        measured.set_yscale("log", nonpositive="mask")
+        measured.set_title("measured, each run at each logged step", loc="left")
+        measured.set_xlabel("error: share of training examples wrong")
+        measured.set_ylabel("gradient to the outputs: std")
+        measured.legend(loc="lower right")
+    return figure
+
+
+def measured_gradients(layers: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Of each run and each logged step: loss, error (1 - accuracy on the training set), gradient
+    (`output_grad_std` of the last linear layer).
+
+    A step that began an epoch goes with the evaluation before it, one that ended an epoch with the
+    one after it, so that both are of (nearly) the same weights.
+    """
+    rows = layers[layers["kind"] == "linear"]
+    rows = rows[rows["depth"] == rows.groupby("run", observed=True)["depth"].transform("max")]
+    rows = rows.assign(epoch=np.floor(rows["epoch"].astype(float)), run=rows["run"].astype(str))
+    other = epochs[["run", "epoch", "train_accuracy"]].assign(
+        epoch=epochs["epoch"].astype(float), run=epochs["run"].astype(str)
+    )
+    both = rows.merge(other, on=["run", "epoch"])
+    if both.empty:
+        raise UserError("no step of layers.csv has an evaluation of its epoch in epochs.csv")
+    return pd.DataFrame(
+        {
+            "loss": both[resolve(both, "loss")].astype(str),
+            "error": 1 - both["train_accuracy"].astype(float),
+            "gradient": both["output_grad_std"].astype(float),
+        }
+    )
+
+
+def draw_formula(axes: Axes) -> None:
+    """|dL/dz| of one sigmoid output against its error |sigmoid(z) - y|, by autograd through the
+    losses of `optbench.losses`."""
     error = torch.linspace(0.001, 0.999, 400)
     z = torch.logit(error)  # the target is 0, so that the error is the output
     labels = torch.ones(len(z), dtype=torch.long)
-    rules: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], style.Look]] = {
-        "squared error": (
-            lambda logits: losses.mse(logits, labels, output="sigmoid"),
-            style.look("momentum"),
-        ),
-        "cross-entropy": (
-            lambda logits: losses.bce(logits, labels),
-            style.look("adadelta"),
-        ),
+    rules: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "mse_sigmoid": lambda logits: losses.mse(logits, labels, output="sigmoid"),
+        "bce": lambda logits: losses.bce(logits, labels),
     }
-    with rc_context(style.RC):
-        figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-        axes = figure.add_subplot()
-        for name, (loss, look) in rules.items():
-            # two classes, label 1: the first output has target 0, the second is right already
-            logits = torch.stack([z, torch.full_like(z, 100.0)], dim=1).requires_grad_()
-            (gradient,) = torch.autograd.grad(loss(logits), logits)
-            # the losses are means over examples and classes: this is one output's own gradient
-            size = gradient[:, 0].abs() * logits.numel()
-            axes.plot(error, size, color=look.color, linestyle=look.dashes, label=name)
-        axes.set_xlabel("error of the output |sigmoid(z) - y|")
-        axes.set_ylabel("size of its gradient |dL/dz|")
-        axes.legend(loc="upper left")
-        figure.supxlabel("one sigmoid output, from the formulas", fontsize=6.5, color="#555555")
-    return figure
+    for key, loss in rules.items():
+        name, look = OUTPUT_LOOKS[key]
+        # two classes, label 1: the first output has target 0, the second is right already
+        logits = torch.stack([z, torch.full_like(z, 100.0)], dim=1).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(logits), logits)
+        # the losses are means over examples and classes: this is one output's own gradient
+        size = gradient[:, 0].abs() * logits.numel()
+        axes.plot(error, size, color=look.color, linestyle=look.dashes, label=name)
+    axes.set_title("one output, from the formulas", loc="left")
+    axes.set_xlabel("error of the output |sigmoid(z) - y|")
+    axes.set_ylabel("size of its gradient |dL/dz|")
+    axes.legend(loc="upper left")
 
 
 def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.keys import measured_columns
+from optbench.keys import measured_columns, short
 from optbench.summary import worst
 
 CHECK_KEYS = ("value", "at", "kind", "depth")
@@ -52,7 +52,9 @@ def title(check: Mapping[str, Any]) -> str:
         words += f" of {kind} layers ({' over '.join(places)})"
     names = {"first": "at the first step", "last": "final", "max": "largest", "min": "smallest"}
     moments = [names.get(p, f"epoch {p}") for p in parts_of(check.get("at", "last"))]
-    return f"{words}, {' over '.join(moments)}"
+    words += f", {' over '.join(moments)}"
+    spread = [short(key) for key, how in check.get("across", {}).items() if how == "spread"]
+    return f"spread over {' and '.join(spread)} of {words}" if spread else words
 
 
 def parts_of(spec: object) -> list[str]:

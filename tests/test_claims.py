@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from made_runs import make_run
+from matplotlib.figure import Figure
 
 from optbench import claims, layer_plots
 from optbench.__main__ import config_folder
@@ -82,6 +83,8 @@ def test_a_diverged_run_is_the_worst_value_and_is_counted(tmp_path):
     assert check.word == "held"
     assert check.medians[1] == math.inf
     assert "diverged with 8 of 8 seeds" in check.text
+    assert "a side diverged: no difference in numbers, p = 0.0078" in check.text
+    assert "inf" not in check.text
     # what is neither a loss nor an accuracy has no worst value
     assert judged(tmp_path, FASTER | {"value": "seconds"})[0].word == "cannot tell"
 
@@ -117,6 +120,7 @@ def test_the_spread_over_a_key(tmp_path):
     adam = last[last["optimizer"] == "adam"]
     wide = adam.pivot_table(index="seed", columns="initializer.name", values="train_loss")
     assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
+    assert check.text.startswith("spread over initializer of train loss, final: ")
 
 
 def test_a_number_as_the_other_side(tmp_path):
@@ -195,10 +199,28 @@ def test_layer_figures_draw_the_numbers():
 
 
 def test_the_gradient_of_a_sigmoid_output_is_the_formula():
-    squared, entropy = layer_plots.gradient_by_error().axes[0].lines
+    axes = Figure().add_subplot()
+    layer_plots.draw_formula(axes)
+    squared, entropy = axes.lines
     error = np.asarray(squared.get_xdata())
     np.testing.assert_allclose(squared.get_ydata(), 2 * error**2 * (1 - error), atol=1e-5)
     np.testing.assert_allclose(entropy.get_ydata(), error, atol=1e-5)
+
+
+def test_the_measured_gradients_stand_against_the_error_of_their_epoch():
+    names = {"run": ["a", "a", "b", "b"], "loss.name": ["bce", "bce", "mse_sigmoid", "mse_sigmoid"]}
+    epochs = pd.DataFrame(names | {"epoch": [0, 1, 0, 1], "train_accuracy": [0.1, 0.6, 0.1, 0.3]})
+    steps = pd.DataFrame(names | {"epoch": [0.02, 1.0] * 2})
+    last = steps.assign(kind="linear", depth=2.0, output_grad_std=[0.5, 0.2, 0.1, 0.3])
+    others = steps.assign(kind="linear", depth=1.0, output_grad_std=9.0)
+    rows = pd.concat([last, others, last.assign(kind="relu", output_grad_std=8.0)])
+    points = layer_plots.measured_gradients(rows, epochs)
+    assert points["loss"].tolist() == names["loss.name"]
+    np.testing.assert_allclose(points["error"], [0.9, 0.4, 0.9, 0.7])
+    np.testing.assert_allclose(points["gradient"], [0.5, 0.2, 0.1, 0.3])
+    squared, entropy = layer_plots.gradient_by_error(rows, epochs).axes[1].lines
+    np.testing.assert_allclose(squared.get_ydata(), [0.1, 0.3])
+    np.testing.assert_allclose(entropy.get_xdata(), [0.9, 0.4])
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
