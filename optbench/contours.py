@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from optbench import style
 from optbench.descent import Trajectory
 from optbench.errors import UserError
-from optbench.functions import Function
+from optbench.functions import Function, Point
 from optbench.plot import UNDATED, writable
 
 GRID = 301  # points of the contours along each axis
@@ -100,10 +100,12 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     """The plane with contours, start and minima; and axes for the losses."""
     figure = Figure(figsize=(7.0, 3.3), layout="constrained")
     plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    x, y = (
-        torch.linspace(*limits, GRID, dtype=torch.float64)
-        for limits in (function.x_range, function.y_range)
+    ways = np.concatenate([path.points for path in paths])
+    x_range, y_range = (
+        holding(ways[:, axis], limits)
+        for axis, limits in enumerate((function.x_range, function.y_range))
     )
+    x, y = (torch.linspace(*limits, GRID, dtype=torch.float64) for limits in (x_range, y_range))
     z = function.value(*torch.meshgrid(x, y, indexing="xy")).numpy() - function.least
     levels = np.geomspace(max(z.max() * 1e-4, np.quantile(z, 0.003)), z.max(), 15)
     plane.contourf(
@@ -114,7 +116,7 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     plane.plot(*zip(*function.minima, strict=True), "*", color="black", ms=11, zorder=2, **EDGE)
     start = paths[0].points[0]
     plane.plot(*start, "o", color="white", markeredgecolor="black", ms=5.5, zorder=6)
-    plane.set(xlim=function.x_range, ylim=function.y_range, xlabel="$x$", ylabel="$y$")
+    plane.set(xlim=x_range, ylim=y_range, xlabel="$x$", ylabel="$y$")
     plane.grid(visible=False)
     plane.set_title("○ start   ★ minimum", loc="right", fontsize=7)
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
@@ -126,6 +128,19 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     curve.set(xlim=(0, steps), yscale="log", xlabel="step", ylabel="loss above the minimum")
     curve.set_ylim(floor / 2, 2 * max(min(shown.max(initial=top), 15 * top), floor))
     return figure, (plane, curve)
+
+
+def holding(values: np.ndarray, limits: Point) -> Point:
+    """The limits, widened where the paths leave them: by their own width at most on each side, so
+    that a path that diverges does not shrink all others."""
+    low, high = limits
+    width = high - low
+    margin = 0.04 * width
+    least, most = float(values.min()), float(values.max())
+    return (
+        max(least - margin, low - width) if least < low else low,
+        min(most + margin, high + width) if most > high else high,
+    )
 
 
 def above(function: Function, path: Trajectory) -> np.ndarray:

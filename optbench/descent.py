@@ -24,6 +24,7 @@ class Trajectory(NamedTuple):
     name: str  # of the optimizer
     points: np.ndarray  # (steps + 1, 2), the start first
     losses: np.ndarray  # (steps + 1,), without noise
+    gradients: np.ndarray | None = None  # (steps, 2), with the noise: what the optimizer saw
 
 
 def follow(
@@ -48,7 +49,7 @@ def follow(
     opt = optimizers.build(optimizer, module)
     noise = function.noise if noise is None else noise
     generator = stream(seed, "noise")
-    points = [theta.detach().clone()]
+    points, gradients = [theta.detach().clone()], []
     for _ in range(steps):
         push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
 
@@ -63,9 +64,11 @@ def follow(
         if not (point.isfinite().all() and function.value(point[0], point[1]).isfinite()):
             break
         points.append(point)
+        gradients.append(theta.grad.clone() if theta.grad is not None else torch.zeros(2))
     path = torch.stack(points)
     losses = function.value(path[:, 0], path[:, 1])
-    return Trajectory(label, name, path.numpy(), losses.numpy())
+    seen = torch.stack(gradients).numpy() if gradients else None
+    return Trajectory(label, name, path.numpy(), losses.numpy(), seen)
 
 
 def follow_best(
@@ -93,7 +96,9 @@ def measure(
     steps_to_minimum: the first step within `tolerance` of a global minimum, inf where there is
     none; steps_settled: the first after which it stays there. distance: length of the whole way;
     straight: of the line from start to end. overshoot: how far it went beyond the minimum nearest
-    to its end, in the direction from start to minimum.
+    to its end, in the direction from start to minimum. last_to_first_step: quotient of the lengths
+    of these steps; effective_step: the same quotient after each was divided by the length of its
+    gradient (1 for gradient descent).
     """
     points = path.points
     ways = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -113,8 +118,23 @@ def measure(
         "distance": float(ways.sum()),
         "straight": float(np.linalg.norm(points[-1] - points[0])),
         "overshoot": max(float(((points - target) @ direction).max()), 0.0),
+        **fading(ways, path.gradients),
         "x": float(points[-1, 0]),
         "y": float(points[-1, 1]),
         "loss": float(path.losses[-1]),
         "diverged": diverged,
     }
+
+
+def fading(ways: np.ndarray, gradients: np.ndarray | None) -> dict[str, float]:
+    """How much shorter the steps became: the last over the first, and so for step over gradient.
+
+    ways: (steps,), lengths of the steps. A gradient below 1e-6 of the first does not count for
+    effective_step: the step that it makes is lost in the rounding of the point. NaN without steps.
+    """
+    if gradients is None or not len(ways) or not ways[0]:
+        return {"last_to_first_step": math.nan, "effective_step": math.nan}
+    sizes = np.linalg.norm(gradients, axis=1)
+    factors = (ways / np.maximum(sizes, 1e-300))[sizes > 1e-6 * sizes[0]]
+    effective = float(factors[-1] / factors[0]) if len(factors) else math.nan
+    return {"last_to_first_step": float(ways[-1] / ways[0]), "effective_step": effective}

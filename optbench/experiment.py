@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 
 from optbench import checkpoints, data, device, locks, runs, settings, step_cost
 from optbench.cohort import train_together
-from optbench.errors import UserError
+from optbench.errors import UNWRITABLE, UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem, identity
 from optbench.progress import Show, progress, say
@@ -109,7 +109,7 @@ def _locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]
             yield None if done is None else known(planned, done)
     except OSError as error:
         where = error.filename or results
-        raise UserError(f"cannot write {where}: {error.strerror or error}") from error
+        raise UserError(UNWRITABLE.format(where, error.strerror or error)) from error
 
 
 def _complete(

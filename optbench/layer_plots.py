@@ -97,7 +97,7 @@ def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
         measured.set_title("measured, each run at each logged step", loc="left")
         measured.set_xlabel("error: share of training examples wrong")
         measured.set_ylabel("gradient to the outputs: std")
-        measured.legend(loc="lower right")
+        measured.legend(loc="lower left")
     return figure
 
 

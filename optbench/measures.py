@@ -52,7 +52,7 @@ def title(check: Mapping[str, Any]) -> str:
         words += f" of {kind} layers ({' over '.join(places)})"
     names = {"first": "at the first step", "last": "final", "max": "largest", "min": "smallest"}
     moments = [names.get(p, f"epoch {p}") for p in parts_of(check.get("at", "last"))]
-    words += f", {' over '.join(moments)}"
+    words += f", {' over '.join(moments)}".replace("over at ", "over ")
     spread = [short(key) for key, how in check.get("across", {}).items() if how == "spread"]
     return f"spread over {' and '.join(spread)} of {words}" if spread else words
 

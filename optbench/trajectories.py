@@ -196,6 +196,13 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     print(table.drop(columns="function").to_string(index=False, float_format="%.4g"))
     print(*files, sep="\n")
+    if table["steps_to_minimum"].map(math.isinf).all():
+        print(
+            f"warning: in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
+            "configured learning rates are for networks: optimizer.lr=0.05 (one for all), "
+            "optimizer.lr=best (for each), or more steps",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -158,6 +158,8 @@ def test_places_in_a_curve():
     assert title({"value": "weight_rank", "depth": 1, "at": "max"}) == (
         "weight rank of linear layers (layer 1), largest"
     )
+    step = {"value": "update_norm / grad_norm", "at": "last / first"}
+    assert title(step) == "update norm / grad norm, final over the first step"
 
 
 def layers() -> pd.DataFrame:

@@ -395,7 +395,7 @@ def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(h
 
 
 def test_what_failed_is_run_again_and_nothing_else(here, tmp_path, monkeypatch):
-    asked = ["-m", "optimizer=sgd", "seed=0,1", "name=x"]
+    asked = ["-m", "optimizer=sgd", "seed=0,1", "name=x", "hydra/launcher=basic"]
     with monkeypatch.context() as patch:
         finish = RunFolder.write
 

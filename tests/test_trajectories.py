@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -170,6 +171,48 @@ def test_measures_of_a_way_by_hand():
     assert (row["straight"], row["overshoot"]) == (4, 3)
     away = measure(ravine(), path._replace(points=points[[0, 2]]), 1)
     assert (away["steps_to_minimum"], away["steps_settled"]) == (math.inf, math.inf)
+
+
+def test_how_much_the_steps_fade():
+    sgd = measure(ravine(), follow(ravine(), partial(SGD, lr=0.1), steps=50), 50)
+    assert sgd["effective_step"] == pytest.approx(1)
+    x, y = 5 * 0.02 * 0.98**49, 2 * 0.4 * 0.6**49
+    assert sgd["last_to_first_step"] == pytest.approx(math.hypot(x, y) / math.hypot(0.1, 0.8))
+    # on a slope of constant gradient AdaGrad's step k is 1 / sqrt(k) of its first
+    slope = ravine()._replace(value=lambda x, y: x + 2 * y)
+    adagrad = partial(textbook.Adagrad, lr=0.5)
+    row = measure(slope, follow(slope, adagrad, steps=100), 100)
+    assert row["effective_step"] == pytest.approx(0.1, rel=1e-3)
+    assert row["last_to_first_step"] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_plot_holds_the_paths_but_not_a_diverging_one():
+    assert contours.holding(np.array([-1.0, 1.0]), (-2.0, 2.0)) == (-2.0, 2.0)
+    low, high = contours.holding(np.array([-3.0, 1.0]), (-2.0, 2.0))
+    assert -6 < low < -3
+    assert high == 2
+    assert contours.holding(np.array([-1e9, 1e9]), (-2.0, 2.0)) == (-6.0, 6.0)
+
+
+def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):
+    words = ["function=saddle", f"out={tmp_path}", "format=png", "steps=20"]
+    assert trajectories.main([*words, "optimizer=sgd,adam"]) == 0
+    assert "optimizer.lr=0.05" in capsys.readouterr().err
+    assert trajectories.main([*words, "optimizer=sgd,rmsprop", "rmsprop.lr=0.1"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_the_committed_scenes_are_as_expected():
+    """Their tables are of this code: the ravine again, against what is committed."""
+    folder = Path(__file__).resolve().parent.parent / "results" / "trajectories"
+    text = (folder / "README.md").read_text("utf-8")
+    assert text.count("So it was.") >= 8
+    assert "It was not so." not in text
+    command = re.search(r"python -m optbench.trajectories (function=ravine .*)", text)
+    _, table = trajectories.run(trajectories.parse(command[1].split()))
+    committed = pd.read_csv(folder / "ravine.csv")
+    pd.testing.assert_frame_equal(table, committed, check_dtype=False, rtol=1e-6, atol=1e-12)
+    assert all(path.stat().st_size < 400_000 for path in folder.glob("*.gif"))
 
 
 def test_the_command_writes_figures_and_tables(tmp_path, capsys):
