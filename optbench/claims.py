@@ -19,10 +19,10 @@ import pandas as pd
 from matplotlib import rc_context
 
 from optbench.errors import UserError
+from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.stats import smaller_is_better
 from optbench.summary import median, seeds_text
 from optbench.table import load_runs
 

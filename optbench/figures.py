@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from optbench.cd_plot import cd_diagram
 from optbench.errors import UserError
+from optbench.estimates import by_seed, smaller_is_better
 from optbench.layout import layout
 from optbench.paired_tests import enough_seeds
 from optbench.panels import TooManyPanels
@@ -16,7 +17,6 @@ from optbench.profile_plot import profile_figure, scores
 from optbench.ranks import by_problem, cliques, mean_ranks, nemenyi
 from optbench.reach import Reach, phases, reach, reach_figure
 from optbench.sensitivity import sensitivity
-from optbench.stats import by_seed, smaller_is_better
 from optbench.study_files import Protocol
 from optbench.targets import time_matrix
 from optbench.trial_plots import rate_scatter, tuning_budget

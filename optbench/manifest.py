@@ -4,8 +4,9 @@ every trial, the choices, and what a reviewer would object to.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Contender:
     run_ids: list[str | None] = field(default_factory=list)
     settings: list[str | None] = field(default_factory=list)  # `study_files.setting_of` of each
     problem: str | None = None  # its hash, once a trial came to an end
+    untrained: float | None = None  # the score before the first step, once a trial came to an end
 
     @property
     def best(self) -> int | None:
@@ -81,16 +83,19 @@ def describe(
                 "trials": trials,
                 "chosen": None if entry.best is None else entry.points[entry.best],
                 "setting": None if entry.best is None else entry.settings[entry.best],
+                "warnings": list(of_trials(entry, named(entry, contenders))),
             }
         )
     chosen = {(entry.problem, entry.name) for entry in contenders if entry.problem}
+    kept = [entry for entry in earlier if (entry["problem"], entry["optimizer"]) not in chosen]
+    everything = [*entries, *kept]  # both stand in the tables
     return {
         "tuning": settings,
         "seeds": seeds,
         "phases": done,
         "contenders": entries,
-        "earlier": [e for e in earlier if (e["problem"], e["optimizer"]) not in chosen],
-        "warnings": [*gaps(done), *objections(contenders, settings, seeds)],
+        "earlier": kept,
+        "warnings": [*gaps(done), *objections(everything, settings, seeds)],
     }
 
 
@@ -104,19 +109,22 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
         return []  # there is none, or none of this form
 
 
-def rivals(contenders: list[Contender]) -> int:
+def rivals(overrides: Iterable[Sequence[str]]) -> int:
     """With how many others the leader of a problem is compared, at most; at least 1."""
     sides = ("optimizer", "schedule", "decay_biases_and_norms")
     problems = Counter(
-        tuple(text for text in entry.overrides if not text.lstrip("+~").startswith(sides))
-        for entry in contenders
+        tuple(text for text in texts if not text.lstrip("+~").startswith(sides))
+        for texts in overrides
     )
     return max(1, max(problems.values()) - 1)
 
 
-def too_few(contenders: list[Contender], seeds: int) -> Iterator[str]:
-    """Whether no verdict can come of so many seeds: known before anything is run."""
-    others = rivals(contenders)
+def too_few(overrides: Iterable[Sequence[str]], seeds: int) -> Iterator[str]:
+    """Whether no verdict can come of so many seeds: known before anything is run.
+
+    overrides: of each optimizer on each problem.
+    """
+    others = rivals(overrides)
     least = enough_seeds(others)
     if seeds < least:
         holm = f" after Holm's correction for {others} comparisons" if others > 1 else ""
@@ -132,7 +140,8 @@ def gaps(done: dict[str, Any]) -> Iterator[str]:
         counts = {name: found[kind] for name, found in done.items() if found[kind]}
         if counts:
             parts = ", ".join(f"{count} of {name}" for name, count in counts.items())
-            yield f"runs are {kind} ({parts}); the same command runs them"
+            again = " (unless retry=none)" if kind == "failed" else ""
+            yield f"runs are {kind} ({parts}); the same command runs them{again}"
 
 
 def named(entry: Contender, contenders: list[Contender]) -> str:
@@ -142,29 +151,42 @@ def named(entry: Contender, contenders: list[Contender]) -> str:
     return " ".join([entry.name, *(t for t in apart if not t.startswith("optimizer="))])
 
 
-def objections(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Iterator[str]:
-    """What a reviewer would object to, a sentence each."""
-    for entry in contenders:
-        who = named(entry, contenders)
-        if not entry.points:
-            continue  # its trials are still to come
-        if not entry.space:
-            yield f"{who}: nothing was searched, its hyperparameters are given"
-            continue
-        bad = sum(status == "diverged" for status in entry.statuses)
-        failed = sum(status == "failed" for status in entry.statuses)
-        if entry.best is None:
-            yield f"{who}: no trial came to an end, so it has no tuned setting"
-            continue
-        for where in tuning.at_edge(entry.space, entry.points[entry.best]):
-            yield f"{who}: the best setting lies at the edge of its search space ({where})"
-        if bad > len(entry.statuses) / 2:
-            yield f"{who}: {bad} of {len(entry.statuses)} trials diverged"
-        if failed:
-            yield f"{who}: {failed} trials failed, so its budget was smaller"
-    counts = {len(entry.points) for entry in contenders if entry.space}
+def of_trials(entry: Contender, who: str) -> Iterator[str]:
+    """What a reviewer would object to in one optimizer's trials, a sentence each."""
+    if not entry.points:
+        return  # its trials are still to come
+    if not entry.space:
+        yield f"{who}: nothing was searched, its hyperparameters are given"
+        return
+    total = count(len(entry.statuses), "trial")
+    failed = sum(status == "failed" for status in entry.statuses)
+    if entry.best is None:
+        yield f"{who}: no trial came to an end, so it has no tuned setting"
+        return
+    for where in tuning.at_edge(entry.space, entry.points[entry.best]):
+        yield f"{who}: the best setting lies at the edge of its search space ({where})"
+    diverged = sum(status == "diverged" for status in entry.statuses)
+    # a loss may grow without end and stay finite as long as the run lasts
+    start = entry.untrained
+    worse = 0 if start is None else sum(start < score < inf for score in entry.scores)
+    if 2 * (diverged + worse) > len(entry.statuses):
+        also = f" and {worse} ended worse than the untrained model" if worse else ""
+        yield f"{who}: {diverged} of {total} diverged{also}"
+    if start is not None and entry.scores[entry.best] >= start:
+        yield f"{who}: the best setting ends no better than the untrained model"
+    if failed:
+        yield f"{who}: {failed} of {total} failed, so its budget was smaller"
+
+
+def objections(
+    entries: list[dict[str, Any]], settings: dict[str, Any], seeds: int
+) -> Iterator[str]:
+    """What a reviewer would object to in the study of these entries, a sentence each."""
+    for entry in entries:
+        yield from entry.get("warnings", [])
+    counts = {len(entry["trials"]) for entry in entries if entry["space"]}
     if len(counts) > 1:
         yield f"the budgets are unequal: {min(counts)} to {max(counts)} trials"
-    yield from too_few(contenders, seeds)
+    yield from too_few([entry["overrides"] for entry in entries], seeds)
     if settings["pick"] == "best":
         yield "trials were judged by their best epoch: that is early stopping for each run"

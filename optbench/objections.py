@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.keys import count, short, show
 from optbench.layout import Layout, layout
 from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
 from optbench.pairs import claim
-from optbench.stats import middle, pair_up, smaller_is_better
 from optbench.summary import final_values, seeds_text
 from optbench.tuning_curves import check_exchangeable
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optbench.errors import UserError
-from optbench.stats import Estimate
+from optbench.estimates import Estimate
 
 
 class Track3(NamedTuple):

@@ -40,18 +40,27 @@ def differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
     return np.where(same, 0.0, np.where(same, 0.0, first) - np.where(same, 0.0, second))
 
 
-def signed_rank(d: np.ndarray) -> float:
+def numbers(d: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The differences as an array (n,); UserError where one is missing or there is none."""
+    values = np.asarray(d, dtype=float)
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+        raise UserError("a test of pairs needs a list of differences, none of them NaN")
+    return values
+
+
+def signed_rank(d: Sequence[float] | np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test (scipy), zeros dropped; exact without ties and,
     up to 13 pairs, with them. 1 where nothing differs."""
-    d = d[d != 0]
-    return float(stats.wilcoxon(d).pvalue) if len(d) else 1.0
+    values = numbers(d)
+    values = values[values != 0]
+    return float(stats.wilcoxon(values).pvalue) if len(values) else 1.0
 
 
-def sign_flip(d: np.ndarray, flips: int = 9999, seed: int = 0) -> float:
+def sign_flip(d: Sequence[float] | np.ndarray, flips: int = 9999, seed: int = 0) -> float:
     """Two-sided p of the paired permutation test of the mean (Fisher 1935; scipy): all 2 ** n
     flips up to 14 pairs, `flips` random ones beyond. Infinite differences count as larger than
     all finite ones together."""
-    values = bounded(d)
+    values = bounded(numbers(d))
     if len(values) < 2 or not values.any():
         return 1.0
     result = stats.permutation_test(
@@ -72,13 +81,16 @@ def bounded(d: np.ndarray) -> np.ndarray:
     return np.where(finite, d, np.sign(d) * big)
 
 
-def hodges_lehmann(d: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+def hodges_lehmann(
+    d: Sequence[float] | np.ndarray, level: float = 0.95
+) -> tuple[float, float, float]:
     """The median of the Walsh averages (d_i + d_j) / 2, i <= j, and its exact interval.
 
     Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3. The interval is
     (-inf, inf) where n is too small for the level; it excludes 0 exactly if the signed-rank test
     rejects (without ties).
     """
+    d = numbers(d)
     i, j = np.triu_indices(len(d))
     # in a scale in which an infinite difference is a number: inf and -inf average to 0
     scale = 4 * (1 + np.abs(d[np.isfinite(d)]).max(initial=0.0))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import bootstrap
 from optbench.paired_tests import (
     differences,
     enough_seeds,
@@ -30,7 +31,6 @@ from optbench.power import (
     rank_biserial,
     seeds_needed,
 )
-from optbench.stats import bootstrap
 
 DEFAULT_SEEDS = 8
 

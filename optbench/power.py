@@ -1,6 +1,7 @@
 """Effect sizes, and how many seeds it would take to see one."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -10,9 +11,10 @@ from optbench.paired_tests import bounded, enough_seeds
 MOST = 10_000  # seeds; more than this is said as such
 
 
-def effect_size(d: np.ndarray) -> float:
+def effect_size(d: Sequence[float] | np.ndarray) -> float:
     """Cohen's d of the pairs, mean(d) / sd(d) (Cohen 1988); NaN with an infinite difference,
     0 without any, infinite where all differ by the same."""
+    d = np.asarray(d, dtype=float)
     if len(d) < 2 or not np.isfinite(d).all():
         return math.nan
     centre, spread = float(d.mean()), float(d.std(ddof=1))
@@ -21,15 +23,18 @@ def effect_size(d: np.ndarray) -> float:
     return centre / spread
 
 
-def rank_biserial(d: np.ndarray) -> float:
+def rank_biserial(d: Sequence[float] | np.ndarray) -> float:
     """Matched-pairs rank-biserial correlation (T+ - T-) / (T+ + T-) in [-1, 1] (Kerby 2014): an
     effect size that diverged runs do not break; 0 where nothing differs."""
+    d = np.asarray(d, dtype=float)
     d = d[d != 0]
     ranks = stats.rankdata(np.abs(d))
     return float((np.sign(d) * ranks).sum() / ranks.sum()) if len(d) else 0.0
 
 
-def probability_of_improvement(a: np.ndarray, b: np.ndarray, smaller: bool = True) -> float:
+def probability_of_improvement(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, smaller: bool = True
+) -> float:
     """P(a run of A beats one of B) + P(tie) / 2, over all n_a * n_b pairs of runs: the
     Mann-Whitney statistic, as in Agarwal et al. 2021."""
     x, y = np.asarray(a, dtype=float)[:, None], np.asarray(b, dtype=float)[None, :]
@@ -37,7 +42,7 @@ def probability_of_improvement(a: np.ndarray, b: np.ndarray, smaller: bool = Tru
     return float((wins + 0.5 * (x == y)).mean())
 
 
-def seeds_needed(d: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
+def seeds_needed(d: Sequence[float] | np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
     """About how many seeds the signed-rank test needs to see the observed difference.
 
     The paired t test's n by the noncentral t distribution, times pi / 3 for the signed-rank
@@ -45,6 +50,7 @@ def seeds_needed(d: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> floa
     n = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). Never fewer than can
     reject at all; inf where no difference was seen.
     """
+    d = np.asarray(d, dtype=float)
     least = enough_seeds(1, alpha)
     if len(d) < 2:
         return math.nan

@@ -5,6 +5,7 @@ mean rank).
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ import pandas as pd
 from scipy import stats
 
 from optbench.errors import UserError
+from optbench.estimates import middle
 from optbench.paired_tests import differences, holm, signed_rank
-from optbench.stats import middle
+
+Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, optimizers)
 
 
 class Friedman(NamedTuple):
@@ -41,8 +44,9 @@ def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
     return complete(pd.DataFrame.from_dict(rows, orient="index", columns=list(frame)))
 
 
-def complete(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores, or UserError where one is missing or there is nothing to compare."""
+def complete(scores: Scores) -> pd.DataFrame:
+    """The scores as a frame; UserError where one is missing or there is nothing to compare."""
+    scores = pd.DataFrame(scores)
     missing = [
         f"{name} on {problem}"
         for problem, row in scores.iterrows()
@@ -56,18 +60,19 @@ def complete(scores: pd.DataFrame) -> pd.DataFrame:
     return scores
 
 
-def rank(scores: pd.DataFrame, smaller: bool = True) -> pd.DataFrame:
+def rank(scores: Scores, smaller: bool = True) -> pd.DataFrame:
     """Ranks in each row (problem), 1 the best, ties averaged. scores: (problems, optimizers)."""
-    values = complete(scores).to_numpy(dtype=float) * (1 if smaller else -1)
+    scores = complete(scores)
+    values = scores.to_numpy(dtype=float) * (1 if smaller else -1)
     return pd.DataFrame(stats.rankdata(values, axis=1), scores.index, scores.columns)
 
 
-def mean_ranks(scores: pd.DataFrame, smaller: bool = True) -> "pd.Series[float]":
+def mean_ranks(scores: Scores, smaller: bool = True) -> "pd.Series[float]":
     """The mean rank of each optimizer over the problems, best first."""
     return rank(scores, smaller).mean().sort_values(kind="stable")
 
 
-def friedman(scores: pd.DataFrame, smaller: bool = True, ties: bool = True) -> Friedman:
+def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedman:
     """Friedman's test (scipy, with its correction for ties; ties=False: Demsar's plain form
     12 N / (k (k + 1)) (sum_j R_j^2 - k (k + 1)^2 / 4), R_j the mean ranks) and Iman and Davenport's
     F = (N - 1) chi2 / (N (k - 1) - chi2) with k - 1 and (k - 1)(N - 1) degrees of freedom.
@@ -98,7 +103,7 @@ def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> 
     return float(q * math.sqrt(optimizers * (optimizers + 1) / (6 * problems)))
 
 
-def nemenyi(scores: pd.DataFrame, smaller: bool = True) -> pd.DataFrame:
+def nemenyi(scores: Scores, smaller: bool = True) -> pd.DataFrame:
     """p-values of Nemenyi's test of all pairs (scikit-posthocs), optimizers by optimizers."""
     from scikit_posthocs import posthoc_nemenyi_friedman  # half a second to import
 
@@ -107,14 +112,15 @@ def nemenyi(scores: pd.DataFrame, smaller: bool = True) -> pd.DataFrame:
     return pd.DataFrame(p, ranks.columns, ranks.columns)
 
 
-def wilcoxon_holm(scores: pd.DataFrame) -> pd.DataFrame:
+def wilcoxon_holm(scores: Scores) -> pd.DataFrame:
     """Holm-corrected p-values of the signed-rank test over problems, all pairs.
 
     Preferred to Nemenyi by Benavoli et al. (JMLR 17, 2016), since a pair's verdict does not
     depend on the other optimizers. Unlike ranks it compares differences across problems, so the
     problems should share a scale.
     """
-    names = list(complete(scores))
+    scores = complete(scores)
+    names = list(scores)
     pairs = list(combinations(range(len(names)), 2))
     values = scores.to_numpy(dtype=float)
     raw = [signed_rank(differences(values[:, i], values[:, j])) for i, j in pairs]

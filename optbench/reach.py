@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from optbench import style
 from optbench.errors import UserError
+from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
 from optbench.panels import CROSS, MAX_PANELS, TooManyPanels, caption
-from optbench.stats import middle, pair_up, run_keys, smaller_is_better
 from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text
 from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 

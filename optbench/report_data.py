@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import smaller_is_better
 from optbench.keys import order, show
 from optbench.layout import layout
 from optbench.panels import default_log, titles, y_label
 from optbench.report_curves import Names, thinned
-from optbench.stats import smaller_is_better
 from optbench.summary import COSTS, STEP_COSTS, cell, final_values, median, number, summary
 from optbench.trial_plots import envelope, scored, trial_layout
 from optbench.tuning_curves import check_exchangeable, expected_best

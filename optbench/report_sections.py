@@ -23,6 +23,7 @@ from optbench import (
 )
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
+from optbench.estimates import smaller_is_better
 from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
 from optbench.jobs import ASIDE, HARMLESS
 from optbench.keys import where
@@ -32,7 +33,6 @@ from optbench.panels import TooManyPanels, check_column
 from optbench.plot import UNDATED, Options, from_config, split_trials
 from optbench.ranks import mean_ranks
 from optbench.reach import phases, reach_figure
-from optbench.stats import smaller_is_better
 from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.table import load_runs
 

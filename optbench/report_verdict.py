@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import middle, run_keys, smaller_is_better
 from optbench.paired_tests import enough_seeds
 from optbench.pairs import compare
 from optbench.reach import phases
 from optbench.report_curves import Names
 from optbench.report_pairs import finals, labels_of, owner_of
-from optbench.stats import middle, run_keys, smaller_is_better
 from optbench.study_files import Protocol
 from optbench.summary import STEP_COSTS, cost_of_runs, final_values, number
 from optbench.tuning_curves import Width, rate_width, trial_scores

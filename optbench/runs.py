@@ -90,7 +90,9 @@ class RunFolder:
             self._append("epochs", [update.epoch])
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
-                if (value := update.epoch[key]) is not None and isfinite(value):
+                value = update.epoch[key]
+                # the untrained model is nobody's best epoch
+                if value is not None and isfinite(value) and update.epoch["step"]:
                     self._best[f"best_{key}"] = better(value, self._best.get(f"best_{key}", value))
         if update.status == "diverged":
             self.record["diverged_at_step"] = update.step

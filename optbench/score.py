@@ -20,16 +20,20 @@ import pandas as pd
 from optbench.errors import UserError
 from optbench.keys import count
 
+Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0
 POINTS = 100
-FORM = "a header with the workloads, then per line an optimizer and its times, inf for a miss"
+FORM = (
+    "a header with the workloads, then per line an optimizer and its times, inf for a miss; names "
+    "may be missing on both sides (numbers alone), or those of the optimizers"
+)
 
 
-def check(times: pd.DataFrame) -> pd.DataFrame:
-    """The times as floats; UserError for what is no time to target."""
-    if times.empty:
+def check(times: Times) -> pd.DataFrame:
+    """The times as a frame of floats; UserError for what is no time to target."""
+    values = pd.DataFrame(times).astype(float)
+    if values.empty:
         raise UserError("there are no times to score")
-    values = times.astype(float)
     bad = ~(values > 0)  # NaN as well: a missing run is not a miss
     if bad.to_numpy().any():
         row, column = np.argwhere(bad.to_numpy())[0]
@@ -40,14 +44,14 @@ def check(times: pd.DataFrame) -> pd.DataFrame:
     return values
 
 
-def ratios(times: pd.DataFrame) -> pd.DataFrame:
+def ratios(times: Times) -> pd.DataFrame:
     """r = t / (fastest t on that workload); inf for a miss, also where everyone missed."""
     values = check(times)
     best = values.min(axis=0)
     return (values / best.where(np.isfinite(best), 1.0)).where(np.isfinite(values), math.inf)
 
 
-def profile(times: pd.DataFrame, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
+def profile(times: Times, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
     """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
 
     Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4].
@@ -58,16 +62,14 @@ def profile(times: pd.DataFrame, taus: Sequence[float] | np.ndarray | None = Non
     return pd.DataFrame(shares, r.index, taus)
 
 
-def closed_form(times: pd.DataFrame, r_max: float = R_MAX) -> "pd.Series[float]":
+def closed_form(times: Times, r_max: float = R_MAX) -> "pd.Series[float]":
     """B = 1 / n * sum over workloads of max(0, r_max - r) / (r_max - 1): the exact integral of
     the profile over [1, r_max], normalized."""
     gain = (r_max - ratios(times)).clip(lower=0) / (r_max - 1)
     return gain.mean(axis=1).rename("score")
 
 
-def trapezoid(
-    times: pd.DataFrame, r_max: float = R_MAX, points: int = POINTS
-) -> "pd.Series[float]":
+def trapezoid(times: Times, r_max: float = R_MAX, points: int = POINTS) -> "pd.Series[float]":
     """AlgoPerf's own number: the trapezoidal rule over 100 points of the profile.
 
     Off by at most half a grid step per workload, (r_max - 1) / 198 before it is normalized.
@@ -87,6 +89,8 @@ def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
     keys = ["optimizer", "workload", "study"]
     if lacking := [name for name in (*keys, "time") if name not in trials]:
         raise UserError(f"the trials lack the column(s) {', '.join(lacking)}")
+    if not (trials["time"] > 0).all():  # NaN as well: a missing trial is not a miss
+        raise UserError("each time of a trial must be above 0, and inf for a miss")
     fastest = trials.groupby(keys, sort=False)["time"].min()
     counts = fastest.groupby(["optimizer", "workload"], sort=False).size()
     if counts.min() < counts.max():
@@ -96,9 +100,7 @@ def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
     return medians.pivot_table(index="optimizer", columns="workload", values="time", sort=False)
 
 
-def held_out(
-    times: pd.DataFrame, variants: Mapping[str, str], r_max: float = R_MAX
-) -> pd.DataFrame:
+def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) -> pd.DataFrame:
     """Base workloads only, infinite unless the held-out variant was reached as well.
 
     AlgoPerf's rule: a base workload counts if its target was reached within r_max times the
@@ -120,7 +122,7 @@ def held_out(
     return result
 
 
-def speed_up(times: pd.DataFrame, optimizer: str, baseline: str) -> tuple[float, int]:
+def speed_up(times: Times, optimizer: str, baseline: str) -> tuple[float, int]:
     """How many times faster than the baseline: the geometric mean over workloads of
     t_baseline / t_optimizer, and on how many workloads both have a time.
 
@@ -148,6 +150,7 @@ def read_times(path: str | Path) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text. It needs {FORM}") from None
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    rows = named(rows)
     if len(rows) < 2 or len(rows[0]) < 2:
         raise UserError(f"{path} holds no times. It needs {FORM}")
     head = [cell.strip() for cell in rows[0][1:]]
@@ -176,6 +179,28 @@ def read_times(path: str | Path) -> pd.DataFrame:
                     f"It needs {FORM}"
                 ) from None
     return check(pd.DataFrame(np.reshape(values, (len(names), len(head))), names, head))
+
+
+def named(rows: list[list[str]]) -> list[list[str]]:
+    """The rows with a header and a column of names: counted from 1 where the file has none.
+
+    Below a first cell that is empty or "optimizer" there are names, also where they are numbers.
+    """
+    if not rows or rows[0][0].strip().lower() in ("", "optimizer"):
+        return rows
+    header = not all(map(is_number, rows[0][1:] or rows[0]))
+    body = rows[header:]
+    names = not all(is_number(row[0]) for row in body)
+    head = rows[0][names:] if header else list(map(str, range(1, len(rows[0]) + 1 - names)))
+    return [["", *head], *(row if names else [str(n), *row] for n, row in enumerate(body, 1))]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

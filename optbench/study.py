@@ -18,7 +18,7 @@ from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.progress import say
-from optbench.run_files import read_record, replace_text
+from optbench.run_files import read_csv, read_record, replace_text
 from optbench.settings import LARGEST, check_group, did_you_mean
 from optbench.settings import check as check_settings
 from optbench.study_files import setting_of
@@ -57,7 +57,7 @@ def run(
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         jobs.plan(folder, total, config.retry)
-        for warning in manifest.too_few(contenders, config.seeds):
+        for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
             say(f"warning: {warning}", error=True)
         if not config.quiet:
             say(
@@ -115,6 +115,9 @@ def search(
                 if record["status"] == "completed"
                 else float("inf")
             )
+            if entry.untrained is None and entry.scores[-1] < float("inf"):
+                start = untrained(folder / "trials" / result.return_value["run"])
+                entry.untrained = tuning.score(start, settings["metric"], "final")
 
 
 def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
@@ -237,6 +240,12 @@ def phase(name: str, seed: int) -> list[str]:
     """The overrides of a phase's run: its subfolder, its seed, and when it may see the test set."""
     test = "never" if name == "trials" else "end"
     return [f"seed={seed}", f"phase={name}", f"log.eval_test={test}", f"hydra.sweep.subdir={name}"]
+
+
+def untrained(run: Path) -> dict[str, float]:
+    """The validation results before the first step: the same for all trials, which share a seed."""
+    columns = read_csv(run / "epochs.csv")
+    return {metric: float(columns[metric][0]) for metric in tuning.METRICS}
 
 
 def read(folder: Path, job: Any) -> dict[str, Any]:

@@ -100,12 +100,12 @@ def summary(
 def spread(column: str, values: np.ndarray) -> dict[str, float]:
     """Mean, sample standard deviation and IQM of the final values, and the IQM's bootstrap 95 %
     interval; all NaN where the column was never logged."""
-    from optbench import stats  # which needs this module
+    from optbench import estimates  # which needs this module
 
-    estimate = stats.Estimate(math.nan, math.nan, math.nan, 0)
+    estimate = estimates.Estimate(math.nan, math.nan, math.nan, 0)
     if not np.isnan(values).any():
-        estimate = stats.bootstrap(values, "iqm")
-    numbers = (stats.mean(values), stats.sd(values), *estimate[:3])
+        estimate = estimates.bootstrap(values, "iqm")
+    numbers = (estimates.mean(values), estimates.sd(values), *estimate[:3])
     words = ("mean", "sd", "iqm", "iqm_low", "iqm_high")
     return {f"{column}_{word}": value for word, value in zip(words, numbers, strict=True)}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.stats import middle, pair_up, run_keys, smaller_is_better
+from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 
 CLOCKS = ("step", "epoch", "seconds")
 Targets = float | Mapping[str, float]
@@ -16,8 +16,8 @@ Targets = float | Mapping[str, float]
 def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -> dict[str, float]:
     """Target of each problem: the best final result of a named baseline.
 
-    frame: `stats.by_seed` of a validation column. Its result is the median over seeds; where the
-    baseline was run with several settings ("adam lr=0.01", ...), the best of them counts.
+    frame: `stats.by_seed` of a validation column. Its result is the median over seeds (see
+    `best_final`); where it was run with several settings ("adam lr=0.01", ...), the best counts.
     """
     return {
         str(problem): best_final(part, baseline, smaller)
@@ -57,10 +57,12 @@ def quantile_targets(
 
 
 def best_final(part: pd.DataFrame, name: str, smaller: bool) -> float:
-    """The best setting of an optimizer by its median over seeds."""
+    """The best setting of an optimizer by its median over seeds: of an even number of seeds the
+    worse of the two in the middle, so that at least half of them have reached it."""
     columns = [str(c) for c in part if str(c) == name or str(c).startswith(f"{name} ")]
     results = [part[column].dropna().to_numpy() for column in columns]
-    finals = [middle(values) for values in results if len(values)]
+    side = "higher" if smaller else "lower"
+    finals = [float(np.quantile(v, 0.5, method=side)) for v in results if len(v)]  # type: ignore[call-overload]
     if not finals:
         raise UserError(f"no run of the baseline {name!r}; there are: {', '.join(map(str, part))}")
     return min(finals) if smaller else max(finals)

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from optbench import style
 from optbench.errors import UserError
+from optbench.estimates import smaller_is_better
 from optbench.layout import Layout, differing, is_variant, layout, one_line_per_run
 from optbench.panels import (
     CROSS,
@@ -29,7 +30,6 @@ from optbench.panels import (
     y_label,
 )
 from optbench.sensitivity import show_all
-from optbench.stats import smaller_is_better
 from optbench.summary import worst
 from optbench.tuning_curves import check_exchangeable, expected_best, trial_scores
 

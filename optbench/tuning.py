@@ -124,8 +124,8 @@ def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
 
 def choose(scores: Sequence[float]) -> int | None:
     """The index of the best trial, the first of equals; None where none came to an end."""
-    best = min(range(len(scores)), key=scores.__getitem__, default=None)
-    return None if best is None or scores[best] == inf else best
+    ended = [index for index, score in enumerate(scores) if score < inf]  # nor NaN
+    return min(ended, key=scores.__getitem__, default=None)
 
 
 def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:

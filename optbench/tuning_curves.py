@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.stats import smaller_is_better
+from optbench.estimates import smaller_is_better
 from optbench.summary import final_values, median
 
 ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
@@ -30,7 +30,8 @@ def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
     first = trials.groupby("run", observed=True, sort=False).first()
     score = final_values(trials, metric)
     if pick == "best":
-        by_run = trials.groupby("run", observed=True, sort=False)[metric]
+        # the untrained model is nobody's best epoch
+        by_run = trials[trials["step"] > 0].groupby("run", observed=True, sort=False)[metric]
         best = by_run.min() if smaller_is_better(metric) else by_run.max()
         score = best.reindex(score.index).where(score.abs() < math.inf, score)
     lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)

@@ -14,12 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import by_seed, smaller_is_better
 from optbench.layout import layout
 from optbench.objections import objections
 from optbench.pairs import compare
 from optbench.progress import streams
 from optbench.reach import reach
-from optbench.stats import by_seed, smaller_is_better
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, number
 from optbench.table import load_runs

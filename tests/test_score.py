@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,30 @@ def test_bad_csv(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "optimizers", "workloads"),
+    [
+        (",v,w\na,10,20\nb,20,inf\n", "ab", "vw"),
+        ("optimizer,1,2\n3,10,20\n4,20,inf\n", "34", "12"),
+        ("10,20\n20,inf\n", "12", "12"),
+        ("a,10,20\nb,20,inf\n", "ab", "12"),
+        ("v,w\n10,20\n20,inf\n", "12", "vw"),
+        ("submission,v,w\na,10,20\nb,20,inf\n", "ab", "vw"),
+    ],
+)
+def test_names_may_be_missing(tmp_path: Path, text: str, optimizers: str, workloads: str) -> None:
+    (tmp_path / "times.csv").write_text(text)
+    times = pd.DataFrame([[10.0, 20.0], [20.0, INF]], [*optimizers], [*workloads])
+    pd.testing.assert_frame_equal(read_times(tmp_path / "times.csv"), times)
+
+
+@pytest.mark.parametrize("form", [np.array, list, pd.DataFrame])
+def test_matrices_of_any_kind(form: Any) -> None:
+    times = form([[10.0, 20.0], [20.0, INF]])
+    assert closed_form(times).tolist() == [1.0, pytest.approx(1 / 3)]
+    assert profile(times, [1.0])[1.0].tolist() == [1.0, 0.0]
+
+
 def test_missing_and_binary_csv(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read_times(tmp_path / "none.csv")
@@ -128,6 +153,8 @@ def test_studies_and_trials() -> None:
     rows = [("a", "w", s, t) for s, ts in enumerate([(5, 3), (INF, 9), (INF, INF)]) for t in ts]
     trials = pd.DataFrame(rows, columns=["optimizer", "workload", "study", "time"])
     assert over_studies(trials).loc["a", "w"] == 9  # of 3, 9, inf
+    with pytest.raises(UserError, match="above 0"):
+        over_studies(trials.assign(time=trials["time"].where(trials["time"] != 9)))
     more = pd.DataFrame([("b", "w", 0, 1.0)], columns=trials.columns)
     with pytest.raises(UserError, match="studies: 1 to 3"):
         over_studies(pd.concat([trials, more]))
@@ -209,6 +236,13 @@ def test_times_to_target(tmp_path: Path) -> None:
         run_times(table, "val_loss", 1, "hours")
     with pytest.raises(UserError, match="no target"):
         times(table, "val_loss", {"elsewhere": 1.0})
+
+
+def test_half_of_an_even_number_of_seeds_reaches_the_target() -> None:
+    index = pd.MultiIndex.from_product([["p"], range(4)], names=["problem", "seed"])
+    frame = pd.DataFrame({"sgd": [4.0, 1.0, 2.0, 3.0]}, index)
+    assert baseline_targets(frame, "sgd") == {"p": 3.0}
+    assert baseline_targets(frame, "sgd", smaller=False) == {"p": 2.0}
 
 
 def test_target_rules(tmp_path: Path) -> None:

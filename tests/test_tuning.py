@@ -271,7 +271,7 @@ def test_more_trials_leave_only_the_new_choice_in_tables_and_verdict(study, tmp_
 
 
 def test_too_few_seeds_for_holm_are_said_before_anything_runs():
-    several = [Contender([f"optimizer={name}"], name, {}) for name in "abcdefg"]
+    several = [[f"optimizer={name}"] for name in "abcdefg"]
     (text,) = manifest.too_few(several, 6)
     assert "with fewer than 8 pairs" in text
     assert "correction for 6 comparisons" in text
@@ -288,6 +288,19 @@ def test_a_warning_names_the_contender_and_what_tells_it_apart():
     ]
     assert manifest.named(several[0], several) == "sgd batch_size=1"
     assert manifest.named(several[3], several[1::2]) == "adam"
+
+
+def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(study, tmp_path):
+    search = "++optimizer.search.lr={low:1e3,high:1e5,scale:log}"
+    asked = ["optimizer=sgd", search, "tuning.trials=2", "seeds=1"]
+    _, manifest, _, err = study(*asked)
+    (warning,) = [text for text in manifest["warnings"] if "untrained" in text and "ended" in text]
+    assert "2 trials" in warning
+    assert "the best setting ends no better than the untrained model" in err
+
+    _, manifest, _, err = study(*[w.replace("sgd", "adam") for w in asked if w != search])
+    assert warning in manifest["warnings"]  # what it is about stands in the tables still
+    assert warning in (tmp_path / "results" / "s" / "summary.md").read_text()
 
 
 def test_changing_test_labels_changes_no_choice(study):

@@ -1,0 +1,214 @@
+"""Location, spread and intervals of a handful of runs, n beside each number.
+
+Diverged runs are +inf in losses and -inf in accuracies and are never dropped: a mean over them is
+infinite, a median or interquartile mean is finite as long as few enough runs diverged.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from optbench.errors import UserError
+from optbench.keys import show
+from optbench.layout import layout
+from optbench.summary import final_values, median
+
+Statistic = Callable[[np.ndarray], float]
+METHODS = ("percentile", "bca")
+
+
+class Estimate(NamedTuple):
+    """A number, its interval and how many runs it is made of."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n = {self.n})"
+
+
+def smaller_is_better(column: str) -> bool:
+    """Whether small values of a logged column are the good ones: all but accuracies."""
+    return "accuracy" not in column
+
+
+def mean(values: np.ndarray) -> float:
+    """The arithmetic mean; infinite as soon as one run diverged, NaN without values."""
+    values = np.asarray(values, dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(values.mean()) if len(values) else math.nan
+
+
+def middle(values: np.ndarray) -> float:
+    """The median as a float; NaN without values."""
+    return float(median(np.asarray(values, dtype=float))) if len(values) else math.nan
+
+
+def iqm(values: np.ndarray) -> float:
+    """Interquartile mean: the mean without the lowest and highest floor(n / 4) values.
+
+    Agarwal et al. 2021 (rliable), which is scipy's trimmed mean at 25 %. Finite as long as no
+    more than floor(n / 4) of the runs diverged.
+    """
+    values = np.asarray(values, dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(stats.trim_mean(values, 0.25)) if len(values) else math.nan
+
+
+def sd(values: np.ndarray) -> float:
+    """Sample standard deviation (n - 1); infinite where a run diverged, NaN below two values."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or np.isnan(values).any():
+        return math.nan
+    return float(values.std(ddof=1)) if np.isfinite(values).all() else math.inf
+
+
+STATISTICS: dict[str, Statistic] = {"median": middle, "mean": mean, "iqm": iqm}
+
+
+def bootstrap(
+    values: Sequence[float] | np.ndarray,
+    statistic: str | Statistic = "iqm",
+    strata: Sequence[object] | None = None,
+    method: str = "percentile",
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of the values with a bootstrap confidence interval (Efron and Tibshirani 1993).
+
+    strata: the problem of each value; each problem is resampled by itself (Agarwal et al. 2021).
+    method: "percentile" (its ends are resampled values, so that infinite ones need no
+    arithmetic) or "bca" (`scipy.stats.bootstrap`; the percentile where a run diverged, for
+    which the acceleration does not exist).
+    The interval is NaN where a problem has a single run. Raises UserError for unknown names.
+    """
+    if method not in METHODS:
+        raise UserError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
+    data = np.asarray(values, dtype=float)
+    if np.isnan(data).any() or not len(data):
+        raise UserError("a bootstrap needs numbers: there are none, or NaN among them")
+    labels = np.zeros(len(data), int) if strata is None else pd.factorize(np.asarray(strata))[0]
+    parts = [data[labels == label] for label in range(labels.max() + 1)]
+    function = named(statistic)
+    value = function(data)
+    if min(map(len, parts)) < 2:
+        return Estimate(value, math.nan, math.nan, len(data))
+    if len(np.unique(data)) == 1:
+        return Estimate(value, value, value, len(data))
+
+    if method == "bca" and np.isfinite(data).all():
+
+        def joined(*samples: np.ndarray) -> float:
+            return function(np.concatenate(samples))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            result = stats.bootstrap(
+                tuple(parts), joined, vectorized=False, method="BCa", confidence_level=level,
+                n_resamples=resamples, rng=np.random.default_rng(seed),
+            )  # fmt: skip
+        ends = result.confidence_interval
+        if not (math.isnan(ends.low) or math.isnan(ends.high)):
+            return Estimate(value, float(ends.low), float(ends.high), len(data))
+    drawn = resampled(parts, function, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return Estimate(value, float(low), float(high), len(data))
+
+
+def resampled(
+    parts: Sequence[np.ndarray], function: Statistic, resamples: int, seed: int
+) -> np.ndarray:
+    """The statistic of `resamples` draws with replacement, each part drawn by itself."""
+    random = np.random.default_rng(seed)
+    draws = [part[random.integers(len(part), size=(resamples, len(part)))] for part in parts]
+    return np.array([function(row) for row in np.concatenate(draws, axis=1)])
+
+
+def named(statistic: str | Statistic) -> Statistic:
+    """The function of that name."""
+    if not isinstance(statistic, str):
+        return statistic
+    if statistic not in STATISTICS:
+        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+    return STATISTICS[statistic]
+
+
+def describe(
+    values: Sequence[float] | np.ndarray,
+    strata: Sequence[object] | None = None,
+    method: str = "percentile",
+    seed: int = 0,
+) -> dict[str, float]:
+    """n, diverged (n), sd, and median, mean and iqm each with its interval ("iqm_low", ...)."""
+    data = np.asarray(values, dtype=float)
+    line: dict[str, float] = {"n": len(data), "diverged": int(np.isinf(data).sum())}
+    for name in STATISTICS:
+        estimate = bootstrap(data, name, strata, method, seed=seed)
+        line |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return line | {"sd": sd(data)}
+
+
+def by_seed(
+    table: pd.DataFrame, y: str = "val_loss", facet: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Final values of the tidy table: a line per (problem, seed), a column per optimizer.
+
+    Columns are the optimizers (with their settings, where a problem has several of one), problems
+    the panels as `layout` makes them
+    (phases of a tuned study are apart), so that a line holds a pair of runs with the same initial
+    weights and batches. A diverged run is the worst value; NaN: that run does not exist.
+    Raises UserError where `y` was not logged, and as `layout` does.
+    """
+    if y not in table:
+        raise UserError(f"no logged column {y!r}; there are: {', '.join(map(str, table))}")
+    return pair_up(run_keys(table, facet), final_values(table, y))
+
+
+def run_keys(table: pd.DataFrame, facet: Sequence[str] | None = None) -> pd.DataFrame:
+    """A line per run: run, problem (its panel in words), seed, variant. Errors as `layout`.
+
+    An optimizer with one setting on each problem (its tuned one) has one name on all of them.
+    """
+    plan = layout(table, facet)
+    keys = [key for key in plan.facet if key != "optimizer"]
+    texts = [", ".join(map(show, row)) for row in plan.runs[keys].to_numpy()]
+    runs = plan.runs[["run", "seed", "optimizer", "variant"]].assign(problem=texts)
+    settings = runs.groupby(["problem", "optimizer"])["variant"].nunique()
+    several = settings.groupby("optimizer").max().loc[runs["optimizer"]].to_numpy() > 1
+    names = runs["variant"].where(several, runs["optimizer"])
+    return runs.drop(columns="optimizer").assign(variant=names)
+
+
+def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
+    """`run_keys` and a value for each run as a frame: (problem, seed) by optimizer.
+
+    Raises UserError where two runs have the same problem, seed and optimizer.
+    """
+    keys = ["problem", "seed", "variant"]
+    double = runs.duplicated(keys)
+    if double.any():
+        name = runs["variant"][double].iloc[0]
+        raise UserError(f"two runs of {name} have the same problem and the same seed")
+    filled = runs.assign(value=runs["run"].map(values)).dropna(subset="value")
+    frame = filled.pivot_table(index=keys[:2], columns="variant", values="value", aggfunc="first")
+    return frame.astype(float).rename_axis(columns=None)
+
+
+def describe_all(
+    frame: pd.DataFrame, method: str = "percentile", seed: int = 0
+) -> dict[tuple[str, str], Mapping[str, float]]:
+    """`describe` for each (problem, optimizer) of a `by_seed` frame."""
+    return {
+        (str(problem), str(name)): describe(column.dropna().to_numpy(), method=method, seed=seed)
+        for problem, part in frame.groupby(level="problem", sort=False)
+        for name, column in part.items()
+        if column.notna().any()
+    }
