@@ -193,6 +193,9 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
         else:
             arguments = [text(a) for a in node.args]
             arguments += [f"{k}={text(v)}" for k, v in node.kwargs.items() if k != "pin_memory"]
+            if target is torch.ops.aten.addmm.default and not node.kwargs:
+                # with constants TorchScript takes it apart: slower, and rounded differently
+                arguments += ["beta=one", "alpha=one"]
             call = target._schema.name.replace("::", ".")
             call = f"torch.ops.{call}({', '.join(arguments)})"
             if target._schema.returns:
@@ -200,7 +203,7 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
                 call = f"{values[node]} = {call}"
             body.append(call)
     signature = ["X: Tensor", "Y: Tensor", "batches: Tensor", "rates: Tensor", "out: Tensor"]
-    signature.append("empty: List[Tensor]")
+    signature += ["one: float", "empty: List[Tensor]"]
     lines = ["b = batches[i]", "x = X.index_select(0, b)", "y = Y.index_select(0, b)"]
     for place, rate in enumerate(rates):
         if isinstance(rate, Tensor):
@@ -229,7 +232,7 @@ def _compiled(source: str, held: list[Any]) -> Steps:
     @torch.no_grad()
     def steps(x: Tensor, y: Tensor, batches: Tensor, rates: Tensor) -> Tensor:
         out = torch.empty(len(batches), device=x.device)
-        losses: Tensor = function(x, y, batches, rates, out, [], *tensors)
+        losses: Tensor = function(x, y, batches, rates, out, 1.0, [], *tensors)
         return losses
 
     return steps

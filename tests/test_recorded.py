@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from optbench import experiment, models
+from optbench import Problem, datasets, device, experiment, initializers, losses, models, prepare
 from optbench.__main__ import config_folder
 from optbench.recorded import Unrecordable, record_steps, unchanged
 from optbench.training import Training
@@ -67,6 +67,17 @@ def test_every_optimizer(make_problem, path: Path):
 )
 def test_models_and_batches(make_problem, model, changes):
     assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).replays
+
+
+@pytest.mark.parametrize("model", [models.mlp, models.cnn])
+def test_the_default_models_at_their_real_size(model):
+    # oneDNN's kernels depend on the size
+    data = prepare(datasets.mnist_5k(), subset=600)
+    device.choose("cpu")
+    problem = Problem(
+        data, model, losses.cross_entropy, initializers.initialize, epochs=None, steps=8
+    )
+    assert check(problem, ADAM, eval_train_examples=100).replays
 
 
 @pytest.mark.parametrize("schedule", sorted((config_folder() / "schedule").glob("*.yaml")))
