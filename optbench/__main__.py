@@ -76,12 +76,12 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
         outcome = experiment.run(config, group)
+        finish(outcome, quiet=config["quiet"])
     except UserError as error:
         fail(str(error))
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    finish(outcome, quiet=config["quiet"])
     return None
 
 
@@ -89,7 +89,12 @@ def finish(outcome: Any, *, quiet: bool) -> None:
     """Say how a single run ended and what it wrote."""
     from optbench.run_files import read_record
 
-    record = read_record(outcome.folder / "run.json")
+    if outcome.signal and not (outcome.folder / "run.json").exists():
+        sys.exit(128 + outcome.signal)  # while it waited for another process with the run
+    try:
+        record = read_record(outcome.folder / "run.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
     if outcome.known:
         say(f"already done ({outcome.status}); force=true runs it again")
     if outcome.status == "diverged":

@@ -1,31 +1,42 @@
 """A run's checkpoint: what an unfinished run needs to go on, bit for bit, in its own folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from optbench import __version__
+from optbench.errors import UserError
 from optbench.run_files import read_record
 
 FILE = "checkpoint.pt"
-FORMAT = 1
-UNFINISHED = ("running", "interrupted")
+FORMAT = 2
+# failed: its process died, or could not write; a run whose code failed leaves no checkpoint
+UNFINISHED = ("running", "interrupted", "failed")
+OF_THE_RUN = ("run_id", "problem_hash", "num_threads")
 MADE_BY = {"format": FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain values) so that a crash leaves the old one or the new one.
+def save(
+    folder: Path, record: Mapping[str, Any], rows: Mapping[str, Any], training: Mapping[str, Any]
+) -> None:
+    """Write a run's state so that a crash leaves the old one or the new one.
 
-    Raises OSError.
+    record: its `run.json`. rows, training: `RunFolder.state_dict`, `Training.state_dict`: tensors
+    and plain values. Raises OSError.
     """
+    identity = {key: record.get(key) for key in OF_THE_RUN}
+    _replace(folder, MADE_BY | identity | {"folder": rows, "training": training})
+
+
+def _replace(folder: Path, state: dict[str, Any]) -> None:
     temporary = folder / f"{FILE}.tmp"
     try:
         with temporary.open("wb") as file:
             try:
-                torch.save(MADE_BY | state, file)
+                torch.save(state, file)
             except RuntimeError as error:  # torch's, of a write that fell short
                 raise OSError(f"checkpoint not written: {error}") from error
             file.flush()
@@ -49,21 +60,27 @@ def remove(folder: Path) -> None:
 
 
 def find(
-    group: Path, run_id: str, warn: Callable[[str], None]
+    group: Path, asked: Mapping[str, Any], warn: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest unfinished run of this identity in `group`, and its checkpoint.
 
-    A checkpoint that is damaged, or was made by another version of torch or optbench, is not used,
-    and `warn` is told: the run begins anew.
+    asked: the beginning of its `run.json`. A checkpoint that is damaged, or was made by another
+    version of torch or optbench, is not used, and `warn` is told: the run begins anew.
+    Raises `UserError` where a run was begun with other data, or its files disagree on what it is.
     """
     found = []
-    for path in group.glob(f"*-{run_id}*/{FILE}"):
+    for path in group.glob(f"*-seed{asked['seed']}-*/{FILE}"):
         try:
             record = read_record(path.parent / "run.json")
         except (OSError, ValueError) as error:
-            warn(f"{path.parent / 'run.json'} {error}: the run begins anew")
+            if asked["run_id"] in path.parent.name:
+                warn(f"{path.parent / 'run.json'} {error}: the run begins anew")
             continue
-        if record["run_id"] == run_id and record["status"] in UNFINISHED:
+        if record["status"] not in UNFINISHED:
+            continue
+        same = record.get("settings_hash") == asked["settings_hash"]
+        if record["run_id"] == asked["run_id"] or same:
+            check_same(path.parent, record, asked)
             found.append((str(record.get("started")), path))
     for _, path in sorted(found, reverse=True):
         try:
@@ -76,5 +93,36 @@ def find(
         if not isinstance(state, dict) or any(state.get(k) != v for k, v in MADE_BY.items()):
             warn(f"{path} was made by another version, so the run begins anew")
             continue
+        if state.get("run_id") != asked["run_id"]:
+            raise UserError(
+                f"{path} is the checkpoint of another run, {state.get('run_id')}, than the "
+                f"run.json beside it: put its own back, or delete it, and the run begins anew"
+            )
         return path.parent, state
     return None
+
+
+def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise `UserError` where the unfinished run of that folder is not the one that is asked for.
+
+    Nothing that makes the curves may differ, down to the bytes of the data.
+    """
+    changed = differences(record["problem"], asked["problem"])
+    for key in ("optimizer", "schedule", "seed"):
+        changed += differences({key: record["config"].get(key)}, {key: asked["config"][key]})
+    if changed:
+        raise UserError(
+            f"{folder} was begun with something else than is asked for now: {'; '.join(changed)}. "
+            f"Put back what has changed, and it goes on; force=true begins the run anew"
+        )
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """What differs between two nested mappings, as texts."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            text
+            for name in dict.fromkeys([*before, *now])
+            for text in differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    return [] if before == now else [f"{key} was {before!r} and is {now!r}"]

@@ -6,17 +6,18 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optbench import optimizers
-from optbench.batches import Batch, Batches
+from optbench.batches import Batch
 from optbench.errors import UserError
 from optbench.evaluation import means, score
 from optbench.grouping import Arguments
-from optbench.joint_steps import JointOptimizer, joint_key, rates_at
-from optbench.problem import build_model, stream
+from optbench.joint_steps import JointOptimizer, catch_up, joint_key, rates_at
+from optbench.problem import build_model
 from optbench.stack import Masks, Stack
 from optbench.training import CHUNK, Training, Update
 
@@ -30,20 +31,34 @@ def train_together(
     the cohort's time divided by its members; `total_seconds` is that of the whole cohort.
     `stop` interrupts all.
     """
+    cohort, misfits = gather(members, [None] * len(members))
+    yield from misfits.items()
+    if cohort is not None:
+        yield from cohort.updates(stop)
+
+
+def gather(
+    members: Sequence[Arguments], states: Sequence[dict[str, Any] | None]
+) -> tuple["Cohort | None", dict[int, UserError]]:
+    """The cohort of those that fit, and what is wrong with the others, by their places.
+
+    states: of each, None or the `Training.state_dict` to go on from, all at the same step.
+    """
     device = torch.device(members[0].get("device", "cpu"))
     data = members[0]["problem"].dataset.to(device)  # once for all
-    ready = []
-    for index, arguments in enumerate(members):
+    ready, misfits = [], {}
+    for index, (arguments, state) in enumerate(zip(members, states, strict=True)):
         problem = replace(arguments["problem"], dataset=data)
         try:
             # slices of stacked tensors have the ordinary layout, and so must optimizers' states
             training = Training(**{**arguments, "problem": problem, "channels_last": False})
         except UserError as error:
-            yield index, error
-        else:
-            ready.append(Member(index, training, arguments.get("seed", 0)))
-    if ready:
-        yield from Cohort(ready).updates(stop)
+            misfits[index] = error
+            continue
+        if state is not None:
+            training.load_state_dict(state)
+        ready.append(Member(index, training, arguments.get("seed", 0)))
+    return Cohort(ready) if ready else None, misfits
 
 
 @dataclass
@@ -79,9 +94,9 @@ class Cohort:
         self.data = members[0].training.data
         keys = {m.index: _joint_key(m.training) for m in members}
         self.members = sorted(members, key=lambda m: repr(keys[m.index]))
-        seeds = {m.seed for m in members}  # equal seeds see the same batches and masks
-        self.batches = {s: Batches(self.problem, s, self.device) for s in seeds}
-        self.noises = {s: stream(s, "dropout", self.device) for s in seeds}
+        # equal seeds see the same batches and masks
+        self.batches = {m.seed: m.training.batches for m in members}
+        self.noises = {m.seed: m.training.noise for m in members}
         # A CPU has no launches to save, and one model's activations stay in its caches.
         self.scores_together = self.device.type != "cpu"
         self.masks = Masks(self.problem, self.device)
@@ -95,23 +110,31 @@ class Cohort:
             if key is not None and len(trainings) > 1:
                 owners, model = [t.optimizer for t in trainings], trainings[0].model
                 self.joint.append(JointOptimizer(owners, model, self.stack.parameters, slots))
+                self.joint[-1].take(owners)
+                for owner in owners:
+                    owner.state.clear()  # it is the joint optimizer's now
 
     def updates(self, stop: Callable[[], bool]) -> Iterator[tuple[int, Update | Exception]]:
         """Train to the end of the budget; see `train_together`."""
-        total, begun = self.problem.total_steps, perf_counter()
-        step, updates = 0, [Update(0, total) for _ in self.members]
-        self._evaluate(updates, begun)
-        for member, update in zip(self.members, updates, strict=True):
-            yield member.index, replace(update, status="running")
-            if update.status == "diverged":
-                yield member.index, Update(0, total, status="diverged")
-        self._keep(updates)
+        total, per_epoch = self.problem.total_steps, self.problem.steps_per_epoch
+        step = self.members[0].training.step
+        begun = perf_counter() - max(m.training.total_seconds for m in self.members)
+        if step == 0:
+            updates = [Update(0, total) for _ in self.members]
+            self._evaluate(updates, begun)
+            for member, update in zip(self.members, updates, strict=True):
+                yield member.index, replace(update, status="running")
+                if update.status == "diverged":
+                    yield member.index, Update(0, total, status="diverged")
+            self._keep(updates)
         while self.members and step < total:
-            orders = {s: self.batches[s].epoch()[: total - step] for s in self._seeds}
-            for member in self.members:
-                member.training.running_loss, member.training.seen = 0.0, 0
+            place = step % per_epoch  # not 0 where it goes on within an epoch
+            orders = {s: self.batches[s].epoch()[: total - step + place] for s in self._seeds}
+            if place == 0:
+                for member in self.members:
+                    member.training.running_loss, member.training.seen = 0.0, 0
             length = len(next(iter(orders.values())))
-            for start in range(0, length, CHUNK):
+            for start in range(place, length, CHUNK):
                 chunk = {s: orders[s][start : start + CHUNK] for s in self._seeds}
                 updates = self._advance(chunk, step, stop)
                 step = max(update.step for update in updates)
@@ -122,6 +145,23 @@ class Cohort:
                 self._keep(updates)
                 if not self.members:
                     return
+
+    def state_dict(self, index: int) -> dict[str, Any]:
+        """`Training.state_dict` of a member, alone or together to go on from.
+
+        To be called between two updates.
+        """
+        (k,) = (k for k, member in enumerate(self.members) if member.index == index)
+        training = self.members[k].training
+        jointly = next((j for j in self.joint if j.slots.start <= k < j.slots.stop), None)
+        if jointly is not None:
+            jointly.give(k - jointly.slots.start, training.optimizer)
+            catch_up(training.optimizer, training.scheduler, training.step)
+        state = training.state_dict()
+        if jointly is not None:
+            training.optimizer.state.clear()
+        # slices: a file would hold the whole stack of each
+        return state | {"model": {name: v.clone() for name, v in state["model"].items()}}
 
     def _advance(
         self, chunk: Mapping[int, list[Batch]], step: int, stop: Callable[[], bool]

@@ -1,11 +1,21 @@
 """The one exception whose message is meant for the user: printed without a traceback."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """A mistake in what was asked for, or in a file that was given.
 
     The message says what was wrong, what is allowed and what to do.
     """
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to tell of a run's folder that could not be written."""
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}. Make room, or give another folder with "
+        f"results_dir=FOLDER; the same command goes on from the last checkpoint, if there is one"
+    )
 
 
 UNWRITABLE = (

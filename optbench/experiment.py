@@ -2,15 +2,12 @@
 
 import json
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +15,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import checkpoints, data, device, locks, runs, settings, step_cost
-from optbench.cohort import train_together
-from optbench.errors import UNWRITABLE, UserError
+from optbench.errors import UNWRITABLE, UserError, unwritable
 from optbench.initializers import initialize
+from optbench.interrupts import interrupts
 from optbench.problem import Problem, identity
 from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
@@ -43,7 +40,10 @@ PLACES = ("root", "download")  # where a dataset lies is not what it is
 
 
 class Outcome(NamedTuple):
-    """How a run ended. known: it had been done before. signal: what interrupted it, or 0."""
+    """How a run ended. known: it had been done before. signal: what interrupted it, or 0.
+
+    folder: the run's; the one for it where it was interrupted while another process had it.
+    """
 
     folder: Path
     status: str
@@ -61,6 +61,7 @@ class Plan:
     dataset: data.Dataset
     record: Config  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
+    released: int = 0  # `locks.released` before that was looked for
 
 
 def run(config: Config, group: Path, *, label: str = "") -> Outcome:
@@ -88,28 +89,36 @@ def complete(
     Two processes with the same run take turns: the second finds it done. opened: told which
     folder, once there is one.
     """
-    with _locked(planned, stop) as outcome:
+    with locked(planned, stop) as outcome:
         return outcome or _complete(planned, show, stop, opened)
 
 
 @contextmanager
-def _locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
-    """Hold the run's lock; gives its outcome where another process finished it meanwhile."""
+def locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
+    """Hold the run's lock; gives its outcome where another process finished it meanwhile, or where
+    the wait for that process was interrupted."""
     results = Path(planned.config["results_dir"]).expanduser()
     run_id = planned.record["run_id"]
 
     def waiting(holder: str) -> None:
         say(f"{holder} has the run {run_id}; waiting for it", error=True)
 
-    try:
-        with locks.only_one(results, run_id, waiting=waiting, stop=stop) as waited:
-            done = None
-            if waited and not planned.config["force"]:
-                done = runs.find_finished(results, run_id, planned.group)
-            yield None if done is None else known(planned, done)
-    except OSError as error:
-        where = error.filename or results
-        raise UserError(UNWRITABLE.format(where, error.strerror or error)) from error
+    with ExitStack() as held:
+        try:
+            lock = locks.only_one(
+                results, run_id, since=planned.released, waiting=waiting, stop=stop
+            )
+            others = held.enter_context(lock)
+        except locks.Stopped:
+            yield Outcome(planned.group, "interrupted")
+            return
+        except OSError as error:
+            where = error.filename or results
+            raise UserError(UNWRITABLE.format(where, error.strerror or error)) from error
+        done = None
+        if others and not planned.config["force"]:
+            done = runs.find_finished(results, run_id, planned.group)
+        yield None if done is None else known(planned, done)
 
 
 def _complete(
@@ -118,8 +127,9 @@ def _complete(
     asked = arguments(planned)
     training = Training(**asked)
     folder = None
-    if not planned.config["force"]:
-        folder = _reopen(planned, training)
+    if found := unfinished(planned):
+        folder, state = found
+        training.load_state_dict(state)
     updates = training.updates(stop)
     first = next(updates)  # a misfit leaves no folder
     new = folder is None
@@ -131,85 +141,34 @@ def _complete(
     return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
 
 
-def _reopen(planned: Plan, training: Training) -> runs.RunFolder | None:
-    """The folder of this run where it was begun and not finished, with `training` set to there."""
+def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
+    """The folder of this run where it was begun and not finished, and its `Training.state_dict`.
+
+    Raises `UserError` where the data or settings are no longer those that it was begun with.
+    """
 
     def warn(text: str) -> None:
         say(f"warning: {text}", error=True)
 
-    found = checkpoints.find(planned.group, planned.record["run_id"], warn)
+    if planned.config["force"]:
+        return None
+    found = checkpoints.find(planned.group, planned.record, warn)
     if found is None:
         return None
     path, state = found
     try:
         folder = runs.RunFolder.reopen(path, state["folder"])
+        step = state["training"]["step"]
     except (KeyError, TypeError, ValueError) as error:
         warn(f"{path} cannot be gone on with, so the run begins anew: {error}")
         return None
-    training.load_state_dict(state["training"])
-    say(f"going on from step {training.step} of {path}", error=True)
-    return folder
-
-
-def complete_together(
-    planned: Sequence[Plan],
-    shows: Sequence[Show],
-    stop: Callable[[], bool],
-    opened: Callable[[int, Path], None] = lambda place, folder: None,
-) -> list[Outcome | Exception]:
-    """Train runs of one `grouping.group_key` at once, each into a folder of its own.
-
-    In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
-    has one. shows: of each run. A cohort that is interrupted leaves no checkpoints.
-    """
-    ended: dict[int, Outcome | Exception] = {}
-    with ExitStack() as held:
-        # in one order everywhere: two cohorts never wait for each other
-        for i in sorted(range(len(planned)), key=lambda i: str(planned[i].record["run_id"])):
-            if outcome := held.enter_context(_locked(planned[i], stop)):
-                ended[i] = outcome
-        left = [i for i in range(len(planned)) if i not in ended]
-        ended |= _complete_together({i: planned[i] for i in left}, shows, stop, opened)
-    return [ended[i] for i in range(len(planned))]
-
-
-def _complete_together(
-    planned: Mapping[int, Plan],
-    shows: Sequence[Show],
-    stop: Callable[[], bool],
-    opened: Callable[[int, Path], None],
-) -> dict[int, Outcome | Exception]:
-    places = list(planned)
-    asked = {i: arguments(planned[i]) for i in places}
-    folders: dict[int, runs.RunFolder] = {}
-    ended: dict[int, Outcome | Exception] = {}
-    try:
-        for number, update in train_together(list(asked.values()), stop=stop) if asked else ():
-            i = places[number]
-            if i in ended:
-                continue  # its folder could not be written; the others go on
-            try:
-                if isinstance(update, Exception):
-                    raise update
-                if i not in folders:
-                    planned[i].record["cohort"] = len(planned)
-                    folders[i] = new_folder(planned[i])
-                    opened(i, folders[i].path)
-                    folders[i].record["cost"] = cost(planned[i], asked[i])
-                _write(folders[i], update)
-                shows[i](update)
-                if update.status != "running":
-                    folders[i].finish(update.status)
-                    ended[i] = Outcome(folders[i].path, update.status)
-            except Exception as error:
-                ended[i] = error
-                if i in folders:
-                    _fail(folders[i], error)
-    except BaseException as error:
-        for i in folders.keys() - ended.keys():
-            _fail(folders[i], error)
-        raise
-    return ended
+    except OSError as error:
+        raise unwritable(path, error) from error
+    before, now = state.get("num_threads"), planned.record["num_threads"]
+    if before != now:
+        warn(f"{path} goes on with {now} threads after {before}: equal within rounding only")
+    say(f"going on from step {step} of {path}", error=True)
+    return folder, state["training"]
 
 
 def plan(
@@ -218,10 +177,12 @@ def plan(
     *,
     load: Callable[[Config], data.Dataset] | None = None,
     find: Callable[[Path, str, Path], Path | None] = runs.find_finished,
+    released: int | None = None,
 ) -> Plan:
     """Check a configuration, load its data, and say what the run is.
 
     load, find: in the place of `load_dataset` and `runs.find_finished`, for many plans at once.
+    released: `locks.released` of the time from which `find` knows what is done.
     Raises `UserError` for a mistake in the configuration or the data.
     """
     settings.check(config)
@@ -243,10 +204,13 @@ def plan(
     if config["diagnostics"] is not None:
         described["diagnostics"] = config["diagnostics"]
     run_id = identity(described | {"problem": problem, "device": where.type})
+    dataless = {key: value for key, value in problem.items() if key != "data_digest"}
+    settings_hash = identity(described | {"problem": dataless, "device": where.type})
     results = Path(config["results_dir"]).expanduser()
     record = {
         "run_id": run_id,
         "problem_hash": identity(problem),
+        "settings_hash": settings_hash,  # of all but the data's bytes
         "name": config["optimizer"]["name"],
         "seed": config["seed"],
         "config": kept,
@@ -255,8 +219,9 @@ def plan(
         # no part of the identity: it changes the rounding, and nothing that was asked for
         "num_threads": torch.get_num_threads(),
     }
+    mark = locks.released(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)
-    return Plan(config, group, where, dataset, record, done)
+    return Plan(config, group, where, dataset, record, done, mark)
 
 
 def known(planned: Plan, done: Path) -> Outcome:
@@ -305,7 +270,10 @@ def new_folder(planned: Plan) -> runs.RunFolder:
     # any name may be a label, but not a folder's; one with a dot in front would be hidden
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
-    return runs.RunFolder(planned.group, name, planned.record)
+    try:
+        return runs.RunFolder(planned.group, name, planned.record)
+    except OSError as error:
+        raise unwritable(planned.group, error) from error
 
 
 def load_dataset(config: Config) -> data.Dataset:
@@ -395,63 +363,56 @@ def _follow(
     try:
         update = first
         while True:
-            _write(folder, update)
+            write(folder, update)
             show(update)
             due = every is not None and monotonic() - saved >= every
             if update.status == "interrupted" or (update.status == "running" and due):
-                state = {"training": training.state_dict(), "folder": folder.state_dict()}
-                checkpoints.save(folder.path, state)
+                save(folder, training.state_dict())
                 saved = monotonic()
             if update.status != "running":
                 break
             update = next(rest)
-        folder.finish(update.status)
+        finish(folder, update.status)
     except BaseException as error:
-        _fail(folder, error)
+        fail(folder, error)
         raise
-    if update.status != "interrupted":
-        checkpoints.remove(folder.path)
     return update.status
 
 
-def _fail(folder: runs.RunFolder, error: BaseException) -> None:
-    with suppress(OSError):  # the disk may be what failed
-        folder.finish("failed", f"{type(error).__name__}: {error}")
-
-
-def _write(folder: runs.RunFolder, update: Update) -> None:
-    try:
+def write(folder: runs.RunFolder, update: Update) -> None:
+    """Append the update's rows. Raises `UserError` where they cannot be written."""
+    with _unwritable(folder):
         folder.write(update)
-    except OSError as error:
-        raise UserError(f"cannot write {folder.path}: {error.strerror or error}") from error
+
+
+def save(folder: runs.RunFolder, training: Config) -> None:
+    """Write the run's checkpoint. Raises `UserError` where it cannot be written."""
+    with _unwritable(folder):
+        checkpoints.save(folder.path, folder.record, folder.state_dict(), training)
+
+
+def finish(folder: runs.RunFolder, status: str) -> None:
+    """Record how the run ended. Raises `UserError` where that cannot be written."""
+    with _unwritable(folder):
+        folder.finish(status)
+        if status != "interrupted":
+            checkpoints.remove(folder.path)
+
+
+def fail(folder: runs.RunFolder, error: BaseException) -> None:
+    """Mark the run as failed. One that could not write goes on from its checkpoint another time;
+    what an optimizer or a model raised may be mended in their code, so that run begins anew."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    stopped = isinstance(error, KeyboardInterrupt)
+    with suppress(OSError):  # the disk may be what failed
+        if not stopped and not isinstance(error, UserError):
+            checkpoints.remove(folder.path)
+        folder.finish("interrupted" if stopped else "failed", None if stopped else text)
 
 
 @contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGUSR1 instead of dying, so that a run ends after a whole step.
-
-    A second one has its usual effect at once.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
-        return
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        restore()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGUSR1"):
-        numbers.append(signal.SIGUSR1)  # what Slurm can send before it ends a job
-    for number in numbers:
-        before[number] = signal.signal(number, handle)
+def _unwritable(folder: runs.RunFolder) -> Iterator[None]:
     try:
-        yield received
-    finally:
-        restore()
+        yield
+    except OSError as error:
+        raise unwritable(folder.path, error) from error

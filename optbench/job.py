@@ -75,7 +75,12 @@ def settle(
         if outcome.known and not quiet:
             say(f"{label}  already done ({outcome.status})")
     record["error"] = error
-    jobs.record(folder, record)
+    try:
+        jobs.record(folder, record)
+    except OSError as raised:  # the others go on; the sweep's end tells which are not listed
+        jobs.unlisted.append(record)
+        where = folder / jobs.FILE
+        say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
         say(f"{label}  failed: {error}", error=True)
     return record

@@ -1,6 +1,7 @@
 """A sweep's list of jobs, `jobs.jsonl`: what was planned, then a line for each job as it ends."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ASIDE = (
 )  # fmt: skip
 HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure")  # on them no run depends
 Job = dict[str, Any]
+unlisted: list[Job] = []  # of this process's sweep: what could not be written
 
 
 def plan(
@@ -26,13 +28,16 @@ def plan(
     planned, jobs: None where the sweeper decides as it goes (a tuned study has its own manifest).
     """
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
+    unlisted.clear()
     replace_text(folder / FILE, json.dumps(first) + "\n")
 
 
 def record(folder: Path, job: Mapping[str, Any]) -> None:
     """Append one job's outcome: its number and overrides, status, run (a folder) and error."""
-    with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(job) + "\n")
+    with (folder / FILE).open("ab+") as file:
+        file.seek(-1, os.SEEK_END)  # there is a plan
+        torn = file.read(1) != b"\n"  # by a full disk
+        file.write(b"\n" * torn + json.dumps(job).encode() + b"\n")
 
 
 def read(folder: Path) -> tuple[Job, list[Job]]:

@@ -1,6 +1,7 @@
 """Optimizers that step together: one step over stacked parameters, each run with its own lr."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -43,6 +44,16 @@ def rates_at(optimizer: Optimizer, scheduler: LRScheduler | None, step: int) -> 
         bases = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         return [float(base * factor(step)) for base, factor in bases]
     return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def catch_up(optimizer: Optimizer, scheduler: LRScheduler | None, step: int) -> None:
+    """Set rates and schedule, which a joint step leaves alone, to where they stand at a step."""
+    rates = rates_at(optimizer, scheduler, step)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    if scheduler is not None:
+        scheduler.last_epoch, scheduler._step_count = step, step + 1
+        scheduler._last_lr = rates
 
 
 class JointOptimizer:
@@ -96,6 +107,27 @@ class JointOptimizer:
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     state[key] = value[index.to(value.device)]
+
+    def take(self, optimizers: Sequence[Optimizer]) -> None:
+        """Go on from the states of these, one for each run, all of which took as many steps."""
+        for i, group in enumerate(self.optimizer.param_groups):
+            for j, p in enumerate(group["params"]):
+                states = [o.state.get(o.param_groups[i]["params"][j], {}) for o in optimizers]
+                for key, value in states[0].items():
+                    if isinstance(value, Tensor) and value.shape == p.shape[1:]:
+                        value = torch.stack([state[key].contiguous() for state in states])
+                    self.optimizer.state[p][key] = value
+
+    def give(self, run: int, optimizer: Optimizer) -> None:
+        """Set the state of a run's own optimizer to what its slice has come to."""
+        for group, mine in zip(optimizer.param_groups, self.optimizer.param_groups, strict=True):
+            for own, p in zip(group["params"], mine["params"], strict=True):
+                optimizer.state[own] = {
+                    key: value[run].clone()
+                    if isinstance(value, Tensor) and value.shape == p.shape
+                    else copy(value)
+                    for key, value in self.optimizer.state[p].items()
+                }
 
     def begin(self, rates: Sequence[Rates]) -> None:
         """Be told the rates of the next steps: one read of the host for all of them."""

@@ -18,6 +18,7 @@ from optbench.batch import Batch, Job, Result
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.errors import UserError
+from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, reason, settle
 from optbench.overrides import resolve
 from optbench.sweep_progress import Board, board
@@ -56,7 +57,7 @@ def launch(
     batch = Batch(context, master, task, first, threads, left[::-1], size=size)
     batch.together = "never" if time_limit else together
     crew = pool(size, threads)
-    with experiment.interrupts() as received, board(planned, quiet=bool(master.quiet)) as shown:
+    with interrupts() as received, board(planned, quiet=bool(master.quiet)) as shown:
         events = crew.run(
             lambda: next_task(batch, shown), time_limit=time_limit, stop=lambda: bool(received)
         )
@@ -165,9 +166,10 @@ def begin(batch: Batch, index: int, overrides: list[str]) -> Job:
             config.hydra.runtime.output_dir = str(output)
         result.overrides = texts_of(config.hydra.overrides.task)
         result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
-        output.mkdir(parents=True, exist_ok=True)
-        if config.hydra.output_subdir is not None:
-            save(result, output / str(config.hydra.output_subdir))
+        with suppress(OSError):  # the run will fail for it, and say why
+            output.mkdir(parents=True, exist_ok=True)
+            if config.hydra.output_subdir is not None:
+                save(result, output / str(config.hydra.output_subdir))
         batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
     words = list(result.overrides)
     return Job(
@@ -181,12 +183,16 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
-            job.plan = experiment.plan(config, job.group, load=load, find=batch.find)
+            results = Path(config["results_dir"]).expanduser()
+            job.plan = experiment.plan(
+                config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
+            )
+        done = job.plan.done and experiment.known(job.plan, job.plan.done)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
         return False
-    if job.plan.done is not None:
-        end(batch, job, experiment.known(job.plan, job.plan.done), None, shown)
+    if done is not None:
+        end(batch, job, done, None, shown)
         return False
     running = [other.plan for group in batch.running.values() for other in group]
     run_id = job.plan.record["run_id"]

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -13,7 +13,20 @@ except ImportError:  # Windows: no lock, and two processes with one run both do 
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".locks"
+RELEASED = "released"  # a line for each lock that was given back: its run
 POLL = 0.2  # seconds
+
+
+class Stopped(Exception):
+    """The wait for a lock was ended."""
+
+
+def released(results: Path) -> int:
+    """A mark of now: what is released later stands behind it."""
+    try:
+        return (results / FOLDER / RELEASED).stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -21,12 +34,14 @@ def only_one(
     results: Path,
     run_id: str,
     *,
+    since: int = 0,
     waiting: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
-    """Hold the lock of a run, after waiting for whoever has it; gives whether that was necessary.
+    """Hold the lock of a run, after waiting for whoever has it.
 
-    waiting: told once who has it. stop: True ends the wait; the lock is then not held.
+    Gives whether another process had it since `since`, a mark of `released`, or died with it: the
+    run may be done. waiting: told once who has it. stop: True ends the wait with `Stopped`.
     POSIX record locks: they work over NFS as far as its server supports them.
     Raises OSError where the file cannot be made.
     """
@@ -47,8 +62,7 @@ def only_one(
                 waiting(holder or "another process")
             waited = True
             if stop():
-                yield True
-                return
+                raise Stopped from None
             time.sleep(POLL)
             continue
         except BaseException:
@@ -58,12 +72,25 @@ def only_one(
             break
         os.close(number)  # its holder removed it before we had the lock: another file counts now
     try:
+        died = os.fstat(number).st_size > 0
         os.ftruncate(number, 0)
         os.write(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield waited
+        yield waited or died or _was_released(path, since)
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk, or a folder that is gone
+            with path.with_name(RELEASED).open("a", encoding="utf-8") as file:
+                file.write(f"{run_id}\n")
+            path.unlink(missing_ok=True)
         os.close(number)
+
+
+def _was_released(path: Path, since: int) -> bool:
+    try:
+        with path.with_name(RELEASED).open("rb") as file:
+            file.seek(since)
+            return path.name.encode() in file.read().split()
+    except OSError:
+        return False
 
 
 def _is_there(path: Path, number: int) -> bool:

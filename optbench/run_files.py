@@ -6,11 +6,15 @@ ValueError, the latter with the end of a sentence that begins with the file's na
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from optbench import __version__
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -52,16 +56,31 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
-    if record.get("format") != FORMAT:
-        raise ValueError(
-            f"has format {record.get('format')!r}; this version of optbench reads format {FORMAT}"
-        )
+    check_format(record)
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind):
             raise ValueError(f"has no {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
     return record
+
+
+def check_format(record: Mapping[str, Any]) -> None:
+    """Raise ValueError for a record that another version of optbench has to read.
+
+    Format 1 is the only one so far. It has grown: the first records lack `cost`, `cohort`,
+    `resumed`, `settings_hash` and `summary.rows`, and are read without them.
+    """
+    found = record.get("format")
+    if isinstance(found, int) and not isinstance(found, bool) and found > FORMAT:
+        versions = record.get("versions")
+        by = versions.get("optbench") if isinstance(versions, dict) else None
+        raise ValueError(
+            f"has format {found}, of optbench {by or 'as yet unknown'}, and this version "
+            f"({__version__}) reads formats up to {FORMAT}: update optbench"
+        )
+    if found != FORMAT or isinstance(found, bool):
+        raise ValueError(f"has format {found!r}; this version of optbench reads format {FORMAT}")
 
 
 def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -163,6 +182,22 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
 
 
+def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise ValueError or OSError where a finished run's CSV files are not as long as they were.
+
+    Quicker than reading the numbers: for runs that need not be done again.
+    """
+    summary = record.get("summary")
+    written = summary.get("rows") if isinstance(summary, dict) else None
+    if not isinstance(written, dict):  # an older run: no count
+        check_rows("epochs", read_csv(folder / "epochs.csv"), record)
+        return
+    for name, count in written.items():
+        data = (folder / f"{name}.csv").read_bytes()
+        if data.count(b"\n") != count + 1 or not data.endswith(b"\n"):
+            raise ValueError(f"has lost rows of {name}.csv")
+
+
 def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
@@ -173,5 +208,13 @@ def read_text(path: Path) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write a file as a whole: a reader sees the old one or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power failure may leave the new name and no text
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -4,22 +4,32 @@ This module writes; `optbench.run_files` knows the format and reads.
 """
 
 import csv
+import errno
 import json
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-from optbench import __version__
-from optbench.errors import UNWRITABLE, UserError
+from optbench import __version__, locks
+from optbench.errors import UNWRITABLE, UserError, unwritable
 from optbench.evaluation import Row
-from optbench.run_files import COLUMNS, FORMAT, read_record, read_text, replace_text
+from optbench.progress import say
+from optbench.run_files import (
+    COLUMNS,
+    FORMAT,
+    check_whole,
+    read_record,
+    read_text,
+    replace_text,
+)
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
@@ -46,8 +56,14 @@ class RunFolder:
         self._last: Row = {}
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
-        _save(self.path, self.record)
-        self._files = {name: self._open(name) for name in self._rows}
+        self._files: dict[str, TextIO] = {}
+        try:
+            _save(self.path, self.record)
+            for file in self._rows:
+                self._files[file] = self._open(file)
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)  # it has nothing in it yet
+            raise
 
     @classmethod
     def reopen(cls, path: Path, state: Mapping[str, Any]) -> "RunFolder":
@@ -98,9 +114,22 @@ class RunFolder:
             self.record["diverged_at_step"] = update.step
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """Close the files and record how the run ended."""
+        """Close the files and record how the run ended.
+
+        Raises OSError where a file cannot be written as a whole, and records nothing, unless the
+        run has failed anyway.
+        """
         for file in self._files.values():
-            file.close()
+            try:
+                if not file.closed:
+                    file.flush()
+                    os.fsync(file.fileno())  # before the record says that they are whole
+            except OSError:
+                if status != "failed":
+                    raise
+            finally:
+                with suppress(OSError):
+                    file.close()
         figures = {k: v for k, v in (self._last | self._best).items() if v is not None}
         self.record |= {
             "status": status,
@@ -124,6 +153,8 @@ class RunFolder:
         writer = csv.writer(self._files[name], lineterminator="\n")
         writer.writerows([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)
         self._files[name].flush()
+        if not os.fstat(self._files[name].fileno()).st_nlink:  # it could be written for ever
+            raise FileNotFoundError(errno.ENOENT, "the folder was deleted", str(self.path))
         self._rows[name] += len(rows)
 
 
@@ -132,22 +163,20 @@ class Finished:
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[Path]]] = {}
+        self._marks: dict[Path, int] = {}
+
+    def mark(self, results: Path) -> int:
+        """`locks.released` when the folders were listed: later runs are not among them."""
+        self._list(results)
+        return self._marks[results]
 
     def __call__(self, results: Path, run_id: str, group: Path | None = None) -> Path | None:
         """The newest such run with this identity in any folder of `results`.
 
         One in `group` comes first: a sweep that has the run needs no second copy of it.
         """
-        if results not in self._folders:
-            # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and
-            # one for the phase of a tuned study
-            words: dict[str, list[Path]] = {}
-            for depth in ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
-                for path in results.glob(f"{depth}-*/run.json"):
-                    for word in path.parent.name.split("-"):
-                        words.setdefault(word, []).append(path)
-            self._folders[results] = words
-        found: list[tuple[bool, str, Path]] = []
+        self._list(results)
+        found: list[tuple[bool, str, Path, dict[str, Any]]] = []
         # a folder's name says where to look; what the run is stands in its record
         for path in self._folders[results].get(run_id, ()):
             try:
@@ -156,8 +185,27 @@ class Finished:
                 continue  # a damaged record proves nothing: the run is done again, in a new folder
             if record["run_id"] == run_id and record["status"] in FINISHED:
                 own = group is not None and path.parent.parent.resolve() == group.resolve()
-                found.append((own, str(record.get("finished")), path.parent))
-        return max(found)[2] if found else None
+                found.append((own, str(record.get("finished")), path.parent, record))
+        for *_, folder, record in sorted(found, key=lambda one: one[:3], reverse=True):
+            try:
+                check_whole(folder, record)
+            except (OSError, ValueError) as error:
+                say(f"warning: {folder} {error}: the run is done again", error=True)
+            else:
+                return folder
+        return None
+
+    def _list(self, results: Path) -> None:
+        if results not in self._folders:
+            self._marks[results] = locks.released(results)
+            # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and
+            # one for the phase of a tuned study
+            words: dict[str, list[Path]] = {}
+            for depth in ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
+                for path in results.glob(f"{depth}-*/run.json"):
+                    for word in path.parent.name.split("-"):
+                        words.setdefault(word, []).append(path)
+            self._folders[results] = words
 
     def add(self, results: Path, run_id: str, folder: Path) -> None:
         """A run that has come to its end since."""
@@ -183,9 +231,13 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
     config: what was asked for now; it differs from the run's own in nothing that made the curves.
     """
     target = _new_folder(group, run.name)
-    for file in run.glob("*.csv"):
-        shutil.copyfile(file, target / file.name)
-    _save(target, read_record(run / "run.json") | {"config": config})
+    try:
+        for file in run.glob("*.csv"):
+            shutil.copyfile(file, target / file.name)
+        _save(target, read_record(run / "run.json") | {"config": config})
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise unwritable(target, error) from error
     return target
 
 

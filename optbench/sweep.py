@@ -172,30 +172,44 @@ class Comparison(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero where a run failed."""
         sweep = Path(config.hydra.sweep.dir)
-        _, outcomes = jobs.read(sweep)
-        failed = [job for job in outcomes if job["status"] == "failed"]
         with exits():
+            try:
+                _, outcomes = jobs.read(sweep)
+            except (OSError, ValueError) as error:
+                raise UserError(f"the sweep's list of jobs is gone: {error}") from error
+        failed = [job for job in outcomes if job["status"] == "failed"]
+        try:
             if len(failed) < len(outcomes):
-                from optbench import plot, study_files, summary
-
-                result = plot.draw_all([sweep], sweep)
-                say("", summary.to_markdown(result.summary), *result.paths)
-                if (sweep / study_files.MANIFEST).exists():
-                    from optbench import verdict
-
-                    text, paths = verdict.write(sweep)
-                    say("", text, *paths)
-                if (sweep / CLAIM).exists():
-                    judge_claim(sweep)
-                for text in result.warnings:
-                    say(f"warning: {text}", error=True)
-                for problem in result.problems:
-                    say(f"left out: {problem}", error=True)
-        if failed:
-            say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
+                with exits():
+                    show_comparison(sweep)
+        finally:  # also where the figures could not be written
+            if failed:
+                say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
             for job in failed:
                 say(f"  {' '.join(job['overrides'])}: {job['error']}", error=True)
+        if jobs.unlisted:
+            say(f"{len(jobs.unlisted)} runs are not in {sweep / jobs.FILE}", error=True)
+        if failed or jobs.unlisted:
             sys.exit(1)
+
+
+def show_comparison(sweep: Path) -> None:
+    """Draw the figures of a sweep that is over, and print its table and its verdict."""
+    from optbench import plot, study_files, summary
+
+    result = plot.draw_all([sweep], sweep)
+    say("", summary.to_markdown(result.summary), *result.paths)
+    if (sweep / study_files.MANIFEST).exists():
+        from optbench import verdict
+
+        text, paths = verdict.write(sweep)
+        say("", text, *paths)
+    if (sweep / CLAIM).exists():
+        judge_claim(sweep)
+    for text in result.warnings:
+        say(f"warning: {text}", error=True)
+    for problem in result.problems:
+        say(f"left out: {problem}", error=True)
 
 
 def judge_claim(sweep: Path) -> None:
@@ -219,6 +233,10 @@ def exits() -> Iterator[None]:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         text = error if isinstance(error, UserError) else explain(error, config_folder())
         say(f"optbench: {text}", error=True)
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"optbench: cannot write the sweep's files: {where}{error.strerror}", error=True)
         sys.exit(1)
     except Exception:
         traceback.print_exc()

@@ -172,6 +172,11 @@ class Training:
         """Go on from where `state_dict` was called, in a training made with the same arguments."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for p, own in self.optimizer.state.items():
+            for key, value in own.items():
+                # of another layout where it was trained in a cohort: kernels want the weights'
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
         vars(self.optimizer).update(state["attributes"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])

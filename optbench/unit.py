@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import device, experiment, shared
+from optbench import device, experiment, shared, together
 from optbench.errors import UserError
 from optbench.progress import describe
 from optbench.training import Update
@@ -89,7 +89,7 @@ def _train_together(
     try:
         dataset = experiment.load_dataset(config) if data[0] is None else shared.find(data[0])
         _choose(plans[0])
-        outcomes = experiment.complete_together(
+        outcomes = together.complete_together(
             [replace(planned, dataset=dataset) for planned in plans],
             [view.show for view in views],
             stop,

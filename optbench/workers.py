@@ -253,8 +253,10 @@ def _how(code: int | None) -> str:
 def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
     """What a worker does: tasks, until the other end of the pipe is closed."""
     # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # So does Slurm's SIGUSR1, and a batch system's SIGTERM.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)

@@ -169,7 +169,10 @@ def test_a_study_is_a_sweep_and_draws_its_figure(here, tmp_path):
     assert (sweep / "train_loss-epoch.pdf").exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)],
+)
 def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
     process = subprocess.Popen(
         [*PYTHON, *QUICK, "epochs=100000", "batch_size=1"],

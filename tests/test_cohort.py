@@ -22,6 +22,7 @@ from optbench.problem import Problem, build_model
 from optbench.run_files import read_record, read_rows
 from optbench.stack import Stack
 from optbench.textbook import Momentum, Nesterov
+from optbench.together import complete_together
 from optbench.training import Training, train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -376,7 +377,7 @@ def test_run_folders_are_those_of_runs_alone(tmp_path):
     keys = {group_key(experiment.arguments(plan)) for plan in plans}
     assert len(keys - {None}) == 1
     shown = [[] for _ in plans]
-    outcomes = experiment.complete_together(plans, [each.append for each in shown], lambda: False)
+    outcomes = complete_together(plans, [each.append for each in shown], lambda: False)
     assert [outcome.status for outcome in outcomes] == ["completed"] * 3
     assert {updates[-1].status for updates in shown} == {"completed"}
     for plan, outcome in zip(plans, outcomes, strict=True):
@@ -407,7 +408,7 @@ def test_a_folder_that_cannot_be_written_is_one_run_s_failure(tmp_path, monkeypa
         write(folder, update)
 
     monkeypatch.setattr(runs.RunFolder, "write", full)
-    a, error, c = experiment.complete_together(plans, [lambda update: None] * 3, lambda: False)
+    a, error, c = complete_together(plans, [lambda update: None] * 3, lambda: False)
     assert a.status == c.status == "completed"
     assert "No space left" in str(error)
     (folder,) = (tmp_path / "group").glob("sgd-*")

@@ -215,7 +215,7 @@ def test_finished_runs_are_listed_once(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         record = {
             "format": 1, "run_id": run_id, "problem_hash": "p", "name": "a-b", "seed": 0,
-            "config": {}, "problem": {}, "status": status,
+            "config": {}, "problem": {}, "status": status, "summary": {"rows": {}},
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(record | more))
         return folder

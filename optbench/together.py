@@ -1,0 +1,122 @@
+"""Runs trained at once, each into a folder of its own, with its own lock and checkpoints."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from optbench import cohort, runs
+from optbench.experiment import (
+    Outcome,
+    Plan,
+    arguments,
+    cost,
+    fail,
+    finish,
+    locked,
+    new_folder,
+    save,
+    unfinished,
+    write,
+)
+from optbench.progress import Show
+from optbench.training import Update
+
+Begun = Mapping[int, tuple[runs.RunFolder, dict[str, Any]]]
+
+
+def complete_together(
+    planned: Sequence[Plan],
+    shows: Sequence[Show],
+    stop: Callable[[], bool],
+    opened: Callable[[int, Path], None] = lambda place, folder: None,
+) -> list[Outcome | Exception]:
+    """Train runs of one `grouping.group_key` at once, or the rest of those that were interrupted.
+
+    In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
+    has one. shows: of each run. Runs that were interrupted at the same step go on together.
+    """
+    ended: dict[int, Outcome | Exception] = {}
+    with ExitStack() as held:
+        # in one order everywhere: two cohorts never wait for each other
+        for i in sorted(range(len(planned)), key=lambda i: str(planned[i].record["run_id"])):
+            if outcome := held.enter_context(locked(planned[i], stop)):
+                ended[i] = outcome
+        begun = {}
+        for i in range(len(planned)):
+            try:
+                if i not in ended and (found := unfinished(planned[i])):
+                    begun[i] = found
+            except Exception as error:
+                ended[i] = error
+        by_step: dict[int, list[int]] = {}
+        for i in range(len(planned)):
+            if i not in ended:
+                by_step.setdefault(begun[i][1]["step"] if i in begun else 0, []).append(i)
+        # those that are nearly done first
+        for _, places in sorted(by_step.items(), reverse=True):
+            group = {i: planned[i] for i in places}
+            try:
+                ended |= _train(group, begun, shows, stop, opened)
+            except Exception as error:
+                ended |= dict.fromkeys(places, error)
+    return [ended[i] for i in range(len(planned))]
+
+
+def _train(
+    planned: Mapping[int, Plan],
+    begun: Begun,
+    shows: Sequence[Show],
+    stop: Callable[[], bool],
+    opened: Callable[[int, Path], None],
+) -> dict[int, Outcome | Exception]:
+    places = list(planned)
+    asked = {i: arguments(planned[i]) for i in places}
+    folders = {i: begun[i][0] for i in places if i in begun}
+    for i, folder in folders.items():
+        opened(i, folder.path)
+    ended: dict[int, Outcome | Exception] = {}
+    every = [planned[i].config["checkpoint_seconds"] for i in places]
+    saved = dict.fromkeys(places, monotonic())
+
+    def take(number: int, update: Update | Exception) -> None:
+        i = places[number]
+        if i in ended:
+            return  # its folder could not be written; the others go on
+        try:
+            if isinstance(update, Exception):
+                raise update
+            if i not in folders:
+                planned[i].record["cohort"] = len(planned)
+                folders[i] = new_folder(planned[i])
+                opened(i, folders[i].path)
+                folders[i].record["cost"] = cost(planned[i], asked[i])
+            write(folders[i], update)
+            shows[i](update)
+            due = every[number] is not None and monotonic() - saved[i] >= every[number]
+            if update.status == "interrupted" or (update.status == "running" and due):
+                assert trained is not None
+                save(folders[i], trained.state_dict(number))
+                saved[i] = monotonic()
+            if update.status != "running":
+                finish(folders[i], update.status)
+                ended[i] = Outcome(folders[i].path, update.status)
+        except Exception as error:
+            ended[i] = error
+            if i in folders:
+                fail(folders[i], error)
+
+    try:
+        states = [begun[i][1] if i in begun else None for i in places]
+        trained, misfits = cohort.gather(list(asked.values()), states)
+        for number, misfit in misfits.items():
+            take(number, misfit)
+        if trained is not None:
+            for number, update in trained.updates(stop):
+                take(number, update)
+    except BaseException as error:
+        for i in folders.keys() - ended.keys():
+            fail(folders[i], error)
+        raise
+    return ended
