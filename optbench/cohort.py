@@ -39,14 +39,15 @@ def train_together(
 
 def gather(
     members: Sequence[Arguments], states: Sequence[dict[str, Any] | None]
-) -> tuple["Cohort | None", dict[int, UserError]]:
+) -> tuple["Cohort | None", dict[int, Exception]]:
     """The cohort of those that fit, and what is wrong with the others, by their places.
 
     states: of each, None or the `Training.state_dict` to go on from, all at the same step.
     """
     device = torch.device(members[0].get("device", "cpu"))
     data = members[0]["problem"].dataset.to(device)  # once for all
-    ready, misfits = [], {}
+    ready: list[Member] = []
+    misfits: dict[int, Exception] = {}
     for index, (arguments, state) in enumerate(zip(members, states, strict=True)):
         problem = replace(arguments["problem"], dataset=data)
         try:
@@ -56,7 +57,11 @@ def gather(
             misfits[index] = error
             continue
         if state is not None:
-            training.load_state_dict(state)
+            try:
+                training.load_state_dict(state)
+            except Exception as error:  # of many kinds: it may hold anything
+                misfits[index] = error
+                continue
         ready.append(Member(index, training, arguments.get("seed", 0)))
     return Cohort(ready) if ready else None, misfits
 

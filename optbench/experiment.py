@@ -129,7 +129,12 @@ def _complete(
     folder = None
     if found := unfinished(planned):
         folder, state = found
-        training.load_state_dict(state)
+        try:
+            training.load_state_dict(state)
+        except Exception as error:  # of many kinds: it may hold anything
+            fail(folder, error)
+            say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
+            folder, training = None, Training(**asked)
     updates = training.updates(stop)
     first = next(updates)  # a misfit leaves no folder
     new = folder is None
@@ -226,6 +231,8 @@ def plan(
 
 def known(planned: Plan, done: Path) -> Outcome:
     """The outcome of a run that was done before; each sweep's folder is complete by itself."""
+    with suppress(OSError):
+        checkpoints.remove(done)  # of a process that was killed just after the end
     if done.parent.resolve() != planned.group.resolve():
         done = runs.copy_run(done, planned.group, planned.record["config"])
     return Outcome(done, read_record(done / "run.json")["status"], known=True)

@@ -53,7 +53,7 @@ def catch_up(optimizer: Optimizer, scheduler: LRScheduler | None, step: int) -> 
         group["lr"] = rate
     if scheduler is not None:
         scheduler.last_epoch, scheduler._step_count = step, step + 1
-        scheduler._last_lr = rates
+        scheduler._last_lr = list(rates)
 
 
 class JointOptimizer:

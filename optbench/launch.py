@@ -187,7 +187,8 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
             job.plan = experiment.plan(
                 config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
             )
-        done = job.plan.done and experiment.known(job.plan, job.plan.done)
+        found = job.plan.done
+        done = None if found is None else experiment.known(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
         return False

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import checkpoints, experiment, locks
+from optbench import checkpoints, experiment, locks, runs
+from optbench.errors import UserError
 from optbench.overrides import config_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,8 +165,88 @@ def test_a_wait_can_be_stopped(tmp_path):
     assert time.monotonic() - begun < 50
 
 
-def test_killed_runs_end_as_undisturbed_ones():
-    script = [sys.executable, str(ROOT / "scripts" / "kill-runs"), "--kills", "4", "--seed", "1"]
-    result = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, timeout=300)
+def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(tmp_path, capsys):
+    run = stopped(tmp_path, 4).folder
+    path = run / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"status": "running"}))
+    runs.abandon(run, "its process was ended by SIGKILL")
+    assert json.loads(path.read_text())["status"] == "failed"
+    assert finished(tmp_path).folder == run
+    assert "going on from step 4" in capsys.readouterr().err
+
+    other = tmp_path / "other"
+    run = stopped(other, 4).folder
+    experiment.fail(runs.RunFolder.reopen(run, NO_ROWS), ArithmeticError("a bug"))
+    assert finished(other).folder != run
+
+
+NO_ROWS = {"last": {}, "best": {}, "rows": {"epochs": 0, "steps": 0}}
+
+
+def test_other_data_refuse_to_go_on(tmp_path):
+    run = stopped(tmp_path, 4).folder
+    config = configuration(tmp_path)
+
+    def other(config):
+        return replace(experiment.load_dataset(config), digest="another")
+
+    planned = experiment.plan(config, tmp_path / "runs", load=other)
+    with pytest.raises(UserError, match=r"data_digest was '.*' and is 'another'") as raised:
+        experiment.complete(planned, lambda update: None, lambda: False)
+    assert str(run) in str(raised.value)
+    assert "force=true" in str(raised.value)
+    planned = experiment.plan(config | {"force": True}, tmp_path / "runs", load=other)
+    assert experiment.complete(planned, lambda update: None, lambda: False).folder != run
+
+
+def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
+    run = stopped(tmp_path, 4).folder
+    state = torch.load(run / checkpoints.FILE, weights_only=True)
+    state["training"]["model"].popitem()
+    torch.save(state, run / checkpoints.FILE)
+    outcome = finished(tmp_path)
+    assert (outcome.status, outcome.folder == run) == ("completed", False)
+    assert "the run begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["run.json", "checkpoint"])
+def test_other_settings_refuse_to_go_on(tmp_path, where):
+    run = stopped(tmp_path, 4).folder
+    if where == "run.json":
+        text = (run / "run.json").read_text()
+        (run / "run.json").write_text(text.replace('"lr": 0.001', '"lr": 0.5'))
+        message = "optimizer.lr was 0.5 and is 0.001"
+    else:
+        other = stopped(tmp_path / "other", 4, "optimizer.lr=0.5").folder
+        (run / checkpoints.FILE).write_bytes((other / checkpoints.FILE).read_bytes())
+        message = "is the checkpoint of another run"
+    with pytest.raises(UserError, match=message):
+        finished(tmp_path)
+
+
+def test_a_run_that_lost_rows_is_done_again(tmp_path, capsys):
+    first = finished(tmp_path)
+    assert finished(tmp_path).known
+    for text in ("".join((first.folder / "steps.csv").read_text().splitlines(True)[:-1]), ""):
+        (first.folder / "steps.csv").write_text(text)
+        assert experiment.plan(configuration(tmp_path), tmp_path / "runs").done is None
+        assert f"{first.folder} has lost rows of steps.csv" in capsys.readouterr().err
+
+
+def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
+    planned = experiment.plan(configuration(tmp_path), tmp_path / "runs")
+    first = finished(tmp_path)  # another process, between our plan and our turn
+    outcome = experiment.complete(planned, lambda update: None, lambda: False)
+    assert outcome.known
+    assert outcome.folder == first.folder
+
+
+@pytest.mark.parametrize("kind", ["--kills", "--sweep-kills", "--cohort-kills"])
+def test_killed_runs_end_as_undisturbed_ones(kind):
+    kills = {"--kills": 0, kind: 4 if kind == "--kills" else 2}
+    words = [word for key, number in kills.items() for word in (key, str(number))]
+    script = [sys.executable, str(ROOT / "scripts" / "kill-runs"), *words, "--seed", "1"]
+    result = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, timeout=500)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "4 kills" in result.stdout
+    assert f"{kills[kind]} SIGKILLs" in result.stdout

@@ -398,6 +398,49 @@ def test_run_folders_are_those_of_runs_alone(tmp_path):
         assert experiment.plan(plan.config, plan.group).done == outcome.folder
 
 
+@pytest.mark.parametrize("after", [3, 7])
+@pytest.mark.parametrize("alone", [False, True])
+def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
+    words = [
+        "optimizer=adam schedule=cosine", "optimizer=adam optimizer.lr=0.01 seed=1",
+        "optimizer=momentum", "optimizer=muon", "optimizer=nadam optimizer.weight_decay=0.1",
+        "optimizer=adam optimizer.lr=0.003",
+    ]  # fmt: skip
+    common = " model.batch_norm=true model.dropout=0.2 log.steps=1 epochs=3"
+    words = [text + common for text in words]
+    shows = [lambda update: None] * len(words)
+    whole = complete_together(compose_plans(tmp_path / "a", *words), shows, lambda: False)
+    calls = iter(range(1, 10**6))
+    plans = compose_plans(tmp_path / "b", *words)
+    stopped = complete_together(plans, shows, lambda: next(calls) >= after)
+    assert {outcome.status for outcome in stopped} == {"interrupted"}
+    if alone:
+        rest = [experiment.run(plan.config, plan.group) for plan in plans]
+    else:
+        rest = complete_together(compose_plans(tmp_path / "b", *words), shows, lambda: False)
+    for expected, before, outcome in zip(whole, stopped, rest, strict=True):
+        assert (outcome.status, outcome.folder) == ("completed", before.folder)
+        assert not list(outcome.folder.glob("checkpoint*"))
+        for rows in ("steps", "epochs"):
+            columns = columns_of(expected.folder, rows)
+            for name, column in columns_of(outcome.folder, rows).items():
+                assert column == pytest.approx(columns[name], rel=1e-3, nan_ok=True), name
+
+
+def test_a_cohort_writes_checkpoints_as_it_goes(tmp_path, monkeypatch):
+    words = "optimizer=adam checkpoint_seconds=0", "optimizer=sgd checkpoint_seconds=0"
+    finish = runs.RunFolder.finish
+    left = []
+
+    def killed(folder, status, error=None):
+        left.append((folder.path / "checkpoint.pt").exists())
+        finish(folder, status, error)
+
+    monkeypatch.setattr(runs.RunFolder, "finish", killed)
+    complete_together(compose_plans(tmp_path, *words), [lambda update: None] * 2, lambda: False)
+    assert left == [True, True]
+
+
 def test_a_folder_that_cannot_be_written_is_one_run_s_failure(tmp_path, monkeypatch):
     plans = compose_plans(tmp_path, "optimizer=adam", "optimizer=sgd", "optimizer=adagrad")
     write = runs.RunFolder.write

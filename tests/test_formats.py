@@ -1,0 +1,65 @@
+"""Results of every version of the format, kept as they were written: they are read, or refused.
+
+tests/formats/1-first was written by the first version of optbench that had run folders,
+tests/formats/1-later by one with counts of rows, costs and layers: format 1 has grown, and what a
+record lacks is not needed.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from optbench.errors import UserError
+from optbench.run_files import FORMAT, check_whole, read_record
+from optbench.runs import Finished
+from optbench.table import load_runs
+
+FOLDERS = sorted((Path(__file__).resolve().parent / "formats").iterdir())
+
+
+def test_there_is_a_fixture_of_every_version():
+    assert {int(path.name.partition("-")[0]) for path in FOLDERS} == set(range(1, FORMAT + 1))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_every_version_is_read(folder, tmp_path):
+    table = load_runs(folder)
+    assert table.attrs["problems"] == []
+    completed = table[table["status"] == "completed"]
+    assert completed["epoch"].tolist() == [0, 1, 2]
+    assert completed["train_loss"].iloc[-1] < completed["train_loss"].iloc[0]
+    assert set(table["status"]) == {"completed", "diverged"}
+    assert len(load_runs(folder, rows="steps")) > 6
+    shutil.copytree(folder, tmp_path / "runs")
+    for path in folder.glob("*/run.json"):
+        record = read_record(path)
+        check_whole(path.parent, record)
+        found = Finished()(tmp_path, record["run_id"])
+        assert found == tmp_path / "runs" / path.parent.name
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (FORMAT + 1, f"has format {FORMAT + 1}, of optbench 9.9"),
+        (FORMAT + 1, "update optbench"),
+        (0, f"has format 0; this version of optbench reads format {FORMAT}"),
+        (None, "has format None"),
+        (True, "has format True"),
+        ("1", "has format '1'"),
+    ],
+)
+def test_other_versions_are_refused(tmp_path, found, words):
+    shutil.copytree(FOLDERS[-1], tmp_path / "runs")
+    for path in tmp_path.glob("runs/*/run.json"):
+        record = json.loads(path.read_text("utf-8"))
+        record |= {"format": found, "versions": {"optbench": "9.9"}}
+        path.write_text(json.dumps(record), "utf-8")
+        with pytest.raises(ValueError, match="format"):
+            read_record(path)
+        assert Finished()(tmp_path, record["run_id"]) is None
+    with pytest.raises(UserError) as raised:
+        load_runs(tmp_path)
+    assert words in str(raised.value)
