@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import jobs, settings
+from optbench import jobs, locks, settings
 from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError
 from optbench.overrides import check_tuned, config_folder, explain
@@ -155,15 +155,8 @@ class Comparison(Callback):
             planned = planned_jobs(config)
             count = None if planned is None else len(planned)
             try:
-                sweep.mkdir(parents=True, exist_ok=True)
-                jobs.plan(sweep, count, str(config.retry), planned)
-                figure = OmegaConf.to_container(config.figure, resolve=True)
-                replace_text(sweep / "figure.json", json.dumps(figure) + "\n")
-                claim = OmegaConf.to_container(config.claim) if config.claim else None
-                if claim is None:
-                    (sweep / CLAIM).unlink(missing_ok=True)
-                else:
-                    replace_text(sweep / CLAIM, json.dumps(claim, indent=1) + "\n")
+                with alone(config):
+                    begin(config, sweep, count, planned)
             except OSError as error:
                 raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
             if not config.quiet:
@@ -180,7 +173,7 @@ class Comparison(Callback):
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
-                with exits():
+                with exits(), alone(config):
                     show_comparison(sweep)
         finally:  # also where the figures could not be written
             if failed:
@@ -191,6 +184,31 @@ class Comparison(Callback):
             say(f"{len(jobs.unlisted)} runs are not in {sweep / jobs.FILE}", error=True)
         if failed or jobs.unlisted:
             sys.exit(1)
+
+
+@contextmanager
+def alone(config: DictConfig) -> Iterator[None]:
+    """While no other process writes this sweep's own files. Raises OSError."""
+    results = Path(str(config.results_dir)).expanduser()
+    sweep = str(Path(config.hydra.sweep.dir).absolute())
+    name = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:12]}"
+    with locks.only_one(results, name, waiting=lambda holder: None):
+        yield
+
+
+def begin(
+    config: DictConfig, sweep: Path, count: int | None, planned: list[list[str]] | None
+) -> None:
+    """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
+    sweep.mkdir(parents=True, exist_ok=True)
+    jobs.plan(sweep, count, str(config.retry), planned)
+    figure = OmegaConf.to_container(config.figure, resolve=True)
+    replace_text(sweep / "figure.json", json.dumps(figure) + "\n")
+    claim = OmegaConf.to_container(config.claim) if config.claim else None
+    if claim is None:
+        (sweep / CLAIM).unlink(missing_ok=True)
+    else:
+        replace_text(sweep / CLAIM, json.dumps(claim, indent=1) + "\n")
 
 
 def show_comparison(sweep: Path) -> None:
