@@ -27,11 +27,11 @@ def test_there_is_a_fixture_of_every_version():
 def test_every_version_is_read(folder, tmp_path):
     table = load_runs(folder)
     assert table.attrs["problems"] == []
-    completed = table[table["status"] == "completed"]
-    assert completed["epoch"].tolist() == [0, 1, 2]
-    assert completed["train_loss"].iloc[-1] < completed["train_loss"].iloc[0]
-    assert set(table["status"]) == {"completed", "diverged"}
-    assert len(load_runs(folder, rows="steps")) > 6
+    assert table["epoch"].tolist() == [0, 1, 2] * 2
+    assert set(table["status"]) == {"completed"}
+    adam = table[table["optimizer"] == "adam"]
+    assert adam["train_loss"].iloc[-1] < adam["train_loss"].iloc[0]
+    assert load_runs(folder, rows="steps")["step"].tolist() == [1, 2, 3, 4, 5, 6] * 2
     shutil.copytree(folder, tmp_path / "runs")
     for path in folder.glob("*/run.json"):
         record = read_record(path)
@@ -55,7 +55,7 @@ def test_other_versions_are_refused(tmp_path, found, words):
     shutil.copytree(FOLDERS[-1], tmp_path / "runs")
     for path in tmp_path.glob("runs/*/run.json"):
         record = json.loads(path.read_text("utf-8"))
-        record |= {"format": found, "versions": {"optbench": "9.9"}}
+        record |= {"format": found, "versions": {"optbench": "9.9"}}  # of the future
         path.write_text(json.dumps(record), "utf-8")
         with pytest.raises(ValueError, match="format"):
             read_record(path)
