@@ -21,6 +21,7 @@ from optbench import checkpoints, data, device, locks, runs, settings, step_cost
 from optbench.cohort import train_together
 from optbench.errors import UNWRITABLE, UserError
 from optbench.initializers import initialize
+from optbench.loggers import Loggers
 from optbench.problem import Problem, identity
 from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
@@ -95,7 +96,7 @@ def complete(
 @contextmanager
 def _locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
     """Hold the run's lock; gives its outcome where another process finished it meanwhile."""
-    results = Path(planned.config["results_dir"]).expanduser()
+    results = results_of(planned.config)
     run_id = planned.record["run_id"]
 
     def waiting(holder: str) -> None:
@@ -147,6 +148,7 @@ def _reopen(planned: Plan, training: Training) -> runs.RunFolder | None:
         warn(f"{path} cannot be gone on with, so the run begins anew: {error}")
         return None
     training.load_state_dict(state["training"])
+    folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {training.step} of {path}", error=True)
     return folder
 
@@ -225,12 +227,13 @@ def plan(
     Raises `UserError` for a mistake in the configuration or the data.
     """
     settings.check(config)
+    loggers(config)  # what is missing is said before anything is trained
     # the search space decides which settings are tried, and is no part of any of them
     settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
     config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
-    kept = {key: value for key, value in config.items() if key not in ("figure", "claim")}
+    kept = {key: value for key, value in config.items() if key not in ("figure", "claim", "logger")}
     where = device.choose(
         config["device"],
         num_threads=config["num_threads"],
@@ -243,7 +246,7 @@ def plan(
     if config["diagnostics"] is not None:
         described["diagnostics"] = config["diagnostics"]
     run_id = identity(described | {"problem": problem, "device": where.type})
-    results = Path(config["results_dir"]).expanduser()
+    results = results_of(config)
     record = {
         "run_id": run_id,
         "problem_hash": identity(problem),
@@ -305,7 +308,28 @@ def new_folder(planned: Plan) -> runs.RunFolder:
     # any name may be a label, but not a folder's; one with a dot in front would be hidden
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
-    return runs.RunFolder(planned.group, name, planned.record)
+    folder = runs.RunFolder(planned.group, name, planned.record)
+    folder.follow(loggers(planned.config), results_of(planned.config))
+    return folder
+
+
+def loggers(config: Config) -> Loggers:
+    """Those of the configuration, besides the CSV files; `UserError` where a package is missing."""
+    nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
+    return Loggers({name: build(f"logger.{name}", node) for name, node in nodes.items()})
+
+
+def abandon(config: Config, folder: Path, error: str) -> None:
+    """Mark a run as failed whose process can no longer do it, also where it was logged."""
+    if runs.abandon(folder, error):
+        logged = loggers(config)
+        logged.start(folder, results_of(config))
+        logged.finish("failed")
+
+
+def results_of(config: Config) -> Path:
+    """The folder of all results."""
+    return Path(config["results_dir"]).expanduser()
 
 
 def load_dataset(config: Config) -> data.Dataset:

@@ -155,7 +155,7 @@ def _top(conf: Path) -> Config:
 def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
     top = _top(conf)
-    known = {*top, *GROUPS} - {"defaults", "hydra"}
+    known = {*top, *GROUPS, "logger"} - {"defaults", "hydra"}
     for key in config:
         if key not in known:
             raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
 from optbench.evaluation import Row
+from optbench.loggers import Loggers
 from optbench.run_files import COLUMNS, FORMAT, read_record, read_text, replace_text
 from optbench.training import Update
 
@@ -48,6 +49,7 @@ class RunFolder:
         self._rows = {"epochs": 0, "steps": 0}
         _save(self.path, self.record)
         self._files = {name: self._open(name) for name in self._rows}
+        self.loggers = Loggers({})
 
     @classmethod
     def reopen(cls, path: Path, state: Mapping[str, Any]) -> "RunFolder":
@@ -60,6 +62,7 @@ class RunFolder:
         folder.path, folder.record = path, read_record(path / "run.json")
         folder._last, folder._best = dict(state["last"]), dict(state["best"])
         folder._rows, folder._files = dict(state["rows"]), {}
+        folder.loggers = Loggers({})
         for name, count in folder._rows.items():
             file = path / f"{name}.csv"
             lines = read_text(file).splitlines(keepends=True)[: count + 1]
@@ -74,6 +77,14 @@ class RunFolder:
         folder.record |= {"status": "running", "error": None, "resumed": resumed, "finished": None}
         _save(path, folder.record)
         return folder
+
+    def follow(self, loggers: Loggers, results: Path) -> None:
+        """Hand all rows, those already written first, and the end to `loggers` too.
+
+        results: the folder that this one is somewhere in.
+        """
+        self.loggers = loggers
+        loggers.start(self.path, results)
 
     def state_dict(self) -> dict[str, Any]:
         """What `reopen` needs, once all rows are on the disk."""
@@ -109,6 +120,7 @@ class RunFolder:
             | {"rows": self._rows},  # what the CSV files must hold
         }
         _save(self.path, self.record)
+        self.loggers.finish(status)
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
@@ -123,6 +135,7 @@ class RunFolder:
         writer.writerows([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)
         self._files[name].flush()
         self._rows[name] += len(rows)
+        self.loggers.rows(name, rows)
 
 
 class Finished:
@@ -168,11 +181,13 @@ def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path
     return Finished()(results, run_id, group)
 
 
-def abandon(folder: Path, error: str) -> None:
-    """Mark a run as failed whose process can no longer do it."""
+def abandon(folder: Path, error: str) -> bool:
+    """Mark a run as failed whose process can no longer do it; False where it had come to an end."""
     record = read_record(folder / "run.json")
-    if record["status"] == "running":
-        _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
+    if record["status"] != "running":
+        return False
+    _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
+    return True
 
 
 def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
