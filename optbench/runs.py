@@ -39,6 +39,7 @@ class RunFolder:
             "error": None,
             "diverged_at_step": None,
             "versions": _versions(),
+            "machine": _machine(str(record.get("device", "cpu"))),
             "git_commit": _git_commit(),
             "started": _now(),
             "finished": None,
@@ -238,6 +239,24 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
+
+
+@cache
+def _machine(device: str) -> dict[str, str]:
+    """What the times depend on; no name of a host or a person."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text("utf-8", "replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
+    found["cores"] = str(os.cpu_count())
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
 
 
 @cache

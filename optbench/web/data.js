@@ -42,6 +42,7 @@ function readView() {
   valid("xscale", ["linear", "log"]);
   valid("spread", ["band", "runs", "none"]);
   valid("panels", ["", ...DATA.curves.facets.map((f) => f.key)]);
+  valid("layer", DATA.layers ? DATA.layers.metrics : [""]);
   if (!(Number(view.smooth) >= 0 && Number(view.smooth) < 1)) view.smooth = "0";
   if (!DATA.curves.metrics.some((m) => metricKey(m) === view.y))
     view.y = metricKey(DATA.curves.metrics[0]);
