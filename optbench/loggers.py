@@ -114,7 +114,7 @@ class TensorBoard:
 
     def __init__(self) -> None:
         try:
-            from torch.utils import tensorboard
+            import torch.utils.tensorboard as tensorboard
         except ImportError as error:
             raise UserError(MISSING.format("tensorboard", error)) from None
         self.module = tensorboard

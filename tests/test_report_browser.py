@@ -192,6 +192,35 @@ def test_a_link_opens_the_same_view(open_page):
     open_page("#y=nonsense&x=%00&hide=nobody&zoom=a..b&smooth=7")  # and no error
 
 
+def test_a_finger_zooms(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    box = place(page)
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, share: float | None = None) -> None:
+        spots = [] if share is None else [
+            {"x": box["x"] + share * box["width"], "y": box["y"] + 60}
+        ]  # fmt: skip
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": spots})
+
+    touch("touchStart", 0.2)
+    for share in (0.3, 0.4, 0.5, 0.6):
+        touch("touchMove", share)
+    touch("touchEnd")
+    low, high = map(float, re.search(r"zoom=([\d.]+)\.\.([\d.]+)", fragment(page)).groups())
+    assert (low, high) == (pytest.approx(2, abs=0.7), pytest.approx(6, abs=0.7))
+    page.click("#reset-zoom")
+    assert "zoom" not in fragment(page)
+
+
+def test_a_wide_table_keeps_its_names_in_view(open_page):
+    page = open_page(viewport={"width": 390, "height": 844})
+    table = page.locator("#ranking .scroll")
+    name = table.locator("tbody th").first
+    table.evaluate("node => { node.scrollLeft = 400; }")
+    assert abs(name.bounding_box()["x"] - table.bounding_box()["x"]) < 2
+
+
 def test_the_table_sorts(open_page):
     page = open_page()
     head = page.locator("#ranking thead th", has_text="final train loss")

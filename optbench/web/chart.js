@@ -206,7 +206,18 @@ function drawPanel(host, panel, options) {
     data, host,
   );
   chart.over.append(tip);
+  touched(chart.over);
   return chart;
+}
+
+/* uPlot listens to a mouse: a finger that moves sideways is one (up and down scrolls the page). */
+function touched(over) {
+  const kinds = { pointerdown: "mousedown", pointermove: "mousemove", pointerup: "mouseup" };
+  for (const [kind, mouse] of Object.entries(kinds))
+    over.addEventListener(kind, (event) => {
+      if (event.pointerType !== "touch") return;
+      over.dispatchEvent(new MouseEvent(mouse, { bubbles: true, clientX: event.clientX, clientY: event.clientY }));
+    });
 }
 
 /* Dots, crosses and names, on uPlot's canvas. */

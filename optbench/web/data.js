@@ -137,7 +137,7 @@ function fmt(value, percent) {
   if (percent) return (100 * value).toFixed(2) + " %";
   const size = Math.abs(value);
   const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(+value.toPrecision(4));
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 const signed = (value, percent) => {
