@@ -160,7 +160,8 @@ class MLflow:
             import mlflow
         except ImportError as error:
             raise UserError(MISSING.format("mlflow", error)) from None
-        self.module, self.uri, self.experiment = mlflow, uri, experiment
+        self.module: Any = mlflow
+        self.uri, self.experiment = uri, experiment
         self.buffer: list[Any] = []
         self.saved = monotonic()
 
@@ -228,7 +229,8 @@ class WandB:
             import wandb
         except ImportError as error:
             raise UserError(MISSING.format("wandb", error)) from None
-        self.module, self.mode, self.project = wandb, mode, project
+        self.module: Any = wandb
+        self.mode, self.project = mode, project
 
     def start(self, run: Run) -> None:
         """One with the folder's name; on a server it takes the place of an earlier one."""
