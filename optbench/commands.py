@@ -11,7 +11,10 @@ import yaml
 
 GROUPS = ("dataset", "model", "loss", "initializer", "optimizer", "schedule")
 # where a run's files go and how a study came to it, not what it is
-ASIDE = {"results_dir", "name", "force", "retry", "quiet", "figure", "tuning", "seeds", "phase"}
+ASIDE = {
+    "results_dir", "name", "force", "retry", "quiet", "figure", "tuning", "seeds", "phase",
+    "logger",
+}  # fmt: skip
 ASIDE_DATA = {"root", "download"}
 PLAIN = re.compile(r"[\w./:@%-]+")  # text that Hydra reads as it stands
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf|true|false|null", re.I)

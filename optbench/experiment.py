@@ -18,6 +18,7 @@ from optbench import checkpoints, data, device, locks, runs, settings, step_cost
 from optbench.errors import UNWRITABLE, UserError, unwritable
 from optbench.initializers import initialize
 from optbench.interrupts import interrupts
+from optbench.loggers import Loggers
 from optbench.problem import Problem, identity
 from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
@@ -97,7 +98,7 @@ def complete(
 def locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
     """Hold the run's lock; gives its outcome where another process finished it meanwhile, or where
     the wait for that process was interrupted."""
-    results = Path(planned.config["results_dir"]).expanduser()
+    results = results_of(planned.config)
     run_id = planned.record["run_id"]
 
     def waiting(holder: str) -> None:
@@ -172,6 +173,7 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     before, now = state.get("num_threads"), planned.record["num_threads"]
     if before != now:
         warn(f"{path} goes on with {now} threads after {before}: equal within rounding only")
+    folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)
     return folder, state["training"]
 
@@ -191,12 +193,13 @@ def plan(
     Raises `UserError` for a mistake in the configuration or the data.
     """
     settings.check(config)
+    loggers(config)  # what is missing is said before anything is trained
     # the search space decides which settings are tried, and is no part of any of them
     settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
     config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
-    kept = {key: value for key, value in config.items() if key not in ("figure", "claim")}
+    kept = {key: value for key, value in config.items() if key not in ("figure", "claim", "logger")}
     where = device.choose(
         config["device"],
         num_threads=config["num_threads"],
@@ -211,7 +214,7 @@ def plan(
     run_id = identity(described | {"problem": problem, "device": where.type})
     dataless = {key: value for key, value in problem.items() if key != "data_digest"}
     settings_hash = identity(described | {"problem": dataless, "device": where.type})
-    results = Path(config["results_dir"]).expanduser()
+    results = results_of(config)
     record = {
         "run_id": run_id,
         "problem_hash": identity(problem),
@@ -278,9 +281,30 @@ def new_folder(planned: Plan) -> runs.RunFolder:
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
     try:
-        return runs.RunFolder(planned.group, name, planned.record)
+        folder = runs.RunFolder(planned.group, name, planned.record)
     except OSError as error:
         raise unwritable(planned.group, error) from error
+    folder.follow(loggers(planned.config), results_of(planned.config))
+    return folder
+
+
+def loggers(config: Config) -> Loggers:
+    """Those of the configuration, besides the CSV files; `UserError` where a package is missing."""
+    nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
+    return Loggers({name: build(f"logger.{name}", node) for name, node in nodes.items()})
+
+
+def abandon(config: Config, folder: Path, error: str) -> None:
+    """Mark a run as failed whose process can no longer do it, also where it was logged."""
+    if runs.abandon(folder, error):
+        logged = loggers(config)
+        logged.start(folder, results_of(config))
+        logged.finish("failed")
+
+
+def results_of(config: Config) -> Path:
+    """The folder of all results."""
+    return Path(config["results_dir"]).expanduser()
 
 
 def load_dataset(config: Config) -> data.Dataset:

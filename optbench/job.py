@@ -12,9 +12,11 @@ from optbench import jobs
 from optbench.errors import UserError
 from optbench.overrides import resolve
 from optbench.progress import say
+from optbench.sweep_progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"
 AGAIN = " (it failed before; retry=failed tries it again)"
+_tallies: dict[Path, Tally] = {}  # of the sweeps of this process
 
 
 def run(
@@ -22,18 +24,27 @@ def run(
 ) -> dict[str, Any]:
     """One run of a sweep in this process: its failure is recorded, and the sweep goes on."""
     label = jobs.label(folder, number, overrides)
+    if number == 0 or folder not in _tallies:
+        _tallies[folder] = Tally(folder)
+    tally = _tallies[folder]
     outcome = error = None
     try:
         config = resolve(cfg, overrides)
         check_retry(config, overrides, folder)
         from optbench import experiment
 
+        tally.begin(label)
         outcome = experiment.run(config, folder / subfolder, label=label)
     except Exception as raised:
         error = reason(raised)
     record = settle(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)
-    if outcome and outcome.status == "diverged" and not outcome.known:
-        say(f"{label}  diverged")
+    if outcome and outcome.known:
+        tally.running.clear()  # it took no time
+    tally.end(label, record["status"])
+    if not cfg.quiet:
+        if outcome and outcome.status == "diverged" and not outcome.known:
+            say(f"{label}  diverged")
+        tally.tell()
     if outcome and outcome.signal:
         say(GO_ON, error=True)
         sys.exit(128 + outcome.signal)

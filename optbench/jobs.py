@@ -13,9 +13,10 @@ DONE = ("completed", "diverged")
 # Overrides that change where and how a sweep runs, but not what is compared.
 ASIDE = (
     "study", "name", "results_dir", "force", "retry", "quiet", "checkpoint_seconds", "device",
-    "num_threads", "data.root", "phase", "log.eval_test",
+    "num_threads", "data.root", "phase", "log.eval_test", "logger",
 )  # fmt: skip
-HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure")  # on them no run depends
+# on them no run depends
+HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure", "logger")
 Job = dict[str, Any]
 unlisted: list[Job] = []  # of this process's sweep: what could not be written
 
@@ -63,7 +64,7 @@ def count(folder: Path) -> int | None:
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
     """Which run of how many, and what it is."""
     planned = count(folder)
-    words = [text for text in overrides if _key(text) not in ASIDE]
+    words = [text for text in overrides if not is_aside(text)]
     return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
 
 
@@ -104,6 +105,12 @@ def of_sweep(folder: Path) -> dict[str, Any]:
     status = {job["job"]: job["status"] for job in outcomes}
     planned = first["jobs"] or []
     return progress(planned, [status.get(number) for number in range(len(planned))])
+
+
+def is_aside(override: str) -> bool:
+    """Whether an override changes nothing that is compared."""
+    key = _key(override)
+    return key in ASIDE or key.startswith("logger.")
 
 
 def _key(override: str) -> str:

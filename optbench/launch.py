@@ -57,7 +57,10 @@ def launch(
     batch = Batch(context, master, task, first, threads, left[::-1], size=size)
     batch.together = "never" if time_limit else together
     crew = pool(size, threads)
-    with interrupts() as received, board(planned, quiet=bool(master.quiet)) as shown:
+    with (
+        interrupts() as received,
+        board(batch.folder, quiet=bool(master.quiet)) as shown,
+    ):
         events = crew.run(
             lambda: next_task(batch, shown), time_limit=time_limit, stop=lambda: bool(received)
         )
@@ -221,9 +224,9 @@ def follow(batch: Batch, shown: Board, event: Event) -> None:
             event.value if event.kind == "done" else [unit.Ending(None, event.value)] * len(group)
         )
         for job, ending in zip(group, endings, strict=True):
-            if ending.outcome is None and job.folder is not None:
+            if ending.outcome is None and job.folder is not None and job.plan is not None:
                 with suppress(OSError, ValueError):
-                    runs.abandon(job.folder, str(ending.error))
+                    experiment.abandon(job.plan.config, job.folder, str(ending.error))
             end(batch, job, ending.outcome, ending.error, shown, ending.text)
 
 
@@ -237,7 +240,7 @@ def end(
 ) -> None:
     """Record the job and tell Hydra's callbacks."""
     if job.plan is not None and outcome is not None and outcome.status in runs.FINISHED:
-        results = Path(job.plan.config["results_dir"]).expanduser()
+        results = experiment.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
     record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)

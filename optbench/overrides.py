@@ -118,6 +118,11 @@ def explain(error: Exception, conf: Path) -> str:
 
 def _advice(key: str, conf: Path) -> str:
     group, _, rest = key.partition(".")
+    if group == "logger" and rest:
+        name = rest.split(".")[0]
+        return (
+            f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
+        )
     if rest and group in GROUPS:
         files = [yaml.safe_load(path.read_text("utf-8")) for path in (conf / group).rglob("*.yaml")]
         names = sorted({name for file in files for name in file})
@@ -155,7 +160,7 @@ def _top(conf: Path) -> Config:
 def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
     top = _top(conf)
-    known = {*top, *GROUPS} - {"defaults", "hydra"}
+    known = {*top, *GROUPS, "logger"} - {"defaults", "hydra"}
     for key in config:
         if key not in known:
             raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))

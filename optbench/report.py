@@ -22,7 +22,9 @@ from optbench.errors import UserError
 from optbench.report_sections import collect
 
 WEB = Path(__file__).resolve().parent / "web"
-SCRIPTS = ("uPlot.iife.min.js", "data.js", "chart.js", "table.js", "report.js")
+SCRIPTS = (
+    "uPlot.iife.min.js", "data.js", "chart.js", "keep.js", "figure.js", "table.js", "report.js",
+)  # fmt: skip
 STYLES = ("uPlot.min.css", "report.css")
 
 
@@ -40,16 +42,18 @@ def write(
     conditions: Sequence[str] = (),
     y: str | None = None,
     facet: Sequence[str] | None = None,
+    title: str | None = None,
 ) -> Written:
     """Write the report of all finished runs below `folders` into the file `out`.
 
     conditions: KEY=VALUE filters. facet: keys of panels. y: the logged column by which optimizers
     are judged; by default the sweep's, the training loss, or in a tuned study the test result.
+    title: of the page, by default the folders' names.
     Raises UserError where there is no run, or no file can be written; damaged and unfinished
-    runs are named in the report
-    and in the result.
+    runs are named in the report and in the result.
     """
     data = collect([Path(folder) for folder in folders], conditions, y, facet)
+    data["title"] = title or data["title"]
     page = render(data)
     out = Path(out)
     if out.is_dir():
@@ -113,12 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
     )
+    parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
     try:
         if asked.out is None and len(asked.folders) != 1:
             raise UserError("several folders were given: say where the page goes with -o FILE")
         out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
-        written = write(asked.folders, out, asked.where, asked.y, asked.facet)
+        written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from optbench.run_files import read_record
 from optbench.study_files import current
 from optbench.table import FINISHED, find_runs, flatten
 
+PLACES = ("results_dir", "data.root")  # of the machine, and nothing of the run
 Record = tuple[Path, dict[str, Any]]
 
 
@@ -37,7 +38,10 @@ def run_list(
 
     conf: see `commands.command`.
     """
-    flat = [{k: show(v) for k, v in flatten(record["config"]).items()} for _, record in records]
+    flat = [
+        {k: show(v) for k, v in flatten(record["config"]).items() if k not in PLACES}
+        for _, record in records
+    ]
     keys = list(dict.fromkeys(key for config in flat for key in config))
     shared = {
         key: flat[0][key]

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from optbench import __version__, locks
 from optbench.errors import UNWRITABLE, UserError, unwritable
 from optbench.evaluation import Row
+from optbench.loggers import Loggers
 from optbench.progress import say
 from optbench.run_files import (
     COLUMNS,
@@ -48,6 +49,7 @@ class RunFolder:
             "error": None,
             "diverged_at_step": None,
             "versions": _versions(),
+            "machine": _machine(str(record.get("device", "cpu"))),
             "git_commit": _git_commit(),
             "started": _now(),
             "finished": None,
@@ -57,6 +59,7 @@ class RunFolder:
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
         self._files: dict[str, TextIO] = {}
+        self.loggers = Loggers({})
         try:
             _save(self.path, self.record)
             for file in self._rows:
@@ -76,6 +79,7 @@ class RunFolder:
         folder.path, folder.record = path, read_record(path / "run.json")
         folder._last, folder._best = dict(state["last"]), dict(state["best"])
         folder._rows, folder._files = dict(state["rows"]), {}
+        folder.loggers = Loggers({})
         for name, count in folder._rows.items():
             file = path / f"{name}.csv"
             lines = read_text(file).splitlines(keepends=True)[: count + 1]
@@ -90,6 +94,14 @@ class RunFolder:
         folder.record |= {"status": "running", "error": None, "resumed": resumed, "finished": None}
         _save(path, folder.record)
         return folder
+
+    def follow(self, loggers: Loggers, results: Path) -> None:
+        """Hand all rows, those already written first, and the end to `loggers` too.
+
+        results: the folder that this one is somewhere in.
+        """
+        self.loggers = loggers
+        loggers.start(self.path, results)
 
     def state_dict(self) -> dict[str, Any]:
         """What `reopen` needs, once all rows are on the disk."""
@@ -140,6 +152,7 @@ class RunFolder:
             | {"rows": self._rows},  # what the CSV files must hold
         }
         _save(self.path, self.record)
+        self.loggers.finish(status)
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
@@ -156,6 +169,7 @@ class RunFolder:
         if not os.fstat(self._files[name].fileno()).st_nlink:  # it could be written for ever
             raise FileNotFoundError(errno.ENOENT, "the folder was deleted", str(self.path))
         self._rows[name] += len(rows)
+        self.loggers.rows(name, rows)
 
 
 class Finished:
@@ -218,11 +232,13 @@ def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path
     return Finished()(results, run_id, group)
 
 
-def abandon(folder: Path, error: str) -> None:
-    """Mark a run as failed whose process can no longer do it."""
+def abandon(folder: Path, error: str) -> bool:
+    """Mark a run as failed whose process can no longer do it; False where it had come to an end."""
     record = read_record(folder / "run.json")
-    if record["status"] == "running":
-        _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
+    if record["status"] != "running":
+        return False
+    _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
+    return True
 
 
 def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
@@ -277,6 +293,24 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
+
+
+@cache
+def _machine(device: str) -> dict[str, str]:
+    """What the times depend on; no name of a host or a person."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text("utf-8", "replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
+    found["cores"] = str(os.cpu_count())
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
 
 
 @cache

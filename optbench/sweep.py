@@ -26,7 +26,10 @@ from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
 from optbench.run_files import COLUMNS, replace_text
 
-WHOLE = ("tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim")
+WHOLE = (
+    "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
+    "logger",
+)  # fmt: skip
 CLAIM = "claim.json"  # what the sweep's study claims
 OURS = (jobs.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
 
@@ -42,9 +45,7 @@ def folder(config: DictConfig) -> Path:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text
-        for text in texts_of(config.hydra.overrides.task)
-        if text.split("=", 1)[0] not in jobs.ASIDE
+        text for text in texts_of(config.hydra.overrides.task) if not jobs.is_aside(text)
     )
     if study and not overrides:
         return results / "sweeps" / str(study)

@@ -4,7 +4,6 @@ Reads `run.json` and the CSV files only: neither the model nor the data is neede
 A file that cannot be trusted is left out and named in `table.attrs["problems"]`.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.run_files import COLUMNS, COST_COLUMNS, read_record, read_rows
+from optbench.run_files import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.study_files import current
 
 IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device")
@@ -126,19 +125,6 @@ def finish_time(record: Mapping[str, Any]) -> float:
     except (KeyError, TypeError, ValueError):
         return -math.inf
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config to dotted keys; lists as JSON text, None as "null"."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            flat[prefix + key] = json.dumps(value)
-        else:
-            flat[prefix + key] = "null" if value is None else value
-    return flat
 
 
 def assemble(runs: Sequence[Run]) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def test_the_python_examples(folder):
 
 
 @pytest.mark.parametrize(
-    "group", ["problem", "model", "dataset", "loss", "initializer", "schedule", "study"]
+    "group", ["problem", "model", "dataset", "loss", "initializer", "schedule", "logger", "study"]
 )
 def test_the_table_names_every_choice(group):
     row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))

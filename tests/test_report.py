@@ -251,6 +251,17 @@ def test_the_configuration_of_a_run_can_be_put_together_again(tmp_path):
         assert f"seed={want['seed']}" in entry["command"] or want["seed"] == 0
 
 
+def test_the_machine_is_told_and_no_place_on_it(tmp_path):
+    machine = {"system": "Linux x86_64", "cpu": "a fast one", "cores": "2"}
+    for seed in range(2):
+        keys = {"results_dir": "/home/me/results", "data__root": "/home/me/data"}
+        make_run(tmp_path / f"{seed}", "adam", seed, record={"machine": machine}, **keys)
+    data = collect([tmp_path])
+    (told,) = data["machines"]
+    assert (told["runs"], told["facts"]["cpu"]) == (2, "a fast one")
+    assert "/home/me" not in json.dumps(data)
+
+
 def test_numbers_as_json_has_them():
     value = {"a": math.inf, "b": math.nan, "c": np.float64(1 / 3), "d": np.array([1, -math.inf])}
     assert plain(value) == {"a": "inf", "b": None, "c": 0.333333, "d": [1, "-inf"]}
@@ -281,6 +292,15 @@ def test_mistakes_are_named(tmp_path, capsys, arguments, message):
 def test_the_same_files_give_the_same_page(tmp_path):
     sweep(tmp_path, ("adam", "sgd", "momentum"), 6)
     assert render(collect([tmp_path])) == render(collect([tmp_path]))
+
+
+def test_the_page_can_have_a_title(tmp_path):
+    for name in ("a", "b"):
+        make_run(tmp_path / name, seed=ord(name))
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    out = tmp_path / "page.html"
+    assert main([*folders, "-o", str(out), "--title", "Adam & <b>co</b>"]) == 0
+    assert "<h1>Adam &amp; &lt;b&gt;co&lt;/b&gt;</h1>" in out.read_text("utf-8")
 
 
 def test_missing_folder_is_made(tmp_path):

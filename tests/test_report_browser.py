@@ -21,6 +21,7 @@ from optbench.plots import aggregate
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 EVIL = "<script>alert(1)</script>"
+WORSE = '"><img src=x onerror=alert(2)>'
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -49,6 +50,9 @@ def runs(tmp_path_factory) -> Path:
     for seed in range(2):
         make_run(folder / f"evil{seed}", EVIL, seed)
     make_run(folder / "lost", "rmsprop", 0, diverged_at=80)
+    make_run(folder / WORSE, WORSE, 0)
+    failed = {"status": "failed", "error": f"cannot read {EVIL}{WORSE}"}
+    make_run(folder / "failed", WORSE, 9, record=failed)
     return folder
 
 
@@ -188,6 +192,35 @@ def test_a_link_opens_the_same_view(open_page):
     open_page("#y=nonsense&x=%00&hide=nobody&zoom=a..b&smooth=7")  # and no error
 
 
+def test_a_finger_zooms(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    box = place(page)
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, share: float | None = None) -> None:
+        spots = [] if share is None else [
+            {"x": box["x"] + share * box["width"], "y": box["y"] + 60}
+        ]  # fmt: skip
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": spots})
+
+    touch("touchStart", 0.2)
+    for share in (0.3, 0.4, 0.5, 0.6):
+        touch("touchMove", share)
+    touch("touchEnd")
+    low, high = map(float, re.search(r"zoom=([\d.]+)\.\.([\d.]+)", fragment(page)).groups())
+    assert (low, high) == (pytest.approx(2, abs=0.7), pytest.approx(6, abs=0.7))
+    page.click("#reset-zoom")
+    assert "zoom" not in fragment(page)
+
+
+def test_a_wide_table_keeps_its_names_in_view(open_page):
+    page = open_page(viewport={"width": 390, "height": 844})
+    table = page.locator("#ranking .scroll")
+    name = table.locator("tbody th").first
+    table.evaluate("node => { node.scrollLeft = 400; }")
+    assert abs(name.bounding_box()["x"] - table.bounding_box()["x"]) < 2
+
+
 def test_the_table_sorts(open_page):
     page = open_page()
     head = page.locator("#ranking thead th", has_text="final train loss")
@@ -269,6 +302,17 @@ def test_text_from_configurations_shows_as_text(open_page):
     assert page.locator("#ranking tbody th", has_text=EVIL).count() >= 1
     assert page.locator("script").count() == 2
     assert EVIL in labels(page)[0]
+    assert page.get_by_role("button", name=WORSE, exact=True).count() == 1
+    failures = page.locator("#failures").inner_text()
+    assert f"cannot read {EVIL}{WORSE}" in failures
+    page.fill("#run-filter", "onerror")
+    assert page.locator("#reproduce .note", has_text=WORSE).count() >= 1  # its folder
+    for summary in page.locator("summary").all():
+        if summary.is_visible():
+            summary.click()
+    for button in page.locator("button.switch").all():
+        button.hover()
+    assert page.locator("img[src=x], [onerror]").count() == 0
 
 
 def test_the_policy_keeps_foreign_script_out(browser, address):
@@ -331,7 +375,7 @@ def test_the_medians_are_those_of_the_figures(open_page, runs, clock):
         assert got["n"] == want.seeds
         assert len(got["ends"]) == want.diverged
         compared += 1
-    assert compared == 8
+    assert compared == 9
 
 
 def test_reduced_motion_and_print_are_thought_of(open_page):

@@ -1,4 +1,5 @@
-/* Charts: a list of panels drawn with uPlot, and again as SVG to be kept.
+/* Charts: a list of panels drawn with uPlot. keep.js draws them again as SVG, figure.js puts them
+   on the page.
 
    A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?}; a line is {name, toggle, color,
    dash, x, mid, low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
@@ -205,7 +206,18 @@ function drawPanel(host, panel, options) {
     data, host,
   );
   chart.over.append(tip);
+  touched(chart.over);
   return chart;
+}
+
+/* uPlot listens to a mouse: a finger that moves sideways is one (up and down scrolls the page). */
+function touched(over) {
+  const kinds = { pointerdown: "mousedown", pointermove: "mousemove", pointerup: "mouseup" };
+  for (const [kind, mouse] of Object.entries(kinds))
+    over.addEventListener(kind, (event) => {
+      if (event.pointerType !== "touch") return;
+      over.dispatchEvent(new MouseEvent(mouse, { bubbles: true, clientX: event.clientX, clientY: event.clientY }));
+    });
 }
 
 /* Dots, crosses and names, on uPlot's canvas. */
@@ -301,198 +313,3 @@ function showTip(u, panel, tip) {
 }
 
 const nearest = (rows, x) => rows.map((r) => r.at).reduce((a, b) => (Math.abs(b - x) < Math.abs(a - x) ? b : a));
-
-/* ---- the same as SVG ---- */
-
-function svgOf(panels, title) {
-  const columns = panels.length > 1 ? 2 : 1, W = 560, H = 360;
-  const rows = Math.ceil(panels.length / columns);
-  const names = [...new Map(panels.flatMap((p) => visible(p).filter((l) => l.run === undefined)).map((l) => [l.name, l])).values()];
-  const total = W * columns, foot = 24 + 18 * Math.ceil(names.length / (2 * columns + 1));
-  const root = svgEl("svg", { xmlns: SVG, viewBox: `0 0 ${total} ${H * rows + foot}`, width: total, height: H * rows + foot, "font-family": "system-ui, sans-serif", "font-size": 12 });
-  root.append(svgEl("title", {}, title), svgEl("desc", {}, panels.map(describePanel).join(" ")), svgEl("rect", { width: "100%", height: "100%", fill: "#ffffff" }));
-  panels.forEach((panel, index) => {
-    const ox = (index % columns) * W, oy = Math.floor(index / columns) * H;
-    const box = { left: ox + 64, top: oy + 34, right: ox + W - 20, bottom: oy + H - 50 };
-    const lines = visible(panel);
-    const own = lines.map((line) => points(panel, line));
-    const { xRange: xr, yRange: yr } = rangesOf(panel);
-    const scale = (range, log, from, to) => (v) => {
-      const t = log ? Math.log(v / range[0]) / Math.log(range[1] / range[0]) : (v - range[0]) / (range[1] - range[0] || 1);
-      return +(from + t * (to - from)).toFixed(2);
-    };
-    const X = scale(xr, panel.logx, box.left, box.right), Y = scale(yr, panel.logy, box.bottom, box.top);
-    const id = "clip" + index;
-    const cut = svgEl("clipPath", { id });
-    cut.append(svgEl("rect", { x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
-    root.append(cut, svgEl("text", { x: ox + 16, y: oy + 20, "font-weight": 600 }, panel.title || title));
-    for (const t of ticksOf(...yr, panel.logy, 6)) {
-      root.append(svgEl("line", { x1: box.left, x2: box.right, y1: Y(t), y2: Y(t), stroke: "#dddddd" }));
-      root.append(svgEl("text", { x: box.left - 6, y: Y(t) + 4, "text-anchor": "end" }, tickText(t, panel.percent)));
-    }
-    for (const t of ticksOf(...xr, panel.logx, 7)) {
-      root.append(svgEl("line", { x1: X(t), x2: X(t), y1: box.top, y2: box.bottom, stroke: "#eeeeee" }));
-      root.append(svgEl("text", { x: X(t), y: box.bottom + 16, "text-anchor": "middle" }, tickText(t)));
-    }
-    root.append(svgEl("text", { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" }, panel.x));
-    const mid = (box.top + box.bottom) / 2;
-    root.append(svgEl("text", { x: ox + 14, y: mid, "text-anchor": "middle", transform: `rotate(-90 ${ox + 14} ${mid})` }, panel.y));
-    lines.forEach((line, i) => {
-      const look = lookOf(line), part = svgEl("g", { "clip-path": `url(#${id})` });
-      const drawn = own[i].filter((p) => p[1] !== null);
-      const band = own[i].filter((p) => p[2] !== null && p[3] !== null);
-      if (line.low && !line.faint && band.length > 1)
-        part.append(svgEl("path", { fill: look.color, "fill-opacity": 0.15, d: "M" + [...band.map((p) => `${X(p[0])},${Y(p[3])}`), ...band.reverse().map((p) => `${X(p[0])},${Y(p[2])}`)].join("L") + "Z" }));
-      const path = line.stairs ? drawn.map((p, k) => (k ? `H${X(p[0])}V${Y(p[1])}` : `M${X(p[0])},${Y(p[1])}`)).join("") : "M" + drawn.map((p) => `${X(p[0])},${Y(p[1])}`).join("L");
-      const wide = line.faint ? 0.9 : 2;
-      if (drawn.length) part.append(svgEl("path", { fill: "none", stroke: look.color, "stroke-opacity": line.faint ? 0.5 : 1, "stroke-width": wide, "stroke-dasharray": look.dash.map((d) => d * wide).join(" "), d: path }));
-      for (const [x, y] of line.dots || []) {
-        const at = usable(panel, y, panel.logy);
-        if (at !== null) part.append(svgEl("circle", { cx: X(num(x)), cy: Y(at), r: 3, fill: look.color, "fill-opacity": 0.45 }));
-      }
-      root.append(part);
-      for (const x of line.lost || []) root.append(svgEl("text", { x: X(num(x)), y: box.top + 4, fill: look.color, "text-anchor": "middle" }, "✕"));
-      for (const [x, y] of line.ends || []) if (y > 0 || !panel.logy) root.append(svgEl("text", { x: X(x), y: Math.max(box.top + 4, Y(y) + 4), fill: look.color, "text-anchor": "middle" }, "✕"));
-    });
-  });
-  names.forEach((line, i) => {
-    const per = 2 * columns + 1, x = 20 + (i % per) * (total / per), y = H * rows + 14 + 18 * Math.floor(i / per);
-    const look = lookOf(line);
-    root.append(svgEl("line", { x1: x, x2: x + 26, y1: y - 4, y2: y - 4, stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash.map((d) => d * 2).join(" ") }));
-    root.append(svgEl("text", { x: x + 32, y }, clip(line.name, 30) + ` (n = ${line.n})`));
-  });
-  return root;
-}
-
-const svgText = (root) => '<?xml version="1.0" encoding="UTF-8"?>\n' + new XMLSerializer().serializeToString(root);
-
-function savePng(name, text) {
-  const image = new Image();
-  image.onload = () => {
-    const canvas = el("canvas", { width: image.width * 2, height: image.height * 2 });
-    const context = canvas.getContext("2d");
-    context.fillStyle = "#ffffff";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(image, 0, 0, canvas.width, canvas.height);
-    canvas.toBlob((blob) => save(name + ".png", blob));
-  };
-  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
-}
-
-/* Every number of the panels, a line per point. */
-function csvOf(panels) {
-  const rows = [["panel", "series", "run", "x", "y", "low", "high", "n"]];
-  for (const panel of panels)
-    for (const line of visible(panel)) {
-      line.x.forEach((x, i) => rows.push([panel.title, line.name, line.run ?? "", num(x), ...[line.mid, line.low, line.high].map((l) => (l ? finite(l[i]) : "")), line.n]));
-      for (const [x, y] of line.dots || []) rows.push([panel.title, line.name, "each", num(x), num(y), "", "", 1]);
-      for (const x of line.lost || []) rows.push([panel.title, line.name, "diverged", num(x), "", "", "", 1]);
-    }
-  return rows;
-}
-const finite = (v) => (Number.isFinite(num(v)) ? num(v) : "");
-
-/* A figure: its panels, what it says in words, a table of its numbers, and buttons to keep it. */
-function figure(host, { title, note, make, sync, zoomable, ownY }) {
-  const status = el("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
-  const grid = el("div", { class: "panels" });
-  const words = el("p", { class: "note" });
-  const table = el("details", { class: "numbers" }, el("summary", {}, "The numbers as a table"));
-  const name = slug(title);
-  let panels = [], charts = [];
-  const button = (text, label, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${label}`, onclick: action }, text);
-  const tools = el("div", { class: "tools" },
-    button("CSV", "CSV", () => saveCsv(name, csvOf(panels))),
-    button("PNG", "PNG", () => savePng(name, svgText(svgOf(panels, title)))),
-    button("SVG", "SVG", () => save(name + ".svg", new Blob([svgText(svgOf(panels, title))], { type: "image/svg+xml" }))));
-  host.append(el("figure", { class: "chart", "aria-label": title }, grid, el("figcaption", {}, words, tools), table, status));
-
-  const zoom = zoomable && ((ends) => { view.zoom = ends; writeView(); draw(); });
-  const reset = zoomable && (() => { view.zoom = null; writeView(); draw(); });
-
-  function keys(event, chart, panel, box) {
-    const move = { ArrowRight: 1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
-    const room = chart.over.clientWidth;
-    let left = chart.cursor.left >= 0 ? chart.cursor.left : 0;
-    if (move) left += move * Math.max(1, room / 60);
-    else if (event.key === "Home") left = 0;
-    else if (event.key === "End") left = room;
-    else if ((event.key === "+" || event.key === "-") && zoom) {
-      const at = left / room, grow = event.key === "+" ? 0.25 : -0.5;
-      zoom([grow * at * room, room - grow * (1 - at) * room].map((p) => chart.posToVal(p, "x")));
-      event.preventDefault();
-      return;
-    } else if (event.key === "0" && reset) return reset();
-    else if (event.key === "Escape") left = -10;
-    else return;
-    event.preventDefault();
-    left = Math.min(room - 0.5, Math.max(event.key === "Escape" ? -10 : 0, left));
-    chart.keyed = true;
-    chart.setCursor({ left, top: left < 0 ? -10 : chart.over.clientHeight / 3 });
-    const x = chart.posToVal(left, "x"), rows = reading(panel, x);
-    status.textContent = left < 0 || !rows.length ? "" : `${panel.x} ${fmt(nearest(rows, x))}. ` + rows.map((row) => `${row.line.name} ${readingText(panel, row)}`).join("; ");
-  }
-
-  function fill() {
-    if (!table.open) return;
-    const body = csvOf(panels), most = 400;
-    const cells = body.slice(1, most + 1);
-    const node = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${title}` }, el("table", {},
-      el("caption", {}, body.length > most + 1 ? `${title}: the first ${most} of ${body.length - 1} points; the CSV has them all` : title),
-      el("thead", {}, el("tr", {}, body[0].map((text) => el("th", { scope: "col" }, text)))),
-      el("tbody", {}, cells.map((row) => el("tr", {}, row.map((cell, i) => (i === 1 ? el("th", { scope: "row" }, String(cell)) : el("td", {}, typeof cell === "number" ? fmt(cell) : String(cell)))))))));
-    table.querySelector(".scroll")?.remove();
-    table.append(node);
-  }
-  table.addEventListener("toggle", fill);
-
-  function draw() {
-    const focused = grid.contains(document.activeElement) ? [...grid.children].indexOf(document.activeElement.closest(".panel")) : -1;
-    charts.forEach((chart) => chart.destroy());
-    panels = make();
-    if (zoomable) for (const panel of panels) panel.zoomable = true;
-    if (!ownY) shareY(panels);
-    grid.dataset.count = Math.min(panels.length, 3);
-    const boxes = panels.map((panel) => {
-      const plot = el("div", { class: "plot", tabindex: 0, role: "group", "aria-roledescription": "chart", "aria-label": describePanel(panel) + " Arrow keys read values." });
-      return el("div", { class: "panel" }, panel.title ? el("h3", {}, panel.title) : null, el("div", { class: "y-label" }, panel.y), plot);
-    });
-    grid.replaceChildren(...boxes);
-    charts = panels.map((panel, i) => {
-      const plot = boxes[i].querySelector(".plot");
-      const chart = drawPanel(plot, panel, { sync, zoom, reset });
-      plot.addEventListener("keydown", (event) => keys(event, chart, panel, plot));
-      plot.addEventListener("blur", () => { chart.keyed = false; chart.setCursor({ left: -10, top: -10 }); });
-      return chart;
-    });
-    if (focused >= 0) boxes[focused]?.querySelector(".plot").focus();
-    words.textContent = typeof note === "function" ? note(panels) : note || "";
-    table.querySelector(".scroll")?.remove();
-    fill();
-  }
-  draw();
-  return { draw, get panels() { return panels; }, get charts() { return charts; } };
-}
-
-/* A picture made by matplotlib: an image cannot run anything, whatever its text says. On a dark page
-   its colours are those of the other charts. */
-function picture(host, title, image, csv) {
-  const name = slug(title);
-  const shownAs = el("img", { alt: `${title}: ${image.alt}. ${image.caption}`, class: "picture" });
-  const button = (text, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${text}`, onclick: action }, text);
-  host.append(el("figure", { class: "chart" },
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, shownAs),
-    el("figcaption", {}, el("p", { class: "note" }, ""), el("div", { class: "tools" },
-      button("CSV", () => saveCsv(name, csv())),
-      button("PNG", () => savePng(name, image.svg)),
-      button("SVG", () => save(name + ".svg", new Blob([image.svg], { type: "image/svg+xml" })))))));
-  const draw = () => {
-    const paper = cssColor("--paper");
-    const text = !darkPage() ? image.svg : image.svg
-      .replace(/#[0-9a-f]{6}\b/gi, (color) => (/#ffffff/i.test(color) ? paper : /#dddddd/i.test(color) ? cssColor("--rule") : ink(color, true)))
-      .replace("<svg ", `<svg fill="${cssColor("--ink")}" `);
-    shownAs.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
-  };
-  draw();
-  return { draw };
-}

@@ -42,6 +42,7 @@ function readView() {
   valid("xscale", ["linear", "log"]);
   valid("spread", ["band", "runs", "none"]);
   valid("panels", ["", ...DATA.curves.facets.map((f) => f.key)]);
+  valid("layer", DATA.layers ? DATA.layers.metrics : [""]);
   if (!(Number(view.smooth) >= 0 && Number(view.smooth) < 1)) view.smooth = "0";
   if (!DATA.curves.metrics.some((m) => metricKey(m) === view.y))
     view.y = metricKey(DATA.curves.metrics[0]);
@@ -136,7 +137,7 @@ function fmt(value, percent) {
   if (percent) return (100 * value).toFixed(2) + " %";
   const size = Math.abs(value);
   const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(+value.toPrecision(4));
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 const signed = (value, percent) => {

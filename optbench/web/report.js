@@ -69,10 +69,11 @@ function verdictSection() {
     ].filter(([, text]) => text);
     const against = card.against.length ? el("details", { open: card.against.length <= 8 }, el("summary", {}, `${card.leader} against each other`),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparisons with " + card.leader }, el("table", { class: "against" },
-        el("thead", {}, el("tr", {}, ["against", "difference, 95 % interval", "n", "p", "the other is"].map((t) => el("th", { scope: "col" }, t)))),
+        el("thead", {}, el("tr", {}, ["against", "the other is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, card.against.map((pair) => el("tr", {}, el("th", { scope: "row" }, pair.name),
+          el("td", {}, el("span", { class: "word " + pair.word.replace(" ", "-") }, pair.word)),
           el("td", { class: "number" }, signed(pair.difference, percent), el("span", { class: "interval" }, `${signed(pair.low, percent)} to ${signed(pair.high, percent)}`)),
-          el("td", { class: "number" }, String(pair.n)), el("td", { class: "number" }, fmt(pair.p)), el("td", {}, el("span", { class: "word " + pair.word.replace(" ", "-") }, pair.word)))))))) : null;
+          el("td", { class: "number" }, String(pair.n)), el("td", { class: "number" }, fmt(pair.p)))))))) : null;
     grid.append(el("article", { class: "card " + card.level },
       el("p", { class: "kicker" }, el("span", {}, card.problem || "this problem"), el("span", { class: "badge" }, words[card.level])),
       el("h3", {}, card.headline), el("dl", {}, rows.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))), against,
