@@ -102,6 +102,8 @@ class Cohort:
         # equal seeds see the same batches and masks
         self.batches = {m.seed: m.training.batches for m in members}
         self.noises = {m.seed: m.training.noise for m in members}
+        for m in members:  # so that each one's checkpoint has them as they are
+            m.training.batches, m.training.noise = self.batches[m.seed], self.noises[m.seed]
         # A CPU has no launches to save, and one model's activations stay in its caches.
         self.scores_together = self.device.type != "cpu"
         self.masks = Masks(self.problem, self.device)

@@ -424,7 +424,10 @@ def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
         for rows in ("steps", "epochs"):
             columns = columns_of(expected.folder, rows)
             for name, column in columns_of(outcome.folder, rows).items():
-                assert column == pytest.approx(columns[name], rel=1e-3, nan_ok=True), name
+                # of 120 examples one or two may be as likely of either class
+                near = 0.017 if "accuracy" in name else None
+                close = pytest.approx(columns[name], rel=1e-3, abs=near, nan_ok=True)
+                assert column == close, name
 
 
 def test_a_cohort_writes_checkpoints_as_it_goes(tmp_path, monkeypatch):

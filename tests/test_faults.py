@@ -235,7 +235,13 @@ def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
 @pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once_without_damage(tmp_path, number, sweep):
-    more = ["-m", "seed=0,1", "hydra/launcher=workers", "hydra.launcher.workers=2"] * sweep
+    more = [
+        "-m",
+        "name=x",
+        "seed=0,1",
+        "hydra/launcher=workers",
+        "hydra.launcher.workers=2",
+    ] * sweep
     words = [*DAWDLE, "epochs=1", "data.subset=64", "batch_size=20", *more]
     process = begin(tmp_path, *words, "+optimizer.seconds=30", start_new_session=True)
     until(process, lambda: len(list(tmp_path.rglob("*-seed0-*/epochs.csv"))))
