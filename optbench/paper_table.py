@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.layout import layout
 from optbench.objections import problem_of
 from optbench.pairs import winner
-from optbench.stats import middle, pair_up, smaller_is_better
 from optbench.summary import BOLD, final_values, number
 
 ACROSS = 4  # problems beside each other

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.estimates import by_seed, smaller_is_better
 from optbench.keys import show
 from optbench.layout import layout
 from optbench.objections import objections
