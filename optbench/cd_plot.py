@@ -4,7 +4,6 @@ over each group of optimizers that the test cannot tell apart."""
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from optbench import style
@@ -28,10 +27,11 @@ def cd_diagram(
     ranks = ranks.sort_values(kind="stable")
     count = len(ranks)
     half = (count + 1) // 2
+    looks = style.looks(str(name).split(" ", maxsplit=1)[0] for name in ranks.index)
     rows = max(half, count - half)
     top = 0.32 * (len(groups) + 1)  # the bars lie between the axis and the first label
-    with rc_context(style.RC):
-        figure = Figure(figsize=(5.6, 1.25 + 0.2 * rows + 0.13 * len(groups)), layout="constrained")
+    with style.rc():
+        figure = style.blank(5.6, 1.25 + 0.2 * rows + 0.13 * len(groups))
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.set_xlim(0.4 - 0.28 * count, count + 0.6 + 0.28 * count)
@@ -39,17 +39,17 @@ def cd_diagram(
         axes.plot([1, count], [0, 0], color="black", linewidth=0.9)
         for place in range(1, count + 1):
             axes.plot([place, place], [0, -0.22], color="black", linewidth=0.9)
-            axes.text(place, -0.3, str(place), ha="center", va="bottom", fontsize=7)
+            axes.text(place, -0.3, str(place), ha="center", va="bottom", fontsize=style.points(7))
         for index, (name, at) in enumerate(ranks.items()):
             left = index < half
             row = index if left else count - 1 - index
             y = top + 0.55 * (row + 0.3)
             end = 0.85 if left else count + 0.15
-            color = style.look(str(name).split(" ", maxsplit=1)[0]).color
-            axes.plot([at, at, end], [0, y, y], color=color, linewidth=1)
-            axes.plot([at], [0], marker="o", markersize=3.5, color=color, clip_on=False, zorder=4)
+            look = looks[str(name).split(" ", maxsplit=1)[0]]
+            axes.plot([at, at, end], [0, y, y], color=look.color, linewidth=style.points(1))
+            axes.plot([at], [0], marker=look.marker, color=look.color, clip_on=False, zorder=4)
             axes.text(
-                end + (-0.07 if left else 0.07), y, f"{name} ({at:.2f})", fontsize=7,
+                end + (-0.07 if left else 0.07), y, f"{name} ({at:.2f})", fontsize=style.points(7),
                 ha="right" if left else "left", va="center",
             )  # fmt: skip
         for index, group in enumerate(groups):
@@ -63,6 +63,6 @@ def cd_diagram(
             axes.plot([1, min(1 + cd, count + 0.5)], [-1.2, -1.2], color="black", linewidth=1.6)
             for at in (1, min(1 + cd, count + 0.5)):
                 axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
-            axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=7)
+            axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=style.points(7))
         caption(figure, text)
     return figure

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 
 from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
@@ -256,8 +255,9 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
 def draw(
     folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
 ) -> list[Path]:
-    """Write claim.png and claim.pdf: the function of `layer_plots` that the claim names."""
-    from optbench import layer_plots, style
+    """Write claim.png, .pdf and .txt: the function of `layer_plots` that the claim names."""
+    from optbench import layer_plots
+    from optbench.saving import save
 
     rest = dict(options)
     name = rest.pop("draw", None)
@@ -272,11 +272,7 @@ def draw(
         figure = layer_plots.FIGURES[name](layers, **rest)
     except TypeError as error:
         raise UserError(f"claim.figure: {error}") from None
-    paths = [folder / f"claim.{suffix}" for suffix in ("png", "pdf")]
-    with rc_context(style.RC):
-        for path in paths:
-            figure.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
-    return paths
+    return save(figure, folder, "claim", ("png", "pdf"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

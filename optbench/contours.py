@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import rc_context
 from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from optbench import style
 from optbench.descent import Trajectory
 from optbench.errors import UserError
 from optbench.functions import Function, Point
-from optbench.plot import UNDATED, writable
+from optbench.saving import save, writable
 
 GRID = 301  # points of the contours along each axis
 FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second
@@ -32,17 +31,17 @@ def write(
     table: pd.DataFrame,
     formats: Sequence[str],
 ) -> list[Path]:
-    """Write trajectories.{png,pdf,gif}, the table and the paths into `out`; the files written."""
+    """Write trajectories.{png,pdf,gif}, a caption, the table and the paths into `out`; the files
+    written."""
     out = writable(out)
     files = []
+    stills = [suffix for suffix in formats if suffix != "gif"]
+    if stills:
+        files += save(still(function, paths), out, "trajectories", stills)
     try:
-        for suffix in formats:
-            files.append(out / f"trajectories.{suffix}")
-            with rc_context(style.RC):
-                if suffix == "gif":
-                    animate(files[-1], function, paths)
-                else:
-                    still(function, paths).savefig(files[-1], metadata=UNDATED.get(suffix))
+        if "gif" in formats:
+            files.append(out / "trajectories.gif")
+            animate(files[-1], function, paths)
         files += [out / "trajectories.csv", out / "paths.csv"]
         table.to_csv(files[-2], index=False)
         rows = [
@@ -59,46 +58,53 @@ def write(
 
 def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
     """The whole paths over the contours, and beside them the loss against the step."""
-    figure, (plane, curve) = panels(function, paths)
-    for path, look in zip(paths, looks(paths), strict=True):
-        line(plane, path.points, look)
-        x = np.arange(len(path.losses))
-        curve.plot(x, above(function, path), color=look.color, linestyle=look.dashes)
-    legend(figure, paths)
+    with style.rc():
+        figure, (plane, curve) = panels(function, paths)
+        for path, look in zip(paths, looks(paths), strict=True):
+            line(plane, path.points, look)
+            x = np.arange(len(path.losses))
+            curve.plot(x, above(function, path), color=look.color, linestyle=look.dashes)
+        legend(figure, paths)
+        # the legend is below: the small print is for the caption
+        figure.set_label(
+            f"{function.name.replace('_', ' ')}: ways from one start over the function's contours; "
+            "dots: the first 15 steps, marker: the last"
+        )
     return figure
 
 
 def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None:
     """The paths as they grow, as a GIF that repeats; at most `FRAMES` frames."""
-    figure, (plane, curve) = panels(function, paths)
-    ways, heads, losses = [], [], []
-    for look in looks(paths):
-        ways += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
-        heads += plane.plot(
-            [], [], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE
-        )
-        losses += curve.plot([], [], color=look.color, linestyle=look.dashes)
-    steps = max(len(path.points) for path in paths) - 1
-    text = curve.set_title("", loc="right")
-    legend(figure, paths)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: nothing moves, and frames are drawn faster
-    writer = PillowWriter(fps=FPS)
-    with writer.saving(figure, str(file), dpi=110):
-        marks = np.unique(np.linspace(0, steps, min(FRAMES, steps + 1)).round().astype(int))
-        for k in [*marks, *[steps] * HOLD]:
-            for path, way, head, loss in zip(paths, ways, heads, losses, strict=True):
-                part = path.points[: k + 1]
-                way.set_data(part[:, 0], part[:, 1])
-                head.set_data(part[-1:, 0], part[-1:, 1])
-                loss.set_data(np.arange(len(part)), above(function, path)[: k + 1])
-            text.set_text(f"step {k}")
-            writer.grab_frame()
+    with style.rc():
+        figure, (plane, curve) = panels(function, paths)
+        ways, heads, losses = [], [], []
+        for look in looks(paths):
+            ways += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
+            heads += plane.plot(
+                [], [], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE
+            )
+            losses += curve.plot([], [], color=look.color, linestyle=look.dashes)
+        steps = max(len(path.points) for path in paths) - 1
+        text = curve.set_title("", loc="right")
+        legend(figure, paths)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: nothing moves, and frames draw faster
+        writer = PillowWriter(fps=FPS)
+        with writer.saving(figure, str(file), dpi=110):
+            marks = np.unique(np.linspace(0, steps, min(FRAMES, steps + 1)).round().astype(int))
+            for k in [*marks, *[steps] * HOLD]:
+                for path, way, head, loss in zip(paths, ways, heads, losses, strict=True):
+                    part = path.points[: k + 1]
+                    way.set_data(part[:, 0], part[:, 1])
+                    head.set_data(part[-1:, 0], part[-1:, 1])
+                    loss.set_data(np.arange(len(part)), above(function, path)[: k + 1])
+                text.set_text(f"step {k}")
+                writer.grab_frame()
 
 
 def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
     """The plane with contours, start and minima; and axes for the losses."""
-    figure = Figure(figsize=(7.0, 3.3), layout="constrained")
+    figure = style.blank(7.0, 3.3)
     plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
     ways = np.concatenate([path.points for path in paths])
     x_range, y_range = (
@@ -118,7 +124,7 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     plane.plot(*start, "o", color="white", markeredgecolor="black", ms=5.5, zorder=6)
     plane.set(xlim=x_range, ylim=y_range, xlabel="$x$", ylabel="$y$")
     plane.grid(visible=False)
-    plane.set_title("○ start   ★ minimum", loc="right", fontsize=7)
+    plane.set_title("○ start   ★ minimum", loc="right", fontsize=style.points(7))
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
     steps = max(len(path.points) for path in paths) - 1
     shown = np.concatenate([above(function, path) for path in paths])
@@ -160,10 +166,11 @@ def line(axes: Axes, points: np.ndarray, look: style.Look) -> None:
 def looks(paths: Sequence[Trajectory]) -> list[style.Look]:
     """The look of each optimizer, or shades of it where there are several settings."""
     total = Counter(path.name for path in paths)
+    base = style.looks(total)
     seen: Counter[str] = Counter()
     found = []
     for path in paths:
-        found.append(style.shade(style.look(path.name), seen[path.name], total[path.name]))
+        found.append(style.shade(base[path.name], seen[path.name], total[path.name]))
         seen[path.name] += 1
     return found
 

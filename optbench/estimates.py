@@ -73,6 +73,18 @@ def sd(values: np.ndarray) -> float:
 STATISTICS: dict[str, Statistic] = {"median": middle, "mean": mean, "iqm": iqm}
 
 
+def of_rows(rows: np.ndarray, function: Statistic) -> np.ndarray:
+    """The statistic of each row; those above of all rows at once, with the same numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if function is iqm:
+            return np.asarray(stats.trim_mean(rows, 0.25, axis=1))
+        if function is mean:
+            return np.asarray(rows.mean(axis=1))
+        if function is middle:
+            return median(rows, axis=1)
+    return np.array([function(row) for row in rows])
+
+
 def bootstrap(
     values: Sequence[float] | np.ndarray,
     statistic: str | Statistic = "iqm",
@@ -129,7 +141,7 @@ def resampled(
     """The statistic of `resamples` draws with replacement, each part drawn by itself."""
     random = np.random.default_rng(seed)
     draws = [part[random.integers(len(part), size=(resamples, len(part)))] for part in parts]
-    return np.array([function(row) for row in np.concatenate(draws, axis=1)])
+    return of_rows(np.concatenate(draws, axis=1), function)
 
 
 def named(statistic: str | Statistic) -> Statistic:

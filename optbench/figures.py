@@ -1,7 +1,6 @@
-"""Which figures and tables the runs of a folder get: those that apply, and those asked for."""
+"""What several figures and tables of a folder's runs rest on: targets, times, ranks."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,75 +11,10 @@ from optbench.errors import UserError
 from optbench.estimates import by_seed, smaller_is_better
 from optbench.layout import layout
 from optbench.paired_tests import enough_seeds
-from optbench.panels import TooManyPanels
-from optbench.profile_plot import profile_figure, scores
+from optbench.profile_plot import scores
 from optbench.ranks import by_problem, cliques, mean_ranks, nemenyi
-from optbench.reach import Reach, phases, reach, reach_figure
-from optbench.sensitivity import sensitivity
-from optbench.study_files import Protocol
+from optbench.reach import Reach, phases, reach
 from optbench.targets import time_matrix
-from optbench.trial_plots import rate_scatter, tuning_budget
-
-MOST_ROWS = 40  # of a figure of times to target
-
-
-class Extras(NamedTuple):
-    """What is drawn and written beside the main figure and the ranked table."""
-
-    figures: dict[str, Figure]
-    tables: dict[str, pd.DataFrame]
-    left_out: list[str]  # one line per figure that was too large
-
-
-def extras(
-    table: pd.DataFrame,
-    trials: pd.DataFrame,
-    protocol: Protocol,
-    final: str,
-    facet: Sequence[str] | None,
-    lines: str | None,
-    target: str | None,
-) -> Extras:
-    """The figures of learning rates, tuning budgets, times to target, profiles and ranks.
-
-    table: the runs that are compared. trials: a tuned study's (or `table` again). final: the
-    column that the ranked table is ranked by. target: a rule of `reach`, None for its default.
-    Raises UserError only for what was asked for: a target that cannot be had.
-    """
-    jobs: dict[str, Callable[[], Figure]] = {}
-    tables: dict[str, pd.DataFrame] = {}
-    tuned = trials is not table
-    if "optimizer.lr" not in (facet or ()):
-        if tuned:
-            # trials never see the test set, and are judged by the validation split
-            name = f"final_{protocol.metric}-lr"
-            jobs[name] = lambda: rate_scatter(trials, *protocol, facet=facet)
-        elif has_rates(table):
-            jobs[f"final_{final}-lr"] = lambda: sensitivity(table, final, facet=facet)
-    if tuned:
-        jobs["tuning_budget"] = lambda: tuning_budget(trials, *protocol, facet=facet)
-    found = times_to_target(table, protocol.metric, final, facet, lines, target)
-    if found is not None:
-        tables["time_to_target"] = found.frame
-        if len(found.frame) <= MOST_ROWS:
-            jobs["time_to_target"] = lambda: reach_figure(found)
-        matrix = times_by_problem(found)
-        if matrix is not None:
-            tables["benchmark_score"] = scores(matrix)
-            note = f"target: {found.rule} ({found.column.replace('_', ' ')})"
-            jobs["performance_profile"] = lambda: profile_figure(matrix, note=note)
-    if not lines:
-        column = protocol.metric.replace("val_", "test_") if tuned else final
-        jobs["critical_difference"] = lambda: ranks_figure(table, column, facet)
-    figures, left_out = {}, []
-    for name, job in jobs.items():
-        try:
-            figures[name] = job()
-        except TooManyPanels as error:
-            left_out.append(f"{name}: {error}")
-        except UserError:
-            continue  # nobody asked for it, and it does not apply
-    return Extras(figures, tables, left_out)
 
 
 def has_rates(table: pd.DataFrame) -> bool:

@@ -1,7 +1,7 @@
 """The config keys of a table: to name, to show, to sort and to filter by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -23,6 +23,14 @@ def show(value: object) -> str:
 def short(key: str) -> str:
     """A key as it stands in a label: optimizer.lr -> lr, initializer.name -> initializer."""
     return key.removeprefix("optimizer.").removesuffix(".name")
+
+
+def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
+    """The keys in which problems differ with their values, as in "batch_size=32, tuned"."""
+    return ", ".join(
+        show(value) if key == "phase" else f"{short(key)}={show(value)}"
+        for key, value in zip(keys, values, strict=True)
+    )
 
 
 def count(number: int, what: str) -> str:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import losses, style
+from optbench.depth_plot import WEIGHTED, band
 from optbench.errors import UserError
 from optbench.keys import order, resolve, short, show
 from optbench.measures import numbers
+from optbench.panels import caption
 from optbench.summary import seeds_text
 
 NAMES = {
@@ -39,8 +40,8 @@ def by_depth(
     rows = layers[(layers["kind"] == kind) & (layers["step"] == 1)]
     if rows.empty:
         raise UserError(f"layers.csv has no first step of a layer of kind {kind!r}")
-    with rc_context(style.RC):
-        figure = Figure(figsize=(1.2 + 3.1 * len(values), 3.0), layout="constrained")
+    with style.rc():
+        figure = style.blank(1.2 + 3.1 * len(values), 3.0)
         for number, value in enumerate(values):
             axes = figure.add_subplot(1, len(values), number + 1)
             draw(axes, rows, value, "depth", lines)
@@ -58,11 +59,11 @@ def over_time(
     at `depth`. Lines and bands as in `by_depth`."""
     rows = layers[layers["layer"] == "all"]
     if depth is not None:
-        rows = layers[(layers["depth"] == depth) & (layers["kind"].isin(["linear", "conv2d"]))]
+        rows = layers[(layers["depth"] == depth) & (layers["kind"].isin(WEIGHTED))]
     if rows.empty:
         raise UserError(f"layers.csv has no weight layer at depth {depth}")
-    with rc_context(style.RC):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    with style.rc():
+        figure = style.blank(5.2, 3.2)
         axes = figure.add_subplot()
         draw(axes, rows, value, "epoch", lines)
         axes.set_yscale("log", nonpositive="mask")
@@ -82,8 +83,8 @@ OUTPUT_LOOKS = {  # the losses of sigmoid outputs: their names in configurations
 def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     """Size of the gradient to sigmoid outputs against their error, squared error and cross-entropy:
     of one output by the formulas, and beside it as measured in the runs."""
-    with rc_context(style.RC):
-        figure = Figure(figsize=(7.4, 3.2), layout="constrained")
+    with style.rc():
+        figure = style.blank(7.4, 3.2)
         formula, measured = figure.subplots(1, 2)
         draw_formula(formula)
         points = measured_gradients(layers, epochs)
@@ -153,18 +154,13 @@ def draw_formula(axes: Axes) -> None:
 def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> None:
     """A line with a band for each value of the key `lines`."""
     key = resolve(rows, lines)
-    frame = pd.DataFrame({"x": rows[x].astype(float), "y": numbers(rows, value), "key": rows[key]})
-    names = sorted(frame["key"].unique(), key=order)
+    at, values = rows[x].astype(float), numbers(rows, value)
+    names = sorted(rows[key].unique(), key=order)
+    looks = style.looks(map(str, names))
     for index, name in enumerate(names):
-        look = style.look(str(name)) if key == "optimizer" else style.choice(index, len(names))
-        part = frame[frame["key"] == name].groupby("x")["y"]
-        middle = part.median()
-        axes.plot(
-            middle.index, middle, color=look.color, linestyle=look.dashes, marker=look.marker,
-            label=show(name),
-        )  # fmt: skip
-        low, high = (np.where(end > 0, end, np.nan) for end in (part.min(), part.max()))
-        axes.fill_between(middle.index, low, high, color=look.color, alpha=0.16, linewidth=0)
+        look = looks[str(name)] if key == "optimizer" else style.choice(index, len(names))
+        here = rows[key] == name
+        band(axes, at[here], values[here], look, show(name))
     axes.legend(title=None if key == "optimizer" else short(key), loc="best")
 
 
@@ -172,7 +168,7 @@ def finish(figure: Figure, rows: pd.DataFrame, where: str) -> None:
     """What the lines and bands are, in words."""
     seeds = rows["seed"].nunique()
     text = f"{where}; median of {seeds_text([seeds])}, band: min to max"
-    figure.supxlabel(text if seeds > 1 else f"{where}; one seed", fontsize=6.5, color="#555555")
+    caption(figure, text if seeds > 1 else f"{where}; one seed")
 
 
 FIGURES: dict[str, Callable[..., Figure]] = {  # what a claim may name

@@ -107,6 +107,11 @@ def is_variant(key: str) -> bool:
     )
 
 
+def variant_keys(runs: pd.DataFrame) -> list[str]:
+    """The keys of the optimizer's side in which the runs differ."""
+    return [key for key in differing(runs, map(str, runs)) if is_variant(key)]
+
+
 def problem_panels(
     runs: pd.DataFrame, problem_keys: Sequence[str], asked: Sequence[str]
 ) -> list[str]:

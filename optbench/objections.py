@@ -9,10 +9,10 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, smaller_is_better
-from optbench.keys import count, short, show
+from optbench.keys import count, problem_text, show
 from optbench.layout import Layout, layout
 from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
-from optbench.pairs import claim
+from optbench.pairs import claim, leader_and_others
 from optbench.summary import final_values, seeds_text
 from optbench.tuning_curves import check_exchangeable
 
@@ -139,12 +139,8 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     frame = pair_up(runs, finals)
     found, panels = [], 0
     for problem, part in frame.groupby(level="problem", sort=False):
-        names = [str(name) for name in part.columns[part.notna().any()]]
-        middles = {name: middle(part[name].dropna().to_numpy()) for name in names}
-        names.sort(key=lambda name: (middles[name] * (1 if smaller else -1), name))
-        pairs = [part[[names[0], name]].dropna().to_numpy(dtype=float) for name in names[1:]]
-        pairs = [pair for pair in pairs if len(pair)]
-        if len(pairs) < 1 or len(pairs) < len(names) - 1:
+        names, pairs = leader_and_others(part, smaller)
+        if not pairs:
             continue  # nothing to compare, or without common seeds
         panels += 1
         raw = [signed_rank(differences(pair[:, 1], pair[:, 0])) for pair in pairs]
@@ -168,13 +164,7 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
 def problem_of(plan: Layout) -> "pd.Series[str]":
     """The panel of each run in words, without the optimizer."""
     keys = [key for key in plan.facet if key != "optimizer"]
-    texts = [
-        ", ".join(
-            show(v) if k == "phase" else f"{short(k)}={show(v)}"
-            for k, v in zip(keys, row, strict=True)
-        )
-        for row in plan.runs[keys].to_numpy()
-    ]
+    texts = [problem_text(keys, row) for row in plan.runs[keys].to_numpy()]
     return pd.Series(texts, plan.runs.index, dtype=object)
 
 

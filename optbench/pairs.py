@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.estimates import bootstrap
+from optbench.estimates import bootstrap, middle
 from optbench.paired_tests import (
     differences,
     enough_seeds,
@@ -85,16 +85,48 @@ def claim(
     d = differences(a, b)
     p = signed_rank(d) if p is None else p
     centre, low, high = hodges_lehmann(d, 1 - alpha)
-    # the side of the test itself: the sum of the signed ranks, not the mean of two infinities
-    side = rank_biserial(d)
-    word = "cannot tell"
-    if p <= alpha and side:
-        word = "better" if (side < 0) == smaller else "worse"
+    word = word_for(d, p, smaller, alpha)
     needed = seeds_needed(d, alpha=alpha / comparisons)  # NaN of one pair: it shows no spread
     if word == "cannot tell" and math.isfinite(needed):
         needed = max(needed, len(d) + 1, enough_seeds(comparisons, alpha))
     least = enough_seeds(comparisons, alpha)
     return Verdict(word, len(d), p, centre, low, high, needed, least, comparisons)
+
+
+def word_for(d: np.ndarray, p: float, smaller: bool, alpha: float) -> str:
+    """The word of a claim about A from the differences A - B and their (corrected) p-value."""
+    # the side of the test itself: the sum of the signed ranks, not the mean of two infinities
+    side = rank_biserial(d)
+    if p > alpha or not side:
+        return "cannot tell"
+    return "better" if (side < 0) == smaller else "worse"
+
+
+def leader_and_others(
+    part: pd.DataFrame, smaller: bool = True
+) -> tuple[list[str], list[np.ndarray]]:
+    """The series of one problem, best first by their medians, and the first one's values beside
+    each other's on common seeds, (seeds, 2), in that order.
+
+    part: seeds by series. No pairs where some series has no seed in common with the first.
+    """
+    names = [str(name) for name in part.columns[part.notna().any()]]
+    middles = {name: middle(part[name].dropna().to_numpy()) for name in names}
+    names.sort(key=lambda name: (middles[name] * (1 if smaller else -1), name))
+    pairs = [part[[names[0], name]].dropna().to_numpy(dtype=float) for name in names[1:]]
+    return names, pairs if all(map(len, pairs)) else []
+
+
+def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str | None:
+    """The series of one problem that may be claimed to be better than every other one, Holm's
+    correction over all of these comparisons; None where there is none."""
+    names, pairs = leader_and_others(part, smaller)
+    if not pairs:
+        return None
+    gaps = [differences(pair[:, 0], pair[:, 1]) for pair in pairs]
+    corrected = holm([signed_rank(gap) for gap in gaps])
+    words = [word_for(gap, p, smaller, alpha) for gap, p in zip(gaps, corrected, strict=True)]
+    return names[0] if all(word == "better" for word in words) else None
 
 
 def compare(

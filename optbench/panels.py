@@ -1,51 +1,40 @@
 """What the figures share: the grid of panels, how each series looks, legends and labels."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from optbench import style
 from optbench.errors import UserError
-from optbench.keys import measured_columns, order, short, show
+from optbench.keys import order, short, show
 from optbench.layout import Layout
+from optbench.scales import MARKED
+from optbench.scales import check_column as check_column  # the report's modules know them from here
+from optbench.scales import default_log as default_log
+from optbench.scales import y_label as y_label
 from optbench.summary import seeds_text
 
-# a cross that says "diverged here", above the lines and not cut at the edge
-CROSS: dict[str, Any] = {
-    "linestyle": "none",
-    "marker": "X",
-    "markersize": 6,
-    "markeredgecolor": "white",
-    "markeredgewidth": 0.6,
-    "zorder": 5,
-    "clip_on": False,
-    "label": "_diverged",
-}
-
-
-def check_column(table: pd.DataFrame, y: str) -> None:
-    """Raise UserError unless column `y` was logged and holds a number."""
-    columns = [name for name in measured_columns(table) if name not in ("step", "epoch")]
-    if y not in columns:
-        raise UserError(f"no logged column {y!r}; there are: {', '.join(columns)}")
-    if not np.isfinite(table[y]).any():
-        raise UserError(f"column {y!r} holds no finite number in these runs (no such split?)")
-
-
-def default_log(y: str) -> bool:
-    """Whether the y axis is logarithmic where nobody says: losses and rates are."""
-    return "accuracy" not in y and "seconds" not in y
-
-
 MAX_PANELS = 24
+
+
+def cross() -> dict[str, Any]:
+    """How a marker looks that says "diverged here": above the lines and not cut at the edge."""
+    return {
+        "linestyle": "none",
+        "marker": "X",
+        "markersize": style.points(6),
+        "markeredgecolor": "white",
+        "markeredgewidth": style.points(0.6),
+        "zorder": 5,
+        "clip_on": False,
+        "label": MARKED,
+    }
 
 
 class TooManyPanels(UserError):
@@ -53,10 +42,10 @@ class TooManyPanels(UserError):
 
 
 def make_panels(
-    plan: Layout, share_y: bool = True
+    plan: Layout, share_y: bool = True, most: int = 3
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with titled, empty panels, each with its runs: a grid for two keys, otherwise
-    wrapped rows. share_y: one y axis for all.
+    wrapped rows. share_y: one y axis for all. most: so many beside each other.
 
     Raises TooManyPanels.
     """
@@ -76,11 +65,15 @@ def make_panels(
         rows, columns = len(down), len(across)
         spots = [down.index(row) * columns + across.index(column) for row, column in places]
     else:
-        columns = min(count, 3 if count != 4 else 2)
+        columns = min(count, most, 2 if count == 4 or style.columns() == 1 else 3)
         rows, spots = math.ceil(count / columns), list(range(count))
-    size = (5.6, 3.4) if count == 1 else (1.0 + 3.1 * columns, 0.7 + 2.2 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    between = "\n" if max(len(", ".join(text)) for text in texts) > 36 else ", "
+    one = shares_legend(plan, count)
+    size = (
+        (0.7 + 2.0 * columns, 0.7 + 1.7 * rows) if one else (1.0 + 3.1 * columns, 0.7 + 2.2 * rows)
+    )
+    figure = style.blank(*(size if count > 1 else (5.6, 3.4)))
+    fitting = 22 if one else 36
+    between = "\n" if max(len(", ".join(text)) for text in texts) > fitting else ", "
     panels: list[tuple[Axes, pd.DataFrame]] = []
     for spot, part, text in zip(spots, parts, texts, strict=True):
         share = panels[0][0] if panels and share_y else None
@@ -106,13 +99,14 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
     }
     every = plan.runs.drop_duplicates(["optimizer", "series"])
     result = []
+    looks = style.looks(map(str, every["optimizer"].unique()))
     for name, text in sorted(rank, key=lambda key: (key[0], rank[key], key[1])):
         # the place among all panels, so that a setting looks the same in each
         group = every if plan.sequential else every[every["optimizer"] == name]
         ranks = sorted({tuple(map(order, setting)) for setting in group["setting"]})
         place, count = ranks.index(rank[name, text]), len(ranks)
         if not plan.sequential:
-            look = style.shade(style.look(name), place, count)
+            look = style.shade(looks[name], place, count)
         elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `order`
             look = style.ramp(place, count)
         else:
@@ -127,88 +121,101 @@ def series_label(text: str, diverged: int, count: int) -> str:
     return f"{text}\n({diverged} of {count} diverged)" if diverged else text
 
 
-def add_legend(axes: Axes, lines: Iterable[tuple[float, str, Line2D]]) -> None:
-    """Beside the panel, from the highest end (minus the first element) to the lowest, as drawn."""
-    handles = [line for *_, line in sorted(lines, key=lambda item: item[:2])]
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+class Entry(NamedTuple):
+    """A series in a legend."""
+
+    end: float  # what legends are sorted by, ascending: minus where the line ends
+    text: str
+    line: Line2D
+    diverged: int
+    runs: int
 
 
-def log_y(axes: Axes) -> None:
-    """A logarithmic y axis, unless every run diverged: there is no number to place then."""
-    lines = [line for line in axes.lines if line.get_label() != CROSS["label"]]
-    if any((np.asarray(line.get_ydata(), dtype=float) > 0).any() for line in lines):
-        axes.set_yscale("log", nonpositive="mask")
+def shares_legend(plan: Layout, panels: int) -> bool:
+    """Whether one legend above serves all panels: small multiples, and figures for a column."""
+    return style.columns() is not None or (panels > 1 and len(plan.facet) == 2)
 
 
-def set_percent(axes: Axes) -> None:
-    """Tick labels of accuracies (fractions) in per cent."""
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+def add_legends(
+    figure: Figure, plan: Layout, panels: Sequence[tuple[Axes, Sequence[Entry]]]
+) -> None:
+    """Beside each panel, from the highest end to the lowest, as drawn; or one above all panels."""
+    if not shares_legend(plan, len(panels)):
+        for axes, entries in panels:
+            ordered = sorted(entries, key=lambda entry: entry[:2])
+            labels = [series_label(entry.text, entry.diverged, entry.runs) for entry in ordered]
+            handles = [entry.line for entry in ordered]
+            axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return
+    groups: dict[str, list[Entry]] = {}
+    for _, entries in panels:
+        for entry in entries:
+            groups.setdefault(entry.text, []).append(entry)
+    labels = [
+        series_label(text, sum(e.diverged for e in group), sum(e.runs for e in group))
+        for text, group in groups.items()
+    ]
+    legend_above(figure, [group[0].line for group in groups.values()], labels)
+
+
+def legend_above(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
+    """One legend above all panels, in as many columns as fit; the figure grows by its rows."""
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    fitting = int(figure.get_figwidth() / style.points(0.6 + 0.057 * longest))
+    columns = max(1, min(len(labels), fitting))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    lines = [max(label.count("\n") + 1 for label in labels[i::columns]) for i in range(columns)]
+    rows = math.ceil(len(labels) / columns) * max(lines)
+    figure.set_figheight(figure.get_figheight() + style.points(0.13) * rows)
 
 
 def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
     """Axis labels at the outer panels, and the note that says what lines and bands are."""
-    panels = figure.axes
-    for axes in panels:
+    specs = [spec for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
+    for axes in figure.axes:
         spec = axes.get_subplotspec()
         if spec is None:
             continue
-        grid = spec.get_gridspec()
-        below = spec.rowspan.stop == grid.nrows or len(panels) <= spec.num1 + grid.ncols
-        if below or len(plan.facet) == 2:
-            axes.set_xlabel(x)
-        if spec.colspan.start == 0:
-            axes.set_ylabel(y)
+        column = spec.colspan.start
+        below = [
+            s for s in specs if s.colspan.start == column and s.rowspan.stop > spec.rowspan.stop
+        ]
+        label_axes(figure, axes, "" if below else x, "" if column else y)
     caption(figure, context(plan), note)
 
 
+def label_axes(figure: Figure, axes: Axes, x: str, y: str) -> None:
+    """The names of the axes, wrapped to about the size of the panel."""
+    spec = axes.get_subplotspec()
+    assert spec is not None
+    rows, columns = spec.get_gridspec().nrows, spec.get_gridspec().ncols
+    letter = style.points(0.062)  # inches
+    width = figure.get_figwidth() / columns - style.points(0.5)
+    height = figure.get_figheight() / rows - style.points(0.6)
+    axes.set_xlabel(fill(x, max(12, int(width / letter))))
+    axes.set_ylabel(fill(y, max(12, int(height / letter))))
+
+
 def caption(figure: Figure, *lines: str) -> None:
-    """The small print below a figure, wrapped to its width."""
-    wrapped = [fill(line, int(20 * figure.get_figwidth())) for line in lines]
-    figure.supxlabel("\n".join(wrapped), fontsize=6.5, color="#555555")
+    """The small print below a figure, wrapped to its width, and as the figure's label. On a page
+    it is for the caption: there it is not drawn."""
+    figure.set_label("; ".join(line for line in lines if line))
+    small_print(figure, *lines)
 
 
-def add_note(figure: Figure, text: str) -> None:
-    """One more line of small print."""
-    caption(figure, *figure.get_supxlabel().split("\n"), text)
+def small_print(figure: Figure, *lines: str) -> None:
+    """Lines below a figure, in place of those that are there."""
+    width = int(20 * figure.get_figwidth() / style.points(1))
+    printed = style.columns() is None
+    figure.supxlabel(
+        "\n".join(fill(line, width) for line in lines if line), fontsize=style.points(6.5),
+        color="#555555", visible=printed, in_layout=printed,
+    )  # fmt: skip
 
 
-def blown_up(table: pd.DataFrame, y: str) -> float:
-    """Four times the untrained value of a loss: what ends above it has learned nothing."""
-    first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
-    first = first[np.isfinite(first)]
-    return 4 * float(np.median(first)) if default_log(y) and len(first) else math.inf
-
-
-def cap(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
-    """End logarithmic y axes at four times the untrained value, so that a run that blew up does
-    not squeeze the others. Returns the note that says for how many of the final `values`."""
-    limit = blown_up(table, y)
-    finite = values[np.isfinite(values)]
-    above = int((finite > limit).sum())
-    if not above:
-        return ""
-    for axes in panels:
-        low, high = axes.get_ylim()
-        if low < limit < high:  # the margin below was a part of the range that is cut off
-            least = finite[finite > 0].min()
-            axes.set_ylim(max(low, least / 1.5) if least < limit else low, limit)
-    return f"; {above} above the axis, which ends at four times the untrained value"
-
-
-def log_ticks(panels: Iterable[Axes]) -> None:
-    """Labels for logarithmic y axes shorter than two decades, which would show one or none; to be
-    called when their limits are final."""
-    for axes in panels:
-        low, high = axes.get_ylim()
-        if axes.get_yscale() != "log" or not 0 < low < high:
-            continue
-        decades = math.log10(high / low)
-        if decades >= 2:
-            continue
-        axis = axes.yaxis
-        axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
+def add_note(figure: Figure, *texts: str) -> None:
+    """More small print, which is no part of the caption."""
+    small_print(figure, str(figure.get_label()), *texts)
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
@@ -226,27 +233,3 @@ def context(plan: Layout) -> str:
             if len(values) == 1 and (key != "optimizer" or plan.sequential):
                 words.append(f"batch size {values[0]}" if key == "batch_size" else values[0])
     return ", ".join(words)
-
-
-def y_label(table: pd.DataFrame, y: str) -> str:
-    """The name of a logged column with its unit."""
-    if "accuracy" in y:
-        split = {"train": "training", "val": "validation"}
-        return " ".join(split.get(word, word) for word in y.split("_")) + " (%)"
-    batch = table.attrs.get("rows") == "steps"
-    names = {
-        "train_loss": "mini-batch training loss" if batch else "training cost",
-        "running_loss": "training cost, epoch mean",
-        "val_loss": "validation loss",
-        "test_loss": "test loss",
-        "lr": "learning rate",
-        "seconds": "training time (s)",
-        "total_seconds": "total time (s)",
-    }
-    text = names.get(y, y)
-    known = "loss.name" in table and "loss" in y
-    losses = list(table["loss.name"].unique()) if known else []
-    if len(losses) == 1:
-        loss = show(losses[0]).replace("_", " ")
-        text += f" ({loss}, nats)" if loss == "cross entropy" else f" ({loss})"
-    return text

@@ -1,33 +1,31 @@
 """`python -m optbench.plot FOLDER...`: every figure and table again, from the CSV files alone."""
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from optbench import figures, style
+from optbench import figures, kinds, style
 from optbench.errors import UserError
 from optbench.keys import where
+from optbench.kinds import KINDS, Study
 from optbench.layout import layout
 from optbench.objections import objections
-from optbench.panels import TooManyPanels, add_note
-from optbench.plots import curves
+from optbench.panels import add_note
+from optbench.paper_table import bold, cells, to_latex
+from optbench.profile_plot import scores
 from optbench.progress import streams
 from optbench.run_files import COLUMNS
+from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
 
-FORMATS = ("png", "pdf", "svg")
-# dates off: the same CSV files give the same bytes
-UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
 
 
 class Options(NamedTuple):
@@ -42,6 +40,9 @@ class Options(NamedTuple):
     where: Sequence[str] = ()  # KEY=VALUE filters
     formats: Sequence[str] = ("png", "pdf")
     target: str | None = None  # of times to target: see `reach.reach`; that of the worst
+    kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: those of a sweep, and its tables
+    style: str | None = None  # of `style.STYLES`; paper
+    columns: int | None = None  # of a printed page: 1 or 2; as wide as the figure needs
 
 
 class DrawResult(NamedTuple):
@@ -50,6 +51,7 @@ class DrawResult(NamedTuple):
     summary: pd.DataFrame
     problems: list[str]  # one line per file left out
     warnings: list[str]  # what a reviewer would object to
+    skipped: list[str]  # kinds that were asked for by "all" and do not apply, with the reason
 
 
 def draw_all(
@@ -65,11 +67,13 @@ def draw_all(
     places = [Path(folder) for folder in folders]
     if unknown := [name for name in options.formats if name not in FORMATS]:
         raise UserError(f"unknown format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
+    kinds.chosen(options.kinds)
     if options.rows not in COLUMNS:
         raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(COLUMNS)}")
     if out is None and len(folders) != 1:
         raise UserError("several folders were given: say where the figures go with -o DIR")
-    table = where(load_runs(*folders), options.where)
+    loaded = load_runs(*folders)
+    table = where(loaded, options.where)
     problems = list(table.attrs["problems"])
     trials, table = split_trials(table)
     main = table
@@ -83,51 +87,88 @@ def draw_all(
     for frame in (table, trials, main):
         frame.attrs["mixed"] = False
 
-    # all figures before the first file: a mistake leaves nothing half written
-    drawn: dict[str, Figure] = {}
-    stem = f"{y}-{x}" + ("-steps" if options.rows == "steps" else "")
+    # all figures before the first file: a mistake leaves nothing half written; the table of final
+    # values has the panels of the figure, and each run is in one line of it
     final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
-    try:
-        drawn[stem] = curves(main, y, x, facet, lines, options.log)
-        if stem != "test_accuracy-epoch" and np.isfinite(table["test_accuracy"]).any():
-            drawn["test_accuracy-epoch"] = curves(table, "test_accuracy", "epoch", facet, lines)
-    except TooManyPanels as error:
-        problems.append(f"{stem}: {error}")
     protocol = protocol_of(manifests := manifests_of(places, table))
-    more = figures.extras(table, trials, protocol, final, facet, lines, options.target)
-    problems += more.left_out
-    drawn |= more.figures
-    warnings = objections(table, trials, manifests, final, facet, lines)
-    for figure in drawn.values() if warnings else ():
-        rest = f" ({len(warnings)} warnings, in summary.md)" if len(warnings) > 1 else ""
-        add_note(figure, f"Warning: {warnings[0]}{rest}")
-    # the table of final values has the panels of the figure, and each run is in one line of it
+    found = figures.times_to_target(table, protocol.metric, final, facet, lines, options.target)
+    matrix = None if found is None else figures.times_by_problem(found)
+    study = Study(
+        table, main, trials, layers_of(folders, options.where, table), protocol, y, x, final,
+        facet, lines, options.log, found, matrix,
+    )  # fmt: skip
     finals = summary(table, final, facet, lines)
-    texts = {
-        "summary.csv": finals.to_csv(index=False),
-        "summary.md": to_markdown(finals) + "".join(f"\nWarning: {text}\n" for text in warnings),
-        **{f"{name}.csv": frame.to_csv(index=False) for name, frame in more.tables.items()},
-    }
-    out = writable(Path(folders[0] if out is None else out))
-    paths = []
-    try:
+    warnings = objections(table, trials, manifests, final, facet, lines)
+    # of all runs that are there, so that a part of them looks as the whole
+    names = map(str, loaded["optimizer"].unique())
+    with style.use(options.style or "paper", options.columns, names):
+        drawn, skipped = kinds.draw(study, options.kinds, problems)
+        for name, figure in drawn.items() if warnings else ():
+            if KINDS[name].compares:
+                add_note(figure, *shown(warnings, KINDS[name].stem(study)))
+        texts: dict[str, str] = {}
+        if not options.kinds:
+            texts = tables_of(study, finals, warnings)
+        out = writable(Path(folders[0] if out is None else out))
+        paths = []
         for name, figure in drawn.items():
-            for suffix in options.formats:
-                paths.append(out / f"{name}.{suffix}")
-                with rc_context(style.RC):
-                    figure.savefig(paths[-1], metadata=UNDATED.get(suffix))
+            kind = KINDS[name]
+            said = warnings if kind.compares else ()
+            paths += save(figure, out, kind.stem(study), options.formats, kind.title, said)
+    try:
         for name, text in texts.items():
             paths.append(out / name)
             paths[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
-    return DrawResult(paths, table, finals, problems, warnings)
+    return DrawResult(paths, table, finals, problems, warnings, skipped)
+
+
+def shown(warnings: Sequence[str], stem: str) -> list[str]:
+    """The warnings as small print: all of them, or where they are."""
+    if len("".join(warnings)) <= MOST_WARNINGS:
+        return [f"Warning: {text}" for text in warnings]
+    return [f"{len(warnings)} warnings: see {stem}.txt or summary.md"]
+
+
+def tables_of(study: Study, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:
+    """The tables of a folder, by the names of their files. finals: the `summary`."""
+    columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
+    columns = list(dict.fromkeys([*([study.judged] if study.tuned else []), *columns]))
+    found = cells(study.table, columns, study.facet, study.lines)
+    texts = {
+        "summary.csv": finals.to_csv(index=False),
+        "summary.md": to_markdown(finals, bold(found))
+        + "".join(f"\nWarning: {text}\n" for text in warnings),
+        "summary.tex": to_latex(found, warnings),
+    }
+    if study.found is not None:
+        texts["time_to_target.csv"] = study.found.frame.to_csv(index=False)
+    if study.matrix is not None:
+        texts["benchmark_score.csv"] = scores(study.matrix).to_csv(index=False)
+    return texts
+
+
+def layers_of(
+    folders: Sequence[str | Path], conditions: Sequence[str], table: pd.DataFrame
+) -> Callable[[], pd.DataFrame] | None:
+    """Reads the layers.csv of the runs that are compared; None where no run has one."""
+    runs = table["run"].unique()
+    if not any((Path(str(run)) / "layers.csv").exists() for run in runs):
+        return None
+
+    def read() -> pd.DataFrame:
+        loaded = where(load_runs(*folders, rows="layers"), conditions)
+        loaded.attrs["mixed"] = False
+        return split_trials(loaded)[1]
+
+    return read
 
 
 def from_config(options: Options, figure: dict[str, object]) -> Options:
     """Fill what was not asked for from a sweep's `figure` config."""
     filled: dict[str, object] = {}
-    for key in ("y", "x", "facet", "lines"):
+    for key in ("y", "x", "facet", "lines", "style", "columns"):
         if getattr(options, key) is None and figure.get(key):
             value = figure[key]
             filled[key] = [value] if key == "facet" and isinstance(value, str) else value
@@ -144,16 +185,6 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     if tried is None or not tried.any() or tried.all():
         return table, table
     return table[tried], table[~tried]
-
-
-def writable(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another -o") from None
-    if not os.access(out, os.W_OK):
-        raise UserError(f"cannot write to {out}: permission denied; choose another -o")
-    return out
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -194,6 +225,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of times to target: a number, worst (optimizer), baseline:NAME, quantile:SHARE",
     )
     add("--format", nargs="+", default=["png", "pdf"], help="png, pdf, svg (default: png pdf)")
+    add(
+        "--kind",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help=f"only these figures, and no tables: {', '.join(KINDS)}, {kinds.ALL} (default: "
+        "those that apply, as after a sweep)",
+    )
+    add("--style", metavar="NAME", help=f"{', '.join(style.STYLES)} (default: paper)")
+    add(
+        "--columns",
+        type=int,
+        metavar="N",
+        help="1 or 2: as wide as a column of a page or as the page, small print in the caption "
+        "alone (default: as wide as the figure needs)",
+    )
     return parser.parse_args(argv)
 
 
@@ -210,6 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         where=asked.where,
         formats=asked.format,
         target=asked.target,
+        kinds=asked.kind,
+        style=asked.style,
+        columns=asked.columns,
     )
     try:
         result = draw_all(asked.folders, asked.out, options)
@@ -220,6 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(path)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    for text in result.skipped:
+        print(f"does not apply: {text}", file=sys.stderr)
     for problem in result.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if result.problems else 0

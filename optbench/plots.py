@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,19 +19,15 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.panels import (
-    CROSS,
-    add_legend,
-    check_column,
-    default_log,
+    Entry,
+    add_legends,
+    cross,
     finish,
-    log_ticks,
     make_panels,
-    series_label,
     series_of,
-    set_percent,
     spread_note,
-    y_label,
 )
+from optbench.scales import MARKED, check_column, default_log, log_ticks, set_percent, y_label
 from optbench.summary import median, worst
 
 X_LABELS = {
@@ -79,14 +74,15 @@ def curves(
     shown: list[Curve] = []
     above = 0
     share = one_scale(table, plan.runs, y)
-    with rc_context(style.RC):
+    with style.rc():
         figure, panels = make_panels(plan, share)
+        legends = []
         for axes, runs in panels:
             series = []
             for text, members, look in series_of(runs, plan):
                 rows = table.iloc[np.concatenate([at[run] for run in members])]
                 series.append((text, look, aggregate(rows, y, x)))
-            draw_panel(axes, series, log)
+            legends.append((axes, draw_panel(axes, series, log)))
             inside = [curve for *_, curve in series]
             shown += inside
             if not share:
@@ -97,6 +93,7 @@ def curves(
         if share:
             above = set_scale([axes for axes, _ in panels], log, y, shown)
         log_ticks([axes for axes, _ in panels])
+        add_legends(figure, plan, legends)
         text = note(shown) + ("" if share else "; each panel has its own y axis")
         text += f"; {above} start{'s' if above == 1 else ''} above the axis" if above else ""
         finish(figure, plan, X_LABELS[x], y_label(table, y), text)
@@ -140,8 +137,10 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
 
-def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log: bool) -> None:
-    """The lines of one panel and their legend, in the order in which the lines end."""
+def draw_panel(
+    axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log: bool
+) -> list[Entry]:
+    """The lines of one panel, and what its legend says of them."""
     legend = []
     for index, (text, look, curve) in enumerate(series):
         line_y, low, high = (
@@ -159,8 +158,8 @@ def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log:
             markevery=(index * every // 5 % every, every),
             markerfacecolor="white" if index % 2 else look.color,
             markeredgewidth=0.9,
-            linewidth=1.3 if len(curve.x) < 100 else 0.7,
-            label=series_label(text, curve.diverged, curve.seeds),
+            linewidth=style.points(1.3 if len(curve.x) < 100 else 0.7),
+            label=text,
             zorder=3,
         )
         if curve.seeds > 1:
@@ -169,9 +168,10 @@ def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log:
             )
         ends = [(a, b) for a, b in curve.ends if b > 0 or not log]
         if ends:
-            axes.plot(*zip(*ends, strict=True), **CROSS, color=look.color)
-        legend.append((math.inf if math.isnan(curve.final) else -curve.final, text, line))
-    add_legend(axes, legend)
+            axes.plot(*zip(*ends, strict=True), **cross(), color=look.color)
+        end = math.inf if math.isnan(curve.final) else -curve.final
+        legend.append(Entry(end, text, line, curve.diverged, curve.seeds))
+    return legend
 
 
 def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
@@ -202,7 +202,7 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
             low = bottom.min() / 1.3 if log else bottom.min() - 0.05 * (limit - bottom.min())
             axes.set_ylim(low, limit)
             for line in axes.lines:
-                if line.get_label() == CROSS["label"]:
+                if line.get_label() == MARKED:
                     line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
     return int((starts > limit).sum()) if "accuracy" not in y else 0
 

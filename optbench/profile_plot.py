@@ -3,13 +3,12 @@
 import math
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from optbench import style
 from optbench.errors import UserError
-from optbench.panels import caption
+from optbench.panels import caption, legend_above
 from optbench.score import R_MAX, closed_form, profile
 
 
@@ -29,11 +28,12 @@ def profile_figure(times: pd.DataFrame, clock: str = "steps", note: str = "") ->
     """The share of problems on which an optimizer was within tau times the fastest, against tau."""
     ranked = scores(times)
     shares = profile(times)
-    with rc_context(style.RC):
-        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    looks = style.looks(str(name).split(" ")[0] for name in ranked["optimizer"])
+    with style.rc():
+        figure = style.blank(5.6, 3.4)
         axes = figure.add_subplot()
         for place, line in enumerate(ranked.to_dict("records")):
-            look = style.look(str(line["optimizer"]).split(" ")[0])
+            look = looks[str(line["optimizer"]).split(" ")[0]]
             axes.plot(
                 shares.columns,
                 shares.loc[line["optimizer"]],
@@ -50,7 +50,11 @@ def profile_figure(times: pd.DataFrame, clock: str = "steps", note: str = "") ->
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
         axes.set_xlabel(f"{clock} to the target, as a multiple of the fastest optimizer's")
         axes.set_ylabel("problems within it (%)")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="(benchmark score)")
+        if style.columns() is None:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="(benchmark score)")
+        else:
+            legend_above(figure, axes.lines, [str(line.get_label()) for line in axes.lines])
+            note = f"in brackets: AlgoPerf's benchmark score; {note}"
         text = f"n = {times.shape[1]} problems, medians over seeds; {note}".strip("; ")
         caption(figure, text)
     return figure

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,7 +17,7 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
-from optbench.panels import CROSS, MAX_PANELS, TooManyPanels, caption
+from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross
 from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text
 from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 
@@ -152,8 +151,9 @@ def reach_figure(found: Reach) -> Figure:
         raise TooManyPanels(f"{len(groups)} problems do not fit one figure of times to target")
     heights = [0.55 + 0.17 * len(part) for _, part in groups]
     lost = bool((found.frame["reached"] < found.frame["seeds"]).any())
-    with rc_context(style.RC):
-        figure = Figure(figsize=(5.6, 0.5 + sum(heights)), layout="constrained")
+    looks = style.looks(str(name).split(" ")[0] for name in found.frame["optimizer"])
+    with style.rc():
+        figure = style.blank(5.6, 0.5 + sum(heights))
         grid = figure.add_gridspec(len(groups), 2, height_ratios=heights)
         for row, (names, part) in enumerate(groups):
             part = part[::-1]  # the first at the top
@@ -166,14 +166,16 @@ def reach_figure(found: Reach) -> Figure:
                 axes.set_ylim(-0.6, len(part) - 0.4)
                 axes.grid(visible=False, axis="y")
                 for y, line in enumerate(part.to_dict("records")):
-                    look = style.look(str(line["optimizer"]).split(" ")[0])
+                    look = looks[str(line["optimizer"]).split(" ")[0]]
                     low, high = line[f"{clock}_min"], min(line[f"{clock}_max"], top)
                     if math.isfinite(low):
-                        axes.plot([low, high], [y, y], color=look.color, linewidth=0.9)
+                        axes.plot(
+                            [low, high], [y, y], color=look.color, linewidth=style.points(0.9)
+                        )
                     if math.isfinite(line[clock]):
                         axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
                     if line["reached"] < line["seeds"]:
-                        axes.plot([top], [y], **CROSS, color=look.color)
+                        axes.plot([top], [y], **cross(), color=look.color)
                 labels = [str(name) for name in part["optimizer"]] if column == 0 else []
                 axes.set_yticks(range(len(part)) if column == 0 else [], labels)
                 axes.xaxis.set_major_locator(MaxNLocator(5, integer=clock == "steps"))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
@@ -14,22 +13,8 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.keys import resolve, short
 from optbench.layout import Layout, layout
-from optbench.panels import (
-    CROSS,
-    add_legend,
-    cap,
-    check_column,
-    default_log,
-    finish,
-    log_ticks,
-    log_y,
-    make_panels,
-    series_label,
-    series_of,
-    set_percent,
-    spread_note,
-    y_label,
-)
+from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of, spread_note
+from optbench.scales import cap, check_column, default_log, dress, log_ticks, show_all, y_label
 from optbench.summary import final_values, median, worst
 
 
@@ -56,23 +41,22 @@ def sensitivity(
     if runs.empty:
         raise UserError(f"no optimizer has two values of {x} in these runs: nothing to compare")
     plan = plan._replace(runs=runs, sequential=False)
-    with rc_context(style.RC):
+    with style.rc():
         figure, panels = make_panels(plan)
+        legends = []
         for axes, part in panels:
-            draw_panel(figure, axes, part, plan, y)
-            if default_log(y):
-                log_y(axes)
-            if "accuracy" in y:
-                set_percent(axes)
+            legends.append((axes, draw_panel(figure, axes, part, plan, y)))
+            dress(axes, y)
             show_all(axes, runs["x"])
         above = cap([axes for axes, _ in panels], table, y, runs["y"])
         log_ticks([axes for axes, _ in panels])
+        add_legends(figure, plan, legends)
         name = "learning rate" if short(x) == "lr" else short(x)
         finish(figure, plan, name, f"final {y_label(table, y)}", note(runs) + above)
     return figure
 
 
-def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: str) -> None:
+def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: str) -> list[Entry]:
     """One panel: medians with bars, and crosses at the edge for what diverged."""
     bad, log = worst(y), default_log(y)
     legend = []
@@ -90,7 +74,7 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
             color=look.color,
             marker=look.marker,
             linestyle=look.dashes,
-            label=series_label(text, int((part["status"] == "diverged").sum()), len(part)),
+            label=text,
             zorder=3,
         )
         if len(part) > len(xs):
@@ -101,7 +85,13 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
             bars = np.zeros((2, len(xs)))
             bars[:, drawn] = np.maximum([raw[drawn] - low[drawn], high[drawn] - raw[drawn]], 0)
             axes.errorbar(
-                xs, line_y, yerr=bars, fmt="none", ecolor=look.color, elinewidth=0.8, capsize=2
+                xs,
+                line_y,
+                yerr=bars,
+                fmt="none",
+                ecolor=look.color,
+                elinewidth=style.points(0.8),
+                capsize=2,
             )
         for at in xs[~np.isfinite(raw)]:
             # side by side, or one would cover another
@@ -110,21 +100,11 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
             move = ScaledTranslation(-shift / 72, 0, figure.dpi_scale_trans)
             edge = 0.0 if bad == -math.inf else 1.0
             place = axes.get_xaxis_transform() + move
-            axes.plot([at], [edge], **CROSS, color=look.color, transform=place)
+            axes.plot([at], [edge], **cross(), color=look.color, transform=place)
         end = (np.nanmax if bad == -math.inf else np.nanmin)(line_y) if drawn.any() else bad
-        legend.append((-float(end), text, line))
-    add_legend(axes, legend)
-
-
-def show_all(axes: Axes, x: pd.Series) -> None:
-    """Limits that hold every value tried: those that only diverged have no point of their own."""
-    low, high = x.min(), x.max()
-    if low > 0:
-        axes.set_xscale("log")
-        margin = (high / low) ** 0.05
-        axes.set_xlim(low / margin, high * margin)
-    else:
-        axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        lost = int((part["status"] == "diverged").sum())
+        legend.append(Entry(-float(end), text, line, lost, len(part)))
+    return legend
 
 
 def note(runs: pd.DataFrame) -> str:

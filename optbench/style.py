@@ -1,14 +1,24 @@
-"""How an optimizer looks: colour, line style and marker, the same in every figure.
+"""How a figure looks: its style file, its size, and the look of each optimizer, the same in every
+figure of a study.
 
-Based on the colour-blind-safe palette of Okabe and Ito (2008) without its yellow, which vanishes
-on white, and on Tol's muted palette for the rest. Line styles and markers differ as well, so that
-the lines can be told apart in a black-and-white print.
+Colours are the colour-blind-safe palette of Okabe and Ito (2008) without its yellow, which vanishes
+on white, and Tol's muted palette for the rest. Line styles and markers differ as well, so that the
+lines can be told apart in a black-and-white print.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from optbench.errors import UserError
 
 SOLID, DASHED, DASHDOT, DOTTED = "-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.4))
 LONG: tuple[int, tuple[float, ...]] = (0, (9, 2))
@@ -31,55 +41,139 @@ LOOKS = {
     "rmsprop": Look("#CC79A7", DASHED, "v"),
     "adadelta": Look("#0072B2", DASHDOT, "P"),
     "adam": Look("#D55E00", SOLID, "p"),
-    "adamw": Look("#882255", DASHED, "h"),
+    "adamw": Look("#882255", DASHDOT, "h"),
     "adamax": Look("#999933", DASHDOT, "<"),
     "nadam": Look("#AA4499", SOLID, ">"),
     "radam": Look("#661100", LONG, "s"),
     "asgd": Look("#777777", DASHED, "o"),
-    "rprop": Look("#44AA99", DASHDOT, "^"),
+    "rprop": Look("#44AA99", DASHED, "^"),
     "adafactor": Look("#332288", LONG, "D"),
     "lbfgs": Look("#A6761D", DOTTED, "v"),
     "muon": Look("#117733", SOLID, "h"),
 }
+SIBLINGS = {  # the colour of the first, another line
+    "amsgrad": ("adam", DOTTED, "X"),
+    "rmsprop_centered": ("rmsprop", DOTTED, "X"),
+    "textbook_adam_no_bias_correction": ("adam", DASHDOT, "d"),
+    "textbook_gradient_descent": ("sgd", LONG, "d"),
+}
 OTHERS = ("#6699CC", "#994455", "#997700", "#004488", "#CC6677", "#5D7A1F", "#7E5BB5", "#3E8E8E")
 
-# for `rc_context`: sizes for a column of print, fonts that stay text in PDF, stable SVG ids
-RC: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "optbench",
-    "savefig.dpi": 200,
-}
+FILE = Path(__file__).with_name("figures.mplstyle")
+STYLES = {"paper": (1.0, 1.0), "notebook": (1.25, 1.2), "talk": (1.8, 1.4)}  # text, size
+WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a two-column page, and the whole page
+
+
+@cache
+def style_file() -> dict[Any, Any]:
+    """The settings of the style file alone."""
+    return dict(rc_params_from_file(FILE, use_default_template=False))
+
+
+RC = style_file()
+
+
+class Sheet(NamedTuple):
+    """What figures are drawn for."""
+
+    style: str = "paper"
+    columns: int | None = None  # of a printed page; None: as wide as the figure needs
+    names: tuple[str, ...] = ()  # all optimizers of the study
+
+
+SHEET: ContextVar[Sheet] = ContextVar("sheet", default=Sheet())  # noqa: B039
+
+
+@contextmanager
+def use(
+    style: str = "paper", columns: int | None = None, names: Iterable[str] = ()
+) -> Iterator[None]:
+    """Figures that are made inside are for a `paper`, a `notebook` or a `talk`.
+
+    columns: 1 or 2, the width on a page with two; their small print is left to the caption then.
+    names: all optimizers of a study, so that none of its figures gives two of them one look.
+    Raises UserError for other styles and columns.
+    """
+    if style not in STYLES:
+        raise UserError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
+    if columns is not None and columns not in WIDTHS:
+        raise UserError(f"columns must be 1 or 2, not {columns!r}")
+    token = SHEET.set(Sheet(style, columns, tuple(sorted(set(names)))))
+    try:
+        yield
+    finally:
+        SHEET.reset(token)
+
+
+def rc() -> Any:
+    """A context with the style file, scaled to what figures are drawn for."""
+    text = STYLES[SHEET.get().style][0]
+    lengths = ("size", "width")
+    scaled = {
+        key: value * text if key.endswith(lengths) else value for key, value in style_file().items()
+    }
+    return rc_context(scaled)
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, or of a column's width and a height to match."""
+    sheet = SHEET.get()
+    factor = STYLES[sheet.style][1]
+    if sheet.columns is None:
+        size = (width * factor, height * factor)
+    else:
+        share = WIDTHS[sheet.columns] / width
+        size = (WIDTHS[sheet.columns], height * min(max(share, 0.85), 1.1))
+    return Figure(figsize=size, layout="constrained")
+
+
+def points(size: float) -> float:
+    """A size of text, or a length beside text, in what figures are drawn for."""
+    return size * STYLES[SHEET.get().style][0]
+
+
+def columns() -> int | None:
+    """For how many columns of a page figures are drawn; None for none in particular."""
+    return SHEET.get().columns
 
 
 def look(name: str) -> Look:
-    """The look of an optimizer; for an unknown name from its hash, whatever else is drawn."""
+    """The look of an optimizer; for an unknown name from its hash, and another where two of the
+    study would have the same."""
+    return looks((name, *SHEET.get().names))[name]
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """The look of each name, no two of them the same."""
+    every = sorted({*names, *SHEET.get().names}, key=lambda name: (fixed(name) is None, name))
+    found: dict[str, Look] = {}
+    for name in every:
+        own = fixed(name)
+        for attempt in range(len(OTHERS) * len(DASHES) * len(MARKERS)):
+            chosen = own or hashed(f"{name.lower()}{attempt or ''}")
+            if own or chosen not in found.values():
+                break
+        found[name] = chosen
+    return found
+
+
+def fixed(name: str) -> Look | None:
+    """The look of an optimizer that comes with the package; None for any other."""
     name = name.lower()
     if name in LOOKS:
         return LOOKS[name]
-    if name == "amsgrad":
-        return LOOKS["adam"]._replace(dashes=DOTTED, marker="X")
-    if name.startswith("textbook_"):
-        sibling = look(name.removeprefix("textbook_"))
-        other = DASHES[(DASHES.index(sibling.dashes) + 1) % len(DASHES)]
-        return sibling._replace(dashes=other, marker="x")
-    digest = hashlib.sha256(name.encode()).digest()
+    if name in SIBLINGS:
+        sibling, dashes, marker = SIBLINGS[name]
+        return LOOKS[sibling]._replace(dashes=dashes, marker=marker)
+    if name.startswith("textbook_") and (sibling_look := fixed(name.removeprefix("textbook_"))):
+        other = DASHES[(DASHES.index(sibling_look.dashes) + 1) % len(DASHES)]
+        return sibling_look._replace(dashes=other, marker="x")
+    return None
+
+
+def hashed(text: str) -> Look:
+    """A look from the hash of a text."""
+    digest = hashlib.sha256(text.encode()).digest()
     return Look(
         OTHERS[digest[0] % len(OTHERS)],
         DASHES[digest[1] % len(DASHES)],

@@ -1,14 +1,14 @@
 """The value that each run ended with, and a table of them: which optimizer did best."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
-from optbench.keys import count, measured_columns, order, show
+from optbench.keys import count, measured_columns, order, problem_text, show
 from optbench.layout import layout
 from optbench.run_files import COST_COLUMNS
 
@@ -18,6 +18,10 @@ COSTS = {
     "step_ms": "ms of it the optimizer's",
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
 }
+BOLD = (
+    "bold: better than every other one there (two-sided signed-rank tests on common seeds, p at "
+    "most 0.05 after Holm's correction)"
+)
 STEP_COSTS = ("ms_per_step", "step_ms", "state_bytes_per_parameter")
 
 
@@ -122,9 +126,14 @@ def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """A `summary` as a Markdown table: "median [min, max]", accuracies in per cent."""
+def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()) -> str:
+    """A `summary` as a Markdown table: "median [min, max]", accuracies in per cent.
+
+    best: `paper_table.bold`, the medians that are bold.
+    """
     names = list(map(str, frame))
+    keys = names[: names.index("optimizer")]
+    problems = [problem_text(keys, row) for row in frame[keys].to_numpy()]
     stems = [name.removesuffix("_median") for name in names if name.endswith("_median")]
     # the variant names the optimizer, and the cell of the median holds the extremes
     hidden = {"optimizer", *(f"{stem}_{end}" for stem in stems for end in ("min", "max"))}
@@ -136,7 +145,10 @@ def to_markdown(frame: pd.DataFrame) -> str:
             continue
         if stem in stems:
             unit = " (%)" if "accuracy" in stem else ""
-            columns[f"final {stem}{unit}"] = [cell(row, stem) for _, row in frame.iterrows()]
+            columns[f"final {stem}{unit}"] = [
+                cell(row, stem, (stem, problem, str(row["variant"])) in best)
+                for problem, (_, row) in zip(problems, frame.iterrows(), strict=True)
+            ]
         elif name.endswith("_iqm_low"):
             stem = name.removesuffix("_iqm_low")
             ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
@@ -155,10 +167,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
     note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}."
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
+    if best:
+        note += f" {BOLD[0].upper()}{BOLD[1:]}."
     return "\n".join([*lines, "", note, ""])
 
 
-def cell(row: pd.Series, stem: str) -> str:
+def cell(row: pd.Series, stem: str, best: bool = False) -> str:
     """One cell, as in "median [min, max]"; a diverged end of the spread is called so."""
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):
@@ -168,9 +182,10 @@ def cell(row: pd.Series, stem: str) -> str:
         "diverged" if not math.isfinite(v) else f"{100 * v:.2f}" if percent else number(v)
         for v in values
     ]
+    first = f"**{texts[0]}**" if best else texts[0]
     if row["seeds"] == 1 or len(set(texts)) == 1:
-        return texts[0]
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+        return first
+    return f"{first} [{texts[1]}, {texts[2]}]"
 
 
 def limit(value: float) -> str:

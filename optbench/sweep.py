@@ -56,12 +56,18 @@ def folder(config: DictConfig) -> Path:
 
 def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for axes that do not exist, before the runs are made and not after."""
-    for axis, allowed in (("y", COLUMNS["epochs"]), ("x", ("epoch", "step", "seconds"))):
-        if (value := figure.get(axis)) not in allowed:
+    for key, allowed in (
+        ("y", COLUMNS["epochs"]),
+        ("x", ("epoch", "step", "seconds")),
+        ("style", ("paper", "notebook", "talk")),
+    ):
+        if (value := figure.get(key)) not in allowed:
             raise UserError(
-                f"figure.{axis} must be one of {', '.join(allowed)}, not {value!r}"
+                f"figure.{key} must be one of {', '.join(allowed)}, not {value!r}"
                 + settings.did_you_mean(str(value), allowed)
             )
+    if figure.get("columns") not in (None, 1, 2):
+        raise UserError(f"figure.columns must be 1, 2 or null, not {figure.columns!r}")
 
 
 def name_folder(config: DictConfig, sweep: Path) -> None:

@@ -5,31 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
 from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
-from optbench.layout import Layout, differing, is_variant, layout, one_line_per_run
-from optbench.panels import (
-    CROSS,
-    add_legend,
-    blown_up,
-    cap,
-    default_log,
-    finish,
-    log_ticks,
-    log_y,
-    make_panels,
-    series_label,
-    series_of,
-    set_percent,
-    y_label,
-)
-from optbench.sensitivity import show_all
+from optbench.layout import Layout, layout, one_line_per_run, variant_keys
+from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of
+from optbench.scales import blown_up, cap, dress, log_ticks, show_all, y_label
 from optbench.summary import worst
 from optbench.tuning_curves import check_exchangeable, expected_best, trial_scores
 
@@ -39,9 +23,7 @@ def trial_layout(
 ) -> Layout:
     """A panel per problem and a series per optimizer, whatever its trials' settings; adds the
     columns x (learning rate) and y (score)."""
-    runs = one_line_per_run(trials)
-    varied = [key for key in differing(runs, map(str, runs)) if is_variant(key)]
-    plan = layout(trials, facet, None, within=varied)
+    plan = layout(trials, facet, None, within=variant_keys(one_line_per_run(trials)))
     scores = trial_scores(trials, metric, pick).reindex(plan.runs["run"])
     both = {"x": scores["lr"].to_numpy(), "y": scores["score"].to_numpy()}
     return plan._replace(runs=plan.runs.assign(**both), sequential=False)
@@ -64,8 +46,9 @@ def rate_scatter(
         raise UserError("these trials have no two learning rates")
     plan = plan._replace(runs=runs)
     bad = worst(metric)
-    with rc_context(style.RC):
+    with style.rc():
         figure, panels = make_panels(plan)
+        legends = []
         for axes, part in panels:
             legend = []
             for text, members, look in series_of(part, plan):
@@ -74,24 +57,25 @@ def rate_scatter(
                 best = envelope(x, y, smaller_is_better(metric))
                 lost = ~np.isfinite(y)
                 axes.plot(
-                    x[~lost], y[~lost], linestyle="none", marker=look.marker, markersize=3,
-                    color=look.color, alpha=0.45, markeredgewidth=0,
+                    x[~lost], y[~lost], linestyle="none", marker=look.marker, color=look.color,
+                    markersize=style.points(3), alpha=0.45, markeredgewidth=0,
                 )  # fmt: skip
                 (line,) = axes.plot(
                     x[best], y[best], color=look.color, linestyle=look.dashes, marker=look.marker,
-                    label=series_label(text, int(lost.sum()), len(own)),
+                    label=text,
                 )  # fmt: skip
                 edge = 0.0 if bad == -math.inf else 1.0
                 for at in x[lost]:
                     place = axes.get_xaxis_transform()
-                    axes.plot([at], [edge], **CROSS, color=look.color, transform=place)
+                    axes.plot([at], [edge], **cross(), color=look.color, transform=place)
                 end = y[best].max() if bad == -math.inf else y[best].min() if len(best) else bad
-                legend.append((-float(end), text, line))
-            add_legend(axes, legend)
+                legend.append(Entry(-float(end), text, line, int(lost.sum()), len(own)))
+            legends.append((axes, legend))
             dress(axes, metric)
             show_all(axes, runs["x"])
         above = cap([axes for axes, _ in panels], trials, metric, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
+        add_legends(figure, plan, legends)
         text = "a point per trial; line: the best trial of each half decade, whatever its other "
         text += "settings" + above
         text += "; ✖ diverged" if (runs["status"] == "diverged").any() else ""
@@ -128,9 +112,9 @@ def tuning_budget(
     values = plan.runs["y"].to_numpy(dtype=float)
     lost = bool((np.isinf(values) | (values > blown_up(trials, metric))).any())
     names = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")
-    with rc_context(style.RC):
+    with style.rc():
         figure, panels = make_panels(plan)
-        counts = []
+        counts, legends = [], []
         for axes, part in panels:
             legend = []
             for text, members, look in series_of(part, plan):
@@ -143,19 +127,21 @@ def tuning_budget(
                 (line,) = axes.plot(
                     curve["trials"], centre, color=look.color, linestyle=look.dashes,
                     marker=look.marker, markevery=every,
-                    label=series_label(text, int(np.isinf(values).sum()), len(values)),
+                    label=text,
                 )  # fmt: skip
                 axes.fill_between(
                     curve["trials"], low, high, color=look.color, alpha=0.13, linewidth=0
                 )
                 end = float(curve[names[0]].iloc[-1])
-                legend.append((-end, text, line))
+                gone = int(np.isinf(values).sum())
+                legend.append(Entry(-end, text, line, gone, len(values)))
                 counts.append(len(values))
-            add_legend(axes, legend)
+            legends.append((axes, legend))
             dress(axes, metric)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         above = cap([axes for axes, _ in panels], trials, metric, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
+        add_legends(figure, plan, legends)
         what = "median of the best of n (trials diverged or blew up: no mean survives that)"
         text = what if lost else "expected best of n"
         text += f", bootstrapped from {min(counts)}"
@@ -164,14 +150,6 @@ def tuning_budget(
         label = f"best {y_label(trials, metric)}"
         finish(figure, plan, "trials (random settings)", label, text)
     return figure
-
-
-def dress(axes: Axes, metric: str) -> None:
-    """The y axis of scores."""
-    if default_log(metric):
-        log_y(axes)
-    if "accuracy" in metric:
-        set_percent(axes)
 
 
 def scored(trials: pd.DataFrame, metric: str, pick: str) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.estimates import by_seed, smaller_is_better
+from optbench.keys import show
 from optbench.layout import layout
 from optbench.objections import objections
 from optbench.pairs import compare
@@ -121,11 +122,18 @@ def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
 
 
 def name_of(table: pd.DataFrame, problem: str) -> str:
-    """What tells a problem from the table's others; empty where there is one."""
+    """What tells a problem from the table's others; of the only one, its model and dataset."""
     plan = layout(table[table["phase"] == table["phase"].iloc[0]])
     keys = [key for key in plan.facet if key not in ("optimizer", "phase")]
     run = plan.runs[plan.runs["problem"].astype(str) == problem].iloc[0]
-    return ", ".join(f"{key}={run[key]}" for key in keys)
+    return ", ".join(f"{key}={run[key]}" for key in keys) or only_problem(table)
+
+
+def only_problem(table: pd.DataFrame) -> str:
+    """The model and the dataset of the table's one problem, as in "mlp on mnist_5k"."""
+    first = table.iloc[0]
+    names = [show(first[key]) for key in ("model.name", "dataset.name") if key in table]
+    return " on ".join(names) or "the only one"
 
 
 def sentences(frame: pd.DataFrame, metric: str) -> str:
@@ -142,9 +150,8 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for row in frame.itertuples():
-        where = str(row.problem) or "the only one"
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
-        lines.append(f"| {where} | {row.b} | {row.a} | {interval} | {row.verdict} |")
+        lines.append(f"| {row.problem} | {row.b} | {row.a} | {interval} | {row.verdict} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +174,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
         best = " | ".join(number(v) if math.isfinite(v) else "diverged" for v in medians)
         widths = "/".join(f"{part[share].iloc[0]:.2f}" for share in shares)
         widths = "" if not shares or part[shares].isna().all(axis=None) else widths
-        lines.append(f"| {problem or 'the only one'} | {name} | {best} | {count} | {widths} |")
+        lines.append(f"| {problem} | {name} | {best} | {count} | {widths} |")
     return "\n".join(lines) + "\n"
 
 
@@ -188,7 +195,7 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
     for row in found.frame.to_dict("records"):
         times = [row[name] for name in ("epochs", "steps", "seconds")]
         cells = [
-            str(row.get("phase", "")), str(row["problem"]) or "the only one",
+            str(row.get("phase", "")), str(row["problem"]) or only_problem(runs),
             number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
             *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
             *("" if math.isnan(row[name]) else number(row[name]) for name in STEP_COSTS),

@@ -25,8 +25,8 @@ def test_writes_everything_and_lists_it(tmp_path: Path, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert all(line.startswith("warning: ") for line in err.splitlines())
     figures = {"train_loss-epoch", "test_accuracy-epoch", "final_train_loss-lr", "time_to_target"}
-    expected = {f"{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
-    expected |= {"summary.csv", "summary.md", "time_to_target.csv"}
+    expected = {f"{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "txt")}
+    expected |= {"summary.csv", "summary.md", "summary.tex", "time_to_target.csv"}
     assert names(tmp_path) == expected
     assert {Path(text).name for text in out.splitlines()} == expected
     assert (tmp_path / "train_loss-epoch.png").read_bytes().startswith(b"\x89PNG")
@@ -44,7 +44,7 @@ def test_same_runs_same_bytes_without_torch(tmp_path: Path) -> None:
     for out in ("one", "two"):
         command = [sys.executable, "-c", code, str(tmp_path / "r"), "-o", str(tmp_path / out)]
         subprocess.run([*command, *formats], check=True, capture_output=True)
-    assert len(names(tmp_path / "one")) == 12
+    assert len(names(tmp_path / "one")) == 16
     for name in names(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
             name
@@ -124,7 +124,7 @@ def test_damaged_runs_are_left_out_and_named(
     make_run(tmp_path / "running", "nadam", record={"status": "running"})
     assert main([str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 9
+    assert len(out.splitlines()) == 13
     assert str(bad) in err
     assert str(tmp_path / "running" / "run.json") in err
     assert "rmsprop" not in (tmp_path / "summary.md").read_text()

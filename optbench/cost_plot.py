@@ -1,0 +1,61 @@
+"""What an optimizer costs: the milliseconds of its steps against the memory of its state."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from optbench import style
+from optbench.errors import UserError
+from optbench.layout import layout, one_line_per_run, variant_keys
+from optbench.panels import Entry, add_legends, finish, make_panels, series_of
+from optbench.scales import log_ticks
+from optbench.summary import cost_of_runs, seeds_text
+
+
+def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:
+    """Milliseconds of the optimizer's part of a step against bytes of state per parameter, a point
+    per optimizer: the median over its runs, its bar min to max.
+
+    Both were timed before each run, on a model of its own (`step_cost`). Raises UserError where no
+    run was timed.
+    """
+    plan = layout(table, facet, None, within=variant_keys(one_line_per_run(table)))
+    costs = cost_of_runs(table).reindex(plan.runs["run"])
+    runs = plan.runs.assign(
+        x=costs["state_bytes_per_parameter"].to_numpy(), y=costs["step_ms"].to_numpy()
+    )
+    runs = runs[np.isfinite(runs["x"]) & np.isfinite(runs["y"])]
+    if runs.empty:
+        raise UserError("no run of these holds the cost of its optimizer's steps in run.json")
+    plan = plan._replace(runs=runs, sequential=False)
+    with style.rc():
+        figure, panels = make_panels(plan)
+        legends = []
+        for axes, part in panels:
+            entries = []
+            for text, members, look in series_of(part, plan):
+                own = part[part["run"].isin(members)]
+                # another momentum, say, may need another state
+                for x in sorted(map(float, own["x"].unique())):
+                    group = own["y"][own["x"] == x].astype(float)
+                    middle, low, high = group.median(), group.min(), group.max()
+                    axes.plot([x, x], [low, high], color=look.color, linewidth=style.points(0.9))
+                    (line,) = axes.plot(
+                        [x], [middle], linestyle="none", marker=look.marker, color=look.color,
+                        markersize=style.points(6), markeredgecolor="white", label=text,
+                    )  # fmt: skip
+                entries.append(Entry(-float(own["y"].median()), text, line, 0, len(own)))
+            legends.append((axes, entries))
+            axes.set_yscale("log")
+            axes.set_xlim(-0.6, max(float(runs["x"].max()), 8) + 0.6)
+            axes.xaxis.set_major_locator(MultipleLocator(4))
+        log_ticks([axes for axes, _ in panels])
+        add_legends(figure, plan, legends)
+        counts = runs.groupby(["panel", "optimizer"]).size()
+        text = f"median of {seeds_text(counts).replace('seed', 'run')}, bar: min to max; the "
+        text += "optimizer's part of a step, timed by itself"
+        finish(figure, plan, "state (bytes per parameter)", "optimizer's step (ms)", text)
+    return figure

@@ -1,0 +1,76 @@
+"""What happens in a network by depth: activations, gradients and updates of its weight layers."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from optbench import style
+from optbench.errors import UserError
+from optbench.layout import layout
+from optbench.measures import numbers
+from optbench.panels import caption, context, legend_above, series_of
+from optbench.scales import log_ticks
+from optbench.summary import seeds_text
+
+WEIGHTED = ("linear", "conv2d")
+DEPTHS = {  # by depth, of weight layers
+    "activation_std": "outputs: standard deviation",
+    "output_grad_std": "gradients to them: std",
+    "update_ratio": "update / weights",
+}
+
+
+def layers_by_depth(layers: pd.DataFrame, lines: str | None = None) -> Figure:
+    """Activations, gradients and the update-to-weight ratio of the weight layers against their
+    depth, at the first logged step and at the last one; a line per series.
+
+    Lines are medians over the seeds and bands their minimum to maximum. Raises UserError where the
+    runs are of several problems: `lines` may be what they differ in.
+    """
+    rows = layers[layers["kind"].isin(WEIGHTED)]
+    if rows.empty:
+        raise UserError("layers.csv has no row of a linear or convolution layer")
+    plan = layout(layers, None, lines)
+    if plan.facet:
+        raise UserError(
+            f"layers are drawn of one problem, and these runs differ in {', '.join(plan.facet)}: "
+            "make it the lines (--lines KEY), or choose some of the runs (--where KEY=VALUE)"
+        )
+    steps = rows.groupby("run", observed=True)["step"]
+    ends = {"first step": steps.transform("min"), "last step logged": steps.transform("max")}
+    with style.rc():
+        figure = style.blank(7.4, 4.6)
+        grid = figure.subplots(2, len(DEPTHS), sharex=True, sharey="col")
+        for across, ((when, step), row) in enumerate(zip(ends.items(), grid, strict=True)):
+            for (value, name), axes in zip(DEPTHS.items(), row, strict=True):
+                for text, members, look in series_of(plan.runs, plan):
+                    part = rows[(rows["step"] == step) & rows["run"].isin(members)]
+                    band(axes, part["depth"].astype(float), numbers(part, value), look, text)
+                axes.set_yscale("log", nonpositive="mask")
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                axes.set_title(f"{name}, {when}" if across == 0 else when, loc="left")
+        for axes in grid[-1]:
+            axes.set_xlabel("depth (weight layer)")
+        entries = list(grid[0][0].lines)
+        legend_above(figure, entries, [str(line.get_label()) for line in entries])
+        log_ticks(figure.axes)
+        seeds = plan.runs.groupby("series")["run"].nunique()
+        text = f"median of {seeds_text(seeds)}, band: min to max"
+        caption(figure, context(plan), text if seeds.max() > 1 else "one seed per line")
+    return figure
+
+
+def band(
+    axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", look: style.Look, label: str
+) -> None:
+    """A line through the medians at each x, and a band from minimum to maximum."""
+    part = pd.Series(y.to_numpy(), x.to_numpy()).groupby(level=0)
+    middle = part.median()
+    axes.plot(
+        middle.index, middle, color=look.color, linestyle=look.dashes, marker=look.marker,
+        label=label,
+    )  # fmt: skip
+    low, high = (np.where(end > 0, end, np.nan) for end in (part.min(), part.max()))
+    axes.fill_between(middle.index, low, high, color=look.color, alpha=0.16, linewidth=0)

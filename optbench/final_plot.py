@@ -1,0 +1,123 @@
+"""How final values spread over the seeds: a dot per run, and a box from five runs on."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from optbench import style
+from optbench.layout import layout
+from optbench.panels import caption, context, cross, label_axes, make_panels, series_of
+from optbench.scales import check_column, default_log, ticks, y_label
+from optbench.summary import final_values, median, seeds_text, worst
+
+BOXED = 5  # runs: the quartiles of fewer are made up of one or two
+SPREAD = 0.22  # of the dots of a row, upwards and downwards
+
+
+def finals(
+    table: pd.DataFrame,
+    y: str = "test_accuracy",
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
+) -> Figure:
+    """The final `y` of every run, a row per series, best first, with n beside it.
+
+    A dot is a run; the box is from the lower to the upper quartile with the median in it (fewer
+    than `BOXED` runs: the median alone). A diverged run is a cross at the bad edge, and counts in
+    the median and the quartiles as infinitely bad. Raises UserError as `layout` does.
+    """
+    check_column(table, y)
+    plan = layout(table, facet, lines)
+    values = final_values(table, y)
+    finite = values[np.isfinite(values)]
+    log = default_log(y) and bool(len(finite)) and finite.min() > 0
+    log = log and bool(finite.max() > 5 * finite.min())
+    most = max(
+        part["series"].nunique() for _, part in plan.runs.groupby(plan.runs["panel"].map(str))
+    )
+    with style.rc():
+        figure, panels = make_panels(plan, share_y=False, most=1 if style.columns() == 1 else 3)
+        one = len(panels) == 1
+        rows = 1 if one else panels[0][0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
+        figure.set_figheight(rows * style.points(0.6 + 0.21 * most) + 0.4)
+        for axes, part in panels:
+            draw_panel(axes, series_of(part, plan), values, y, log)
+            axes.grid(visible=False, axis="y")
+            set_limits(axes, finite, log, "accuracy" in y)
+        below = [axes.get_subplotspec().rowspan.stop for axes, _ in panels]  # type: ignore[union-attr]
+        for (axes, _), stop in zip(panels, below, strict=True):
+            if stop == max(below):
+                label_axes(figure, axes, f"final {y_label(table, y)}", "")
+        text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
+        text += f"quartiles and median (below {BOXED} runs: median)"
+        text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
+        caption(figure, context(plan), text)
+    return figure
+
+
+def draw_panel(
+    axes: Axes,
+    series: Sequence[tuple[str, list[str], style.Look]],
+    values: "pd.Series[float]",
+    y: str,
+    log: bool,
+) -> None:
+    """The rows of one panel, the best at the top."""
+    bad = worst(y)
+    parts = [(text, look, values.reindex(runs).to_numpy(float)) for text, runs, look in series]
+    parts = [(text, look, part[~np.isnan(part)]) for text, look, part in parts]
+    sign = 1 if bad == math.inf else -1
+    parts.sort(key=lambda item: sign * float(median(item[2])) if len(item[2]) else math.inf)
+    for row, (text, look, part) in enumerate(parts):
+        alive = np.sort(part[np.isfinite(part)])
+        # where the dots lie in their row: evenly, in an order that mixes small and large
+        places = np.arange(len(alive)) * 0.618 % 1 * 2 * SPREAD - SPREAD
+        axes.plot(
+            alive, row + places, linestyle="none", marker=look.marker, color=look.color, alpha=0.6,
+            markersize=style.points(3.2), markeredgewidth=0, label=text, zorder=3,
+        )  # fmt: skip
+        low, high = (
+            float(np.quantile(part, share, method="inverted_cdf")) if len(part) else math.nan
+            for share in (0.25, 0.75)
+        )
+        centre = float(median(part)) if len(part) else math.nan
+        if len(part) >= BOXED and math.isfinite(low) and math.isfinite(high):
+            axes.barh(
+                row, high - low, left=low, height=0.62, facecolor=look.color, alpha=0.18,
+                edgecolor=look.color, linewidth=style.points(0.8),
+            )  # fmt: skip
+        if math.isfinite(centre):
+            axes.vlines(centre, row - 0.31, row + 0.31, color=look.color, zorder=4)
+        if lost := len(part) - len(alive):
+            edge = 1.0 if bad == math.inf else 0.0
+            place = axes.get_yaxis_transform()
+            axes.plot([edge] * lost, row + np.linspace(-0.2, 0.2, lost) * (lost > 1),
+                      **cross(), color=look.color, transform=place)  # fmt: skip
+        axes.text(
+            1.02, row, f"n = {len(part)}", transform=axes.get_yaxis_transform(), va="center",
+            fontsize=style.points(6), color="#555555",
+        )  # fmt: skip
+    axes.set_yticks(range(len(parts)), [text for text, *_ in parts])
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    if log:
+        axes.set_xscale("log")
+
+
+def set_limits(axes: Axes, finite: "pd.Series[float]", log: bool, percent: bool) -> None:
+    """The same x axis in each panel, which holds every dot."""
+    if len(finite) and finite.max() > finite.min():
+        low, high = float(finite.min()), float(finite.max())
+        margin = (high / low) ** 0.04 if log else 0.04 * (high - low)
+        low, high = (low / margin, high * margin) if log else (low - margin, high + margin)
+        axes.set_xlim(low, high)
+        if log:
+            ticks(axes.xaxis, low, high, (1, 3))
+    if not log:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    if percent:
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))

@@ -1,0 +1,149 @@
+"""Final values as a table for a paper: optimizers by problems and metrics, in LaTeX (booktabs).
+
+Each cell has the median, the extremes and n. The best of a column is bold only where it may be
+claimed to be better than every other one: `pairs.winner`, the gate of every verdict here.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from optbench.estimates import middle, pair_up, smaller_is_better
+from optbench.layout import layout
+from optbench.objections import problem_of
+from optbench.pairs import winner
+from optbench.summary import BOLD, final_values, number
+
+ACROSS = 4  # problems beside each other
+
+
+class Cell(NamedTuple):
+    """The final values of one series on one problem."""
+
+    median: float  # infinite: diverged
+    low: float
+    high: float
+    n: int
+    diverged: int
+    best: bool  # and shown to be
+
+
+def cells(
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
+) -> dict[str, pd.DataFrame]:
+    """For each of the logged columns a frame of `Cell`s: a line per series, best first on the
+    first problem, and a column per problem, in words (empty where there is one). None: the series
+    did not run there."""
+    plan = layout(table, facet, lines)
+    runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
+    lost = Counter(
+        (str(run.problem), str(run.variant))
+        for run, status in zip(runs.itertuples(), plan.runs["status"], strict=True)
+        if status == "diverged"
+    )
+    found = {}
+    for column in columns:
+        if column in table and np.isfinite(table[column]).any():
+            frame = pair_up(runs, final_values(table, column))
+            found[column] = cells_of(frame, lost, smaller_is_better(column))
+    return found
+
+
+def cells_of(
+    frame: pd.DataFrame, lost: Mapping[tuple[str, str], int], smaller: bool
+) -> pd.DataFrame:
+    """The `Cell`s of one column. frame: its final values, (problem, seed) by series."""
+    found: dict[str, dict[str, Cell]] = {}
+    for problem, part in frame.groupby(level="problem", sort=True):
+        best = winner(part, smaller)
+        for name in map(str, part.columns[part.notna().any()]):
+            values = part[name].dropna().to_numpy(dtype=float)
+            ends = (middle(values), float(values.min()), float(values.max()))
+            cell = Cell(*ends, len(values), lost[str(problem), name], name == best)
+            found.setdefault(str(problem), {})[name] = cell
+    result = pd.DataFrame(found, dtype=object)
+
+    def place(name: str) -> tuple[float, str]:
+        first = next(row[name] for row in found.values() if name in row)
+        return (first.median * (1 if smaller else -1), name)
+
+    return result.loc[sorted(map(str, result.index), key=place)]
+
+
+def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
+    """(column, problem in words, series) of each best value that is shown to be the best, of
+    `cells`."""
+    return {
+        (column, str(problem), str(name))
+        for column, frame in found.items()
+        for problem, part in frame.items()
+        for name, cell in part.items()
+        if isinstance(cell, Cell) and cell.best
+    }
+
+
+def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) -> str:
+    """The `cells` as tables: a column for each where there is one problem, and otherwise a table
+    for each with the problems beside each other."""
+    parts = ["% \\usepackage{booktabs}"]
+    parts += [f"% Warning: {' '.join(text.split())}" for text in warnings]
+    if found and all(len(frame.columns) < 2 for frame in found.values()):
+        order = next(iter(found.values())).index
+        texts = {
+            heading(name): [latex_cell(frame.iloc[:, 0].get(row), percent(name)) for row in order]
+            for name, frame in found.items()
+        }
+        parts.append(booktabs(pd.DataFrame(texts, index=order), "Final values"))
+        return "\n".join(parts)
+    for name, frame in found.items():
+        for start in range(0, len(frame.columns), ACROSS):
+            part = frame.iloc[:, start : start + ACROSS]
+            texts_of_part = part.map(latex_cell, percent=percent(name))
+            parts.append(booktabs(texts_of_part, heading(name).replace("%", "\\%")))
+    return "\n".join(parts)
+
+
+def booktabs(texts: pd.DataFrame, what: str) -> str:
+    """A LaTeX table of texts that are LaTeX already; the names of rows and columns are escaped."""
+    style = texts.rename_axis(index=None, columns=None).style
+    style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    first = what[0].upper() + what[1:]
+    return style.to_latex(
+        hrules=True,
+        position="tb",
+        position_float="centering",
+        column_format="l" + "l" * len(texts.columns),
+        caption=f"{first}: median [minimum, maximum], number of seeds; {BOLD}.",
+    )
+
+
+def latex_cell(cell: object, percent: bool = False) -> str:
+    """Median, extremes and n of one `Cell`."""
+    if not isinstance(cell, Cell):
+        return "--"
+    middle_text, low, high = (shown(value, percent) for value in cell[:3])
+    text = f"\\textbf{{{middle_text}}}" if cell.best else middle_text
+    more = [f"[{low}, {high}]"] if cell.n > 1 else []
+    more += [f"$n={cell.n}$"] + ([f"{cell.diverged} diverged"] if cell.diverged else [])
+    return f"{text} {{\\scriptsize {', '.join(more)}}}"
+
+
+def shown(value: float, percent: bool) -> str:
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{100 * value:.2f}" if percent else number(value)
+
+
+def percent(column: str) -> bool:
+    return "accuracy" in column
+
+
+def heading(column: str) -> str:
+    return f"final {column.replace('_', ' ')}" + (" (%)" if percent(column) else "")

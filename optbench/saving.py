@@ -1,0 +1,93 @@
+"""Figures as files: the formats, without dates, and the caption in words beside each."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from optbench import style
+from optbench.errors import UserError
+
+FORMATS = ("png", "pdf", "svg")
+# dates off: the same CSV files give the same bytes
+UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def save(
+    figure: Figure,
+    folder: Path,
+    stem: str,
+    formats: Sequence[str] = ("png", "pdf"),
+    title: str = "",
+    warnings: Sequence[str] = (),
+) -> list[Path]:
+    """Write the figure in each format, and its caption into STEM.txt; the paths, in that order.
+
+    Raises UserError where a file cannot be written.
+    """
+    paths = [folder / f"{stem}.{suffix}" for suffix in formats]
+    caption = folder / f"{stem}.txt"
+    path = caption
+    try:
+        with style.rc():
+            for path in paths:
+                figure.savefig(path, metadata=UNDATED.get(path.suffix[1:]))
+        path = caption
+        caption.write_text(caption_text(figure, title, warnings), "utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another -o") from None
+    return [*paths, caption]
+
+
+def caption_text(figure: Figure, title: str = "", warnings: Sequence[str] = ()) -> str:
+    """What the figure shows, in words: title, axes with their units, panels, series, n, what lines
+    and bands mean; and every warning."""
+    panels = [axes for axes in figure.axes if axes.axison]
+    named = [(flat(axes.get_ylabel()), flat(axes.get_xlabel())) for axes in panels]
+    both = [pair for pair in named if all(pair)]
+    # panels that share an axis have its name once
+    labels = dict.fromkeys(" against ".join(filter(None, pair)) for pair in both or named)
+    labels.pop("", None)
+    titles = [flat(axes.get_title(loc="left")) for axes in panels if axes.get_title(loc="left")]
+    legends = [legend for axes in panels if (legend := axes.get_legend()) is not None]
+    series = dict.fromkeys(
+        flat(text.get_text())
+        for legend in [*legends, *figure.legends]
+        for text in legend.get_texts()
+    )
+    lines = [
+        title,
+        capital("; ".join(labels)),
+        f"{'Panels' if len(titles) > 1 else 'Panel'}: {'; '.join(titles)}" if titles else "",
+        f"Shown: {', '.join(series)}" if series else "",
+        str(figure.get_label()),
+        *(f"Warning: {text}" for text in warnings),
+    ]
+    return "".join(f"{sentence(line)}\n" for line in lines if line)
+
+
+def flat(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())
+
+
+def sentence(text: str) -> str:
+    """With a full stop."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def capital(text: str) -> str:
+    """With a capital at the beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def writable(out: Path) -> Path:
+    """The folder, made if missing. Raises UserError where nothing can be written into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another -o") from None
+    if not os.access(out, os.W_OK):
+        raise UserError(f"cannot write to {out}: permission denied; choose another -o")
+    return out

@@ -1,0 +1,369 @@
+"""Every kind of figure: that its lines carry the table's numbers, that a kind is asked for by its
+name, and what is written beside it."""
+
+import json
+import math
+import re
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from made_runs import make_run, sweep
+from matplotlib import rc_context, rcParams
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from optbench import kinds, style
+from optbench.cd_plot import cd_diagram
+from optbench.contours import still
+from optbench.cost_plot import cost
+from optbench.depth_plot import layers_by_depth
+from optbench.descent import follow
+from optbench.errors import UserError
+from optbench.final_plot import finals
+from optbench.functions import FUNCTIONS
+from optbench.layout import layout
+from optbench.panels import series_of
+from optbench.plot import Options, draw_all, main
+from optbench.plots import curves
+from optbench.profile_plot import profile_figure
+from optbench.reach import reach, reach_figure
+from optbench.run_files import COLUMNS
+from optbench.sensitivity import sensitivity
+from optbench.summary import final_values
+from optbench.table import load_runs
+from optbench.trial_plots import rate_scatter
+from optbench.tuning_curves import trial_scores
+
+CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
+COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}
+
+
+def named(axes, name: str) -> list[Line2D]:
+    return [line for line in axes.lines if str(line.get_label()) == name]
+
+
+def xs(line: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata(), dtype=float)]
+
+
+def ys(line: Line2D) -> list[float]:
+    return [float(y) for y in np.asarray(line.get_ydata(), dtype=float)]
+
+
+def layer_rows(folder: Path, scale: float) -> None:
+    """A layers.csv of three weight layers and an activation at the first step and at step 36."""
+    rows = [
+        {"epoch": step / 36, "step": step, "layer": depth, "kind": kind, "depth": depth,
+         "activation_std": scale * depth * step, "output_grad_std": scale / depth,
+         "update_ratio": 1e-3 * scale * depth}
+        for step in (1, 36) for depth in (1, 2, 3) for kind in ("linear", "relu")
+    ]  # fmt: skip
+    columns = COLUMNS["layers"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "layers.csv", index=False)
+
+
+def test_final_values_are_dots_with_n_and_quartiles(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 6)
+    make_run(tmp_path / "bad", "sgd", 6, diverged_at=40)
+    table = load_runs(tmp_path)
+    axes = finals(table, "val_loss").axes[0]
+    values = final_values(table, "val_loss")
+    owner = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
+    for name in ("adam", "sgd"):
+        (dots,) = named(axes, name)
+        own = values[owner == name].to_numpy(float)
+        assert sorted(xs(dots)) == sorted(own[np.isfinite(own)])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["adam", "sgd"]  # best on top
+    assert [text.get_text() for text in axes.texts] == ["n = 6", "n = 7"]
+    adam = values[owner == "adam"].to_numpy(float)
+    (box,) = [patch for patch in axes.patches if patch.get_y() < 0]
+    low, high = np.quantile(adam, [0.25, 0.75], method="inverted_cdf")
+    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx((low, high))
+    assert len(named(axes, "_diverged")) == 1
+    medians = [path.vertices[0, 0] for lines in axes.collections for path in lines.get_paths()]
+    assert medians == pytest.approx([np.median(values[owner == n]) for n in ("adam", "sgd")])
+
+
+def test_costs_are_points_of_bytes_and_milliseconds(tmp_path: Path) -> None:
+    for seed, ms in enumerate((0.4, 0.5, 0.9)):
+        make_run(tmp_path / f"a{seed}", "adam", seed, record={"cost": COST | {"step_ms": ms}})
+        make_run(tmp_path / f"s{seed}", "sgd", seed, lr=0.1 + seed,
+                 record={"cost": COST | {"step_ms": 0.1, "state_bytes": 0}})  # fmt: skip
+    axes = cost(load_runs(tmp_path)).axes[0]
+    (adam,), (sgd,) = named(axes, "adam"), named(axes, "sgd")  # whatever the learning rate
+    assert (xs(adam), ys(adam)) == ([8.0], [0.5])
+    assert (xs(sgd), ys(sgd)) == ([0.0], [0.1])
+    assert [0.4, 0.9] in [ys(line) for line in axes.lines]
+    make_run(tmp_path / "other" / "x", "adam", 9)
+    with pytest.raises(UserError, match="cost"):
+        cost(load_runs(tmp_path / "other"))
+
+
+def test_layers_by_depth_are_those_of_the_weights(tmp_path: Path) -> None:
+    for seed, scale in enumerate((1.0, 2.0, 4.0)):
+        layer_rows(make_run(tmp_path / f"{seed}", "adam", seed), scale)
+    table = load_runs(tmp_path, rows="layers")
+    figure = layers_by_depth(table)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[0] == "outputs: standard deviation, first step"
+    assert titles[3] == "last step logged"
+    drawn = [ys(named(axes, "adam")[0]) for axes in figure.axes]
+    assert drawn[0] == [2, 4, 6]  # the middle of the three
+    assert drawn[3] == [72, 144, 216]
+    assert drawn[1] == drawn[4] == [2, 1, pytest.approx(2 / 3)]
+    assert drawn[2] == pytest.approx([0.002, 0.004, 0.006])
+    (band,) = figure.axes[0].collections
+    at_one = {y for x, y in band.get_paths()[0].vertices if x == 1}
+    assert at_one == {1, 4}
+    layer_rows(make_run(tmp_path / "other", "adam", 0, batch_size=7), 1.0)
+    with pytest.raises(UserError, match="batch_size"):
+        layers_by_depth(load_runs(tmp_path, rows="layers"))
+    lines = layers_by_depth(load_runs(tmp_path, rows="layers"), "batch_size").axes[0].lines
+    assert [str(line.get_label()) for line in lines] == ["batch_size=7", "batch_size=128"]
+
+
+def test_ranks_profiles_and_times_carry_their_numbers(tmp_path: Path) -> None:
+    ranks = pd.Series({"adam": 1.25, "sgd": 2.0, "momentum": 2.75})
+    axes = cd_diagram(ranks, [["adam", "sgd"]], 8).axes[0]
+    dots = {tuple(xs(line)) for line in axes.lines if len(line.get_xdata()) == 1}
+    assert dots == {(1.25,), (2.0,), (2.75,)}
+    assert "adam (1.25)" in [text.get_text() for text in axes.texts]
+    times = pd.DataFrame({"p": {"a": 10.0, "b": 20.0}, "q": {"a": 10.0, "b": math.inf}})
+    (a, b) = profile_figure(times).axes[0].lines
+    assert set(ys(a)) == {1.0}
+    assert set(ys(b)) == {0.0, 0.5}
+    found = reach(load_runs(sweep(tmp_path, ("adam", "sgd"), 3)), "val_loss")
+    steps, seconds = reach_figure(found).axes
+    for axes, clock in ((steps, "steps"), (seconds, "seconds")):
+        points = [line for line in axes.lines if line.get_label() != "_diverged"]
+        drawn = sorted(xs(line)[0] for line in points if len(line.get_xdata()) == 1)
+        assert drawn == sorted(found.frame[clock])
+
+
+def test_trials_are_points_at_their_rates(tmp_path: Path) -> None:
+    for index, lr in enumerate((1e-4, 2e-4, 1e-2, 1.0)):
+        for name in ("adam", "sgd"):
+            lost = 9 if lr == 1.0 else None
+            make_run(tmp_path / f"{name}{index}", name, lr=lr, diverged_at=lost, phase="trials")
+    trials = load_runs(tmp_path)
+    axes = rate_scatter(trials).axes[0]
+    scores = trial_scores(trials, "val_loss", "final")
+    for name in ("adam", "sgd"):
+        own = scores[scores["optimizer"] == name].sort_values("lr")
+        color = style.look(name).color
+        mine = [line for line in axes.lines if line.get_color() == color]
+        points, best, lost = mine
+        assert list(zip(xs(points), ys(points), strict=True)) == [
+            (row.lr, row.score) for row in own.itertuples() if math.isfinite(row.score)
+        ]
+        first = own["score"].iloc[:2].min()  # of the half decade from 1e-4 on
+        assert ys(best) == [first, own["score"].iloc[2]]
+        assert xs(lost) == [1.0]
+
+
+def test_ways_over_a_plane_are_the_points_of_the_paths() -> None:
+    function = FUNCTIONS["ravine"]()
+    paths = [
+        follow(function, partial(torch.optim.SGD, lr=lr), steps=20)._replace(label=f"{lr}")
+        for lr in (0.01, 0.05)
+    ]
+    plane, curve = still(function, paths).axes
+    drawn = [np.transpose(line.get_data()) for line in plane.lines]
+    for path in paths:
+        assert any(np.array_equal(points, path.points) for points in drawn)
+        gap = path.losses - function.least
+        assert any(np.array_equal(ys(line), gap) for line in curve.lines)
+
+
+def test_small_multiples_share_one_legend(tmp_path: Path) -> None:
+    for norm in (False, True):
+        for name in ("default", "he"):
+            sweep(tmp_path, ("adam", "sgd"), 2, model__batch_norm=norm, initializer__name=name)
+    table = load_runs(tmp_path)
+    figure = curves(table, facet=["model.batch_norm", "initializer"])
+    assert [axes.get_legend() for axes in figure.axes] == [None] * 4
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["adam", "sgd"]
+    labels = [(axes.get_xlabel() != "", axes.get_ylabel() != "") for axes in figure.axes]
+    assert labels == [(False, True), (False, False), (True, True), (True, False)]
+
+
+def test_a_kind_is_asked_for_by_its_name(tmp_path: Path, capsys) -> None:
+    sweep(tmp_path / "r", ("adam", "sgd", "momentum"), 6)
+    folder, out = str(tmp_path / "r"), tmp_path / "o"
+    assert main([folder, "-o", str(out), "--kind", "ranks", "finals", "--format", "png"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "critical_difference.png", "critical_difference.txt",
+        "final_train_loss.png", "final_train_loss.txt",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main([folder, "-o", str(out), "--kind", "rank"]) == 1
+    err = capsys.readouterr().err
+    assert "did you mean ranks?" in err
+    assert all(name in err for name in kinds.KINDS)
+    assert main([folder, "-o", str(out), "--kind", "layers"]) == 1
+    assert "diagnostics=layers" in capsys.readouterr().err
+    assert main([folder, "-o", str(out), "--kind", "all", "--format", "svg"]) == 0
+    err = capsys.readouterr().err
+    assert {line.split(": ")[1] for line in err.splitlines() if line.startswith("does not")} == {
+        "grid", "learning_rate", "profile", "budget", "layers", "cost"
+    }  # fmt: skip
+    assert main([folder, "-o", str(out), "--style", "poster"]) == 1
+    assert "paper, notebook, talk" in capsys.readouterr().err
+    assert main([folder, "-o", str(out), "--columns", "3"]) == 1
+
+
+def test_layers_are_drawn_where_they_were_logged(tmp_path: Path) -> None:
+    for seed in range(2):
+        layer_rows(make_run(tmp_path / f"{seed}", "adam", seed), 1.0)
+    result = draw_all([tmp_path], options=Options(formats=["png"]))
+    assert "layers.png" in {path.name for path in result.paths}
+
+
+def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 3)
+    make_run(tmp_path / "bad", "sgd", 3, diverged_at=40)
+    result = draw_all([tmp_path], options=Options(formats=["svg"]))
+    text = (tmp_path / "train_loss-epoch.txt").read_text("utf-8")
+    first, axes, shown, meaning, *warnings = text.splitlines()
+    assert first == "Loss curves."
+    assert axes == (
+        "Training cost (cross entropy, nats) against passes over the training set (epochs)."
+    )
+    assert shown == "Shown: sgd (1 of 4 diverged), adam."
+    assert "mnist_5k, mlp, batch size 128" in meaning
+    assert "median of 3 to 4 seeds, band: min to max" in meaning
+    assert len(result.warnings) > 1
+    assert warnings == [f"Warning: {text}." for text in result.warnings]
+
+
+def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
+    from optbench.plot import shown
+
+    assert shown(["a", "b"], "x") == ["Warning: a", "Warning: b"]
+    assert shown(["a" * 200, "b" * 200], "x") == ["2 warnings: see x.txt or summary.md"]
+
+
+def test_sizes_and_styles(tmp_path: Path) -> None:
+    table = load_runs(sweep(tmp_path, ("adam", "sgd"), 2))
+    before = dict(rcParams)
+    wide = curves(table)
+    for columns, width in style.WIDTHS.items():
+        with style.use(columns=columns):
+            figure = curves(table)
+        assert figure.get_figwidth() == width
+        assert "median of 2 seeds" in str(figure.get_label())
+        assert figure.legends  # above, and the small print is in the caption alone
+        hidden = [text for text in figure.findobj() if getattr(text, "get_text", str)() == str(
+            figure.get_supxlabel())]  # fmt: skip
+        assert not any(text.get_visible() for text in hidden)
+    with style.use("talk"):
+        talk = curves(table)
+    size = talk.axes[0].xaxis.label.get_size() / wide.axes[0].xaxis.label.get_size()
+    assert size == pytest.approx(style.STYLES["talk"][0])
+    assert talk.get_figwidth() > wide.get_figwidth()
+    assert dict(rcParams) == before
+    with rc_context():
+        import matplotlib.style
+
+        matplotlib.style.use("optbench.figures")
+        assert rcParams["pdf.fonttype"] == 42
+
+
+def test_fonts_are_embedded(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    draw_all([tmp_path], options=Options(formats=["pdf", "svg"], kinds=["curves"]))
+    pdf = (tmp_path / "train_loss-epoch.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType
+    assert b"/Type3" not in pdf
+    svg = (tmp_path / "train_loss-epoch.svg").read_text("utf-8")
+    assert "<text" not in svg  # outlines
+
+
+def shipped() -> list[str]:
+    files = [*CONF.glob("*.yaml"), *CONF.glob("textbook/*.yaml")]
+    return [str(yaml.safe_load(path.read_text("utf-8"))["name"]) for path in files]
+
+
+def test_no_two_optimizers_look_the_same() -> None:
+    names = shipped()
+    assert len(names) > 20
+    looks = style.looks([*names, *(f"mine{index}" for index in range(200))])
+    assert len(set(looks.values())) == len(looks)
+    assert all(style.look(name) == looks[name] for name in names)
+    # those of one kind of line differ in their colours to the eye
+    for name in style.LOOKS:
+        for other in style.LOOKS:
+            one, two = style.LOOKS[name], style.LOOKS[other]
+            if name < other and one.dashes == two.dashes:
+                channels = [
+                    [int(to_hex(look.color)[at : at + 2], 16) for at in (1, 3, 5)]
+                    for look in (one, two)
+                ]
+                assert np.abs(np.subtract(*channels)).max() >= 40, (name, other)
+
+
+def test_an_optimizer_looks_the_same_in_every_figure_of_a_study(tmp_path: Path) -> None:
+    names = ("mine", "adam", "yours")
+    for name in names:
+        for lr in (1e-3, 1e-2):
+            sweep(tmp_path, (name,), 2, lr=lr)
+    table = load_runs(tmp_path)
+    one = load_runs(sweep(tmp_path / "one", names, 2))
+    colours = {}
+    figures: list[Figure] = [curves(one), sensitivity(table), finals(one, "val_loss")]
+    for figure in figures:
+        for name in names:
+            (line,) = named(figure.axes[0], name)
+            colours.setdefault(name, set()).add((to_hex(line.get_color()), line.get_marker()))
+    assert all(len(seen) == 1 for seen in colours.values()), colours
+    # also in a part of the study, where another of the same hash is missing
+    twins = [name for name in (f"o{i}" for i in range(400)) if style.hashed(name)[:2]]
+    by_hash: dict[style.Look, list[str]] = {}
+    for name in twins:
+        by_hash.setdefault(style.hashed(name), []).append(name)
+    first, second = next(group for group in by_hash.values() if len(group) > 1)[:2]
+    both = style.looks([first, second])
+    assert both[first] != both[second]
+    with style.use(names=[first, second]):
+        assert style.look(second) == both[second]
+        (entry,) = series_of(layout(one[one["optimizer"] == "mine"]).runs, layout(
+            one[one["optimizer"] == "mine"]))  # fmt: skip
+        assert entry[2] == style.look("mine")
+
+
+@pytest.mark.parametrize("rates", [(0.01, 0.02), (0.001, 0.003, 0.01, 0.02), (1e-4, 1e-2, 1.0)])
+@pytest.mark.parametrize("columns", [None, 1])
+def test_labels_of_learning_rates_do_not_meet(
+    tmp_path: Path, rates: tuple[float, ...], columns: int | None
+) -> None:
+    for lr in rates:
+        sweep(tmp_path, ("adam", "sgd"), 1, lr=lr)
+    with style.use(columns=columns):
+        figure = sensitivity(load_runs(tmp_path))
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    labels = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    boxes = sorted(
+        (label.get_window_extent() for label in labels
+         if label.get_text() and low <= label.get_position()[0] <= high),
+        key=lambda box: box.x0,
+    )  # fmt: skip
+    assert len(boxes) >= 2
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_the_sweep_may_name_style_and_columns(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 1)
+    (tmp_path / "figure.json").write_text(json.dumps({"style": "talk", "columns": 2}))
+    draw_all([tmp_path], options=Options(formats=["svg"], kinds=["curves"]))
+    svg = (tmp_path / "train_loss-epoch.svg").read_text("utf-8")
+    assert re.search(rf'width="{style.WIDTHS[2] * 72:g}pt"', svg)
