@@ -396,8 +396,8 @@ def _follow(
         while True:
             write(folder, update)
             show(update)
-            # before the first step there is nothing to go on from: it would be evaluated again
-            due = update.step and every is not None and monotonic() - saved >= every
+            # at step 0 there is nothing to save, and going on from there would repeat its row
+            due = every is not None and update.step and monotonic() - saved >= every
             if update.status == "interrupted" or (update.status == "running" and due):
                 save(folder, training.state_dict())
                 saved = monotonic()

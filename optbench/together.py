@@ -94,8 +94,8 @@ def _train(
                 folders[i].record["cost"] = cost(planned[i], asked[i])
             write(folders[i], update)
             shows[i](update)
-            lasted = monotonic() - saved[i]
-            due = update.step and every[number] is not None and lasted >= every[number]
+            late = every[number] is not None and monotonic() - saved[i] >= every[number]
+            due = late and update.step  # at step 0 there is nothing to save
             if update.status == "interrupted" or (update.status == "running" and due):
                 assert trained is not None
                 save(folders[i], trained.state_dict(number))

@@ -72,6 +72,20 @@ def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
     }
 
 
+def test_a_run_that_was_killed_after_its_first_row_has_that_row_once(tmp_path):
+    config = configuration(tmp_path, "checkpoint_seconds=0")
+    planned = experiment.plan(config, tmp_path / "runs")
+
+    def killed(update):
+        if update.step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.complete(planned, killed, lambda: False)
+    outcome = finished(tmp_path, "checkpoint_seconds=0")
+    assert [row["epoch"] for row in rows(outcome.folder)["epochs.csv"]] == ["0", "1", "2", "3", "4"]
+
+
 class Harmful:
     def __reduce__(self):
         return os.system, ("touch harmed",)
