@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from optbench import job
 from optbench.compose import texts_of
@@ -47,7 +48,7 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
         except BrokenPipeError:
             raise  # nobody reads what Hydra prints: `--help | head`
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
             if debug:
                 raise
             fail(explain(error, conf))

@@ -156,9 +156,16 @@ def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
     top = _top(conf)
     known = {*top, *GROUPS} - {"defaults", "hydra"}
+    for key in sorted(known - set(config)):
+        raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
     for key in config:
         if key not in known:
             raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))
         if isinstance(top.get(key), dict) and isinstance(config[key], dict):
-            for inner in set(config[key]) - set(top[key]):
-                raise UserError(f"unknown key '{key}.{inner}'" + did_you_mean(inner, [*top[key]]))
+            for inner in config[key]:
+                if inner not in top[key]:
+                    near = did_you_mean(str(inner), [*top[key]])
+                    raise UserError(f"unknown key '{key}.{inner}'{near}")
+            for inner in top[key]:
+                if inner not in config[key]:
+                    raise UserError(f"{key}.{inner} was taken away, and a run needs it")

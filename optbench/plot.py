@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from optbench.panels import TooManyPanels, add_note
 from optbench.plots import curves
 from optbench.progress import streams
 from optbench.run_files import COLUMNS
+from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
@@ -86,6 +88,7 @@ def draw_all(
     # all figures before the first file: a mistake leaves nothing half written
     drawn: dict[str, Figure] = {}
     stem = f"{y}-{x}" + ("-steps" if options.rows == "steps" else "")
+    stem = re.sub(r"[^\w.-]", "_", stem)  # a column may have any name, a file not
     final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
     try:
         drawn[stem] = curves(main, y, x, facet, lines, options.log)
@@ -104,9 +107,9 @@ def draw_all(
     # the table of final values has the panels of the figure, and each run is in one line of it
     finals = summary(table, final, facet, lines)
     texts = {
-        "summary.csv": finals.to_csv(index=False),
+        "summary.csv": to_csv(finals),
         "summary.md": to_markdown(finals) + "".join(f"\nWarning: {text}\n" for text in warnings),
-        **{f"{name}.csv": frame.to_csv(index=False) for name, frame in more.tables.items()},
+        **{f"{name}.csv": to_csv(frame) for name, frame in more.tables.items()},
     }
     out = writable(Path(folders[0] if out is None else out))
     paths = []

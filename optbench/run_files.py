@@ -4,13 +4,15 @@ The counterpart of `optbench.runs`, which writes them. Every function raises OSE
 ValueError, the latter with the end of a sentence that begins with the file's name.
 """
 
-import json
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from optbench.sealed import read_sealed, read_text
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -46,12 +48,7 @@ REQUIRED = {
 
 def read_record(path: Path) -> dict[str, Any]:
     """One `run.json`, checked for what the table relies on."""
-    try:
-        record = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"is not JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError("is not a JSON object")
+    record = read_sealed(path)
     if record.get("format") != FORMAT:
         raise ValueError(
             f"has format {record.get('format')!r}; this version of optbench reads format {FORMAT}"
@@ -72,8 +69,14 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     if path.stem == "layers" and not path.exists() and record["config"].get("diagnostics") is None:
         raise ValueError("was not written: the run logged no layers (diagnostics=layers does)")
-    columns = read_csv(path)
+    text = read_text(path)
+    columns = parse_csv(path.stem, text)
     check_rows(path.stem, columns, record)
+    if digests(record).get(path.stem) not in (None, hashlib.sha256(text.encode()).hexdigest()):
+        raise ValueError(
+            "was changed after the run: its SHA-256 is not the one in run.json. Get the file back, "
+            "or run again what it held (the same command does)"
+        )
     if not len(columns["step"]):
         start = ("step", "epoch", "seconds")
         return {
@@ -83,24 +86,42 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return columns
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """One of a run's CSV files as columns: numbers, or texts where `TEXTS` says so.
+def digests(record: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each CSV file as the run left it; of older runs none is known."""
+    summary = record.get("summary")
+    found = summary.get("sha256") if isinstance(summary, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
 
-    Strict where `pandas.read_csv` is lenient: a short line would be filled with NaN there, and
-    NaN is a legitimate value here (a diverged run).
+
+def intact(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a finished run's CSV files are as the run left them, as far as that is known."""
+    try:
+        for name, expected in digests(record).items():
+            with (folder / f"{name}.csv").open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
+    """The text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
+
+    They hold numbers, or texts where `TEXTS` says so. Strict where `pandas.read_csv` is lenient: a
+    short line would be filled with NaN there, and NaN is a legitimate value here (a diverged run).
     """
-    text = read_text(path)
     if not text.strip():
         raise ValueError("is empty")
     if not text.endswith("\n"):
         raise ValueError("breaks off in the middle of its last line")
     head, *lines = text.splitlines()
     header = head.split(",")
-    if missing := [name for name in COLUMNS[path.stem] if name not in header]:
+    if missing := [name for name in COLUMNS[rows] if name not in header]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")
-    always = ALWAYS[path.stem]
+    always = ALWAYS[rows]
     filled = [header.index(name) for name in always]
     cells = []  # (rows, columns)
     for number, line in enumerate(lines, start=2):
@@ -115,7 +136,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         column = [row[index] for row in cells]
         columns[name] = np.array(column, dtype=object) if name in TEXTS else _numbers(column)
     step = columns["step"]
-    counted = np.diff(step) >= 0 if path.stem == "layers" else np.diff(step) > 0
+    counted = np.diff(step) >= 0 if rows == "layers" else np.diff(step) > 0
     if not (np.isfinite(step) & (step == np.round(step))).all() or not counted.all():
         raise ValueError("has a column 'step' that does not count upwards in whole numbers")
     for name in ("epoch", "seconds"):
@@ -161,17 +182,3 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     # half an epoch of slack: the last, smaller batch may be dropped
     elif epochs is not None and epoch < epochs - 0.5:
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file as a whole: a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)

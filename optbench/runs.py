@@ -4,7 +4,7 @@ This module writes; `optbench.run_files` knows the format and reads.
 """
 
 import csv
-import json
+import hashlib
 import os
 import platform
 import shutil
@@ -19,7 +19,8 @@ from typing import Any, TextIO
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
 from optbench.evaluation import Row
-from optbench.run_files import COLUMNS, FORMAT, read_record, read_text, replace_text
+from optbench.run_files import COLUMNS, FORMAT, intact, read_record
+from optbench.sealed import read_text, replace_text, write_sealed
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
@@ -63,9 +64,12 @@ class RunFolder:
         for name, count in folder._rows.items():
             file = path / f"{name}.csv"
             lines = read_text(file).splitlines(keepends=True)[: count + 1]
+            kept = "".join(lines)
             if len(lines) <= count or not lines[-1].endswith("\n"):
                 raise ValueError(f"{file} has lost rows that were written")
-            replace_text(file, "".join(lines))
+            if hashlib.sha256(kept.encode()).hexdigest() != state["sha256"][name]:
+                raise ValueError(f"{file} was changed after its rows were written")
+            replace_text(file, kept)
             folder._files[name] = file.open("a", encoding="utf-8", newline="")
         for file in path.glob("*.csv"):
             if file.stem not in folder._rows:
@@ -79,7 +83,13 @@ class RunFolder:
         """What `reopen` needs, once all rows are on the disk."""
         for file in self._files.values():
             os.fsync(file.fileno())
-        return {"last": self._last, "best": self._best, "rows": dict(self._rows)}
+        digests = {name: self._digest(name) for name in self._files}
+        return {
+            "last": self._last,
+            "best": self._best,
+            "rows": dict(self._rows),
+            "sha256": digests,
+        }
 
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""
@@ -106,9 +116,14 @@ class RunFolder:
             "finished": _now(),
             # JSON has no infinity: a figure that is not finite is null, and the CSV has it
             "summary": {k: v if isfinite(v) else None for k, v in figures.items()}
-            | {"rows": self._rows},  # what the CSV files must hold
+            # what the CSV files must hold
+            | {"rows": self._rows, "sha256": {name: self._digest(name) for name in self._files}},
         }
         _save(self.path, self.record)
+
+    def _digest(self, name: str) -> str:
+        with (self.path / f"{name}.csv").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
@@ -151,8 +166,9 @@ class Finished:
             try:
                 record = read_record(path)
             except (OSError, ValueError):
-                continue  # a damaged record proves nothing: the run is done again, in a new folder
-            if record["run_id"] == run_id and record["status"] in FINISHED:
+                continue  # what is damaged proves nothing: the run is done again, in a new folder
+            done = record["run_id"] == run_id and record["status"] in FINISHED
+            if done and intact(path.parent, record):
                 own = group is not None and path.parent.parent.resolve() == group.resolve()
                 found.append((own, str(record.get("finished")), path.parent))
         return max(found)[2] if found else None
@@ -188,7 +204,7 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _save(folder: Path, record: Mapping[str, Any]) -> None:
-    replace_text(folder / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_sealed(folder / "run.json", record)
 
 
 def _new_folder(group: Path, name: str) -> Path:
