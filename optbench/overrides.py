@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.errors import UserError
+from optbench.errors import UserError, shorten
 from optbench.settings import did_you_mean
 
 Config = dict[str, Any]
@@ -82,6 +82,10 @@ def own_keys(config: Config, overrides: Sequence[str]) -> Config:
 
 def explain(error: Exception, conf: Path) -> str:
     """Hydra's message and its causes in one text, with the nearest right name where one is near."""
+    return shorten(_explain(error, conf))
+
+
+def _explain(error: Exception, conf: Path) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -90,6 +94,8 @@ def explain(error: Exception, conf: Path) -> str:
             parts.append(text)
         cause = cause.__cause__
     message = "\n".join(parts) or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply, or contains itself"
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']+)'", message):
