@@ -22,7 +22,7 @@ from optbench.errors import UserError
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.sealed import read_sealed
+from optbench.run_files import read_sealed
 from optbench.spreadsheet import to_csv
 from optbench.stats import smaller_is_better
 from optbench.summary import median, seeds_text

@@ -366,7 +366,7 @@ def build(group: str, node: Config) -> Any:
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
         return instantiate(arguments, _convert_="all")
-    except InstantiationException as error:
+    except (InstantiationException, TypeError, ValueError) as error:  # the latter of its flags
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error

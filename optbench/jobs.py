@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optbench.sealed import read_text, replace_text
+from optbench.run_files import read_text, replace_text
 
 FILE = "jobs.jsonl"
 DONE = ("completed", "diverged")

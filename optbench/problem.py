@@ -123,6 +123,11 @@ def _check(problem: Problem, model: nn.Module) -> None:
                 f"the model gives outputs of shape {tuple(logits.shape)} for {len(x)} examples; "
                 f"{(len(x), data.classes)} is needed: one logit per class"
             )
+        if not logits.numel():
+            raise UserError(
+                "the model has no outputs: with data.targets=inputs there are no classes, and it "
+                "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
+            )
         try:
             loss = problem.loss(logits, y.cpu())
         except (TypeError, ValueError, RuntimeError, IndexError) as error:

@@ -5,6 +5,7 @@ ValueError, the latter with the end of a sentence that begins with the file's na
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from optbench.sealed import read_sealed, read_text
+from optbench.sealed import seal, unseal
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -105,6 +106,11 @@ def intact(folder: Path, record: Mapping[str, Any]) -> bool:
     return True
 
 
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """One of a run's CSV files as columns; see `parse_csv`."""
+    return parse_csv(path.stem, read_text(path))
+
+
 def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
     """The text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
 
@@ -182,3 +188,33 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     # half an epoch of slack: the last, smaller batch may be dropped
     elif epochs is not None and epoch < epochs - 0.5:
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, less its seal (`optbench.sealed`)."""
+    try:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError("is not a JSON object")
+    return unseal(content)
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its seal, as a whole. A NaN is a ValueError."""
+    replace_text(path, json.dumps(seal(content), indent=1, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file as a whole: a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

@@ -19,8 +19,15 @@ from typing import Any, TextIO
 from optbench import __version__
 from optbench.errors import UNWRITABLE, UserError
 from optbench.evaluation import Row
-from optbench.run_files import COLUMNS, FORMAT, intact, read_record
-from optbench.sealed import read_text, replace_text, write_sealed
+from optbench.run_files import (
+    COLUMNS,
+    FORMAT,
+    intact,
+    read_record,
+    read_text,
+    replace_text,
+    write_sealed,
+)
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")

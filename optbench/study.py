@@ -17,8 +17,7 @@ from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.progress import say
-from optbench.run_files import read_record
-from optbench.sealed import write_sealed
+from optbench.run_files import read_record, write_sealed
 from optbench.settings import LARGEST, check_group, did_you_mean
 from optbench.settings import check as check_settings
 from optbench.study_files import setting_of

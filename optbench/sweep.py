@@ -23,8 +23,7 @@ from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError
 from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
-from optbench.run_files import COLUMNS
-from optbench.sealed import write_sealed
+from optbench.run_files import COLUMNS, write_sealed
 
 WHOLE = ("tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim")
 CLAIM = "claim.json"  # what the sweep's study claims
