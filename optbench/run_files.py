@@ -89,8 +89,7 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def digests(record: Mapping[str, Any]) -> dict[str, str]:
     """The SHA-256 of each CSV file as the run left it; of older runs none is known."""
-    summary = record.get("summary")
-    found = summary.get("sha256") if isinstance(summary, dict) else None
+    found = record.get("csv_sha256")
     return dict(found) if isinstance(found, dict) else {}
 
 

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from math import isfinite
@@ -90,12 +91,11 @@ class RunFolder:
         """What `reopen` needs, once all rows are on the disk."""
         for file in self._files.values():
             os.fsync(file.fileno())
-        digests = {name: self._digest(name) for name in self._files}
         return {
             "last": self._last,
             "best": self._best,
             "rows": dict(self._rows),
-            "sha256": digests,
+            "sha256": self._digests(),
         }
 
     def write(self, update: Update) -> None:
@@ -123,14 +123,18 @@ class RunFolder:
             "finished": _now(),
             # JSON has no infinity: a figure that is not finite is null, and the CSV has it
             "summary": {k: v if isfinite(v) else None for k, v in figures.items()}
-            # what the CSV files must hold
-            | {"rows": self._rows, "sha256": {name: self._digest(name) for name in self._files}},
+            | {"rows": self._rows},  # what the CSV files must hold
+            "csv_sha256": self._digests(),
         }
         _save(self.path, self.record)
 
-    def _digest(self, name: str) -> str:
-        with (self.path / f"{name}.csv").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    def _digests(self) -> dict[str, str]:
+        """The SHA-256 of each CSV file, less those that are gone: readers name them."""
+        found = {}
+        for name in self._files:
+            with suppress(OSError), (self.path / f"{name}.csv").open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")

@@ -102,7 +102,8 @@ INNER = {
     group: sorted({k for p in (CONF / group).rglob("*.yaml") for k in keys_of(p, f"{group}.")})
     for group in GROUPS[:6]
 }
-KEYS = sorted({*TOP, *(key for keys in INNER.values() for key in keys)})
+HYDRAS = ["hydra.job.chdir", "hydra.verbose", "hydra.run.dir", "hydra/launcher", "hydra/sweeper"]
+KEYS = sorted({*TOP, *(key for keys in INNER.values() for key in keys), *HYDRAS})
 
 
 def spelt(draw: st.DrawFn, text: str) -> str:

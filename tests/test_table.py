@@ -215,7 +215,7 @@ def seal(folder: Path) -> None:
     """Make a made-up run one that has digests, as those that optbench writes."""
     record = json.loads((folder / "run.json").read_text())
     sums = {n: hashlib.sha256((folder / f"{n}.csv").read_bytes()) for n in ("epochs", "steps")}
-    record["summary"] = {"sha256": {name: found.hexdigest() for name, found in sums.items()}}
+    record["csv_sha256"] = {name: found.hexdigest() for name, found in sums.items()}
     write_sealed(folder / "run.json", record)
 
 
