@@ -46,6 +46,8 @@ REQUIRED = {
     "problem": dict,
 }
 
+OPTIONAL = {"device": str, "versions": dict, "summary": dict, "finished": str, "started": str}
+
 
 def read_record(path: Path) -> dict[str, Any]:
     """One `run.json`, checked for what the table relies on."""
@@ -57,6 +59,9 @@ def read_record(path: Path) -> dict[str, Any]:
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind):
             raise ValueError(f"has no {key!r} ({kind.__name__})")
+    for key, kind in OPTIONAL.items():
+        if not isinstance(record.get(key), kind | None):
+            raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
     return record
@@ -181,6 +186,8 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
         return
     step, epoch = columns["step"][-1], columns["epoch"][-1]
     steps, epochs = record["config"].get("steps"), record["config"].get("epochs")
+    if not isinstance(steps, int | float | None) or not isinstance(epochs, int | float | None):
+        raise ValueError("cannot be checked: the budget in run.json is no number")
     if steps is not None:
         if step < steps:
             raise ValueError(f"ends at step {step:g} of {steps}, yet the run completed")
