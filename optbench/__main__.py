@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from optbench import job
 from optbench.compose import texts_of
@@ -20,6 +21,10 @@ from optbench.overrides import check_tuned, config_folder, explain, resolve
 from optbench.progress import say, streams
 from optbench.settings import check_results_dir
 
+# what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
+CONFIGURATION_ERRORS = (
+    HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError,
+)  # fmt: skip
 SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
 
 
@@ -47,7 +52,7 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
         except BrokenPipeError:
             raise  # nobody reads what Hydra prints: `--help | head`
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        except CONFIGURATION_ERRORS as error:
             if debug:
                 raise
             fail(explain(error, conf))

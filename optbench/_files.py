@@ -27,6 +27,7 @@ from optbench.errors import UserError
 
 # For each connection and each read: without network, a start ends after seconds, not minutes.
 NETWORK_TIMEOUT_SECONDS = 10.0
+FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 FETCHABLE = ("mnist", "fashion_mnist")  # what scripts/fetch-data knows
 
 
@@ -125,7 +126,7 @@ def require_files(
         check_hash(packed, read_bytes(packed), archive[1])
     elif not download:
         raise _missing_error(name, root, missing, "Downloading is off (data.download=false).")
-    cls = getattr(import_torchvision().datasets, torchvision_class)
+    cls = over_https(getattr(import_torchvision().datasets, torchvision_class))
     tried = f"Unpacking {packed}" if packed else f"Downloading from {_url(cls)}"
     # One line in place of torchvision's progress bars, which are thousands in a log file.
     print(f"dataset={name}: {tried[0].lower()}{tried[1:]} to {root} ...", file=sys.stderr)
@@ -155,6 +156,27 @@ def _missing_error(name: str, root: Path, missing: Sequence[str], tried: str) ->
         f"{fetch if name in FETCHABLE else ''}put the files there, or set data.root to the folder "
         "that has them; or take dataset=mnist_5k, which is bundled and needs no network."
     )
+
+
+def over_https(cls: Any) -> Any:
+    """torchvision's class, with addresses that nobody on the way can read or change.
+
+    Its checksums are kept; three of its addresses are without TLS. Fashion-MNIST's has none, and
+    the same files lie in its authors' repository.
+    """
+
+    def secure(url: str) -> str:
+        url = url.replace("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", FASHION)
+        return url.replace("http://", "https://")
+
+    changes: dict[str, Any] = {}
+    if hasattr(cls, "mirrors"):
+        changes["mirrors"] = [secure(url) for url in cls.mirrors]
+    if hasattr(cls, "split_list"):  # SVHN
+        changes["split_list"] = {
+            split: [secure(url), *rest] for split, (url, *rest) in cls.split_list.items()
+        }
+    return type(cls.__name__, (cls,), changes)  # the name is that of its folder
 
 
 def _url(cls: Any) -> str:

@@ -1,6 +1,7 @@
 """A run's checkpoint: what an unfinished run needs to go on, bit for bit, in its own folder."""
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ def remove(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def load(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, every byte of which has been checked against its CRC-32.
+
+    Raises OSError, ValueError and whatever torch raises for a file that is none of its own.
+    """
+    with zipfile.ZipFile(path) as archive:  # torch reads past a wrong checksum
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+    # nothing but tensors and plain values: a file from others runs no code
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
 def find(
     group: Path, asked: Mapping[str, Any], warn: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]] | None:
@@ -84,8 +98,7 @@ def find(
             found.append((str(record.get("started")), path))
     for _, path in sorted(found, reverse=True):
         try:
-            # nothing but tensors and plain values: a file from others runs no code
-            state = torch.load(path, weights_only=True)
+            state = load(path)
         except Exception as error:  # torch raises many kinds for what is no checkpoint of its own
             text = " ".join(str(error).split())[:200]
             warn(f"{path} is damaged, so the run begins anew ({type(error).__name__}: {text})")

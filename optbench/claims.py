@@ -22,6 +22,8 @@ from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
+from optbench.run_files import read_sealed
+from optbench.spreadsheet import to_csv
 from optbench.summary import median, seeds_text
 from optbench.table import load_runs
 
@@ -232,7 +234,7 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
     """
     folder = Path(folder)
     try:
-        claimed = json.loads((folder / CLAIM).read_text("utf-8"))
+        claimed = read_sealed(folder / CLAIM)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} has no readable {CLAIM} ({error}): it is not the folder of a sweep whose "
@@ -246,7 +248,7 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
     text = sentence(claimed["text"], checks)
     paths = [folder / "claim.md", folder / "claim.csv"]
     paths[0].write_text(text, "utf-8")
-    to_frame(checks).to_csv(paths[1], index=False)
+    to_csv(to_frame(checks), paths[1])
     if isinstance(claimed.get("figure"), dict):
         paths += draw(folder, table, layers, claimed["figure"])
     return text, paths

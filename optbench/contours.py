@@ -18,6 +18,7 @@ from optbench.descent import Trajectory
 from optbench.errors import UserError
 from optbench.functions import Function, Point
 from optbench.saving import save, writable
+from optbench.spreadsheet import to_csv
 
 GRID = 301  # points of the contours along each axis
 FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second
@@ -43,14 +44,14 @@ def write(
             files.append(out / "trajectories.gif")
             animate(files[-1], function, paths)
         files += [out / "trajectories.csv", out / "paths.csv"]
-        table.to_csv(files[-2], index=False)
+        to_csv(table, files[-2])
         rows = [
             pd.DataFrame({"optimizer": p.label, "x": p.points[:, 0], "y": p.points[:, 1]}).assign(
                 step=np.arange(len(p.points)), loss=p.losses
             )
             for p in paths
         ]
-        pd.concat(rows).to_csv(files[-1], index=False, float_format="%.9g")
+        to_csv(pd.concat(rows), files[-1], float_format="%.9g")
     except OSError as error:
         raise UserError(f"cannot write {files[-1]}: {error.strerror}; choose another out") from None
     return files

@@ -338,7 +338,7 @@ def describe_problem(config: Config) -> Config:
         problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
     problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
     problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
-    del problem["dataset"]["preprocessing"]  # the one in force stands at the top level
+    problem["dataset"].pop("preprocessing", None)  # the one in force stands at the top level
     return problem
 
 
@@ -365,7 +365,7 @@ def build(group: str, node: Config) -> Any:
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
         return instantiate(arguments, _convert_="all")
-    except InstantiationException as error:
+    except (InstantiationException, TypeError, ValueError) as error:  # the latter of its flags
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error

@@ -28,7 +28,7 @@ def initialize(
     """
     for layer in module.modules():
         if isinstance(layer, LAYERS):
-            bound = 1 / sqrt(layer.weight[0].numel())
+            bound = 1 / sqrt(layer.weight.shape[1:].numel())
             if weight is None:
                 nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             elif "generator" in inspect.signature(weight).parameters:

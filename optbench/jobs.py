@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optbench.run_files import replace_text
+from optbench.run_files import read_text, replace_text
 
 FILE = "jobs.jsonl"
 DONE = ("completed", "diverged")
@@ -44,14 +44,38 @@ def record(folder: Path, job: Mapping[str, Any]) -> None:
 def read(folder: Path) -> tuple[Job, list[Job]]:
     """The plan and the outcomes; a line that a killed process left unfinished is none."""
     lines: list[Job] = []
-    for line in (folder / FILE).read_text("utf-8").splitlines():
+    for number, line in enumerate(read_text(folder / FILE).split("\n")):
         try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    if not lines or "planned" not in lines[0]:
-        raise ValueError(f"{folder / FILE} does not begin with what was planned")
+            job = json.loads(line)
+            if _is_outcome(job) if number else _is_plan(job):
+                lines.append(job)
+        except (ValueError, TypeError, RecursionError):
+            pass  # of a killed process, or damaged
+        if not lines:
+            raise ValueError(f"{folder / FILE} does not begin with what was planned")
     return lines[0], lines[1:]
+
+
+def _is_plan(line: object) -> bool:
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("planned", ""), int | None)
+        and (line.get("jobs") is None or all(map(_is_texts, line["jobs"])))
+        and all(map(_is_outcome, line.get("failed_before", [])))
+    )
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_outcome(job: object) -> bool:
+    return (
+        isinstance(job, dict)
+        and isinstance(job.get("job"), int)
+        and isinstance(job.get("status"), str)
+        and _is_texts(job.get("overrides"))
+    )
 
 
 def count(folder: Path) -> int | None:

@@ -2,7 +2,6 @@
 every trial, the choices, and what a reviewer would object to.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from optbench import jobs, tuning
 from optbench.keys import count
 from optbench.paired_tests import enough_seeds
+from optbench.study_files import read_manifest
 
 FILE = "study.json"
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
@@ -102,11 +102,11 @@ def describe(
 def entries_of(path: Path) -> list[dict[str, Any]]:
     """The entries of a manifest that is about to be replaced, and those that it had kept."""
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-        entries = [*manifest["contenders"], *manifest.get("earlier", [])]
-        return [entry for entry in entries if entry.get("problem")]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        manifest = read_manifest(path)
+    except (OSError, ValueError):
         return []  # there is none, or none of this form
+    entries = [*manifest["contenders"], *manifest["earlier"]]
+    return [entry for entry in entries if entry.get("problem")]
 
 
 def rivals(overrides: Iterable[Sequence[str]]) -> int:

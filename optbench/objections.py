@@ -59,7 +59,7 @@ def budgets(
 ) -> Iterator[str]:
     """Optimizers that had more tries than others, in whichever way the runs came together."""
     counts: list[tuple[int, str]] = []
-    entries = [entry for manifest in manifests for entry in manifest.get("contenders", [])]
+    entries = [entry for manifest in manifests for entry in manifest["contenders"]]
     if trials is not table:  # a manifest knows the optimizers of the last command only
         given = {str(entry["optimizer"]) for entry in entries if not entry.get("space", True)}
         runs = trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})

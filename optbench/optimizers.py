@@ -50,6 +50,8 @@ def build(
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
     if not decay_biases_and_norms and "weight_decay" not in optimizer.defaults:
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
@@ -184,7 +186,10 @@ def _unwrap(factory: Callable[..., Optimizer]) -> tuple[Any, dict[str, Any]]:
 
 def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
     """Names of keyword arguments; empty where `**kwargs` takes any."""
-    parameters = list(inspect.signature(cls).parameters.values())
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())
+    except ValueError:  # of a builtin
+        return []
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     return [p.name for p in parameters[1:]]  # the first takes the model's parameters

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.errors import UserError
+from optbench.errors import UserError, shorten
 from optbench.settings import did_you_mean
 
 Config = dict[str, Any]
@@ -82,6 +82,10 @@ def own_keys(config: Config, overrides: Sequence[str]) -> Config:
 
 def explain(error: Exception, conf: Path) -> str:
     """Hydra's message and its causes in one text, with the nearest right name where one is near."""
+    return shorten(_explain(error, conf))
+
+
+def _explain(error: Exception, conf: Path) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -90,6 +94,8 @@ def explain(error: Exception, conf: Path) -> str:
             parts.append(text)
         cause = cause.__cause__
     message = "\n".join(parts) or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply, or contains itself"
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']+)'", message):
@@ -160,10 +166,18 @@ def _top(conf: Path) -> Config:
 def check_keys(config: Config, conf: Path) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
     top = _top(conf)
-    known = {*top, *GROUPS, "logger"} - {"defaults", "hydra"}
+    known = {*top, *GROUPS} - {"defaults", "hydra"}
+    for key in sorted(known - set(config)):
+        raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
+    known |= {"logger"}
     for key in config:
         if key not in known:
             raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))
         if isinstance(top.get(key), dict) and isinstance(config[key], dict):
-            for inner in set(config[key]) - set(top[key]):
-                raise UserError(f"unknown key '{key}.{inner}'" + did_you_mean(inner, [*top[key]]))
+            for inner in config[key]:
+                if inner not in top[key]:
+                    near = did_you_mean(str(inner), [*top[key]])
+                    raise UserError(f"unknown key '{key}.{inner}'{near}")
+            for inner in top[key]:
+                if inner not in config[key]:
+                    raise UserError(f"{key}.{inner} was taken away, and a run needs it")

@@ -21,6 +21,7 @@ from optbench.profile_plot import scores
 from optbench.progress import streams
 from optbench.run_files import COLUMNS
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
+from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
@@ -137,15 +138,15 @@ def tables_of(study: Study, finals: pd.DataFrame, warnings: Sequence[str]) -> di
     columns = list(dict.fromkeys([*([study.judged] if study.tuned else []), *columns]))
     found = cells(study.table, columns, study.facet, study.lines)
     texts = {
-        "summary.csv": finals.to_csv(index=False),
+        "summary.csv": to_csv(finals),
         "summary.md": to_markdown(finals, bold(found))
         + "".join(f"\nWarning: {text}\n" for text in warnings),
         "summary.tex": to_latex(found, warnings),
     }
     if study.found is not None:
-        texts["time_to_target.csv"] = study.found.frame.to_csv(index=False)
+        texts["time_to_target.csv"] = to_csv(study.found.frame)
     if study.matrix is not None:
-        texts["benchmark_score.csv"] = scores(study.matrix).to_csv(index=False)
+        texts["benchmark_score.csv"] = to_csv(scores(study.matrix))
     return texts
 
 

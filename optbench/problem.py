@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -122,6 +123,11 @@ def _check(problem: Problem, model: nn.Module) -> None:
                 f"the model gives outputs of shape {tuple(logits.shape)} for {len(x)} examples; "
                 f"{(len(x), data.classes)} is needed: one logit per class"
             )
+        if not logits.numel():
+            raise UserError(
+                "the model has no outputs: with data.targets=inputs there are no classes, and it "
+                "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
+            )
         try:
             loss = problem.loss(logits, y.cpu())
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -135,6 +141,22 @@ def _check(problem: Problem, model: nn.Module) -> None:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise UserError(f"the loss must be one number averaged over the batch, not {shape}")
     model.train()
+    if min(len(data.train_y), 1 if problem.batch_size == 1 else 2) == 1:
+        _check_one_example(model, x[:1].cpu())
+
+
+def _check_one_example(model: nn.Module, x: Tensor) -> None:
+    """Raise `UserError` where the model cannot train on a batch of one: a batch norm cannot."""
+    trial = deepcopy(model)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            trial(x)
+        except ValueError as error:
+            raise UserError(
+                f"the model cannot train on a batch of one example: {error}. A batch norm has no "
+                f"variance of one value to take: use batch_size=2 or more (and as many training "
+                f"examples), or model.batch_norm=false"
+            ) from error
 
 
 def identity(description: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ def missing(
             continue  # no list that can be read, or one of an older version
         found += [f"planned and not run: {text}" for text in lost]
     for manifest in manifests:
-        for done in dict(manifest.get("phases", {})).values():
+        for done in manifest["phases"].values():
             found += [f"planned and not run: {text}" for text in done["jobs"]["missing"]]
     return found
 

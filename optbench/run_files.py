@@ -4,6 +4,7 @@ The counterpart of `optbench.runs`, which writes them. Every function raises OSE
 ValueError, the latter with the end of a sentence that begins with the file's name.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from optbench import __version__
+from optbench.sealed import seal, unseal
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -47,19 +49,19 @@ REQUIRED = {
     "problem": dict,
 }
 
+OPTIONAL = {"device": str, "versions": dict, "summary": dict, "finished": str, "started": str}
+
 
 def read_record(path: Path) -> dict[str, Any]:
     """One `run.json`, checked for what the table relies on."""
-    try:
-        record = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"is not JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError("is not a JSON object")
+    record = read_sealed(path)
     check_format(record)
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind):
             raise ValueError(f"has no {key!r} ({kind.__name__})")
+    for key, kind in OPTIONAL.items():
+        if not isinstance(record.get(key), kind | None):
+            raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
     return record
@@ -91,8 +93,14 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     if path.stem == "layers" and not path.exists() and record["config"].get("diagnostics") is None:
         raise ValueError("was not written: the run logged no layers (diagnostics=layers does)")
-    columns = read_csv(path)
+    text = read_text(path)
+    columns = parse_csv(path.stem, text)
     check_rows(path.stem, columns, record)
+    if digests(record).get(path.stem) not in (None, hashlib.sha256(text.encode()).hexdigest()):
+        raise ValueError(
+            "was changed after the run: its SHA-256 is not the one in run.json. Get the file back, "
+            "or run again what it held (the same command does)"
+        )
     if not len(columns["step"]):
         start = ("step", "epoch", "seconds")
         return {
@@ -102,24 +110,46 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return columns
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """One of a run's CSV files as columns: numbers, or texts where `TEXTS` says so.
+def digests(record: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each CSV file as the run left it; of older runs none is known."""
+    found = record.get("csv_sha256")
+    return dict(found) if isinstance(found, dict) else {}
 
-    Strict where `pandas.read_csv` is lenient: a short line would be filled with NaN there, and
-    NaN is a legitimate value here (a diverged run).
+
+def intact(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a finished run's CSV files are as the run left them, as far as that is known."""
+    try:
+        for name, expected in digests(record).items():
+            with (folder / f"{name}.csv").open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """One of a run's CSV files as columns; see `parse_csv`."""
+    return parse_csv(path.stem, read_text(path))
+
+
+def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
+    """The text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
+
+    They hold numbers, or texts where `TEXTS` says so. Strict where `pandas.read_csv` is lenient: a
+    short line would be filled with NaN there, and NaN is a legitimate value here (a diverged run).
     """
-    text = read_text(path)
     if not text.strip():
         raise ValueError("is empty")
     if not text.endswith("\n"):
         raise ValueError("breaks off in the middle of its last line")
     head, *lines = text.splitlines()
     header = head.split(",")
-    if missing := [name for name in COLUMNS[path.stem] if name not in header]:
+    if missing := [name for name in COLUMNS[rows] if name not in header]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")
-    always = ALWAYS[path.stem]
+    always = ALWAYS[rows]
     filled = [header.index(name) for name in always]
     cells = []  # (rows, columns)
     for number, line in enumerate(lines, start=2):
@@ -134,7 +164,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         column = [row[index] for row in cells]
         columns[name] = np.array(column, dtype=object) if name in TEXTS else _numbers(column)
     step = columns["step"]
-    counted = np.diff(step) >= 0 if path.stem == "layers" else np.diff(step) > 0
+    counted = np.diff(step) >= 0 if rows == "layers" else np.diff(step) > 0
     if not (np.isfinite(step) & (step == np.round(step))).all() or not counted.all():
         raise ValueError("has a column 'step' that does not count upwards in whole numbers")
     for name in ("epoch", "seconds"):
@@ -174,6 +204,8 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
         return
     step, epoch = columns["step"][-1], columns["epoch"][-1]
     steps, epochs = record["config"].get("steps"), record["config"].get("epochs")
+    if not isinstance(steps, int | float | None) or not isinstance(epochs, int | float | None):
+        raise ValueError("cannot be checked: the budget in run.json is no number")
     if steps is not None:
         if step < steps:
             raise ValueError(f"ends at step {step:g} of {steps}, yet the run completed")
@@ -183,10 +215,12 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
 
 
 def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError or OSError where a finished run's CSV files are not as long as they were.
+    """Raise ValueError or OSError where a finished run's CSV files are not what they were.
 
     Quicker than reading the numbers: for runs that need not be done again.
     """
+    if not intact(folder, record):
+        raise ValueError("has a CSV file that was changed or lost after the end")
     summary = record.get("summary")
     written = summary.get("rows") if isinstance(summary, dict) else None
     if not isinstance(written, dict):  # an older run: no count
@@ -196,6 +230,22 @@ def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
         data = (folder / f"{name}.csv").read_bytes()
         if data.count(b"\n") != count + 1 or not data.endswith(b"\n"):
             raise ValueError(f"has lost rows of {name}.csv")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, less its seal (`optbench.sealed`)."""
+    try:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError("is not a JSON object")
+    return unseal(content)
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its seal, as a whole. A NaN is a ValueError."""
+    replace_text(path, json.dumps(seal(content), indent=1, allow_nan=False) + "\n")
 
 
 def read_text(path: Path) -> str:

@@ -5,7 +5,7 @@ This module writes; `optbench.run_files` knows the format and reads.
 
 import csv
 import errno
-import json
+import hashlib
 import os
 import platform
 import shutil
@@ -30,6 +30,7 @@ from optbench.run_files import (
     read_record,
     read_text,
     replace_text,
+    write_sealed,
 )
 from optbench.training import Update
 
@@ -83,9 +84,12 @@ class RunFolder:
         for name, count in folder._rows.items():
             file = path / f"{name}.csv"
             lines = read_text(file).splitlines(keepends=True)[: count + 1]
+            kept = "".join(lines)
             if len(lines) <= count or not lines[-1].endswith("\n"):
                 raise ValueError(f"{file} has lost rows that were written")
-            replace_text(file, "".join(lines))
+            if hashlib.sha256(kept.encode()).hexdigest() != state["sha256"][name]:
+                raise ValueError(f"{file} was changed after its rows were written")
+            replace_text(file, kept)
             folder._files[name] = file.open("a", encoding="utf-8", newline="")
         for file in path.glob("*.csv"):
             if file.stem not in folder._rows:
@@ -107,7 +111,12 @@ class RunFolder:
         """What `reopen` needs, once all rows are on the disk."""
         for file in self._files.values():
             os.fsync(file.fileno())
-        return {"last": self._last, "best": self._best, "rows": dict(self._rows)}
+        return {
+            "last": self._last,
+            "best": self._best,
+            "rows": dict(self._rows),
+            "sha256": self._digests(),
+        }
 
     def write(self, update: Update) -> None:
         """Append the update's rows to the CSV files."""
@@ -150,9 +159,18 @@ class RunFolder:
             # JSON has no infinity: a figure that is not finite is null, and the CSV has it
             "summary": {k: v if isfinite(v) else None for k, v in figures.items()}
             | {"rows": self._rows},  # what the CSV files must hold
+            "csv_sha256": self._digests(),
         }
         _save(self.path, self.record)
         self.loggers.finish(status)
+
+    def _digests(self) -> dict[str, str]:
+        """The SHA-256 of each CSV file, less those that are gone: readers name them."""
+        found = {}
+        for name in self._files:
+            with suppress(OSError), (self.path / f"{name}.csv").open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
@@ -196,7 +214,7 @@ class Finished:
             try:
                 record = read_record(path)
             except (OSError, ValueError):
-                continue  # a damaged record proves nothing: the run is done again, in a new folder
+                continue  # what is damaged proves nothing: the run is done again, in a new folder
             if record["run_id"] == run_id and record["status"] in FINISHED:
                 own = group is not None and path.parent.parent.resolve() == group.resolve()
                 found.append((own, str(record.get("finished")), path.parent, record))
@@ -258,7 +276,7 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _save(folder: Path, record: Mapping[str, Any]) -> None:
-    replace_text(folder / "run.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_sealed(folder / "run.json", record)
 
 
 def _new_folder(group: Path, name: str) -> Path:

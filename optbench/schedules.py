@@ -16,6 +16,25 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from optbench.errors import UserError
 
 
+def build(
+    schedule: Callable[[Optimizer, int], LRScheduler | None], optimizer: Optimizer, total_steps: int
+) -> LRScheduler | None:
+    """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant learning rate.
+
+    Raises `UserError` where it refuses its arguments, or gives something else.
+    """
+    try:
+        scheduler = schedule(optimizer, total_steps)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the schedule cannot be made: {error}") from error
+    if scheduler is not None and not isinstance(scheduler, LRScheduler):
+        raise UserError(
+            f"the schedule's _target_ gave a {type(scheduler).__name__}; it has to give one of "
+            f"torch.optim.lr_scheduler from an optimizer and the number of steps, or None"
+        )
+    return scheduler
+
+
 def constant(optimizer: Optimizer, total_steps: int) -> None:
     """No schedule: the loop has nothing to call."""
 

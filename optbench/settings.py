@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from optbench.errors import UserError
@@ -35,11 +36,15 @@ REQUIRED_COUNTS = {
 SWITCHES = (
     "force", "quiet", "deterministic", "decay_biases_and_norms", "drop_last", "data.download",
 )  # fmt: skip
+MOST_THREADS = 4096  # more than any machine has; a million of them would end the process
 LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
 
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise `UserError`, naming the key, its value and what is allowed, at the first mistake."""
+    for key, value in config.items():
+        if key not in ("figure", "claim"):
+            check_values(value, key)
     for key, (least, meaning) in (COUNTS | REQUIRED_COUNTS).items():
         value = _get(config, key)
         if value is None and key in COUNTS:
@@ -48,6 +53,8 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{key} must be a whole number of at least {least} ({meaning}), not {value!r}"
             )
+    if (config["num_threads"] or 0) > MOST_THREADS:
+        raise UserError(f"num_threads must be at most {MOST_THREADS}, not {config['num_threads']}")
     if config["steps"] is None and config["epochs"] is None:
         raise UserError("epochs or steps must be given: one of the two is the budget")
     batch_size = config["batch_size"]
@@ -77,6 +84,14 @@ def check(config: Mapping[str, Any]) -> None:
             f"checkpoint_seconds must be a number of seconds of at least 0, or null, not {every!r}"
         )
     check_name(config["name"])
+    check_folder(_get(config, "data.root"), "data.root")
+    check_group(config["initializer"], "initializer.bias", "initializer")
+    weight = config["initializer"].get("weight")
+    if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):
+        raise UserError(f"initializer.weight needs a _target_, or is null, not {weight!r}")
+    bias = config["initializer"].get("bias")
+    if bias is not None and (isinstance(bias, bool) or not isinstance(bias, int | float)):
+        raise UserError(f"initializer.bias must be a number, or null, not {bias!r}")
     for group in ("model", "dataset", "loss", "optimizer", "schedule"):
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
@@ -111,8 +126,31 @@ def check_name(name: Any) -> None:
 
 def check_results_dir(value: Any) -> None:
     """Raise `UserError` unless the results have a folder."""
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"results_dir must be a folder ('.' is the current one), not {value!r}")
+    check_folder(value, "results_dir")
+
+
+def check_folder(value: Any, key: str) -> None:
+    """Raise `UserError` unless this can be the path of a folder."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise UserError(f"{key} must be a folder ('.' is the current one), not {value!r}")
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{key}={value}: there is no such home folder ({error})") from None
+
+
+def check_values(value: Any, key: str) -> None:
+    """Raise `UserError` for numbers that are not finite, and keys that are no texts."""
+    if isinstance(value, Mapping):
+        for inner, item in value.items():
+            if not isinstance(inner, str):
+                raise UserError(f"{key} has the key {inner!r}; keys are texts: quote it")
+            check_values(item, f"{key}.{inner}")
+    elif isinstance(value, list):
+        for item in value:
+            check_values(item, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} must be finite, not {value!r}")
 
 
 def check_group(value: Any, key: str, group: str) -> None:

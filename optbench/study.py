@@ -5,7 +5,6 @@ repeats each optimizer's best setting, and its default one, with new seeds, and 
 set once, at the end. Both go through Hydra's launcher; a finished run is never run again.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.progress import say
-from optbench.run_files import read_csv, read_record, replace_text
+from optbench.run_files import read_csv, read_record, write_sealed
 from optbench.settings import LARGEST, check_group, did_you_mean
 from optbench.settings import check as check_settings
 from optbench.study_files import setting_of
@@ -71,10 +70,9 @@ def run(
     def keep() -> None:
         done = manifest.done_of(folder, plan)
         record = manifest.describe(contenders, settings, int(config.seeds), done, earlier)
-        text = json.dumps(record | {"retry": config.retry}, indent=1) + "\n"
         with sweep.exits():
             try:
-                replace_text(folder / manifest.FILE, text)
+                write_sealed(folder / manifest.FILE, record | {"retry": config.retry})
             except OSError as error:
                 raise UserError(UNWRITABLE.format(folder, error.strerror)) from error
 

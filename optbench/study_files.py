@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.run_files import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
 FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
@@ -27,13 +28,66 @@ def figure_of(folders: Sequence[Path]) -> dict[str, object]:
     for path in (folder / FIGURE for folder in folders):
         if path.exists():
             try:
-                found.append(dict(json.loads(path.read_text("utf-8"))))
-            except (OSError, ValueError, TypeError) as error:
+                found.append(read_sealed(path))
+                check_options(found[-1])
+            except (OSError, ValueError) as error:
                 raise UserError(
-                    f"{path} is damaged ({error}); it holds the figure's options: delete it to "
+                    f"{path} is damaged: it {error}. It holds the figure's options: delete it to "
                     f"draw with the defaults"
                 ) from None
     return found[0] if found and all(figure == found[0] for figure in found) else {}
+
+
+def check_options(figure: Mapping[str, object]) -> None:
+    """Raise ValueError where the options of a figure cannot be meant as such."""
+    facet = figure.get("facet")
+    if isinstance(facet, list) and all(isinstance(key, str) for key in facet):
+        facet = None
+    texts = {"x": figure.get("x"), "y": figure.get("y"), "lines": figure.get("lines")}
+    for key, value in (texts | {"facet": facet}).items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"names {value!r} as the figure's {key}")
+    if not isinstance(figure.get("log"), bool | None):
+        raise ValueError(f"has {figure['log']!r} for log, which is true or false")
+    if isinstance(figure.get("target"), list | dict):
+        raise ValueError(f"has {figure['target']!r} for a target")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A tuned study's manifest. Raises OSError, and ValueError where it has not the form of one."""
+    manifest = read_sealed(path)
+    manifest = {"tuning": {}, "phases": {}, "contenders": [], "earlier": []} | manifest
+    phases = manifest["phases"]
+    if not (
+        _is_texts(manifest.get("warnings"))
+        and isinstance(manifest["tuning"], dict)
+        and isinstance(phases, dict)
+        and all(isinstance(phase, dict) for phase in phases.values())
+        and all(isinstance(phase.get("jobs"), dict) for phase in phases.values())
+        and all(_is_texts(phase["jobs"].get("missing")) for phase in phases.values())
+        and isinstance(manifest["contenders"], list)
+        and isinstance(manifest["earlier"], list)
+        and all(map(_is_entry, [*manifest["contenders"], *manifest["earlier"]]))
+    ):
+        raise ValueError("has not the form of a study's manifest")
+    return manifest
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether this tells of an optimizer, its trials and its choice."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("optimizer"), str)
+        and isinstance(entry.get("problem"), str | None)
+        and isinstance(entry.get("setting"), str | None)
+        and isinstance(entry.get("trials"), list)
+        and all(isinstance(trial, dict) for trial in entry["trials"])
+        and all(isinstance(trial.get("run_id"), str | None) for trial in entry["trials"])
+    )
 
 
 def setting_of(record: Mapping[str, Any]) -> str:
@@ -75,17 +129,16 @@ def current(records: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, 
 def choices(path: Path) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
     """By problem and optimizer, the run ids of a manifest's trials and the settings it chose."""
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-        entries = [*manifest.get("contenders", []), *manifest.get("earlier", [])]
-        found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
-        for entry in entries:
-            if entry.get("problem"):
-                key = (entry["problem"], entry["optimizer"])
-                trials, settings = found.setdefault(key, (set(), set()))
-                trials |= {trial["run_id"] for trial in entry["trials"] if trial.get("run_id")}
-                settings |= {entry["setting"]} - {None}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        manifest = read_manifest(path)
+    except (OSError, ValueError):
         return {}  # `manifests_of` says what is wrong with it
+    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+    for entry in [*manifest["contenders"], *manifest["earlier"]]:
+        if entry.get("problem"):
+            key = (entry["problem"], entry["optimizer"])
+            trials, settings = found.setdefault(key, (set(), set()))
+            trials |= {trial["run_id"] for trial in entry["trials"] if trial.get("run_id")}
+            settings |= {entry.get("setting")} - {None}
     return found
 
 
@@ -102,11 +155,9 @@ def manifests_of(folders: Sequence[Path], table: pd.DataFrame) -> list[dict[str,
     for path in (study / MANIFEST for study in studies):
         if path.exists():
             try:
-                manifest = json.loads(path.read_text("utf-8"))
-                manifest["warnings"] = [str(text) for text in manifest["warnings"]]
-                found.append(manifest)
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise UserError(f"{path} is damaged ({error}); run the study again") from None
+                found.append(read_manifest(path))
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path} is damaged: it {error}. Run the study again") from None
     return found
 
 
@@ -115,6 +166,6 @@ def protocol_of(manifests: Sequence[dict[str, Any]]) -> Protocol:
     default = Protocol()
     found = {
         Protocol(str(told.get("metric", default.metric)), str(told.get("pick", default.pick)))
-        for told in (manifest.get("tuning", {}) for manifest in manifests)
+        for told in (manifest["tuning"] for manifest in manifests)
     }
     return found.pop() if len(found) == 1 else default

@@ -1,7 +1,6 @@
 """A sweep: its folder, the list of its jobs, and the comparison it ends with (a Hydra callback)."""
 
 import hashlib
-import json
 import re
 import sys
 import traceback
@@ -24,7 +23,7 @@ from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError
 from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
-from optbench.run_files import COLUMNS, replace_text
+from optbench.run_files import COLUMNS, write_sealed
 
 WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
@@ -209,13 +208,13 @@ def begin(
     """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
     sweep.mkdir(parents=True, exist_ok=True)
     jobs.plan(sweep, count, str(config.retry), planned)
-    figure = OmegaConf.to_container(config.figure, resolve=True)
-    replace_text(sweep / "figure.json", json.dumps(figure) + "\n")
-    claim = OmegaConf.to_container(config.claim) if config.claim else None
+    figure: Any = OmegaConf.to_container(config.figure, resolve=True)
+    write_sealed(sweep / "figure.json", figure)
+    claim: Any = OmegaConf.to_container(config.claim) if config.claim else None
     if claim is None:
         (sweep / CLAIM).unlink(missing_ok=True)
     else:
-        replace_text(sweep / CLAIM, json.dumps(claim, indent=1) + "\n")
+        write_sealed(sweep / CLAIM, claim)
 
 
 def show_comparison(sweep: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optbench import optimizers
+from optbench import optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.evaluation import Row, is_finite, objective, score
@@ -108,7 +108,9 @@ class Training:
         self.optimizer = optimizers.build(
             optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
         )
-        self.scheduler = schedule(self.optimizer, problem.total_steps) if schedule else None
+        self.scheduler = None
+        if schedule is not None:
+            self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
         self.batches = Batches(problem, seed, self.device)
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test

@@ -21,6 +21,7 @@ from optbench.objections import objections
 from optbench.pairs import compare
 from optbench.progress import streams
 from optbench.reach import reach
+from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, number
 from optbench.table import load_runs
@@ -61,13 +62,13 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
         ]
     )
     files = {
-        "verdict.csv": found.to_csv(index=False),
+        "verdict.csv": to_csv(found),
         "verdict.md": text,
     }
     if needs is None:
         (study / "tuning.csv").unlink(missing_ok=True)  # of a method before
     else:
-        files["tuning.csv"] = needs.to_csv(index=False)
+        files["tuning.csv"] = to_csv(needs)
     for name, content in files.items():
         (study / name).write_text(content, "utf-8")
     return text, [study / name for name in files]

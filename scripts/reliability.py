@@ -54,6 +54,15 @@ def write_section(
     return path
 
 
+def rows_of_other_seeds(name: str, seed: int, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """What `NAME.csv` has of other seeds: one measurement may be made in several calls."""
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["seed"] != str(seed)]
+
+
 def assemble(folder: Path = FOLDER) -> Path:
     """Write README.md from the sections in the folder, in the order of their names."""
     sections = [p for p in sorted(folder.glob("*.md")) if p.name != "README.md"]

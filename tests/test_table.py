@@ -1,5 +1,6 @@
 """Reading run folders: right numbers, or a named file, and never a silent mistake."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
+from optbench import jobs
 from optbench.errors import UserError
-from optbench.run_files import COLUMNS, read_record, read_rows
+from optbench.run_files import COLUMNS, intact, read_record, read_rows, write_sealed
+from optbench.study_files import figure_of, manifests_of
 from optbench.table import load_runs
 
 
@@ -206,3 +209,102 @@ def test_nothing_to_read(tmp_path: Path) -> None:
             load_runs(*folders)
     with pytest.raises(UserError, match="epochs, steps"):
         load_runs(tmp_path, rows="hours")
+
+
+def seal(folder: Path) -> None:
+    """Make a made-up run one that has digests, as those that optbench writes."""
+    record = json.loads((folder / "run.json").read_text())
+    sums = {n: hashlib.sha256((folder / f"{n}.csv").read_bytes()) for n in ("epochs", "steps")}
+    record["csv_sha256"] = {name: found.hexdigest() for name, found in sums.items()}
+    write_sealed(folder / "run.json", record)
+
+
+@pytest.mark.parametrize("name", ["epochs.csv", "run.json"])
+def test_one_changed_digit_is_noticed(tmp_path: Path, name: str) -> None:
+    make_run(tmp_path / "good")
+    folder = make_run(tmp_path / "bad", seed=1)
+    seal(folder)
+    assert load_runs(tmp_path).attrs["problems"] == []
+    path = folder / name
+    whole = path.read_bytes()
+    places = [i for i, byte in enumerate(whole) if byte in b"0123456789"]
+    for place in places[:: len(places) // 40]:
+        digit = b"7" if whole[place : place + 1] != b"7" else b"2"
+        path.write_bytes(whole[:place] + digit + whole[place + 1 :])
+        table = load_runs(tmp_path)
+        (problem,) = table.attrs["problems"]
+        assert problem.startswith(f"{path}: ")
+        assert set(table["run"]) == {str(tmp_path / "good")}
+
+
+def test_a_record_without_its_digest_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    seal(folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["name"] = "mine"
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="remove its 'sha256'"):
+        load_runs(tmp_path)
+    del record["sha256"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert set(load_runs(tmp_path)["optimizer"]) == {"mine"}
+
+
+def test_a_run_whose_file_was_changed_does_not_count_as_done(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "runs" / "adam-seed0-x")
+    seal(folder)
+    record = read_record(folder / "run.json")
+    assert intact(folder, record)
+    (folder / "steps.csv").write_text((folder / "steps.csv").read_text().replace("1", "2"))
+    assert not intact(folder, record)
+    (folder / "steps.csv").unlink()
+    assert not intact(folder, record)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"y": 5}', b'{"facet": {"a": 1}}',
+        b'{"log": 3}',
+        b'{"y": "val_loss", "sha256": "0"}', b'{"target": []}', b'{"lines": [1]}',
+    ],
+)  # fmt: skip
+def test_damaged_figure_options_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "figure.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"figure\.json is damaged"):
+        figure_of([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"warnings": None}, {"warnings": [1]}, {"tuning": []}, {"phases": {"trials": 1}},
+        {"phases": {"trials": {"jobs": {}}}}, {"contenders": [1]}, {"contenders": {}},
+        {"contenders": [{"optimizer": "adam", "trials": [3]}]}, {"earlier": [{}]}, {"sha256": "0"},
+    ],
+)  # fmt: skip
+def test_damaged_manifests_are_named(tmp_path: Path, change: dict[str, object]) -> None:
+    (tmp_path / "study.json").write_text(json.dumps({"warnings": []}))
+    assert len(manifests_of([tmp_path], pd.DataFrame())) == 1
+    (tmp_path / "study.json").write_text(json.dumps({"warnings": []} | change))
+    with pytest.raises(UserError, match=r"study\.json is damaged"):
+        manifests_of([tmp_path], pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1\n", "[]\n", '{"planned": "x"}\n', '{"planned": 1, "jobs": [1]}\n', "[" * 100_000],
+)
+def test_a_damaged_list_of_jobs_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "jobs.jsonl").write_text(text)
+    with pytest.raises(ValueError, match="does not begin with what was planned"):
+        jobs.read(tmp_path)
+    assert jobs.failed(tmp_path) == []
+
+
+def test_lines_of_jobs_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    good = {"job": 0, "overrides": ["a=1"], "status": "completed", "run": "x", "error": None}
+    lines = [{"planned": 2, "jobs": [["a=1"], ["a=2"]]}, 3, {"job": 1}, good, {"status": "failed"}]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"job": 1, "ov'
+    (tmp_path / "jobs.jsonl").write_text(text)
+    assert jobs.of_sweep(tmp_path)["jobs"] == {"done": ["a=1"], "failed": [], "missing": ["a=2"]}

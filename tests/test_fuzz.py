@@ -1,0 +1,24 @@
+"""Short forms of the fuzzing scripts; the long ones are in results/reliability."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fuzz-configurations", "--examples", "300", "--seed", "7"],
+        ["fuzz-files", "--files", "150", "--seed", "7"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_nothing_is_found(words):
+    command = [sys.executable, str(ROOT / "scripts" / words[0]), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{words[2]} " in done.stdout.splitlines()[-1]
