@@ -3,13 +3,16 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from optbench.errors import UserError
+
+SHARED = 2**24  # products of weights and examples: a step of more is worth a second thread
 
 
 def choose(
@@ -70,6 +73,24 @@ def route_products_to_onednn() -> bool:
         return True
     setting.fp32_precision = default
     return False
+
+
+@contextmanager
+def enough_threads(model: nn.Module, examples: int) -> Iterator[int]:
+    """Within, one thread where a step on so many examples is too small to be shared: to wait for
+    another one costs more than it gives. Yields how many threads there are.
+
+    Only linear layers are counted as small: the weights of others are used many times.
+    """
+    before = torch.get_num_threads()
+    weights = [p.shape for p in model.parameters()]
+    if max(map(len, weights), default=0) <= 2:
+        products = sum(shape.numel() for shape in weights) * examples
+        torch.set_num_threads(1 if products <= SHARED else before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:

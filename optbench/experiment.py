@@ -127,24 +127,28 @@ def _complete(
 ) -> Outcome:
     asked = arguments(planned)
     training = Training(**asked)
-    folder = None
-    if found := unfinished(planned):
-        folder, state = found
-        try:
-            training.load_state_dict(state)
-        except Exception as error:  # of many kinds: it may hold anything
-            fail(folder, error)
-            say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
-            folder, training = None, Training(**asked)
-    updates = training.updates(stop)
-    first = next(updates)  # a misfit leaves no folder
-    new = folder is None
-    folder = folder or new_folder(planned)
-    opened(folder.path)
-    if new:
-        folder.record["cost"] = cost(planned, asked)  # in run.json at the end
-    every = planned.config["checkpoint_seconds"]
-    return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
+    with ExitStack() as held:
+        if planned.config["num_threads"] is None and planned.device.type == "cpu":
+            threads = device.enough_threads(training.model, asked["problem"].batch_examples)
+            planned.record["num_threads"] = held.enter_context(threads)
+        folder = None
+        if found := unfinished(planned):
+            folder, state = found
+            try:
+                training.load_state_dict(state)
+            except Exception as error:  # of many kinds: it may hold anything
+                fail(folder, error)
+                say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
+                folder, training = None, Training(**asked)
+        updates = training.updates(stop)
+        first = next(updates)  # a misfit leaves no folder
+        new = folder is None
+        folder = folder or new_folder(planned)
+        opened(folder.path)
+        if new:
+            folder.record["cost"] = cost(planned, asked)  # in run.json at the end
+        every = planned.config["checkpoint_seconds"]
+        return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
 
 
 def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:

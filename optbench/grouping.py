@@ -56,12 +56,9 @@ def is_faster(arguments: Arguments, members: int) -> bool:
     if torch.device(arguments.get("device", "cpu")).type != "cpu":
         return members > 1
     problem = arguments["problem"]
-    batch = len(problem.dataset.train_y)
-    if problem.batch_size != "full":
-        batch = min(batch, int(problem.batch_size))
     weights = [p.shape for p in build_model(problem, 0).parameters()]
     size = sum(shape.numel() for shape in weights)
-    small = size <= MOST_WEIGHTS and size * batch <= MOST_PRODUCTS
+    small = size <= MOST_WEIGHTS and size * problem.batch_examples <= MOST_PRODUCTS
     return members >= LEAST_MEMBERS and small and max(map(len, weights)) <= 2
 
 

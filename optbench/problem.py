@@ -49,12 +49,17 @@ class Problem:
             raise UserError("give either epochs or steps (the other null)")
 
     @property
+    def batch_examples(self) -> int:
+        """Examples of a whole batch."""
+        examples = len(self.dataset.train_y)
+        return examples if self.batch_size == "full" else min(int(self.batch_size), examples)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training set."""
-        examples = len(self.dataset.train_y)
+        examples, size = len(self.dataset.train_y), self.batch_examples
         if self.batch_size == "full":
             return 1
-        size = min(int(self.batch_size), examples)
         if self.drop_last:
             return examples // size
         # A last batch of a single example joins the one before it: batch norm has no variance
