@@ -432,7 +432,8 @@ def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
 
 
 def test_a_cohort_writes_checkpoints_as_it_goes(tmp_path, monkeypatch):
-    words = "optimizer=adam checkpoint_seconds=0", "optimizer=sgd checkpoint_seconds=0"
+    common = "checkpoint_seconds=0 epochs=3"
+    words = f"optimizer=adam {common}", f"optimizer=sgd {common}"
     finish = runs.RunFolder.finish
     left = []
 
