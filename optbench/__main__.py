@@ -17,7 +17,7 @@ from yaml import YAMLError
 from optbench import job
 from optbench.compose import texts_of
 from optbench.errors import UserError
-from optbench.overrides import check_tuned, config_folder, explain, resolve
+from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
 from optbench.progress import say, streams
 from optbench.settings import check_results_dir
 
@@ -49,9 +49,12 @@ def main() -> None:
     conf = config_folder()
     with streams():
         try:
+            check_words(words)
             hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
         except BrokenPipeError:
             raise  # nobody reads what Hydra prints: `--help | head`
+        except UserError as error:
+            fail(str(error))
         except CONFIGURATION_ERRORS as error:
             if debug:
                 raise

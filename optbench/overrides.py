@@ -49,6 +49,13 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
     return own_keys(resolved, overrides)
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Raise `UserError` for lists of Hydra's own choices, which it takes for names of files."""
+    for word in words:
+        if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):
+            raise UserError(f"{word}: one choice is needed, not a list of them")
+
+
 def own_keys(config: Config, overrides: Sequence[str]) -> Config:
     """Where `_target_` was given on the command line, keep only the arguments given beside it.
 

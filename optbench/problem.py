@@ -104,8 +104,10 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
         torch.manual_seed(generator.initial_seed())
         try:
             model = problem.model(data.input_shape, data.classes)
+            if not isinstance(model, nn.Module):
+                raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
             problem.initializer(model, generator)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
             raise UserError(f"the model or its initializer cannot be built: {error}") from error
     _check(problem, model)
     return model
