@@ -216,7 +216,8 @@ function touched(over) {
   for (const [kind, mouse] of Object.entries(kinds))
     over.addEventListener(kind, (event) => {
       if (event.pointerType !== "touch") return;
-      over.dispatchEvent(new MouseEvent(mouse, { bubbles: true, clientX: event.clientX, clientY: event.clientY }));
+      // uPlot takes a move by nothing for a stray one
+      over.dispatchEvent(new MouseEvent(mouse, { bubbles: true, clientX: event.clientX, clientY: event.clientY, movementX: 1 }));
     });
 }
 
