@@ -148,7 +148,7 @@ def tuning_budget(
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
         text += " trials each; band: 95 % interval" + above
         label = f"best {y_label(trials, metric)}"
-        finish(figure, plan, "trials (random settings)", label, text)
+        finish(figure, plan, "trials", label, text)
     return figure
 
 

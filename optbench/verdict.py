@@ -161,7 +161,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
     shares = [name for name in needs if str(name).startswith("decades_within")]
     percents = "/".join(str(name).split("_")[2] for name in shares)
     lines = [
-        f"Tuning: the best {metric.replace('_', ' ')} of n random trials (median), and the width, "
+        f"Tuning: the best {metric.replace('_', ' ')} of n trials (median), and the width, "
         "in decades, of the",
         f"learning rates within {percents or '1/5/10'} % of the best (other settings vary with "
         "the rate).",
