@@ -35,11 +35,12 @@ def save(
 def _replace(folder: Path, state: dict[str, Any]) -> None:
     temporary = folder / f"{FILE}.tmp"
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # a new one: a link in its place would be followed
             try:
                 torch.save(state, file)
             except RuntimeError as error:  # torch's, of a write that fell short
-                raise OSError(f"checkpoint not written: {error}") from error
+                raise OSError("the checkpoint could not be written as a whole") from error
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / FILE)

@@ -22,7 +22,7 @@ from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.run_files import read_sealed
+from optbench.run_files import read_sealed, replace_text
 from optbench.spreadsheet import to_csv
 from optbench.summary import median, seeds_text
 from optbench.table import load_runs
@@ -247,7 +247,7 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
     checks = judge(table, layers, claimed)
     text = sentence(claimed["text"], checks)
     paths = [folder / "claim.md", folder / "claim.csv"]
-    paths[0].write_text(text, "utf-8")
+    replace_text(paths[0], text)
     to_csv(to_frame(checks), paths[1])
     if isinstance(claimed.get("figure"), dict):
         paths += draw(folder, table, layers, claimed["figure"])

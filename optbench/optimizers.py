@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,10 @@ def build(
         raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
+    for key in accepted:
+        value, usual = given.get(key), inspect.signature(cls).parameters[key].default
+        if isinstance(value, Sequence) and isinstance(usual, tuple) and len(value) != len(usual):
+            raise UserError(f"{name}: {key} must have {len(usual)} values, not {list(value)!r}")
     if not decay_biases_and_norms and "weight_decay" not in optimizer.defaults:
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "

@@ -117,6 +117,15 @@ def _explain(error: Exception, conf: Path) -> str:
             f"{match[1]} does not fit: the key holds a group of keys, a list or a value, and this "
             f"is another of the three. --cfg job shows what it holds"
         )
+    if match := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", message):
+        return f"{match[2]}: there is no key {match[1]} from which ${{{match[1]}}} could be taken"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        return (
+            f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "
+            f"{match[1]}); one value that holds a comma stands in quotes"
+        )
+    if "Config group override must be a string" in message:
+        return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
     if re.search(
         r"(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog", message
     ):

@@ -19,7 +19,7 @@ from optbench.panels import add_note
 from optbench.paper_table import bold, cells, to_latex
 from optbench.profile_plot import scores
 from optbench.progress import streams
-from optbench.run_files import COLUMNS
+from optbench.run_files import COLUMNS, replace_text
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
@@ -119,7 +119,7 @@ def draw_all(
     try:
         for name, text in texts.items():
             paths.append(out / name)
-            paths[-1].write_text(text, encoding="utf-8")
+            replace_text(paths[-1], text)
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
     return DrawResult(paths, table, finals, problems, warnings, skipped)

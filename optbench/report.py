@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from optbench.errors import UserError
 from optbench.report_sections import collect
+from optbench.run_files import replace_text
 
 WEB = Path(__file__).resolve().parent / "web"
 SCRIPTS = (
@@ -60,7 +61,7 @@ def write(
         raise UserError(f"{out} is a folder; give the name of a file, as in -o {out}/report.html")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, "utf-8")
+        replace_text(out, page)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another -o") from None
     return Written(out, len(data["curves"]["runs"]), data["left_out"])

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -249,6 +250,10 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_text(path: Path) -> str:
+    """A text file in UTF-8. Raises OSError, or ValueError for what is none."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ValueError("is no ordinary file")  # a pipe would be waited for
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
@@ -256,11 +261,20 @@ def read_text(path: Path) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file as a whole: a reader sees the old one or the new one, never half of it."""
+    """Write a text file in UTF-8 as `replace_bytes` does."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file as a whole: a reader sees the old one or the new one, never half of it.
+
+    A link in its place is replaced, and not followed: the folder may come from others.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())  # or a power failure may leave the new name and no text
         temporary.replace(path)

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from optbench import style
 from optbench.errors import UserError
+from optbench.run_files import replace_bytes, replace_text
 
 FORMATS = ("png", "pdf", "svg")
 # dates off: the same CSV files give the same bytes
@@ -32,9 +34,11 @@ def save(
     try:
         with style.rc():
             for path in paths:
-                figure.savefig(path, metadata=UNDATED.get(path.suffix[1:]))
+                drawn, suffix = BytesIO(), path.suffix[1:]
+                figure.savefig(drawn, format=suffix, metadata=UNDATED.get(suffix))
+                replace_bytes(path, drawn.getvalue())
         path = caption
-        caption.write_text(caption_text(figure, title, warnings), "utf-8")
+        replace_text(caption, caption_text(figure, title, warnings))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another -o") from None
     return [*paths, caption]

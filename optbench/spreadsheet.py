@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from optbench.run_files import replace_text
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins with one of these
 
 
@@ -18,7 +20,7 @@ def to_csv(table: pd.DataFrame, path: Path | None = None, **options: Any) -> str
         safe[name] = safe[name].astype(object).map(_plain, na_action="ignore")
     text: str = safe.to_csv(index=False, **options)
     if path is not None:
-        path.write_text(text, "utf-8")
+        replace_text(path, text)
     return text
 
 

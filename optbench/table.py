@@ -169,7 +169,7 @@ def step_costs(cost: object) -> tuple[float, float]:
     """Milliseconds and bytes of state per parameter of a record's `cost`, NaN where it has none."""
     try:
         return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"]  # type: ignore[index]
-    except (TypeError, KeyError, ValueError, ZeroDivisionError):
+    except (TypeError, KeyError, ValueError, ArithmeticError):
         return math.nan, math.nan
 
 

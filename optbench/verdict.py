@@ -21,6 +21,7 @@ from optbench.objections import objections
 from optbench.pairs import compare
 from optbench.progress import streams
 from optbench.reach import reach
+from optbench.run_files import replace_text
 from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, number
@@ -70,7 +71,7 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
     else:
         files["tuning.csv"] = to_csv(needs)
     for name, content in files.items():
-        (study / name).write_text(content, "utf-8")
+        replace_text(study / name, content)
     return text, [study / name for name in files]
 
 

@@ -149,7 +149,7 @@ def joint_sizes(members):
         {"loss": losses.mse},
         {"loss": losses.bce},
     ],
-    ids=str,
+    ids=lambda changes: ",".join(changes),
 )
 def test_problems(make_problem, changes):
     check_as_alone(make_members(make_problem(MLP, **changes), SEVEN[:3]))
