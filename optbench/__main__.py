@@ -84,7 +84,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
         outcome = experiment.run(config, group)
-        finish(outcome, quiet=config["quiet"])
+        finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
     except UserError as error:
         fail(str(error))
     except Exception:
@@ -93,8 +93,8 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     return None
 
 
-def finish(outcome: Any, *, quiet: bool) -> None:
-    """Say how a single run ended and what it wrote."""
+def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
+    """Say how a single run ended and what it wrote. logged: to more than the CSV files."""
     from optbench.run_files import read_record
 
     if outcome.signal and not (outcome.folder / "run.json").exists():
@@ -104,7 +104,8 @@ def finish(outcome: Any, *, quiet: bool) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
     if outcome.known:
-        say(f"already done ({outcome.status}); force=true runs it again")
+        again = "force=true runs it again" + (" and logs it: it was not logged now" * logged)
+        say(f"already done ({outcome.status}); {again}")
     if outcome.status == "diverged":
         step = record["diverged_at_step"]
         say(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")

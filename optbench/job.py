@@ -15,6 +15,7 @@ from optbench.progress import say
 from optbench.sweep_progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"
+UNLOGGED = ", and not logged again: force=true runs it and logs it"
 AGAIN = " (it failed before; retry=failed tries it again)"
 _tallies: dict[Path, Tally] = {}  # of the sweeps of this process
 
@@ -84,7 +85,8 @@ def settle(
     if outcome is not None:
         record |= {"status": outcome.status, "run": outcome.folder.name}
         if outcome.known and not quiet:
-            say(f"{label}  already done ({outcome.status})")
+            asked = any(text.lstrip("+").startswith("logger") for text in overrides)
+            say(f"{label}  already done ({outcome.status}){UNLOGGED if asked else ''}")
     record["error"] = error
     try:
         jobs.record(folder, record)

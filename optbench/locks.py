@@ -13,6 +13,7 @@ except ImportError:  # Windows: no lock, and two processes with one run both do 
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".locks"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # the folder may come from others
 RELEASED = "released"  # a line for each lock that was given back: its run
 POLL = 0.2  # seconds
 
@@ -52,7 +53,7 @@ def only_one(
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         try:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,7 +79,8 @@ def only_one(
         yield waited or died or _was_released(path, since)
     finally:
         with suppress(OSError):  # a full disk, or a folder that is gone
-            with path.with_name(RELEASED).open("a", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK
+            with os.fdopen(os.open(path.with_name(RELEASED), flags, 0o666), "a") as file:
                 file.write(f"{run_id}\n")
             path.unlink(missing_ok=True)
         os.close(number)

@@ -18,7 +18,7 @@ OUTPUTS = {
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """-log softmax(logits)[label], with optional label smoothing (Szegedy et al. 2016)."""
-    if not 0 <= label_smoothing < 1:
+    if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing!r}")
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 

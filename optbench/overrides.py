@@ -119,6 +119,9 @@ def _explain(error: Exception, conf: Path) -> str:
         )
     if match := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", message):
         return f"{match[2]}: there is no key {match[1]} from which ${{{match[1]}}} could be taken"
+    if match := re.search(r"full_key: (\S+)", message):
+        said = re.split(r"\s+full_key: ", message)[0]
+        return f"{match[1]} cannot be resolved: {said}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
         return (
             f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "

@@ -121,7 +121,10 @@ def intact(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether a finished run's CSV files are as the run left them, as far as that is known."""
     try:
         for name, expected in digests(record).items():
-            with (folder / f"{name}.csv").open("rb") as file:
+            path = folder / f"{name}.csv"
+            if not path.is_file():  # a pipe would be waited for
+                return False
+            with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return False
     except (OSError, ValueError):
@@ -241,6 +244,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
+    json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is a ValueError here
     return unseal(content)
 
 

@@ -80,6 +80,10 @@ class RunFolder:
         folder.path, folder.record = path, read_record(path / "run.json")
         folder._last, folder._best = dict(state["last"]), dict(state["best"])
         folder._rows, folder._files = dict(state["rows"]), {}
+        kinds = {"epochs", "steps"} <= set(folder._rows) <= set(COLUMNS)
+        # a checkpoint from others may name any file
+        if not kinds or not all(isinstance(n, int) and n >= 0 for n in folder._rows.values()):
+            raise ValueError(f"{path}: the checkpoint holds no counts of its rows")
         folder.loggers = Loggers({})
         for name, count in folder._rows.items():
             file = path / f"{name}.csv"

@@ -185,7 +185,9 @@ class Comparison(Callback):
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
             for job in failed:
-                say(f"  {' '.join(job['overrides'])}: {job['error']}", error=True)
+                # the rest of a long one was said when it happened
+                first = next(iter(str(job["error"]).splitlines()), "")
+                say(f"  {' '.join(job['overrides'])}: {first}", error=True)
         if jobs.unlisted:
             say(f"{len(jobs.unlisted)} runs are not in {sweep / jobs.FILE}", error=True)
         if failed or jobs.unlisted:

@@ -96,9 +96,9 @@ class Tally:
         left = self.seconds_left()
         return ", ".join([*words, *([f"about {duration(left)} left"] if left else [])])
 
-    def tell(self) -> None:
-        """Say it in a line, where the last time is long enough ago."""
-        if monotonic() - self.told >= EVERY:
+    def tell(self, last: bool = False) -> None:
+        """Say it in a line, where the last time is long enough ago, and at the end."""
+        if last or monotonic() - self.told >= EVERY:
             self.told = monotonic()
             parts = f"{self.over} of {self.planned or '?'} runs done", self.note()
             say(", ".join(part for part in parts if part))
@@ -149,7 +149,7 @@ class Lines:
         if status == "diverged" or (text and status != "failed" and due):
             say("  ".join(part for part in (label, text, status) if part))
             self.said = now
-        self.tally.tell()
+        self.tally.tell(last=self.tally.over == self.tally.planned)
 
 
 class Bars:

@@ -1,6 +1,7 @@
 """Files from others run no code, write nowhere else, and no connection is opened."""
 
 import csv
+import hashlib
 import importlib.machinery
 import importlib.util
 import io
@@ -18,11 +19,14 @@ import pandas as pd
 import pytest
 import torch
 from made_runs import make_run, sweep
+from matplotlib.figure import Figure
 
-from optbench import checkpoints, plot, report
+from optbench import checkpoints, plot, report, runs
 from optbench._files import over_https
 from optbench._torchvision import import_torchvision
 from optbench.errors import UserError
+from optbench.run_files import read_record, replace_text
+from optbench.saving import save
 from optbench.spreadsheet import to_csv
 from optbench.table import load_runs
 
@@ -283,3 +287,48 @@ def test_no_module_unpickles_or_evaluates():
         assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.load\(|yaml\.load\(", text), path
         assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text), path
         assert "instantiate(" not in text or path.name == "experiment.py"
+
+
+def test_a_checkpoint_that_names_other_files_touches_none(tmp_path):
+    run = runs.RunFolder(
+        tmp_path,
+        "run",
+        {
+            "run_id": "0",
+            "problem_hash": "0",
+            "name": "sgd",
+            "seed": 0,
+            "config": {},
+            "problem": {},
+        },
+    )
+    outside = tmp_path / "outside.csv"
+    outside.write_text("a\nb\nc\n")
+    digest = hashlib.sha256(b"a\nb\n").hexdigest()
+    state = {"last": {}, "best": {}, "rows": {"../outside": 1}, "sha256": {"../outside": digest}}
+    with pytest.raises(ValueError, match="checkpoint"):
+        runs.RunFolder.reopen(run.path, state)
+    assert outside.read_text() == "a\nb\nc\n"
+    assert (run.path / "epochs.csv").exists()
+
+
+def test_links_in_a_folder_are_replaced_and_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for name in ("summary.csv", "summary.csv.tmp", "figure.png"):
+        (folder / name).symlink_to(victim)
+    replace_text(folder / "summary.csv", "table")
+    save(Figure(), folder, "figure", ["png"])
+    assert victim.read_text() == "mine"
+    assert (folder / "summary.csv").read_text() == "table"
+    assert not (folder / "figure.png").is_symlink()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names on this system")
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(ValueError, match="no ordinary file"):
+        read_record(tmp_path / "run.json")
