@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from optbench.summary import summary, to_markdown
 from optbench.table import load_runs
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
+MOST_LINES = 6  # of warnings that are too many for that
 
 
 class Options(NamedTuple):
@@ -126,10 +128,12 @@ def draw_all(
 
 
 def shown(warnings: Sequence[str], stem: str) -> list[str]:
-    """The warnings as small print: all of them, or where they are."""
+    """The warnings as small print: in full, or the beginning of each and where the rest is."""
     if len("".join(warnings)) <= MOST_WARNINGS:
         return [f"Warning: {text}" for text in warnings]
-    return [f"{len(warnings)} warnings: see {stem}.txt or summary.md"]
+    short = [textwrap.shorten(text, 90, placeholder=" ...") for text in warnings[:MOST_LINES]]
+    more = f"{len(warnings) - MOST_LINES} more, and " if len(warnings) > MOST_LINES else ""
+    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt, summary.md"]
 
 
 def tables_of(study: Study, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:

@@ -248,7 +248,11 @@ def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
     from optbench.plot import shown
 
     assert shown(["a", "b"], "x") == ["Warning: a", "Warning: b"]
-    assert shown(["a" * 200, "b" * 200], "x") == ["2 warnings: see x.txt or summary.md"]
+    long = ["few " * 50, "edge " * 50, *("c" * 90 for _ in range(6))]
+    first, second, *_, last = shown(long, "x")
+    assert first.startswith("Warning: few few")
+    assert second.endswith("edge ...")
+    assert last == "2 more, and in full: x.txt, summary.md"
 
 
 def test_sizes_and_styles(tmp_path: Path) -> None:
