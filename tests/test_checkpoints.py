@@ -182,8 +182,7 @@ def test_a_wait_can_be_stopped(tmp_path):
 def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(tmp_path, capsys):
     run = stopped(tmp_path, 4).folder
     path = run / "run.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"status": "running"}))
+    write_sealed(path, read_record(path) | {"status": "running"})
     runs.abandon(run, "its process was ended by SIGKILL")
     assert json.loads(path.read_text())["status"] == "failed"
     assert finished(tmp_path).folder == run
@@ -228,8 +227,9 @@ def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
 def test_other_settings_refuse_to_go_on(tmp_path, where):
     run = stopped(tmp_path, 4).folder
     if where == "run.json":
-        text = (run / "run.json").read_text()
-        (run / "run.json").write_text(text.replace('"lr": 0.001', '"lr": 0.5'))
+        record = read_record(run / "run.json")
+        record["config"]["optimizer"]["lr"] = 0.5
+        write_sealed(run / "run.json", record)
         message = "optimizer.lr was 0.5 and is 0.001"
     else:
         other = stopped(tmp_path / "other", 4, "optimizer.lr=0.5").folder
@@ -245,7 +245,7 @@ def test_a_run_that_lost_rows_is_done_again(tmp_path, capsys):
     for text in ("".join((first.folder / "steps.csv").read_text().splitlines(True)[:-1]), ""):
         (first.folder / "steps.csv").write_text(text)
         assert experiment.plan(configuration(tmp_path), tmp_path / "runs").done is None
-        assert f"{first.folder} has lost rows of steps.csv" in capsys.readouterr().err
+        assert f"{first.folder} has a CSV file that was changed or lost" in capsys.readouterr().err
 
 
 def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):

@@ -14,7 +14,7 @@ from test_config import resolved
 
 from optbench import experiment, loggers
 from optbench.errors import UserError
-from optbench.run_files import flatten
+from optbench.run_files import flatten, read_record, write_sealed
 
 QUICK = ("data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu")
 LOST = ("optimizer=sgd", "optimizer.lr=1e20")
@@ -189,8 +189,7 @@ def test_a_run_that_diverged_or_failed_says_so(tmp_path):
 
     folder = train(tmp_path, both, "seed=1", stop=after(2)).folder
     assert status_of(tensorboard(folder)) == "interrupted"
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    write_sealed(folder / "run.json", read_record(folder / "run.json") | {"status": "running"})
     config = resolved(both, f"results_dir={tmp_path}")
     experiment.abandon(config, folder, "its process was ended by SIGSEGV")
     check_tensorboard(folder, "failed")
