@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from optbench import checkpoints, experiment, locks, runs
 from optbench.errors import UserError
 from optbench.overrides import config_folder
+from optbench.run_files import read_record, write_sealed
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
