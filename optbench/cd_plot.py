@@ -4,6 +4,7 @@ over each group of optimizers that the test cannot tell apart."""
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from optbench import style
@@ -46,12 +47,17 @@ def cd_diagram(
             y = top + 0.55 * (row + 0.3)
             end = 0.85 if left else count + 0.15
             look = looks[str(name).split(" ", maxsplit=1)[0]]
-            axes.plot([at, at, end], [0, y, y], color=look.color, linewidth=style.points(1))
-            axes.plot([at], [0], marker=look.marker, color=look.color, clip_on=False, zorder=4)
-            axes.text(
+            drawn: list[Artist] = [
+                *axes.plot([at, at, end], [0, y, y], color=look.color, linewidth=style.points(1)),
+                *axes.plot(
+                    [at], [0], marker=look.marker, color=look.color, clip_on=False, zorder=4
+                ),
+            ]
+            label = axes.text(
                 end + (-0.07 if left else 0.07), y, f"{name} ({at:.2f})", fontsize=style.points(7),
                 ha="right" if left else "left", va="center",
             )  # fmt: skip
+            style.mark([*drawn, label], str(name))
         for index, group in enumerate(groups):
             y = 0.32 * (index + 0.75)
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]

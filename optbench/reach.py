@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -167,17 +168,21 @@ def reach_figure(found: Reach) -> Figure:
                 axes.grid(visible=False, axis="y")
                 for y, line in enumerate(part.to_dict("records")):
                     look = looks[str(line["optimizer"]).split(" ")[0]]
+                    drawn: list[Artist] = []
                     low, high = line[f"{clock}_min"], min(line[f"{clock}_max"], top)
                     if math.isfinite(low):
-                        axes.plot(
+                        drawn += axes.plot(
                             [low, high], [y, y], color=look.color, linewidth=style.points(0.9)
                         )
                     if math.isfinite(line[clock]):
-                        axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
+                        drawn += axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
                     if line["reached"] < line["seeds"]:
-                        axes.plot([top], [y], **cross(), color=look.color)
+                        drawn += axes.plot([top], [y], **cross(), color=look.color)
+                    style.mark(drawn, str(line["optimizer"]), f"{row}-{column}")
                 labels = [str(name) for name in part["optimizer"]] if column == 0 else []
                 axes.set_yticks(range(len(part)) if column == 0 else [], labels)
+                for name, label in zip(labels, axes.get_yticklabels(), strict=True):
+                    style.mark([label], name, f"{row}-label")
                 axes.xaxis.set_major_locator(MaxNLocator(5, integer=clock == "steps"))
                 if not len(ends):  # nobody reached it: there is no scale
                     axes.set_xticks([])

@@ -92,7 +92,7 @@ def collect(
         "curves": report_curves.curves(tables, plan, names, first),
         "ranking": report_data.ranking(table, column, facet, lines, names),
         "matrices": maybe(lambda: report_pairs.matrices(table, column, names)) or [],
-        "ranks": ranks_of(table, column, facet),
+        "ranks": ranks_of(table, column, facet, names),
         "rates": None,
         "budget": None,
         "reached": None,
@@ -114,7 +114,7 @@ def collect(
         data["reached"] = report_targets.reached(found, names)
         data["performance"] = report_targets.performance(found, names)
         if len(found.frame) <= MOST_REACHED:
-            data["reached_figure"] = picture(lambda: reach_figure(found))
+            data["reached_figure"] = picture(lambda: reach_figure(found), names)
     result: dict[str, Any] = plain(data)
     return result
 
@@ -166,19 +166,20 @@ def readable(text: str) -> str:
 
 
 def ranks_of(
-    table: pd.DataFrame, column: str, facet: Sequence[str] | None
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None, names: report_curves.Names
 ) -> dict[str, Any] | None:
     """The critical-difference diagram and its mean ranks; None where it does not apply."""
-    image = picture(lambda: ranks_figure(table, column, facet))
+    image = picture(lambda: ranks_figure(table, column, facet), names)
     if image is None:
         return None
     ranks = mean_ranks(ranked(table, column, facet)[0], smaller_is_better(column))
     return image | {"rows": [[str(name), float(value)] for name, value in ranks.items()]}
 
 
-def picture(job: Callable[[], Figure]) -> dict[str, Any] | None:
+def picture(job: Callable[[], Figure], names: report_curves.Names) -> dict[str, Any] | None:
     """A matplotlib figure as SVG with a text alternative made of its own words; None where it does
-    not apply."""
+    not apply. groups: which switch the parts of the SVG follow, by what is before the dot of their
+    id."""
     try:
         figure = job()
     except (UserError, TooManyPanels):
@@ -197,6 +198,7 @@ def picture(job: Callable[[], Figure]) -> dict[str, Any] | None:
         "svg": svg[svg.index("<svg") :],
         "alt": "; ".join(word for word in words if word),
         "caption": caption,
+        "groups": {style.group_of(name): toggle for name, toggle in names.toggle_of.items()},
     }
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.estimates import middle, run_keys, smaller_is_better
+from optbench.keys import show
 from optbench.paired_tests import enough_seeds
 from optbench.pairs import compare
 from optbench.reach import phases
@@ -42,10 +43,12 @@ def cards(
         rows = rows.dropna(axis=1, how="all")
         medians = {str(name): middle(rows[name].dropna().to_numpy()) for name in rows}
         ranked = sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
+        leader = ranked[0]
         if tuned:
             order = leaders(main, trials, protocol, str(problem))
-            ranked.sort(key=lambda n: order.index(owners[n]) if owners[n] in order else len(order))
-        leader = ranked[0]
+            leader = min(
+                ranked, key=lambda n: order.index(owners[n]) if owners[n] in order else len(order)
+            )
         pairs = compare(rows, leader, smaller).to_dict("records") if len(ranked) > 1 else []
         own = keys["run"][(keys["problem"] == problem) & (keys["variant"] == leader)]
         cost = costs.loc[own].median()
@@ -58,13 +61,13 @@ def cards(
             }
             for pair in pairs
         ]  # fmt: skip
-        against.sort(key=lambda pair: ranked.index(str(pair["name"])))
+        against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
         level, headline = sentence(leader, against)
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
             {
-                "problem": labels[str(problem)],
+                "problem": labels[str(problem)] or task(main),
                 "leader": leader,
                 "toggle": names.toggle_of.get(leader, owners[leader]),
                 "level": level,
@@ -76,7 +79,7 @@ def cards(
                 "lost": int(np.isinf(rows[leader].dropna().to_numpy()).sum()),
                 "enough": enough_seeds(max(1, len(against))),
                 "against": against,
-                "margin": margin(against, column),
+                "margin": margin(against, column, leader == ranked[0]),
                 "cost": cost_text({name: float(cost[name]) for name in STEP_COSTS}),
                 "rate": rate_text(table, trials, protocol, column, str(problem), owners[leader]),
             }
@@ -123,21 +126,35 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
 
 
-def margin(against: Sequence[dict[str, Any]], column: str) -> str:
-    """By how much the leader is ahead of the next: the difference with its interval."""
+def task(table: pd.DataFrame) -> str:
+    """The one problem of all runs as in "mlp on mnist_5k"; empty where a part has no one name."""
+    parts = [
+        table[key].map(show).unique() for key in ("model.name", "dataset.name") if key in table
+    ]
+    return " on ".join(str(part[0]) for part in parts) if all(len(p) == 1 for p in parts) else ""
+
+
+def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -> str:
+    """By how much the leader is ahead of the next: the difference with its interval.
+
+    first: whether the leader is also the first by these values.
+    """
     if not against:
         return ""
     next_one = against[0]
     values = [float(next_one[key]) for key in ("difference", "low", "high")]
-    what = column.replace("_", " ")
+    what, who = column.replace("_", " "), "The next" if first else "The best other"
     if not math.isfinite(values[0]):
-        return f"The next by {what} is {next_one['name']}; diverged runs leave no difference."
+        return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
     scale = 100 if "accuracy" in column else 1
     texts = [f"{scale * v:+.3g}".replace("inf", "∞").replace("-", "\u2212") for v in values]
     unit = " points" if scale == 100 else ""
+    interval = f"95 % interval {texts[1]} to {texts[2]}, n = {next_one['n']}"
+    if math.isinf(values[1]) and math.isinf(values[2]) and values[1] < values[2]:
+        interval = f"no 95 % interval at n = {next_one['n']}"
     return (
-        f"The next, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "
-        f"(95 % interval {texts[1]} to {texts[2]}), n = {next_one['n']}, p = {next_one['p']:.2g}."
+        f"{who}, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "
+        f"({interval}), p = {next_one['p']:.2g}."
     )
 
 

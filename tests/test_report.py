@@ -17,7 +17,7 @@ from optbench.pairs import compare
 from optbench.report import main, render, source_hash
 from optbench.report_pairs import finals
 from optbench.report_sections import collect, plain
-from optbench.report_verdict import sentence
+from optbench.report_verdict import margin, sentence
 from optbench.stats import by_seed
 from optbench.summary import final_values
 from optbench.table import flatten
@@ -215,6 +215,46 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     assert data["ranks"]["rows"][0][0] == "adam"
     assert len(data["curves"]["runs"]) == 36  # the trials' curves are left out, not their runs
     assert len(data["runs"]["runs"]) == 48
+
+
+def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
+    trials = {"adam": 0.003, "nesterov": 0.0001, "momentum": 0.003}
+    finals = {"adam": 0.003, "nesterov": 0.003, "momentum": 0.0001}
+    for name in trials:
+        make_run(tmp_path / "trials" / name, name, 0, lr=trials[name], phase="trials")
+        for seed in range(1, 7):
+            make_run(
+                tmp_path / "tuned" / f"{name}{seed}", name, seed, lr=finals[name], phase="tuned"
+            )
+    table = load_runs(tmp_path / "trials")
+    tried = final_values(table, "val_loss").groupby(
+        table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
+    )
+    assert list(tried.min().sort_values().index) == ["adam", "momentum", "nesterov"]
+    data = collect([tmp_path])
+    card = data["verdict"]["cards"][0]
+    ranked = [row["toggle"] for row in data["ranking"]["rows"]]
+    assert ranked[1:] == [pair["name"] for pair in card["against"]] == ["nesterov", "momentum"]
+    assert card["margin"].startswith("The next, nesterov, differs in final test loss by ")
+    assert card["problem"] == "mlp on mnist_5k"
+
+
+def test_few_pairs_have_no_interval():
+    pair = {"name": "b", "n": 3, "difference": 0.5, "low": -math.inf, "high": math.inf, "p": 0.5}
+    text = "The next, b, differs in final train loss by +0.5 (no 95 % interval at n = 3), p = 0.5."
+    assert margin([pair], "train_loss") == text
+    assert "\u2212∞ to +1, n = 3" in margin([pair | {"high": 1.0}], "train_loss")
+    assert margin([pair], "train_loss", first=False).startswith("The best other, b, ")
+
+
+def test_what_a_figure_draws_of_an_optimizer_can_be_found_in_it(tmp_path):
+    sweep(tmp_path, ("adam", "sgd", EVIL), 6)
+    sweep(tmp_path, ("adam", "sgd", EVIL), 6, model__batch_norm=True)
+    data = collect([tmp_path])
+    for image in (data["reached_figure"], data["ranks"]):
+        ids = re.findall(r'id="(optimizer-[^"]*)"', image["svg"])
+        assert len(set(ids)) == len(ids) > 4
+        assert {image["groups"][name.split(".")[0]] for name in ids} == {"adam", "sgd", EVIL}
 
 
 def test_what_is_diverged_failed_or_missing_is_listed(tmp_path):

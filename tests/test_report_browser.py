@@ -138,6 +138,58 @@ def test_an_optimizer_is_switched_off_everywhere_at_once(open_page):
     assert "hide" not in fragment(page)
 
 
+def test_the_pictures_follow_the_switches(open_page):
+    page = open_page()
+    source = "decodeURIComponent(document.querySelector('#target img').src)"
+    assert "display=" not in page.evaluate(source)
+    page.get_by_role("button", name="adam", exact=True).click()
+    groups = re.findall(r'<g id="optimizer-(\w+)\.[\w-]+"( display="none")?', page.evaluate(source))
+    assert {name for name, hidden in groups if hidden} == {"adam"}
+    assert ("adam", "") not in groups
+    assert ("sgd", "") in groups
+    assert page.locator("#target .note").first.inner_text().startswith("Who is switched off is")
+    page.get_by_role("button", name="all", exact=True).click()
+    assert "display=" not in page.evaluate(source)
+
+
+def test_all_optimizers_can_be_switched_off_and_the_charts_say_so(open_page):
+    page = open_page()
+    for button in page.locator("button.switch[data-name]").all():
+        button.click()
+    pressed = page.locator("button.switch[data-name]")
+    assert {node.get_attribute("aria-pressed") for node in pressed.all()} == {"false"}
+    assert page.locator("#curves .empty").first.inner_text() == "Every optimizer is switched off."
+    assert all("Nothing is shown" in text for text in labels(page))
+
+
+def test_a_curve_that_leaves_the_axis_has_its_name_at_the_top(open_page):
+    page = open_page()
+    found = page.evaluate(
+        """() => { const line = (name, mid) => ({ name, x: [0, 1, 2], mid, low: null, high: null });
+        const lines = [line("flat", [2, 5, 5]), line("lost", [2, 9, 99])];
+        return endLabels({ x: { min: 0, max: 2 }, y: { min: 0, max: 10 } },
+          { lines, logx: false, logy: false }, lines, (v) => 100 - 10 * v, 0, 100); }"""
+    )
+    assert {entry["text"]: entry["want"] for entry in found} == {"flat": 50, "lost": 0}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_small_things_stand_out_from_the_page(open_page, dark):
+    page = open_page(color_scheme="dark" if dark else "light")
+    for color in ("#e8c3d7", "#ecb78c", "#000000", "#ffffff", "#332288", "#56b4e9"):
+        got = page.evaluate(f"legible('{color}')")
+        paper = "#1f242b" if dark else "#f6f7f8"
+        ends = sorted(luminance(text) for text in (got, paper))
+        assert (ends[1] + 0.05) / (ends[0] + 0.05) >= 3
+
+
+def luminance(color: str) -> float:
+    """As WCAG defines it."""
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
 def test_axes_metric_spread_and_panels(open_page):
     page = open_page()
     ticks = "window.optbench.chart.charts[0].axes[1]._splits"

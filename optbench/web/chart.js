@@ -170,6 +170,7 @@ function drawPanel(host, panel, options) {
   const { xRange, yRange } = rangesOf(panel);
   const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
+  const none = lines.length ? null : el("p", { class: "empty" }, "Every optimizer is switched off.");
   const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
   const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26))))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
@@ -206,6 +207,7 @@ function drawPanel(host, panel, options) {
     data, host,
   );
   chart.over.append(tip);
+  if (none) chart.over.append(none);
   touched(chart.over);
   return chart;
 }
@@ -261,7 +263,7 @@ function extras(u, panel, lines, labels, dark) {
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     for (const { text, y, color } of endLabels(u.scales, panel, lines, (v) => Y(v) / ratio, box.top / ratio, (box.top + box.height) / ratio)) {
-      ctx.fillStyle = ink(color, dark);
+      ctx.fillStyle = legible(color, dark);
       ctx.fillText(text, box.left + box.width + 6 * ratio, y * ratio);
     }
   }
@@ -273,8 +275,8 @@ function endLabels(scales, panel, lines, Y, top, bottom) {
   const found = [];
   for (const line of lines) {
     if (line.run !== undefined) continue;
-    const own = points(panel, line).filter((p) => p[1] !== null && p[0] <= scales.x.max && p[1] <= scales.y.max);
-    if (own.length) found.push({ text: clip(line.name, 26), want: Y(own.at(-1)[1]), color: lookOf(line).color });
+    const own = points(panel, line).filter((p) => p[1] !== null && p[0] <= scales.x.max);
+    if (own.length) found.push({ text: clip(line.name, 26), want: Math.max(top, Y(own.at(-1)[1])), color: lookOf(line).color });
   }
   found.sort((a, b) => a.want - b.want);
   const step = Math.min(14, (bottom - top) / Math.max(1, found.length));

@@ -146,6 +146,11 @@ const signed = (value, percent) => {
   return (value > 0 ? "+" : "") + (percent ? fmt(100 * value) + " pt" : fmt(value));
 };
 
+/* An interval in words; of so few pairs that it is the whole line there is none. */
+const unbounded = (low, high) => num(low) === -Infinity && num(high) === Infinity;
+const intervalText = ({ low, high, n }, percent) =>
+  unbounded(low, high) ? `no 95 % interval at n = ${n}` : `${signed(low, percent)} to ${signed(high, percent)}`;
+
 /* An element from text and elements only: nothing from the data is ever parsed as markup. */
 function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
@@ -185,12 +190,26 @@ function ink(color, dark = darkPage()) {
   return "#" + parts.map((p) => Math.round(p + (255 - p) * mix).toString(16).padStart(2, "0")).join("");
 }
 
+/* A colour that small things are told by: with a contrast of at least 3 on the page. */
+function legible(color, dark = darkPage()) {
+  const rgb = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
+  const light = (parts) => {
+    const [r, g, b] = parts.map((p) => (p <= 10 ? p / 3294 : ((p / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const paper = light(rgb(dark ? "#1f242b" : "#f6f7f8")); // --wash, the nearest to the colours
+  let parts = rgb(ink(color, dark));
+  while (Math.max(light(parts) / paper, paper / light(parts)) < 3)
+    parts = parts.map((p) => (dark ? p + Math.ceil((255 - p) * 0.05) : Math.floor(p * 0.95)));
+  return "#" + parts.map((p) => p.toString(16).padStart(2, "0")).join("");
+}
+
 const withAlpha = (color, alpha) => color + Math.round(255 * alpha).toString(16).padStart(2, "0");
 const cssColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function swatch(entry) {
   const icon = svgEl("svg", { width: 26, height: 10, "aria-hidden": "true", class: "swatch" });
-  const line = svgEl("line", { x1: 1, x2: 25, y1: 5, y2: 5, "stroke-width": 2.4, stroke: ink(entry.color) });
+  const line = svgEl("line", { x1: 1, x2: 25, y1: 5, y2: 5, "stroke-width": 2.4, stroke: legible(entry.color) });
   if (entry.dash.length) line.setAttribute("stroke-dasharray", entry.dash.map((d) => d * 1.5).join(" "));
   icon.append(line);
   return icon;
@@ -204,7 +223,7 @@ function save(name, blob) {
 
 const slug = (text) => text.toLowerCase().replace(/[^\w]+/g, "-").replace(/^-|-$/g, "") || "chart";
 const csvCell = (value) => {
-  const text = value === null || value === undefined ? "" : String(value);
+  const text = value === null || value === undefined || Number.isNaN(value) ? "" : typeof value === "number" ? String(value).replace("Infinity", "inf") : String(value);
   // a spreadsheet runs what begins like a formula
   const plain = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? "'" + text : text;
   return /[",\n]/.test(plain) ? '"' + plain.replaceAll('"', '""') + '"' : plain;

@@ -55,6 +55,7 @@ function figure(host, { title, note, make, sync, zoomable, ownY }) {
   table.addEventListener("toggle", fill);
 
   function draw() {
+    if (zoomable) document.getElementById("reset-zoom").disabled = !view.zoom;
     const focused = grid.contains(document.activeElement) ? [...grid.children].indexOf(document.activeElement.closest(".panel")) : -1;
     charts.forEach((chart) => chart.destroy());
     panels = make();
@@ -83,20 +84,24 @@ function figure(host, { title, note, make, sync, zoomable, ownY }) {
 }
 
 /* A picture made by matplotlib: an image cannot run anything, whatever its text says. On a dark page
-   its colours are those of the other charts. */
-function picture(host, title, image, csv) {
+   its colours are those of the other charts. off: the attribute of what belongs to an optimizer that
+   is switched off. */
+function picture(host, title, image, csv, { note, off }) {
   const name = slug(title);
   const shownAs = el("img", { alt: `${title}: ${image.alt}. ${image.caption}`, class: "picture" });
   const button = (text, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${text}`, onclick: action }, text);
   host.append(el("figure", { class: "chart" },
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, shownAs),
-    el("figcaption", {}, el("p", { class: "note" }, "All optimizers, also those that are switched off above."), el("div", { class: "tools" },
+    el("figcaption", {}, el("p", { class: "note" }, note), el("div", { class: "tools" },
       button("CSV", () => saveCsv(name, csv())),
-      button("PNG", () => savePng(name, image.svg)),
-      button("SVG", () => save(name + ".svg", new Blob([image.svg], { type: "image/svg+xml" })))))));
+      button("PNG", () => savePng(name, kept)),
+      button("SVG", () => save(name + ".svg", new Blob([kept], { type: "image/svg+xml" })))))));
+  let kept = image.svg;
   const draw = () => {
+    // as text: a parsed document would run into the page's policy with its styles
+    kept = image.svg.replace(/<g id="(optimizer-[\w-]+)\.[\w-]+"/g, (group, name) => (name in image.groups && !shown(image.groups[name]) ? `${group} ${off}` : group));
     const paper = cssColor("--paper");
-    const text = !darkPage() ? image.svg : image.svg
+    const text = !darkPage() ? kept : kept
       .replace(/#[0-9a-f]{6}\b/gi, (color) => (/#ffffff/i.test(color) ? paper : /#dddddd/i.test(color) ? cssColor("--rule") : ink(color, true)))
       .replace("<svg ", `<svg fill="${cssColor("--ink")}" `);
     shownAs.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);

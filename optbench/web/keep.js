@@ -4,7 +4,10 @@ function svgOf(panels, title) {
   const columns = panels.length > 1 ? 2 : 1, W = 560, H = 360;
   const rows = Math.ceil(panels.length / columns);
   const names = [...new Map(panels.flatMap((p) => visible(p).filter((l) => l.run === undefined)).map((l) => [l.name, l])).values()];
-  const total = W * columns, foot = 24 + 18 * Math.ceil(names.length / (2 * columns + 1));
+  const total = W * columns;
+  const told = names.map((line) => clip(line.name, 30) + ` (n = ${line.n})`);
+  const per = Math.max(1, Math.floor(total / (46 + Math.max(0, ...told.map(textWidth)))));
+  const foot = 24 + 18 * Math.ceil(names.length / per);
   const root = svgEl("svg", { xmlns: SVG, viewBox: `0 0 ${total} ${H * rows + foot}`, width: total, height: H * rows + foot, "font-family": "system-ui, sans-serif", "font-size": 12 });
   root.append(svgEl("title", {}, title), svgEl("desc", {}, panels.map(describePanel).join(" ")), svgEl("rect", { width: "100%", height: "100%", fill: "#ffffff" }));
   panels.forEach((panel, index) => {
@@ -52,10 +55,10 @@ function svgOf(panels, title) {
     });
   });
   names.forEach((line, i) => {
-    const per = 2 * columns + 1, x = 20 + (i % per) * (total / per), y = H * rows + 14 + 18 * Math.floor(i / per);
+    const x = 20 + (i % per) * (total / per), y = H * rows + 14 + 18 * Math.floor(i / per);
     const look = lookOf(line);
     root.append(svgEl("line", { x1: x, x2: x + 26, y1: y - 4, y2: y - 4, stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash.map((d) => d * 2).join(" ") }));
-    root.append(svgEl("text", { x: x + 32, y }, clip(line.name, 30) + ` (n = ${line.n})`));
+    root.append(svgEl("text", { x: x + 32, y }, told[i]));
   });
   return root;
 }

@@ -72,7 +72,7 @@ function verdictSection() {
         el("thead", {}, el("tr", {}, ["against", "the other is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, card.against.map((pair) => el("tr", {}, el("th", { scope: "row" }, pair.name),
           el("td", {}, el("span", { class: "word " + pair.word.replace(" ", "-") }, pair.word)),
-          el("td", { class: "number" }, signed(pair.difference, percent), el("span", { class: "interval" }, `${signed(pair.low, percent)} to ${signed(pair.high, percent)}`)),
+          el("td", { class: "number" }, signed(pair.difference, percent), el("span", { class: "interval" }, intervalText(pair, percent))),
           el("td", { class: "number" }, String(pair.n)), el("td", { class: "number" }, fmt(pair.p)))))))) : null;
     grid.append(el("article", { class: "card " + card.level },
       el("p", { class: "kicker" }, el("span", {}, card.problem || "this problem"), el("span", { class: "badge" }, words[card.level])),
@@ -90,7 +90,8 @@ function verdictSection() {
   if (cards.some((card) => card.against.length))
     node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. Exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
   if (DATA.warnings.length)
-    node.append(el("div", { class: "warnings" }, el("h3", {}, "What a reviewer would object to"), el("ul", {}, DATA.warnings.map((text) => el("li", {}, text)))));
+    node.append(el("div", { class: "warnings" }, el("h3", {}, "What a reviewer would object to"), el("ul", {}, DATA.warnings.map((text) => el("li", {}, text))),
+      DATA.toggles.length > 1 && DATA.names.length > DATA.toggles.length ? el("p", { class: "note" }, "Comparisons are counted here over all settings shown, the first against every other; the verdict compares each optimizer at its best setting.") : null));
 }
 
 /* ---- curves ---- */
@@ -170,7 +171,7 @@ function curveSection() {
     el("div", { class: "control buttons" }, el("button", { type: "button", id: "reset-zoom", onclick: () => { view.zoom = null; redraw(); } }, "Reset zoom"),
       el("button", { type: "button", id: "reset-view", onclick: () => { view = { ...DEFAULTS, hide: [] }; redraw(); } }, "Reset all")));
   node.append(bar);
-  parts.push({ draw: () => { controls.forEach((c) => c.sync()); document.getElementById("reset-zoom").disabled = !view.zoom; } });
+  parts.push({ draw: () => controls.forEach((c) => c.sync()) });
   const chart = figure(node, { title: "Curves", note: curveNote, make: curvePanels, sync: "curves", zoomable: true });
   parts.push(chart);
   window.optbench = { chart, aggregate, data: DATA, metricNow };
@@ -189,7 +190,8 @@ function rest() {
     for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.column.includes("accuracy")));
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));
-      parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows]));
+      parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows],
+        { off: 'opacity="0.25"', note: "Who is switched off is faded; ranks, bars and test stay those of all." }));
     }
   }
   if (DATA.rates) {
@@ -203,7 +205,8 @@ function rest() {
   }
   if (DATA.reached) {
     node = section("target", "Time to target");
-    if (DATA.reached_figure) parts.push(picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))]));
+    if (DATA.reached_figure) parts.push(picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))],
+      { off: 'display="none"', note: "Who is switched off is left out; the target and the axes stay those of all." }));
     parts.push(sortable(node, "Time to target", DATA.reached));
   }
   if (DATA.performance) {

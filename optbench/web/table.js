@@ -53,7 +53,7 @@ function matrix(host, entry, percent) {
       if (i === k) return el("td", { class: "self" }, "");
       const cell = (entry.cells[entry.names[i]] || {})[entry.names[k]];
       if (!cell) return el("td", { class: "self" }, "no pairs");
-      const detail = `${entry.names[i]} minus ${entry.names[k]}: ${signed(cell.difference, percent)}, 95 % interval ${signed(cell.low, percent)} to ${signed(cell.high, percent)}, n = ${cell.n}, p = ${fmt(cell.p)}: ${cell.word}`;
+      const detail = `${entry.names[i]} minus ${entry.names[k]}: ${signed(cell.difference, percent)}, ${unbounded(cell.low, cell.high) ? "" : "95 % interval "}${intervalText(cell, percent)}, n = ${cell.n}, p = ${fmt(cell.p)}: ${cell.word}`;
       return el("td", { class: "pair " + cell.word.replace(" ", "-"), title: detail },
         el("span", { class: "difference" }, `${mark[cell.word]} ${signed(cell.difference, percent)}`.trim()),
         el("span", { class: "p" }, `p = ${fmt(cell.p)}`), el("span", { class: "visually-hidden" }, `, ${cell.word}, n = ${cell.n}`));
@@ -64,7 +64,7 @@ function matrix(host, entry, percent) {
   const csv = () => [["a", "b", "difference (a - b)", "low", "high", "n", "p (Holm)", "a is"],
     ...entry.names.flatMap((a) => entry.names.filter((b) => entry.cells[a]?.[b]).map((b) => {
       const c = entry.cells[a][b];
-      return [a, b, num(c.difference), num(c.low), num(c.high), c.n, c.p, c.word];
+      return [a, b, num(c.difference), ...(unbounded(c.low, c.high) ? ["", ""] : [num(c.low), num(c.high)]), c.n, c.p, c.word];
     }))];
   host.append(box, el("div", { class: "foot" }, el("p", { class: "note" }, entry.left_out ? `${entry.left_out} more are left out.` : ""),
     el("div", { class: "tools" }, el("button", { type: "button", class: "small", "aria-label": "Download the pairs as CSV", onclick: () => saveCsv("pairs-" + slug(entry.problem), csv()) }, "CSV"))));
