@@ -10,14 +10,14 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.measures import numbers
-from optbench.panels import caption, context, legend_above, series_of
+from optbench.panels import caption, context, label_axes, legend_above, series_of, set_title
 from optbench.scales import log_ticks
 from optbench.summary import seeds_text
 
 WEIGHTED = ("linear", "conv2d")
 DEPTHS = {  # by depth, of weight layers
-    "activation_std": "outputs: standard deviation",
-    "output_grad_std": "gradients to them: std",
+    "activation_std": "outputs (std)",
+    "output_grad_std": "output gradients (std)",
     "update_ratio": "update / weights",
 }
 
@@ -39,26 +39,33 @@ def layers_by_depth(layers: pd.DataFrame, lines: str | None = None) -> Figure:
             "make it the lines (--lines KEY), or choose some of the runs (--where KEY=VALUE)"
         )
     steps = rows.groupby("run", observed=True)["step"]
-    ends = {"first step": steps.transform("min"), "last step logged": steps.transform("max")}
+    ends = {"first step": steps.transform("min"), "last step": steps.transform("max")}
     with style.rc():
-        figure = style.blank(7.4, 4.6)
-        grid = figure.subplots(2, len(DEPTHS), sharex=True, sharey="col")
-        for across, ((when, step), row) in enumerate(zip(ends.items(), grid, strict=True)):
-            for (value, name), axes in zip(DEPTHS.items(), row, strict=True):
+        across = style.across(len(DEPTHS))
+        down = len(DEPTHS) * len(ends) // across
+        figure = style.blank(0.2 + 2.4 * across, 0.6 + (2.0 if across > 1 else 1.4) * down)
+        grid = figure.subplots(down, across, sharex=True)
+        # a row per step where all quantities fit beside each other, else one per quantity
+        spots = iter((grid if across == len(DEPTHS) else grid.reshape(-1, len(ends)).T).flat)
+        first: dict[str, Axes] = {}
+        for when, step in ends.items():
+            for (value, name), axes in zip(DEPTHS.items(), spots, strict=False):
+                axes.sharey(first.setdefault(value, axes))
                 for text, members, look in series_of(plan.runs, plan):
                     part = rows[(rows["step"] == step) & rows["run"].isin(members)]
                     band(axes, part["depth"].astype(float), numbers(part, value), look, text)
                 axes.set_yscale("log", nonpositive="mask")
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-                axes.set_title(f"{name}, {when}" if across == 0 else when, loc="left")
-        for axes in grid[-1]:
-            axes.set_xlabel("depth (weight layer)")
-        entries = list(grid[0][0].lines)
+                set_title(figure, axes, [name, when], 0.35)
+        entries = list(figure.axes[0].lines)
         legend_above(figure, entries, [str(line.get_label()) for line in entries])
+        for axes in figure.axes[-across:]:
+            label_axes(figure, axes, "depth (weight layer)", "")
         log_ticks(figure.axes)
         seeds = plan.runs.groupby("series")["run"].nunique()
         text = f"median of {seeds_text(seeds)}, band: min to max"
-        caption(figure, context(plan), text if seeds.max() > 1 else "one seed per line")
+        text = text if seeds.max() > 1 else "one seed per line"
+        caption(figure, context(plan), f"{text}; at the first and the last step logged")
     return figure
 
 

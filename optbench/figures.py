@@ -52,15 +52,26 @@ def times_to_target(
 
 
 def times_by_problem(found: Reach) -> pd.DataFrame | None:
-    """Steps to target, optimizers by problems; None where a profile over problems means nothing."""
+    """`profile_times`; None where a profile over problems means nothing."""
     try:
-        matrix = time_matrix(found.times)
-        if len(matrix) > 1 and not any(" " in str(name) for name in matrix.index):
-            scores(matrix)
-            return matrix
+        return profile_times(found)
     except UserError:
-        pass
-    return None
+        return None
+
+
+def profile_times(found: Reach) -> pd.DataFrame:
+    """Steps to target, optimizers by problems. Raises UserError where a profile over problems
+    means nothing."""
+    matrix = time_matrix(found.times)
+    if len(matrix) < 2 or any(" " in str(name) for name in matrix.index):
+        raise UserError("a performance profile needs two optimizers, with one setting each")
+    if (early := (matrix <= 0).any()).any():
+        raise UserError(
+            f"a performance profile needs times above 0, and on {early.idxmax()} the target "
+            f"({found.rule}) is reached at step 0: choose another with --target"
+        )
+    scores(matrix)
+    return matrix
 
 
 def ranks_figure(table: pd.DataFrame, column: str, facet: Sequence[str] | None) -> Figure:

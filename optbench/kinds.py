@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
 from optbench.errors import UserError
-from optbench.figures import has_rates, ranks_figure
+from optbench.figures import has_rates, profile_times, ranks_figure
 from optbench.final_plot import finals
 from optbench.layout import layout
 from optbench.panels import TooManyPanels
@@ -118,10 +118,10 @@ def draw_times(s: Study) -> Figure:
 
 
 def draw_profile(s: Study) -> Figure:
-    if s.found is None or s.matrix is None:
+    if s.found is None:
         raise UserError("a performance profile needs two optimizers, and two problems of each")
     note = f"target: {s.found.rule} ({s.found.column.replace('_', ' ')})"
-    return profile_figure(s.matrix, note=note)
+    return profile_figure(profile_times(s.found), note=note)
 
 
 def draw_layers(s: Study) -> Figure:
@@ -201,9 +201,10 @@ def draw(
     study: Study, names: Sequence[str], problems: list[str]
 ) -> tuple[dict[str, Figure], list[str]]:
     """The figures of these kinds, by name, or of those that a sweep draws by itself; and which of
-    `all` do not apply. Adds a line to `problems` for each that was too large."""
+    those that were asked for do not apply. Adds a line to `problems` for each that nobody named
+    and that was too large. Raises UserError where none of those named applies."""
     every = ALL in names
-    unasked = every or not names
+    named = bool(names) and not every
     wanted = chosen(names or [name for name, kind in KINDS.items() if kind.automatic(study)])
     drawn: dict[str, Figure] = {}
     skipped = []
@@ -214,15 +215,17 @@ def draw(
             continue  # the curves are those of the test accuracy
         try:
             drawn[name] = kind.draw(study)
-        except TooManyPanels as error:
-            if not unasked:
-                raise
-            problems.append(f"{stem}: {error}")
         except UserError as error:
-            # the curves are what was asked for; of the others some do not apply
-            if not unasked or name == "curves":
+            if named:
+                skipped.append(f"{name}: {error}")
+            elif isinstance(error, TooManyPanels):
+                problems.append(f"{stem}: {error}")
+            elif name == "curves":  # they are what was asked for; of the others some do not apply
                 raise
-            skipped += [f"{name}: {error}"] if every else []
+            elif every:
+                skipped.append(f"{name}: {error}")
         else:
             stems.add(stem)
+    if named and not drawn:
+        raise UserError("; ".join(skipped))
     return drawn, skipped

@@ -44,8 +44,9 @@ class TooManyPanels(UserError):
 def make_panels(
     plan: Layout, share_y: bool = True, most: int = 3
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with titled, empty panels, each with its runs: a grid for two keys, otherwise
-    wrapped rows. share_y: one y axis for all. most: so many beside each other.
+    """A figure with titled, empty panels, each with its runs: a grid for two keys (where
+    the page is wide enough for it), otherwise wrapped rows. share_y: one y axis for all. most: so
+    many beside each other.
 
     Raises TooManyPanels.
     """
@@ -60,27 +61,51 @@ def make_panels(
             f"{count} panels (by {', '.join(plan.facet)}) do not fit one figure, {MAX_PANELS} do: "
             "choose the panels with --facet KEY [KEY], or some of the runs with --where KEY=VALUE"
         )
-    if len(plan.facet) == 2:
-        down, across = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    down, across = (sorted({place[axis:][:1] for place in places}) for axis in (0, 1))
+    if len(plan.facet) == 2 and style.across(len(across)) == len(across):
         rows, columns = len(down), len(across)
-        spots = [down.index(row) * columns + across.index(column) for row, column in places]
+        spots = [down.index(place[:1]) * columns + across.index(place[1:]) for place in places]
     else:
-        columns = min(count, most, 2 if count == 4 or style.columns() == 1 else 3)
+        columns = style.across(min(count, most, 2 if count == 4 else 3))
         rows, spots = math.ceil(count / columns), list(range(count))
     one = shares_legend(plan, count)
     size = (
         (0.7 + 2.0 * columns, 0.7 + 1.7 * rows) if one else (1.0 + 3.1 * columns, 0.7 + 2.2 * rows)
     )
     figure = style.blank(*(size if count > 1 else (5.6, 3.4)))
-    fitting = 22 if one else 36
-    between = "\n" if max(len(", ".join(text)) for text in texts) > fitting else ", "
     panels: list[tuple[Axes, pd.DataFrame]] = []
     for spot, part, text in zip(spots, parts, texts, strict=True):
         share = panels[0][0] if panels and share_y else None
         axes = figure.add_subplot(rows, columns, spot + 1, sharey=share)
-        axes.set_title(between.join(text), loc="left")
+        set_title(figure, axes, text, 0.65 if one else 1.3)
         panels.append((axes, part))
     return figure, panels
+
+
+def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:
+    """The title of a panel, wrapped to its width; where a key is too long for a line its last
+    part stands for it. The whole title is the panel's label, for the caption.
+
+    beside: inches at the size of print that the panel's ticks and its legend take."""
+    axes.set_label(", ".join(texts))
+    width = letters(figure, axes, beside)
+    if len(", ".join(texts)) <= width:
+        axes.set_title(", ".join(texts), loc="left")
+        return
+    lines = []
+    for text in texts:
+        key, equals, value = text.partition(" = ")
+        whole = len(text) <= width or not equals
+        lines.append(fill(text if whole else f"{key.split('.')[-1]} = {value}", width))
+    axes.set_title("\n".join(lines), loc="left")
+
+
+def letters(figure: Figure, axes: Axes, beside: float) -> int:
+    """How many letters fit above or below a panel, beside whose axis so many inches are taken."""
+    spec = axes.get_subplotspec()
+    assert spec is not None
+    width = figure.get_figwidth() / spec.get_gridspec().ncols
+    return max(8, int(width / style.points(0.06) - beside / 0.06))
 
 
 def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
@@ -164,9 +189,12 @@ def legend_above(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str
     fitting = int(figure.get_figwidth() / style.points(0.6 + 0.057 * longest))
     columns = max(1, min(len(labels), fitting))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
-    lines = [max(label.count("\n") + 1 for label in labels[i::columns]) for i in range(columns)]
-    rows = math.ceil(len(labels) / columns) * max(lines)
-    figure.set_figheight(figure.get_figheight() + style.points(0.13) * rows)
+    figure.set_figheight(figure.get_figheight() + legend_height(figure))
+
+
+def legend_height(figure: Figure) -> float:
+    """Inches that the legend above all panels takes."""
+    return sum(legend.get_window_extent().height for legend in figure.legends) / figure.dpi
 
 
 def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
@@ -188,12 +216,9 @@ def label_axes(figure: Figure, axes: Axes, x: str, y: str) -> None:
     """The names of the axes, wrapped to about the size of the panel."""
     spec = axes.get_subplotspec()
     assert spec is not None
-    rows, columns = spec.get_gridspec().nrows, spec.get_gridspec().ncols
-    letter = style.points(0.062)  # inches
-    width = figure.get_figwidth() / columns - style.points(0.5)
-    height = figure.get_figheight() / rows - style.points(0.6)
-    axes.set_xlabel(fill(x, max(12, int(width / letter))))
-    axes.set_ylabel(fill(y, max(12, int(height / letter))))
+    height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows
+    axes.set_xlabel(fill(x, letters(figure, axes, 0.65)))
+    axes.set_ylabel(fill(y, max(8, int(height / style.points(0.06) - 10))))
 
 
 def caption(figure: Figure, *lines: str) -> None:
@@ -232,4 +257,4 @@ def context(plan: Layout) -> str:
             values = plan.runs[key].map(show).unique()
             if len(values) == 1 and (key != "optimizer" or plan.sequential):
                 words.append(f"batch size {values[0]}" if key == "batch_size" else values[0])
-    return ", ".join(words)
+    return f"Setting: {', '.join(words)}" if words else ""

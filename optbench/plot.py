@@ -54,7 +54,7 @@ class DrawResult(NamedTuple):
     summary: pd.DataFrame
     problems: list[str]  # one line per file left out
     warnings: list[str]  # what a reviewer would object to
-    skipped: list[str]  # kinds that were asked for by "all" and do not apply, with the reason
+    skipped: list[str]  # kinds that were asked for and do not apply, with the reason
 
 
 def draw_all(
@@ -251,7 +251,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 when something was wrong or a file was left out (named on stderr)."""
+    """Exit status: 0, or 1 when something was wrong, a file was left out or a kind that was
+    named does not apply (said on stderr)."""
     asked = parse(argv)
     options = Options(
         y=asked.y,
@@ -280,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"does not apply: {text}", file=sys.stderr)
     for problem in result.problems:
         print(f"left out: {problem}", file=sys.stderr)
-    return 1 if result.problems else 0
+    # of "all" some never apply; who names a kind wants it
+    return 1 if result.problems or (result.skipped and kinds.ALL not in options.kinds) else 0
 
 
 if __name__ == "__main__":

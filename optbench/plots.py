@@ -95,7 +95,9 @@ def curves(
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         text = note(shown) + ("" if share else "; each panel has its own y axis")
-        text += f"; {above} start{'s' if above == 1 else ''} above the axis" if above else ""
+        if above:
+            text += f"; {above} line{' goes' if above == 1 else 's go'} above the axis, which ends"
+            text += f" at {'four times' if log else 'twice'} the untrained value"
         finish(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 
@@ -184,7 +186,7 @@ def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
 
 def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> int:
     """The y axis: per cent for accuracies; a run that blew up does not squeeze the others, nor do
-    lines that start far above the usual. Returns how many of the latter there are."""
+    lines that start far above the usual. Returns how many lines go above it."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
     top = top[np.isfinite(top) & ((top > 0) | (not log))]
     bottom = np.concatenate([curve.low for curve in shown])
@@ -192,19 +194,20 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     starts = np.array([next(iter(c.high[np.isfinite(c.high)]), math.nan) for c in shown])
     starts = starts[np.isfinite(starts)]
     limit = (4 if log else 2) * float(median(starts) if len(starts) else math.inf)
+    cut = "accuracy" not in y and len(top) > 0 and len(bottom) > 0 and 0 < limit < top.max()
     for axes in panels:
         if log and len(top):
             axes.set_yscale("log", nonpositive="mask")
         if "accuracy" in y:
             set_percent(axes)
-        elif len(top) and len(bottom) and 0 < limit < top.max():
+        elif cut:
             # the margin below was a part of the range that is cut off now
             low = bottom.min() / 1.3 if log else bottom.min() - 0.05 * (limit - bottom.min())
             axes.set_ylim(low, limit)
             for line in axes.lines:
                 if line.get_label() == MARKED:
                     line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
-    return int((starts > limit).sum()) if "accuracy" not in y else 0
+    return sum(bool((curve.median > limit).any()) for curve in shown) if cut else 0
 
 
 def note(shown: Sequence[Curve]) -> str:

@@ -55,6 +55,6 @@ def profile_figure(times: pd.DataFrame, clock: str = "steps", note: str = "") ->
         else:
             legend_above(figure, axes.lines, [str(line.get_label()) for line in axes.lines])
             note = f"in brackets: AlgoPerf's benchmark score; {note}"
-        text = f"n = {times.shape[1]} problems, medians over seeds; {note}".strip("; ")
+        text = f"Over n = {times.shape[1]} problems, medians over seeds; {note}".strip("; ")
         caption(figure, text)
     return figure

@@ -6,6 +6,7 @@ evaluated, so that times are whole multiples of `log.eval_epochs` (seconds: the 
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
-from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross
+from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
 from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text
 from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 
@@ -187,10 +188,13 @@ def reach_figure(found: Reach) -> Figure:
                 if not len(ends):  # nobody reached it: there is no scale
                     axes.set_xticks([])
                 if row == len(groups) - 1:
-                    axes.set_xlabel("optimizer steps" if clock == "steps" else "training time (s)")
+                    name = "optimizer steps" if clock == "steps" else "training time (s)"
+                    label_axes(figure, axes, name, "")
             title = ", ".join(str(name) for name in names if name)
             goal = f"{found.column} {sign(found.column)} {part['target'].iloc[0]:.4g}"
-            figure.axes[-2].set_title(f"{title}: {goal}" if title else goal, loc="left")
+            title = f"{title}: {goal}" if title else goal
+            width = figure.get_figwidth() / style.points(0.06) - part["optimizer"].map(len).max()
+            figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
         text = f"first evaluation at the target ({found.rule}); median of "
         text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"
         text += "; ✖ not reached by all seeds" if lost else ""

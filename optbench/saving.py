@@ -53,7 +53,9 @@ def caption_text(figure: Figure, title: str = "", warnings: Sequence[str] = ()) 
     # panels that share an axis have its name once
     labels = dict.fromkeys(" against ".join(filter(None, pair)) for pair in both or named)
     labels.pop("", None)
-    titles = [flat(axes.get_title(loc="left")) for axes in panels if axes.get_title(loc="left")]
+    titles = [
+        flat(str(axes.get_label()) or text) for axes in panels if (text := axes.get_title("left"))
+    ]
     legends = [legend for axes in panels if (legend := axes.get_legend()) is not None]
     series = dict.fromkeys(
         flat(text.get_text())
@@ -65,7 +67,7 @@ def caption_text(figure: Figure, title: str = "", warnings: Sequence[str] = ()) 
         capital("; ".join(labels)),
         f"{'Panels' if len(titles) > 1 else 'Panel'}: {'; '.join(titles)}" if titles else "",
         f"Shown: {', '.join(series)}" if series else "",
-        str(figure.get_label()),
+        capital(str(figure.get_label())),
         *(f"Warning: {text}" for text in warnings),
     ]
     return "".join(f"{sentence(line)}\n" for line in lines if line)

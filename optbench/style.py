@@ -125,7 +125,7 @@ def blank(width: float, height: float) -> Figure:
         size = (width * factor, height * factor)
     else:
         share = WIDTHS[sheet.columns] / width
-        size = (WIDTHS[sheet.columns], height * min(max(share, 0.85), 1.1))
+        size = (WIDTHS[sheet.columns], height * min(max(share, 0.85), 1.1) * factor)
     return Figure(figsize=size, layout="constrained")
 
 
@@ -137,6 +137,14 @@ def points(size: float) -> float:
 def columns() -> int | None:
     """For how many columns of a page figures are drawn; None for none in particular."""
     return SHEET.get().columns
+
+
+def across(most: int) -> int:
+    """How many of `most` panels fit beside each other."""
+    sheet = SHEET.get()
+    if sheet.columns is None:
+        return most
+    return max(1, min(most, int(WIDTHS[sheet.columns] / points(1.35))))
 
 
 def look(name: str) -> Look:

@@ -4,8 +4,9 @@ name, and what is written beside it."""
 import json
 import math
 import re
+import warnings
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from matplotlib import rc_context, rcParams
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from optbench import kinds, style
 from optbench.cd_plot import cd_diagram
@@ -55,6 +57,19 @@ def xs(line: Line2D) -> list[float]:
 
 def ys(line: Line2D) -> list[float]:
     return [float(y) for y in np.asarray(line.get_ydata(), dtype=float)]
+
+
+def seen(figure: Figure, text: Text) -> bool:
+    """Whether it is drawn: matplotlib keeps labels of ticks outside the limits, unpainted."""
+    if not (text.get_visible() and text.get_text().strip()):
+        return False
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            shown = axis._update_ticks()
+            every = [*axis.majorTicks, *axis.minorTicks]
+            if any(text in (tick.label1, tick.label2) for tick in every if tick not in shown):
+                return False
+    return True
 
 
 def layer_rows(folder: Path, scale: float) -> None:
@@ -112,8 +127,8 @@ def test_layers_by_depth_are_those_of_the_weights(tmp_path: Path) -> None:
     table = load_runs(tmp_path, rows="layers")
     figure = layers_by_depth(table)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[0] == "outputs: standard deviation, first step"
-    assert titles[3] == "last step logged"
+    assert titles[0] == "outputs (std), first step"
+    assert titles[3] == "outputs (std), last step"
     drawn = [ys(named(axes, "adam")[0]) for axes in figure.axes]
     assert drawn[0] == [2, 4, 6]  # the middle of the three
     assert drawn[3] == [72, 144, 216]
@@ -215,6 +230,11 @@ def test_a_kind_is_asked_for_by_its_name(tmp_path: Path, capsys) -> None:
     assert {line.split(": ")[1] for line in err.splitlines() if line.startswith("does not")} == {
         "grid", "learning_rate", "profile", "budget", "layers", "cost"
     }  # fmt: skip
+    # one that does not apply does not stop the others
+    other = tmp_path / "other"
+    assert main([folder, "-o", str(other), "--kind", "layers", "ranks", "--format", "png"]) == 1
+    assert "does not apply: layers: no run has a layers.csv" in capsys.readouterr().err
+    assert (other / "critical_difference.png").exists()
     assert main([folder, "-o", str(out), "--style", "poster"]) == 1
     assert "paper, notebook, talk" in capsys.readouterr().err
     assert main([folder, "-o", str(out), "--columns", "3"]) == 1
@@ -279,6 +299,57 @@ def test_sizes_and_styles(tmp_path: Path) -> None:
 
         matplotlib.style.use("optbench.figures")
         assert rcParams["pdf.fonttype"] == 42
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2])
+@pytest.mark.parametrize("look", style.STYLES)
+def test_texts_stay_in_the_figure_and_titles_apart(
+    tmp_path: Path, look: str, columns: int | None
+) -> None:
+    grid = ["initializer", "model.batch_norm"]
+    for norm in (False, True):
+        for name in ("xavier_normal", "he_normal", "too_small"):
+            for lr in (0.001, 0.01, 5000.0):
+                keys = {"model__batch_norm": norm, "initializer__name": name, "lr": lr}
+                sweep(tmp_path, ("adam", "rmsprop", "sgd"), 1, **keys)
+    table = load_runs(tmp_path)
+    one = table[(table["initializer.name"] == "he_normal") & (table["model.batch_norm"] == False)]  # noqa: E712
+    for run in one["run"].unique():
+        layer_rows(Path(run), 1e3)
+    layers = load_runs(tmp_path, rows="layers")
+    slow = table[table["optimizer.lr"] == 0.001]
+    with style.use(look, columns), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = {
+            "curves": curves(one),
+            "panels": curves(slow, facet=grid[:1], lines="model.batch_norm"),
+            "grid": curves(slow, facet=grid),
+            "accuracy": curves(slow, "test_accuracy", facet=grid),
+            "learning_rate": sensitivity(table, facet=grid),
+            "finals": finals(slow, "test_accuracy", grid),
+            "layers": layers_by_depth(layers),
+            "time_to_target": reach_figure(reach(slow, "val_loss")),
+        }
+        for name, figure in figures.items():
+            figure.draw_without_rendering()
+            dots = figure.dpi / 72 * 2  # two points
+            width, height = figure.bbox.size
+            drawn = [text for text in figure.findobj(Text) if seen(figure, text)]
+            for text in drawn:
+                box = text.get_window_extent()
+                inside = min(box.x0, box.y0, width - box.x1, height - box.y1) > -dots
+                assert inside, (name, text.get_text(), box.bounds, (width, height))
+            titles = [
+                text.get_window_extent()
+                for text in drawn
+                if text in [a._left_title for a in figure.axes]
+            ]
+            for first, second in combinations(titles, 2):
+                apart = max(
+                    first.x0 - second.x1, second.x0 - first.x1,
+                    first.y0 - second.y1, second.y0 - first.y1,
+                )  # fmt: skip
+                assert apart > -dots, name
 
 
 def test_fonts_are_embedded(tmp_path: Path) -> None:
