@@ -308,8 +308,8 @@ def test_texts_stay_in_the_figure_and_titles_apart(
 ) -> None:
     grid = ["initializer", "model.batch_norm"]
     for norm in (False, True):
-        for name in ("xavier_normal", "he_normal", "too_small"):
-            for lr in (0.001, 0.01, 5000.0):
+        for name in ("xavier_normal", "he_normal"):
+            for lr in (0.001, 5000.0):
                 keys = {"model__batch_norm": norm, "initializer__name": name, "lr": lr}
                 sweep(tmp_path, ("adam", "rmsprop", "sgd"), 1, **keys)
     table = load_runs(tmp_path)
