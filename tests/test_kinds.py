@@ -301,8 +301,7 @@ def test_sizes_and_styles(tmp_path: Path) -> None:
         assert rcParams["pdf.fonttype"] == 42
 
 
-@pytest.mark.parametrize("columns", [None, 1, 2])
-@pytest.mark.parametrize("look", style.STYLES)
+@pytest.mark.parametrize(("look", "columns"), [("paper", None), ("paper", 1), ("talk", 2)])
 def test_texts_stay_in_the_figure_and_titles_apart(
     tmp_path: Path, look: str, columns: int | None
 ) -> None:
