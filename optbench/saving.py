@@ -33,6 +33,8 @@ def save(
     path = caption
     try:
         with style.rc():
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, and not again for each format
             for path in paths:
                 drawn, suffix = BytesIO(), path.suffix[1:]
                 figure.savefig(drawn, format=suffix, metadata=UNDATED.get(suffix))
