@@ -257,7 +257,14 @@ def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
     assert outcome.folder == first.folder
 
 
-@pytest.mark.parametrize("kind", ["--kills", "--sweep-kills", "--cohort-kills"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "--kills",
+        pytest.param("--sweep-kills", marks=pytest.mark.slow),
+        pytest.param("--cohort-kills", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_runs_end_as_undisturbed_ones(kind):
     kills = {"--kills": 0, kind: 4 if kind == "--kills" else 2}
     words = [word for key, number in kills.items() for word in (key, str(number))]

@@ -125,6 +125,7 @@ def test_a_full_disk_names_the_folder_and_the_next_call_is_whole(tmp_path, what)
     assert completed(tmp_path) == completed(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_in_a_sweep_on_a_full_disk_the_short_run_is_done(tmp_path):
     words = ["-m", *QUICK, "epochs=1,40", "name=x", "hydra/launcher=workers"]
     status, _, err = call(tmp_path, *words, prepare=small_files)
@@ -163,6 +164,7 @@ def mounted(folder: Path, option: str, *words: str) -> subprocess.CompletedProce
     return done
 
 
+@pytest.mark.slow
 def test_a_file_system_without_room(tmp_path):
     words = [*QUICK, "model.hidden=[64]", "epochs=4", "checkpoint_seconds=0"]
     done = mounted(tmp_path, "size=1000k", *words)
@@ -201,6 +203,7 @@ def test_a_folder_that_vanishes(tmp_path):
     check_error(process.returncode, err, f"cannot write {results / 'runs'}", "deleted")
 
 
+@pytest.mark.slow
 def test_the_folder_of_one_run_of_a_sweep_vanishes(tmp_path):
     words = ["-m", *DAWDLE, "+optimizer.seconds=0.01", "epochs=20", "seed=0,1,2", "name=x"]
     process = begin(tmp_path, *words, "hydra/launcher=workers", "hydra.launcher.workers=2")
@@ -232,7 +235,7 @@ def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
     assert completed(tmp_path) == completed(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize("sweep", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once_without_damage(tmp_path, number, sweep):
     more = [
