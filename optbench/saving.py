@@ -1,6 +1,7 @@
 """Figures as files: the formats, without dates, and the caption in words beside each."""
 
 import os
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ def save(
 
     Raises UserError where a file cannot be written.
     """
+    stem = re.sub(r"[^\w.-]", "_", stem)  # a column may have any name, a file not
     paths = [folder / f"{stem}.{suffix}" for suffix in formats]
     caption = folder / f"{stem}.txt"
     path = caption

@@ -1,6 +1,7 @@
 """Runs that were stopped go on; two processes share the work; files from others run no code."""
 
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 from optbench import checkpoints, experiment, locks, runs
 from optbench.errors import UserError
 from optbench.overrides import config_folder
-from optbench.run_files import read_record, write_sealed
+from optbench.run_files import COLUMNS, read_record, write_sealed
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
@@ -195,7 +196,13 @@ def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(
     assert finished(other).folder != run
 
 
-NO_ROWS = {"last": {}, "best": {}, "rows": {"epochs": 0, "steps": 0}}
+HEADERS = {name: (",".join(COLUMNS[name]) + "\n").encode() for name in ("epochs", "steps")}
+NO_ROWS = {
+    "last": {},
+    "best": {},
+    "rows": dict.fromkeys(HEADERS, 0),
+    "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in HEADERS.items()},
+}
 
 
 def test_other_data_refuse_to_go_on(tmp_path):
