@@ -1,43 +1,34 @@
 """From a resolved configuration to a finished run folder."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
 from optbench import checkpoints, data, device, locks, runs, settings, step_cost
+from optbench.configured import (
+    Config,
+    build,
+    build_problem,
+    describe_problem,
+    load_dataset,
+    loggers,
+    results_of,
+)  # fmt: skip
 from optbench.errors import UNWRITABLE, UserError, unwritable
-from optbench.initializers import initialize
 from optbench.interrupts import interrupts
-from optbench.loggers import Loggers
-from optbench.problem import Problem, identity
+from optbench.problem import identity
 from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
 from optbench.training import Training, Update
 
-Config = dict[str, Any]
-# What makes the problem, apart from the data's bytes; all optimizers compared share it.
-PROBLEM_KEYS = (
-    "model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size", "epochs",
-    "steps", "shuffle", "precision",
-)  # fmt: skip
-# Keys that came later: a problem is described without them while they have these values, so that
-# what was run before they existed keeps its identity.
-LATER_KEYS: Config = {"drop_last": False, "weight_penalty": 0.0}
-LATER_DATA_KEYS: Config = {"targets": "labels"}
-LATER_LOG_KEYS: Config = {"layer_steps": None}
+LATER_LOG_KEYS: Config = {"layer_steps": None}  # as `configured.LATER_KEYS`
 RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
-NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
-PLACES = ("root", "download")  # where a dataset lies is not what it is
 
 
 class Outcome(NamedTuple):
@@ -292,94 +283,12 @@ def new_folder(planned: Plan) -> runs.RunFolder:
     return folder
 
 
-def loggers(config: Config) -> Loggers:
-    """Those of the configuration, besides the CSV files; `UserError` where a package is missing."""
-    nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
-    return Loggers({name: build(f"logger.{name}", node) for name, node in nodes.items()})
-
-
 def abandon(config: Config, folder: Path, error: str) -> None:
     """Mark a run as failed whose process can no longer do it, also where it was logged."""
     if runs.abandon(folder, error):
         logged = loggers(config)
         logged.start(folder, results_of(config))
         logged.finish("failed")
-
-
-def results_of(config: Config) -> Path:
-    """The folder of all results."""
-    return Path(config["results_dir"]).expanduser()
-
-
-def load_dataset(config: Config) -> data.Dataset:
-    """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
-    return _load_dataset(dataset_parts(config))
-
-
-def dataset_parts(config: Config) -> str:
-    """What decides which data a configuration has, as JSON."""
-    parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
-    return json.dumps(parts, sort_keys=True)
-
-
-@lru_cache(maxsize=1)
-def _load_dataset(parts: str) -> data.Dataset:
-    return prepare_dataset(parts)
-
-
-def prepare_dataset(parts: str) -> data.Dataset:
-    """Load and prepare the dataset of `dataset_parts`."""
-    config = json.loads(parts)
-    source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
-    split = {k: v for k, v in config["data"].items() if k not in PLACES}
-    return data.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
-
-
-def describe_problem(config: Config) -> Config:
-    """The part of a configuration that says what is minimised, whatever the optimizer."""
-    problem = {key: config[key] for key in PROBLEM_KEYS}
-    for group in ("dataset", "data"):
-        problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
-    problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
-    problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
-    problem["dataset"].pop("preprocessing", None)  # the one in force stands at the top level
-    return problem
-
-
-def build_problem(config: Config, dataset: data.Dataset) -> Problem:
-    """The problem of a configuration, as plain Python objects."""
-    init = config["initializer"]
-    weight = init.get("weight")
-    return Problem(
-        dataset,
-        model=build("model", config["model"]),
-        loss=build("loss", config["loss"]),
-        initializer=partial(
-            initialize,
-            weight=None if weight is None else build("initializer.weight", weight),
-            bias=init.get("bias"),
-        ),
-        **{k: config[k] for k in ("batch_size", "epochs", "steps", "shuffle", "precision")},
-        **{k: config[k] for k in LATER_KEYS},
-    )
-
-
-def build(group: str, node: Config) -> Any:
-    """Instantiate one group's `_target_` with its own keyword arguments."""
-    arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
-    try:
-        return instantiate(arguments, _convert_="all")
-    except (InstantiationException, TypeError, ValueError) as error:  # the latter of its flags
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
-        reason = f": {cause}" if cause and str(cause) not in text else ""
-        if unknown := re.search(r"unexpected keyword argument '(\w+)'", text + reason):
-            raise UserError(
-                f"{group} cannot be made: {node['_target_']} does not accept {unknown[1]}"
-            ) from error
-        raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
 
 
 def _follow(

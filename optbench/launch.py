@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import data, device, experiment, grouping, jobs, runs, shared, unit
+from optbench import configured, data, device, experiment, grouping, jobs, runs, shared, unit
 from optbench.batch import Batch, Job, Result
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
@@ -240,7 +240,7 @@ def end(
 ) -> None:
     """Record the job and tell Hydra's callbacks."""
     if job.plan is not None and outcome is not None and outcome.status in runs.FINISHED:
-        results = experiment.results_of(job.plan.config)
+        results = configured.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
     record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
@@ -276,14 +276,14 @@ def save(result: JobReturn, folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(text, "utf-8")
 
 
-def load(config: experiment.Config) -> data.Dataset:
+def load(config: configured.Config) -> data.Dataset:
     """The dataset of a configuration, in memory that the workers share."""
-    return _load(experiment.dataset_parts(config))
+    return _load(configured.dataset_parts(config))
 
 
 @lru_cache(maxsize=4)
 def _load(parts: str) -> data.Dataset:
-    dataset = experiment.prepare_dataset(parts)
+    dataset = configured.prepare_dataset(parts)
     try:
         return shared.share(dataset)
     except OSError as error:

@@ -148,7 +148,7 @@ def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> d
 
 def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     """Follow all optimizers that were asked for; their trajectories and the table."""
-    from optbench.experiment import build
+    from optbench.configured import build
 
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import device, experiment, shared, together
+from optbench import configured, device, experiment, shared, together
 from optbench.errors import UserError
 from optbench.progress import describe
 from optbench.training import Update
@@ -87,7 +87,7 @@ def _train_together(
     config = plans[0].config
     views = [View(index, send) for index in range(len(plans))]
     try:
-        dataset = experiment.load_dataset(config) if data[0] is None else shared.find(data[0])
+        dataset = configured.load_dataset(config) if data[0] is None else shared.find(data[0])
         _choose(plans[0])
         outcomes = together.complete_together(
             [replace(planned, dataset=dataset) for planned in plans],
@@ -115,7 +115,7 @@ def _train(
     view = View(index, send)
     try:
         config = planned.config
-        dataset = experiment.load_dataset(config) if place is None else shared.find(place)
+        dataset = configured.load_dataset(config) if place is None else shared.find(place)
         _choose(planned)
         whole = replace(planned, dataset=dataset)
         outcome = experiment.complete(whole, view.show, stop, view.opened)

@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import checkpoints, experiment, locks, runs
+from optbench import checkpoints, configured, experiment, locks, runs
 from optbench.errors import UserError
 from optbench.overrides import config_folder
 from optbench.run_files import COLUMNS, read_record, write_sealed
@@ -210,7 +210,7 @@ def test_other_data_refuse_to_go_on(tmp_path):
     config = configuration(tmp_path)
 
     def other(config):
-        return replace(experiment.load_dataset(config), digest="another")
+        return replace(configured.load_dataset(config), digest="another")
 
     planned = experiment.plan(config, tmp_path / "runs", load=other)
     with pytest.raises(UserError, match=r"data_digest was '.*' and is 'another'") as raised:

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import experiment, settings
+from optbench import configured, settings
 from optbench.__main__ import config_folder
 from optbench.data import prepare
 from optbench.errors import UserError
@@ -38,11 +38,11 @@ def one_step(config: dict) -> float:
     images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.arange(40) % 4
     data = prepare((images, labels, images[:8], labels[:8]), preprocessing=config["preprocessing"])
-    problem = experiment.build_problem(config | {"epochs": None, "steps": 1}, data)
+    problem = configured.build_problem(config | {"epochs": None, "steps": 1}, data)
     updates = train(
         problem,
-        experiment.build("optimizer", config["optimizer"]),
-        schedule=experiment.build("schedule", config["schedule"]),
+        configured.build("optimizer", config["optimizer"]),
+        schedule=configured.build("schedule", config["schedule"]),
     )
     last = list(updates)[-1]
     assert last.status == "completed"
@@ -71,8 +71,8 @@ def test_every_dataset_composes_and_names_its_loader(option):
     config = resolved(f"dataset={option}")
     settings.check(config)
     assert config["dataset"]["name"] == option
-    assert experiment.build("loader", config["dataset"] | {"_partial_": True})
-    assert "root" not in experiment.describe_problem(config)["dataset"]
+    assert configured.build("loader", config["dataset"] | {"_partial_": True})
+    assert "root" not in configured.describe_problem(config)["dataset"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_every_dataset_composes_and_names_its_loader(option):
 def test_datasets_without_downloads_load(option):
     if option in ("digits", "wine", "breast_cancer"):
         pytest.importorskip("sklearn")
-    data = experiment.load_dataset(resolved(f"dataset={option}"))
+    data = configured.load_dataset(resolved(f"dataset={option}"))
     assert len(data.test_y) > 0
     assert len(data.train_y) > 0
     assert data.train_x.isfinite().all()

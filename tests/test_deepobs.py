@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import data, deepobs, experiment, initializers, settings
+from optbench import configured, data, deepobs, initializers, settings
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
 from optbench.evaluation import objective
@@ -31,7 +31,7 @@ def made(name: str, n: int = 300, **changes) -> Problem:
     config = resolved(f"problem={name}") | changes
     settings.check(config)
     if name == "quadratic_deep":
-        return experiment.build_problem(config, experiment.load_dataset(config))
+        return configured.build_problem(config, configured.load_dataset(config))
     shape = (3, 32, 32) if name.startswith("cifar") else (1, 28, 28)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
@@ -42,7 +42,7 @@ def made(name: str, n: int = 300, **changes) -> Problem:
         val_size=20,
         targets=config["data"]["targets"],
     )
-    return experiment.build_problem(config, prepared)
+    return configured.build_problem(config, prepared)
 
 
 def rows(problem: Problem, optimizer, **arguments):
@@ -311,11 +311,11 @@ def test_dropping_the_last_batch_keeps_whole_ones_in_training_and_evaluation():
 
 
 def test_new_keys_leave_the_identity_of_earlier_problems_alone():
-    plain = experiment.describe_problem(resolved())
+    plain = configured.describe_problem(resolved())
     assert not {"drop_last", "weight_penalty"} & set(plain)
     assert set(plain["data"]) == {"val_size", "split_seed", "subset"}
     changed = resolved("drop_last=true", "weight_penalty=0.1", "data.targets=inputs")
-    described = experiment.describe_problem(changed)
+    described = configured.describe_problem(changed)
     assert (described["drop_last"], described["weight_penalty"]) == (True, 0.1)
     assert described["data"]["targets"] == "inputs"
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from optbench import experiment, models
+from optbench import configured, models
 from optbench.__main__ import config_folder
 from optbench.training import train
 
@@ -19,7 +19,7 @@ OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 def traces(make_problem, path: Path, seed: int) -> tuple[str, str]:
     """Hashes of the weights an optimizer is given, and of the first epoch's batches."""
     config = OmegaConf.to_container(OmegaConf.load(path))
-    factory = experiment.build("optimizer", config)
+    factory = configured.build("optimizer", config)
     weights, batches = hashlib.sha256(), []
 
     def noting(parameters, **arguments):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from optbench import Problem, datasets, device, experiment, initializers, losses, models, prepare
+from optbench import Problem, configured, datasets, device, initializers, losses, models, prepare
 from optbench.__main__ import config_folder
 from optbench.recorded import Unrecordable, record_steps, unchanged
 from optbench.training import Training
@@ -39,7 +39,7 @@ def check(problem, optimizer, **arguments) -> Training:
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
 def test_every_optimizer(make_problem, path: Path):
-    optimizer = experiment.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    optimizer = configured.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     training = check(make_problem(epochs=4), optimizer)
     if path.parent.name == "optimizer" and path.stem in RECORDED:
         assert training.replays, "the common optimizers are to be fast"
@@ -82,7 +82,7 @@ def test_the_default_models_at_their_real_size(model):
 
 @pytest.mark.parametrize("schedule", sorted((config_folder() / "schedule").glob("*.yaml")))
 def test_schedules(make_problem, schedule: Path):
-    factory = experiment.build("schedule", OmegaConf.to_container(OmegaConf.load(schedule)))
+    factory = configured.build("schedule", OmegaConf.to_container(OmegaConf.load(schedule)))
     assert check(make_problem(epochs=5), ADAM, schedule=factory).replays
 
 
