@@ -1,6 +1,10 @@
 """Compare optimizers honestly: paired seeds, equal budgets, one command."""
 
+import os
+import signal
+import sys
 from importlib import import_module
+from pathlib import PurePath
 from typing import Any
 
 __version__ = "0.1.0"
@@ -13,6 +17,12 @@ _HOMES = {
     "UserError": "errors",
 }
 __all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]
+
+# Of a command (`python -m` says "-m" until it has found the module) whose imports take a while:
+# Ctrl-C ends it without a traceback. Where something has begun, `__main__` sees to it.
+_command = PurePath("".join(sys.argv[:1])).stem in ("-m", "optbench")
+if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def __getattr__(name: str) -> Any:

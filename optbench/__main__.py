@@ -1,6 +1,7 @@
 """The command line: `python -m optbench [-m] [GROUP=NAME] [KEY=VALUE]`."""
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -48,6 +49,8 @@ def main() -> None:
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     conf = config_folder()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with streams():
         try:
             check_words(words)

@@ -11,6 +11,8 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor, nn
 
+from optbench.errors import UserError
+
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -51,7 +53,11 @@ def sparse_(
 
     `tensor` is `(out, in, ...)`. torch.nn.init.sparse_ chooses the zeros per input, from the global
     generator, and takes matrices only.
+
+    Raises `UserError` unless 0 <= sparsity <= 1.
     """
+    if not 0 <= sparsity <= 1:
+        raise UserError(f"sparsity must be between 0 and 1 (all weights are zero), not {sparsity}")
     rows = tensor.view(tensor.shape[0], -1).normal_(0, std, generator=generator)
     zeros = ceil(sparsity * rows.shape[1])
     order = torch.rand(rows.shape, generator=generator).argsort(dim=1)

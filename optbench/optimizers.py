@@ -40,6 +40,7 @@ def build(
     unknown = [key for key in given if accepted and key not in accepted]
     if unknown:
         raise UserError(f"{name} does not accept {', '.join(unknown)}.{_list(accepted)}")
+    _check_kinds(cls, given)
     chosen = any(given.get(key) is not None for key in ("fused", "foreach", "differentiable"))
     if _has_fused(cls, next(iter(named.values()))) and not chosen:
         factory = partial(factory, fused=True)
@@ -197,6 +198,17 @@ def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     return [p.name for p in parameters[1:]]  # the first takes the model's parameters
+
+
+def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
+    """Raise `UserError` for a text where the default is a number: the class would do it in words
+    about its own code."""
+    for key in (key for key in _accepted(cls) if key in given):
+        usual, value = inspect.signature(cls).parameters[key].default, given[key]
+        kind = "true or false" if isinstance(usual, bool) else "a number"
+        if isinstance(usual, int | float) and not isinstance(value, int | float | Tensor | None):
+            name = getattr(cls, "__name__", str(cls))
+            raise UserError(f"{name}: {key} must be {kind}, not {value!r}")
 
 
 def _list(accepted: list[str]) -> str:

@@ -37,6 +37,7 @@ SWITCHES = (
     "force", "quiet", "deterministic", "decay_biases_and_norms", "drop_last", "data.download",
 )  # fmt: skip
 MOST_THREADS = 4096  # more than any machine has; a million of them would end the process
+LARGEST_FLOAT = 1e30  # float32 holds it, and a hundred million times as much
 LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
 
 
@@ -77,9 +78,7 @@ def check(config: Mapping[str, Any]) -> None:
         if not isinstance(_get(config, key), bool):
             raise UserError(f"{key} must be true or false, not {_get(config, key)!r}")
     every = config["checkpoint_seconds"]
-    if every is not None and (
-        isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every < math.inf
-    ):
+    if every is not None and (not _is_number(every) or not 0 <= every < math.inf):
         raise UserError(
             f"checkpoint_seconds must be a number of seconds of at least 0, or null, not {every!r}"
         )
@@ -90,8 +89,8 @@ def check(config: Mapping[str, Any]) -> None:
     if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):
         raise UserError(f"initializer.weight needs a _target_, or is null, not {weight!r}")
     bias = config["initializer"].get("bias")
-    if bias is not None and (isinstance(bias, bool) or not isinstance(bias, int | float)):
-        raise UserError(f"initializer.bias must be a number, or null, not {bias!r}")
+    if bias is not None and (not _is_number(bias) or abs(bias) >= LARGEST_FLOAT):
+        raise UserError(f"initializer.bias must be a number (below 1e30), or null, not {bias!r}")
     for group in ("model", "dataset", "loss", "optimizer", "schedule"):
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
@@ -99,10 +98,10 @@ def check(config: Mapping[str, Any]) -> None:
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
     penalty = config["weight_penalty"]
-    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 0 <= penalty < 1e30:
+    if not _is_number(penalty) or not 0 <= penalty < LARGEST_FLOAT:
         raise UserError(f"weight_penalty must be a finite number of at least 0, not {penalty!r}")
     lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
-    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < 1e30:
+    if not _is_number(lr) or not 0 < lr < LARGEST_FLOAT:
         raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")
 
 
@@ -169,3 +168,7 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
 
 def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

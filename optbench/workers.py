@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 from types import ModuleType
@@ -61,9 +62,8 @@ class Worker:
 
     def printed(self) -> str:
         """What it has printed since the last time."""
-        with open(self.output.name, "rb") as file:  # noqa: PTH123
-            file.seek(self.read)
-            text = file.read()
+        self.output.seek(self.read)
+        text: bytes = self.output.read()
         self.read += len(text)
         return text.decode("utf-8", "replace")
 
@@ -116,8 +116,9 @@ class Pool:
 
     def _start(self) -> Worker:
         ours, theirs = self._context.Pipe()
-        output = tempfile.NamedTemporaryFile(prefix="optbench-worker-")  # noqa: SIM115
-        process = self._context.Process(target=_work, args=(theirs, output.name, *self.setup))
+        handle, path = tempfile.mkstemp(prefix="optbench-worker-")  # the worker unlinks it
+        output = os.fdopen(handle, "rb", buffering=0)
+        process = self._context.Process(target=_work, args=(theirs, path, *self.setup))
         with _plain():
             process.start()
         theirs.close()
@@ -258,6 +259,8 @@ def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: 
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    with suppress(OSError):  # both ends have it open: it goes with them, however they end
+        Path(output).unlink()
     for stream in (1, 2):
         os.dup2(file, stream)
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -197,6 +197,17 @@ def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.verdict"])
+def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, module):
+    (tmp_path / "hydra").mkdir()
+    raises = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
+    for name in ("hydra/__init__.py", "pandas.py"):
+        (tmp_path / name).write_text(raises)
+    call = [sys.executable, "-m", module, "--help"]
+    ended = subprocess.run(call, env=environment(tmp_path), capture_output=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
 def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
     asked = ["-m", "hydra/launcher=basic", "optimizer=sgd", "seed=0,1", "name=x"]
     process = subprocess.Popen(

@@ -86,6 +86,14 @@ def test_a_worker_that_dies_is_reported_and_replaced(pool):
         assert "last words" in why
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file keeps its name there")
+def test_what_the_workers_print_leaves_no_file_whatever_happens_to_us(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    events = run(pool, [(double, 1)])
+    assert [e.value for e in events if e.kind == "printed"] == ["printed 1\n"]
+    assert not list(tmp_path.glob("optbench-worker-*"))  # nobody has closed the pool
+
+
 def test_a_task_that_hangs_is_ended_where_it_hangs(pool):
     begun = time.monotonic()
     found = ends(run(pool, [(hang,), (double, 1)], time_limit=0.5))
