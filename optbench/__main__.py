@@ -35,10 +35,9 @@ def main() -> None:
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     # OpenMP's threads wait by spinning, and where another process wants the core each spin costs
-    # a time slice: small steps then take ten times as long. A short spin has its price where
-    # nothing else runs: a tenth on one machine, several times on another with small steps, which
-    # is why those take one thread. To be set before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # a time slice: small steps then take ten times as long. A short spin costs nothing that could
+    # be measured where nothing else runs. To be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "6000")
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []

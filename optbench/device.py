@@ -12,7 +12,7 @@ from torch import nn
 
 from optbench.errors import UserError
 
-SHARED = 2**24  # products of weights and examples: a step of more is worth a second thread
+SHARE = 3 * 10**6  # products of weights and examples in a step that make a thread worth its while
 
 
 def choose(
@@ -77,8 +77,8 @@ def route_products_to_onednn() -> bool:
 
 @contextmanager
 def enough_threads(model: nn.Module, examples: int) -> Iterator[int]:
-    """Within, one thread where a step on so many examples is too small to be shared: to wait for
-    another one costs more than it gives. Yields how many threads there are.
+    """Within, no more threads than a step on so many examples has work for: to wait for another
+    one costs more than it gives. Yields how many threads there are.
 
     Only linear layers are counted as small: the weights of others are used many times.
     """
@@ -86,7 +86,7 @@ def enough_threads(model: nn.Module, examples: int) -> Iterator[int]:
     weights = [p.shape for p in model.parameters()]
     if max(map(len, weights), default=0) <= 2:
         products = sum(shape.numel() for shape in weights) * examples
-        torch.set_num_threads(1 if products <= SHARED else before)
+        torch.set_num_threads(min(before, max(1, products // SHARE)))
     try:
         yield torch.get_num_threads()
     finally:

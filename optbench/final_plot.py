@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optbench import style
 from optbench.layout import layout
 from optbench.panels import caption, context, cross, label_axes, make_panels, series_of
-from optbench.scales import check_column, default_log, ticks, y_label
+from optbench.scales import blown_up, check_column, default_log, ticks, y_label
 from optbench.summary import final_values, median, seeds_text, worst
 
 BOXED = 5  # runs: the quartiles of fewer are made up of one or two
@@ -35,6 +35,9 @@ def finals(
     plan = layout(table, facet, lines)
     values = final_values(table, y)
     finite = values[np.isfinite(values)]
+    near = finite[finite <= blown_up(table, y)]
+    beyond = len(finite) - len(near) if len(near) else 0  # would squeeze the others into one place
+    finite = near if beyond else finite
     log = default_log(y) and bool(len(finite)) and finite.min() > 0
     log = log and bool(finite.max() > 5 * finite.min())
     most = max(
@@ -55,6 +58,7 @@ def finals(
                 label_axes(figure, axes, f"final {y_label(table, y)}", "")
         text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
         text += f"quartiles and median (below {BOXED} runs: median)"
+        text += f"; {beyond} beyond the axis: above four times the untrained value" * bool(beyond)
         text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
         caption(figure, context(plan), text)
     return figure

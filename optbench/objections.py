@@ -47,6 +47,8 @@ def objections(
     if not any(FEW_SEEDS in text for text in told):
         found += few_seeds(plan)
     found += leaders(plan, finals, y)
+    for manifest in manifests[:1]:
+        found += no_gain(table, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
 
 
@@ -159,6 +161,30 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
             f"in {len(found)} of {panels} panels the first by {y.replace('_', ' ')} is not shown "
             f"to be better than the second"
         )
+
+
+def no_gain(table: pd.DataFrame, y: str) -> Iterator[str]:
+    """Optimizers that tuning made worse, by the final `y` on the same seeds (signed-rank tests of
+    tuned against default, with Holm's correction)."""
+    if "phase" not in table or y not in table:
+        return
+    runs = table.drop_duplicates("run").astype({"problem": str, "optimizer": str, "phase": str})
+    runs = runs.assign(value=runs["run"].map(final_values(table, y)).astype(float))
+    pairs, names = [], []
+    for (_, name), part in runs.groupby(["problem", "optimizer"], sort=False):
+        by_seed = part.pivot_table(index="seed", columns="phase", values="value", aggfunc="first")
+        both = {"tuned", "default"} <= set(by_seed)
+        if both and len(pair := by_seed[["tuned", "default"]].dropna().to_numpy()):
+            pairs.append(pair)
+            names.append(name)
+    corrected = holm([signed_rank(differences(pair[:, 0], pair[:, 1])) for pair in pairs])
+    for name, pair, p in zip(names, pairs, corrected, strict=True):
+        found = claim(pair[:, 0], pair[:, 1], smaller_is_better(y), p=float(p))
+        if found.word == "worse":
+            yield (
+                f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
+                f"defaults: a larger budget or a narrower search space may help it"
+            )
 
 
 def problem_of(plan: Layout) -> "pd.Series[str]":

@@ -163,6 +163,9 @@ def facet_keys(plan: Layout) -> list[str]:
     for key in map(str, plan.runs):
         if key in skip or "._" in key or key.endswith("digest"):
             continue
-        if 1 < len(plan.runs[key].map(show).unique()) <= MOST_VALUES:
+        shown = plan.runs[key].map(show)
+        # a hyperparameter that each optimizer has one value of says no more than its name
+        own = key.startswith("optimizer.") and shown.groupby(plan.runs["optimizer"]).nunique() < 2
+        if 1 < shown.nunique() <= MOST_VALUES and not np.all(own):
             found.append(key)
     return found

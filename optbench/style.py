@@ -204,14 +204,14 @@ def group_of(name: str) -> str:
 
 
 def shade(base: Look, index: int, count: int) -> Look:
-    """The look of setting `index` of `count` of one optimizer: its colour, dark to light."""
+    """The look of setting `index` of `count` of one optimizer: its marker, and its colour from
+    dark to light."""
     if count < 2:
         return base
     weight = 0.55 * index / (count - 1)
     red, green, blue = (channel + (1 - channel) * weight for channel in to_rgb(base.color))
     start = DASHES.index(base.dashes) + index
-    marker = MARKERS[index % len(MARKERS)] if index else base.marker
-    return Look((red, green, blue), DASHES[start % len(DASHES)], marker)
+    return Look((red, green, blue), DASHES[start % len(DASHES)], base.marker)
 
 
 def choice(index: int, count: int) -> Look:

@@ -197,8 +197,9 @@ class Training:
         return step == total or step % (per_epoch * self.eval_every) == 0
 
     def _is_watched(self, step: int) -> bool:
-        due = step % self.layers_every == 0 if self.layers_every else self.is_evaluated(step)
-        return self.layers and (step == 1 or due)
+        if not self.layers or step == 1:
+            return self.layers
+        return step % self.layers_every == 0 if self.layers_every else self.is_evaluated(step)
 
     def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
         """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from optbench.errors import UserError
 from optbench.figures import ranks_figure, times_by_problem
-from optbench.objections import objections
+from optbench.objections import no_gain, objections
 from optbench.plot import Options, draw_all, main, split_trials
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure, scores
@@ -175,6 +175,25 @@ def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
     assert told(sweep(tmp_path / "alone", ("adam",), 1)) == []
     sweep(tmp_path / "single", ("adam", "sgd"), 1)
     assert "1 pair cannot go below" in told(tmp_path / "single")[1]
+
+
+def test_an_optimizer_that_tuning_made_worse_is_named() -> None:
+    noise = np.random.default_rng(0)
+    rows = []
+    for name, gain in (("adam", -0.1), ("sgd", 0.1), ("momentum", 0.0)):
+        for seed in range(8):
+            for phase in ("tuned", "default"):
+                loss = 1 - gain * (phase == "tuned") + 0.02 * noise.standard_normal()
+                rows.append(
+                    {"run": f"{name}{phase}{seed}", "problem": "p", "optimizer": name, "seed": seed,
+                     "phase": phase, "status": "completed", "test_loss": loss}
+                )  # fmt: skip
+    table = pd.DataFrame(rows)
+    (text,) = no_gain(table, "test_loss")
+    assert text.startswith("adam: tuned it is worse (n = 8, p = 0.023) by test loss")
+    assert list(no_gain(table[table["phase"] == "tuned"], "test_loss")) == []
+    assert list(no_gain(table, "test_accuracy")) == []
+    assert list(no_gain(table.iloc[:1], "test_loss")) == []
 
 
 def test_unequal_budgets_are_seen_however_the_runs_came_together(tmp_path: Path) -> None:

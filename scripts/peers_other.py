@@ -1,0 +1,124 @@
+"""The benchmark's job in scikit-learn, Keras 3 and JAX.
+
+Weights start uniform in +-1/sqrt(fan_in) with zero biases; scikit-learn's own start cannot be
+chosen.
+"""
+
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from peer_job import CHANNELS, LR, Answer, Job, timed
+
+
+def scikit_learn(job: Job) -> Answer:
+    """MLPClassifier; its weights start at its own scale, and its L2 penalty is turned off."""
+    from sklearn.neural_network import MLPClassifier
+
+    if job.model == "cnn":
+        raise NotImplementedError("scikit-learn has no convolutions")
+    net = MLPClassifier(job.widths, alpha=0, batch_size=job.batch, learning_rate_init=LR)
+    x, test_x = (a.reshape(len(a), -1) for a in (job.train_x, job.test_x))
+
+    def epoch() -> float:
+        net.partial_fit(x, job.train_y, classes=np.arange(10))
+        return float(net.score(test_x, job.test_y))
+
+    return timed(job.epochs, epoch)
+
+
+def keras(job: Job) -> Answer:
+    """Keras 3's fit, on the backend that KERAS_BACKEND names."""
+    import keras as K
+
+    K.utils.set_random_seed(0)
+    start = partial(K.initializers.VarianceScaling, 1 / 3, "fan_in", "uniform")
+    first: list[Any] = [K.layers.Flatten()]
+    if job.model == "cnn":
+        first = []
+        for n in CHANNELS:
+            conv = K.layers.Conv2D(n, 3, padding="same", activation="relu")
+            conv.kernel_initializer = start()
+            first += [conv, K.layers.MaxPooling2D()]
+        first.append(K.layers.Flatten())
+    dense = [K.layers.Dense(w, "relu", kernel_initializer=start()) for w in job.widths]
+    net = K.Sequential([*first, *dense, K.layers.Dense(10, kernel_initializer=start())])
+    loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(K.optimizers.Adam(LR), loss)
+    x, test_x = (a.transpose(0, 2, 3, 1).copy() for a in (job.train_x, job.test_x))
+
+    def epoch() -> float:
+        net.fit(x, job.train_y, batch_size=job.batch, epochs=1, verbose=0)
+        logits = net.predict(test_x, batch_size=512, verbose=0)
+        return float((logits.argmax(1) == job.test_y).mean())
+
+    return timed(job.epochs, epoch)
+
+
+def jax_scan(job: Job) -> Answer:
+    """JAX and optax with the whole epoch in one compiled scan; the last, smaller batch apart."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    rng = np.random.default_rng(0)
+    images = [a.transpose(0, 2, 3, 1).copy() for a in (job.train_x, job.test_x)]
+    x, test_x, y, test_y = (
+        jnp.asarray(a) for a in (*images, job.train_y.astype("int32"), job.test_y.astype("int32"))
+    )
+
+    def layer(*shape: int) -> Any:
+        bound = np.prod(shape[:-1]) ** -0.5
+        return jnp.asarray(rng.uniform(-bound, bound, shape).astype("float32")), jnp.zeros(
+            shape[-1]
+        )
+
+    convs, size, width = [], x.shape[1], x.shape[3]
+    if job.model == "cnn":
+        for n in CHANNELS:
+            convs.append(layer(3, 3, width, n))
+            width, size = n, size // 2
+    sizes = [size * size * width, *job.widths, 10]
+    dense = [layer(a, b) for a, b in pairwise(sizes)]
+
+    def forward(params: Any, h: Any) -> Any:
+        for w, b in params[0]:
+            same = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+            h = jax.nn.relu(jax.lax.conv_general_dilated(h, w, (1, 1), "SAME", **same) + b)
+            pool = (1, 2, 2, 1)
+            h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, pool, pool, "VALID")
+        h = h.reshape(len(h), -1)
+        for w, b in params[1][:-1]:
+            h = jax.nn.relu(h @ w + b)
+        return h @ params[1][-1][0] + params[1][-1][1]
+
+    def cost(params: Any, x: Any, y: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(forward(params, x), y).mean()
+
+    adam = optax.adam(LR)
+
+    def step(carry: Any, batch: Any) -> Any:
+        params, state = carry
+        loss, grads = jax.value_and_grad(cost)(params, x[batch], y[batch])
+        updates, state = adam.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), loss
+
+    whole = len(y) // job.batch * job.batch
+
+    @jax.jit
+    def train(carry: Any, order: Any) -> Any:
+        carry, losses = jax.lax.scan(step, carry, order[:whole].reshape(-1, job.batch))
+        if whole < len(y):
+            carry, _ = step(carry, order[whole:])
+        return carry, losses
+
+    right = jax.jit(lambda params: (forward(params, test_x).argmax(1) == test_y).mean())
+    carry = ((convs, dense), adam.init((convs, dense)))
+
+    def epoch() -> float:
+        nonlocal carry
+        carry, _ = train(carry, jnp.asarray(rng.permutation(len(y))))
+        return float(right(carry[0]))
+
+    return timed(job.epochs, epoch)

@@ -1,0 +1,263 @@
+"""The benchmark's job in PyTorch: optbench, plain loops, Lightning, skorch, and the bound.
+
+Weights and biases start uniform in +-1/sqrt(fan_in).
+"""
+
+import tempfile
+import time
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from peer_job import CHANNELS, CNN_HIDDEN, LR, Answer, Job, timed
+
+
+def _torch_model(job: Job) -> Any:
+    import torch
+
+    from optbench import models
+
+    torch.manual_seed(0)
+    shape = job.train_x.shape[1:]
+    if job.model == "cnn":
+        built = models.cnn(shape, 10, channels=CHANNELS, hidden=[CNN_HIDDEN])
+    else:
+        built = models.mlp(shape, 10, hidden=job.widths)
+    return built.to(job.device)
+
+
+def _tensors(job: Job) -> list[Any]:
+    import torch
+
+    return [torch.from_numpy(a).to(job.device) for a in job[:4]]
+
+
+def _accuracy(model: Any, x: Any, y: Any) -> float:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        parts = zip(x.split(512), y.split(512), strict=True)
+        right = sum((model(a).argmax(1) == b).sum() for a, b in parts)
+    model.train()
+    return float(right) / len(y)
+
+
+def optbench(job: Job) -> Answer:
+    """optbench itself: its loop, with an evaluation on the test set only, and with recorded steps
+    from the beginning, as in a run of 1,000 steps or more."""
+    import torch
+
+    from optbench import Problem, initializers, losses, models, train
+    from optbench.data import Dataset
+    from optbench.device import choose
+
+    device = choose(job.device)
+    x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
+    data = Dataset(x, y, x[:0], y[:0], test_x, test_y, 10, "benchmark")
+    if job.model == "cnn":
+        model = partial(models.cnn, channels=CHANNELS, hidden=[CNN_HIDDEN])
+    else:
+        model = partial(models.mlp, hidden=job.widths)
+    problem = Problem(
+        data, model, losses.cross_entropy, initializers.initialize, job.batch, epochs=job.epochs
+    )
+    adam = partial(torch.optim.Adam, lr=LR)
+    updates = train(
+        problem, adam, device=device, eval_train_examples=1, record=device.type == "cpu"
+    )
+    rows = [update.epoch for update in updates if update.epoch]
+    ends = [float(row["total_seconds"] or 0) for row in rows]
+    return list(np.diff(ends)), float(rows[-1]["test_accuracy"] or 0)
+
+
+def tensors_and_slices(job: Job, *, onednn: bool) -> Answer:
+    """The shortest loop in plain PyTorch: data as tensors, a permutation, fused Adam."""
+    import torch
+    import torch.nn.functional as F
+
+    from optbench.device import route_products_to_onednn
+
+    if onednn:
+        route_products_to_onednn()
+    x, y, test_x, test_y = _tensors(job)
+    model = _torch_model(job)
+    adam = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+
+    def epoch() -> float:
+        for batch in torch.randperm(len(y), device=x.device).split(job.batch):
+            adam.zero_grad()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            adam.step()
+        return _accuracy(model, test_x, test_y)
+
+    return timed(job.epochs, epoch)
+
+
+def tensor_loader(job: Job) -> Answer:
+    """A DataLoader over a TensorDataset: what most scripts do."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y, test_x, test_y = _tensors(job)
+    loader = DataLoader(TensorDataset(x, y), batch_size=job.batch, shuffle=True)
+    return _loader_loop(job, loader, test_x, test_y, torch.device(job.device))
+
+
+def tutorial(job: Job) -> Answer:
+    """The PyTorch tutorials' loop: images transformed one by one, loss.item() at each step."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from optbench._torchvision import import_torchvision
+
+    import_torchvision()  # also beside a CPU-only torch
+    from torchvision import transforms
+
+    low, high = job.train_x.min(), job.train_x.max()
+    pixels = ((job.train_x - low) / (high - low) * 255).round().astype("uint8")
+    mean, std = -low / (high - low), 1 / (high - low)
+    convert = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((float(mean),), (float(std),))]
+    )
+
+    class Images(Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, i: int) -> Any:
+            return convert(pixels[i].transpose(1, 2, 0)), int(job.train_y[i])
+
+    loader = DataLoader(Images(), batch_size=job.batch, shuffle=True)
+    return _loader_loop(job, loader, *_tensors(job)[2:], torch.device(job.device))
+
+
+def _loader_loop(job: Job, loader: Any, test_x: Any, test_y: Any, device: Any) -> Answer:
+    import torch
+    import torch.nn.functional as F
+
+    model = _torch_model(job)
+    adam = torch.optim.Adam(model.parameters(), lr=LR)
+
+    def epoch() -> float:
+        total = 0.0
+        for x, y in loader:
+            adam.zero_grad()
+            loss = F.cross_entropy(model(x.to(device)), y.to(device))
+            loss.backward()
+            adam.step()
+            total += loss.item()
+        return _accuracy(model, test_x, test_y)
+
+    return timed(job.epochs, epoch)
+
+
+def lightning(job: Job) -> Answer:
+    """Lightning's Trainer over a TensorDataset, with its CSVLogger."""
+    import logging
+    import warnings
+
+    from optbench._torchvision import import_torchvision
+
+    import_torchvision()  # torchmetrics imports it
+    import lightning as L
+    import torch
+    import torch.nn.functional as F
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.utils.data import DataLoader, TensorDataset
+
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
+    ends: list[float] = []
+    right: list[float] = []
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = _torch_model(job)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            loss = F.cross_entropy(self.net(batch[0]), batch[1])
+            self.log("train_loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, _: int) -> None:
+            hit = (self.net(batch[0]).argmax(1) == batch[1]).float().mean()
+            self.log("accuracy", hit)
+
+        def on_validation_epoch_end(self) -> None:
+            ends.append(time.perf_counter())
+            right.append(float(self.trainer.callback_metrics["accuracy"]))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=LR)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            max_epochs=job.epochs,
+            accelerator="gpu" if job.device.startswith("cuda") else "cpu",
+            devices=1,
+            logger=CSVLogger(folder),
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        start = time.perf_counter()
+        train = DataLoader(TensorDataset(x, y), batch_size=job.batch, shuffle=True)
+        trainer.fit(Module(), train, DataLoader(TensorDataset(test_x, test_y), batch_size=512))
+    return list(np.diff([start, *ends])), right[-1]
+
+
+def skorch(job: Job) -> Answer:
+    """skorch's NeuralNetClassifier; partial_fit for each epoch."""
+    import torch
+    from skorch import NeuralNetClassifier
+
+    net = NeuralNetClassifier(
+        _torch_model(job),
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=LR,
+        batch_size=job.batch,
+        max_epochs=1,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        device=job.device,
+    ).initialize()
+
+    def epoch() -> float:
+        net.partial_fit(job.train_x, job.train_y)
+        return float((net.predict(job.test_x) == job.test_y).mean())
+
+    return timed(job.epochs, epoch)
+
+
+def bound(job: Job) -> Answer:
+    """Not a peer: one epoch's matrix products alone, of a multilayer perceptron."""
+    import torch
+
+    from optbench.device import choose
+
+    if job.model == "cnn":
+        raise NotImplementedError("the bound counts the products of linear layers")
+    device = choose(job.device)
+    sizes = [int(np.prod(job.train_x.shape[1:])), *job.widths, 10]
+    products = []
+    for i, (a, b) in enumerate(pairwise(sizes)):
+        x, g, w = (torch.randn(*s, device=device) for s in ((job.batch, a), (job.batch, b), (b, a)))
+        products += [(x, w.t()), (g.t(), x)] + ([(g, w)] if i else [])
+    outs = [torch.mm(*pair) for pair in products]
+
+    def epoch() -> float:
+        for _ in range(-(-len(job.train_y) // job.batch)):
+            for pair, out in zip(products, outs, strict=True):
+                torch.mm(*pair, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return float("nan")
+
+    return timed(job.epochs, epoch)
