@@ -106,6 +106,18 @@ def test_final_values_are_dots_with_n_and_quartiles(tmp_path: Path) -> None:
     assert medians == pytest.approx([np.median(values[owner == n]) for n in ("adam", "sgd")])
 
 
+def test_a_run_that_blew_up_does_not_squeeze_the_others(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 3)
+    table = load_runs(tmp_path)
+    last = ~table["run"].duplicated(keep="last") & (table["optimizer"] == "sgd")
+    table.loc[last & (table["seed"] == 0), "val_loss"] = 1e25
+    figure = finals(table, "val_loss")
+    near = final_values(table, "val_loss").nsmallest(5)
+    low, high = figure.axes[0].get_xlim()
+    assert low < near.min() < near.max() < high < 2 * near.max()
+    assert "1 beyond the axis" in str(figure.get_label())
+
+
 def test_costs_are_points_of_bytes_and_milliseconds(tmp_path: Path) -> None:
     for seed, ms in enumerate((0.4, 0.5, 0.9)):
         make_run(tmp_path / f"a{seed}", "adam", seed, record={"cost": COST | {"step_ms": ms}})

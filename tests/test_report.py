@@ -15,6 +15,7 @@ from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.pairs import compare
 from optbench.report import main, render, source_hash
+from optbench.report_curves import facet_keys
 from optbench.report_pairs import finals
 from optbench.report_sections import collect, plain
 from optbench.report_verdict import margin, sentence
@@ -50,6 +51,14 @@ def test_the_page_holds_every_logged_number(tmp_path):
     assert [entry["diverged"] for entry in curves["runs"]].count(True) == 1
     # the steps are the same in the four complete runs, and kept once
     assert len({entry["epochs"]["step"] for entry in curves["runs"]}) == 2
+
+
+def test_panels_are_not_offered_by_what_only_tells_the_optimizers_apart(tmp_path):
+    for name, lr in (("adam", 0.001), ("sgd", 0.1)):
+        sweep(tmp_path, (name,), 2, lr=lr)
+    assert set(facet_keys(layout(load_runs(tmp_path)))) == {"optimizer", "seed"}
+    sweep(tmp_path, ("sgd",), 2, lr=0.01)
+    assert "optimizer.lr" in facet_keys(layout(load_runs(tmp_path)))
 
 
 def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatch):
