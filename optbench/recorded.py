@@ -8,7 +8,7 @@ C++ compiler. What cannot be recorded keeps to plain steps.
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from optbench.optimizers import attributes
 
 # stands for the lr where an optimizer computes with a number: it is looked for in the recording
 MARK = 1.2345678e-3
-Steps = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Steps = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Sequence[float]]], Tensor]
 
 
 class Unrecordable(Exception):
@@ -39,9 +39,9 @@ def record_steps(
     """`steps(X, Y, batches, rates)`: takes k steps and gives their losses (k,).
 
     loss: of a batch, as a function of its examples and labels. x, y: a batch like all later ones.
-    batches: indices (k, batch). rates: the lr of each step and parameter group, (k, groups),
-    float64. The optimizer must have made a step before, so that its state exists. Nothing is
-    changed by recording.
+    batches: k tensors of indices (batch,). rates: of each step, the lr of each parameter group.
+    The optimizer must have made a step before, so that its state exists. Nothing is changed by
+    recording.
 
     Raises `Unrecordable`.
     """
@@ -145,6 +145,7 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
     lists: dict[tuple[str, ...], str] = {}
     values: dict[fx.Node, str] = {}
     body: list[str] = []
+    count = torch.ones(())
 
     def hold(value: Any) -> str:
         if id(value) not in names:
@@ -183,7 +184,7 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
         elif node.op == "output":
             result = node.args[0]
             result = result[0] if isinstance(result, list | tuple) else result
-            body.append(f"out[i] = {text(result)}")
+            body.append(f"losses.append({text(result)})")
         elif target is operator.getitem:
             values[node] = f"{text(node.args[0])}[{node.args[1]}]"
         elif target is torch.ops.aten.detach.default:
@@ -196,20 +197,22 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
             if target is torch.ops.aten.addmm.default and not node.kwargs:
                 # with constants TorchScript takes it apart: slower, and rounded differently
                 arguments += ["beta=one", "alpha=one"]
+            if target is torch.ops.aten._foreach_add_.Scalar and arguments[1] == "1":
+                arguments[1] = hold(count)  # for a number each addition makes a tensor
             call = target._schema.name.replace("::", ".")
             call = f"torch.ops.{call}({', '.join(arguments)})"
             if target._schema.returns:
                 values[node] = f"v{len(values)}"
                 call = f"{values[node]} = {call}"
             body.append(call)
-    signature = ["X: Tensor", "Y: Tensor", "batches: Tensor", "rates: Tensor", "out: Tensor"]
+    signature = ["X: Tensor", "Y: Tensor", "batches: List[Tensor]", "rates: List[List[float]]"]
     signature += ["one: float", "empty: List[Tensor]"]
     lines = ["b = batches[i]", "x = X.index_select(0, b)", "y = Y.index_select(0, b)"]
     for place, rate in enumerate(rates):
         if isinstance(rate, Tensor):
-            lines.append(f"{hold(rate)}.copy_(rates[i, {place}])")
+            lines.append(f"{hold(rate)}.fill_(rates[i][{place}])")
         else:
-            lines.append(f"r{place} = float(rates[i, {place}])")
+            lines.append(f"r{place} = rates[i][{place}]")
     signature += [
         f"{n}: {type(v).__name__.replace('Parameter', 'Tensor')}" for n, v in held.items()
     ]
@@ -217,7 +220,8 @@ def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:
     code = "".join(f"        {line}\n" for line in [*lines, *body])
     source = (
         f"def steps({', '.join(signature)}):\n"
-        f"    for i in range(batches.size(0)):\n{code}    return out\n"
+        f"    losses: List[Tensor] = []\n"
+        f"    for i in range(len(batches)):\n{code}    return losses\n"
     )
     extra = [*held.values(), *([held[part] for part in parts] for parts in lists)]
     return source, [value.detach() if isinstance(value, Tensor) else value for value in extra]
@@ -230,10 +234,10 @@ def _compiled(source: str, held: list[Any]) -> Steps:
     tensors = [[t.detach() for t in part] if isinstance(part, list) else part for part in held]
 
     @torch.no_grad()
-    def steps(x: Tensor, y: Tensor, batches: Tensor, rates: Tensor) -> Tensor:
-        out = torch.empty(len(batches), device=x.device)
-        losses: Tensor = function(x, y, batches, rates, out, 1.0, [], *tensors)
-        return losses
+    def steps(
+        x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
+    ) -> Tensor:
+        return torch.stack(function(x, y, list(batches), list(rates), 1.0, [], *tensors))
 
     return steps
 
@@ -247,10 +251,8 @@ def _repeats(
     y: Tensor,
 ) -> bool:
     """Whether two steps come out the same, bit for bit, replayed and plain."""
-    rates = torch.tensor(
-        [[float(group["lr"]) for group in optimizer.param_groups]] * 2, dtype=torch.float64
-    )
-    same = torch.arange(len(x), device=x.device).expand(2, -1)
+    rates = [[float(group["lr"]) for group in optimizer.param_groups]] * 2
+    same = [torch.arange(len(x), device=x.device)] * 2
     with unchanged(model, optimizer):
         losses = steps(x, y, same, rates)
         weights = [p.detach().clone() for p in model.parameters()]

@@ -118,7 +118,8 @@ class Training:
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
         self.replays = record
-        self._replay: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+        self._replay: Callable[[Tensor, Tensor, list[Tensor], list[list[float]]], Tensor] | None
+        self._replay = None
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
@@ -315,8 +316,7 @@ class Training:
             self.replays = False
             return None
         x, y = self.data.train_x, self.data.train_y
-        table = torch.tensor(rates, dtype=torch.float64)
-        self._losses.append(self._replay(x, y, torch.stack(batches), table))
+        self._losses.append(self._replay(x, y, batches, rates))
         return [row[0] for row in rates]
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
