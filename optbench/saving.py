@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from optbench import style
 from optbench.errors import UserError
 from optbench.run_files import replace_bytes, replace_text
 
+ATTEMPTS = 6  # at a layout, each higher than the one before
 FORMATS = ("png", "pdf", "svg")
 # dates off: the same CSV files give the same bytes
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -23,7 +25,7 @@ def save(
     stem: str,
     formats: Sequence[str] = ("png", "pdf"),
     title: str = "",
-    warnings: Sequence[str] = (),
+    objections: Sequence[str] = (),
 ) -> list[Path]:
     """Write the figure in each format, and its caption into STEM.txt; the paths, in that order.
 
@@ -35,20 +37,33 @@ def save(
     path = caption
     try:
         with style.rc():
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once, and not again for each format
+            lay_out(figure)
             for path in paths:
                 drawn, suffix = BytesIO(), path.suffix[1:]
                 figure.savefig(drawn, format=suffix, metadata=UNDATED.get(suffix))
                 replace_bytes(path, drawn.getvalue())
         path = caption
-        replace_text(caption, caption_text(figure, title, warnings))
+        replace_text(caption, caption_text(figure, title, objections))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another -o") from None
     return [*paths, caption]
 
 
-def caption_text(figure: Figure, title: str = "", warnings: Sequence[str] = ()) -> str:
+def lay_out(figure: Figure) -> None:
+    """Lay the figure out, once and not again for each format; higher where its texts leave no room
+    for what is drawn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        for _ in range(ATTEMPTS):
+            try:
+                figure.draw_without_rendering()
+                break
+            except UserWarning:
+                figure.set_figheight(1.3 * figure.get_figheight())
+    figure.set_layout_engine("none")
+
+
+def caption_text(figure: Figure, title: str = "", objections: Sequence[str] = ()) -> str:
     """What the figure shows, in words: title, axes with their units, panels, series, n, what lines
     and bands mean; and every warning."""
     panels = [axes for axes in figure.axes if axes.axison]
@@ -72,7 +87,7 @@ def caption_text(figure: Figure, title: str = "", warnings: Sequence[str] = ()) 
         f"{'Panels' if len(titles) > 1 else 'Panel'}: {'; '.join(titles)}" if titles else "",
         f"Shown: {', '.join(series)}" if series else "",
         capital(str(figure.get_label())),
-        *(f"Warning: {text}" for text in warnings),
+        *(f"Warning: {text}" for text in objections),
     ]
     return "".join(f"{sentence(line)}\n" for line in lines if line)
 

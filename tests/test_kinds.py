@@ -37,6 +37,7 @@ from optbench.plots import curves
 from optbench.profile_plot import profile_figure
 from optbench.reach import reach, reach_figure
 from optbench.run_files import COLUMNS
+from optbench.saving import save
 from optbench.sensitivity import sensitivity
 from optbench.summary import final_values
 from optbench.table import load_runs
@@ -445,6 +446,18 @@ def test_labels_of_learning_rates_do_not_meet(
     )  # fmt: skip
     assert len(boxes) >= 2
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_grows_until_its_texts_leave_room_for_it(tmp_path: Path) -> None:
+    with style.rc():
+        figure = Figure(figsize=(2, 0.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([1, 2])
+        figure.supxlabel("a warning\nof several\nlines", fontsize=8)
+    save(figure, tmp_path, "small", ["png"])
+    assert figure.get_figheight() > 0.6
+    assert axes.get_position().height > 0.1
 
 
 def test_the_sweep_may_name_style_and_columns(tmp_path: Path) -> None:
