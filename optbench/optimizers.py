@@ -48,7 +48,7 @@ def build(
     params = list(named.values())
     try:
         optimizer = factory(params if decay_biases_and_norms else _decay_groups(cls, params))
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
     if not isinstance(optimizer, Optimizer):

@@ -25,7 +25,7 @@ def build(
     """
     try:
         scheduler = schedule(optimizer, total_steps)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"the schedule cannot be made: {error}") from error
     if scheduler is not None and not isinstance(scheduler, LRScheduler):
         raise UserError(

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
-from optbench import schedules
+from optbench import losses, schedules
 from optbench.errors import UserError
 from optbench.optimizers import MuonWithAdamW
 from optbench.textbook import Nesterov
@@ -187,3 +187,10 @@ def test_messages(schedule: Any, settings: dict[str, Any], words: str) -> None:
     opt = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     with pytest.raises(UserError, match=words):
         schedule(opt, 100, **settings)
+
+
+@pytest.mark.parametrize("wrong", [losses.mse, lambda optimizer, steps: steps])
+def test_what_is_no_schedule_is_refused(wrong: Any) -> None:
+    opt = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(UserError, match="schedule"):
+        schedules.build(wrong, opt, 100)
