@@ -35,7 +35,8 @@ def finals(
     plan = layout(table, facet, lines)
     values = final_values(table, y)
     finite = values[np.isfinite(values)]
-    near = finite[finite <= blown_up(table, y)]
+    limit = blown_up(table, y)
+    near = finite[finite <= limit]
     beyond = len(finite) - len(near) if len(near) else 0  # would squeeze the others into one place
     finite = near if beyond else finite
     log = default_log(y) and bool(len(finite)) and finite.min() > 0
@@ -49,7 +50,7 @@ def finals(
         rows = 1 if one else panels[0][0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
         figure.set_figheight(rows * style.points(0.6 + 0.21 * most) + 0.4)
         for axes, part in panels:
-            draw_panel(axes, series_of(part, plan), values, y, log)
+            draw_panel(axes, series_of(part, plan), values, y, log, limit if beyond else math.inf)
             axes.grid(visible=False, axis="y")
             set_limits(axes, finite, log, "accuracy" in y)
         below = [axes.get_subplotspec().rowspan.stop for axes, _ in panels]  # type: ignore[union-attr]
@@ -58,7 +59,9 @@ def finals(
                 label_axes(figure, axes, f"final {y_label(table, y)}", "")
         text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
         text += f"quartiles and median (below {BOXED} runs: median)"
-        text += f"; {beyond} beyond the axis: above four times the untrained value" * bool(beyond)
+        text += f"; {beyond} beyond the axis: above four times the untrained value (▸)" * bool(
+            beyond
+        )
         text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
         caption(figure, context(plan), text)
     return figure
@@ -70,15 +73,18 @@ def draw_panel(
     values: "pd.Series[float]",
     y: str,
     log: bool,
+    limit: float = math.inf,
 ) -> None:
-    """The rows of one panel, the best at the top."""
+    """The rows of one panel, the best at the top; what lies beyond the limit is an arrow at the
+    edge."""
     bad = worst(y)
     parts = [(text, look, values.reindex(runs).to_numpy(float)) for text, runs, look in series]
     parts = [(text, look, part[~np.isnan(part)]) for text, look, part in parts]
     sign = 1 if bad == math.inf else -1
     parts.sort(key=lambda item: sign * float(median(item[2])) if len(item[2]) else math.inf)
     for row, (text, look, part) in enumerate(parts):
-        alive = np.sort(part[np.isfinite(part)])
+        finite = part[np.isfinite(part)]
+        alive, beyond = np.sort(finite[finite <= limit]), int((finite > limit).sum())
         # where the dots lie in their row: evenly, in an order that mixes small and large
         places = np.arange(len(alive)) * 0.618 % 1 * 2 * SPREAD - SPREAD
         axes.plot(
@@ -97,7 +103,11 @@ def draw_panel(
             )  # fmt: skip
         if math.isfinite(centre):
             axes.vlines(centre, row - 0.31, row + 0.31, color=look.color, zorder=4)
-        if lost := len(part) - len(alive):
+        if beyond:
+            axes.plot([1.0] * beyond, row + np.linspace(-0.2, 0.2, beyond) * (beyond > 1), ">",
+                      color=look.color, transform=axes.get_yaxis_transform(), clip_on=False,
+                      markersize=style.points(3.2), markeredgewidth=0)  # fmt: skip
+        if lost := len(part) - len(finite):
             edge = 1.0 if bad == math.inf else 0.0
             place = axes.get_yaxis_transform()
             axes.plot([edge] * lost, row + np.linspace(-0.2, 0.2, lost) * (lost > 1),
@@ -123,5 +133,7 @@ def set_limits(axes: Axes, finite: "pd.Series[float]", log: bool, percent: bool)
             ticks(axes.xaxis, low, high, (1, 3))
     if not log:
         axes.xaxis.set_major_locator(MaxNLocator(5))
+    if not len(finite):  # all diverged: there is no scale
+        axes.set_xticks([])
     if percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))

@@ -21,6 +21,9 @@ from optbench.scales import y_label as y_label
 from optbench.summary import seeds_text
 
 MAX_PANELS = 24
+SMALL = 6.5  # points: the size of small print
+HELD_LINES = 2  # of small print, for which every figure has room
+MAX_LINES = 1000
 
 
 def cross() -> dict[str, Any]:
@@ -225,22 +228,30 @@ def caption(figure: Figure, *lines: str) -> None:
     """The small print below a figure, wrapped to its width, and as the figure's label. On a page
     it is for the caption: there it is not drawn."""
     figure.set_label("; ".join(line for line in lines if line))
-    small_print(figure, *lines)
+    small_print(figure, lines, HELD_LINES)
 
 
-def small_print(figure: Figure, *lines: str) -> None:
-    """Lines below a figure, in place of those that are there."""
+def small_print(figure: Figure, lines: Sequence[str], room: int) -> int:
+    """Lines below a figure, in place of those that are there; the figure grows by what is more than
+    `room` of them. Returns how many there are."""
     width = int(20 * figure.get_figwidth() / style.points(1))
     printed = style.columns() is None
+    text = "\n".join(fill(line, width) for line in lines if line)
     figure.supxlabel(
-        "\n".join(fill(line, width) for line in lines if line), fontsize=style.points(6.5),
-        color="#555555", visible=printed, in_layout=printed,
-    )  # fmt: skip
+        text, fontsize=style.points(SMALL), color="#555555", visible=printed, in_layout=printed
+    )
+    count = text.count("\n") + 1
+    if printed and count > room:
+        more = (count - room) * 1.25 * style.points(SMALL) / 72
+        figure.set_figheight(figure.get_figheight() + more)
+    return count
 
 
 def add_note(figure: Figure, *texts: str) -> None:
     """More small print, which is no part of the caption."""
-    small_print(figure, str(figure.get_label()), *texts)
+    label = str(figure.get_label())
+    own = small_print(figure, [label], MAX_LINES)
+    small_print(figure, [label, *texts], max(own, HELD_LINES))
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:

@@ -158,7 +158,6 @@ def draw_panel(
             linestyle=look.dashes,
             marker=look.marker,
             markevery=(index * every // 5 % every, every),
-            markerfacecolor="white" if index % 2 else look.color,
             markeredgewidth=0.9,
             linewidth=style.points(1.3 if len(curve.x) < 100 else 0.7),
             label=text,

@@ -184,7 +184,9 @@ def reach_figure(found: Reach) -> Figure:
                 axes.set_yticks(range(len(part)) if column == 0 else [], labels)
                 for name, label in zip(labels, axes.get_yticklabels(), strict=True):
                     style.mark([label], name, f"{row}-label")
-                axes.xaxis.set_major_locator(MaxNLocator(5, integer=clock == "steps"))
+                axes.xaxis.set_major_locator(
+                    MaxNLocator(3 if style.columns() == 1 else 5, integer=clock == "steps")
+                )
                 if not len(ends):  # nobody reached it: there is no scale
                     axes.set_xticks([])
                 if row == len(groups) - 1:

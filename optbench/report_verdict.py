@@ -62,7 +62,7 @@ def cards(
             for pair in pairs
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
-        level, headline = sentence(leader, against)
+        level, headline = sentence(leader, against, ranked.index(leader) + 1, column)
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
@@ -100,8 +100,13 @@ def leaders(
     return list(dict.fromkeys(scores["optimizer"]))
 
 
-def sentence(leader: str, against: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """How clear a verdict is (clear, partly, open, none), and it in words."""
+def sentence(
+    leader: str, against: Sequence[dict[str, Any]], place: int = 1, column: str = "value"
+) -> tuple[str, str]:
+    """How clear a verdict is (clear, partly, open, none), and it in words.
+
+    place: the leader's by the values that are compared, which are of that column.
+    """
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
     beaten = [str(pair["name"]) for pair in against if pair["word"] == "worse"]
@@ -118,6 +123,11 @@ def sentence(leader: str, against: Sequence[dict[str, Any]]) -> tuple[str, str]:
         )
     n = min(int(pair["n"]) for pair in against)
     reason = "one seed shows no spread" if n == 1 else f"n = {n} seeds"
+    if place > 1:
+        return "open", (
+            f"Cannot tell: {leader} has the best trial by validation, and its seeds are number "
+            f"{place} of {len(against) + 1} by {column.replace('_', ' ')} ({reason})."
+        )
     return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
 
 
@@ -146,6 +156,7 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
     what, who = column.replace("_", " "), "The next" if first else "The best other"
     if not math.isfinite(values[0]):
         return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
+    better = "lower" if smaller_is_better(column) else "higher"
     scale = 100 if "accuracy" in column else 1
     texts = [f"{scale * v:+.3g}".replace("inf", "∞").replace("-", "\u2212") for v in values]
     unit = " points" if scale == 100 else ""
@@ -153,8 +164,8 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
     if math.isinf(values[1]) and math.isinf(values[2]) and values[1] < values[2]:
         interval = f"no 95 % interval at n = {next_one['n']}"
     return (
-        f"{who}, {next_one['name']}, differs in final {what} by {texts[0]}{unit} "
-        f"({interval}), p = {next_one['p']:.2g}."
+        f"{who}, {next_one['name']}, differs in final {what} ({better} is better) by "
+        f"{texts[0]}{unit} ({interval}), p = {next_one['p']:.2g}."
     )
 
 

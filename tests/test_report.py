@@ -244,13 +244,16 @@ def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
     card = data["verdict"]["cards"][0]
     ranked = [row["toggle"] for row in data["ranking"]["rows"]]
     assert ranked[1:] == [pair["name"] for pair in card["against"]] == ["nesterov", "momentum"]
-    assert card["margin"].startswith("The next, nesterov, differs in final test loss by ")
+    assert card["margin"].startswith(
+        "The next, nesterov, differs in final test loss (lower is better) by "
+    )
     assert card["problem"] == "mlp on mnist_5k"
 
 
 def test_few_pairs_have_no_interval():
     pair = {"name": "b", "n": 3, "difference": 0.5, "low": -math.inf, "high": math.inf, "p": 0.5}
-    text = "The next, b, differs in final train loss by +0.5 (no 95 % interval at n = 3), p = 0.5."
+    text = "The next, b, differs in final train loss (lower is better) by +0.5 (no 95 % interval "
+    text += "at n = 3), p = 0.5."
     assert margin([pair], "train_loss") == text
     assert "\u2212∞ to +1, n = 3" in margin([pair | {"high": 1.0}], "train_loss")
     assert margin([pair], "train_loss", first=False).startswith("The best other, b, ")

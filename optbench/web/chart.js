@@ -191,7 +191,7 @@ function drawPanel(host, panel, options) {
       cursor: {
         y: false, points: { show: false }, sync: options.sync ? { key: options.sync, setSeries: false } : undefined,
         drag: { x: Boolean(panel.zoomable), y: false, setScale: false },
-        bind: { dblclick: () => () => options.reset && options.reset() },
+        bind: { dblclick: () => () => options.reset && setTimeout(options.reset) },
       },
       select: { show: Boolean(panel.zoomable), left: 0, top: 0, width: 0, height: 0 },
       hooks: {
@@ -200,7 +200,8 @@ function drawPanel(host, panel, options) {
         setSelect: [(u) => {
           if (u.select.width < 8 || !options.zoom) return;
           const ends = [u.select.left, u.select.left + u.select.width].map((p) => u.posToVal(p, "x"));
-          options.zoom(ends);
+          // uPlot is still within the event: it would leave its listeners behind
+          setTimeout(() => options.zoom(ends));
         }],
       },
     },
