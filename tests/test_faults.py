@@ -218,7 +218,14 @@ def test_the_folder_of_one_run_of_a_sweep_vanishes(tmp_path):
     assert len(completed(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
     words = [*DAWDLE, "+optimizer.seconds=0.01", "epochs=30"]
     process = begin(tmp_path, *words)
