@@ -18,7 +18,8 @@ ASIDE = (
 # on them no run depends
 HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure", "logger")
 Job = dict[str, Any]
-unlisted: list[Job] = []  # of this process's sweep: what could not be written
+ended: list[Job] = []  # of this process's sweep
+unlisted: list[Job] = []  # of these, what could not be written
 
 
 def plan(
@@ -29,12 +30,14 @@ def plan(
     planned, jobs: None where the sweeper decides as it goes (a tuned study has its own manifest).
     """
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
+    ended.clear()
     unlisted.clear()
     replace_text(folder / FILE, json.dumps(first) + "\n")
 
 
 def record(folder: Path, job: Mapping[str, Any]) -> None:
     """Append one job's outcome: its number and overrides, status, run (a folder) and error."""
+    ended.append(dict(job))
     with (folder / FILE).open("ab+") as file:
         file.seek(-1, os.SEEK_END)  # there is a plan
         torn = file.read(1) != b"\n"  # by a full disk
@@ -126,9 +129,10 @@ def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -
 def of_sweep(folder: Path) -> dict[str, Any]:
     """`progress` of an ordinary sweep, from its list of jobs."""
     first, outcomes = read(folder)
-    status = {job["job"]: job["status"] for job in outcomes}
+    # not by their numbers: another sweep of the same name may have written its plan meanwhile
+    status = {what(job["overrides"]): job["status"] for job in outcomes}
     planned = first["jobs"] or []
-    return progress(planned, [status.get(number) for number in range(len(planned))])
+    return progress(planned, [status.get(what(overrides)) for overrides in planned])
 
 
 def is_aside(override: str) -> bool:

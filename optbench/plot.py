@@ -20,7 +20,7 @@ from optbench.panels import add_note
 from optbench.paper_table import bold, cells, to_latex
 from optbench.profile_plot import scores
 from optbench.progress import streams
-from optbench.run_files import COLUMNS, replace_text
+from optbench.run_files import replace_text
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
@@ -29,6 +29,8 @@ from optbench.table import load_runs
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
 MOST_LINES = 6  # of warnings that are too many for that
+
+ROWS = ("epochs", "steps")  # of which curves are drawn
 
 
 class Options(NamedTuple):
@@ -71,8 +73,8 @@ def draw_all(
     if unknown := [name for name in options.formats if name not in FORMATS]:
         raise UserError(f"unknown format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
     kinds.chosen(options.kinds)
-    if options.rows not in COLUMNS:
-        raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(COLUMNS)}")
+    if options.rows not in ROWS:
+        raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(ROWS)}")
     if out is None and len(folders) != 1:
         raise UserError("several folders were given: say where the figures go with -o DIR")
     loaded = load_runs(*folders)

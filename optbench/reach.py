@@ -118,6 +118,8 @@ def by_rule(
             number = float(value if kind == "quantile" else str(rule))
         except ValueError:
             raise UserError(f"no target rule {rule!r}; allowed: {RULES}") from None
+        if not math.isfinite(number):
+            raise UserError(f"a target must be a finite number, not {rule!r}; or one of: {RULES}")
         if kind == "quantile":
             targets = quantile_targets(frame, number, smaller)
             words = f"what the best {100 * number:g} % of the runs ended with"

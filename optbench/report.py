@@ -21,6 +21,7 @@ from markupsafe import Markup
 from optbench.errors import UserError
 from optbench.report_sections import collect
 from optbench.run_files import replace_text
+from optbench.table import check_names
 
 WEB = Path(__file__).resolve().parent / "web"
 SCRIPTS = (
@@ -53,6 +54,7 @@ def write(
     Raises UserError where there is no run, or no file can be written; damaged and unfinished
     runs are named in the report and in the result.
     """
+    check_names(folders)
     data = collect([Path(folder) for folder in folders], conditions, y, facet)
     data["title"] = title or data["title"]
     page = render(data)

@@ -49,8 +49,9 @@ def check_options(figure: Mapping[str, object]) -> None:
             raise ValueError(f"names {value!r} as the figure's {key}")
     if not isinstance(figure.get("log"), bool | None):
         raise ValueError(f"has {figure['log']!r} for log, which is true or false")
-    if isinstance(figure.get("target"), list | dict):
-        raise ValueError(f"has {figure['target']!r} for a target")
+    for key in ("target", "style", "columns"):
+        if isinstance(figure.get(key), list | dict):
+            raise ValueError(f"has {figure[key]!r} for the figure's {key}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -173,9 +173,11 @@ class Comparison(Callback):
         sweep = Path(config.hydra.sweep.dir)
         with exits():
             try:
-                _, outcomes = jobs.read(sweep)
+                _, listed = jobs.read(sweep)
             except (OSError, ValueError) as error:
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
+        # the list may be another process's by now; Hydra's own launchers have processes of theirs
+        outcomes = jobs.ended or listed
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):

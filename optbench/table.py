@@ -34,6 +34,12 @@ class Run(NamedTuple):
     columns: dict[str, np.ndarray]
 
 
+def check_names(folders: Sequence[str | Path]) -> None:
+    """Raise UserError for an empty name: it is a shell's variable that was not set."""
+    if not all(str(folder).strip() for folder in folders):
+        raise UserError("a folder's name is empty; '.' is the current one")
+
+
 def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     """All finished runs below `folders` as one tidy table, a line per logged row.
 
@@ -52,6 +58,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
         raise UserError(f"rows is {rows!r}; allowed: {', '.join(COLUMNS)}")
     if not folders:
         raise UserError(f"no folder was given. {HOW}")
+    check_names(folders)
     found, problems = find_runs(folders)
     records: list[tuple[Path, dict[str, Any]]] = []
     for folder in found:

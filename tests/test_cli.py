@@ -471,3 +471,13 @@ def test_layers_are_logged_where_asked_and_make_another_run(here, tmp_path):
     assert list(table["layer"].iloc[:4]) == ["1", "2", "3", "all"]
     assert set(table["step"]) == {1, 3}
     assert any("logged no layers" in problem for problem in table.attrs["problems"])
+
+
+def test_a_sweep_judges_by_its_own_jobs_though_another_of_its_name_began(tmp_path):
+    jobs.plan(tmp_path, 2, "failed", [["optimizer=sgd"], ["optimizer=adam"]])
+    jobs.record(tmp_path, {"job": 0, "overrides": ["optimizer=sgd"], "status": "failed"})
+    other = {"planned": 2, "retry": "failed", "jobs": [["seed=0"], ["seed=1"]]}
+    (tmp_path / jobs.FILE).write_text(json.dumps(other) + "\n")
+    jobs.record(tmp_path, {"job": 1, "overrides": ["optimizer=adam"], "status": "completed"})
+    assert [job["status"] for job in jobs.ended] == ["failed", "completed"]
+    assert jobs.of_sweep(tmp_path)["missing"] == 2  # of the other one, nothing is done

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -163,3 +164,17 @@ def test_a_thousand_runs_take_seconds(tmp_path: Path) -> None:
     result = draw_all([tmp_path])
     assert result.table["run"].nunique() == 1001
     assert time.process_time() - start < 15
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [([""], "name is empty"), (["FOLDER", "--target", "nan"], "finite number"),
+     (["FOLDER", "--rows", "layers"], "layers")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(tmp_path, capsys, monkeypatch, words, message):
+    sweep(tmp_path / "runs", ("adam", "sgd"), 1)
+    monkeypatch.chdir(tmp_path)
+    with suppress(SystemExit):  # argparse's own
+        assert main([word.replace("FOLDER", "runs") for word in words]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.png"))
