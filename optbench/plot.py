@@ -135,7 +135,7 @@ def shown(warnings: Sequence[str], stem: str) -> list[str]:
         return [f"Warning: {text}" for text in warnings]
     short = [textwrap.shorten(text, 90, placeholder=" ...") for text in warnings[:MOST_LINES]]
     more = f"{len(warnings) - MOST_LINES} more, and " if len(warnings) > MOST_LINES else ""
-    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt, summary.md"]
+    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt"]
 
 
 def tables_of(study: Study, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:

@@ -285,7 +285,7 @@ def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
     first, second, *_, last = shown(long, "x")
     assert first.startswith("Warning: few few")
     assert second.endswith("edge ...")
-    assert last == "2 more, and in full: x.txt, summary.md"
+    assert last == "2 more, and in full: x.txt"
 
 
 def test_sizes_and_styles(tmp_path: Path) -> None:
