@@ -110,7 +110,7 @@ def check_error(status: int, err: str, *words: str) -> None:
         assert word in err
 
 
-@pytest.mark.parametrize("what", ["curves", "checkpoint"])
+@pytest.mark.parametrize("what", [pytest.param("curves", marks=pytest.mark.slow), "checkpoint"])
 def test_a_full_disk_names_the_folder_and_the_next_call_is_whole(tmp_path, what):
     words = [*QUICK, "epochs=40", f"checkpoint_seconds={'null' if what == 'curves' else 0}"]
     status, _, err = call(tmp_path, *words, prepare=small_files)
@@ -327,7 +327,7 @@ def test_a_process_that_waits_for_a_run_leaves_it_alone_when_it_is_interrupted(t
     assert "going on from step" in err
 
 
-@pytest.mark.parametrize("names", [("x", "x"), ("x", "y")])
+@pytest.mark.parametrize("names", [pytest.param(("x", "x"), marks=pytest.mark.slow), ("x", "y")])
 def test_two_sweeps_into_one_results_folder_do_each_run_once(tmp_path, names):
     words = ["-m", *DAWDLE, "+optimizer.seconds=0.01", "epochs=2", "seed=0,1,2"]
     launcher = ["hydra/launcher=workers", "hydra.launcher.workers=1"]

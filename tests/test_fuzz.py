@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize(
     "words",
     [
-        ["fuzz-configurations", "--examples", "300", "--seed", "7"],
-        ["fuzz-files", "--files", "150", "--seed", "7"],
+        ["fuzz-configurations", "--examples", "200", "--seed", "7"],
+        ["fuzz-files", "--files", "60", "--seed", "7"],
     ],
     ids=lambda words: words[0],
 )
