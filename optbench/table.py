@@ -71,11 +71,13 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     records.sort(key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True)
     runs: dict[str, Run] = {}
     for folder, record in records:
-        if record["status"] not in FINISHED or record["run_id"] in runs:
+        if record["status"] not in FINISHED:
             continue
         path = folder / f"{rows}.csv"
         try:
-            runs[record["run_id"]] = Run(folder, record, read_rows(path, record))
+            # of a second one, too: a record in another's folder hides the run that was there
+            run = Run(folder, record, read_rows(path, record))
+            runs.setdefault(record["run_id"], run)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {reason(error)}")
     for folder, record in records:

@@ -237,6 +237,17 @@ def test_one_changed_digit_is_noticed(tmp_path: Path, name: str) -> None:
         assert set(table["run"]) == {str(tmp_path / "good")}
 
 
+def test_a_record_in_anothers_folder_is_noticed(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    for folder in folders:
+        seal(folder)
+    (folders[0] / "run.json").write_bytes((folders[1] / "run.json").read_bytes())
+    table = load_runs(tmp_path)
+    assert set(table["seed"]) == {1}
+    (problem,) = table.attrs["problems"]
+    assert problem.startswith(str(folders[0] / "epochs.csv"))
+
+
 def test_a_record_without_its_digest_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a")
     seal(folder)
