@@ -74,7 +74,7 @@ def profile_times(found: Reach) -> pd.DataFrame:
     return matrix
 
 
-def ranks_figure(table: pd.DataFrame, column: str, facet: Sequence[str] | None) -> Figure:
+def ranks_figure(table: pd.DataFrame, column: str, facet: Sequence[str] | None = None) -> Figure:
     """The critical-difference diagram of the final `column`. Raises UserError as `ranked`."""
     values, blocks = ranked(table, column, facet)
     smaller = smaller_is_better(column)

@@ -52,6 +52,11 @@ def measured_columns(table: pd.DataFrame) -> list[str]:
     return [name for name in known if name in table]
 
 
+def logged_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that have a value per row; what a step costs has one per run."""
+    return [name for name in measured_columns(table) if name not in COST_COLUMNS]
+
+
 def resolve(table: pd.DataFrame, key: str) -> str:
     """The column that `key` names; "initializer" stands for "initializer.name".
 
@@ -73,7 +78,7 @@ def resolve(table: pd.DataFrame, key: str) -> str:
 def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     """Rows that meet every "KEY=VALUE"; several values of one key are alternatives.
 
-    Raises UserError for an unknown key, and where no run is left.
+    Raises UserError for an unknown key, and for a value that no run has.
     """
     wanted: dict[str, list[str]] = {}
     for condition in conditions:
@@ -83,12 +88,18 @@ def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         wanted.setdefault(resolve(table, key.strip()), []).append(value.strip())
     for key, texts in wanted.items():
         present = {value: show(value) for value in table[key].unique()}
+        for text in texts:
+            if not any(same(shown, text) for shown in present.values()):
+                options = ", ".join(sorted(set(present.values())))
+                raise UserError(f"no run with {key} = {text}; there is: {options}")
         keep = [value for value, shown in present.items() if any(same(shown, t) for t in texts)]
-        if not keep:
-            options = ", ".join(sorted(set(present.values())))
-            raise UserError(f"no run with {key} = {' or '.join(texts)}; there is: {options}")
         table = table[table[key].isin(keep)]
     return table
+
+
+def of_runs(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the runs that the other table has."""
+    return table[table["run"].isin(set(other["run"]))]
 
 
 def same(shown: str, text: str) -> bool:

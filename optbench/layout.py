@@ -47,6 +47,7 @@ def layout(
     ]
     asked = [lines] if lines and lines in problem_keys else []
     if facet:
+        facet = [facet] if isinstance(facet, str) else facet
         keys = list(dict.fromkeys(resolve(table, key) for key in facet))
         check_panels(runs, [*keys, *asked], problem_keys)
     else:

@@ -77,7 +77,10 @@ def budgets(
     phase = plan.runs["phase"].map(show) if "phase" in plan.runs else pd.Series(dtype=str)
     if (phase == "tuned").any() and (other := ~phase.isin(["tuned", "default", "trials"])).any():
         who = ", ".join(sorted(set(plan.runs.loc[other, "optimizer"])))
-        yield f"tuned runs stand beside runs outside of a tuned study ({who}): unequal budgets"
+        yield (
+            f"tuned runs stand beside runs outside of a tuned study ({who}): unequal budgets; what "
+            f"is said of pairs and of times to target is of the tuned ones alone"
+        )
     elif not lines and not manifests:
         settings = plan.runs.groupby(["panel", "optimizer"])["variant"].nunique()
         for _, part in settings.groupby(level="panel", sort=False):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from optbench import figures, kinds, style
 from optbench.errors import UserError
-from optbench.keys import where
+from optbench.keys import of_runs, where
 from optbench.kinds import KINDS, Study
 from optbench.layout import layout
 from optbench.objections import objections
@@ -83,7 +83,7 @@ def draw_all(
     trials, table = split_trials(table)
     main = table
     if options.rows == "steps":
-        _, main = split_trials(where(load_runs(*folders, rows="steps"), options.where))
+        main = of_runs(load_runs(*folders, rows="steps"), table)
         problems = sorted({*problems, *main.attrs["problems"]})
     options = from_config(options, figure_of(places))
     y, x = options.y or "train_loss", options.x or "epoch"
@@ -99,7 +99,7 @@ def draw_all(
     found = figures.times_to_target(table, protocol.metric, final, facet, lines, options.target)
     matrix = None if found is None else figures.times_by_problem(found)
     study = Study(
-        table, main, trials, layers_of(folders, options.where, table), protocol, y, x, final,
+        table, main, trials, layers_of(folders, table), protocol, y, x, final,
         facet, lines, options.log, found, matrix,
     )  # fmt: skip
     finals = summary(table, final, facet, lines)
@@ -157,7 +157,7 @@ def tables_of(study: Study, finals: pd.DataFrame, warnings: Sequence[str]) -> di
 
 
 def layers_of(
-    folders: Sequence[str | Path], conditions: Sequence[str], table: pd.DataFrame
+    folders: Sequence[str | Path], table: pd.DataFrame
 ) -> Callable[[], pd.DataFrame] | None:
     """Reads the layers.csv of the runs that are compared; None where no run has one."""
     runs = table["run"].unique()
@@ -165,9 +165,9 @@ def layers_of(
         return None
 
     def read() -> pd.DataFrame:
-        loaded = where(load_runs(*folders, rows="layers"), conditions)
+        loaded = of_runs(load_runs(*folders, rows="layers"), table)
         loaded.attrs["mixed"] = False
-        return split_trials(loaded)[1]
+        return loaded
 
     return read
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from optbench import style
 from optbench.estimates import smaller_is_better
-from optbench.keys import measured_columns, order, short, show
+from optbench.keys import logged_columns, order, short, show
 from optbench.layout import Layout
 from optbench.panels import default_log, series_of, titles, y_label
 
@@ -145,8 +145,8 @@ def curves(
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The logged columns that hold a finite number and are no clock."""
-    skip = {*CLOCKS, "total_seconds", "step_ms", "state_bytes_per_parameter"}
-    names = [name for name in measured_columns(table) if name not in skip]
+    skip = {*CLOCKS, "total_seconds"}
+    names = [name for name in logged_columns(table) if name not in skip]
     return [name for name in names if np.isfinite(table[name].to_numpy(dtype=float)).any()]
 
 

@@ -14,11 +14,21 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
-from optbench.keys import order, show
+from optbench.keys import logged_columns, order, show
 from optbench.layout import layout
 from optbench.panels import default_log, titles, y_label
 from optbench.report_curves import Names, thinned
-from optbench.summary import COSTS, STEP_COSTS, cell, final_values, median, number, summary
+from optbench.summary import (
+    AT_ONCE,
+    COSTS,
+    STEP_COSTS,
+    cell,
+    cost_cell,
+    final_values,
+    median,
+    number,
+    summary,
+)
 from optbench.trial_plots import envelope, scored, trial_layout
 from optbench.tuning_curves import check_exchangeable, expected_best
 
@@ -70,12 +80,12 @@ def ranking(
                 cells.append(cell_of(value, "" if own is None else cell(own, stem)))
         count = sum(int(row["diverged"]) for row in found.values())
         cells += [cell_of(int(first["seeds"]), str(first["seeds"])), cell_of(count, str(count))]
-        cells += [
-            cell_of(float(first[name]), "" if math.isnan(first[name]) else None) for name in costs
-        ]
+        cells += [cell_of(float(first[name]), cost_cell(name, first[name])) for name in costs]
         rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
     note = "Median [minimum, maximum] over the seeds of the last value of each run"
     note += "; a diverged run counts as the worst value, it is never left out."
+    if "runs_at_once" in costs:
+        note += f" {AT_ONCE}"
     if phased:
         note += " The columns of cost are those of the tuned setting."
     return {"columns": columns, "rows": rows, "note": note}
@@ -183,7 +193,7 @@ def budget(trials: pd.DataFrame, metric: str, pick: str, names: Names) -> list[P
 def layers(table: pd.DataFrame, names: Names, most: int = 60) -> dict[str, Any]:
     """Statistics of the layers by step: medians over the seeds, a panel per problem and layer."""
     skip = {"epoch", "step", "layer", "kind", "depth"}
-    metrics = [name for name in table.attrs["measured"] if name not in skip]
+    metrics = [name for name in logged_columns(table) if name not in skip]
     plan = layout(table)
     variant = dict(zip(plan.runs["run"], plan.runs["variant"], strict=True))
     text = {

@@ -16,7 +16,7 @@ from optbench.run_files import read_record
 from optbench.study_files import current
 from optbench.table import FINISHED, find_runs, flatten
 
-PLACES = ("results_dir", "data.root")  # of the machine, and nothing of the run
+PLACES = ("results_dir", "data.root", "dataset.root")  # of the machine, and nothing of the run
 Record = tuple[Path, dict[str, Any]]
 
 

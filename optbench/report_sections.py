@@ -26,7 +26,7 @@ from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
 from optbench.jobs import ASIDE, HARMLESS
-from optbench.keys import where
+from optbench.keys import of_runs, where
 from optbench.layout import layout
 from optbench.objections import objections
 from optbench.panels import TooManyPanels, check_column
@@ -51,9 +51,8 @@ def collect(
     trials, table = split_trials(loaded)
     tables = {"epochs": table}
     try:
-        _, steps = split_trials(where(load_runs(*folders, rows="steps"), conditions))
-        tables["steps"] = steps[steps["run"].isin(set(table["run"]))]
-        left_out = sorted({*left_out, *steps.attrs["problems"]})
+        tables["steps"] = of_runs(load_runs(*folders, rows="steps"), table)
+        left_out = sorted({*left_out, *tables["steps"].attrs["problems"]})
     except UserError:
         pass  # the curves of the mini-batches are an addition
     if y is not None:
@@ -98,7 +97,7 @@ def collect(
         "reached": None,
         "reached_figure": None,
         "performance": None,
-        "layers": maybe(lambda: layers_of(folders, conditions, names)),
+        "layers": maybe(lambda: layers_of(folders, table, names)),
         "runs": report_runs.run_list(records, folders, table, config_folder()),
         "missing": report_runs.missing(plan, folders, manifests),
         "failed_jobs": report_runs.failed_jobs(folders, records),
@@ -128,11 +127,10 @@ def maybe(job: Callable[[], Any]) -> Any:
 
 
 def layers_of(
-    folders: Sequence[Path], conditions: Sequence[str], names: report_curves.Names
+    folders: Sequence[Path], table: pd.DataFrame, names: report_curves.Names
 ) -> dict[str, Any]:
     """The section of layer statistics; UserError where none were logged."""
-    _, table = split_trials(where(load_runs(*folders, rows="layers"), conditions))
-    return report_data.layers(table, names)
+    return report_data.layers(of_runs(load_runs(*folders, rows="layers"), table), names)
 
 
 def facts(table: pd.DataFrame, trials: pd.DataFrame, plan: Any) -> list[list[str]]:

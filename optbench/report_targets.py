@@ -11,7 +11,7 @@ from optbench.reach import UNITS, Reach, sign
 from optbench.report_curves import Names
 from optbench.report_data import Cell, cell_of, chart, line
 from optbench.score import profile
-from optbench.summary import COSTS, STEP_COSTS
+from optbench.summary import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 
 
 def performance(found: Reach, names: Names) -> dict[str, Any] | None:
@@ -64,8 +64,10 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
             same = len(set(texts)) == 1
             text = texts[0] if same else f"{texts[0]} [{texts[1]}, {texts[2]}]"
             cells.append(cell_of(values[0], text))
-        cells += [cell_of(entry[c], "" if math.isnan(entry[c]) else None) for c in costs]
+        cells += [cell_of(entry[name], cost_cell(name, entry[name])) for name in costs]
         rows.append({"toggle": names.toggle_of.get(name, name.split(" ")[0]), "cells": cells})
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
     note += " over seeds; never: not reached, as for every run that diverged."
+    if "runs_at_once" in costs:
+        note += f" {AT_ONCE}"
     return {"columns": columns, "rows": rows, "note": note}

@@ -174,6 +174,8 @@ def cost_text(cost: dict[str, float]) -> str:
     words = []
     if math.isfinite(cost["ms_per_step"]):
         words.append(f"{number(cost['ms_per_step'])} ms per training step")
+        if cost["runs_at_once"] > 1:
+            words[0] += f" (an equal share: {cost['runs_at_once']:g} runs were trained at once)"
     if math.isfinite(cost["step_ms"]):
         words.append(f"{number(cost['step_ms'])} ms of it the optimizer's")
     if math.isfinite(cost["state_bytes_per_parameter"]):

@@ -17,14 +17,14 @@ from matplotlib.ticker import (
 )
 
 from optbench.errors import UserError
-from optbench.keys import measured_columns, show
+from optbench.keys import logged_columns, show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
 
 
 def check_column(table: pd.DataFrame, y: str) -> None:
     """Raise UserError unless column `y` was logged and holds a number."""
-    columns = [name for name in measured_columns(table) if name not in ("step", "epoch")]
+    columns = [name for name in logged_columns(table) if name not in ("step", "epoch")]
     if y not in columns:
         raise UserError(f"no logged column {y!r}; there are: {', '.join(columns)}")
     if not np.isfinite(table[y]).any():

@@ -152,14 +152,25 @@ def manifests_of(folders: Sequence[Path], table: pd.DataFrame) -> list[dict[str,
     if "phase" in table:
         runs = table.loc[table["phase"].astype(str) != "null", "run"].unique()
         studies |= {Path(str(run)).resolve().parent.parent: None for run in runs}
-    found = []
+    found, problems = [], set(table["problem"].astype(str)) if "problem" in table else set()
     for path in (study / MANIFEST for study in studies):
         if path.exists():
             try:
-                found.append(read_manifest(path))
+                found.append(about(read_manifest(path), problems))
             except (OSError, ValueError) as error:
                 raise UserError(f"{path} is damaged: it {error}. Run the study again") from None
     return found
+
+
+def about(manifest: dict[str, Any], problems: set[str]) -> dict[str, Any]:
+    """The manifest without the warnings that are of other problems' trials alone."""
+    own: list[str] = []
+    others: list[str] = []
+    for entry in [*manifest["contenders"], *manifest["earlier"]]:
+        here = entry.get("problem") is None or entry["problem"] in problems
+        (own if here else others).extend(entry.get("warnings", []))
+    kept = [text for text in manifest["warnings"] if text in own or text not in others]
+    return manifest | {"warnings": kept}
 
 
 def protocol_of(manifests: Sequence[dict[str, Any]]) -> Protocol:

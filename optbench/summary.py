@@ -17,12 +17,14 @@ COSTS = {
     "ms_per_step": "ms per training step",
     "step_ms": "ms of it the optimizer's",
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
+    "runs_at_once": "runs at once",
 }
+AT_ONCE = "Of runs trained at once the times are equal shares of what they took together."
 BOLD = (
     "bold: better than every other one there (two-sided signed-rank tests on common seeds, p at "
     "most 0.05 after Holm's correction)"
 )
-STEP_COSTS = ("ms_per_step", "step_ms", "state_bytes_per_parameter")
+STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
 
 def worst(column: str) -> float:
@@ -64,7 +66,8 @@ def summary(
     then median, min and max over all the seeds of each final value, mean, sd, iqm, iqm_low and
     iqm_high (see `spread`) of that of `y`, and the medians of
     seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
-    alone) and state_bytes_per_parameter, NaN where no run measured them. Accuracies are fractions.
+    alone), state_bytes_per_parameter, and runs_at_once (how many were trained together: the time of
+    each is an equal share of theirs), NaN where no run measured them. Accuracies are fractions.
     A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
     Raises UserError as `layout` does, and for a column that was not logged.
     """
@@ -156,8 +159,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
                 "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
             ]
         elif name in COSTS:
-            texts = ["" if math.isnan(value) else number(value) for value in frame[name]]
-            columns[COSTS[name]] = texts
+            if name != "runs_at_once" or frame[name].notna().any():
+                columns[COSTS[name]] = [cost_cell(name, value) for value in frame[name]]
         else:
             texts = [show(value).replace("|", "\\|") for value in frame[name]]
             columns["optimizer" if name == "variant" else name] = texts
@@ -167,6 +170,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}."
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
+    if frame["runs_at_once"].notna().any():
+        note += f" {AT_ONCE}"
     if best:
         note += f" {BOLD[0].upper()}{BOLD[1:]}."
     return "\n".join([*lines, "", note, ""])
@@ -186,6 +191,13 @@ def cell(row: pd.Series, stem: str, best: bool = False) -> str:
     if row["seeds"] == 1 or len(set(texts)) == 1:
         return first
     return f"{first} [{texts[1]}, {texts[2]}]"
+
+
+def cost_cell(name: str, value: float) -> str:
+    """A value of the column `name` of COSTS; empty where there is none."""
+    if math.isnan(value):
+        return ""
+    return f"{value:g}" if name == "runs_at_once" else number(value)
 
 
 def limit(value: float) -> str:

@@ -45,9 +45,10 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
 
     Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, the flattened
     config ("optimizer.lr"; lists as text, null as "null", a key that a run lacks as NaN), then
-    step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them) and
-    the columns of `epochs.csv` or `steps.csv` (where a run that diverged before its first step
-    has a single line, of NaN). Of runs with one run_id the newest finished one counts;
+    step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them),
+    runs_at_once (how many were trained together, sharing the time; NaN: alone) and the columns of
+    `epochs.csv` or `steps.csv` (where a run that diverged before its first step has a single line,
+    of NaN). Of runs with one run_id the newest finished one counts;
     runs of a tuned study that its manifest has replaced do not (`study_files.current`).
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
@@ -156,7 +157,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         key: repeat([line.get(key, math.nan) for line in lines], lengths) for key in keys
     }
     data["seed"] = np.repeat([run.record["seed"] for run in runs], lengths)
-    costs = [step_costs(run.record.get("cost")) for run in runs]
+    costs = [step_costs(run.record) for run in runs]
     for name, values in zip(COST_COLUMNS, zip(*costs, strict=True), strict=True):
         data[name] = np.repeat(np.array(values, dtype=float), lengths)
     for name in measured:
@@ -174,12 +175,16 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def step_costs(cost: object) -> tuple[float, float]:
-    """Milliseconds and bytes of state per parameter of a record's `cost`, NaN where it has none."""
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float]:
+    """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, and where it was
+    trained alone."""
+    cohort = record.get("cohort") or 1
+    share = float(cohort) if cohort > 1 else math.nan
     try:
-        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"]  # type: ignore[index]
+        cost = record["cost"]
+        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"], share
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan
+        return math.nan, math.nan, share
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

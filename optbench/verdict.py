@@ -24,7 +24,7 @@ from optbench.reach import reach
 from optbench.run_files import replace_text
 from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
-from optbench.summary import COSTS, STEP_COSTS, number
+from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
 from optbench.table import load_runs
 from optbench.tuning_curves import check_exchangeable, expected_best, rate_widths, trial_scores
 
@@ -186,13 +186,15 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
         found = reach(runs, metric, None if rule is None else str(rule))
     except UserError as error:
         return f"No times to target: {error}\n"
+    costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
     lines = [
         f"Time to target: the first evaluation with the {metric.replace('_', ' ')} at the target,",
         f"{found.rule}. Medians over seeds; one that never reached it counts as infinite.",
         "",
         "| phase | problem | target | optimizer | reached | epochs | steps | seconds "
-        "| " + " | ".join(COSTS[name] for name in STEP_COSTS) + " |",
-        "|" + " --- |" * (8 + len(STEP_COSTS)),
+        + "".join(f"| {COSTS[name]} " for name in costs)
+        + "|",
+        "|" + " --- |" * (8 + len(costs)),
     ]
     for row in found.frame.to_dict("records"):
         times = [row[name] for name in ("epochs", "steps", "seconds")]
@@ -200,7 +202,7 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
             str(row.get("phase", "")), str(row["problem"]) or only_problem(runs),
             number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
             *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
-            *("" if math.isnan(row[name]) else number(row[name]) for name in STEP_COSTS),
+            *(cost_cell(name, row[name]) for name in costs),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

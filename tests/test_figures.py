@@ -18,8 +18,9 @@ from optbench.plot import Options, draw_all, main, split_trials
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure, scores
 from optbench.reach import reach, reach_figure
+from optbench.report_verdict import cost_text
 from optbench.sensitivity import sensitivity
-from optbench.summary import final_values, summary, to_markdown
+from optbench.summary import AT_ONCE, final_values, summary, to_markdown
 from optbench.table import load_runs
 from optbench.trial_plots import envelope, rate_scatter, tuning_budget
 from optbench.tuning_curves import expected_best, trial_scores
@@ -240,6 +241,25 @@ def test_step_costs_are_columns_and_empty_where_not_measured(tmp_path: Path) -> 
     lines = to_markdown(frame.reset_index()).splitlines()
     assert lines[2].endswith("| 0.5000 | 8.000 |")
     assert lines[3].endswith("|  |  |")
+
+
+def test_a_share_of_the_time_of_runs_trained_at_once_is_called_so(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "adam", record={"cohort": 16})
+    alone = summary(load_runs(make_run(tmp_path / "b", "sgd")))
+    assert "runs at once" not in to_markdown(alone)
+    frame = summary(load_runs(tmp_path)).set_index("optimizer")
+    assert frame.loc["adam", "runs_at_once"] == 16
+    assert np.isnan(frame.loc["sgd", "runs_at_once"])
+    head, _, adam, sgd, *_ = to_markdown(frame.reset_index()).splitlines()
+    assert head.endswith("| runs at once |")
+    assert adam.endswith("| 16 |")
+    assert sgd.endswith("|  |")
+    assert AT_ONCE in to_markdown(frame.reset_index())
+    costs = {"ms_per_step": 2.0, "step_ms": np.nan, "state_bytes_per_parameter": np.nan}
+    assert cost_text(costs | {"runs_at_once": 16.0}) == (
+        "2.000 ms per training step (an equal share: 16 runs were trained at once)"
+    )
+    assert cost_text(costs | {"runs_at_once": np.nan}) == "2.000 ms per training step"
 
 
 def test_a_panel_that_starts_far_above_does_not_flatten_the_others(tmp_path: Path) -> None:

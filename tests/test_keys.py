@@ -24,3 +24,5 @@ def test_where(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             where(table, [bad])
+    with pytest.raises(UserError, match="no run with optimizer = adma; there is: adam, sgd"):
+        where(table, ["optimizer=adam", "optimizer=adma"])

@@ -79,6 +79,7 @@ def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatc
     assert len(report_curves.thinned(10, 50)) == 10
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_of_two_hundred_rows_take_seconds_and_stay_below_the_limit(tmp_path):
     for index in range(100):
         make_run(tmp_path / "runs" / f"{index:03d}", SEVEN[index % 7], index // 7, epochs=200)

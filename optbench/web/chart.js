@@ -24,6 +24,13 @@ function points(panel, line) {
   return out;
 }
 
+/* Where marks of a line lie higher than the axis goes: the x of each. */
+function above(panel, line, top) {
+  const marks = line.marks ? points(panel, line) : [];
+  const dots = (line.dots || []).map(([x, y]) => [num(x), usable(panel, y, panel.logy)]);
+  return [...marks, ...dots].filter(([, y]) => y !== null && y > top).map(([x]) => x);
+}
+
 /* The range of what is shown; a run that blew up does not squeeze the others (`panel.top`). */
 function extent(values, log, top) {
   let low = Infinity, high = -Infinity;
@@ -42,6 +49,16 @@ function extent(values, log, top) {
   return [low - pad, high + pad];
 }
 
+/* A line's value at x between two of its points, straight on the axes as they are; null beyond. */
+function valueAt(panel, line, x) {
+  const own = points(panel, line).filter((p) => p[1] !== null);
+  const next = own.findIndex((p) => p[0] >= x);
+  if (next <= 0) return next && own.length ? null : own.length && own[0][0] === x ? own[0][1] : null;
+  const [[x0, y0], [x1, y1]] = [own[next - 1], own[next]];
+  const u = panel.logx ? Math.log : Number, v = panel.logy ? Math.log : Number, back = panel.logy ? Math.exp : Number;
+  return back(v(y0) + ((v(y1) - v(y0)) * (u(x) - u(x0))) / (u(x1) - u(x0)));
+}
+
 /* The ranges of both axes: of all that is shown and inside the zoom; panels of a figure may share y. */
 function rangesOf(panel) {
   const zoom = panel.zoomable && view.zoom;
@@ -51,6 +68,7 @@ function rangesOf(panel) {
       xs.push(x);
       if (!zoom || (x >= zoom[0] && x <= zoom[1])) ys.push(...values);
     }
+    if (zoom) ys.push(...zoom.map((x) => valueAt(panel, line, x)));
     for (const [x, y] of line.dots || []) {
       xs.push(num(x));
       ys.push(usable(panel, y, panel.logy));
@@ -61,18 +79,25 @@ function rangesOf(panel) {
   let xRange = zoom || (panel.dotted ? extent(xs, panel.logx) : limits(xs));
   if (xRange[0] > xRange[1]) xRange = panel.logx ? [0.1, 1] : [0, 1];
   if (xRange[0] === xRange[1]) xRange = panel.logx ? [xRange[0] / 2, xRange[1] * 2] : [xRange[0] - 0.5, xRange[1] + 0.5];
-  return { xRange, yRange: panel.yRange || extent(ys, panel.logy, panel.top) };
+  const empty = !ys.some((y) => y !== null && Number.isFinite(y));
+  return { xRange, yRange: panel.yRange || extent(ys, panel.logy, panel.top), empty };
 }
 
 function shareY(panels) {
   if (panels.length < 2) return;
-  const ranges = panels.map((panel) => (visible(panel).length ? rangesOf(panel).yRange : null)).filter(Boolean);
+  const ranges = panels.map(rangesOf).filter((range) => !range.empty).map((range) => range.yRange);
   if (!ranges.length) return;
   const common = [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))];
   for (const panel of panels) panel.yRange = common;
 }
 
-function ticksOf(low, high, log, count) {
+function ticksOf(low, high, log, count, whole) {
+  const all = allTicks(low, high, log, count);
+  const found = whole ? all.filter(Number.isInteger) : all;
+  return found.length ? found : all;
+}
+
+function allTicks(low, high, log, count) {
   if (log && high / low > 3) {
     const decades = Math.log10(high / low);
     const subs = [[1, 2, 5], [1, 3], [1]].find((list) => decades * list.length <= count + 1) || [1];
@@ -167,12 +192,13 @@ function drawPanel(host, panel, options) {
   }
   const data = tables.length ? uPlot.join(tables) : [[0, 1], [null, null]];
   if (!tables.length) series.push({ scale: "y" });
-  const { xRange, yRange } = rangesOf(panel);
+  const { xRange, yRange, empty } = rangesOf(panel);
   const axis = { stroke: cssColor("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
-  const none = lines.length ? null : el("p", { class: "empty" }, "Every optimizer is switched off.");
+  const words = !lines.length ? "Switched off." : empty ? "Nothing here." : null;
+  const none = words && el("p", { class: "empty" }, words);
   const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
-  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26))))) : 12;
+  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26) + " ✕")))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
   const chart = new uPlot(
     {
@@ -183,7 +209,7 @@ function drawPanel(host, panel, options) {
       },
       axes: [
         { ...axis, label: panel.x, labelSize: 22, size: 30, values: (u, v) => v.map((t) => tickText(t)),
-          splits: () => ticksOf(...xRange, panel.logx, width < 420 ? 4 : 7), filter: (u, v) => v },
+          splits: () => ticksOf(...xRange, panel.logx, width < 420 ? 4 : 7, panel.whole), filter: (u, v) => v },
         { ...axis, size: 56, values: (u, v) => v.map((t) => tickText(t, panel.percent)),
           splits: () => ticksOf(...yRange, panel.logy, 6), filter: (u, v) => v },
       ],
@@ -251,6 +277,13 @@ function extras(u, panel, lines, labels, dark) {
       ctx.arc(X(num(x)), Y(at), 3 * ratio, 0, 7);
       ctx.fill();
     }
+    ctx.fillStyle = color;
+    for (const x of above(panel, line, u.scales.y.max)) {
+      const r = 4.5 * ratio;
+      ctx.beginPath();
+      ctx.moveTo(X(x) - r, box.top + 1.6 * r); ctx.lineTo(X(x) + r, box.top + 1.6 * r); ctx.lineTo(X(x), box.top);
+      ctx.fill();
+    }
     const edge = panel.percent ? box.top + box.height : box.top;
     for (const x of line.lost || []) cross(X(num(x)), edge, color);
     for (const [x, y] of line.ends || []) {
@@ -277,7 +310,10 @@ function endLabels(scales, panel, lines, Y, top, bottom) {
   for (const line of lines) {
     if (line.run !== undefined) continue;
     const own = points(panel, line).filter((p) => p[1] !== null && p[0] <= scales.x.max);
-    if (own.length) found.push({ text: clip(line.name, 26), want: Math.max(top, Y(own.at(-1)[1])), color: lookOf(line).color });
+    const lost = line.ends && line.ends.length ? " ✕" : ""; // where it ends is not where the name stands
+    const inside = own.filter((p) => p[0] >= scales.x.min);
+    const end = valueAt(panel, line, scales.x.max) ?? (inside.length ? inside.at(-1)[1] : null);
+    if (end !== null) found.push({ text: clip(line.name, 26) + lost, want: Math.max(top, Y(end)), color: lookOf(line).color });
   }
   found.sort((a, b) => a.want - b.want);
   const step = Math.min(14, (bottom - top) / Math.max(1, found.length));

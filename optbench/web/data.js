@@ -18,6 +18,8 @@ const DEFAULTS = {
   smooth: "0",
   panels: "",
   layer: "",
+  sort: "", // of the ranked table: the number of a column, negative for descending
+  theme: "",
   hide: [],
   zoom: null,
 };
@@ -42,6 +44,8 @@ function readView() {
   valid("xscale", ["linear", "log"]);
   valid("spread", ["band", "runs", "none"]);
   valid("panels", ["", ...DATA.curves.facets.map((f) => f.key)]);
+  valid("theme", ["", "light", "dark"]);
+  valid("sort", ["", ...DATA.ranking.columns.flatMap((_, i) => [`${i + 1}`, `-${i + 1}`])]);
   valid("layer", DATA.layers ? DATA.layers.metrics : [""]);
   if (!(Number(view.smooth) >= 0 && Number(view.smooth) < 1)) view.smooth = "0";
   if (!DATA.curves.metrics.some((m) => metricKey(m) === view.y))
@@ -176,10 +180,8 @@ function svgEl(tag, props = {}, text) {
 
 /* ---- colours: lighter on a dark page, and the same hue ---- */
 
-const darkPage = () => {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-};
+const darkPage = () =>
+  view.theme ? view.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 
 function ink(color, dark = darkPage()) {
   if (!dark) return color;

@@ -1,19 +1,19 @@
 /* Figures on the page: charts, or a picture, with their words, their numbers and their buttons. */
 
 /* A figure: its panels, what it says in words, a table of its numbers, and buttons to keep it. */
-function figure(host, { title, note, make, sync, zoomable, ownY }) {
+function figure(host, { title, note, how, make, sync, zoomable, ownY }) {
   const status = el("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
   const grid = el("div", { class: "panels" });
   const words = el("p", { class: "note" });
   const table = el("details", { class: "numbers" }, el("summary", {}, "The numbers as a table"));
-  const name = slug(title);
+  const name = () => slug(`${title} ${panels[0].y}`);
   let panels = [], charts = [];
   const button = (text, label, action) => el("button", { type: "button", class: "small", "aria-label": `Download ${title} as ${label}`, onclick: action }, text);
   const tools = el("div", { class: "tools" },
-    button("CSV", "CSV", () => saveCsv(name, csvOf(panels))),
-    button("PNG", "PNG", () => savePng(name, svgText(svgOf(panels, title)))),
-    button("SVG", "SVG", () => save(name + ".svg", new Blob([svgText(svgOf(panels, title))], { type: "image/svg+xml" }))));
-  host.append(el("figure", { class: "chart", "aria-label": title }, grid, el("figcaption", {}, words, tools), table, status));
+    button("CSV", "CSV", () => saveCsv(name(), csvOf(panels))),
+    button("PNG", "PNG", () => savePng(name(), svgText(svgOf(panels, title, words.textContent)))),
+    button("SVG", "SVG", () => save(name() + ".svg", new Blob([svgText(svgOf(panels, title, words.textContent))], { type: "image/svg+xml" }))));
+  host.append(el("figure", { class: "chart", "aria-label": title }, grid, el("figcaption", {}, el("div", {}, words, how ? el("p", { class: "hint" }, how) : null), tools), table, status));
 
   const zoom = zoomable && ((ends) => { view.zoom = ends; writeView(); draw(); });
   const reset = zoomable && (() => { view.zoom = null; writeView(); draw(); });
@@ -22,12 +22,13 @@ function figure(host, { title, note, make, sync, zoomable, ownY }) {
     const move = { ArrowRight: 1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
     const room = chart.over.clientWidth;
     let left = chart.cursor.left >= 0 ? chart.cursor.left : 0;
-    if (move) left += move * Math.max(1, room / 60);
+    if (move) left = step(left, move, chart, panel);
     else if (event.key === "Home") left = 0;
     else if (event.key === "End") left = room;
     else if ((event.key === "+" || event.key === "-") && zoom) {
       const at = left / room, grow = event.key === "+" ? 0.25 : -0.5;
-      zoom([grow * at * room, room - grow * (1 - at) * room].map((p) => chart.posToVal(p, "x")));
+      const ends = [grow * at * room, room - grow * (1 - at) * room].map((p) => chart.posToVal(p, "x"));
+      within(ends, panel);
       event.preventDefault();
       return;
     } else if (event.key === "0" && reset) return reset();
@@ -39,6 +40,27 @@ function figure(host, { title, note, make, sync, zoomable, ownY }) {
     chart.setCursor({ left, top: left < 0 ? -10 : chart.over.clientHeight / 3 });
     const x = chart.posToVal(left, "x"), rows = reading(panel, x);
     status.textContent = left < 0 || !rows.length ? "" : `${panel.x} ${fmt(nearest(rows, x))}. ` + rows.map((row) => `${row.line.name} ${readingText(panel, row)}`).join("; ");
+  }
+
+  /* Zoom to these ends, or to what there is of them. */
+  function within(ends, panel) {
+    const whole = rangesOf({ ...panel, zoomable: false }).xRange;
+    const [low, high] = [Math.max(ends[0], whole[0]), Math.min(ends[1], whole[1])];
+    if (low <= whole[0] && high >= whole[1]) reset();
+    else zoom([low, high]);
+  }
+
+  /* The cursor's next place: that of a point further on, and not nearer than can be told apart. */
+  function step(left, move, chart, panel) {
+    const room = chart.over.clientWidth;
+    const own = visible(panel).flatMap((line) => points(panel, line).map((point) => chart.valToPos(point[0], "x")));
+    const way = Math.sign(move), sorted = [...new Set(own)].filter((place) => place > -1 && place < room + 1).sort((a, b) => way * (a - b));
+    for (let k = 0; k < Math.abs(move); k++) {
+      const next = sorted.find((place) => way * (place - left) > Math.max(0.5, room / 250));
+      if (next === undefined) return left;
+      left = next;
+    }
+    return left;
   }
 
   function fill() {

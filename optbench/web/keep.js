@@ -1,13 +1,15 @@
 /* Charts as they are kept: drawn as SVG, that as PNG, and their numbers as CSV. */
 
-function svgOf(panels, title) {
+function svgOf(panels, title, note = "") {
   const columns = panels.length > 1 ? 2 : 1, W = 560, H = 360;
   const rows = Math.ceil(panels.length / columns);
   const names = [...new Map(panels.flatMap((p) => visible(p).filter((l) => l.run === undefined)).map((l) => [l.name, l])).values()];
   const total = W * columns;
   const told = names.map((line) => clip(line.name, 30) + ` (n = ${line.n})`);
   const per = Math.max(1, Math.floor(total / (46 + Math.max(0, ...told.map(textWidth)))));
-  const foot = 24 + 18 * Math.ceil(names.length / per);
+  const legend = 24 + 18 * Math.ceil(names.length / per);
+  const notes = wrapped(note, Math.floor((total - 40) / 6.2));
+  const foot = legend + 16 * notes.length;
   const root = svgEl("svg", { xmlns: SVG, viewBox: `0 0 ${total} ${H * rows + foot}`, width: total, height: H * rows + foot, "font-family": "system-ui, sans-serif", "font-size": 12 });
   root.append(svgEl("title", {}, title), svgEl("desc", {}, panels.map(describePanel).join(" ")), svgEl("rect", { width: "100%", height: "100%", fill: "#ffffff" }));
   panels.forEach((panel, index) => {
@@ -29,7 +31,7 @@ function svgOf(panels, title) {
       root.append(svgEl("line", { x1: box.left, x2: box.right, y1: Y(t), y2: Y(t), stroke: "#dddddd" }));
       root.append(svgEl("text", { x: box.left - 6, y: Y(t) + 4, "text-anchor": "end" }, tickText(t, panel.percent)));
     }
-    for (const t of ticksOf(...xr, panel.logx, 7)) {
+    for (const t of ticksOf(...xr, panel.logx, 7, panel.whole)) {
       root.append(svgEl("line", { x1: X(t), x2: X(t), y1: box.top, y2: box.bottom, stroke: "#eeeeee" }));
       root.append(svgEl("text", { x: X(t), y: box.bottom + 16, "text-anchor": "middle" }, tickText(t)));
     }
@@ -50,6 +52,7 @@ function svgOf(panels, title) {
         if (at !== null) part.append(svgEl("circle", { cx: X(num(x)), cy: Y(at), r: 3, fill: look.color, "fill-opacity": 0.45 }));
       }
       root.append(part);
+      for (const x of above(panel, line, yr[1])) root.append(svgEl("text", { x: X(x), y: box.top + 9, fill: look.color, "text-anchor": "middle" }, "▲"));
       for (const x of line.lost || []) root.append(svgEl("text", { x: X(num(x)), y: box.top + 4, fill: look.color, "text-anchor": "middle" }, "✕"));
       for (const [x, y] of line.ends || []) if (y > 0 || !panel.logy) root.append(svgEl("text", { x: X(x), y: Math.max(box.top + 4, Y(y) + 4), fill: look.color, "text-anchor": "middle" }, "✕"));
     });
@@ -60,7 +63,17 @@ function svgOf(panels, title) {
     root.append(svgEl("line", { x1: x, x2: x + 26, y1: y - 4, y2: y - 4, stroke: look.color, "stroke-width": 2, "stroke-dasharray": look.dash.map((d) => d * 2).join(" ") }));
     root.append(svgEl("text", { x: x + 32, y }, told[i]));
   });
+  notes.forEach((text, i) => root.append(svgEl("text", { x: 20, y: H * rows + legend + 4 + 16 * i, fill: "#555555" }, text)));
   return root;
+}
+
+/* A text in lines of at most so many letters. */
+function wrapped(text, most) {
+  const lines = [];
+  for (const word of text.split(/\s+/).filter(Boolean))
+    if (lines.length && lines.at(-1).length + word.length < most) lines[lines.length - 1] += " " + word;
+    else lines.push(word);
+  return lines;
 }
 
 const svgText = (root) => '<?xml version="1.0" encoding="UTF-8"?>\n' + new XMLSerializer().serializeToString(root);
@@ -78,9 +91,10 @@ function savePng(name, text) {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
 }
 
-/* Every number of the panels, a line per point. */
+/* Every number of the panels, a line per point; low and high are the ends of the band. */
 function csvOf(panels) {
-  const rows = [["panel", "series", "run", "x", "y", "low", "high", "n"]];
+  const { x, y } = panels[0] || { x: "x", y: "y" };
+  const rows = [["panel", "series", "run", x, y.replace(" (%)", " (fraction)"), "low", "high", "n"]];
   for (const panel of panels)
     for (const line of visible(panel)) {
       line.x.forEach((x, i) => rows.push([panel.title, line.name, line.run ?? "", num(x), ...[line.mid, line.low, line.high].map((l) => (l ? finite(l[i]) : "")), line.n]));

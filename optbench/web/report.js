@@ -18,6 +18,7 @@ function section(id, title, lead) {
 
 function redraw() {
   writeView();
+  paintTheme();
   paintSwitches();
   for (const part of parts) part.draw();
 }
@@ -45,11 +46,14 @@ function buildSwitches() {
 }
 
 document.getElementById("theme").addEventListener("click", () => {
-  document.documentElement.dataset.theme = darkPage() ? "light" : "dark";
-  themeWord();
+  view.theme = darkPage() ? "light" : "dark";
   redraw();
 });
-const themeWord = () => (document.getElementById("theme").textContent = darkPage() ? "Light" : "Dark");
+function paintTheme() {
+  if (view.theme) document.documentElement.dataset.theme = view.theme;
+  else delete document.documentElement.dataset.theme;
+  document.getElementById("theme").textContent = darkPage() ? "Light" : "Dark";
+}
 
 /* ---- the verdict ---- */
 
@@ -78,7 +82,7 @@ function verdictSection() {
       el("p", { class: "kicker" }, el("span", {}, card.problem || "this problem"), el("span", { class: "badge" }, words[card.level])),
       el("h3", {}, card.headline), el("dl", {}, rows.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))), against,
       card.against.length && card.n < card.enough ? el("p", { class: "note" }, `With ${card.against.length} comparison${card.against.length > 1 ? "s" : ""} no test can pass below n = ${card.enough} seeds.`) : null,
-      el("p", { class: "note" }, `The leader was chosen by ${card.chosen}.`)));
+      card.against.length ? el("p", { class: "note" }, `The leader was chosen by ${card.chosen}.`) : null));
   }
   if (cards.length > 4) {
     const rows = cards.map((card) => ({ toggle: "", cells: [
@@ -143,7 +147,7 @@ function curveNote(panels) {
   if (Number(view.smooth)) text += ` Smoothed exponentially (weight ${view.smooth}): the lines shown, not the data of the tables.`;
   const rows = DATA.curves.rows[metricNow().rows];
   if (rows > DATA.curves.most) text += ` Thinned to ${DATA.curves.most} of ${rows} rows per run.`;
-  return text + " Drag to zoom, double-click to see all; arrow keys, + − and 0 do the same.";
+  return text;
 }
 
 function select(label, key, options) {
@@ -169,10 +173,10 @@ function curveSection() {
   controls.push({ box: el("div", { class: "control" }, el("label", { for: "control-smooth" }, "Smoothing ", value), slider), sync: () => { slider.value = view.smooth; value.textContent = view.smooth; } });
   const bar = el("div", { class: "controls" }, controls.map((c) => c.box),
     el("div", { class: "control buttons" }, el("button", { type: "button", id: "reset-zoom", onclick: () => { view.zoom = null; redraw(); } }, "Reset zoom"),
-      el("button", { type: "button", id: "reset-view", onclick: () => { view = { ...DEFAULTS, hide: [] }; redraw(); } }, "Reset all")));
+      el("button", { type: "button", id: "reset-view", onclick: () => { view = { ...DEFAULTS, hide: [], theme: view.theme }; redraw(); } }, "Reset all")));
   node.append(bar);
   parts.push({ draw: () => controls.forEach((c) => c.sync()) });
-  const chart = figure(node, { title: "Curves", note: curveNote, make: curvePanels, sync: "curves", zoomable: true });
+  const chart = figure(node, { title: "Curves", note: curveNote, how: "Drag to zoom, double-click to see all. By keyboard: arrows read values, + and − zoom, 0 shows all.", make: curvePanels, sync: "curves", zoomable: true });
   parts.push(chart);
   window.optbench = { chart, aggregate, data: DATA, metricNow };
 }
@@ -183,7 +187,7 @@ const dressed = (panels, more = {}) => () => panels.map((panel) => ({ ...panel, 
 
 function rest() {
   let node = section("ranking", "Ranked table", "Click a heading to sort.");
-  parts.push(sortable(node, "Final values, best first", DATA.ranking));
+  parts.push(sortable(node, "Final values", DATA.ranking, "sort"));
 
   if (DATA.matrices.length || DATA.ranks) {
     node = section("pairs", "Pairs and ranks", DATA.matrices.length ? `Row minus column in final ${DATA.verdict.column}; ▲ the row is better, ▼ worse, no mark: cannot tell. p is corrected for all pairs of a problem (Holm), which is stricter than the verdict's comparisons with the leader.` : null);
@@ -196,12 +200,12 @@ function rest() {
   }
   if (DATA.rates) {
     node = section("rates", "Learning-rate sensitivity");
-    const note = DATA.rates.some((p) => p.lines.some((l) => l.dots)) ? "A point per trial; the line joins the best trial of each half decade, whatever its other settings. ✕ diverged." : "Median over seeds, band: minimum to maximum of those that did not diverge. ✕ at least one seed diverged.";
+    const note = DATA.rates.some((p) => p.lines.some((l) => l.dots)) ? "A point per trial; the line joins the best trial of each half decade, whatever its other settings. ✕ diverged, ▲ above the axis." : "Median over seeds, band: minimum to maximum of those that did not diverge. ✕ at least one seed diverged, ▲ above the axis.";
     parts.push(figure(node, { title: "Learning rates", note, make: dressed(DATA.rates.map((p) => ({ ...p, top: capOf(p), lines: p.lines.map((l) => ({ ...l, marks: true })) })), { dotted: true }) }));
   }
   if (DATA.budget) {
     node = section("budget", "Tuning budget", "The best validation result to expect of so many random trials.");
-    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf(p) }))) }));
+    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf(p) })), { whole: true }) }));
   }
   if (DATA.reached) {
     node = section("target", "Time to target");
@@ -244,7 +248,10 @@ function layerSection() {
   };
   parts.push({ draw: control.sync });
   control.sync();
-  parts.push(figure(node, { title: "Layers", note: "A panel per layer, each with its own y axis.", make, ownY: true }));
+  const known = new Set(DATA.layers.lines.map((line) => line.toggle));
+  const lacking = [...TOGGLES.keys()].filter((name) => !known.has(name));
+  const without = lacking.length ? ` Of ${lacking.join(", ")} there is nothing: not logged, or diverged before.` : "";
+  parts.push(figure(node, { title: "Layers", note: "A panel per layer, each with its own y axis." + without, make, ownY: true }));
 }
 
 function failures() {
@@ -303,7 +310,7 @@ async function copy(button, text) {
 
 readView();
 buildSwitches();
-themeWord();
+paintTheme();
 verdictSection();
 curveSection();
 rest();
@@ -317,4 +324,4 @@ addEventListener("resize", () => {
   waiting = setTimeout(() => parts.forEach((part) => part.draw()), 120);
 });
 addEventListener("hashchange", () => { readView(); redraw(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { themeWord(); redraw(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -1,13 +1,14 @@
 /* Tables that sort, and the matrix of pairs. */
 
-/* data: {columns, rows: [{toggle, cells: [{t, v, head}]}], note}. Clicking a header sorts. */
-function sortable(host, title, data) {
+/* data: {columns, rows: [{toggle, cells: [{t, v, head}]}], note}. Clicking a header sorts.
+   key: of the view, where the order is kept in the address. */
+function sortable(host, title, data, key) {
   let column = -1, down = false;
   const order = [...data.rows.keys()];
   const body = el("tbody");
   const status = el("p", { class: "visually-hidden", role: "status", "aria-live": "polite" });
   const heads = data.columns.map((text, i) =>
-    el("th", { scope: "col" }, el("button", { type: "button", onclick: () => sort(i) }, text, el("span", { class: "arrow", "aria-hidden": "true" }))));
+    el("th", { scope: "col" }, el("button", { type: "button", onclick: () => sort(i, column === i ? !down : false) }, text, el("span", { class: "arrow", "aria-hidden": "true" }))));
   const table = el("table", { class: "sortable" }, el("caption", {}, title), el("thead", {}, el("tr", {}, heads)), body);
 
   const best = data.columns.map(() => null);
@@ -18,9 +19,12 @@ function sortable(host, title, data) {
           ? el("th", { scope: "row" }, row.toggle ? swatch(LOOK.get(cell.t) || TOGGLES.get(row.toggle) || { color: "#777777", dash: [] }) : null, el("span", {}, cell.t))
           : el("td", { class: typeof num(cell.v) === "number" ? "number" : null }, cell.t)))));
   }
-  function sort(i) {
-    down = column === i ? !down : false;
-    column = i;
+  function sort(i, falling) {
+    [column, down] = [i, falling];
+    if (key) {
+      view[key] = (down ? "-" : "") + (i + 1);
+      writeView();
+    }
     order.sort((a, b) => {
       const [x, y] = [a, b].map((r) => num(data.rows[r].cells[i].v));
       const words = typeof x === "string" || typeof y === "string";
@@ -33,13 +37,25 @@ function sortable(host, title, data) {
     status.textContent = `Sorted by ${data.columns[i]}, ${down ? "descending" : "ascending"}`;
     fill();
   }
+  function unsort() {
+    column = -1;
+    order.sort((a, b) => a - b);
+    heads.forEach((head) => head.removeAttribute("aria-sort"));
+    fill();
+  }
   fill();
   const rows = () => [data.columns, ...order.map((i) => data.rows[i].cells.map((cell) => cell.t))];
   host.append(
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, table), status,
     el("div", { class: "foot" }, el("p", { class: "note" }, data.note || ""), el("div", { class: "tools" },
       el("button", { type: "button", class: "small", "aria-label": `Download ${title} as CSV`, onclick: () => saveCsv(slug(title), rows()) }, "CSV"))));
-  return { draw: fill };
+  function draw() {
+    const asked = key ? Number(view[key]) : 0;
+    if (asked && (Math.abs(asked) - 1 !== column || asked < 0 !== down)) sort(Math.abs(asked) - 1, asked < 0);
+    else if (key && !asked && column >= 0) unsort();
+    else fill();
+  }
+  return { draw };
 }
 
 /* Row minus column, with what may be claimed of the row's optimizer. */
