@@ -1,5 +1,6 @@
 """The one exception whose message is meant for the user: printed without a traceback."""
 
+import traceback
 from pathlib import Path
 
 LONGEST = 2000  # characters of a message
@@ -20,6 +21,23 @@ def shorten(message: str) -> str:
     if len(message) <= LONGEST:
         return message
     return f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU (`torch.OutOfMemoryError`) or on the CPU."""
+    small = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return small or "can't allocate memory" in str(error)
+
+
+def reason(error: BaseException) -> str:
+    """An exception in words for the user; with its traceback where it is no mistake of theirs."""
+    if isinstance(error, UserError):
+        return str(error)
+    if memory_is_full(error):
+        first = str(error).strip().splitlines()[:1]
+        return "; ".join(["the device's memory is too small for the run", *first])
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

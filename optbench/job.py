@@ -1,7 +1,6 @@
 """One job of a sweep, from Hydra's configuration to a line in the sweep's list of jobs."""
 
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from optbench import jobs
-from optbench.errors import UserError
+from optbench.errors import UserError, reason
 from optbench.overrides import resolve
 from optbench.progress import say
 from optbench.sweep_progress import Tally
@@ -59,14 +58,6 @@ def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -
     for before in jobs.failed(folder):
         if jobs.what(before["overrides"]) == jobs.what(overrides):
             raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
-
-
-def reason(error: Exception) -> str:
-    """An exception in words for the user; with its traceback where it is no mistake of theirs."""
-    if isinstance(error, UserError):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {error}"
 
 
 def settle(

@@ -17,12 +17,17 @@ from optbench import configured, data, device, experiment, grouping, jobs, runs,
 from optbench.batch import Batch, Job, Result
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
-from optbench.errors import UserError
+from optbench.errors import UserError, reason
 from optbench.interrupts import interrupts
-from optbench.job import GO_ON, check_retry, reason, settle
+from optbench.job import GO_ON, check_retry, settle
+from optbench.keys import count
 from optbench.overrides import resolve
+from optbench.progress import say
 from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Task
+
+# what decides whether runs are faster together
+SIZES = ("model", "dataset", "problem", "batch_size", "data.")
 
 
 def launch(
@@ -48,12 +53,12 @@ def launch(
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
     planned = jobs.count(Path(master.hydra.sweep.dir))
+    if not on_cpu(master, overrides):
+        workers = 1  # a GPU is filled by one process
     size, threads = share_of_cores(
         # all jobs of a tuned study, whatever the size of its batches, get the same threads
         device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
     )  # fmt: skip
-    if not on_cpu(master, overrides):
-        size = 1  # a GPU is filled by one process
     batch = Batch(context, master, task, first, threads, left[::-1], size=size)
     batch.together = "never" if time_limit else together
     crew = pool(size, threads)
@@ -96,6 +101,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     On the CPU each worker gets its part of a group.
     """
     units: list[list[Job]] = []
+    kinds = {tuple(w for w in words if w.lstrip("+").startswith(SIZES)) for _, words in batch.left}
     groups: dict[Any, list[Job]] = {}
     runs_seen: set[str] = set()
     while batch.together != "never" and batch.left:
@@ -113,16 +119,16 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
         except UserError as error:
             end(batch, job, None, str(error), shown)
             continue
-        first = not groups and not units
         if key is None:
             units.append([job])
         else:
             groups.setdefault(key, []).append(job)
         members = (len(batch.left) + 1) // batch.size
         if (
-            first
+            len(kinds) == 1
+            and key is not None
             and batch.together == "faster"
-            and not (key is not None and grouping.is_faster(asked, members))
+            and not grouping.is_faster(asked, members)
         ):
             batch.together = "never"  # the others are like it: they are planned as they begin
     for jobs_ in groups.values():
@@ -134,7 +140,20 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             units += [[job] for job in jobs_]
         else:
             units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]
+    if not batch.master.quiet and batch.first == 0:
+        say(how(batch, units))
     return sorted(units, key=lambda unit: unit[0].index)
+
+
+def how(batch: Batch, units: list[list[Job]]) -> str:
+    """In words how the runs are trained."""
+    processes = f"{batch.size} process{'es' if batch.size > 1 else ''}"
+    words = f"{processes} with {count(batch.threads, 'thread')} each, "
+    sizes = [len(unit) for unit in units if len(unit) > 1]
+    if not sizes:
+        return words + "each run alone"
+    groups = " and ".join(map(str, sorted(set(sizes))))
+    return words + f"{sum(sizes)} of {sum(map(len, units))} runs at once in groups of {groups}"
 
 
 def as_task(batch: Batch, unit_: list[Job], shown: Board) -> Task:

@@ -53,10 +53,6 @@ def build(
         raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
-    for key in accepted:
-        value, usual = given.get(key), inspect.signature(cls).parameters[key].default
-        if isinstance(value, Sequence) and isinstance(usual, tuple) and len(value) != len(usual):
-            raise UserError(f"{name}: {key} must have {len(usual)} values, not {list(value)!r}")
     if not decay_biases_and_norms and "weight_decay" not in optimizer.defaults:
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
@@ -71,14 +67,53 @@ def learning_rate(optimizer: Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
+TORCHS = ("defaults", "state", "param_groups")
+
+
 def attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Numbers, texts and tensors that a class of one's own keeps beside `state` and its groups."""
-    ours = {
+    return {k: copy.deepcopy(value) for k, value in _own(optimizer).items() if _is_plain(value)}
+
+
+def _own(optimizer: Optimizer) -> dict[str, Any]:
+    return {
         key: value
         for key, value in vars(optimizer).items()
-        if key not in ("defaults", "state", "param_groups") and not key.startswith("_optimizer_")
+        if key not in TORCHS and not key.startswith("_optimizer_")
     }
-    return {key: copy.deepcopy(value) for key, value in ours.items() if _is_plain(value)}
+
+
+def memory(optimizer: Optimizer) -> str:
+    """What a class of one's own remembers between steps outside of `state`, as text: where it
+    changes with a step, each step may be another one (a look-ahead counts to five)."""
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    own = {key: value for key, value in _own(optimizer).items() if not callable(value)}
+    return repr((groups, own))
+
+
+def load_attributes(optimizer: Optimizer, found: dict[str, Any]) -> None:
+    """Give back what `attributes` found; ValueError for what would take the place of code."""
+    for key in found:
+        usual = getattr(type(optimizer), key, None)
+        if key in TORCHS or callable(usual) or isinstance(usual, property):
+            raise ValueError(f"the checkpoint would replace the optimizer's {key}")
+    vars(optimizer).update(found)
+
+
+def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
+    """Whether it steps channels-last weights: one that flattens them with `view` cannot."""
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            optimizer = build(factory, layer)
+            for p in layer.parameters():
+                p.grad = torch.ones_like(p)
+            optimizer.step(lambda: 1.0)
+        except UserError:
+            return True  # it says itself what is wrong
+        except Exception:  # of any package's
+            return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -201,14 +236,16 @@ def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
 
 
 def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
-    """Raise `UserError` for a text where the default is a number: the class would do it in words
-    about its own code."""
+    """Raise `UserError` for a text where the default is a number, and for more or fewer values
+    than the default has: the class would do it in words about its own code, or not at all."""
+    name = getattr(cls, "__name__", str(cls))
     for key in (key for key in _accepted(cls) if key in given):
         usual, value = inspect.signature(cls).parameters[key].default, given[key]
         kind = "true or false" if isinstance(usual, bool) else "a number"
         if isinstance(usual, int | float) and not isinstance(value, int | float | Tensor | None):
-            name = getattr(cls, "__name__", str(cls))
             raise UserError(f"{name}: {key} must be {kind}, not {value!r}")
+        if isinstance(value, Sequence) and isinstance(usual, tuple) and len(value) != len(usual):
+            raise UserError(f"{name}: {key} must have {len(usual)} values, not {list(value)!r}")
 
 
 def _list(accepted: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
                 raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
             problem.initializer(model, generator)
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-            raise UserError(f"the model or its initializer cannot be built: {error}") from error
+            asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+            said = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor" if asked else error
+            raise UserError(f"the model or its initializer cannot be built: {said}") from error
     _check(problem, model)
     return model
 

@@ -69,6 +69,8 @@ def _silence(stream: TextIO) -> None:
 
 
 def _line(label: str, update: "Update") -> None:
+    if update.note:
+        say(f"{label}  {update.note}")
     if update.epoch is not None:
         say(f"{label}  {describe(update)}")
 
@@ -108,6 +110,8 @@ def _bar(label: str) -> Iterator[Show]:
         task = bar.add_task(number, total=None, loss="")
 
         def show(update: "Update") -> None:
+            if update.note:
+                say(update.note)
             bar.update(task, completed=update.step, total=update.total_steps)
             if update.loss is not None:
                 bar.update(task, loss=f"loss {update.loss:.4g}")

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from optbench.optimizers import attributes
+from optbench.optimizers import attributes, memory
 
 # stands for the lr where an optimizer computes with a number: it is looked for in the recording
 MARK = 1.2345678e-3
@@ -59,9 +59,12 @@ def record_steps(
             if not _repeats(steps, model, loss, optimizer, x, y):
                 raise Unrecordable("the recording does not repeat the step exactly")
             return steps
+        except Unrecordable as error:
+            reasons.append(str(error))
         except Exception as error:  # torch raises many kinds, and each means: take plain steps
-            reasons.append(f"{type(error).__name__}: {error}")
-    raise Unrecordable("; ".join(reasons))
+            first = str(error).strip().splitlines()[:1]
+            reasons.append(": ".join([type(error).__name__, *first])[:160])
+    raise Unrecordable("; ".join(dict.fromkeys(reasons)))
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def _record(
         optimizer.step(lambda: value)  # type: ignore[arg-type, return-value]  # the stubs: a float
         return value.detach()
 
-    before = _numbers(optimizer)
+    before, remembered = _numbers(optimizer), memory(optimizer)
     compiler: Any = torch.compiler
     flag = compiler._is_compiling_flag
     compiler._is_compiling_flag = True  # optimizers then skip their checks of Python numbers
@@ -133,7 +136,7 @@ def _record(
             graph = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(x, y)
     finally:
         compiler._is_compiling_flag = flag
-    if _numbers(optimizer) != before:
+    if _numbers(optimizer) != before or memory(optimizer) != remembered:
         raise Unrecordable("the optimizer counts in Python")
     return graph, rates
 

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from optbench import cohort, runs
+from optbench.errors import memory_is_full
 from optbench.experiment import (
     Outcome,
     Plan,
@@ -35,7 +36,8 @@ def complete_together(
     """Train runs of one `grouping.group_key` at once, or the rest of those that were interrupted.
 
     In place of an outcome stands what ended that run alone: its folder is marked as failed, if it
-    has one. shows: of each run. Runs that were interrupted at the same step go on together.
+    has one. shows: of each run. Runs that were interrupted at the same step go on together. Of more
+    than the device's memory holds, each half is trained at once.
     """
     ended: dict[int, Outcome | Exception] = {}
     with ExitStack() as held:
@@ -54,13 +56,16 @@ def complete_together(
         for i in range(len(planned)):
             if i not in ended:
                 by_step.setdefault(begun[i][1]["step"] if i in begun else 0, []).append(i)
-        # those that are nearly done first
-        for _, places in sorted(by_step.items(), reverse=True):
-            group = {i: planned[i] for i in places}
+        groups = [places for _, places in sorted(by_step.items())]
+        while groups:
+            places = groups.pop()  # those that are nearly done first
             try:
-                ended |= _train(group, begun, shows, stop, opened)
+                _train({i: planned[i] for i in places}, begun, shows, stop, opened, ended)
+            except TooMany:
+                left = [i for i in places if i not in ended]
+                groups += [left[len(left) // 2 :], left[: len(left) // 2]]
             except Exception as error:
-                ended |= dict.fromkeys(places, error)
+                ended |= {i: error for i in places if i not in ended}
     return [ended[i] for i in range(len(planned))]
 
 
@@ -70,18 +75,26 @@ def _train(
     shows: Sequence[Show],
     stop: Callable[[], bool],
     opened: Callable[[int, Path], None],
-) -> dict[int, Outcome | Exception]:
+    ended: dict[int, Outcome | Exception],
+) -> None:
+    """Train them at once and put what became of each into `ended`.
+
+    Raises TooMany where the device's memory does not hold them: none of them has begun then.
+    """
     places = list(planned)
     asked = {i: arguments(planned[i]) for i in places}
     folders = {i: begun[i][0] for i in places if i in begun}
     for i, folder in folders.items():
         opened(i, folder.path)
-    ended: dict[int, Outcome | Exception] = {}
     every = [planned[i].config["checkpoint_seconds"] for i in places]
     saved = dict.fromkeys(places, monotonic())
 
+    stepped = any(i in begun for i in places)
+
     def take(number: int, update: Update | Exception) -> None:
+        nonlocal stepped
         i = places[number]
+        stepped = stepped or (isinstance(update, Update) and update.step > 0)
         if i in ended:
             return  # its folder could not be written; the others go on
         try:
@@ -117,7 +130,15 @@ def _train(
             for number, update in trained.updates(stop):
                 take(number, update)
     except BaseException as error:
-        for i in folders.keys() - ended.keys():
-            fail(folders[i], error)
+        left = [i for i in places if i not in ended]
+        fewer = memory_is_full(error) and len(left) > 1 and not stepped
+        for i in left:
+            if i in folders:
+                folders[i].discard() if fewer else fail(folders[i], error)
+        if fewer:
+            raise TooMany from None
         raise
-    return ended
+
+
+class TooMany(Exception):
+    """So many runs do not fit into the device's memory at once."""

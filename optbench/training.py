@@ -30,7 +30,7 @@ class Update:
     """What happened since the last update.
 
     steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
-    between evaluations. loss: of the last mini-batch.
+    between evaluations. loss: of the last mini-batch. note: something to tell a person, or "".
     status: "running", and in the last update "completed", "diverged" or "interrupted".
     """
 
@@ -41,6 +41,7 @@ class Update:
     epoch: Row | None = None
     loss: float | None = None
     status: str = "running"
+    note: str = ""
 
 
 def train(
@@ -97,7 +98,8 @@ class Training:
         self.device = torch.device(device)
         # convolutions take the layout of their weights: channels last was 1.5 times as fast
         self.model: nn.Module = build_model(problem, seed).to(self.device)
-        if channels_last:
+        images = any(p.ndim == 4 for p in self.model.parameters())
+        if channels_last and images and optimizers.takes_any_layout(optimizer):
             layout = torch.channels_last
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.data = problem.dataset.to(self.device)
@@ -120,6 +122,7 @@ class Training:
         self.replays = record
         self._replay: Callable[[Tensor, Tensor, list[Tensor], list[list[float]]], Tensor] | None
         self._replay = None
+        self._note = ""  # for the next update
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
@@ -172,7 +175,20 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was called, in a training made with the same arguments."""
+        """Go on from where `state_dict` was called, in a training made with the same arguments.
+
+        Raises ValueError for counters that no run has between two steps, and what torch raises for
+        states of other shapes.
+        """
+        for key in COUNTERS:
+            value = state[key]
+            real = isinstance(value, int if key in ("step", "seen") else float)
+            if not real or not isfinite(value) or (value < 0 and key != "running_loss"):
+                raise ValueError(f"the checkpoint has {value!r} as its {key}")
+        if not 0 < state["step"] < self._budget()[0]:
+            raise ValueError(
+                f"the checkpoint is of step {state['step']}, and the run has none such"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for p, own in self.optimizer.state.items():
@@ -180,7 +196,7 @@ class Training:
                 # of another layout where it was trained in a cohort: kernels want the weights'
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
-        vars(self.optimizer).update(state["attributes"])
+        optimizers.load_attributes(self.optimizer, state["attributes"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         self.batches.load_state_dict(state["batches"])
@@ -233,6 +249,7 @@ class Training:
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
         update = self.record(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
+        update.note, self._note = self._note, ""
         update.layers = layers
         if update.status == "running" and interrupted and self.step < total:
             update.status = "interrupted"
@@ -294,11 +311,17 @@ class Training:
             x, y = _take(self.data.train_x, self.data.train_y, batches[0])
             try:
                 self._replay = record_steps(self.model, self._loss, self.optimizer, x, y)
-            except Unrecordable:
+            except Unrecordable as error:
                 self.replays = False
+                self._note = f"plain steps, not recorded ones: {error}"
                 return None
             finally:
-                self._paused += perf_counter() - begun
+                took = perf_counter() - begun
+                self._paused += took
+            self._note = (
+                f"a step was recorded in {took:.1f} s, which about {WORTH_RECORDING:,} replayed "
+                f"steps earn back; the run has {self._budget()[0]:,}"
+            )
         groups = self.optimizer.param_groups
         before = [dict(group) for group in groups]
         state = self.scheduler.state_dict() if self.scheduler else {}

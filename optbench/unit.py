@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from optbench import configured, device, experiment, shared, together
-from optbench.errors import UserError
+from optbench.errors import reason
 from optbench.progress import describe
 from optbench.training import Update
 
@@ -96,9 +95,9 @@ def _train_together(
             lambda place, folder: views[place].opened(folder),
         )
     except Exception as error:
-        return [Ending(None, _words(error))] * len(plans)
+        return [Ending(None, reason(error))] * len(plans)
     return [
-        Ending(None, _words(outcome))
+        Ending(None, reason(outcome))
         if isinstance(outcome, Exception)
         else Ending(outcome, None, view.text)
         for outcome, view in zip(outcomes, views, strict=True)
@@ -120,7 +119,7 @@ def _train(
         whole = replace(planned, dataset=dataset)
         outcome = experiment.complete(whole, view.show, stop, view.opened)
     except Exception as error:
-        return Ending(None, _words(error))
+        return Ending(None, reason(error))
     return Ending(outcome, None, view.text)
 
 
@@ -150,14 +149,6 @@ def _choose(planned: experiment.Plan) -> None:
         num_threads=planned.config["num_threads"],
         deterministic=planned.config["deterministic"],
     )
-
-
-def _words(error: Exception) -> str:
-    """An error for the user; with its traceback where it is no mistake of theirs."""
-    if isinstance(error, UserError):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -269,6 +269,51 @@ def test_errors_of_one_member_do_not_end_the_others(make_problem):
     assert found[0][-1].status == found[3][-1].status == "completed"
 
 
+class Wanderer(torch.optim.SGD):
+    """From the fourth step on it puts its weights elsewhere, or evaluates its closure again."""
+
+    def __init__(self, params, lr, again):
+        super().__init__(params, lr)
+        self.again = again
+
+    def step(self, closure):
+        (p, *_) = self.param_groups[0]["params"]
+        count = self.state[p].setdefault("count", torch.zeros(()))
+        count += 1
+        value = super().step(closure)
+        if count > 3 and self.again:
+            closure()
+        elif count > 3:
+            p.data = p.data.clone()
+        return value
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_turns_out_not_to_fit_a_cohort_fails_in_words(make_problem, again):
+    given = [partial(Wanderer, lr=0.1, again=again), SGD]
+    problem = make_problem(epochs=3)
+    last = {}
+    for k, update in train_together([{"problem": problem, "optimizer": o} for o in given]):
+        last[k] = update
+    assert isinstance(last[0], UserError)
+    assert "hydra/launcher=workers" in str(last[0])
+    assert last[1].status == "completed"
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_optimizers_that_flatten_train_convolutions(channels_last):
+    raw = data.RawDataset(
+        torch.rand(12, 1, 8, 8), torch.arange(12) % 3, torch.rand(3, 1, 8, 8), torch.arange(3)
+    )
+    problem = Problem(
+        data.prepare(raw, val_size=0), partial(models.cnn, channels=[3], hidden=[4]),
+        losses.cross_entropy, initialize, 4, epochs=1,
+    )  # fmt: skip
+    optimizer = partial(torch.optim.LBFGS, max_iter=2)
+    *_, last = train(problem, optimizer, channels_last=channels_last)
+    assert last.status == "completed"
+
+
 def test_seconds_add_up_to_what_was_spent(make_problem):
     members = make_members(make_problem(epochs=3))
     final = [updates[-1].epoch for updates in together(members)]
@@ -322,6 +367,10 @@ def test_where_a_cohort_is_faster(make_problem):
     assert grouping.is_faster(small, 8)
     assert not grouping.is_faster(small, 2)
     assert grouping.is_faster(small | {"device": "cuda"}, 2)
+    assert not grouping.is_faster(small | {"record": True}, 8)  # recorded steps are as fast alone
+    long = {"problem": make_problem(epochs=None, steps=2000)}
+    assert not grouping.is_faster(long, 8)
+    assert grouping.is_faster(long | {"record": False}, 8)
     wide = {"problem": make_problem(partial(models.mlp, hidden=[512, 256]))}
     assert not grouping.is_faster(wide, 8)
     assert grouping.is_faster(wide | {"device": "cuda"}, 8)
@@ -461,6 +510,30 @@ def test_a_folder_that_cannot_be_written_is_one_run_s_failure(tmp_path, monkeypa
     assert "No space left" in str(error)
     (folder,) = (tmp_path / "group").glob("sgd-*")
     assert read_record(folder / "run.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize("most", [3, 1, 0])
+def test_more_than_the_memory_holds_are_trained_in_parts(tmp_path, monkeypatch, most):
+    words = [f"optimizer=adam seed={seed}" for seed in range(5)]
+    plans = compose_plans(tmp_path, *words)
+    gradients, sizes = Stack.gradients, []
+
+    def full(stack, x, *rest, **more):
+        sizes.append(len(stack.parameters["1.weight"]))
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return gradients(stack, x, *rest, **more)
+
+    monkeypatch.setattr(Stack, "gradients", full)
+    outcomes = complete_together(plans, [lambda update: None] * 5, lambda: False)
+    folders = sorted(path.name for path in (tmp_path / "group").iterdir())
+    assert len(folders) == 5
+    if not most:
+        assert all("out of memory" in str(outcome) for outcome in outcomes)
+        return
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 5
+    assert sorted(outcome.folder.name for outcome in outcomes) == folders
+    assert max(size for size in sizes if size <= most) == {3: 3, 1: 1}[most]
 
 
 def test_evaluations_on_a_gpu_are_vectorised(make_problem):

@@ -73,6 +73,7 @@ def jobs(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()][1:]
 
 
+@pytest.mark.slow  # test_same_answer.py asks nearly the same
 def test_launchers_and_numbers_of_workers_give_the_same_curves(sweep, tmp_path):
     words = ["optimizer=sgd,adam", "model.dropout=0.2", "deterministic=true"]
     for name, launcher in (
@@ -138,7 +139,9 @@ def test_a_job_sees_its_environment_and_folder(sweep, tmp_path):
         assert f"seed={number}" in texts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupted_runs_are_whole_and_the_sweep_goes_on(number, tmp_path):
     (tmp_path / "moody.py").write_text(MOODY)
     command = [

@@ -1,5 +1,6 @@
 """Replayed steps give the numbers of plain ones, bit for bit; what cannot be recorded is not."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,17 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from optbench import Problem, configured, datasets, device, initializers, losses, models, prepare
+from optbench import (
+    Problem,
+    configured,
+    datasets,
+    device,
+    grouping,
+    initializers,
+    losses,
+    models,
+    prepare,
+)
 from optbench.__main__ import config_folder
 from optbench.recorded import Unrecordable, record_steps, unchanged
 from optbench.training import Training
@@ -43,6 +54,49 @@ def test_every_optimizer(make_problem, path: Path):
     training = check(make_problem(epochs=4), optimizer)
     if path.parent.name == "optimizer" and path.stem in RECORDED:
         assert training.replays, "the common optimizers are to be fast"
+
+
+def test_the_log_says_once_what_recording_took_and_whether_it_is_worth_it(make_problem):
+    def notes(optimizer, record):
+        training = Training(make_problem(epochs=4), optimizer, record=record)
+        return [update.note for update in training.updates() if update.note]
+
+    (note,) = notes(ADAM, record=True)
+    assert re.search(
+        r"recorded in \d+\.\d s, which about 1,000 .* earn back; the run has \d+$", note
+    )
+    assert notes(ADAM, record=False) == notes(ADAM, record=None) == []  # so short a run
+    (note,) = notes(partial(torch.optim.LBFGS, max_iter=2), record=True)
+    assert note.startswith("plain steps, not recorded ones: ")
+
+
+class LookAhead(torch.optim.SGD):
+    """Every fifth step goes back half of the way; it counts where nobody sees it."""
+
+    def __init__(self, params, lr, moves=False):
+        super().__init__(params, lr)
+        self.k, self.moves = 0, moves
+        self.slow = None
+
+    @torch.no_grad()
+    def step(self, closure):
+        ps = [p for group in self.param_groups for p in group["params"]]
+        if self.slow is None:
+            self.slow = [p.clone() for p in ps]
+        value = super().step(closure)
+        self.k += 1
+        if self.k % 5 == 0:
+            for p, slow in zip(ps, self.slow, strict=True):
+                slow.lerp_(p, 0.5)
+                p.data = slow.clone() if self.moves else p.data.copy_(slow)
+        return value
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_an_optimizer_whose_steps_are_not_all_alike_takes_plain_ones(make_problem, moves):
+    optimizer = partial(LookAhead, lr=0.1, moves=moves)
+    assert not check(make_problem(epochs=6), optimizer).replays
+    assert not grouping.takes_gradients(optimizer)
 
 
 @pytest.mark.parametrize(

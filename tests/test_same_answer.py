@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=2", "log.steps=1", "quiet=true"]
-QUICK += ["deterministic=true", "model.dropout=0.2", "device=cpu"]
+QUICK += ["deterministic=true", "model.dropout=0.2", "model.batch_norm=true", "device=cpu"]
 SURROUNDINGS = (
     ({"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}, ["hydra/launcher=basic"]),
     ({"PYTHONHASHSEED": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR"},

@@ -232,6 +232,13 @@ def test_a_misfit_is_a_user_error_before_the_first_step(make_problem):
         run(make_problem(loss=partial(F.cross_entropy, reduction="none")))
     with pytest.raises(UserError, match="either epochs or steps"):
         make_problem(steps=3)
+    words = "can't allocate memory: you tried to allocate 313600000000 bytes."
+
+    def huge(shape, classes):
+        raise RuntimeError(f"DefaultCPUAllocator: {words} Error code 12")
+
+    with pytest.raises(UserError, match="cannot be built: it needs 292 GiB for one tensor"):
+        run(make_problem(huge))
 
 
 def test_identity_ignores_key_order_and_sees_every_value():
