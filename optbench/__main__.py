@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,9 +14,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench import job
+from optbench import interrupts, job
 from optbench.compose import texts_of
-from optbench.errors import UserError
+from optbench.errors import UserError, memory_is_full, reason
 from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
 from optbench.progress import say, streams
 from optbench.settings import check_results_dir
@@ -49,7 +48,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     conf = config_folder()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupts.early.clear()
+        signal.signal(signal.SIGINT, interrupts.first)
     with streams():
         try:
             check_words(words)
@@ -90,8 +90,10 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
     except UserError as error:
         fail(str(error))
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        words = reason(error)  # it has printed the traceback of what is nobody's mistake
+        if memory_is_full(error):
+            fail(words)
         sys.exit(1)
     return None
 

@@ -160,6 +160,9 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     try:
         folder = runs.RunFolder.reopen(path, state["folder"])
         step = state["training"]["step"]
+        every = planned.config["log"]["steps"]
+        if state["folder"]["rows"]["steps"] != step // every + (every > 1):  # one is of step 1
+            raise ValueError("its step and its rows do not belong together")
     except (KeyError, TypeError, ValueError) as error:
         warn(f"{path} cannot be gone on with, so the run begins anew: {error}")
         return None

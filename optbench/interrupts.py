@@ -7,6 +7,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+early: list[int] = []  # signals that came before anything had begun
+
+
+def first(number: int, frame: FrameType | None) -> None:
+    """The handler of Ctrl-C before anything has begun: it ends the command.
+
+    A library may swallow the exception where it imports: then `interrupts` finds it.
+    """
+    early.append(number)
+    raise KeyboardInterrupt
+
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
@@ -14,7 +25,7 @@ def interrupts() -> Iterator[list[int]]:
 
     A second one has its usual effect at once.
     """
-    received: list[int] = []
+    received, early[:] = early[:], []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may set handlers
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optbench.progress import say
 from optbench.run_files import read_text, replace_text
 
 FILE = "jobs.jsonl"
@@ -99,8 +100,11 @@ def failed(folder: Path) -> list[Job]:
     """The jobs that failed when they were last tried, in this or an earlier call of the sweep."""
     try:
         first, outcomes = read(folder)
-    except (OSError, ValueError):
-        return []  # no list, no memory: everything is tried
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:  # no list, no memory: everything is tried
+        say(f"warning: the list of the sweep's jobs cannot be read ({error})", error=True)
+        return []
     latest: dict[tuple[str, ...], Job] = {}
     for job in [*first.get("failed_before", []), *outcomes]:
         latest[what(job["overrides"])] = job

@@ -1,5 +1,6 @@
 """One process at a time for each run: a lock that the system releases when its holder dies."""
 
+import errno
 import os
 import socket
 import time
@@ -13,7 +14,8 @@ except ImportError:  # Windows: no lock, and two processes with one run both do 
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".locks"
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # the folder may come from others
+# the folder may come from others: no link is followed, and no pipe is waited for
+PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 RELEASED = "released"  # a line for each lock that was given back: its run
 POLL = 0.2  # seconds
 
@@ -51,9 +53,11 @@ def only_one(
         return
     path = results / FOLDER / run_id
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.is_symlink():  # the folder may come from others
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link, and not a folder", str(path.parent))
     waited = False
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
         try:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,16 +83,17 @@ def only_one(
         yield waited or died or _was_released(path, since)
     finally:
         with suppress(OSError):  # a full disk, or a folder that is gone
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | PLAIN
             with os.fdopen(os.open(path.with_name(RELEASED), flags, 0o666), "a") as file:
                 file.write(f"{run_id}\n")
+        with suppress(OSError):
             path.unlink(missing_ok=True)
         os.close(number)
 
 
 def _was_released(path: Path, since: int) -> bool:
     try:
-        with path.with_name(RELEASED).open("rb") as file:
+        with os.fdopen(os.open(path.with_name(RELEASED), os.O_RDONLY | PLAIN), "rb") as file:
             file.seek(since)
             return path.name.encode() in file.read().split()
     except OSError:

@@ -107,9 +107,10 @@ def _explain(error: Exception, conf: Path) -> str:
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']+)'", message):
         options = _options(conf / match[1])
+        options += ["basic"] if match[1].startswith("hydra/") else []  # Hydra's own
         return (
             f"there is no {match[1]}={match[2]}{did_you_mean(match[2], options)}\n"
-            f"{match[1]} is one of: {', '.join(options) or 'basic'}, or a file of yours in "
+            f"{match[1]} is one of: {', '.join(options)}, or a file of yours in "
             f"FOLDER/{match[1]}/ with --config-dir FOLDER"
         )
     if match := re.search(r"Error merging override (.+)", message):
@@ -123,6 +124,8 @@ def _explain(error: Exception, conf: Path) -> str:
         said = re.split(r"\s+full_key: ", message)[0]
         return f"{match[1]} cannot be resolved: {said}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        if match[1].startswith("logger="):
+            return f"several loggers stand in brackets: 'logger=[{match[1][7:]}]'"
         return (
             f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "
             f"{match[1]}); one value that holds a comma stands in quotes"
@@ -132,9 +135,10 @@ def _explain(error: Exception, conf: Path) -> str:
     if re.search(
         r"(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog", message
     ):
-        given = re.search(r"Error parsing override '(.*)'", message)
+        given = re.search(r"Error parsing override '(.*)'|LexerNoViableAltException: (.*)", message)
+        word = (given[1] or given[2]) if given else "the command line"
         return (
-            f"cannot read {given[1] if given else 'the command line'}: an override is KEY=VALUE; "
+            f"cannot read {word}: an override is KEY=VALUE; "
             f"several values are separated by single commas, without spaces; a value with spaces, "
             f"commas or other signs stands in quotes (KEY='\"a, b\"')"
         )

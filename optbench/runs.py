@@ -37,6 +37,11 @@ from optbench.training import Update
 FINISHED = ("completed", "diverged")
 
 
+# NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for the
+# phase of a tuned study
+DEEPEST = 5
+
+
 class RunFolder:
     """Writes one run into a new folder; an existing one is never overwritten."""
 
@@ -102,6 +107,13 @@ class RunFolder:
         folder.record |= {"status": "running", "error": None, "resumed": resumed, "finished": None}
         _save(path, folder.record)
         return folder
+
+    def discard(self) -> None:
+        """Take the folder of a run that could not begin away again."""
+        for file in self._files.values():
+            file.close()
+        self.loggers.finish("failed")
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def follow(self, loggers: Loggers, results: Path) -> None:
         """Hand all rows, those already written first, and the end to `loggers` too.
@@ -234,13 +246,15 @@ class Finished:
     def _list(self, results: Path) -> None:
         if results not in self._folders:
             self._marks[results] = locks.released(results)
-            # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and
-            # one for the phase of a tuned study
             words: dict[str, list[Path]] = {}
-            for depth in ("*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*"):
-                for path in results.glob(f"{depth}-*/run.json"):
-                    for word in path.parent.name.split("-"):
-                        words.setdefault(word, []).append(path)
+            for here, below, files in os.walk(results, followlinks=True):
+                folder = Path(here)
+                depth = len(folder.parts) - len(results.parts)
+                if depth == DEEPEST:
+                    below.clear()
+                if depth > 1 and "run.json" in files and "-" in folder.name:
+                    for word in folder.name.split("-"):
+                        words.setdefault(word, []).append(folder / "run.json")
             self._folders[results] = words
 
     def add(self, results: Path, run_id: str, folder: Path) -> None:

@@ -99,10 +99,12 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{group}.name must be a name, not {label!r}")
     penalty = config["weight_penalty"]
     if not _is_number(penalty) or not 0 <= penalty < LARGEST_FLOAT:
-        raise UserError(f"weight_penalty must be a finite number of at least 0, not {penalty!r}")
+        raise UserError(
+            f"weight_penalty must be at least 0 and below {LARGEST_FLOAT:g}, not {penalty!r}"
+        )
     lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
     if not _is_number(lr) or not 0 < lr < LARGEST_FLOAT:
-        raise UserError(f"optimizer.lr must be a finite number above 0, not {lr!r}")
+        raise UserError(f"optimizer.lr must be above 0 and below {LARGEST_FLOAT:g}, not {lr!r}")
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ def run(
             say(f"warning: {warning}", error=True)
         if not config.quiet:
             say(
-                f"{len(contenders)} optimizers and problems, {settings['trials']} trials each by "
-                f"{settings['pick']} {settings['metric']}, then "
+                f"{count(len(contenders), 'optimizer')} to tune, {settings['trials']} trials each "
+                f"by {settings['pick']} {settings['metric']}, then "
                 f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )
 

@@ -164,7 +164,8 @@ class Comparison(Callback):
                 with alone(config):
                     begin(config, sweep, count, planned)
             except OSError as error:
-                raise UserError(UNWRITABLE.format(sweep, error.strerror)) from error
+                where = error.filename2 or sweep
+                raise UserError(UNWRITABLE.format(where, error.strerror)) from error
             if not config.quiet:
                 say(f"sweep of {count or 'several'} runs into {sweep}")
 

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 TICK = 0.2  # seconds between two looks at signals and time limits
 LAST_WORDS = 12  # lines
+TOLD = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -76,8 +77,22 @@ def prepare(preload: Sequence[str]) -> None:
     context: Any = _context()
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(list(preload))
+        _serve()
+
+
+def _serve() -> None:
+    """Start the server that forks the workers, where it does not run already.
+
+    It never sees a signal that is sent to all of a terminal's or a batch system's processes: while
+    it imports, a Ctrl-C would end it.
+    """
+    resource_tracker.ensure_running()  # where it starts, it unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+    try:
         with _plain():
             forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -118,6 +133,8 @@ class Pool:
         ours, theirs = self._context.Pipe()
         handle, path = tempfile.mkstemp(prefix="optbench-worker-")  # the worker unlinks it
         output = os.fdopen(handle, "rb", buffering=0)
+        if self._context.get_start_method() == "forkserver":
+            _serve()
         process = self._context.Process(target=_work, args=(theirs, path, *self.setup))
         with _plain():
             process.start()
@@ -255,9 +272,10 @@ def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: 
     """What a worker does: tasks, until the other end of the pipe is closed."""
     # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
     # So does Slurm's SIGUSR1, and a batch system's SIGTERM.
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in TOLD:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)  # the server has them blocked
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     with suppress(OSError):  # both ends have it open: it goes with them, however they end
         Path(output).unlink()

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -113,6 +114,25 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, 
     assert not (tmp_path / "harmed").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", 2), ("step", 9), ("step", -6), ("step", 10**9), ("step", 4.0),
+        ("seconds", math.nan), ("seen", "abc"), ("seen", -1), ("running_loss", None),
+        ("attributes", {"step": 3}), ("attributes", {"param_groups": []}),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_whose_values_are_nonsense_is_not_believed(tmp_path, capsys, key, value):
+    run = stopped(tmp_path, 4).folder
+    state = torch.load(run / checkpoints.FILE, weights_only=True)
+    state["training"][key] = value
+    torch.save(state, run / checkpoints.FILE)
+    outcome = finished(tmp_path)
+    assert (outcome.status, outcome.folder == run) == ("completed", False)
+    assert "begins anew" in capsys.readouterr().err
+    assert rows(outcome.folder) == rows(finished(tmp_path / "whole").folder)
+
+
 def test_force_begins_anew(tmp_path):
     run = stopped(tmp_path, 4).folder
     assert finished(tmp_path, "force=true").folder != run
@@ -162,6 +182,22 @@ def test_the_lock_is_handed_on_also_by_the_dead(tmp_path, kill):
         assert str(other.pid) in told[0]
     other.wait()
     assert [p.name for p in (tmp_path / locks.FOLDER).iterdir()] == [locks.RELEASED]
+
+
+def test_pipes_and_links_in_the_place_of_the_locks_are_not_followed(tmp_path):
+    (tmp_path / "a" / locks.FOLDER).mkdir(parents=True)
+    os.mkfifo(tmp_path / "a" / locks.FOLDER / locks.RELEASED)
+    with locks.only_one(tmp_path / "a", "abc", waiting=print) as waited:
+        assert not waited  # and it does not wait for somebody to write into the pipe
+    (tmp_path / "b").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "b" / locks.FOLDER).symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(OSError, match="a link"),
+        locks.only_one(tmp_path / "b", "abc", waiting=print),
+    ):
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_wait_can_be_stopped(tmp_path):
@@ -273,7 +309,7 @@ def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
     ],
 )
 def test_killed_runs_end_as_undisturbed_ones(kind):
-    kills = {"--kills": 0, kind: 4 if kind == "--kills" else 2}
+    kills = {"--kills": 0, kind: 2}
     words = [word for key, number in kills.items() for word in (key, str(number))]
     script = [sys.executable, str(ROOT / "scripts" / "kill-runs"), *words, "--seed", "1"]
     result = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, timeout=500)

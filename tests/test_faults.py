@@ -110,9 +110,11 @@ def check_error(status: int, err: str, *words: str) -> None:
         assert word in err
 
 
-@pytest.mark.parametrize("what", [pytest.param("curves", marks=pytest.mark.slow), "checkpoint"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["curves", "checkpoint"])
 def test_a_full_disk_names_the_folder_and_the_next_call_is_whole(tmp_path, what):
-    words = [*QUICK, "epochs=40", f"checkpoint_seconds={'null' if what == 'curves' else 0}"]
+    budget = {"curves": ["epochs=40", "checkpoint_seconds=null"]}
+    words = [*QUICK, *budget.get(what, ["epochs=3", "checkpoint_seconds=0"])]
     status, _, err = call(tmp_path, *words, prepare=small_files)
     check_error(status, err, "cannot write", str(tmp_path / "results" / "runs" / "adam-seed0-"))
     (record,) = records(tmp_path)
@@ -218,14 +220,8 @@ def test_the_folder_of_one_run_of_a_sweep_vanishes(tmp_path):
     assert len(completed(tmp_path)) == 3
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # test_resume.py has it in one process, for every optimizer
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
     words = [*DAWDLE, "+optimizer.seconds=0.01", "epochs=30"]
     process = begin(tmp_path, *words)
@@ -242,7 +238,20 @@ def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
     assert completed(tmp_path) == completed(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("sweep", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+def test_ctrl_c_while_a_sweep_starts_its_workers_ends_it_in_words(tmp_path, seconds):
+    words = ["-m", *DAWDLE, "+optimizer.seconds=0.05", "epochs=50", "seed=0,1", "name=x"]
+    process = begin(tmp_path, *words, "hydra/launcher=workers", start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once_without_damage(tmp_path, number, sweep):
     more = [
@@ -306,6 +315,7 @@ def test_two_processes_with_the_same_run_do_it_once(tmp_path):
     assert sum("already done" in out for out, _ in ends) == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_for_a_run_leaves_it_alone_when_it_is_interrupted(tmp_path):
     words = [*DAWDLE, "+optimizer.seconds=0.05", "epochs=200", "checkpoint_seconds=0"]
     first = begin(tmp_path, *words)
@@ -322,12 +332,13 @@ def test_a_process_that_waits_for_a_run_leaves_it_alone_when_it_is_interrupted(t
     (run,) = (tmp_path / "results" / "runs").iterdir()
     steps = [int(row["step"]) for row in rows(run)[1]]
     assert steps == list(range(1, len(steps) + 1))
-    status, _, err = again(tmp_path, *words)
+    status, _, err = again(tmp_path, *words, "checkpoint_seconds=30")
     assert status == 0, err
     assert "going on from step" in err
 
 
-@pytest.mark.parametrize("names", [pytest.param(("x", "x"), marks=pytest.mark.slow), ("x", "y")])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("x", "x"), ("x", "y")])
 def test_two_sweeps_into_one_results_folder_do_each_run_once(tmp_path, names):
     words = ["-m", *DAWDLE, "+optimizer.seconds=0.01", "epochs=2", "seed=0,1,2"]
     launcher = ["hydra/launcher=workers", "hydra.launcher.workers=1"]

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize(
     "words",
     [
-        ["fuzz-configurations", "--examples", "200", "--seed", "7"],
-        ["fuzz-files", "--files", "60", "--seed", "7"],
+        ["fuzz-configurations", "--examples", "60", "--seed", "7"],
+        pytest.param(["fuzz-files", "--files", "60", "--seed", "7"], marks=pytest.mark.slow),
     ],
     ids=lambda words: words[0],
 )

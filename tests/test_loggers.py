@@ -252,6 +252,7 @@ def test_a_logger_that_fails_is_left_behind_with_one_warning(tmp_path, monkeypat
     assert error.count("warning: logger tensorboard gave up (OSError: no space left)") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["workers", "cohort", "basic"])
 def test_a_sweep_logs_each_run_once(tmp_path, launcher):
     pytest.importorskip("tensorboard")

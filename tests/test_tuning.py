@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import experiment, manifest, tuning
+from optbench import experiment, manifest, study_files, tuning
 from optbench.errors import UserError
 from optbench.manifest import Contender
 from optbench.table import load_runs
@@ -242,6 +242,7 @@ def test_a_study_end_to_end(study, tmp_path):
     assert first == [trial["point"] for trial in manifest["contenders"][0]["trials"]]
 
 
+@pytest.mark.slow
 def test_more_trials_leave_only_the_new_choice_in_tables_and_verdict(study, tmp_path):
     asked = ["optimizer=sgd,adam", "seeds=2"]
     _, before, _, _ = study(*asked, "tuning.trials=1")
@@ -288,6 +289,22 @@ def test_a_warning_names_the_contender_and_what_tells_it_apart():
     ]
     assert manifest.named(several[0], several) == "sgd batch_size=1"
     assert manifest.named(several[3], several[1::2]) == "adam"
+
+
+def test_warnings_of_other_problems_are_left_out_where_only_one_is_shown():
+    def entry(problem: str | None, *warnings: str) -> dict[str, object]:
+        return {"problem": problem, "warnings": list(warnings)}
+
+    entries = [
+        entry("a", "edge", "both"),
+        entry("b", "edge of b", "both"),
+        entry(None, "none ended"),
+    ]
+    told = ["edge", "both", "edge of b", "none ended", "3 seeds"]
+    manifest = {"contenders": entries, "earlier": [], "warnings": told}
+    kept = study_files.about(manifest, {"a"})["warnings"]
+    assert kept == ["edge", "both", "none ended", "3 seeds"]
+    assert study_files.about(manifest, {"a", "b"}) == manifest
 
 
 def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(study, tmp_path):
