@@ -44,28 +44,39 @@ def _accuracy(model: Any, x: Any, y: Any) -> float:
     return float(right) / len(y)
 
 
-def optbench(job: Job) -> Answer:
-    """optbench itself: its loop, with an evaluation on the test set only, and with recorded steps
-    from the beginning, as in a run of 1,000 steps or more."""
+def problem(job: Job) -> Any:
+    """The job as a problem of optbench's."""
     import torch
 
-    from optbench import Problem, initializers, losses, models, train
+    from optbench import Problem, initializers, losses, models
     from optbench.data import Dataset
-    from optbench.device import choose
 
-    device = choose(job.device)
     x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
     data = Dataset(x, y, x[:0], y[:0], test_x, test_y, 10, "benchmark")
     if job.model == "cnn":
         model = partial(models.cnn, channels=CHANNELS, hidden=[CNN_HIDDEN])
     else:
         model = partial(models.mlp, hidden=job.widths)
-    problem = Problem(
+    return Problem(
         data, model, losses.cross_entropy, initializers.initialize, job.batch, epochs=job.epochs
     )
-    adam = partial(torch.optim.Adam, lr=LR)
+
+
+def optbench(job: Job) -> Answer:
+    """optbench itself: its loop, with an evaluation on the test set only, and with recorded steps
+    from the beginning, as in a run of 1,000 steps or more."""
+    import torch
+
+    from optbench import train
+    from optbench.device import choose
+
+    device = choose(job.device)
     updates = train(
-        problem, adam, device=device, eval_train_examples=1, record=device.type == "cpu"
+        problem(job),
+        partial(torch.optim.Adam, lr=LR),
+        device=device,
+        eval_train_examples=1,
+        record=device.type == "cpu",
     )
     rows = [update.epoch for update in updates if update.epoch]
     ends = [float(row["total_seconds"] or 0) for row in rows]

@@ -1,0 +1,301 @@
+"""The parts of the benchmark that measure optbench against itself: sweeps, runs trained at once,
+memory, optimizers, and how cost grows.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from benchmark_peers import ROOT, Worker, markdown
+from peer_job import LR, Job
+
+MEMBERS = (1, 4, 16, 64, 256)
+
+
+def sweep(asked: argparse.Namespace) -> list[str]:
+    """study=comparison (21 runs) as one sweep, and the same runs each in a fresh process."""
+    n = 1 if asked.quick else 5
+    names = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"]
+    seeds = ["0"] if asked.quick else ["0", "1", "2"]
+    ways = {
+        "one sweep": [["-m", "study=comparison", f"seed={','.join(seeds)}"]],
+        "a process for each run": [
+            [f"optimizer={name}", f"seed={seed}"] for seed in seeds for name in names
+        ],
+    }
+    rows = []
+    for _ in range(1 if asked.quick else 2):
+        for way, calls in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                for words in calls:
+                    call(*words, f"epochs={n}", folder=folder)
+                rows.append({"way": way, "seconds": time.perf_counter() - start})
+    table = pd.DataFrame(rows)
+    table.to_csv(asked.out / "sweep.csv", index=False)
+    best = table.groupby("way", sort=False)["seconds"].min()
+    count = f"{len(names) * len(seeds)} runs of {n} epochs on mnist_5k"
+    return [*markdown([{count: way, "seconds": f"{s:.1f}"} for way, s in best.items()]), ""]
+
+
+def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
+    """Seconds an epoch of mnist_5k takes each of so many runs trained at once, beside one alone.
+
+    The runs have eight learning rates and as many seeds as that asks for, as in a sweep. One
+    thread, as in a worker; on the CPU only models for which it may pay.
+    """
+    import torch
+    from peers_torch import problem
+
+    from optbench import train
+    from optbench.cohort import train_together
+
+    arrays = np.load(data)
+    names = ("train_x", "train_y", "test_x", "test_y")
+    given = {n: arrays[n][: 5000 if n[:5] == "train" else 1000] for n in names}
+    wanted = ["32", *asked.models.split(",")] if device == "cuda" else ["32", "128"]
+    count, kept = (16 if asked.quick else MEMBERS[-1]), torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows, notes = [], []
+
+    def one(model: str, k: int) -> dict[str, Any]:
+        job = problem(Job(**given, model=model, epochs=3, device=device))
+        adam = partial(torch.optim.Adam, lr=LR * 2.0 ** (k % 8 - 4))
+        return {"problem": job, "optimizer": adam, "device": device, "eval_train_examples": 1,
+                "seed": k // 8}  # fmt: skip
+
+    for turn in range(asked.rounds[-1]):
+        for model in wanted:
+            alone = train(**one(model, 0), record=device == "cpu")
+            ends = [update.epoch["total_seconds"] for update in alone if update.epoch]
+            common = {"device": device, "model": model, "round": turn + 1}
+            rows.append(common | {"members": 0, "seconds": (ends[-1] - ends[1]) / 2})
+            for members in (m for m in MEMBERS if m <= count):
+                asked_for = [one(model, k) for k in range(members)]
+                same = asked_for[0]["problem"]
+                try:
+                    ends = [
+                        update.epoch["total_seconds"]
+                        for k, update in train_together([a | {"problem": same} for a in asked_for])
+                        if k == 0 and update.epoch
+                    ]
+                except torch.OutOfMemoryError:
+                    notes.append(f"{model}, {members} at once: the device's memory is too small.")
+                    continue
+                rows.append(common | {"members": members, "seconds": (ends[-1] - ends[1]) / 2})
+                print(f"{device} {model} {members} at once: {rows[-1]['seconds']:.3f} s",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    torch.set_num_threads(kept)
+    table = pd.DataFrame(rows)
+    table.to_csv(asked.out / f"cohorts_{device}.csv", index=False)
+    best = table.groupby(["model", "members"], sort=False)["seconds"].min()
+    lines = []
+    for (model, members), s in best.items():
+        alone = best[model, 0]
+        each = s / max(members, 1)
+        lines.append(
+            {
+                "model": model,
+                "runs at once": str(members) if members else "one, alone",
+                "seconds an epoch": f"{s:.3f}",
+                "of each": f"{each:.4f}",
+                "times as fast as alone": f"{alone / each:.2f}",
+            }
+        )
+    return [*markdown(lines), "", *dict.fromkeys(notes), ""]
+
+
+def overhead(asked: argparse.Namespace) -> list[str]:
+    """The time that a run of one step adds to a sweep of such runs, its part in figures too."""
+    few, many = (4, 12) if asked.quick else (20, 120)
+    rows = []
+    for _ in range(asked.rounds[-1]):
+        for launcher in ("workers", "basic"):
+            seconds = {}
+            for runs in (few, many):
+                with tempfile.TemporaryDirectory() as folder:
+                    start = time.perf_counter()
+                    call("-m", f"hydra/launcher={launcher}", f"seed=range({runs})", "steps=1",
+                         folder=folder)  # fmt: skip
+                    seconds[runs] = time.perf_counter() - start
+            each = (seconds[many] - seconds[few]) / (many - few)
+            rows.append({"launcher": launcher, "few": seconds[few], "many": seconds[many],
+                         "each": each})  # fmt: skip
+    table = pd.DataFrame(rows)
+    table.to_csv(asked.out / "overhead.csv", index=False)
+    best = table.groupby("launcher", sort=False).min()
+    return [
+        *markdown(
+            [
+                {
+                    "hydra/launcher": str(name),
+                    f"{few} runs of one step, s": f"{row['few']:.1f}",
+                    f"{many} runs, s": f"{row['many']:.1f}",
+                    "each further run, ms": f"{row['each'] * 1000:.0f}",
+                }
+                for name, row in best.iterrows()
+            ]
+        ),
+        "",
+    ]
+
+
+def memory(asked: argparse.Namespace) -> list[str]:
+    """The most memory that optbench held at once, with all of a dataset and with little of it.
+
+    Of all its processes together, each shared page counted once (proportional set size).
+    """
+    if not Path("/proc/self/smaps_rollup").exists():
+        return ["Memory is read from /proc: left out on this system.", ""]
+    name = "mnist_5k" if asked.quick or "OPTBENCH_DATA" not in os.environ else "mnist"
+    ways = {"one run": ["seed=0"], "4 runs, 2 workers": ["-m", "seed=range(4)",
+            "hydra/launcher=workers", "hydra.launcher.workers=2"]}  # fmt: skip
+    rows = []
+    for way, words in ways.items():
+        peaks = {}
+        for size in ("small", "all"):
+            subset = ["data.subset=1000"] if size == "small" else []
+            with tempfile.TemporaryDirectory() as folder:
+                asked_for = [*words, f"dataset={name}", "steps=200", *subset]
+                peaks[size] = peak(partial(call, *asked_for, folder=folder))
+        rows.append({"way": way} | peaks | {"the dataset adds": peaks["all"] - peaks["small"]})
+    pd.DataFrame(rows).to_csv(asked.out / "memory.csv", index=False)
+    shown = [{k: v if k == "way" else f"{v:.0f} MiB" for k, v in row.items()} for row in rows]
+    return [f"Dataset {name}; small: 1,000 of its images.", "", *markdown(shown), ""]
+
+
+def peak(work: Callable[[], None], every: float = 0.02) -> float:
+    """The most MiB that processes begun by `work` held together, looked at every few moments."""
+    most, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(every):
+            most = max(most, sum(held(pid) for pid in descendants(os.getpid())))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return most
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, and theirs."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found + [deeper for child in found for deeper in descendants(child)]
+
+
+def held(pid: int) -> float:
+    """MiB, what is shared divided by those who share it; 0 for a process that has ended."""
+    with suppress(OSError):
+        for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if row.startswith("Pss:"):
+                return int(row.split()[1]) / 1024
+    return 0.0
+
+
+def call(*words: str, folder: str) -> None:
+    """optbench in a process of its own, with its results in `folder`."""
+    subprocess.run(
+        [sys.executable, "-m", "optbench", *words, "quiet=true", f"results_dir={folder}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=folder,
+    )
+
+
+def optimizers(asked: argparse.Namespace) -> list[str]:
+    """Step time and state of each configured optimizer beside plain SGD's, on one MLP."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from optbench import models
+    from optbench.optimizers import build
+    from optbench.step_cost import step_cost
+
+    model = models.mlp((1, 28, 28), 10, hidden=[128] if asked.quick else [1000, 1000])
+    files = sorted((ROOT / "conf" / "optimizer").glob("**/*.yaml"))
+    names = [str(f.relative_to(ROOT / "conf" / "optimizer").with_suffix("")) for f in files]
+    costs: dict[str, list[Any]] = {name: [] for name in names}
+    for _ in range(asked.rounds[-1]):
+        for name, file in zip(names, files, strict=True):
+            config = OmegaConf.load(file)
+            for key in ("name", "search", "defaults"):
+                config.pop(key, None)
+            factory = instantiate(config, _convert_="all")
+            costs[name].append(step_cost(partial(_build, build, factory), model, steps=10))
+    sgd = min(cost.milliseconds for cost in costs["sgd"])
+    rows = []
+    for name, found in costs.items():
+        times = [cost.milliseconds for cost in found]
+        rows.append(
+            {
+                "optimizer": name,
+                "ms a step": f"{min(times):.3f}",
+                "slowest round": f"{max(times):.3f}",
+                "times sgd": f"{min(times) / sgd:.1f}",
+                "state, bytes a parameter": f"{found[0].bytes_per_parameter:.2f}",
+            }
+        )
+    pd.DataFrame(rows).to_csv(asked.out / "optimizers.csv", index=False)
+    return [*markdown(rows), ""]
+
+
+def _build(build: Any, factory: Any, params: Any) -> Any:
+    import torch
+
+    holder = torch.nn.ParameterList(params)
+    return build(factory, holder)
+
+
+def growth(asked: argparse.Namespace, data: Path) -> list[str]:
+    """Seconds per epoch against parameters, examples and runs, of optbench."""
+    widths = [64, 256] if asked.quick else [64, 128, 256, 512, 1024, 2048]
+    total = len(np.load(data)["train_y"])
+    rows: list[dict[str, Any]] = []
+    worker = Worker("optbench")
+    try:
+        for _ in range(asked.rounds[-1]):
+            for width in widths:
+                n = 784 * width + width + width * 10 + 10
+                answer = worker.ask(data=str(data), model=str(width), epochs=2, device="cpu")
+                rows.append({"grows": "parameters", "count": n, "seconds": answer["seconds"][1]})
+            for share in (8, 4, 2, 1):
+                n = total // share
+                answer = worker.ask(data=str(data), model="128", epochs=2, examples=n, device="cpu")
+                rows.append({"grows": "examples", "count": n, "seconds": answer["seconds"][1]})
+            for runs in (1, 2, 4, 8):
+                start = time.perf_counter()
+                for _ in range(runs):
+                    worker.ask(data=str(data), model="128", epochs=1, device="cpu")
+                seconds = time.perf_counter() - start
+                rows.append({"grows": "runs, one after another", "count": runs, "seconds": seconds})
+    finally:
+        worker.close()
+    table = pd.DataFrame(rows).groupby(["grows", "count"], sort=False)["seconds"].min()
+    table.to_csv(asked.out / "growth.csv")
+    lines = [
+        {"what grows": str(grows), "count": f"{count:,}", "seconds": f"{s:.3f}",
+         "each": f"{s / count:.2f} s" if "runs" in grows else f"{s / count * 1e6:.2f} µs"}
+        for (grows, count), s in table.items()
+    ]  # fmt: skip
+    return [*markdown(lines), ""]

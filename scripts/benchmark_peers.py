@@ -1,0 +1,162 @@
+"""The part of the benchmark in which optbench and its peers do the same job in turn."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from peers import PEERS, missing
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_SECONDS = 300  # for one answer: JAX's convolutions in a scan took twice as long for an epoch
+LEAST_ACCURACY = 0.8  # a peer below it does not learn, and its time says nothing
+
+
+class Worker:
+    """A peer in a process of its own; `ask` waits for its answer."""
+
+    def __init__(self, name: str) -> None:
+        environment = os.environ | dict(PEERS[name].env)
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "peers.py"), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, **job: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        late = threading.Timer(MOST_SECONDS, self.process.kill)
+        late.start()
+        try:
+            print(json.dumps(job), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        late.cancel()
+        ended = f"the process ended, or was ended after {MOST_SECONDS} s"
+        return dict(json.loads(line)) if line else {"error": ended}
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def rounds(
+    asked: argparse.Namespace, data: Path, device: str, models: list[str], names: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """A row for each counted epoch of each peer, and notes on who is missing."""
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    workers: dict[str, Worker] = {}
+    try:
+        for place, model in enumerate(models):
+            turns, counted = (
+                each[min(place, len(each) - 1)] for each in (asked.rounds, asked.epochs)
+            )
+            for turn in range(turns):
+                for name in names:
+                    if turn % 2:  # the other way round: none has always the same neighbour
+                        name = names[len(names) - 1 - names.index(name)]
+                    peer = PEERS[name]
+                    if lacking := missing(peer):
+                        notes[f"{peer.title}: left out, needs {', '.join(lacking)}."] = None
+                        continue
+                    if device == "cuda" and not peer.gpu:
+                        continue
+                    fresh = name not in workers
+                    start = time.perf_counter()
+                    worker = Worker(name) if fresh else workers[name]
+                    workers[name] = worker
+                    job = {"data": str(data), "model": model, "device": device}
+                    answer = worker.ask(**job, epochs=1 + counted)
+                    wall = time.perf_counter() - start
+                    if "error" in answer:
+                        notes[f"{peer.title}, {model}: {answer['error'].splitlines()[0]}"] = None
+                        continue
+                    seconds, accuracy = answer["seconds"], answer["accuracy"]
+                    print(f"{device} {model} round {turn + 1} {name}: {min(seconds[1:]):.3f} s, "
+                          f"accuracy {accuracy:.3f}", file=sys.stderr, flush=True)  # fmt: skip
+                    if accuracy < LEAST_ACCURACY:
+                        notes[f"{peer.title}, {model}: test accuracy {accuracy:.3f}!"] = None
+                    startup = wall - len(seconds) * min(seconds) if fresh else None
+                    common = {"device": device, "model": model, "peer": name, "round": turn + 1}
+                    rows += [
+                        common | {"seconds": s, "accuracy": accuracy, "startup": startup}
+                        for s in seconds[1:]
+                    ]
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return pd.DataFrame(rows), list(notes)
+
+
+def epochs(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
+    """Tables of seconds per epoch, one for each model, and a figure."""
+    names = [name for name in PEERS if name in asked.peers.split(",")]
+    table, notes = rounds(asked, data, device, asked.models.split(","), names)
+    if table.empty:
+        return [*notes, ""]
+    table.to_csv(asked.out / f"epochs_{device}.csv", index=False)
+    lines: list[str] = []
+    for model, part in table.groupby("model", sort=False):
+        lines += [f"Model {model}", ""]
+        groups = part.groupby("peer", sort=False)
+        best = groups["seconds"].min()
+        rows = []
+        for name, group in groups:
+            s = group["seconds"]
+            rows.append(
+                {
+                    "": PEERS[str(name)].title,
+                    "best": f"{s.min():.3f}",
+                    "median": f"{s.median():.3f}",
+                    "slowest": f"{s.max():.3f}",
+                    "times optbench": f"{s.min() / best.get('optbench', float('nan')):.2f}",
+                    "start-up, s": "".join(f"{v:.1f}" for v in group["startup"].dropna()[:1]),
+                    "test accuracy": "" if name == "bound" else f"{group['accuracy'].median():.3f}",
+                }
+            )
+        lines += [*markdown(rows), ""]
+    draw(table, asked.out / f"epochs_{device}")
+    return [*lines, f"![seconds per epoch](epochs_{device}.png)", "", *notes, ""]
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Best seconds per epoch as bars with their numbers."""
+    import matplotlib.pyplot as plt
+
+    models = list(table["model"].unique())
+    figure, axes = plt.subplots(
+        len(models), 1, figsize=(7.5, 3.1 * len(models)), squeeze=False, layout="constrained"
+    )
+    for ax, model in zip(axes[:, 0], models, strict=True):
+        groups = table[table["model"] == model].groupby("peer")["seconds"]
+        best = groups.min().sort_values(ascending=False)
+        colors = ["tab:blue" if name == "optbench" else "0.75" for name in best.index]
+        bars = ax.barh([PEERS[str(n)].title for n in best.index], best, color=colors)
+        ax.bar_label(bars, [f"{s:.3g}" for s in best], padding=3, fontsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.margins(x=0.08)
+        ax.set_title(model, loc="left")
+    axes[-1, 0].set_xlabel("seconds per epoch, the best")
+    for suffix in ("png", "pdf"):
+        figure.savefig(path.with_suffix(f".{suffix}"))
+    plt.close(figure)
+
+
+def markdown(rows: list[dict[str, str]]) -> list[str]:
+    """A Markdown table of text cells."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
