@@ -5,6 +5,7 @@ Nothing secret is in it: it tells what was damaged or changed by hand, not who d
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,9 @@ def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
     that of another content.
     """
     plain = {key: value for key, value in content.items() if key != SEAL}
-    if SEAL in content and content[SEAL] != _digest(plain):
+    last = [None, *content.values()][-1]  # a seal whose name is damaged is one, too
+    sealed = SEAL in content or re.fullmatch(r"[0-9a-f]{64}", str(last))
+    if sealed and content.get(SEAL) != _digest(plain):
         raise ValueError(
             "was changed after it was written: its content has not the digest that it names. "
             f"Get the file back; if the change was meant, remove its {SEAL!r}"

@@ -228,7 +228,7 @@ def test_one_changed_digit_is_noticed(tmp_path: Path, name: str) -> None:
     path = folder / name
     whole = path.read_bytes()
     places = [i for i, byte in enumerate(whole) if byte in b"0123456789"]
-    for place in places[:: len(places) // 40]:
+    for place in places[:: len(places) // 40] + places[-70:]:  # the seal is at the end
         digit = b"7" if whole[place : place + 1] != b"7" else b"2"
         path.write_bytes(whole[:place] + digit + whole[place + 1 :])
         table = load_runs(tmp_path)
