@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from optbench import optimizers
 from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
+from optbench.replay import WORTH_RECORDING
 from optbench.stack import Masks, Stack
-from optbench.training import WORTH_RECORDING
 
 Arguments = Mapping[str, Any]  # of `optbench.training.train`
 # What a cohort's members have in common beside the problem; the rest is each one's own.

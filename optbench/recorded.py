@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optbench.optimizers import attributes, memory
+from optbench.replay import Steps
 
 # stands for the lr where an optimizer computes with a number: it is looked for in the recording
 MARK = 1.2345678e-3
-Steps = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Sequence[float]]], Tensor]
 
 
 class Unrecordable(Exception):
@@ -56,7 +56,7 @@ def record_steps(
                     if other != text:
                         raise Unrecordable("the optimizer computes with its lr")
             steps = _compiled(text, held)
-            if not _repeats(steps, model, loss, optimizer, x, y):
+            if not repeats(steps, model, loss, optimizer, x, y):
                 raise Unrecordable("the recording does not repeat the step exactly")
             return steps
         except Unrecordable as error:
@@ -70,15 +70,16 @@ def record_steps(
 @contextmanager
 def unchanged(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
     """Put every number of the model, the optimizer and their generators back at the end."""
-    kept = [*model.parameters(), *model.buffers(), *_tensors(list(optimizer.state.values()))]
+    kept = [*model.parameters(), *model.buffers(), *tensors(list(optimizer.state.values()))]
     values = [tensor.detach().clone() for tensor in kept]
     groups = [dict(group) for group in optimizer.param_groups]
     states = [(state, dict(state)) for state in optimizer.state.values()]
     own = attributes(optimizer)
     generators = {g for m in model.modules() if (g := vars(m).get("generator")) is not None}
     drawn = [(generator, generator.get_state()) for generator in generators]
+    devices = {p.device for p in model.parameters() if p.is_cuda}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         with torch.no_grad():
@@ -93,7 +94,7 @@ def unchanged(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
         optimizer.zero_grad()
 
 
-class _NoNumbers(TorchDispatchMode):
+class NoNumbers(TorchDispatchMode):
     """A number read from a tensor would be frozen into the recording."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -127,16 +128,16 @@ def _record(
         optimizer.step(lambda: value)  # type: ignore[arg-type, return-value]  # the stubs: a float
         return value.detach()
 
-    before, remembered = _numbers(optimizer), memory(optimizer)
+    before, remembered = numbers(optimizer), memory(optimizer)
     compiler: Any = torch.compiler
     flag = compiler._is_compiling_flag
     compiler._is_compiling_flag = True  # optimizers then skip their checks of Python numbers
     try:
-        with _NoNumbers():
+        with NoNumbers():
             graph = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(x, y)
     finally:
         compiler._is_compiling_flag = flag
-    if _numbers(optimizer) != before or memory(optimizer) != remembered:
+    if numbers(optimizer) != before or memory(optimizer) != remembered:
         raise Unrecordable("the optimizer counts in Python")
     return graph, rates
 
@@ -245,19 +246,24 @@ def _compiled(source: str, held: list[Any]) -> Steps:
     return steps
 
 
-def _repeats(
+def repeats(
     steps: Steps,
     model: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: Optimizer,
     x: Tensor,
     y: Tensor,
+    near: float = 0,
 ) -> bool:
-    """Whether two steps come out the same, bit for bit, replayed and plain."""
+    """Whether two steps come out the same, replayed and plain: bit for bit, or `near` it."""
+
+    def same(a: Tensor, b: Tensor) -> bool:
+        return torch.allclose(a, b, rtol=near, atol=near / 100)
+
     rates = [[float(group["lr"]) for group in optimizer.param_groups]] * 2
-    same = [torch.arange(len(x), device=x.device)] * 2
+    whole = [torch.arange(len(x), device=x.device)] * 2
     with unchanged(model, optimizer):
-        losses = steps(x, y, same, rates)
+        losses = steps(x, y, whole, rates)
         weights = [p.detach().clone() for p in model.parameters()]
 
     def closure() -> Tensor:
@@ -268,26 +274,27 @@ def _repeats(
 
     with unchanged(model, optimizer):
         for expected in losses:
-            if not torch.equal(optimizer.step(closure), expected):  # type: ignore[arg-type]
+            if not same(optimizer.step(closure), expected):  # type: ignore[arg-type]
                 return False
         pairs = zip(model.parameters(), weights, strict=True)
-        return all(torch.equal(p, weight) for p, weight in pairs)
+        return all(same(p, weight) for p, weight in pairs)
 
 
-def _numbers(tree: Any) -> Any:
+def numbers(tree: Any) -> Any:
     """Everything in an optimizer's state and groups that is no tensor."""
     if isinstance(tree, Optimizer):
-        return [_numbers(list(tree.state.values())), _numbers(tree.param_groups)]
+        return [numbers(list(tree.state.values())), numbers(tree.param_groups)]
     if isinstance(tree, dict):
-        return {key: _numbers(value) for key, value in tree.items()}
+        return {key: numbers(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_numbers(value) for value in tree]
+        return [numbers(value) for value in tree]
     return id(tree) if isinstance(tree, Tensor) else tree
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """All that lie in dictionaries, lists and tuples."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, dict | list | tuple):
         for part in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(part)
+            yield from tensors(part)

@@ -20,8 +20,8 @@ from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.evaluation import Row, is_finite, objective, score
 from optbench.problem import Problem, build_model, stream
+from optbench.replay import WORTH_RECORDING, Replay
 
-WORTH_RECORDING = 1000  # steps: a run of fewer does not earn back the time that recording takes
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 
 
@@ -87,9 +87,9 @@ class Training:
         eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        record: replay recorded steps (`optbench.recorded`), which gives the same numbers bit for
-        bit, faster; None: on the CPU, where the run is long enough. What cannot be recorded never
-        is. The clock stops while a step is recorded.
+        record: replay recorded steps (`optbench.recorded`; on CUDA `optbench.graphed`), which gives
+        the same numbers bit for bit, faster; None: on the CPU, where the run is long enough. What
+        cannot be recorded never is. The clock stops while a step is recorded.
         channels_last: the layout of convolutions' weights.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
@@ -119,10 +119,14 @@ class Training:
         self.layers, self.layers_every = layers, layers_every
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
-        self.replays = record
-        self._replay: Callable[[Tensor, Tensor, list[Tensor], list[list[float]]], Tensor] | None
-        self._replay = None
-        self._note = ""  # for the next update
+        self.replay = Replay(
+            self.model,
+            self._loss,
+            self.optimizer,
+            self.scheduler,
+            on=record,
+            total=problem.total_steps,
+        )
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
@@ -228,10 +232,15 @@ class Training:
         while len(rates) < len(chunk) and not interrupted:
             number = self.step + len(rates) + 1
             batches = self._recordable(chunk[len(rates) :], number)
-            if len(batches) > 1 and (replayed := self._replayed(batches)):
-                rates += replayed
-                interrupted = stop()
-                continue
+            if len(batches) > 1:
+                taken = self.replay.take(self.data.train_x, self.data.train_y, batches)
+                self._paused += self.replay.seconds
+                self.replay.seconds = 0.0
+                if taken:
+                    self._losses.append(taken[0])
+                    rates += taken[1]
+                    interrupted = stop()
+                    continue
             self._x, self._y = _take(self.data.train_x, self.data.train_y, chunk[len(rates)])
             rates.append(optimizers.learning_rate(self.optimizer))
             self._first = True
@@ -249,7 +258,7 @@ class Training:
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
         update = self.record(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
-        update.note, self._note = self._note, ""
+        update.note, self.replay.note = self.replay.note, ""
         update.layers = layers
         if update.status == "running" and interrupted and self.step < total:
             update.status = "interrupted"
@@ -293,54 +302,12 @@ class Training:
         found: list[Tensor] = []
         size = self.problem.batch_size
         # the first steps make the optimizer's state, and a recording is of one size of batch
-        if self.replays and number > 2:
+        if self.replay.on and number > 2:
             for place, batch in enumerate(batches, start=number):
                 if isinstance(batch, range) or len(batch) != size or self._is_watched(place):
                     break
                 found.append(batch)
         return found
-
-    def _replayed(self, batches: list[Tensor]) -> list[float] | None:
-        """Take these steps at once and return their learning rates; None, and nothing is taken,
-        where they cannot be recorded."""
-        if self._replay is None:
-            # imported where it is used: it takes a second
-            from optbench.recorded import Unrecordable, record_steps
-
-            begun = perf_counter()
-            x, y = _take(self.data.train_x, self.data.train_y, batches[0])
-            try:
-                self._replay = record_steps(self.model, self._loss, self.optimizer, x, y)
-            except Unrecordable as error:
-                self.replays = False
-                self._note = f"plain steps, not recorded ones: {error}"
-                return None
-            finally:
-                took = perf_counter() - begun
-                self._paused += took
-            self._note = (
-                f"a step was recorded in {took:.1f} s, which about {WORTH_RECORDING:,} replayed "
-                f"steps earn back; the run has {self._budget()[0]:,}"
-            )
-        groups = self.optimizer.param_groups
-        before = [dict(group) for group in groups]
-        state = self.scheduler.state_dict() if self.scheduler else {}
-        rates = []  # (steps, groups)
-        for _ in batches:
-            rates.append([float(group["lr"]) for group in groups])
-            if self.scheduler is not None:
-                self.scheduler.step()
-        if any(a | {"lr": 0} != b | {"lr": 0} for a, b in zip(before, groups, strict=True)):
-            # a schedule of momentum, too: its values are constants of the recording
-            for group, old in zip(groups, before, strict=True):
-                group.update(old)
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(state)
-            self.replays = False
-            return None
-        x, y = self.data.train_x, self.data.train_y
-        self._losses.append(self._replay(x, y, batches, rates))
-        return [row[0] for row in rates]
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return objective(self.problem, self.model, x, y)

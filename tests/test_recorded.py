@@ -53,7 +53,7 @@ def test_every_optimizer(make_problem, path: Path):
     optimizer = configured.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     training = check(make_problem(epochs=4), optimizer)
     if path.parent.name == "optimizer" and path.stem in RECORDED:
-        assert training.replays, "the common optimizers are to be fast"
+        assert training.replay.on, "the common optimizers are to be fast"
 
 
 def test_the_log_says_once_what_recording_took_and_whether_it_is_worth_it(make_problem):
@@ -95,7 +95,7 @@ class LookAhead(torch.optim.SGD):
 @pytest.mark.parametrize("moves", [False, True])
 def test_an_optimizer_whose_steps_are_not_all_alike_takes_plain_ones(make_problem, moves):
     optimizer = partial(LookAhead, lr=0.1, moves=moves)
-    assert not check(make_problem(epochs=6), optimizer).replays
+    assert not check(make_problem(epochs=6), optimizer).replay.on
     assert not grouping.takes_gradients(optimizer)
 
 
@@ -120,7 +120,7 @@ def test_an_optimizer_whose_steps_are_not_all_alike_takes_plain_ones(make_proble
     ],
 )
 def test_models_and_batches(make_problem, model, changes):
-    assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).replays
+    assert check(make_problem(model, **({"epochs": 4} | changes)), ADAM).replay.on
 
 
 @pytest.mark.parametrize("model", [models.mlp, models.cnn])
@@ -131,29 +131,29 @@ def test_the_default_models_at_their_real_size(model):
     problem = Problem(
         data, model, losses.cross_entropy, initializers.initialize, epochs=None, steps=8
     )
-    assert check(problem, ADAM, eval_train_examples=100).replays
+    assert check(problem, ADAM, eval_train_examples=100).replay.on
 
 
 @pytest.mark.parametrize("schedule", sorted((config_folder() / "schedule").glob("*.yaml")))
 def test_schedules(make_problem, schedule: Path):
     factory = configured.build("schedule", OmegaConf.to_container(OmegaConf.load(schedule)))
-    assert check(make_problem(epochs=5), ADAM, schedule=factory).replays
+    assert check(make_problem(epochs=5), ADAM, schedule=factory).replay.on
 
 
 def test_a_schedule_of_momentum_as_well_keeps_to_plain_steps(make_problem):
     def one_cycle(optimizer, total):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=total)
 
-    assert not check(make_problem(epochs=5), ADAM, schedule=one_cycle).replays
+    assert not check(make_problem(epochs=5), ADAM, schedule=one_cycle).replay.on
 
 
 def test_watched_steps_are_plain(make_problem):
-    assert check(make_problem(epochs=5), ADAM, layers=True, layers_every=4).replays
+    assert check(make_problem(epochs=5), ADAM, layers=True, layers_every=4).replay.on
 
 
 def test_only_long_runs_on_the_cpu_are_recorded_unasked(make_problem):
-    assert not Training(make_problem(epochs=5), ADAM).replays
-    assert Training(make_problem(epochs=1000), ADAM).replays
+    assert not Training(make_problem(epochs=5), ADAM).replay.on
+    assert Training(make_problem(epochs=1000), ADAM).replay.on
 
 
 def test_a_step_that_depends_on_its_numbers_is_refused(make_problem):
