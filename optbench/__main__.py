@@ -20,6 +20,7 @@ from optbench.errors import UserError, memory_is_full, reason
 from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
 from optbench.progress import say, streams
 from optbench.settings import check_results_dir
+from optbench.sweep import check_figure
 
 # what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
 CONFIGURATION_ERRORS = (
@@ -83,6 +84,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
+        check_figure(cfg.figure)
         from optbench import experiment
 
         group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")

@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from optbench.errors import UserError
+from optbench.progress import say
 
 SHARE = 3 * 10**6  # products of weights and examples in a step that make a thread worth its while
 
@@ -27,6 +29,7 @@ def choose(
         num_threads = 1
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+        warn_of_threads(num_threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != deterministic:
@@ -50,6 +53,14 @@ def choose(
             f"numbered from 0"
         )
     return torch.device(name)
+
+
+@cache
+def warn_of_threads(count: int) -> None:
+    """Say once that there are more threads than cores: they wait for each other."""
+    if count > cores() and parent_process() is None:  # a worker's parent has said so
+        words = f"num_threads={count}, and there are {cores()} CPU cores: a run is slower with more"
+        say(f"warning: {words} threads than cores", error=True)
 
 
 @cache

@@ -60,6 +60,8 @@ def launch(
         device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
     )  # fmt: skip
     batch = Batch(context, master, task, first, threads, left[::-1], size=size)
+    if time_limit and together == "always":
+        say("hydra.launcher.time_limit is each run's own: none are trained at once")
     batch.together = "never" if time_limit else together
     crew = pool(size, threads)
     with (

@@ -68,9 +68,11 @@ class Tally:
         self.running[label] = step / total if total else 0.0
 
     def end(self, label: str, status: str) -> None:
-        """It is over."""
-        self.trained += self.running.pop(label, None) is not None
-        self.counts[status] += 1
+        """It is over, or goes on in another call."""
+        share = self.running.pop(label, None)
+        if status != "interrupted":
+            self.trained += share is not None
+            self.counts[status] += 1
 
     @property
     def over(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from optbench import __main__ as cli
-from optbench import jobs
+from optbench import device, jobs
 from optbench.run_files import COLUMNS
 from optbench.runs import RunFolder
 from optbench.table import load_runs
@@ -272,6 +272,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["-m", "optimizer=sgd", "figure=null"], "figure is a group of keys"),
         (["-m", "optimizer=sgd", "figure.y=train_los"], "Did you mean train_loss?"),
         (["-m", "optimizer=sgd", "figure.x=time"], "figure.x must be one of"),
+        (["optimizer=sgd", "figure.style=poster"], "figure.style must be one of"),
         (["-m", "optimizer=sgd,"], "separated by single commas"),
         (["-m", "optimizer=sgd", "seed=0,,1"], "cannot read seed=0,,1"),
         (["name=übung"], "cannot read name=übung"),
@@ -397,6 +398,7 @@ def test_the_threads_are_recorded_and_no_part_of_the_identity(here, tmp_path):
     assert "already done" in out
     (run,) = (tmp_path / "runs").iterdir()
     assert record(run)["num_threads"] == 1
+    assert "CPU cores: a run is slower" in here(f"num_threads={device.cores() + 1}")[2]
 
 
 def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(here, tmp_path):

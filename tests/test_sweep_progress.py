@@ -34,6 +34,8 @@ def test_counts_and_the_time_left(tmp_path, clock):
     clock[0] = 10.0
     tally.move("a", 50, 100)
     tally.end("b", "diverged")
+    tally.begin("c")
+    tally.end("c", "interrupted")  # it goes on in the next call
     assert (tally.over, tally.done) == (4, 4.5)
     # one and a half runs in ten seconds; five and a half are left
     assert tally.seconds_left() == pytest.approx(5.5 * 10 / 1.5)
