@@ -401,6 +401,7 @@ def test_the_threads_are_recorded_and_no_part_of_the_identity(here, tmp_path):
     assert "CPU cores: a run is slower" in here(f"num_threads={device.cores() + 1}")[2]
 
 
+@pytest.mark.slow
 def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(here, tmp_path):
     asked = ["-m", "optimizer=sgd", "optimizer.lr=-1,0.1", "name=x"]
     assert here(*asked)[0] == 1

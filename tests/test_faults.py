@@ -296,6 +296,7 @@ def again(folder: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_after_sigusr1_to_all_its_processes(tmp_path):
     words = ["-m", *DAWDLE, "+optimizer.seconds=0.02", "epochs=1000", "seed=0,1", "name=x"]
     process = begin(tmp_path, *words, "hydra/launcher=workers", start_new_session=True)

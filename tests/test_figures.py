@@ -197,6 +197,7 @@ def test_an_optimizer_that_tuning_made_worse_is_named() -> None:
     assert list(no_gain(table.iloc[:1], "test_loss")) == []
 
 
+@pytest.mark.slow
 def test_unequal_budgets_are_seen_however_the_runs_came_together(tmp_path: Path) -> None:
     sweep(tmp_path / "u", ("adam", "sgd"), 8)
     sweep(tmp_path / "u", ("sgd",), 8, lr=0.01)

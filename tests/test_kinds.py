@@ -314,7 +314,14 @@ def test_sizes_and_styles(tmp_path: Path) -> None:
         assert rcParams["pdf.fonttype"] == 42
 
 
-@pytest.mark.parametrize(("look", "columns"), [("paper", None), ("paper", 1), ("talk", 2)])
+@pytest.mark.parametrize(
+    ("look", "columns"),
+    [
+        ("paper", None),
+        pytest.param("paper", 1, marks=pytest.mark.slow),
+        pytest.param("talk", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_texts_stay_in_the_figure_and_titles_apart(
     tmp_path: Path, look: str, columns: int | None
 ) -> None:

@@ -139,9 +139,8 @@ def test_a_job_sees_its_environment_and_folder(sweep, tmp_path):
         assert f"seed={number}" in texts
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_runs_are_whole_and_the_sweep_goes_on(number, tmp_path):
     (tmp_path / "moody.py").write_text(MOODY)
     command = [

@@ -119,7 +119,7 @@ def test_tensorboard_holds_every_number_the_configuration_and_the_status(tmp_pat
     assert "logger" not in record["config"]
 
 
-@pytest.mark.parametrize("store", ["sqlite", "file"])
+@pytest.mark.parametrize("store", [pytest.param("sqlite", marks=pytest.mark.slow), "file"])
 def test_mlflow_holds_every_number_the_configuration_and_the_status(tmp_path, store, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

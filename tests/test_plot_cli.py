@@ -149,6 +149,7 @@ def test_a_changed_dataset_is_never_mixed_in(tmp_path: Path) -> None:
         draw_all([tmp_path])
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_take_seconds(tmp_path: Path) -> None:
     first = make_run(tmp_path / "first", epochs=200)
     record, rows = json.loads((first / "run.json").read_text()), (first / "epochs.csv").read_bytes()

@@ -44,7 +44,13 @@ def test_there_are_examples_of_each_kind():
     assert len(COMMANDS) >= 6
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(words, marks=pytest.mark.slow) if "-m" in words or "tiny" in words else words
+        for words in COMMANDS
+    ],
+)
 def test_a_command_of_the_readme(folder, command):
     done = run(folder, "-m", "optbench", *command.split())
     assert done.returncode == 0, done.stdout + done.stderr

@@ -60,7 +60,7 @@ def test_run_folders_are_those_of_runs_alone(tmp_path):
         assert experiment.plan(plan.config, plan.group).done == outcome.folder
 
 
-@pytest.mark.parametrize("after", [3, 7])
+@pytest.mark.parametrize("after", [3, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("alone", [False, True])
 def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
     words = [

@@ -307,6 +307,7 @@ def test_warnings_of_other_problems_are_left_out_where_only_one_is_shown():
     assert study_files.about(manifest, {"a", "b"}) == manifest
 
 
+@pytest.mark.slow
 def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(study, tmp_path):
     search = "++optimizer.search.lr={low:1e3,high:1e5,scale:log}"
     asked = ["optimizer=sgd", search, "tuning.trials=2", "seeds=1"]
@@ -320,6 +321,7 @@ def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(st
     assert warning in (tmp_path / "results" / "s" / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_changing_test_labels_changes_no_choice(study):
     asked = ["optimizer=sgd,adam", "tuning.trials=4", "seeds=1"]
     _, one, _, _ = study(*asked)
@@ -334,6 +336,7 @@ def counts(manifest: dict, phase: str) -> list[int]:
     return [manifest["phases"][phase][key] for key in ("planned", "done", "failed", "missing")]
 
 
+@pytest.mark.slow
 def test_a_stopped_study_says_what_is_missing_and_goes_on_with_it(study, tmp_path, monkeypatch):
     # in this process, whose runs can be tampered with
     asked = ["optimizer=sgd,adam", "tuning.trials=3", "seeds=2", "hydra/launcher=basic"]
