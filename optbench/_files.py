@@ -113,6 +113,8 @@ def require_files(
     arguments with which torchvision's class is called so that it downloads everything.
     """
     try:
+        if root.exists() and not root.is_dir():
+            raise UserError(f"dataset={name}: data.root is {root}, which is no folder")
         missing = [f for f in files if idx_source(root / f) is None]
     except PermissionError as error:
         raise UserError(

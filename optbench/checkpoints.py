@@ -1,6 +1,7 @@
 """A run's checkpoint: what an unfinished run needs to go on, bit for bit, in its own folder."""
 
 import os
+import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,6 +101,12 @@ def find(
     for _, path in sorted(found, reverse=True):
         try:
             state = load(path)
+        except pickle.UnpicklingError:
+            warn(
+                f"{path} holds something else than tensors and plain values, which alone are read "
+                f"from a checkpoint, so the run begins anew"
+            )
+            continue
         except Exception as error:  # torch raises many kinds for what is no checkpoint of its own
             text = " ".join(str(error).split())[:200]
             warn(f"{path} is damaged, so the run begins anew ({type(error).__name__}: {text})")

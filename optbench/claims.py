@@ -25,7 +25,7 @@ from optbench.pairs import Verdict, claim
 from optbench.run_files import read_sealed, replace_text
 from optbench.spreadsheet import to_csv
 from optbench.summary import median, seeds_text
-from optbench.table import load_runs
+from optbench.table import read_runs
 
 KEYS = {"text", "checks", "figure"}
 CLAIM = "claim.json"  # a sweep leaves in its folder what its study claims
@@ -240,10 +240,10 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
             f"{folder} has no readable {CLAIM} ({error}): it is not the folder of a sweep whose "
             "study has a claim, such as study=claims/momentum"
         ) from None
-    table = load_runs(folder)
+    table = read_runs(folder)
     layers = None
     if (table.get("diagnostics", pd.Series(dtype=object)).astype(str) == "layers").any():
-        layers = load_runs(folder, rows="layers")
+        layers = read_runs(folder, rows="layers")
     checks = judge(table, layers, claimed)
     text = sentence(claimed["text"], checks)
     paths = [folder / "claim.md", folder / "claim.csv"]

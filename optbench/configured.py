@@ -1,5 +1,6 @@
 """What a resolved configuration asks for, as objects: dataset, problem, optimizer, loggers."""
 
+import inspect
 import json
 import re
 from functools import lru_cache, partial
@@ -10,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import data
-from optbench.errors import UserError
+from optbench.errors import UserError, did_you_mean
 from optbench.initializers import initialize
 from optbench.loggers import Loggers
 from optbench.problem import Problem
@@ -91,7 +92,10 @@ def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
-        return instantiate(arguments, _convert_="all")
+        made = instantiate(arguments, _convert_="all")
+        if group != "optimizer":  # `optimizers.build` has more to say of those
+            check_accepted(group, made)
+        return made
     except (InstantiationException, TypeError, ValueError) as error:  # the latter of its flags
         cause = error.__cause__
         if isinstance(cause, UserError):
@@ -103,6 +107,25 @@ def build(group: str, node: Config) -> Any:
                 f"{group} cannot be made: {node['_target_']} does not accept {unknown[1]}"
             ) from error
         raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
+
+
+def check_accepted(group: str, made: Any) -> None:
+    """Raise `UserError` for an argument of a partial call that its function does not have."""
+    if not isinstance(made, partial):
+        return
+    try:
+        parameters = inspect.signature(made.func).parameters
+    except (TypeError, ValueError):  # of a builtin
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    if unknown := [key for key in made.keywords if key not in parameters]:
+        # what the problem fills in comes first, without a default
+        own = [key for key, p in parameters.items() if p.default is not p.empty]
+        raise UserError(
+            f"{group} cannot be made: {made.func.__name__} does not accept {', '.join(unknown)}"
+            f"{did_you_mean(unknown[0], own)}. It accepts: {', '.join(own) or 'nothing'}"
+        )
 
 
 def loggers(config: Config) -> Loggers:

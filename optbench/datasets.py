@@ -17,7 +17,7 @@ from torch import Tensor
 from optbench._files import check_hash, damaged, read_bytes, read_idx, require_files
 from optbench._torchvision import import_torchvision
 from optbench.data import RawDataset
-from optbench.errors import UserError
+from optbench.errors import UserError, check_choice
 
 BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"
 EMNIST_SPLITS = ("digits", "letters", "balanced")
@@ -83,8 +83,7 @@ def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
     split: "digits" (240,000 + 40,000, 10 classes), "letters" (124,800 + 20,800, 26 classes, upper
     and lower case merged) or "balanced" (112,800 + 18,800 digits and letters, 47 classes).
     """
-    if split not in EMNIST_SPLITS:
-        raise UserError(f"dataset.split must be one of {', '.join(EMNIST_SPLITS)}, not {split!r}")
+    check_choice("dataset.split", split, EMNIST_SPLITS)
     # One archive holds all splits; the MD5 is torchvision's.
     raw = _idx(
         f"emnist_{split}",

@@ -1,6 +1,9 @@
 """The one exception whose message is meant for the user: printed without a traceback."""
 
+import difflib
 import traceback
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 LONGEST = 2000  # characters of a message
@@ -52,3 +55,36 @@ UNWRITABLE = (
     "cannot write results into {}: {}. Give a folder of yours with results_dir=FOLDER (or the "
     "environment variable OPTBENCH_RESULTS)."
 )
+
+
+def did_you_mean(word: str, names: Sequence[str]) -> str:
+    """A sentence that proposes the nearest of `names`, or nothing where none is near."""
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f". Did you mean {lower[near[0]]}?" if near else ""
+
+
+def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise `UserError` unless the value of this key is one of those allowed."""
+    names = list(allowed)
+    if value not in names:
+        raise UserError(
+            f"{key} must be one of {', '.join(names)}, not {value!r}"
+            + did_you_mean(str(value), names)
+        )
+
+
+def call_of(factory: object) -> str:
+    """A partial call as text, for a message: "mlp(hidden=[8], activation='relu')"."""
+    given: dict[str, object] = {}
+    while isinstance(factory, partial):
+        given = factory.keywords | given
+        factory = factory.func
+    name = getattr(factory, "__name__", type(factory).__name__)
+    texts = {k: call_of(v) if isinstance(v, partial) else repr(v) for k, v in given.items()}
+    return f"{name}({', '.join(f'{key}={text}' for key, text in texts.items())})"
+
+
+def said(error: BaseException) -> str:
+    """The words of an exception, less the stack of C++ that torch may add to them."""
+    return str(error).split("Exception raised from ")[0].strip()

@@ -13,7 +13,18 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import configured, data, device, experiment, grouping, jobs, runs, shared, unit
+from optbench import (
+    configured,
+    data,
+    device,
+    experiment,
+    grouping,
+    jobs,
+    runs,
+    settings,
+    shared,
+    unit,
+)
 from optbench.batch import Batch, Job, Result
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
@@ -82,6 +93,8 @@ def launch(
 def next_task(batch: Batch, shown: Board) -> Task | None:
     """Begin jobs up to the first that needs a worker."""
     if batch.units is None:
+        # the last is the first: what is wrong is said before anything is trained
+        batch.left.sort(key=lambda job: is_wrong(batch, job[1]))
         batch.units = group(batch, shown)
     if batch.units:
         return as_task(batch, batch.units.pop(0), shown)
@@ -95,6 +108,17 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
         if is_ready(batch, job, shown):
             return as_task(batch, [job], shown)
     return None
+
+
+def is_wrong(batch: Batch, overrides: list[str]) -> bool:
+    """Whether the configuration of a job is refused, by what can be seen of it."""
+    config = batch.context.config_loader.load_sweep_config(batch.master, overrides)
+    try:
+        with hydra_config(config):
+            settings.check(resolve(config, texts_of(config.hydra.overrides.task)))
+    except Exception:  # it is said where the job begins
+        return True
+    return False
 
 
 def group(batch: Batch, shown: Board) -> list[list[Job]]:

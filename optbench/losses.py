@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from optbench.errors import UserError
+from optbench.errors import UserError, check_choice
 
 OUTPUTS = {
     "softmax": lambda logits: logits.softmax(dim=1),
@@ -33,8 +33,7 @@ def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
 
     `output` is what is applied to the logits first: softmax, sigmoid or linear (nothing).
     """
-    if output not in OUTPUTS:
-        raise UserError(f"loss.output must be one of {', '.join(OUTPUTS)}, not {output!r}")
+    check_choice("loss.output", output, OUTPUTS)
     return F.mse_loss(OUTPUTS[output](logits), _one_hot(logits, labels))
 
 

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from optbench.errors import UserError
+from optbench.errors import UserError, check_choice
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -145,10 +145,7 @@ def cnn(
 def _block(
     layer: nn.Module, norm: nn.Module | None, activation: str, place: str
 ) -> list[nn.Module]:
-    if activation not in ACTIVATIONS:
-        raise UserError(
-            f"model.activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}"
-        )
+    check_choice("model.activation", activation, ACTIVATIONS)
     activate = ACTIVATIONS[activation]()
     if norm is None:
         return [layer, activate]

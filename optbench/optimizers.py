@@ -242,10 +242,11 @@ def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
     for key in (key for key in _accepted(cls) if key in given):
         usual, value = inspect.signature(cls).parameters[key].default, given[key]
         kind = "true or false" if isinstance(usual, bool) else "a number"
-        if isinstance(usual, int | float) and not isinstance(value, int | float | Tensor | None):
+        if isinstance(usual, int | float) and not isinstance(value, int | float | Tensor):
             raise UserError(f"{name}: {key} must be {kind}, not {value!r}")
-        if isinstance(value, Sequence) and isinstance(usual, tuple) and len(value) != len(usual):
-            raise UserError(f"{name}: {key} must have {len(usual)} values, not {list(value)!r}")
+        several = len(value) if isinstance(value, Sequence) else 0
+        if isinstance(usual, tuple) and several != len(usual):
+            raise UserError(f"{name}: {key} must have {len(usual)} values, not {value!r}")
 
 
 def _list(accepted: list[str]) -> str:

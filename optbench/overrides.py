@@ -1,5 +1,6 @@
 """What a command line means beyond Hydra's composition: own classes, and misspelt names."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,8 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.errors import UserError, shorten
-from optbench.settings import did_you_mean
+from optbench.errors import UserError, did_you_mean, shorten
 
 Config = dict[str, Any]
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
@@ -50,8 +50,11 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise `UserError` for lists of Hydra's own choices, which it takes for names of files."""
+    """Raise `UserError` for a word without a key, and for lists of Hydra's own choices, which it
+    takes for names of files."""
     for word in words:
+        if word.startswith("="):
+            raise UserError(f"cannot read {word}: an override is KEY=VALUE")
         if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):
             raise UserError(f"{word}: one choice is needed, not a list of them")
 
@@ -105,13 +108,18 @@ def _explain(error: Exception, conf: Path) -> str:
         return "the configuration is nested too deeply, or contains itself"
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
-    if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']+)'", message):
+    if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
         options = _options(conf / match[1])
         options += ["basic"] if match[1].startswith("hydra/") else []  # Hydra's own
         return (
             f"there is no {match[1]}={match[2]}{did_you_mean(match[2], options)}\n"
             f"{match[1]} is one of: {', '.join(options)}, or a file of yours in "
             f"FOLDER/{match[1]}/ with --config-dir FOLDER"
+        )
+    if match := re.search(r"Cannot find primary config '([^']*)'", message):
+        return (
+            f"there is no configuration {match[1]}.yaml: leave out --config-name, or give the "
+            f"folder of yours with --config-dir FOLDER"
         )
     if match := re.search(r"Error merging override (.+)", message):
         return (
@@ -153,18 +161,25 @@ def _advice(key: str, conf: Path) -> str:
             f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
         )
     if rest and group in GROUPS:
-        files = [yaml.safe_load(path.read_text("utf-8")) for path in (conf / group).rglob("*.yaml")]
-        names = sorted({name for file in files for name in file})
+        files = {
+            str(path.relative_to(conf / group).with_suffix("")): yaml.safe_load(path.read_text())
+            for path in sorted((conf / group).rglob("*.yaml"))
+        }
+        names = sorted({name for file in files.values() for name in file})
+        near = did_you_mean(key, [f"{group}.{name}" for name in names])
+        if rest in names:
+            near = f", which {group}={{{', '.join(k for k in files if rest in files[k])}}} has"
         return (
-            did_you_mean(rest, names)
-            + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
+            near + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
             f"+{key}=VALUE gives the class an argument that is not in its YAML."
         )
     top = _top(conf)
     dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
-    return (
-        did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted]) + "\n--help lists them all."
-    )
+    near = did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted])
+    nearest = difflib.get_close_matches(group, GROUPS, n=1) if rest and not near else []
+    if nearest:
+        near = f". Did you mean {nearest[0]}.{rest}?"
+    return f"{near}\n--help lists them all."
 
 
 def _options(folder: Path) -> list[str]:

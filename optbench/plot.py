@@ -25,7 +25,7 @@ from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
-from optbench.table import load_runs
+from optbench.table import read_runs
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
 MOST_LINES = 6  # of warnings that are too many for that
@@ -77,13 +77,13 @@ def draw_all(
         raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(ROWS)}")
     if out is None and len(folders) != 1:
         raise UserError("several folders were given: say where the figures go with -o DIR")
-    loaded = load_runs(*folders)
+    loaded = read_runs(*folders)
     table = where(loaded, options.where)
     problems = list(table.attrs["problems"])
     trials, table = split_trials(table)
     main = table
     if options.rows == "steps":
-        main = of_runs(load_runs(*folders, rows="steps"), table)
+        main = of_runs(read_runs(*folders, rows="steps"), table)
         problems = sorted({*problems, *main.attrs["problems"]})
     options = from_config(options, figure_of(places))
     y, x = options.y or "train_loss", options.x or "epoch"
@@ -165,7 +165,7 @@ def layers_of(
         return None
 
     def read() -> pd.DataFrame:
-        loaded = of_runs(load_runs(*folders, rows="layers"), table)
+        loaded = of_runs(read_runs(*folders, rows="layers"), table)
         loaded.attrs["mixed"] = False
         return loaded
 

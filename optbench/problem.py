@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from optbench.data import Dataset
-from optbench.errors import UserError
+from optbench.errors import UserError, call_of, said
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,27 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     # caller's global generator is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        try:
+        with refusals(f"the model {call_of(problem.model)} cannot be built"):
             model = problem.model(data.input_shape, data.classes)
             if not isinstance(model, nn.Module):
                 raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
+        with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             problem.initializer(model, generator)
-        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-            asked = re.search(r"tried to allocate (\d+) bytes", str(error))
-            said = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor" if asked else error
-            raise UserError(f"the model or its initializer cannot be built: {said}") from error
     _check(problem, model)
     return model
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what a function of a package raises into a `UserError` that begins with `what`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            yield
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+        why = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor" if asked else said(error)
+        raise UserError(f"{what}: {why}") from error
 
 
 def _check(problem: Problem, model: nn.Module) -> None:

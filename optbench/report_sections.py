@@ -34,7 +34,7 @@ from optbench.plot import UNDATED, Options, from_config, split_trials
 from optbench.ranks import mean_ranks
 from optbench.reach import phases, reach_figure
 from optbench.study_files import figure_of, manifests_of, protocol_of
-from optbench.table import load_runs
+from optbench.table import read_runs
 
 MOST_REACHED = 40  # rows of the figure of times to target
 
@@ -46,12 +46,12 @@ def collect(
     facet: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
-    loaded = where(load_runs(*folders), conditions)
+    loaded = where(read_runs(*folders), conditions)
     left_out = list(loaded.attrs["problems"])
     trials, table = split_trials(loaded)
     tables = {"epochs": table}
     try:
-        tables["steps"] = of_runs(load_runs(*folders, rows="steps"), table)
+        tables["steps"] = of_runs(read_runs(*folders, rows="steps"), table)
         left_out = sorted({*left_out, *tables["steps"].attrs["problems"]})
     except UserError:
         pass  # the curves of the mini-batches are an addition
@@ -130,7 +130,7 @@ def layers_of(
     folders: Sequence[Path], table: pd.DataFrame, names: report_curves.Names
 ) -> dict[str, Any]:
     """The section of layer statistics; UserError where none were logged."""
-    return report_data.layers(of_runs(load_runs(*folders, rows="layers"), table), names)
+    return report_data.layers(of_runs(read_runs(*folders, rows="layers"), table), names)
 
 
 def facts(table: pd.DataFrame, trials: pd.DataFrame, plan: Any) -> list[list[str]]:

@@ -50,7 +50,10 @@ REQUIRED = {
     "problem": dict,
 }
 
-OPTIONAL = {"device": str, "versions": dict, "summary": dict, "finished": str, "started": str}
+OPTIONAL = {
+    "device": str, "versions": dict, "summary": dict, "cohort": int,
+    "started": str, "finished": str,
+}  # fmt: skip
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -259,9 +262,12 @@ def read_text(path: Path) -> str:
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise ValueError("is no ordinary file")  # a pipe would be waited for
     try:
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte-order mark: another program has saved it anew")
+    return text
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from numbers import Real
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from optbench.errors import UserError
+from optbench.errors import UserError, call_of
 
 
 def build(
@@ -26,7 +26,7 @@ def build(
     try:
         scheduler = schedule(optimizer, total_steps)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(f"the schedule cannot be made: {error}") from error
+        raise UserError(f"the schedule {call_of(schedule)} cannot be made: {error}") from error
     if scheduler is not None and not isinstance(scheduler, LRScheduler):
         raise UserError(
             f"the schedule's _target_ gave a {type(scheduler).__name__}; it has to give one of "

@@ -1,12 +1,11 @@
 """Checks of a resolved configuration before anything is loaded or trained."""
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optbench.errors import UserError
+from optbench.errors import UserError, did_you_mean
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),
@@ -105,12 +104,6 @@ def check(config: Mapping[str, Any]) -> None:
     lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
     if not _is_number(lr) or not 0 < lr < LARGEST_FLOAT:
         raise UserError(f"optimizer.lr must be above 0 and below {LARGEST_FLOAT:g}, not {lr!r}")
-
-
-def did_you_mean(word: str, names: Sequence[str]) -> str:
-    """A sentence that proposes the nearest of `names`, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
-    return f". Did you mean {near[0]}?" if near else ""
 
 
 def check_name(name: Any) -> None:

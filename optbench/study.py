@@ -12,13 +12,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optbench import jobs, manifest, sweep, tuning
-from optbench.errors import UNWRITABLE, UserError
+from optbench.errors import UNWRITABLE, UserError, check_choice, did_you_mean
 from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.progress import say
 from optbench.run_files import read_csv, read_record, write_sealed
-from optbench.settings import LARGEST, check_group, did_you_mean
+from optbench.settings import LARGEST, check_group
 from optbench.settings import check as check_settings
 from optbench.study_files import setting_of
 
@@ -145,11 +145,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     for key, allowed in (
         ("method", tuning.METHODS), ("metric", tuning.METRICS), ("pick", tuning.PICKS),
     ):  # fmt: skip
-        if settings[key] not in allowed:
-            raise UserError(
-                f"tuning.{key} must be one of {', '.join(allowed)}, not {settings[key]!r}"
-                + did_you_mean(str(settings[key]), allowed)
-            )
+        check_choice(f"tuning.{key}", settings[key], allowed)
     for key, value, least, most in (
         ("tuning.trials", settings["trials"], 1, MOST_TRIALS),
         ("tuning.seed", settings["seed"], 0, LARGEST - MOST_TRIALS),

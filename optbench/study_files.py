@@ -31,8 +31,9 @@ def figure_of(folders: Sequence[Path]) -> dict[str, object]:
                 found.append(read_sealed(path))
                 check_options(found[-1])
             except (OSError, ValueError) as error:
+                what = "cannot be read" if isinstance(error, OSError) else error
                 raise UserError(
-                    f"{path} is damaged: it {error}. It holds the figure's options: delete it to "
+                    f"{path} is damaged: it {what}. It holds the figure's options: delete it to "
                     f"draw with the defaults"
                 ) from None
     return found[0] if found and all(figure == found[0] for figure in found) else {}

@@ -1,11 +1,13 @@
 """A sweep: its folder, the list of its jobs, and the comparison it ends with (a Hydra callback)."""
 
 import hashlib
+import math
 import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs, locks, settings
 from optbench.compose import texts_of
-from optbench.errors import UNWRITABLE, UserError
+from optbench.errors import UNWRITABLE, UserError, check_choice
 from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
 from optbench.run_files import COLUMNS, write_sealed
@@ -29,6 +31,7 @@ WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
     "logger",
 )  # fmt: skip
+MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
 OURS = (jobs.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
 
@@ -60,11 +63,7 @@ def check_figure(figure: DictConfig) -> None:
         ("x", ("epoch", "step", "seconds")),
         ("style", ("paper", "notebook", "talk")),
     ):
-        if (value := figure.get(key)) not in allowed:
-            raise UserError(
-                f"figure.{key} must be one of {', '.join(allowed)}, not {value!r}"
-                + settings.did_you_mean(str(value), allowed)
-            )
+        check_choice(f"figure.{key}", figure.get(key), allowed)
     if figure.get("columns") not in (None, 1, 2):
         raise UserError(f"figure.columns must be 1, 2 or null, not {figure.columns!r}")
 
@@ -117,12 +116,26 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
                 f"{key}={text} has no end of values: name some, as in {key}=0.1,1; or have a tuned "
                 f"study search a range, with +optimizer.search.NAME={{low:0.1,high:1,scale:log}}"
             )
+    count = math.prod(number_of_values(override) for override in overrides)
+    if count > MOST_JOBS:
+        raise UserError(f"this asks for {count:,} runs or more; a sweep has at most {MOST_JOBS:,}")
     (batch,) = BasicSweeper.split_arguments(list(overrides), None)
     if not batch:
         raise UserError(
             "nothing to run: a glob(...) or range(...) on the command line matches no choice"
         )
     return batch
+
+
+def number_of_values(override: Override) -> int:
+    """How many an override has, if not too many; `UserError` where they cannot be told."""
+    if not override.is_sweep_override():
+        return 1
+    try:
+        return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    except (ValueError, OverflowError) as error:
+        text = f"{override.key_or_group}={override.get_value_string()}"
+        raise UserError(f"{text} names no values: {error}") from error
 
 
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:

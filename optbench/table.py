@@ -6,6 +6,7 @@ A file that cannot be trusted is left out and named in `table.attrs["problems"]`
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,8 +54,16 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
     agree), "rows", "mixed" (whether the given folders hold different problems).
-    Raises UserError when there is nothing to read.
+    Warns of what is left out. Raises UserError when there is nothing to read.
     """
+    table = read_runs(*folders, rows=rows)
+    for problem in table.attrs["problems"]:
+        warnings.warn(f"left out: {problem}", stacklevel=2)
+    return table
+
+
+def read_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
+    """`load_runs` for those who say themselves what is left out."""
     if rows not in COLUMNS:
         raise UserError(f"rows is {rows!r}; allowed: {', '.join(COLUMNS)}")
     if not folders:

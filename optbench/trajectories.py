@@ -17,9 +17,8 @@ import pandas as pd
 
 from optbench import contours
 from optbench.descent import Trajectory, follow, follow_best, measure
-from optbench.errors import UserError
+from optbench.errors import UserError, did_you_mean
 from optbench.functions import FUNCTIONS, Function, Point
-from optbench.settings import did_you_mean
 
 
 class Asked(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from optbench.errors import UserError
+from optbench.errors import UserError, check_choice
 
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
 METRICS = ("val_loss", "val_accuracy")
@@ -31,8 +31,7 @@ def check_space(space: Space) -> None:
         if not isinstance(spec, Mapping) or set(spec) != {"low", "high", "scale"}:
             raise UserError(f"{where} must have low, high and scale, not {spec!r}")
         low, high, scale = spec["low"], spec["high"], spec["scale"]
-        if scale not in SCALES:
-            raise UserError(f"{where}.scale must be one of {', '.join(SCALES)}, not {scale!r}")
+        check_choice(f"{where}.scale", scale, SCALES)
         if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)):
             raise UserError(f"{where}: low and high must be numbers, not {low!r} and {high!r}")
         if not -inf < low < high < inf:

@@ -25,7 +25,7 @@ from optbench.run_files import replace_text
 from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
-from optbench.table import load_runs
+from optbench.table import read_runs
 from optbench.tuning_curves import check_exchangeable, expected_best, rate_widths, trial_scores
 
 
@@ -40,7 +40,7 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
             f"{study} is not the folder of a tuned study (there is no {MANIFEST} in it). "
             f"-m hydra/sweeper=tuned makes one."
         )
-    table = load_runs(study)
+    table = read_runs(study)
     manifests = manifests_of([study], table.iloc[:0])
     metric, pick = protocol_of(manifests)
     phases = table["phase"].astype(str)

@@ -286,6 +286,18 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["results_dir=null"], "results_dir must be a folder"),
         (["-m", "results_dir="], "results_dir must be a folder"),
         (["optimizer.lr='a b"], "an override is KEY=VALUE"),
+        (["=3"], "an override is KEY=VALUE"),
+        (["-m", "seed=range(0,2,0)"], "seed=range(0,2,0) names no values"),
+        (["-m", "seed=range(0,1000000000)"], "a sweep has at most 100,000"),
+        (["model.hidden=[99999999999999999999]"], "the model mlp(hidden=[99999999999999999999]"),
+        (["optimizer="], "there is no optimizer="),
+        (["optimizer=ADAM"], "Did you mean adam?"),
+        (["optimizer.momentum=0.9"], "optimizer={momentum, muon, nesterov, rmsprop"),
+        (["modle.hidden=[3]"], "Did you mean model.hidden?"),
+        (["model.activation=[relu]"], "model.activation must be one of sigmoid"),
+        (["initializer=uniform", "initializer.scale=-1"], "initialize(weight=uniform_(scale=-1)"),
+        (["schedule=cosine", "+schedule.foo=1"], "cosine does not accept foo. It accepts: final"),
+        (["--config-name", "foo"], "there is no configuration foo.yaml"),
         (["retry=never"], "retry must be one of failed, none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -297,6 +309,7 @@ def test_a_mistake_gets_one_clear_message(here, overrides, message):
     assert status == 1
     assert message in err
     assert "Traceback" not in err
+    assert "frame #0" not in err  # of C++
     assert err.startswith("optbench: ")
 
 
@@ -415,6 +428,13 @@ def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(h
     assert jobs.read(tmp_path / "x")[0]["retry"] == "none"
     _, _, err = here(*asked)
     assert "it failed before" not in err
+
+
+def test_what_is_wrong_is_said_before_anything_is_trained(here, tmp_path):
+    assert here("-m", "optimizer=sgd", "optimizer.lr=0.1,-1,0.2,nan", "name=x")[0] == 1
+    _, outcomes = jobs.read(tmp_path / "x")
+    assert [job["status"] for job in outcomes] == ["failed"] * 2 + ["completed"] * 2
+    assert [job["job"] for job in outcomes][:2] == [1, 3]
 
 
 def test_what_failed_is_run_again_and_nothing_else(here, tmp_path, monkeypatch):

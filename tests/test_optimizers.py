@@ -224,7 +224,8 @@ class Forgetful(torch.optim.SGD):
     [
         (partial(torch.optim.SGD, lr=0.1, beta=1), True, "SGD does not accept beta. .*momentum"),
         (partial(torch.optim.Adam, lr=-1.0), True, r"Adam\(lr=-1.0\) was refused: .*betas"),
-        (partial(torch.optim.Adam, betas=0.9), True, "Adam.* was refused"),
+        (partial(torch.optim.Adam, betas=0.9), True, "betas must have 2 values, not 0.9"),
+        (partial(torch.optim.Adam, weight_decay=None), True, "weight_decay must be a number"),
         (partial(torch.optim.Adam, eps="x"), True, "eps must be a number, not 'x'"),
         (partial(torch.optim.Adam, amsgrad="on"), True, "amsgrad must be true or false, not 'on'"),
         (partial(torch.optim.SGD, nesterov=True), True, "requires a momentum"),

@@ -177,6 +177,7 @@ def test_rows_are_counted(tmp_path: Path, rows: str, diverged_at: int | None) ->
         (b'{"format": 1}', "run_id"),
         (b'{"format": 2}', "format 2"),
         (b"{}", "format None"),
+        (b"\xef\xbb\xbf{}", "byte-order mark"),
     ],
 )
 def test_damaged_run_json_is_named(tmp_path: Path, content: bytes, words: str) -> None:
@@ -186,6 +187,14 @@ def test_damaged_run_json_is_named(tmp_path: Path, content: bytes, words: str) -
     (problem,) = load_runs(tmp_path).attrs["problems"]
     assert problem.startswith(f"{path}: ")
     assert words in problem
+
+
+def test_a_record_without_a_seal_is_checked_too(tmp_path: Path) -> None:
+    make_run(tmp_path / "good")
+    make_run(tmp_path / "bad", seed=1, record={"cohort": "zz"})
+    with pytest.warns(UserWarning, match="left out: .*has 'zz' as its 'cohort'"):
+        table = load_runs(tmp_path)
+    assert set(table["run"]) == {str(tmp_path / "good")}
 
 
 def test_unfinished_and_failed_are_named(tmp_path: Path) -> None:
