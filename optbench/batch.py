@@ -70,6 +70,7 @@ class Batch:
     first: int
     threads: int
     left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
+    composed: dict[int, DictConfig] = field(default_factory=dict)  # of those in `left`, by index
     results: dict[int, JobReturn] = field(default_factory=dict)
     together: str = "never"  # train runs at once: always where they can be, or where it is "faster"
     size: int = 1  # worker processes

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench.optimizers import memory
-from optbench.recorded import NoNumbers, Unrecordable, numbers, repeats, tensors, unchanged
+from optbench.recorded import (
+    NoNumbers,
+    Unrecordable,
+    generators,
+    numbers,
+    repeats,
+    tensors,
+    unchanged,
+)
 from optbench.replay import Steps
 
 
@@ -35,9 +43,8 @@ def capture_steps(
     rates = [torch.tensor(float(group["lr"]), device=x.device) for group in groups]
     _count_on(x.device, optimizer)
     graph = torch.cuda.CUDAGraph()
-    for module in model.modules():
-        if vars(module).get("generator") is not None:
-            graph.register_generator_state(vars(module)["generator"])
+    for generator in generators(model):
+        graph.register_generator_state(generator)
 
     def step() -> Tensor:
         optimizer.zero_grad()

@@ -94,7 +94,7 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
     """Begin jobs up to the first that needs a worker."""
     if batch.units is None:
         # the last is the first: what is wrong is said before anything is trained
-        batch.left.sort(key=lambda job: is_wrong(batch, job[1]))
+        batch.left.sort(key=lambda job: is_wrong(batch, *job))
         batch.units = group(batch, shown)
     if batch.units:
         return as_task(batch, batch.units.pop(0), shown)
@@ -104,15 +104,16 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
             batch.waiting += again[number + 1 :]
             return as_task(batch, [job], shown)
     while batch.left:
-        job = begin(batch, *batch.left.pop())
+        job = begin(batch, batch.left.pop()[0])
         if is_ready(batch, job, shown):
             return as_task(batch, [job], shown)
     return None
 
 
-def is_wrong(batch: Batch, overrides: list[str]) -> bool:
-    """Whether the configuration of a job is refused, by what can be seen of it."""
+def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
+    """Compose the configuration of a job; whether it is refused, by what can be seen of it."""
     config = batch.context.config_loader.load_sweep_config(batch.master, overrides)
+    batch.composed[index] = config
     try:
         with hydra_config(config):
             settings.check(resolve(config, texts_of(config.hydra.overrides.task)))
@@ -131,7 +132,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     groups: dict[Any, list[Job]] = {}
     runs_seen: set[str] = set()
     while batch.together != "never" and batch.left:
-        job = begin(batch, *batch.left.pop())
+        job = begin(batch, batch.left.pop()[0])
         if not is_ready(batch, job, shown):
             continue
         assert job.plan is not None
@@ -201,11 +202,11 @@ def as_task(batch: Batch, unit_: list[Job], shown: Board) -> Task:
     return Task(key, unit.train, (plans, places, where, batch.threads))
 
 
-def begin(batch: Batch, index: int, overrides: list[str]) -> Job:
+def begin(batch: Batch, index: int) -> Job:
     """The first half of what `hydra.core.utils.run_job` does; `end` is the second."""
-    config = batch.context.config_loader.load_sweep_config(batch.master, overrides)
+    config = batch.composed.pop(index)
     number = batch.first + index
-    with open_dict(config):
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id = config.hydra.job.num = number
     result = Result(config)
     with hydra_config(config):

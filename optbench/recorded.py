@@ -75,8 +75,7 @@ def unchanged(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
     groups = [dict(group) for group in optimizer.param_groups]
     states = [(state, dict(state)) for state in optimizer.state.values()]
     own = attributes(optimizer)
-    generators = {g for m in model.modules() if (g := vars(m).get("generator")) is not None}
-    drawn = [(generator, generator.get_state()) for generator in generators]
+    drawn = [(generator, generator.get_state()) for generator in generators(model)]
     devices = {p.device for p in model.parameters() if p.is_cuda}
     try:
         with torch.random.fork_rng(devices=devices):
@@ -92,6 +91,11 @@ def unchanged(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
         for generator, place in drawn:
             generator.set_state(place)
         optimizer.zero_grad()
+
+
+def generators(model: nn.Module) -> set[torch.Generator]:
+    """Those of layers that draw while training."""
+    return {g for m in model.modules() if (g := vars(m).get("generator")) is not None}
 
 
 class NoNumbers(TorchDispatchMode):
