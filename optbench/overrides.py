@@ -140,9 +140,7 @@ def _explain(error: Exception, conf: Path) -> str:
         )
     if "Config group override must be a string" in message:
         return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
-    if re.search(
-        r"(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog", message
-    ):
+    if re.search(UNREADABLE, message):
         given = re.search(r"Error parsing override '(.*)'|LexerNoViableAltException: (.*)", message)
         word = (given[1] or given[2]) if given else "the command line"
         return (
