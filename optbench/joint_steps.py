@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-# Elementwise rules of the form theta += lr u(g), where u does not depend on lr.
-LINEAR: tuple[type[Optimizer], ...] = (
-    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
-    torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
-)  # fmt: skip
+from optbench.optimizers import ELEMENTWISE
+
 PER_RUN = ("params", "lr", "initial_lr", "weight_decay")  # what may differ between the runs
 OTHER_RULES = ("maximize", "differentiable", "capturable")
 Rates = Sequence[Sequence[float]]  # the lr of each run's parameter groups
@@ -28,7 +25,7 @@ def joint_key(
     """
     groups = optimizer.param_groups
     if (
-        type(optimizer) not in LINEAR
+        type(optimizer) not in ELEMENTWISE
         or type(scheduler) not in (type(None), LambdaLR)  # others may change more than lr
         or any(group.get(key) for group in groups for key in OTHER_RULES)
         or not all(isinstance(group["lr"], float | int) for group in groups)
@@ -78,7 +75,7 @@ class JointOptimizer:
         for group, names in zip(first.param_groups, self.names, strict=True):
             own = [nn.Parameter(stacked[name].detach()[slots]) for name in names]
             groups.append({k: v for k, v in group.items() if k not in PER_RUN} | {"params": own})
-        make: Any = type(first)  # of LINEAR: all settings but these have defaults
+        make: Any = type(first)  # of ELEMENTWISE: all settings but these have defaults
         self.optimizer: Optimizer = make(groups)
         decays = [[g.get("weight_decay", 0.0) for g in o.param_groups] for o in optimizers]
         self.decays = torch.tensor(decays, dtype=torch.float64).T  # (groups, runs)

@@ -13,6 +13,12 @@ from torch.optim.optimizer import ParamsT
 
 from optbench.errors import UserError
 
+# Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
+ELEMENTWISE: tuple[type[Optimizer], ...] = (
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
+    torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
+)  # fmt: skip
+
 
 def build(
     factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True

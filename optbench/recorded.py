@@ -9,7 +9,8 @@ C++ compiler. What cannot be recorded keeps to plain steps.
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from optbench.optimizers import attributes, memory
+from optbench.optimizers import ELEMENTWISE, attributes, memory
 from optbench.replay import Steps
 
 # stands for the lr where an optimizer computes with a number: it is looked for in the recording
 MARK = 1.2345678e-3
+# numbers of a parameter that is updated as soon as its gradient is known, which is in the caches
+# then; for smaller ones a call for each costs more
+LARGE = 2**18
 
 
 class Unrecordable(Exception):
@@ -46,13 +50,16 @@ def record_steps(
     Raises `Unrecordable`.
     """
     reasons = []
-    for mark in (MARK, None):  # a number is exact where a tensor rounds it to float32
+    large = [p for p in model.parameters() if p.requires_grad and p.numel() >= LARGE]
+    orders = [large, []] if large and type(optimizer) in ELEMENTWISE else [[]]
+    # a number for the lr is exact where a tensor rounds it to float32
+    for early, mark in product(orders, (MARK, None)):
         try:
             with unchanged(model, optimizer):
-                text, held = _script(*_record(loss, optimizer, x, y, mark))
+                text, held = _script(*_record(loss, optimizer, x, y, mark, early))
                 if mark is not None:
                     # an optimizer may compute with its lr: then another lr makes another recording
-                    other, _ = _script(*_record(loss, optimizer, x, y, 2.3 * mark))
+                    other, _ = _script(*_record(loss, optimizer, x, y, 2.3 * mark, early))
                     if other != text:
                         raise Unrecordable("the optimizer computes with its lr")
             steps = _compiled(text, held)
@@ -113,8 +120,12 @@ def _record(
     x: Tensor,
     y: Tensor,
     mark: float | None,
+    early: Sequence[Tensor],
 ) -> tuple[fx.GraphModule, list[Any]]:
-    """The graph of a step, and what stands in it for the lr of each group: a tensor or a number."""
+    """The graph of a step, and what stands in it for the lr of each group: a tensor or a number.
+
+    early: the parameters to update within the backward pass.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     rates: list[Any] = []
     for place, group in enumerate(optimizer.param_groups):
@@ -126,10 +137,20 @@ def _record(
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         value = loss(x, y)
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-        optimizer.step(lambda: value)  # type: ignore[arg-type, return-value]  # the stubs: a float
+
+        def update(chosen: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+            for p, gradient in zip(chosen, gradients, strict=True):
+                p.grad = gradient
+            with only(optimizer, chosen):
+                optimizer.step(lambda: value)  # type: ignore[arg-type, return-value]  # the stubs
+
+        with ExitStack() as hooks:
+            for p in early:
+                hook = p.register_hook(lambda gradient, p=p: update([p], [gradient]))
+                hooks.callback(hook.remove)
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        late = [k for k, p in enumerate(parameters) if all(p is not q for q in early)]
+        update([parameters[k] for k in late], [gradients[k] for k in late])
         return value.detach()
 
     before, remembered = numbers(optimizer), memory(optimizer)
@@ -144,6 +165,20 @@ def _record(
     if numbers(optimizer) != before or memory(optimizer) != remembered:
         raise Unrecordable("the optimizer counts in Python")
     return graph, rates
+
+
+@contextmanager
+def only(optimizer: Optimizer, chosen: Sequence[Tensor]) -> Iterator[None]:
+    """Within, the optimizer has no parameters but these."""
+    kept = [group["params"] for group in optimizer.param_groups]
+    names = {id(p) for p in chosen}
+    for group, params in zip(optimizer.param_groups, kept, strict=True):
+        group["params"] = [p for p in params if id(p) in names]
+    try:
+        yield
+    finally:
+        for group, params in zip(optimizer.param_groups, kept, strict=True):
+            group["params"] = params
 
 
 def _script(graph: fx.GraphModule, rates: list[Any]) -> tuple[str, list[Any]]:

@@ -1,5 +1,6 @@
 """Replayed steps give the numbers of plain ones, bit for bit; what cannot be recorded is not."""
 
+import operator
 import re
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,10 @@ from optbench import (
     losses,
     models,
     prepare,
+    recorded,
 )
 from optbench.__main__ import config_folder
+from optbench.optimizers import ELEMENTWISE
 from optbench.recorded import Unrecordable, record_steps, unchanged
 from optbench.training import Training
 
@@ -54,6 +57,47 @@ def test_every_optimizer(make_problem, path: Path):
     training = check(make_problem(epochs=4), optimizer)
     if path.parent.name == "optimizer" and path.stem in RECORDED:
         assert training.replay.on, "the common optimizers are to be fast"
+
+
+@pytest.mark.parametrize("cls", ELEMENTWISE, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("large", [1, 30])  # all parameters, and some of them
+def test_large_parameters_are_updated_within_the_backward_pass(
+    make_problem, monkeypatch, cls, large
+):
+    graphs = []
+    original = recorded._script
+
+    def script(graph, rates):
+        graphs.append([node.target for node in graph.graph.nodes if node.op == "call_function"])
+        return original(graph, rates)
+
+    monkeypatch.setattr(recorded, "LARGE", large)
+    monkeypatch.setattr(recorded, "_script", script)
+    training = check(make_problem(partial(models.mlp, hidden=[8, 8])), partial(cls, lr=0.01))
+    if training.replay.on:
+        products = [k for k, target in enumerate(graphs[-1]) if target is torch.ops.aten.mm.default]
+        updates = [k for k, target in enumerate(graphs[-1]) if is_update(target)]
+        assert updates[0] < products[-1]  # which gives the gradient of the first layer's weights
+    else:
+        assert cls.__name__ in ("NAdam", "RAdam", "Adamax")  # they read how many steps there were
+
+
+def is_update(target) -> bool:
+    return target is not operator.getitem and target._schema.is_mutable
+
+
+def test_an_optimizer_that_needs_all_gradients_updates_at_the_end(make_problem, monkeypatch):
+    class Clipped(torch.optim.SGD):
+        def step(self, closure):
+            value = closure()
+            ps = [p for group in self.param_groups for p in group["params"]]
+            norm = torch.stack([p.grad.norm() for p in ps]).norm()
+            for p in ps:
+                p.grad = p.grad / norm.clamp(min=0.1)
+            return super().step(lambda: value)
+
+    monkeypatch.setattr(recorded, "LARGE", 1)
+    assert check(make_problem(epochs=4), partial(Clipped, lr=0.1)).replay.on
 
 
 def test_the_log_says_once_what_recording_took_and_whether_it_is_worth_it(make_problem):
