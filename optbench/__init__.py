@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
+from optbench.allocator import preload
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -23,6 +25,8 @@ __all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]
 _command = PurePath("".join(sys.argv[:1])).stem in ("-m", "optbench")
 if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+if _command:
+    preload()  # before anything is imported that takes a while
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-from optbench import __version__, locks
+from optbench import __version__, allocator, locks
 from optbench.errors import UNWRITABLE, UserError, unwritable
 from optbench.evaluation import Row
 from optbench.loggers import Loggers
@@ -343,7 +343,7 @@ def _machine(device: str) -> dict[str, str]:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
     found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
-    found["cores"] = str(os.cpu_count())
+    found |= {"cores": str(os.cpu_count()), "allocator": allocator.in_use()}
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found

@@ -28,6 +28,8 @@ from peers_torch import (
     tutorial,
 )  # fmt: skip
 
+from optbench.allocator import chosen
+
 
 class Peer(NamedTuple):
     """A peer's title, function, the libraries it needs and its environment."""
@@ -39,9 +41,11 @@ class Peer(NamedTuple):
     gpu: bool = True  # runs on CUDA when asked
 
 
-SPIN = {"GOMP_SPINCOUNT": "6000"}  # as `python -m optbench` sets it
+ALLOCATOR = chosen()
+# as `python -m optbench` sets it
+OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": str(ALLOCATOR)} if ALLOCATOR else {})
 PEERS = {
-    "optbench": Peer("optbench", optbench, env=SPIN),
+    "optbench": Peer("optbench", optbench, env=OURS),
     "tutorial": Peer("tutorial loop: DataLoader, transforms, loss.item()", tutorial),
     "loader": Peer("DataLoader over a TensorDataset", tensor_loader),
     "slices_mkl": Peer("tensors and slices, fused Adam", partial(tensors_and_slices, onednn=False)),
@@ -52,7 +56,7 @@ PEERS = {
     "keras_jax": Peer("Keras 3 on JAX", keras, ("keras", "jax"), {"KERAS_BACKEND": "jax"}, False),
     "jax": Peer("JAX and optax, an epoch in one jit scan", jax_scan, ("jax", "optax"), {}, False),
     "sklearn": Peer("scikit-learn MLPClassifier", scikit_learn, ("sklearn",), {}, False),
-    "bound": Peer("bound: the matrix products alone", bound, env=SPIN),
+    "bound": Peer("bound: the matrix products alone", bound, env=OURS),
 }
 
 
