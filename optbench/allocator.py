@@ -21,10 +21,13 @@ def preload() -> None:
     """Start this command again with the chosen or installed allocator; return if there is none.
 
     Where LD_PRELOAD is set, to whatever value, the allocator was chosen already. A process that
-    another program began, such as a worker, is not ours to begin again.
+    another program began, such as a worker, is not ours to begin again. Nor is one whose address
+    space is limited: there mimalloc crashes where the C library's allocator says that it is full.
     """
     words = [PurePath(word).name.partition(".")[0] for word in sys.orig_argv[1:]]
     if "LD_PRELOAD" in os.environ or "optbench" not in words or not sys.executable:
+        return
+    if is_limited():
         return
     try:
         library = chosen()
@@ -49,6 +52,15 @@ def chosen() -> Path | None:
         return Path(choice).absolute()
     allowed = "the path of a library for this machine, without blanks and colons, or none"
     raise ValueError(f"{CHOICE} must be {allowed}, not {choice!r}")
+
+
+def is_limited() -> bool:
+    """Whether there is a limit on the address space, such as `ulimit -v` sets."""
+    try:
+        import resource
+    except ImportError:  # there is none on Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def folders() -> list[Path]:
@@ -85,5 +97,8 @@ def _kind(program: Path) -> bytes:
 
 def in_use() -> str:
     """The library that was preloaded to allocate memory; "system" for the C library's allocator."""
-    loaded = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
-    return next((p.name for p in map(Path, loaded) if "malloc" in p.name), "system")
+    words = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text("utf-8", "replace") if words and maps.exists() else ""
+    found = (p.name for p in map(Path, words) if "malloc" in p.name and p.resolve().name in loaded)
+    return next(found, "system")

@@ -27,6 +27,7 @@ MARK = 1.2345678e-3
 # numbers of a parameter that is updated as soon as its gradient is known, which is in the caches
 # then; for smaller ones a call for each costs more
 LARGE = 2**18
+MOVING = 0.1  # an lr at which weights move visibly
 
 
 class Unrecordable(Exception):
@@ -51,7 +52,10 @@ def record_steps(
     """
     reasons = []
     large = [p for p in model.parameters() if p.requires_grad and p.numel() >= LARGE]
-    orders = [large, []] if large and type(optimizer) in ELEMENTWISE else [[]]
+    # hooks want to see all parameters at once
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    apart = type(optimizer) in ELEMENTWISE and not hooked
+    orders = [large, []] if large and apart else [[]]
     # a number for the lr is exact where a tensor rounds it to float32
     for early, mark in product(orders, (MARK, None)):
         try:
@@ -294,12 +298,17 @@ def repeats(
     y: Tensor,
     near: float = 0,
 ) -> bool:
-    """Whether two steps come out the same, replayed and plain: bit for bit, or `near` it."""
+    """Whether two steps come out the same, replayed and plain: bit for bit, or `near` it.
+
+    The lr of the second is large where they must be equal: at the start of a warm-up nothing moves,
+    and what reads weights that have been updated would not show.
+    """
 
     def same(a: Tensor, b: Tensor) -> bool:
         return torch.allclose(a, b, rtol=near, atol=near / 100)
 
-    rates = [[float(group["lr"]) for group in optimizer.param_groups]] * 2
+    rates = [[float(group["lr"]) for group in optimizer.param_groups]]
+    rates.append(rates[0] if near else [MOVING] * len(rates[0]))
     whole = [torch.arange(len(x), device=x.device)] * 2
     with unchanged(model, optimizer):
         losses = steps(x, y, whole, rates)
@@ -312,7 +321,9 @@ def repeats(
         return value
 
     with unchanged(model, optimizer):
-        for expected in losses:
+        for expected, lrs in zip(losses, rates, strict=True):
+            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr
             if not same(optimizer.step(closure), expected):  # type: ignore[arg-type]
                 return False
         pairs = zip(model.parameters(), weights, strict=True)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from optbench.allocator import CHOICE, chosen, fits, folders, in_use, installed
+from optbench.allocator import CHOICE, chosen, fits, folders, in_use, installed, is_limited
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the dynamic linker is Linux's")
 HEADER = Path(sys.executable).read_bytes()[:64]
@@ -55,22 +56,26 @@ def test_a_choice_goes_before_what_is_installed(tmp_path, monkeypatch):
     assert chosen() == installed(folders())
 
 
-@pytest.mark.parametrize(
-    ("preloaded", "name"),
-    [
-        ("", "system"),
-        ("/usr/lib/libfaketime.so.1", "system"),
-        ("/usr/lib/libmimalloc.so.2", "libmimalloc.so.2"),
-        ("/usr/lib/libfaketime.so.1:/opt/libjemalloc.so.2 /usr/lib/libm.so", "libjemalloc.so.2"),
-    ],
-)
-def test_the_one_in_use_is_named(monkeypatch, preloaded, name):
+@pytest.mark.parametrize("preloaded", ["", "/usr/lib/libfaketime.so.1", "/no/libmimalloc.so.2"])
+def test_what_does_not_allocate_is_not_named(monkeypatch, preloaded):
     monkeypatch.setenv("LD_PRELOAD", preloaded)
-    assert in_use() == name
+    assert in_use() == "system"
+
+
+@linux
+def test_where_the_address_space_is_limited_the_systems_stays(monkeypatch):
+    limits = {"resource": resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits["resource"],) * 2)
+    assert not is_limited()
+    limits["resource"] = 2**30
+    assert is_limited()
+
+
+REMOVED = ("LD_PRELOAD", "OPTBENCH_RESULTS", CHOICE)
 
 
 def run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", CHOICE)}
+    environment = {k: v for k, v in os.environ.items() if k not in REMOVED}
     command = [sys.executable, "-m", "optbench", *words]
     return subprocess.run(
         command, env=environment | changes, cwd=folder, capture_output=True, text=True

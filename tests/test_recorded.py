@@ -100,6 +100,55 @@ def test_an_optimizer_that_needs_all_gradients_updates_at_the_end(make_problem, 
     assert check(make_problem(epochs=4), partial(Clipped, lr=0.1)).replay.on
 
 
+class ReadsItsWeights(torch.nn.Module):
+    """Its backward pass reads weights that autograd does not know to be needed."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(shape[0], 8), torch.nn.Linear(8, 8)
+        self.out = torch.nn.Linear(8, classes)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.out(torch.tanh(self.b(torch.tanh(h @ self.b.weight.data))))
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-12, 1.0])
+@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adam])
+def test_weights_that_are_read_after_their_gradient_are_updated_at_the_end(
+    make_problem, monkeypatch, cls, first
+):
+    monkeypatch.setattr(recorded, "LARGE", 1)
+
+    def warm_up(optimizer, steps):
+        rate = torch.optim.lr_scheduler.LambdaLR
+        return rate(optimizer, lambda k: first if k < 5 else 1.0)
+
+    check(make_problem(ReadsItsWeights, epochs=6), partial(cls, lr=0.1), schedule=warm_up)
+
+
+def test_hooks_of_an_optimizer_see_all_parameters(make_problem, monkeypatch):
+    def length(ps):
+        return torch.stack([p.detach().norm() for p in ps]).norm()
+
+    def hooked(params, lr):
+        optimizer = torch.optim.SGD(params, lr)
+        most = 2 * length(params)  # not reached while the step is recorded
+
+        def shorten(optimizer, *_):
+            ps = [p for group in optimizer.param_groups for p in group["params"]]
+            factor = (most / length(ps)).clamp(max=1)
+            with torch.no_grad():
+                for p in ps:
+                    p.mul_(factor)
+
+        optimizer.register_step_post_hook(shorten)
+        return optimizer
+
+    monkeypatch.setattr(recorded, "LARGE", 1)
+    check(make_problem(epochs=40), partial(hooked, lr=0.3))
+
+
 def test_the_log_says_once_what_recording_took_and_whether_it_is_worth_it(make_problem):
     def notes(optimizer, record):
         training = Training(make_problem(epochs=4), optimizer, record=record)
