@@ -27,13 +27,25 @@ class SweepLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoaderImpl) -> None:
         super().__init__(loader.config_search_path)
         self._bases: dict[tuple[str, ...], bytes] = {}
+        self._looked_at: dict[tuple[Any, ...], DictConfig] = {}
         self._parsed: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """The configuration of one job, as Hydra would compose it."""
+        """The configuration of one job, as Hydra would compose it, to look at: see `take`."""
+        config = self._compose(master_config, sweep_overrides)
+        self._looked_at[id(master_config), *sweep_overrides] = config
+        return config
+
+    def take(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job, to be changed. Sweepers compose all jobs to see whether
+        that can be done, and keep none: it is the one that they saw."""
+        seen = self._looked_at.pop((id(master_config), *sweep_overrides), None)
+        return self._compose(master_config, sweep_overrides) if seen is None else seen
+
+    def _compose(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         texts = [*texts_of(master_config.hydra.overrides.hydra), *sweep_overrides]
         parsed = self._parse(texts)
         if any(override.get_key_element().startswith("hydra.searchpath") for override in parsed):

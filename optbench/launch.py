@@ -1,7 +1,7 @@
 """Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -38,7 +38,8 @@ from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Task
 
 # what decides whether runs are faster together
-SIZES = ("model", "dataset", "problem", "batch_size", "data.")
+SIZES = ("model", "dataset", "data.", "problem", "batch_size")
+SIZES += ("epochs", "steps", "record_steps", "device")
 
 
 def launch(
@@ -112,7 +113,8 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     """Compose the configuration of a job; whether it is refused, by what can be seen of it."""
-    config = batch.context.config_loader.load_sweep_config(batch.master, overrides)
+    loader: Any = batch.context.config_loader  # a SweepLoader
+    config = loader.take(batch.master, overrides)
     batch.composed[index] = config
     try:
         with hydra_config(config):
@@ -128,11 +130,14 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     On the CPU each worker gets its part of a group.
     """
     units: list[list[Job]] = []
-    kinds = {tuple(w for w in words if w.lstrip("+").startswith(SIZES)) for _, words in batch.left}
     groups: dict[Any, list[Job]] = {}
     runs_seen: set[str] = set()
+    most = -(-len(batch.left) // batch.size)  # members of one group
+    kinds = {sizes(words) for _, words in batch.left}
+    pays: dict[tuple[str, ...], bool] = {}
     while batch.together != "never" and batch.left:
-        job = begin(batch, batch.left.pop()[0])
+        index, words = batch.left.pop()
+        job = begin(batch, index)
         if not is_ready(batch, job, shown):
             continue
         assert job.plan is not None
@@ -140,9 +145,13 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             batch.waiting.append(job)
             continue
         runs_seen.add(job.plan.record["run_id"])
+        key, kind = None, sizes(words)
         try:
             asked = experiment.arguments(job.plan)
-            key = grouping.group_key(asked)
+            if kind not in pays:
+                pays[kind] = batch.together == "always" or grouping.is_faster(asked, most)
+            if pays[kind]:
+                key = grouping.group_key(asked)
         except UserError as error:
             end(batch, job, None, str(error), shown)
             continue
@@ -150,26 +159,23 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             units.append([job])
         else:
             groups.setdefault(key, []).append(job)
-        members = (len(batch.left) + 1) // batch.size
-        if (
-            len(kinds) == 1
-            and key is not None
-            and batch.together == "faster"
-            and not grouping.is_faster(asked, members)
-        ):
-            batch.together = "never"  # the others are like it: they are planned as they begin
+        if len(kinds) == 1 and not pays[kind]:
+            break  # the others are like it: they are planned as they begin
     for jobs_ in groups.values():
         asked = experiment.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
         members = -(-len(jobs_) // batch.size)
-        if batch.together == "never" or (
-            batch.together == "faster" and not grouping.is_faster(asked, members)
-        ):
+        if batch.together == "faster" and not grouping.is_faster(asked, members):
             units += [[job] for job in jobs_]
         else:
             units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]
     if not batch.master.quiet and batch.first == 0:
         say(how(batch, units))
     return sorted(units, key=lambda unit: unit[0].index)
+
+
+def sizes(words: Iterable[str]) -> tuple[str, ...]:
+    """Those overrides of a job that decide whether it is faster together with others like it."""
+    return tuple(word for word in words if word.lstrip("+").startswith(SIZES))
 
 
 def how(batch: Batch, units: list[list[Job]]) -> str:

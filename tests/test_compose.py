@@ -81,6 +81,20 @@ def test_one_job_leaves_no_trace_in_the_next(hydra_loader):
     assert again.optimizer.new.a == [1]
 
 
+def test_what_was_looked_at_is_taken_once(hydra_loader):
+    config = hydra_loader.load_configuration("config", [], RunMode.MULTIRUN)
+    fast = SweepLoader(hydra_loader)
+    seen = fast.load_sweep_config(config, ["seed=1"])
+    taken = fast.take(config, ["seed=1"])
+    assert taken is seen
+    taken.seed = 2
+    again = fast.take(config, ["seed=1"])
+    assert (again.seed, again is seen) == (1, False)
+    other = hydra_loader.load_configuration("config", ["hydra.job.name=mine"], RunMode.MULTIRUN)
+    fast.load_sweep_config(config, ["seed=4"])
+    assert fast.take(other, ["seed=4"]).hydra.job.name == "mine"
+
+
 @pytest.mark.parametrize("overrides", WRONG)
 def test_mistakes_are_refused_with_hydras_words(hydra_loader, overrides):
     config = hydra_loader.load_configuration("config", [], RunMode.MULTIRUN)

@@ -233,3 +233,18 @@ def test_finished_runs_are_listed_once(tmp_path, monkeypatch):
     assert find(tmp_path, "nosuch") is None
     find.add(tmp_path, "late", old)
     assert find(tmp_path, "late") is None  # its record is another's
+
+
+def test_short_runs_of_small_models_are_trained_at_once_unasked(sweep, tmp_path):
+    status, out, _ = sweep("seed=range(12)", "hydra.launcher.workers=2")
+    assert (status, len(jobs(tmp_path / "x"))) == (0, 12)
+    assert "12 of 12 runs at once in groups of 6" in out
+    assert len(list((tmp_path / "x").glob("*/epochs.csv"))) == 12
+
+
+def test_one_large_run_among_small_ones_goes_alone(sweep, tmp_path):
+    status, out, _ = sweep(
+        "model.hidden=[8],[300]", "seed=range(6)", "hydra.launcher.workers=1", "epochs=1"
+    )
+    assert (status, len(jobs(tmp_path / "x"))) == (0, 12)
+    assert "6 of 12 runs at once in groups of 6" in out
