@@ -38,8 +38,10 @@ from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Task
 
 # what decides whether runs are faster together
-SIZES = ("model", "dataset", "data.", "problem", "batch_size")
-SIZES += ("epochs", "steps", "record_steps", "device")
+SIZES = (
+    "model", "dataset", "data.", "problem", "batch_size", "epochs", "steps", "record_steps",
+    "device", "deterministic",
+)  # fmt: skip
 
 
 def launch(
@@ -149,7 +151,9 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
         try:
             asked = experiment.arguments(job.plan)
             if kind not in pays:
-                pays[kind] = batch.together == "always" or grouping.is_faster(asked, most)
+                exact = job.plan.config["deterministic"]  # together it is within rounding
+                faster = not exact and grouping.is_faster(asked, most)
+                pays[kind] = faster or batch.together == "always"
             if pays[kind]:
                 key = grouping.group_key(asked)
         except UserError as error:
