@@ -117,7 +117,10 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
 
 
 def overhead(asked: argparse.Namespace) -> list[str]:
-    """The time that a run of one step adds to a sweep of such runs, its part in figures too."""
+    """The time that a run of next to no work adds to a sweep of such runs, its part in figures too.
+
+    Of the default model the two evaluations alone take longer than all that the sweep adds.
+    """
     few, many = (4, 12) if asked.quick else (20, 120)
     rows = []
     for _ in range(asked.rounds[-1]):
@@ -126,8 +129,8 @@ def overhead(asked: argparse.Namespace) -> list[str]:
             for runs in (few, many):
                 with tempfile.TemporaryDirectory() as folder:
                     start = time.perf_counter()
-                    call("-m", f"hydra/launcher={launcher}", f"seed=range({runs})", "steps=1",
-                         folder=folder)  # fmt: skip
+                    call("-m", f"hydra/launcher={launcher}", "model=logreg",
+                         f"seed=range({runs})", "steps=1", folder=folder)  # fmt: skip
                     seconds[runs] = time.perf_counter() - start
             each = (seconds[many] - seconds[few]) / (many - few)
             rows.append({"launcher": launcher, "few": seconds[few], "many": seconds[many],

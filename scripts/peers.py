@@ -57,6 +57,9 @@ PEERS = {
     "jax": Peer("JAX and optax, an epoch in one jit scan", jax_scan, ("jax", "optax"), {}, False),
     "sklearn": Peer("scikit-learn MLPClassifier", scikit_learn, ("sklearn",), {}, False),
     "bound": Peer("bound: the matrix products alone", bound, env=OURS),
+    "floor": Peer(
+        "the products, Adam and the evaluation alone", partial(bound, whole=True), env=OURS
+    ),
 }
 
 

@@ -247,8 +247,12 @@ def skorch(job: Job) -> Answer:
     return timed(job.epochs, epoch)
 
 
-def bound(job: Job) -> Answer:
-    """Not a peer: one epoch's matrix products alone, of a multilayer perceptron."""
+def bound(job: Job, *, whole: bool = False) -> Answer:
+    """Not a peer: one epoch's matrix products alone, of a multilayer perceptron.
+
+    whole: and Adam's update of as many parameters, and the evaluation: what no loop that steps
+    after its backward pass can do without.
+    """
     import torch
 
     from optbench.device import choose
@@ -262,11 +266,20 @@ def bound(job: Job) -> Answer:
         x, g, w = (torch.randn(*s, device=device) for s in ((job.batch, a), (job.batch, b), (b, a)))
         products += [(x, w.t()), (g.t(), x)] + ([(g, w)] if i else [])
     outs = [torch.mm(*pair) for pair in products]
+    model = _torch_model(job)
+    test_x, test_y = _tensors(job)[2:]
+    adam = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1e-3)
 
     def epoch() -> float:
         for _ in range(-(-len(job.train_y) // job.batch)):
             for pair, out in zip(products, outs, strict=True):
                 torch.mm(*pair, out=out)
+            if whole:
+                adam.step()
+        if whole:
+            _accuracy(model, test_x, test_y)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return float("nan")

@@ -240,6 +240,10 @@ def test_short_runs_of_small_models_are_trained_at_once_unasked(sweep, tmp_path)
     assert (status, len(jobs(tmp_path / "x"))) == (0, 12)
     assert "12 of 12 runs at once in groups of 6" in out
     assert len(list((tmp_path / "x").glob("*/epochs.csv"))) == 12
+    # it would be the same within rounding only
+    status, out, _ = sweep("seed=range(12)", "deterministic=true", name="y")
+    assert status == 0
+    assert "each run alone" in out
 
 
 def test_one_large_run_among_small_ones_goes_alone(sweep, tmp_path):
