@@ -135,7 +135,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     groups: dict[Any, list[Job]] = {}
     runs_seen: set[str] = set()
     most = -(-len(batch.left) // batch.size)  # members of one group
-    kinds = {sizes(words) for _, words in batch.left}
+    kinds = {kind_of(words) for _, words in batch.left}
     pays: dict[tuple[str, ...], bool] = {}
     while batch.together != "never" and batch.left:
         index, words = batch.left.pop()
@@ -147,7 +147,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             batch.waiting.append(job)
             continue
         runs_seen.add(job.plan.record["run_id"])
-        key, kind = None, sizes(words)
+        key, kind = None, kind_of(words)
         try:
             asked = experiment.arguments(job.plan)
             if kind not in pays:
@@ -177,7 +177,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     return sorted(units, key=lambda unit: unit[0].index)
 
 
-def sizes(words: Iterable[str]) -> tuple[str, ...]:
+def kind_of(words: Iterable[str]) -> tuple[str, ...]:
     """Those overrides of a job that decide whether it is faster together with others like it."""
     return tuple(word for word in words if word.lstrip("+").startswith(SIZES))
 
