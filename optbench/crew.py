@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optbench import unit
+from optbench import device, unit
 from optbench.errors import UserError
 from optbench.workers import Pool
 
@@ -62,6 +62,6 @@ def pool(size: int, threads: int) -> Pool:
         for other in _pools.values():
             other.close()
         _pools.clear()
-        _pools[size, threads] = Pool(size, unit.set_up, threads)
+        _pools[size, threads] = Pool(size, unit.set_up, threads, device.onednn_pays())
         atexit.register(_pools[size, threads].close)
     return _pools[size, threads]

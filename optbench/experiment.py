@@ -171,6 +171,9 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     before, now = state.get("num_threads"), planned.record["num_threads"]
     if before != now:
         warn(f"{path} goes on with {now} threads after {before}: equal within rounding only")
+    before, now = state.get("products"), planned.record["products"]
+    if before not in (None, now):
+        warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
     folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)
     return folder, state["training"]
@@ -224,6 +227,7 @@ def plan(
         "device": str(where),
         # no part of the identity: it changes the rounding, and nothing that was asked for
         "num_threads": torch.get_num_threads(),
+        "products": device.products(),  # likewise
     }
     mark = locks.released(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)

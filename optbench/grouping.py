@@ -61,15 +61,18 @@ def is_faster(arguments: Arguments, members: int) -> bool:
     if torch.device(arguments.get("device", "cpu")).type != "cpu":
         return members > 1
     problem, replayed = arguments["problem"], arguments.get("record")
-    if problem.total_steps >= WORTH_RECORDING if replayed is None else replayed:
+    recorded = problem.total_steps >= WORTH_RECORDING if replayed is None else replayed
+    if recorded or members < LEAST_MEMBERS:
         return False
     try:
-        weights = [p.shape for p in build_model(problem, 0).parameters()]
+        with torch.device("meta"):  # what is too large for this process is not made here
+            model = problem.model(problem.dataset.input_shape, problem.dataset.classes)
+        weights = [p.shape for p in model.parameters()]
     except Exception:  # of anybody's model: alone, it says itself what is wrong
         return False
     size = sum(shape.numel() for shape in weights)
     small = size <= MOST_WEIGHTS and size * problem.batch_examples <= MOST_PRODUCTS
-    return members >= LEAST_MEMBERS and small and max(map(len, weights)) <= 2
+    return small and max(map(len, weights), default=0) <= 2
 
 
 def is_vectorisable(problem: Problem, device: torch.device) -> bool:

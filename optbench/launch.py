@@ -162,7 +162,9 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
         if key is None:
             units.append([job])
         else:
-            groups.setdefault(key, []).append(job)
+            # what is set for a whole process
+            settled = (job.plan.config["deterministic"], job.plan.config["num_threads"])
+            groups.setdefault((key, settled), []).append(job)
         if len(kinds) == 1 and not pays[kind]:
             break  # the others are like it: they are planned as they begin
     for jobs_ in groups.values():
@@ -172,7 +174,8 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             units += [[job] for job in jobs_]
         else:
             units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]
-    if not batch.master.quiet and batch.first == 0:
+    trained = units or batch.left or batch.waiting
+    if trained and not batch.master.quiet and batch.first == 0:
         say(how(batch, units))
     return sorted(units, key=lambda unit: unit[0].index)
 

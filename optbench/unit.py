@@ -45,8 +45,12 @@ class Surroundings(NamedTuple):
     modules: list[str]  # sys.path: a class of the user's own may be anywhere
 
 
-def set_up(threads: int) -> None:
-    """The first thing in a worker: never more threads than its share of the cores."""
+def set_up(threads: int, onednn: bool) -> None:
+    """The first thing in a worker: never more threads than its share of the cores.
+
+    onednn: the parent's `device.onednn_pays`.
+    """
+    device.believe(onednn)
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
 

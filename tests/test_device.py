@@ -33,6 +33,16 @@ def test_products_go_to_onednn_where_it_is_accurate_and_faster(answers, accurate
     assert SETTING.fp32_precision == (device.ONEDNN if accurate and faster else default)
 
 
+def test_a_worker_takes_its_parents_word(answers, monkeypatch):
+    monkeypatch.setattr(device, "_told", [])
+    answers(True, True)
+    device.choose("cpu")
+    assert device.products() == "oneDNN"
+    device.believe(False)
+    device.choose("cpu")
+    assert device.products() == "default"
+
+
 def test_whatever_multiplies_is_float32_accurate():
     a, b = torch.randn(2, 200, 200, generator=torch.Generator().manual_seed(1))
     exact = a.double() @ b.double()

@@ -55,6 +55,19 @@ def test_what_has_to_run_alone(make_problem):
         assert group_key(base | changes) is None, changes
 
 
+def test_a_model_is_not_made_to_see_that_it_is_too_large(make_problem):
+    made = []
+
+    def huge(shape, classes):
+        made.append(nn.Linear(*shape, 10**7))
+        return made[-1]
+
+    assert not grouping.is_faster({"problem": make_problem(huge)}, 8)
+    assert made[0].weight.is_meta
+    assert not grouping.is_faster({"problem": make_problem(huge)}, 2)
+    assert len(made) == 1
+
+
 def test_where_a_cohort_is_faster(make_problem):
     small = {"problem": make_problem()}
     assert grouping.is_faster(small, 8)

@@ -246,6 +246,20 @@ def test_short_runs_of_small_models_are_trained_at_once_unasked(sweep, tmp_path)
     assert "each run alone" in out
 
 
+def test_what_is_set_for_a_whole_process_is_not_mixed(sweep, tmp_path):
+    status, out, _ = sweep(
+        "hydra/launcher=cohort", "hydra.launcher.workers=1", "seed=0,1", "deterministic=true,false"
+    )
+    assert status == 0
+    assert "4 of 4 runs at once in groups of 2" in out
+    # nothing is trained the second time, so nothing is said of how
+    _, out, _ = sweep(
+        "hydra/launcher=cohort", "hydra.launcher.workers=1", "seed=0,1", "deterministic=true,false"
+    )
+    assert "already done" in out
+    assert "1 process" not in out
+
+
 def test_one_large_run_among_small_ones_goes_alone(sweep, tmp_path):
     status, out, _ = sweep(
         "model.hidden=[8],[300]", "seed=range(6)", "hydra.launcher.workers=1", "epochs=1"
