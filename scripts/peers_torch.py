@@ -250,8 +250,8 @@ def skorch(job: Job) -> Answer:
 def bound(job: Job, *, whole: bool = False) -> Answer:
     """Not a peer: one epoch's matrix products alone, of a multilayer perceptron.
 
-    whole: and Adam's update of as many parameters, and the evaluation: what no loop that steps
-    after its backward pass can do without.
+    whole: and Adam's update of as many parameters, and the evaluation: about what a loop that steps
+    after its backward pass needs at least.
     """
     import torch
 
