@@ -13,11 +13,12 @@ Steps = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Sequence[float]]], 
 
 
 class Replay:
-    """Records a step when it is first wanted: on CUDA as a graph, elsewhere as operations.
+    """Takes compiled steps where there are some. Otherwise it records a step when it is first
+    wanted: on CUDA as a graph, elsewhere as operations.
 
-    on: whether steps are to be taken by `take`; False once that is found impossible. note:
-    something to tell a person, or "". seconds: spent on recording. The last two are for the caller
-    to take up and put back to their start.
+    on: whether steps are to be taken by `take`; False once that is found impossible. compiled:
+    whether they are compiled ones. note: something to tell a person, or "". seconds: spent on
+    recording. The last two are for the caller to take up and put back to their start.
     """
 
     def __init__(
@@ -29,10 +30,14 @@ class Replay:
         *,
         on: bool,
         total: int,
+        compiled: Callable[[], Steps] | None = None,
     ) -> None:
-        """total: steps of the whole run, for the note."""
+        """total: steps of the whole run, for the note. compiled: binds compiled steps to the model
+        and the optimizer, once that has taken a step."""
         self.model, self.loss, self.optimizer, self.scheduler = model, loss, optimizer, scheduler
         self.on, self.total, self.note, self.seconds = on, total, "", 0.0
+        self.compiled = compiled is not None
+        self._bind = compiled
         self._steps: Steps | None = None
 
     def take(
@@ -40,10 +45,13 @@ class Replay:
     ) -> tuple[Tensor, list[float]] | None:
         """Take a step with each batch, of equal sizes: losses (k,) and learning rates.
 
+        Recorded steps are all of one size of batch; compiled ones, of any.
         x, y: the examples and labels of which the batches are indices. None: nothing was taken,
         and `on` is now False. The optimizer must have taken a step before.
         """
-        if self._steps is None and not self._record(x[batches[0]], y[batches[0]]):
+        if self._steps is None and self._bind is not None:
+            self._steps = self._bind()
+        elif self._steps is None and not self._record(x[batches[0]], y[batches[0]]):
             return None
         assert self._steps is not None
         rates = self._rates(len(batches))

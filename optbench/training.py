@@ -6,6 +6,7 @@ for the device: losses stay there until a chunk of steps is read at once.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optbench import optimizers, schedules
+from optbench import dense, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.evaluation import Row, is_finite, objective, score
 from optbench.problem import Problem, build_model, stream
 from optbench.replay import WORTH_RECORDING, Replay
 
+PLAIN = 2  # steps that make the optimizer's state, before others are replayed
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 
 
@@ -88,8 +90,10 @@ class Training:
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
         record: replay recorded steps (`optbench.recorded`; on CUDA `optbench.graphed`), which gives
-        the same numbers bit for bit, faster; None: on the CPU, where the run is long enough. What
-        cannot be recorded never is. The clock stops while a step is recorded.
+        the same numbers bit for bit, faster. None: on the CPU, compiled steps (`optbench.dense`:
+        the same numbers within the rounding of float32) for what they know, and recorded ones for
+        the rest where the run is long enough. What cannot be recorded never is. The clock stops
+        while a step is recorded.
         channels_last: the layout of convolutions' weights.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
@@ -117,15 +121,19 @@ class Training:
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
+        compiled = None
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
+            if self.device.type == "cpu" and problem.total_steps > PLAIN and self._is_dense():
+                compiled = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer)
         self.replay = Replay(
             self.model,
             self._loss,
             self.optimizer,
             self.scheduler,
-            on=record,
+            on=record or compiled is not None,
             total=problem.total_steps,
+            compiled=compiled,
         )
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
@@ -232,7 +240,8 @@ class Training:
         while len(rates) < len(chunk) and not interrupted:
             number = self.step + len(rates) + 1
             batches = self._recordable(chunk[len(rates) :], number)
-            if len(batches) > 1:
+            # a recording of one step gives nothing; compiled ones are rounded otherwise than plain
+            if len(batches) > (0 if self.replay.compiled else 1):
                 taken = self.replay.take(self.data.train_x, self.data.train_y, batches)
                 self._paused += self.replay.seconds
                 self.replay.seconds = 0.0
@@ -300,14 +309,18 @@ class Training:
     def _recordable(self, batches: list[Batch], number: int) -> list[Tensor]:
         """The batches of the next steps, from step `number`, as far as they may be replayed."""
         found: list[Tensor] = []
-        size = self.problem.batch_size
-        # the first steps make the optimizer's state, and a recording is of one size of batch
-        if self.replay.on and number > 2:
+        size = len(batches[0]) if self.replay.compiled else self.problem.batch_size
+        if self.replay.on and number > PLAIN:
             for place, batch in enumerate(batches, start=number):
                 if isinstance(batch, range) or len(batch) != size or self._is_watched(place):
                     break
                 found.append(batch)
         return found
+
+    def _is_dense(self) -> bool:
+        """Whether its steps are computed by `optbench.dense`."""
+        fit = dense.fits(self.problem, self.model) and dense.knows(self.optimizer)
+        return fit and dense.available()
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return objective(self.problem, self.model, x, y)

@@ -1,0 +1,102 @@
+"""C++ files of this package as libraries for this machine: compiled once, and then kept."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+
+from optbench.progress import say
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may both compile
+    fcntl = None  # type: ignore[assignment]
+
+# strict float32 arithmetic but for errno and traps, which nobody reads
+FLAGS = [
+    *("-O3", "-std=c++17", "-march=native", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+]
+PATIENCE = 300  # seconds for the compiler
+COMPILERS = ("g++", "clang++", "c++")
+
+
+@cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The library made of a C++ file; None where there is no compiler, or it fails.
+
+    It is kept in the user's cache folder, by its source, compiler and CPU.
+    """
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return None
+    try:
+        version = _run(compiler, "--version")
+        parts = (source.read_text("utf-8"), *FLAGS, version, _cpu())
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        folder = _folder()
+        path = folder / f"{source.stem}-{digest}.so"
+        with _alone(folder / f"{source.stem}.lock"):
+            if not path.exists():
+                _compile(compiler, source, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        words = f"{source.name} could not be compiled ({' '.join(said[:1])[:200]})"
+        say(f"warning: {words}: steps are slower without it", error=True)
+        return None
+
+
+def _compile(compiler: str, source: Path, path: Path) -> None:
+    begun = perf_counter()
+    with tempfile.TemporaryDirectory(dir=path.parent) as own:
+        made = Path(own) / path.name
+        try:
+            _run(compiler, *FLAGS, "-fopenmp", str(source), "-o", str(made))
+        except subprocess.CalledProcessError:  # such as Apple's clang, without OpenMP: one thread
+            _run(compiler, *FLAGS, str(source), "-o", str(made))
+        made.replace(path)
+    say(f"compiled {source.name} in {perf_counter() - begun:.1f} s, once for this machine")
+
+
+def _run(*command: str) -> str:
+    """What it prints. A Ctrl-C is not passed on: a run that is interrupted goes on alike later."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE,
+        start_new_session=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.stdout
+
+
+def _folder() -> Path:
+    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(cache_home).expanduser() / "optbench" / "compiled"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _cpu() -> str:
+    """What `-march=native` goes by: a home folder may be that of several machines."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        names = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
+        first = lines[: lines.index("") if "" in lines else None]
+        return "\n".join(line for line in first if line.startswith(names))
+    return f"{platform.machine()} {platform.processor()}"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time: the workers of a sweep all come at once."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield

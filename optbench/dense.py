@@ -1,0 +1,298 @@
+"""Training steps of multilayer perceptrons on the CPU, compiled for this machine.
+
+`dense.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
+a common optimizer. It is compiled once for a machine, at its first use, where there is a C++
+compiler. What it does not know, or cannot be compiled, is left to torch.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+from optbench import losses
+from optbench.compiled import library
+from optbench.problem import Problem
+
+SOURCE = Path(__file__).with_name("dense.cpp")
+EXAMPLES, LAYERS = 1024, 16  # of a batch and of a model, at most; as in dense.cpp
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# in the order of dense.cpp
+ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
+
+
+class Rule(NamedTuple):
+    """An optimizer's rule: its place in dense.cpp, its settings there, and the tensors it keeps."""
+
+    place: int
+    settings: Callable[[Mapping[str, Any]], Sequence[float]]
+    state: tuple[str, ...] = ()
+
+
+def _adam(group: Mapping[str, Any]) -> Sequence[float]:
+    decay = group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
+    return *group["betas"], group["eps"], decay
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+RULES = {
+    "sgd": Rule(0, lambda group: ()),
+    "momentum": Rule(
+        1, lambda g: (g["momentum"], g["dampening"], g["nesterov"]), ("momentum_buffer",)
+    ),
+    "adam": Rule(2, _adam, MOMENTS),
+    "amsgrad": Rule(3, _adam, (*MOMENTS, "max_exp_avg_sq")),
+    "rmsprop": Rule(4, lambda g: (g["alpha"], g["eps"]), ("square_avg",)),
+    "adagrad": Rule(5, lambda g: (g["lr_decay"], g["eps"]), ("sum",)),
+    "adadelta": Rule(6, lambda g: (g["rho"], g["eps"]), ("square_avg", "acc_delta")),
+}
+
+
+class Parameter(ctypes.Structure):
+    """As in dense.cpp."""
+
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("state", ctypes.c_void_p * 3),
+        ("settings", ctypes.c_double * 4),
+        ("steps", ctypes.c_double),
+        ("group", ctypes.c_int64),
+    )
+
+
+class Layer(ctypes.Structure):
+    """As in dense.cpp."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("activation", ctypes.c_int64),
+        ("slope", ctypes.c_double),
+        ("weight", Parameter),
+        ("bias", Parameter),
+    )
+
+
+@cache
+def available() -> bool:
+    """Whether dense.cpp can be compiled here and then gives what torch gives, in a small trial."""
+    if library(SOURCE) is None:
+        return False
+    rate, generator = 0.5, torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 35, generator=generator), torch.arange(40) % 5
+    batches = [torch.arange(21), torch.arange(19, 40)]
+    model = nn.Sequential(
+        nn.Linear(35, 70, device="meta"), nn.Tanh(), nn.Linear(70, 5, device="meta")
+    )
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 6)
+    trial = deepcopy(model)
+    DenseSteps(losses.cross_entropy, trial, SGD(trial.parameters(), lr=rate))(
+        x, y, batches, [[rate]] * 2
+    )
+    for batch in batches:
+        loss = losses.cross_entropy(model(x[batch]), y[batch])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.sub_(rate * gradient)
+    pairs = zip(model.parameters(), trial.parameters(), strict=True)
+    return all(torch.allclose(p, q, rtol=1e-4, atol=1e-5) for p, q in pairs)
+
+
+def _functions() -> ctypes.CDLL:
+    found = library(SOURCE)
+    assert found is not None
+    place, number = ctypes.c_void_p, ctypes.c_int64
+    layers = ctypes.POINTER(Layer)
+    found.dense_scratch.argtypes = (layers, number, number)
+    found.dense_scratch.restype = number
+    found.dense_steps.argtypes = (
+        *(layers, number, number, ctypes.c_double, place, place, place, place),
+        *(number, number, place, number, number, place, place),
+    )
+    found.dense_steps.restype = None
+    return found
+
+
+def fits(problem: Problem, model: nn.Module) -> bool:
+    """Whether dense.cpp computes its loss: of a chain of linear layers and activations, in float32,
+    the cross-entropy of batches of at most 1,024 examples."""
+    loss, settings = _unwrap(problem.loss)
+    known = loss in (losses.cross_entropy, losses.nll) and set(settings) <= {"label_smoothing"}
+    if not known or problem.precision != "float32" or problem.weight_penalty:
+        return False
+    if problem.batch_size == "full" or problem.batch_examples > EXAMPLES:
+        return False
+    x, y = problem.dataset.train_x, problem.dataset.train_y
+    if (x.dtype, y.dtype) != (torch.float32, torch.int64) or not x.is_contiguous():
+        return False
+    chain = _chain(model)
+    return 0 < len(chain) <= LAYERS and chain[-1][1] is None
+
+
+def knows(optimizer: Optimizer) -> bool:
+    """Whether dense.cpp has its rule."""
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    rules = {_rule(optimizer, group) for group in optimizer.param_groups}
+    return not hooked and len(rules) == 1 and "" not in rules
+
+
+def _rule(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
+    """The name in RULES of what a group is updated by; "" where there is none."""
+    cls = type(optimizer)  # a class of one's own may do anything
+    numbers = [group["lr"], *group.get("betas", ())]
+    if group.get("maximize") or group.get("differentiable"):
+        return ""
+    if any(isinstance(number, Tensor) for number in numbers):
+        return ""
+    if cls is SGD:
+        return "momentum" if group["momentum"] else "sgd"
+    if cls in (Adam, AdamW):
+        return "amsgrad" if group["amsgrad"] else "adam"
+    if cls is RMSprop:
+        return "" if group["centered"] or group["momentum"] else "rmsprop"
+    return {Adagrad: "adagrad", Adadelta: "adadelta"}.get(cls, "")
+
+
+def _chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
+    """The linear layers, each with the activation that follows it; empty: it is no such chain."""
+    found: list[tuple[nn.Linear, nn.Module | None]] = []
+    for module in _flat(model):
+        last = found[-1] if found else None
+        if _is_watched(module):
+            return []
+        if type(module) is nn.Linear:
+            if last and last[0].out_features != module.in_features:
+                return []
+            found.append((module, None))
+        elif type(module) in ACTIVATIONS and last and last[1] is None:
+            lowest = 1e-6 if isinstance(module, nn.ELU) else 0.0
+            if _slope(module) < lowest:
+                return []  # the gradient cannot be told from the output
+            found[-1] = (last[0], module)
+        elif type(module) is not nn.Flatten or found or module.start_dim != 1:
+            return []
+    own = [id(p) for linear, _ in found for p in linear.parameters()]
+    return found if len(set(own)) == len(own) else []
+
+
+def _flat(module: nn.Module) -> Iterator[nn.Module]:
+    if type(module) is nn.Sequential and not _is_watched(module):
+        for child in module:
+            yield from _flat(child)
+    else:
+        yield module
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether hooks want to see what it computes, or a weight of its own does not learn."""
+    weights = list(module.parameters(recurse=False))
+    return any(getattr(module, name) for name in HOOKS) or any(
+        not p.requires_grad or p._backward_hooks or p._post_accumulate_grad_hooks for p in weights
+    )
+
+
+def _slope(activation: nn.Module | None) -> float:
+    return float(getattr(activation, "negative_slope", getattr(activation, "alpha", 0.0)))
+
+
+def _unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
+    """The function within partials, and their keywords; with positional arguments: none."""
+    settings: dict[str, Any] = {}
+    while isinstance(function, partial):
+        if function.args:
+            return None, {}
+        settings = dict(function.keywords) | settings
+        function = function.func
+    return function, settings
+
+
+class DenseSteps:
+    """`replay.Steps` for what `fits` and `knows`, where it is `available`.
+
+    It works on the tensors of the model and of the optimizer where they lie. The optimizer must
+    have taken a step before, so that its state exists. The batches of one call have one size.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+        """Raises ValueError where weights or their state are not contiguous, of float32."""
+        self.library = _functions()
+        self.groups, self.state = optimizer.param_groups, optimizer.state
+        self.rule = RULES[_rule(optimizer, self.groups[0])]
+        self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
+        # decoupled decay is part of the rule
+        decays = [0 if g.get("decoupled_weight_decay") else g["weight_decay"] for g in self.groups]
+        self.decays = (ctypes.c_double * len(decays))(*decays)
+        self.held: list[Tensor] = []  # what the addresses are of
+        self.counters: list[tuple[Any, Tensor]] = []
+        chain = _chain(model)
+        self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
+        self.layers = (Layer * len(chain))()
+        for layer, (linear, activation) in zip(self.layers, chain, strict=True):
+            layer.inputs, layer.outputs = linear.in_features, linear.out_features
+            layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
+            layer.slope = _slope(activation)
+            self._fill(layer.weight, linear.weight)
+            if linear.bias is not None:
+                self._fill(layer.bias, linear.bias)
+        self.scratch: dict[int, Tensor] = {}  # by the examples of a batch
+        self.labels: Tensor | None = None  # that are known to be right
+
+    def _fill(self, to: Parameter, p: Tensor) -> None:
+        state = self.state[p]
+        tensors = [p.detach(), *(state[name] for name in self.rule.state)]
+        if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
+            raise ValueError("weights and their state must be contiguous, of float32")
+        self.held += tensors
+        to.values, *own = (tensor.data_ptr() for tensor in tensors)
+        to.state[: len(own)] = own
+        (to.group,) = (
+            k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
+        )
+        settings = self.rule.settings(self.groups[to.group])
+        to.settings[: len(settings)] = settings
+        if isinstance(state.get("step"), Tensor):
+            self.counters.append((to, state["step"]))
+
+    def __call__(
+        self, x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
+    ) -> Tensor:
+        """Losses (k,) of k steps. Raises ValueError, and takes none, for data of another kind."""
+        if self.labels is not y:
+            self._check(x, y)
+            self.labels = y
+        chosen = torch.stack(list(batches))
+        count, size = chosen.shape
+        if size not in self.scratch:
+            floats = self.library.dense_scratch(self.layers, len(self.layers), size)
+            self.scratch[size] = torch.zeros(floats)
+        for parameter, counter in self.counters:
+            parameter.steps = float(counter)
+        flat = [rate for row in rates for rate in row]
+        taken = torch.empty(count)
+        self.library.dense_steps(
+            self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
+            x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,
+            (ctypes.c_double * len(flat))(*flat), len(self.groups), torch.get_num_threads(),
+            self.scratch[size].data_ptr(), taken.data_ptr(),
+        )  # fmt: skip
+        for _, counter in self.counters:
+            counter += count
+        return taken
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if x.dtype != torch.float32 or not x.is_contiguous() or x[0].numel() != self.inputs:
+            raise ValueError(f"the examples must be contiguous, {self.inputs} float32 each")
+        if y.dtype != torch.int64 or not y.is_contiguous():
+            raise ValueError("the labels must be contiguous, of int64")
+        if not (y.min() >= 0 and y.max() < self.classes):
+            raise ValueError(f"a label is none of the {self.classes} classes")

@@ -1,0 +1,275 @@
+"""Compiled steps give the numbers of plain ones within float32's rounding."""
+
+import shutil
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import nn
+
+from optbench import compiled, configured, dense, losses, models
+from optbench.__main__ import config_folder
+from optbench.problem import Problem
+from optbench.training import Training
+
+OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
+KNOWN = {
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adadelta",
+    "adam",
+    "adamw",
+    "amsgrad",
+}
+ADAM = partial(torch.optim.Adam, lr=0.01)
+pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
+
+
+def follow(problem, optimizer, record=None, **arguments):
+    """The losses of each step, the weights (in the order of the parameters) and the training."""
+    training = Training(problem, optimizer, log_every=1, record=record, **arguments)
+    found = [row["train_loss"] for update in training.updates() for row in update.steps]
+    return np.array(found), [p.detach().clone() for p in training.model.parameters()], training
+
+
+def check(problem, optimizer, near=2e-4, **arguments) -> Training:
+    plain, weights, _ = follow(problem, optimizer, record=False, **arguments)
+    got, own, training = follow(problem, optimizer, **arguments)
+    assert training.replay.compiled
+    np.testing.assert_allclose(got, plain, rtol=near, atol=near)
+    for a, b in zip(own, weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=near, atol=near)
+    return training
+
+
+@pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
+def test_every_optimizer(make_problem, path: Path):
+    optimizer = configured.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    problem = make_problem(epochs=4)
+    if path.parent.name == "optimizer" and path.stem in KNOWN:
+        check(problem, optimizer)
+    else:
+        assert not Training(problem, optimizer).replay.compiled
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        partial(torch.optim.SGD, lr=0.1, weight_decay=0.1),
+        partial(torch.optim.SGD, lr=0.1, momentum=0.8, dampening=0.3, weight_decay=0.01),
+        partial(torch.optim.Adam, lr=0.01, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1),
+        partial(torch.optim.AdamW, lr=0.01, weight_decay=0.3),
+        partial(torch.optim.AdamW, lr=0.01, amsgrad=True),
+        partial(torch.optim.RMSprop, lr=0.01, alpha=0.9, eps=1e-4, weight_decay=0.1),
+        partial(torch.optim.Adagrad, lr=0.05, lr_decay=0.1, initial_accumulator_value=0.1),
+        partial(torch.optim.Adadelta, lr=0.5, rho=0.8, weight_decay=0.1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("decay", [True, False])
+def test_the_settings_of_optimizers(make_problem, optimizer, decay):
+    if decay or "weight_decay" in optimizer.keywords:
+        check(make_problem(epochs=4), optimizer, decay_biases_and_norms=decay)
+
+
+@pytest.mark.parametrize("activation", sorted(models.ACTIVATIONS))
+@pytest.mark.parametrize("initial", [1e-3, 1.0])
+def test_every_activation(make_problem, activation, initial):
+    def initialize(model: nn.Module, generator: torch.Generator) -> None:
+        for p in model.parameters():
+            nn.init.normal_(p, std=initial, generator=generator)
+
+    model = partial(models.mlp, hidden=[21, 9], activation=activation)
+    problem = make_problem(model, epochs=4, initializer=initialize)
+    if activation in ("gelu", "silu"):
+        assert not Training(problem, ADAM).replay.compiled
+    else:
+        check(problem, partial(torch.optim.SGD, lr=0.05))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    inputs=st.integers(1, 130),
+    hidden=st.lists(st.integers(1, 150), max_size=3),
+    classes=st.integers(2, 30),
+    batch=st.integers(2, 150),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    threads=st.integers(1, 3),
+)
+def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothing, threads):
+    """One step of lr 1 of gradient descent is the gradient, of any sizes and numbers of threads."""
+    generator = torch.Generator().manual_seed(0)
+    widths = [inputs, *hidden, classes]
+    modules: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        modules += [nn.Linear(a, b), nn.ELU()]
+    model = nn.Sequential(*modules[:-1])
+    x = torch.randn(200, inputs, generator=generator)
+    y = torch.randint(classes, (200,), generator=generator)
+    chosen = torch.randperm(200, generator=generator)[:batch]
+    loss = partial(losses.cross_entropy, label_smoothing=smoothing)
+    exact = nn.Sequential(*modules[:-1]).double()
+    value = loss(exact(x[chosen].double()), y[chosen])
+    gradients = torch.autograd.grad(value, list(exact.parameters()))
+    before = [p.detach().clone() for p in exact.parameters()]
+    model.float()
+    steps = dense.DenseSteps(loss, model, torch.optim.SGD(model.parameters(), lr=1.0))
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        taken = steps(x, y, [chosen], [[1.0]])
+    finally:
+        torch.set_num_threads(usual)
+    assert taken.item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
+    for p, old, gradient in zip(model.parameters(), before, gradients, strict=True):
+        torch.testing.assert_close(old - p.double(), gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_chunks_change_no_bit(make_problem, threads):
+    """A run that stops and goes on within an epoch, on other threads, is the undisturbed one."""
+    problem = make_problem(partial(models.mlp, hidden=[70, 40]), n=110, epochs=4)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole, weights, _ = follow(problem, ADAM)
+        first = Training(problem, ADAM, log_every=1)
+        seen: list[float] = []
+        for update in first.updates(stop=lambda: True):
+            seen += [row["train_loss"] for row in update.steps]
+        torch.set_num_threads(threads)
+        rest = Training(problem, ADAM, log_every=1)
+        rest.load_state_dict(first.state_dict())
+        seen += [row["train_loss"] for update in rest.updates() for row in update.steps]
+    finally:
+        torch.set_num_threads(usual)
+    assert seen == whole.tolist()
+    pairs = zip(rest.model.parameters(), weights, strict=True)
+    assert all(torch.equal(p, weight) for p, weight in pairs)
+
+
+def test_schedules_diagnostics_and_last_batches(make_problem):
+    def cosine(optimizer, total_steps):
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
+
+    problem = make_problem(n=75, epochs=5)  # batches of 16, and one of 12
+    assert check(problem, ADAM, schedule=cosine).replay.on
+    check(problem, ADAM, layers=True, layers_every=3)
+    check(make_problem(models.logreg, batch_size=1, epochs=1), partial(torch.optim.SGD, lr=0.01))
+    check(make_problem(loss=losses.nll, epochs=3), ADAM)
+
+
+def test_a_loss_that_is_not_finite_is_seen(make_problem):
+    problem = make_problem(partial(models.mlp, hidden=[20, 20]), epochs=40)
+    optimizer = partial(torch.optim.SGD, lr=1e5)
+    for record in (False, None):
+        training = Training(problem, optimizer, record=record)
+        assert list(training.updates())[-1].status == "diverged"
+
+
+def test_numbers_that_are_no_numbers_stay_so():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+    with torch.no_grad():
+        model[0].weight[3, 5] = float("nan")
+    steps = dense.DenseSteps(
+        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    x, y = torch.rand(50, 20), torch.arange(50) % 4
+    assert steps(x, y, [torch.arange(50)], [[0.1]]).isnan().all()
+    assert model[2].bias.isnan().all()
+
+
+def hooked(model: nn.Module) -> nn.Module:
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+class Own(nn.Linear):
+    """May compute anything."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU()),
+        lambda *_: nn.Sequential(nn.Flatten(), Own(4, 3)),
+        lambda *_: nn.Sequential(nn.Flatten(), hooked(nn.Linear(4, 3))),
+        lambda *_: hooked(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))),
+        lambda *_: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(-0.1), nn.Linear(4, 3)),
+        lambda *_: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).requires_grad_(False)),
+        lambda *_: nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 3)),
+        partial(models.mlp, batch_norm=True),
+        partial(models.mlp, dropout=0.5),
+    ],
+)
+def test_what_dense_does_not_know_is_left_to_torch(make_problem, model):
+    assert not dense.fits(make_problem(), model((4,), 3))
+
+
+def test_problems_that_dense_does_not_know(make_problem):
+    model = models.mlp((4,), 3, hidden=[5])
+    assert dense.fits(make_problem(), model)
+    for changes in (
+        {"loss": losses.mse}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
+        {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
+        {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
+    ):  # fmt: skip
+        assert not dense.fits(make_problem(**changes), model)
+    large = make_problem(n=4000, batch_size=1025)
+    assert not dense.fits(large, model)
+    assert isinstance(large, Problem)
+
+
+def test_data_of_another_kind_are_refused():
+    model = nn.Sequential(nn.Linear(20, 4))
+    steps = dense.DenseSteps(
+        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    before = model[0].weight.detach().clone()
+    x, y, batch = torch.rand(50, 20), torch.arange(50) % 4, [torch.arange(50)]
+    for inputs, labels in (
+        (x.double(), y), (x[:, :19], y), (torch.rand(20, 50).T, y), (x, y + 1), (x, y - 1),
+        (x, y.int()),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"must be contiguous|none of the 4 classes"):
+            steps(inputs, labels, batch, [[0.1]])
+    assert torch.equal(before, model[0].weight)
+
+
+def test_without_a_compiler_steps_are_torchs(make_problem, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    compiled.library.cache_clear()
+    dense.available.cache_clear()
+    try:
+        assert not Training(make_problem(), ADAM).replay.compiled
+        monkeypatch.setenv("CXX", "false")
+        compiled.library.cache_clear()
+        dense.available.cache_clear()
+        assert not Training(make_problem(), ADAM).replay.compiled
+        assert "could not be compiled" in capsys.readouterr().err
+    finally:
+        compiled.library.cache_clear()
+        dense.available.cache_clear()
+
+
+def test_a_library_is_compiled_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "seven.cpp"
+    source.write_text('extern "C" int seven() { return 7; }')
+    assert compiled.library.__wrapped__(source).seven() == 7
+    (kept,) = (tmp_path / "optbench/compiled").glob("seven-*.so")
+    made = kept.stat().st_mtime_ns
+    assert compiled.library.__wrapped__(source).seven() == 7
+    assert kept.stat().st_mtime_ns == made
+    source.write_text('extern "C" int seven() { return 8; }')
+    assert compiled.library.__wrapped__(source).seven() == 8
