@@ -17,7 +17,7 @@ FILE = "checkpoint.pt"
 FORMAT = 2
 # failed: its process died, or could not write; a run whose code failed leaves no checkpoint
 UNFINISHED = ("running", "interrupted", "failed")
-OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products")
+OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "steps_by")
 MADE_BY = {"format": FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
 

@@ -57,7 +57,8 @@ def gather(
         problem = replace(arguments["problem"], dataset=data)
         try:
             # slices of stacked tensors have the ordinary layout, and so must optimizers' states
-            training = Training(**{**arguments, "problem": problem, "channels_last": False})
+            own = {"problem": problem, "channels_last": False, "record": False}
+            training = Training(**{**arguments, **own})
         except UserError as error:
             misfits[index] = error
             continue

@@ -39,8 +39,9 @@ constexpr int WIDTH = 4, SUMS = 24, WIDE = 4;
 #endif
 constexpr int FEW = 4;  // rows of a smaller tile
 constexpr long BLOCK = WIDE * WIDTH;
+constexpr long LINE = 16;  // floats that memory gives at once
 constexpr long DEPTH = 128;       // summed at once: BLOCK floats of each stay in the first cache
-constexpr long EXAMPLES = 1024;  // of a batch, at most; as in dense.py
+constexpr long EXAMPLES = 512;  // of a batch, at most; as in dense.py
 constexpr int LAYERS = 16;  // of a model
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -151,13 +152,13 @@ struct Adam {  // beta1, beta2, eps, decoupled weight decay
   static constexpr int STATES = 2;
   static void prepare(const double* s, double lr, double t, float* n) {
     n[0] = 1 - s[0], n[1] = s[1], n[2] = 1 - s[1];
-    n[3] = lr / (1 - std::pow(s[0], t)), n[4] = std::sqrt(1 - std::pow(s[1], t));
+    n[3] = lr / (1 - std::pow(s[0], t)), n[4] = 1 / std::sqrt(1 - std::pow(s[1], t));
     n[5] = s[2], n[6] = 1 - lr * s[3];
   }
   static void step(Vec& p, Vec g, Vec* s, const float* n) {
     s[0] += n[0] * (g - s[0]);
     s[1] = n[1] * s[1] + n[2] * g * g;
-    p = n[6] * p - n[3] * s[0] / (root(s[1]) / n[4] + n[5]);
+    p = n[6] * p - n[3] * s[0] / (root(s[1]) * n[4] + n[5]);
   }
 };
 
@@ -167,7 +168,7 @@ struct Amsgrad : Adam {
     s[0] += n[0] * (g - s[0]);
     s[1] = n[1] * s[1] + n[2] * g * g;
     s[2] = larger(s[1], s[2]);
-    p = n[6] * p - n[3] * s[0] / (root(s[2]) / n[4] + n[5]);
+    p = n[6] * p - n[3] * s[0] / (root(s[2]) * n[4] + n[5]);
   }
 };
 
@@ -249,10 +250,11 @@ struct {
 };
 
 // sums[r][:] += sum over d of scalars[r][d] * vectors[d][:], for R rows of V vectors.
-// row, step: how far apart the scalars lie; the sums of a row follow each other, `sums_row` apart.
+// row, step: how far apart the scalars lie. ahead: null, or an address to fetch at each d.
 template <int R, int V>
 __attribute__((noinline)) void multiply(float* sums, const float* scalars, long row, long step,
-                                        const float* vectors, long depth) {
+                                        const float* vectors, long depth,
+                                        const float* const* ahead) {
   Vec s[R][V];
 #pragma GCC unroll 24
   for (int r = 0; r < R; r++)
@@ -262,6 +264,7 @@ __attribute__((noinline)) void multiply(float* sums, const float* scalars, long 
     Vec x[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) x[v] = load(vectors + (d * V + v) * WIDTH);
+    if (ahead) __builtin_prefetch(ahead[d]);
 #pragma GCC unroll 24
     for (int r = 0; r < R; r++) {
       const Vec w = splat(scalars[r * row + d * step]);
@@ -275,7 +278,7 @@ __attribute__((noinline)) void multiply(float* sums, const float* scalars, long 
     for (int v = 0; v < V; v++) store(sums + (r * V + v) * WIDTH, s[r][v]);
 }
 
-typedef void Multiply(float*, const float*, long, long, const float*, long);
+typedef void Multiply(float*, const float*, long, long, const float*, long, const float* const*);
 Multiply* const FULL[] = {multiply<SUMS, 1>, multiply<SUMS / 2, 2>,
                           multiply<SUMS / std::min(3, WIDE), std::min(3, WIDE)>,
                           multiply<SUMS / WIDE, WIDE>};
@@ -400,7 +403,7 @@ void forward(const Plan& plan, long l) {
           for (long i = 0; i < tile.rows * columns; i += WIDTH)
             store(sums + i, splat(layer.bias.values ? layer.bias.values[r + i / columns] : 0.f));
         tile.multiply(sums, layer.weight.values + r * layer.in + d, layer.in, 1,
-                      plan.units[l] + m * layer.in + d * columns, depth);
+                      plan.units[l] + m * layer.in + d * columns, depth, nullptr);
         if (d + depth == layer.in && layer.activation)
           for (long i = 0; i < tile.rows * columns; i += WIDTH)
             store(sums + i, activate(layer.activation, layer.slope, load(sums + i)));
@@ -462,15 +465,19 @@ void backward(const Plan& plan, long l) {
   const Layer &layer = plan.layers[l], &before = plan.layers[l - 1];
   const long n = layer.in, columns = plan.columns;
   const Range own(n, SUMS / plan.vectors);
+  const float* ahead[DEPTH];
   for (long d = 0; d < layer.out; d += DEPTH) {
     const long depth = std::min(DEPTH, layer.out - d);
     for (long r = own.from; r < own.to;) {
       const Tile tile(r, own.to, plan.vectors);
+      // a row of weights is read a few at a time, which the CPU does not foresee
+      for (long i = 0; i < depth; i++) ahead[i] = layer.weight.values + (d + i) * n + r + 2 * LINE;
       for (long m = 0; m < plan.padded; m += columns) {
         float* sums = plan.gradients[l - 1] + m * n + r * columns;
         if (d == 0) std::memset(sums, 0, tile.rows * columns * sizeof(float));
         tile.multiply(sums, layer.weight.values + d * n + r, 1, n,
-                      plan.gradients[l] + m * layer.out + d * columns, depth);
+                      plan.gradients[l] + m * layer.out + d * columns, depth,
+                      m == 0 ? ahead : nullptr);
         const float* y = plan.units[l] + m * n + r * columns;
         if (d + depth == layer.out && before.activation)
           for (long i = 0; i < tile.rows * columns; i += WIDTH)
@@ -485,14 +492,27 @@ void update(const Plan& plan, long l, Update* rule, const float* of_weight, cons
   const Layer& layer = plan.layers[l];
   const long n = layer.in, columns = plan.columns;
   const Range own(layer.out, SUMS / plan.vectors);
+  const float* ahead[EXAMPLES + BLOCK];
+  auto look_ahead = [&](long row, long rows, long k) {  // what the update from input k on reads
+    long found = 0;
+    for (long r = row; r < row + rows; r++)
+      for (long j = k; j < std::min(k + BLOCK, n) && found + 4 <= plan.batch; j += LINE) {
+        ahead[found++] = layer.weight.values + r * n + j;
+        for (const float* state : layer.weight.state)
+          if (state) ahead[found++] = state + r * n + j;
+      }
+    std::fill(ahead + found, ahead + plan.batch, layer.weight.values + row * n);
+  };
   auto strip = [&](long k, long from, long to) {  // inputs from k on, of these rows
     const long w = width(n, k);
     for (long row = from; row < to;) {
       const Tile tile(row, to, w / WIDTH);
       alignas(64) float g[SUMS * WIDTH] = {};
+      look_ahead(row, tile.rows, k + w);
       for (long m = 0; m < plan.padded; m += columns)
         tile.multiply(g, plan.gradients[l] + m * layer.out + row * columns, columns, 1,
-                      plan.examples[l] + k * plan.padded + m * w, columns);
+                      plan.examples[l] + k * plan.padded + m * w,
+                      std::min(columns, plan.batch - m), ahead + m);
       for (long i = 0; i < tile.rows; i++)
         rule(layer.weight, (row + i) * n + k, g + i * w, std::min(w, n - k), of_weight);
       row += tile.rows;

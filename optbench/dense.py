@@ -21,7 +21,7 @@ from optbench.compiled import library
 from optbench.problem import Problem
 
 SOURCE = Path(__file__).with_name("dense.cpp")
-EXAMPLES, LAYERS = 1024, 16  # of a batch and of a model, at most; as in dense.cpp
+EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in dense.cpp
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # in the order of dense.cpp
 ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
@@ -123,9 +123,14 @@ def _functions() -> ctypes.CDLL:
     return found
 
 
+def computes(problem: Problem, model: nn.Module, optimizer: Optimizer) -> bool:
+    """Whether training steps on the CPU are to be `DenseSteps`."""
+    return fits(problem, model) and knows(optimizer) and available()
+
+
 def fits(problem: Problem, model: nn.Module) -> bool:
     """Whether dense.cpp computes its loss: of a chain of linear layers and activations, in float32,
-    the cross-entropy of batches of at most 1,024 examples."""
+    the cross-entropy of batches of at most 512 examples, beyond which torch is faster."""
     loss, settings = _unwrap(problem.loss)
     known = loss in (losses.cross_entropy, losses.nll) and set(settings) <= {"label_smoothing"}
     if not known or problem.precision != "float32" or problem.weight_penalty:

@@ -122,6 +122,8 @@ def _complete(
         if planned.config["num_threads"] is None and planned.device.type == "cpu":
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
+        # no part of the identity either
+        planned.record["steps_by"] = "dense.cpp" if training.replay.compiled else "torch"
         folder = None
         if found := unfinished(planned):
             folder, state = found
@@ -174,6 +176,9 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
         warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
+    before, now = state.get("steps_by"), planned.record.get("steps_by")  # of a cohort: none
+    if now and before not in (None, now):
+        warn(f"{path} goes on with steps by {now} after {before}: equal within rounding only")
     folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)
     return folder, state["training"]

@@ -124,7 +124,8 @@ class Training:
         compiled = None
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
-            if self.device.type == "cpu" and problem.total_steps > PLAIN and self._is_dense():
+            on_cpu = self.device.type == "cpu" and problem.total_steps > PLAIN
+            if on_cpu and dense.computes(problem, self.model, self.optimizer):
                 compiled = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer)
         self.replay = Replay(
             self.model,
@@ -316,11 +317,6 @@ class Training:
                     break
                 found.append(batch)
         return found
-
-    def _is_dense(self) -> bool:
-        """Whether its steps are computed by `optbench.dense`."""
-        fit = dense.fits(self.problem, self.model) and dense.knows(self.optimizer)
-        return fit and dense.available()
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return objective(self.problem, self.model, x, y)

@@ -223,7 +223,7 @@ def test_problems_that_dense_does_not_know(make_problem):
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
         assert not dense.fits(make_problem(**changes), model)
-    large = make_problem(n=4000, batch_size=1025)
+    large = make_problem(n=4000, batch_size=513)
     assert not dense.fits(large, model)
     assert isinstance(large, Problem)
 

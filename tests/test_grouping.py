@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from optbench import grouping, losses, models
+from optbench import dense, grouping, losses, models
 from optbench.grouping import group_key
 from optbench.initializers import initialize
 from optbench.textbook import Nesterov
@@ -62,22 +62,30 @@ def test_a_model_is_not_made_to_see_that_it_is_too_large(make_problem):
         made.append(nn.Linear(*shape, 10**7))
         return made[-1]
 
-    assert not grouping.is_faster({"problem": make_problem(huge)}, 8)
+    asked = {"problem": make_problem(huge), "optimizer": SGD}
+    assert not grouping.is_faster(asked, 8)
     assert made[0].weight.is_meta
-    assert not grouping.is_faster({"problem": make_problem(huge)}, 2)
+    assert not grouping.is_faster(asked, 2)
     assert len(made) == 1
 
 
 def test_where_a_cohort_is_faster(make_problem):
-    small = {"problem": make_problem()}
+    def arguments(model, **changes):
+        return {"problem": make_problem(model, **changes), "optimizer": SGD}
+
+    gelu = partial(models.mlp, hidden=[8], activation="gelu")
+    small = arguments(gelu)
     assert grouping.is_faster(small, 8)
+    compiled = arguments(None)  # alone it is as fast, where there is a compiler
+    assert grouping.is_faster(compiled, 8) == (not dense.available())
+    assert grouping.is_faster(compiled | {"record": False}, 8)
     assert not grouping.is_faster(small, 2)
     assert grouping.is_faster(small | {"device": "cuda"}, 2)
     assert not grouping.is_faster(small | {"record": True}, 8)  # recorded steps are as fast alone
-    long = {"problem": make_problem(epochs=None, steps=2000)}
+    long = arguments(gelu, epochs=None, steps=2000)
     assert not grouping.is_faster(long, 8)
     assert grouping.is_faster(long | {"record": False}, 8)
-    wide = {"problem": make_problem(partial(models.mlp, hidden=[512, 256]))}
+    wide = arguments(partial(models.mlp, hidden=[512, 256], activation="gelu"))
     assert not grouping.is_faster(wide, 8)
     assert grouping.is_faster(wide | {"device": "cuda"}, 8)
 

@@ -238,8 +238,9 @@ def test_watched_steps_are_plain(make_problem):
 
 
 def test_only_long_runs_on_the_cpu_are_recorded_unasked(make_problem):
-    assert not Training(make_problem(epochs=5), ADAM).replay.on
-    assert Training(make_problem(epochs=1000), ADAM).replay.on
+    model = partial(models.mlp, hidden=[8], batch_norm=True)  # others are compiled
+    assert not Training(make_problem(model, epochs=5), ADAM).replay.on
+    assert Training(make_problem(model, epochs=1000), ADAM).replay.on
 
 
 def test_a_step_that_depends_on_its_numbers_is_refused(make_problem):
