@@ -97,10 +97,11 @@ class Replay:
             rates.append([float(group["lr"]) for group in groups])
             if self.scheduler is not None:
                 self.scheduler.step()
-        if any(a | {"lr": 0} != b | {"lr": 0} for a, b in zip(before, groups, strict=True)):
-            for group, old in zip(groups, before, strict=True):
-                group.update(old)
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(state)
-            return None
+            # after each step: what a cycle changes may come back
+            if any(a | {"lr": 0} != b | {"lr": 0} for a, b in zip(before, groups, strict=True)):
+                for group, old in zip(groups, before, strict=True):
+                    group.update(old)
+                if self.scheduler is not None:
+                    self.scheduler.load_state_dict(state)
+                return None
         return rates

@@ -24,6 +24,7 @@ from optbench.problem import Problem, build_model, stream
 from optbench.replay import WORTH_RECORDING, Replay
 
 PLAIN = 2  # steps that make the optimizer's state, before others are replayed
+HEEDED = 0.5  # seconds of steps taken at once, between two looks at whether to stop
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 
 
@@ -124,8 +125,14 @@ class Training:
         compiled = None
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
-            on_cpu = self.device.type == "cpu" and problem.total_steps > PLAIN
-            if on_cpu and dense.computes(problem, self.model, self.optimizer):
+            short = problem.total_steps <= PLAIN
+            # a rule is compiled with its settings: only the lr may change
+            cycles = getattr(self.scheduler, "cycle_momentum", False)
+            if (
+                self.device.type == "cpu"
+                and not (short or cycles)
+                and dense.computes(problem, self.model, self.optimizer)
+            ):
                 compiled = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer)
         self.replay = Replay(
             self.model,
@@ -136,6 +143,7 @@ class Training:
             total=problem.total_steps,
             compiled=compiled,
         )
+        self._at_once = 2  # steps to replay before `stop` is asked, at most
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
@@ -146,7 +154,8 @@ class Training:
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """Train to the end of the budget, from the state that this is in.
 
-        stop: asked after each step; True ends the run with status "interrupted".
+        stop: asked after each step, or after half a second of steps taken at once; True ends the
+        run with status "interrupted".
         """
         total, per_epoch = self._budget()
         begun = perf_counter() - self.total_seconds
@@ -240,11 +249,14 @@ class Training:
         tick = perf_counter()
         while len(rates) < len(chunk) and not interrupted:
             number = self.step + len(rates) + 1
-            batches = self._recordable(chunk[len(rates) :], number)
+            batches = self._recordable(chunk[len(rates) :], number)[: self._at_once]
             # a recording of one step gives nothing; compiled ones are rounded otherwise than plain
             if len(batches) > (0 if self.replay.compiled else 1):
+                begun = perf_counter()
                 taken = self.replay.take(self.data.train_x, self.data.train_y, batches)
                 self._paused += self.replay.seconds
+                each = (perf_counter() - begun - self.replay.seconds) / len(batches)
+                self._at_once = max(2, min(CHUNK, int(HEEDED / max(each, 1e-9))))
                 self.replay.seconds = 0.0
                 if taken:
                     self._losses.append(taken[0])

@@ -133,8 +133,8 @@ def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothin
         torch.testing.assert_close(old - p.double(), gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_and_chunks_change_no_bit(make_problem, threads):
+@pytest.mark.parametrize(("threads", "stop_at"), [(1, 2), (3, 5), (2, 11)])
+def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, stop_at):
     """A run that stops and goes on within an epoch, on other threads, is the undisturbed one."""
     problem = make_problem(partial(models.mlp, hidden=[70, 40]), n=110, epochs=4)
     usual = torch.get_num_threads()
@@ -143,8 +143,11 @@ def test_threads_and_chunks_change_no_bit(make_problem, threads):
         whole, weights, _ = follow(problem, ADAM)
         first = Training(problem, ADAM, log_every=1)
         seen: list[float] = []
-        for update in first.updates(stop=lambda: True):
+        monkeypatch.setattr("optbench.training.CHUNK", 1)
+        for update in first.updates(stop=lambda: first.step + 1 == stop_at):
             seen += [row["train_loss"] for row in update.steps]
+        assert first.step == stop_at
+        monkeypatch.undo()
         torch.set_num_threads(threads)
         rest = Training(problem, ADAM, log_every=1)
         rest.load_state_dict(first.state_dict())
@@ -165,6 +168,15 @@ def test_schedules_diagnostics_and_last_batches(make_problem):
     check(problem, ADAM, layers=True, layers_every=3)
     check(make_problem(models.logreg, batch_size=1, epochs=1), partial(torch.optim.SGD, lr=0.01))
     check(make_problem(loss=losses.nll, epochs=3), ADAM)
+
+
+def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
+    def cycle(optimizer, total_steps, **arguments):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps, **arguments)
+
+    problem, optimizer = make_problem(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    assert not Training(problem, optimizer, schedule=cycle).replay.compiled
+    check(problem, optimizer, schedule=partial(cycle, cycle_momentum=False))
 
 
 def test_a_loss_that_is_not_finite_is_seen(make_problem):
