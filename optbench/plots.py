@@ -28,7 +28,7 @@ from optbench.panels import (
     spread_note,
 )
 from optbench.scales import MARKED, check_column, default_log, log_ticks, set_percent, y_label
-from optbench.summary import median, worst
+from optbench.summary import median, unlike_clocks, worst
 
 X_LABELS = {
     "epoch": "passes over the training set (epochs)",
@@ -98,6 +98,8 @@ def curves(
         if above:
             text += f"; {above} line{' goes' if above == 1 else 's go'} above the axis, which ends"
             text += f" at {'four times' if log else 'twice'} the untrained value"
+        if x == "seconds" and (clocks := unlike_clocks(table)):
+            text += f"; {clocks}"
         finish(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 

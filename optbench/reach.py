@@ -20,7 +20,7 @@ from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
 from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
-from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text
+from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text, unlike_clocks
 from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 
 RULES = "a number, worst, baseline:NAME or quantile:SHARE"
@@ -34,6 +34,7 @@ class Reach(NamedTuple):
     times: pd.DataFrame  # steps by problem and seed, a column per optimizer: of the tuned runs
     column: str
     rule: str  # in words
+    clocks: str = ""  # `summary.unlike_clocks`
 
 
 def reach(
@@ -86,7 +87,7 @@ def reach(
     panel = [key for key in ("phase", "problem") if key in frame]
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    return Reach(frame, steps[0], column, words)
+    return Reach(frame, steps[0], column, words, unlike_clocks(table))
 
 
 def phases(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -202,5 +203,6 @@ def reach_figure(found: Reach) -> Figure:
         text = f"first evaluation at the target ({found.rule}); median of "
         text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"
         text += "; ✖ not reached by all seeds" if lost else ""
+        text += f"; {found.clocks}" if found.clocks else ""
         caption(figure, text)
     return figure

@@ -70,4 +70,6 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
     note += " over seeds; never: not reached, as for every run that diverged."
     if "runs_at_once" in costs:
         note += f" {AT_ONCE}"
+    if found.clocks:
+        note += f" {found.clocks[0].upper()}{found.clocks[1:]}."
     return {"columns": columns, "rows": rows, "note": note}

@@ -101,7 +101,9 @@ def summary(
         best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
         panel = [order(value) for value in first[facets]]
         ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
-    return pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
+    frame = pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
+    frame.attrs["clocks"] = unlike_clocks(table)
+    return frame
 
 
 def spread(column: str, values: np.ndarray) -> dict[str, float]:
@@ -127,6 +129,21 @@ def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
         "ms_per_step": 1000 * ends["seconds"] / ends["step"].where(ends["step"] > 0),
     }
     return pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
+
+
+def unlike_clocks(table: pd.DataFrame) -> str:
+    """What to say of the seconds where only some optimizers' steps are compiled, or ""."""
+    runs = table[["run", "optimizer", "compiled_steps"]].drop_duplicates("run")
+    compiled, by_torch = (
+        sorted({str(name) for name in runs.loc[runs["compiled_steps"] == value, "optimizer"]})
+        for value in (1, 0)
+    )
+    if not compiled or not by_torch:
+        return ""
+    return (
+        f"seconds are not to be compared: the steps of {', '.join(compiled)} are compiled, those "
+        f"of {', '.join(by_torch)} torch's (record_steps=false: all are torch's)"
+    )
 
 
 def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()) -> str:
@@ -172,6 +189,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {AT_ONCE}"
+    if clocks := frame.attrs.get("clocks"):
+        note += f" {clocks[0].upper()}{clocks[1:]}."
     if best:
         note += f" {BOLD[0].upper()}{BOLD[1:]}."
     return "\n".join([*lines, "", note, ""])

@@ -47,10 +47,11 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, the flattened
     config ("optimizer.lr"; lists as text, null as "null", a key that a run lacks as NaN), then
     step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them),
-    runs_at_once (how many were trained together, sharing the time; NaN: alone) and the columns of
-    `epochs.csv` or `steps.csv` (where a run that diverged before its first step has a single line,
-    of NaN). Of runs with one run_id the newest finished one counts;
-    runs of a tuned study that its manifest has replaced do not (`study_files.current`).
+    runs_at_once (how many were trained together, sharing the time; NaN: alone), compiled_steps (1:
+    yes, 0: torch took them; NaN: not said) and the columns of `epochs.csv` or `steps.csv` (where a
+    run that diverged before its first step has a single line, of NaN). Of runs with one run_id the
+    newest finished one counts; runs of a tuned study that its manifest has replaced do not
+    (`study_files.current`).
     `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
     agree), "rows", "mixed" (whether the given folders hold different problems).
@@ -184,16 +185,20 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float]:
-    """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, and where it was
-    trained alone."""
+STEPS_BY = {"dense.cpp": 1.0, "torch": 0.0}  # compiled or not
+
+
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, where it was
+    trained alone, and where it does not say who took its steps."""
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
+    compiled = STEPS_BY.get(str(record.get("steps_by")), math.nan)
     try:
         cost = record["cost"]
-        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"], share
+        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"], share, compiled
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, share
+        return math.nan, math.nan, share, compiled
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

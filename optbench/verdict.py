@@ -205,6 +205,8 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
             *(cost_cell(name, row[name]) for name in costs),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
+    if found.clocks:
+        lines += ["", f"{found.clocks[0].upper()}{found.clocks[1:]}."]
     return "\n".join(lines) + "\n"
 
 

@@ -244,6 +244,28 @@ def test_step_costs_are_columns_and_empty_where_not_measured(tmp_path: Path) -> 
     assert lines[3].endswith("|  |  |")
 
 
+def test_seconds_of_compiled_steps_are_not_compared_with_those_of_others(tmp_path: Path) -> None:
+    said = "seconds are not to be compared: the steps of adam are compiled, those of nadam torch's"
+    make_run(tmp_path / "a", "adam", record={"steps_by": "dense.cpp"})
+    make_run(tmp_path / "c", "sgd")  # of a version that did not say
+    alike = load_runs(tmp_path)
+    make_run(tmp_path / "b", "nadam", record={"steps_by": "torch"})
+    table = load_runs(tmp_path)
+    for text_of in (
+        lambda table: to_markdown(summary(table)).lower(),
+        lambda table: captions(reach_figure(reach(table, "train_loss"))),
+        lambda table: captions(curves(table, x="seconds")),
+    ):
+        assert said in text_of(table)
+        assert "seconds are not" not in text_of(alike)
+    assert "seconds are not" not in captions(curves(table))
+
+
+def captions(figure) -> str:
+    texts = [text.get_text() for text in figure.texts]
+    return " ".join(" ".join(texts).split())
+
+
 def test_a_share_of_the_time_of_runs_trained_at_once_is_called_so(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "adam", record={"cohort": 16})
     alone = summary(load_runs(make_run(tmp_path / "b", "sgd")))
