@@ -1,9 +1,9 @@
-// Whole training steps of a multilayer perceptron on a CPU; optbench/dense.py compiles and calls it.
+// Whole training steps of a multilayer perceptron on a CPU; dense.py compiles and calls it.
 //
-// Three products make up a step of a layer: outputs W x, the inputs' gradient W' g, and the weights'
-// gradient g x'. All are sums of the form  sums[row] += scalar * vector, with the examples of a
-// batch (or, for the weights' gradient, the inputs) along the vectors, so that the weights are read
-// where they lie, never packed. The weights' gradient is never stored: each tile of it goes
+// Three products make up a step of a layer: outputs W x, the inputs' gradient W' g, and the
+// weights' gradient g x'. All are sums of the form  sums[row] += scalar * vector, with the examples
+// of a batch (or, for the weights' gradient, the inputs) along the vectors, so that the weights are
+// read where they lie, never packed. The weights' gradient is never stored: each tile of it goes
 // straight into the optimizer's update.
 //
 // Every number is computed by one thread and summed in one order, whatever the number of threads:
@@ -481,7 +481,8 @@ void backward(const Plan& plan, long l) {
         const float* y = plan.units[l] + m * n + r * columns;
         if (d + depth == layer.out && before.activation)
           for (long i = 0; i < tile.rows * columns; i += WIDTH)
-            store(sums + i, load(sums + i) * derivative(before.activation, before.slope, load(y + i)));
+            store(sums + i,
+                  load(sums + i) * derivative(before.activation, before.slope, load(y + i)));
       }
       r += tile.rows;
     }

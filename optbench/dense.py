@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,8 +141,12 @@ def fits(problem: Problem, model: nn.Module) -> bool:
     x, y = problem.dataset.train_x, problem.dataset.train_y
     if (x.dtype, y.dtype) != (torch.float32, torch.int64) or not x.is_contiguous():
         return False
+    if any(p.dtype != torch.float32 or not p.is_contiguous() for p in model.parameters()):
+        return False
     chain = _chain(model)
-    return 0 < len(chain) <= LAYERS and chain[-1][1] is None
+    if not 0 < len(chain) <= LAYERS or chain[-1][1] is not None:
+        return False
+    return chain[0][0].in_features == prod(problem.dataset.input_shape)
 
 
 def knows(optimizer: Optimizer) -> bool:

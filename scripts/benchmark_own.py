@@ -77,7 +77,7 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
 
     for turn in range(asked.rounds[-1]):
         for model in wanted:
-            alone = train(**one(model, 0), record=device == "cpu")
+            alone = train(**one(model, 0))
             ends = [update.epoch["total_seconds"] for update in alone if update.epoch]
             common = {"device": device, "model": model, "round": turn + 1}
             rows.append(common | {"members": 0, "seconds": (ends[-1] - ends[1]) / 2})

@@ -218,6 +218,8 @@ class Own(nn.Linear):
         lambda *_: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(-0.1), nn.Linear(4, 3)),
         lambda *_: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).requires_grad_(False)),
         lambda *_: nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 3)),
+        lambda *_: nn.Sequential(nn.Linear(4, 3)).double(),
+        lambda *_: nn.Sequential(nn.Linear(2, 3)),
         partial(models.mlp, batch_norm=True),
         partial(models.mlp, dropout=0.5),
     ],
