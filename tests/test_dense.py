@@ -211,25 +211,27 @@ class Own(nn.Linear):
 @pytest.mark.parametrize(
     "model",
     [
-        lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU()),
-        lambda *_: nn.Sequential(nn.Flatten(), Own(4, 3)),
-        lambda *_: nn.Sequential(nn.Flatten(), hooked(nn.Linear(4, 3))),
-        lambda *_: hooked(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))),
-        lambda *_: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(-0.1), nn.Linear(4, 3)),
-        lambda *_: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).requires_grad_(False)),
-        lambda *_: nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 3)),
-        lambda *_: nn.Sequential(nn.Linear(4, 3)).double(),
+        lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(5, 3), nn.ReLU()),
+        lambda *_: nn.Sequential(nn.Flatten(), Own(5, 3)),
+        lambda *_: nn.Sequential(nn.Flatten(), hooked(nn.Linear(5, 3))),
+        lambda *_: hooked(nn.Sequential(nn.Flatten(), nn.Linear(5, 3))),
+        lambda *_: nn.Sequential(nn.Linear(5, 5), nn.LeakyReLU(-0.1), nn.Linear(5, 3)),
+        lambda *_: nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 3).requires_grad_(False)),
+        lambda *_: nn.Sequential(*[nn.Linear(5, 5)] * 2, nn.Linear(5, 3)),
+        lambda *_: nn.Sequential(nn.Linear(5, 3)).double(),
         lambda *_: nn.Sequential(nn.Linear(2, 3)),
         partial(models.mlp, batch_norm=True),
         partial(models.mlp, dropout=0.5),
     ],
 )
 def test_what_dense_does_not_know_is_left_to_torch(make_problem, model):
-    assert not dense.fits(make_problem(), model((4,), 3))
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
+    assert dense.fits(make_problem(), plain)
+    assert not dense.fits(make_problem(), model((5,), 3))
 
 
 def test_problems_that_dense_does_not_know(make_problem):
-    model = models.mlp((4,), 3, hidden=[5])
+    model = models.mlp((5,), 3, hidden=[5])
     assert dense.fits(make_problem(), model)
     for changes in (
         {"loss": losses.mse}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
