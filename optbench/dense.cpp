@@ -17,6 +17,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -298,31 +299,37 @@ struct Tile {
   }
 };
 
-// to[j][i] = from[i][j], of a square of WIDTH; only the first `count` rows are written
-template <int S>
-inline void exchange(Vec* rows) {  // bit S of the place in a row against that of the row
-  Int low, high;
-  for (int j = 0; j < WIDTH; j++) {
-    low[j] = j & S ? WIDTH + j - S : j;
-    high[j] = j & S ? WIDTH + j : j + S;
-  }
+// The numbers with these places in a and then b.
+template <int... PLACES>
+inline Vec pick(Vec a, Vec b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, PLACES...);
+#else
+  return __builtin_shuffle(a, b, Int{PLACES...});
+#endif
+}
+
+template <int S, int... J>  // bit S of the place in a row against that of the row
+inline void exchange(Vec* rows, std::integer_sequence<int, J...>) {
 #pragma GCC unroll 16
   for (int i = 0; i < WIDTH; i++)
     if (!(i & S)) {
       const Vec a = rows[i], b = rows[i + S];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + S] = __builtin_shuffle(a, b, high);
+      rows[i] = pick<(J & S ? WIDTH + J - S : J)...>(a, b);
+      rows[i + S] = pick<(J & S ? WIDTH + J : J + S)...>(a, b);
     }
 }
 
+// to[j][i] = from[i][j], of a square of WIDTH; only the first `count` rows are written
 inline void transpose(const float* from, long from_row, float* to, long to_row, long count) {
   Vec rows[WIDTH];
 #pragma GCC unroll 16
   for (int i = 0; i < WIDTH; i++) rows[i] = load(from + i * from_row);
-  exchange<1>(rows);
-  exchange<2>(rows);
-  if constexpr (WIDTH > 4) exchange<4>(rows);
-  if constexpr (WIDTH > 8) exchange<8>(rows);
+  const std::make_integer_sequence<int, WIDTH> places;
+  exchange<1>(rows, places);
+  exchange<2>(rows, places);
+  if constexpr (WIDTH > 4) exchange<4>(rows, places);
+  if constexpr (WIDTH > 8) exchange<8>(rows, places);
   for (int i = 0; i < count; i++) store(to + i * to_row, rows[i]);
 }
 

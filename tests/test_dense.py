@@ -159,6 +159,22 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
     assert all(torch.equal(p, weight) for p, weight in pairs)
 
 
+@pytest.mark.parametrize("kind", ["x86-64", "haswell"])  # registers of 4 and 8 floats
+def test_other_cpus(make_problem, monkeypatch, tmp_path, kind):
+    cpu = Path("/proc/cpuinfo")
+    known = cpu.read_text().split() if cpu.exists() else []
+    if not {"sse2", "avx2", "fma"} <= set(known):
+        pytest.skip("this CPU cannot run it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = [flag.replace("native", kind) for flag in compiled.FLAGS]
+    monkeypatch.setattr(compiled, "FLAGS", flags)
+    library = compiled.library.__wrapped__(dense.SOURCE)
+    monkeypatch.setattr(dense, "library", lambda source: library)
+    for batch in (1, 7, 16, 60):  # each with tiles of another shape
+        model = partial(models.mlp, hidden=[37, 66], activation="tanh")
+        check(make_problem(model, n=150, batch_size=batch), partial(torch.optim.Adam, lr=0.003))
+
+
 def test_schedules_diagnostics_and_last_batches(make_problem):
     def cosine(optimizer, total_steps):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
