@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -33,36 +34,52 @@ COMPILERS = ("g++", "clang++", "c++")
 def library(source: Path) -> ctypes.CDLL | None:
     """The library made of a C++ file; None where there is no compiler, or it fails.
 
-    It is kept in the user's cache folder, by its source, compiler and CPU.
+    It is kept in the user's cache folder, by its source, compiler and CPU. The environment's CXX
+    chooses the compiler.
     """
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CXX", ""))
+    compiler = compiler or list(filter(None, map(shutil.which, COMPILERS)))[:1]
+    if not compiler:
         return None
     try:
-        version = _run(compiler, "--version")
-        parts = (source.read_text("utf-8"), *FLAGS, version, _cpu())
+        version = _run(*compiler, "--version")
+        parts = (source.read_text("utf-8"), *compiler, *FLAGS, version, _cpu())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-        folder = _folder()
-        path = folder / f"{source.stem}-{digest}.so"
-        with _alone(folder / f"{source.stem}.lock"):
-            if not path.exists():
-                _compile(compiler, source, path)
+        path = _folder() / f"{source.stem}-{digest}.so"
+        if not _is_whole(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path.with_suffix(".lock")):
+                if not _is_whole(path):  # another process may have done it meanwhile
+                    _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()
         words = f"{source.name} could not be compiled ({' '.join(said[:1])[:200]})"
         say(f"warning: {words}: steps are slower without it", error=True)
         return None
 
 
-def _compile(compiler: str, source: Path, path: Path) -> None:
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there as it was made: one that is cut short ends the process."""
+    try:
+        return _sum(path) == path.with_suffix(".sha256").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _compile(compiler: list[str], source: Path, path: Path) -> None:
     begun = perf_counter()
     with tempfile.TemporaryDirectory(dir=path.parent) as own:
         made = Path(own) / path.name
         try:
-            _run(compiler, *FLAGS, "-fopenmp", str(source), "-o", str(made))
+            _run(*compiler, *FLAGS, "-fopenmp", str(source), "-o", str(made))
         except subprocess.CalledProcessError:  # such as Apple's clang, without OpenMP: one thread
-            _run(compiler, *FLAGS, str(source), "-o", str(made))
+            _run(*compiler, *FLAGS, str(source), "-o", str(made))
+        path.with_suffix(".sha256").write_text(_sum(made), "utf-8")
         made.replace(path)
     say(f"compiled {source.name} in {perf_counter() - begun:.1f} s, once for this machine")
 
@@ -78,9 +95,7 @@ def _run(*command: str) -> str:
 
 def _folder() -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(cache_home).expanduser() / "optbench" / "compiled"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(cache_home).expanduser() / "optbench" / "compiled"
 
 
 def _cpu() -> str:

@@ -42,7 +42,7 @@ constexpr int FEW = 4;  // rows of a smaller tile
 constexpr long BLOCK = WIDE * WIDTH;
 constexpr long LINE = 16;  // floats that memory gives at once
 constexpr long DEPTH = 128;       // summed at once: BLOCK floats of each stay in the first cache
-constexpr long EXAMPLES = 512;  // of a batch, at most; as in dense.py
+constexpr long EXAMPLES = 512;  // of a batch, at most (and one that is left over): see dense.py
 constexpr int LAYERS = 16;  // of a model
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from optbench import losses
@@ -136,9 +137,9 @@ def fits(problem: Problem, model: nn.Module) -> bool:
     known = loss in (losses.cross_entropy, losses.nll) and set(settings) <= {"label_smoothing"}
     if not known or problem.precision != "float32" or problem.weight_penalty:
         return False
-    if problem.batch_size == "full" or problem.batch_examples > EXAMPLES:
-        return False
     x, y = problem.dataset.train_x, problem.dataset.train_y
+    if problem.batch_examples > min(EXAMPLES, len(y) - 1):  # the whole set is no list of indices
+        return False
     if (x.dtype, y.dtype) != (torch.float32, torch.int64) or not x.is_contiguous():
         return False
     if any(p.dtype != torch.float32 or not p.is_contiguous() for p in model.parameters()):
@@ -146,7 +147,8 @@ def fits(problem: Problem, model: nn.Module) -> bool:
     chain = _chain(model)
     if not 0 < len(chain) <= LAYERS or chain[-1][1] is not None:
         return False
-    return chain[0][0].in_features == prod(problem.dataset.input_shape)
+    labelled = bool(y.min() >= 0 and y.max() < chain[-1][0].out_features)
+    return labelled and chain[0][0].in_features == prod(problem.dataset.input_shape)
 
 
 def knows(optimizer: Optimizer) -> bool:
@@ -204,7 +206,10 @@ def _flat(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether hooks want to see what it computes, or a weight of its own does not learn."""
+    """Whether it may compute something else, hooks want to see what it computes, or a weight of its
+    own does not learn."""
+    if "forward" in vars(module) or _has_any_global_hook():
+        return True
     weights = list(module.parameters(recurse=False))
     return any(getattr(module, name) for name in HOOKS) or any(
         not p.requires_grad or p._backward_hooks or p._post_accumulate_grad_hooks for p in weights

@@ -40,6 +40,10 @@ class Replay:
         self._bind = compiled
         self._steps: Steps | None = None
 
+    def forget(self) -> None:
+        """The optimizer's state lies elsewhere now: bind or record the steps again."""
+        self._steps = None
+
     def take(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor]
     ) -> tuple[Tensor, list[float]] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from math import cos, pi
 from numbers import Real
 
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optbench.errors import UserError, call_of
@@ -33,6 +33,22 @@ def build(
             f"torch.optim.lr_scheduler from an optimizer and the number of steps, or None"
         )
     return scheduler
+
+
+# of torch; a class of one's own may change anything
+ONLY_LR = (
+    LambdaLR, lr_scheduler.MultiplicativeLR, lr_scheduler.StepLR, lr_scheduler.MultiStepLR,
+    lr_scheduler.ConstantLR, lr_scheduler.LinearLR, lr_scheduler.ExponentialLR,
+    lr_scheduler.PolynomialLR, lr_scheduler.CosineAnnealingLR,
+    lr_scheduler.CosineAnnealingWarmRestarts,
+)  # fmt: skip
+
+
+def changes_only_lr(scheduler: LRScheduler | None) -> bool:
+    """Whether it is known to leave every other setting of the optimizer alone."""
+    if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):
+        return not getattr(scheduler, "cycle_momentum", True)
+    return scheduler is None or type(scheduler) in ONLY_LR
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> None:

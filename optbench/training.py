@@ -126,11 +126,11 @@ class Training:
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
             short = problem.total_steps <= PLAIN
-            # a rule is compiled with its settings: only the lr may change
-            cycles = getattr(self.scheduler, "cycle_momentum", False)
+            # a rule is compiled with its settings
+            others = not schedules.changes_only_lr(self.scheduler)
             if (
                 self.device.type == "cpu"
-                and not (short or cycles)
+                and not (short or others)
                 and dense.computes(problem, self.model, self.optimizer)
             ):
                 compiled = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer)
@@ -226,6 +226,7 @@ class Training:
         torch.set_rng_state(state["global"])
         for key in COUNTERS:
             setattr(self, key, state[key])
+        self.replay.forget()
 
     def _budget(self) -> tuple[int, int]:
         return self.problem.total_steps, self.problem.steps_per_epoch

@@ -1,6 +1,8 @@
 """Compiled steps give the numbers of plain ones within float32's rounding."""
 
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -175,6 +177,28 @@ def test_other_cpus(make_problem, monkeypatch, tmp_path, kind):
         check(make_problem(model, n=150, batch_size=batch), partial(torch.optim.Adam, lr=0.003))
 
 
+def test_a_last_example_joins_the_largest_batch(make_problem):
+    problem = make_problem(models.logreg, n=1281, batch_size=512, epochs=3)
+    assert len(problem.dataset.train_y) == 1025
+    assert problem.steps_per_epoch == 2
+    check(problem, partial(torch.optim.Adam, lr=0.001))
+
+
+def test_a_state_is_loaded_between_steps(make_problem):
+    problem = make_problem(epochs=3)
+    first, second = Training(problem, ADAM), Training(problem, ADAM)
+    updates = first.updates()
+    assert next(updates).step == 0
+    assert next(updates).step == 3
+    state = deepcopy(first.state_dict())
+    other = second.updates()
+    for _ in range(3):
+        next(other)
+    second.load_state_dict(state)
+    ends = [[u.epoch["train_loss"] for u in stream][-1] for stream in (updates, second.updates())]
+    assert ends[0] == ends[1]
+
+
 def test_schedules_diagnostics_and_last_batches(make_problem):
     def cosine(optimizer, total_steps):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
@@ -184,6 +208,24 @@ def test_schedules_diagnostics_and_last_batches(make_problem):
     check(problem, ADAM, layers=True, layers_every=3)
     check(make_problem(models.logreg, batch_size=1, epochs=1), partial(torch.optim.SGD, lr=0.01))
     check(make_problem(loss=losses.nll, epochs=3), ADAM)
+
+
+class OfDecay(torch.optim.lr_scheduler.LambdaLR):
+    """Changes another setting too, for a while."""
+
+    def step(self, epoch=None):
+        super().step(epoch)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.5 * (3 <= self.last_epoch < 6)
+
+
+def test_a_schedule_of_something_else_is_left_to_torch(make_problem):
+    problem = make_problem()
+
+    def decay(optimizer, total_steps):
+        return OfDecay(optimizer, lambda step: 1.0)
+
+    assert not Training(problem, ADAM, schedule=decay).replay.compiled
 
 
 def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
@@ -224,6 +266,12 @@ class Own(nn.Linear):
     """May compute anything."""
 
 
+def replaced(model: nn.Module) -> nn.Module:
+    usual = model.forward
+    model.forward = lambda x: usual(x) * 0.5
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -234,6 +282,8 @@ class Own(nn.Linear):
         lambda *_: nn.Sequential(nn.Linear(5, 5), nn.LeakyReLU(-0.1), nn.Linear(5, 3)),
         lambda *_: nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 3).requires_grad_(False)),
         lambda *_: nn.Sequential(*[nn.Linear(5, 5)] * 2, nn.Linear(5, 3)),
+        lambda *_: replaced(nn.Sequential(nn.Linear(5, 3))),
+        lambda *_: nn.Sequential(nn.Linear(5, 5), replaced(nn.ReLU()), nn.Linear(5, 3)),
         lambda *_: nn.Sequential(nn.Linear(5, 3)).double(),
         lambda *_: nn.Sequential(nn.Linear(2, 3)),
         partial(models.mlp, batch_norm=True),
@@ -257,6 +307,12 @@ def test_problems_that_dense_does_not_know(make_problem):
         assert not dense.fits(make_problem(**changes), model)
     large = make_problem(n=4000, batch_size=513)
     assert not dense.fits(large, model)
+    assert not dense.fits(make_problem(batch_size=500), model)  # all examples in one batch
+    left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
+    assert not dense.fits(replace(make_problem(), dataset=left_out), model)
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not dense.fits(make_problem(), model)
+    handle.remove()
     assert isinstance(large, Problem)
 
 
@@ -303,5 +359,10 @@ def test_a_library_is_compiled_once(monkeypatch, tmp_path):
     made = kept.stat().st_mtime_ns
     assert compiled.library.__wrapped__(source).seven() == 7
     assert kept.stat().st_mtime_ns == made
+    content = kept.read_bytes()
+    kept.unlink()  # this process has it open
+    kept.write_bytes(content[:4096])  # it would end a process with a bus error
+    assert compiled.library.__wrapped__(source).seven() == 7
+    assert len(kept.read_bytes()) > 4096
     source.write_text('extern "C" int seven() { return 8; }')
     assert compiled.library.__wrapped__(source).seven() == 8
