@@ -34,8 +34,8 @@ COMPILERS = ("g++", "clang++", "c++")
 def library(source: Path) -> ctypes.CDLL | None:
     """The library made of a C++ file; None where there is no compiler, or it fails.
 
-    It is kept in the user's cache folder, by its source, compiler and CPU. The environment's CXX
-    chooses the compiler.
+    It is kept in the user's cache folder, by its source (with the headers beside it), compiler and
+    CPU. The environment's CXX chooses the compiler.
     """
     compiler = shlex.split(os.environ.get("CXX", ""))
     compiler = compiler or list(filter(None, map(shutil.which, COMPILERS)))[:1]
@@ -43,7 +43,9 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         version = _run(*compiler, "--version")
-        parts = (source.read_text("utf-8"), *compiler, *FLAGS, version, _cpu())
+        files = (source, *sorted(source.parent.glob("*.hpp")))  # it may include these
+        texts = (file.read_text("utf-8") for file in files)
+        parts = (*texts, *compiler, *FLAGS, version, _cpu())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         path = _folder() / f"{source.stem}-{digest}.so"
         if not _is_whole(path):
