@@ -1,1 +1,500 @@
+// Steps by tiles of the CPU (Intel's AMX), which multiply bfloat16 numbers and sum in float32.
+//
+// A float32 number is the sum of three bfloat16 numbers, which have 8 of its 24 digits each. Of the
+// nine products of two such sums the six largest are taken; the other three are below 2^-24 of the
+// whole, no more than float32 itself rounds off: G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging
+// the bfloat16 artificial intelligence datatype for higher-precision computations", ARITH 2019.
+//
+// While the tiles multiply, the vectors get the next weights ready, or update the last ones. The
+// weights and their state lie in blocks meanwhile, one after another in memory. Threads take blocks
+// as they come free: the cores of a shared machine are not equally fast.
+
 #pragma once
+
+#include "dense.hpp"
+
+#if defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__linux__)
+#define TILES
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+
+namespace {
+
+constexpr long SIDE = 16;   // rows and columns of a tile of sums; WIDTH
+constexpr long CHUNK = 32;  // what one instruction sums over; also the side of a block
+constexpr long PART = SIDE * CHUNK, TILE = 3 * PART;
+constexpr long CELLS = CHUNK * CHUNK;  // of a block
+constexpr long PANEL = 1024;           // summed at once: 32 rows of it stay in the second cache
+constexpr long GROUP = 128;            // examples at once, likewise
+constexpr int SLOTS = 6;               // for other work, while a chunk is multiplied
+
+typedef uint16_t Part;  // the upper half of a float
+
+// A factor of a product: tiles of SIDE rows (of the first factor) or columns (of the second) and
+// CHUNK of what is summed over, of three parts each. Number i of a chunk lies beside i + SIDE.
+struct Factor {
+  Part* at;
+  long chunks;
+
+  Factor() = default;
+  Factor(float* at, long depth) : at((Part*)at), chunks(up(depth, CHUNK) / CHUNK) {}
+  static long floats(long sides, long depth) {
+    return up(sides, CHUNK) / SIDE * up(depth, CHUNK) / CHUNK * TILE / 2;
+  }
+  Part* tile(long side, long depth) const {
+    return at + (side / SIDE * chunks + depth / CHUNK) * TILE;
+  }
+  long row() const { return chunks * TILE; }  // from a tile to that of the next sides
+};
+
+// Three parts each of the pairs (a, b). A number that is not finite has one part.
+inline void split(const float* from_a, const float* from_b, Part* to) {
+  const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(0xffff0000);
+  __m512 a = _mm512_loadu_ps(from_a), b = _mm512_loadu_ps(from_b);
+  const int special = 0x99;  // infinite or no number
+  const __mmask16 finite_a = ~_mm512_fpclass_ps_mask(a, special);
+  const __mmask16 finite_b = ~_mm512_fpclass_ps_mask(b, special);
+  auto rounded = [&](__m512 x, __mmask16 finite) {
+    const __m512i bits = _mm512_castps_si512(x);
+    return _mm512_and_si512(_mm512_mask_add_epi32(bits, finite, bits, half), upper);
+  };
+  auto put = [&](int part, __m512i a, __m512i b) {
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    _mm512_store_si512(to + part * PART, _mm512_or_si512((__m512i)((Bits)a >> 16), b));
+  };
+  for (int part = 0; part < 2; part++) {
+    const __m512i of_a = rounded(a, finite_a), of_b = rounded(b, finite_b);
+    put(part, of_a, of_b);
+    a = _mm512_maskz_sub_ps(finite_a, a, _mm512_castsi512_ps(of_a));
+    b = _mm512_maskz_sub_ps(finite_b, b, _mm512_castsi512_ps(of_b));
+  }
+  put(2, _mm512_castps_si512(a), _mm512_castps_si512(b));
+}
+
+// The rows of a block as sides of a factor, its columns as the depth.
+inline void pack_rows(const float* block, const Factor& to, long side, long depth) {
+  for (long i = 0; i < CHUNK; i++)
+    split(block + i * CHUNK, block + i * CHUNK + SIDE,
+          to.tile(side + i, depth) + i % SIDE * CHUNK);
+}
+
+// Its columns as sides, its rows as the depth.
+inline void pack_columns(const float* block, const Factor& to, long side, long depth) {
+  for (long h = 0; h < CHUNK; h += SIDE)
+    for (long i = 0; i < SIDE; i++)
+      split(block + i * CHUNK + h, block + (i + SIDE) * CHUNK + h,
+            to.tile(side + h, depth) + i * CHUNK);
+}
+
+inline void turn(const float* block, float* to) {
+  for (long i = 0; i < CHUNK; i += SIDE)
+    for (long j = 0; j < CHUNK; j += SIDE)
+      transpose(block + i * CHUNK + j, CHUNK, to + j * CHUNK + i, CHUNK, SIDE);
+}
+
+// Blocks of weights, one after another, as the first factor's rows or the second's columns: a
+// piece, which is 1/CHUNK of a block, at each call.
+template <bool COLUMNS>
+struct Packing {
+  const float* at;  // the block
+  long next;        // from a block to the next
+  Part* to;
+  long left;  // pieces
+  long i = 0;
+
+  void operator()() {
+    if (left <= 0) return;
+    left--;
+    const float* from = at + (COLUMNS ? i % SIDE * CHUNK + i / SIDE * SIDE : i * CHUNK);
+    __builtin_prefetch(at + next + i * CHUNK);
+    __builtin_prefetch(at + next + i * CHUNK + LINE);
+    split(from, from + (COLUMNS ? SIDE * CHUNK : SIDE),
+          to + i / SIDE * (PANEL / CHUNK) * TILE + i % SIDE * CHUNK);
+    if (++i == CHUNK) i = 0, at += next, to += TILE;
+  }
+};
+
+// A block of weights: a row at each call.
+template <class Rule>
+struct Updating {
+  float* blocks[1 + Rule::STATES] = {};
+  const float* gradient = nullptr;
+  const float* numbers = nullptr;
+  long rows = 0, columns = 0;  // that are no padding
+  long row = 0;
+
+  void operator()() {
+    if (row >= rows) return;
+    const long begin = row++ * CHUNK;
+    for (long j = 0; j < CHUNK; j += SIDE) {
+      const long at = begin + j;
+      Vec values = load(blocks[0] + at), state[3] = {};
+      for (int i = 0; i < Rule::STATES; i++) state[i] = load(blocks[1 + i] + at);
+      const Vec g = load(gradient + at) + numbers[NUMBERS - 1] * values;
+      Rule::step(values, g, state, numbers);
+      // padding stays 0, whatever a rule makes of it
+      const long real = columns - j;
+      const __mmask16 mask = real >= SIDE ? 0xffff : real <= 0 ? 0 : (1 << real) - 1;
+      _mm512_mask_storeu_ps(blocks[0] + at, mask, (__m512)values);
+      for (int i = 0; i < Rule::STATES; i++)
+        _mm512_mask_storeu_ps(blocks[1 + i] + at, mask, (__m512)state[i]);
+    }
+  }
+};
+
+// block (+)= sum over chunks of two tiles of a, and two of b. meanwhile: called in each slot.
+template <class Meanwhile>
+inline void multiply(float* block, const Part* a, long row_a, const Part* b, long row_b,
+                     long chunks, bool fresh, Meanwhile meanwhile) {
+  const long bytes = CHUNK * sizeof(float);
+  float* below = block + SIDE * CHUNK;
+  if (fresh) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, block, bytes);
+    _tile_loadd(1, block + SIDE, bytes);
+    _tile_loadd(2, below, bytes);
+    _tile_loadd(3, below + SIDE, bytes);
+  }
+// the numbers of tiles must be written out
+#define A(part)                      \
+  _tile_loadd(4, a + part * PART, 64); \
+  _tile_loadd(5, a + row_a + part * PART, 64);
+#define B(part)                      \
+  _tile_loadd(6, b + part * PART, 64); \
+  _tile_loadd(7, b + row_b + part * PART, 64);
+#define PRODUCTS           \
+  _tile_dpbf16ps(0, 4, 6); \
+  _tile_dpbf16ps(1, 4, 7); \
+  _tile_dpbf16ps(2, 5, 6); \
+  _tile_dpbf16ps(3, 5, 7); \
+  meanwhile();
+  for (long d = 0; d < chunks; d++, a += TILE, b += TILE) {
+    A(2) B(0) PRODUCTS
+    A(0) PRODUCTS
+    A(1) PRODUCTS
+    B(1) PRODUCTS
+    A(0) PRODUCTS
+    B(2) PRODUCTS
+  }
+#undef A
+#undef B
+#undef PRODUCTS
+  _tile_stored(0, block, bytes);
+  _tile_stored(1, block + SIDE, bytes);
+  _tile_stored(2, below, bytes);
+  _tile_stored(3, below + SIDE, bytes);
+}
+
+// What one thread does of a step. Between two of these calls all threads wait for each other.
+class Tiles {
+ public:
+  // Whether the system lets this process use tiles.
+  static bool allowed() {
+    const long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool answer = syscall(SYS_arch_prctl, request, tile_data) == 0;
+    return answer;
+  }
+
+  // How a batch is laid out, and where. by example: [example][unit], else [unit][example].
+  struct Plan {
+    const Job& job;
+    long padded;              // examples
+    Factor inputs[LAYERS];    // second factor of the outputs
+    Factor examples[LAYERS];  // the same inputs, second factor of the weights' gradient
+    Factor outer[LAYERS];     // the outputs' gradient, first factor of the weights' gradient
+    Factor inner[LAYERS];     // the same, first factor of the inputs' gradient
+    float* outputs[LAYERS];   // of hidden layers, by example
+    float* biases[LAYERS];    // the biases' gradient: of each CHUNK examples
+    float *logits, *gradient;  // of the last layer: of each CHUNK examples
+    float* weights[LAYERS][4];  // values and state, in blocks
+    long floats;
+    std::atomic<long> taken[2];  // blocks of this phase and, still 0, of the next
+
+    Plan(const Job& job, float* scratch) : job(job), padded(up(job.batch, CHUNK)), taken{} {
+      float* next = scratch;
+      auto take = [&](long n) { return std::exchange(next, next + up(n, LINE)); };
+      auto factor = [&](long sides, long depth) {
+        return Factor(take(Factor::floats(sides, depth)), depth);
+      };
+      for (long l = 0; l < job.count; l++) {
+        const Layer& layer = job.layers[l];
+        const long in = up(layer.in, CHUNK), out = up(layer.out, CHUNK);
+        inputs[l] = factor(padded, in);
+        examples[l] = factor(in, padded);
+        outer[l] = factor(out, padded);
+        inner[l] = factor(padded, out);
+        outputs[l] = take(padded * out);
+        biases[l] = take(padded / CHUNK * out);
+        weights[l][0] = take(in * out);
+        for (int i = 0; i < 3; i++) weights[l][1 + i] = take(layer.weight.state[i] ? in * out : 0);
+      }
+      logits = take(padded * job.layers[job.count - 1].out);
+      gradient = take(padded * job.layers[job.count - 1].out);
+      floats = next - scratch;
+    }
+  };
+
+  explicit Tiles(Plan& plan) : plan(plan), job(plan.job) {}
+
+  void begin() {
+    struct alignas(64) {
+      uint8_t palette, start, reserved[14];
+      uint16_t bytes[16];
+      uint8_t rows[16];
+    } config = {};
+    config.palette = 1;
+    for (int i = 0; i < 8; i++) config.bytes[i] = 2 * CHUNK, config.rows[i] = SIDE;
+    _tile_loadconfig(&config);
+    move([](float* block, const float* own, long count) {
+      std::memcpy(block, own, count * sizeof(float));
+    });
+  }
+
+  void end() {
+    move([](const float* block, float* own, long count) {
+      std::memcpy(own, block, count * sizeof(float));
+    });
+    _tile_release();
+  }
+
+  void gather(long step) {
+    const int64_t* batch = job.chosen(step);
+    const long n = job.layers[0].in, piece = 8 * CHUNK, pieces = up(n, piece) / piece;
+    alignas(64) float block[CELLS], turned[CELLS];
+    share(plan.padded / CHUNK * pieces, [&](long item) {
+      const long m = item / pieces * CHUNK, end = std::min(n, item % pieces * piece + piece);
+      for (long k = item % pieces * piece; k < end; k += CHUNK) {
+        const size_t bytes = std::min(CHUNK, n - k) * sizeof(float);
+        if (bytes < CHUNK * sizeof(float)) std::memset(block, 0, sizeof block);
+        for (long i = 0; i < CHUNK; i++) {
+          if (m + i < job.batch) std::memcpy(block + i * CHUNK, job.X + batch[m + i] * n + k, bytes);
+          else std::memset(block + i * CHUNK, 0, bytes);
+        }
+        turn(block, turned);
+        pack_columns(turned, plan.inputs[0], m, k);
+        pack_columns(block, plan.examples[0], k, m);
+      }
+    });
+  }
+
+  void forward(long l) {
+    const Layer& layer = job.layers[l];
+    const long n = layer.out, row = up(n, CHUNK);
+    alignas(64) float turned[CELLS];
+    products<false>(l, plan.inputs[l], layer.out, layer.in, [&](float* block, long r, long m) {
+      for (long i = 0; i < CHUNK; i++) {
+        const bool real = r + i < n;
+        const float bias = real && layer.bias.values ? layer.bias.values[r + i] : 0.f;
+        for (float* at = block + i * CHUNK; at < block + (i + 1) * CHUNK; at += SIDE)
+          store(at, real ? activate(layer.activation, layer.slope, load(at) + bias) : Vec{});
+      }
+      if (l + 1 == job.count) {
+        std::memcpy(plan.logits + m * n + r * CHUNK, block,
+                    std::min(CHUNK, n - r) * CHUNK * sizeof(float));
+        return;
+      }
+      turn(block, turned);
+      for (long i = 0; i < CHUNK; i++)
+        std::memcpy(plan.outputs[l] + (m + i) * row + r, turned + i * CHUNK, CHUNK * sizeof(float));
+      pack_columns(block, plan.inputs[l + 1], m, r);
+      pack_columns(turned, plan.examples[l + 1], r, m);
+    });
+  }
+
+  void loss(long step, double* sums) {
+    const long l = job.count - 1, n = job.layers[l].out;
+    alignas(64) float block[CELLS], turned[CELLS];
+    share(plan.padded / CHUNK, [&](long item) {
+      const long m = item * CHUNK;
+      for (long h = 0; h < CHUNK; h += WIDTH)
+        sums[(m + h) / WIDTH] = cross_entropy(job, step, m + h, plan.logits + m * n + h,
+                                              plan.gradient + m * n + h, CHUNK);
+      for (long r = 0; r < n; r += CHUNK) {
+        const long real = std::min(CHUNK, n - r);
+        std::memcpy(block, plan.gradient + m * n + r * CHUNK, real * CHUNK * sizeof(float));
+        std::memset(block + real * CHUNK, 0, (CHUNK - real) * CHUNK * sizeof(float));
+        turn(block, turned);
+        keep(l, turned, block, r, m);
+      }
+    });
+  }
+
+  // The gradient of the outputs of layer l - 1, before their activation.
+  void backward(long l) {
+    const Layer &layer = job.layers[l], &before = job.layers[l - 1];
+    const long row = up(layer.in, CHUNK);
+    alignas(64) float turned[CELLS];
+    products<true>(l, plan.inner[l], layer.in, layer.out, [&](float* block, long r, long m) {
+      for (long i = 0; i < CHUNK; i++)
+        for (long j = 0; j < CHUNK; j += SIDE) {
+          float* at = block + i * CHUNK + j;
+          const Vec y = load(plan.outputs[l - 1] + (m + i) * row + r + j);
+          store(at, load(at) * derivative(before.activation, before.slope, y));
+        }
+      turn(block, turned);
+      keep(l - 1, block, turned, r, m);
+    });
+  }
+
+  template <class Rule>
+  void update(const Numbers numbers) {
+    const long chunks = plan.padded / CHUNK;
+    // so many rows of blocks at once as share what they are multiplied by
+    const long tall = std::min(4L, up(chunks, GROUP / CHUNK) / (GROUP / CHUNK));
+    const long each = up(CHUNK, chunks * SLOTS) / (chunks * SLOTS);
+    long items = 0, first[LAYERS];
+    for (long l = 0; l < job.count; l++) {
+      first[l] = items;
+      items += up(job.layers[l].out, tall * CHUNK) / (tall * CHUNK);
+    }
+    alignas(64) float gradients[2][CELLS];
+    Updating<Rule> last;
+    bool other = false;
+    auto finish = [&] {
+      while (last.row < last.rows) last();
+    };
+    share(items, [&](long item) {
+      long l = job.count - 1;
+      while (first[l] > item) l--;
+      const Layer& layer = job.layers[l];
+      const long across = up(layer.in, CHUNK), begin = (item - first[l]) * tall * CHUNK;
+      const long end = std::min(layer.out, begin + tall * CHUNK);
+      for (long k = 0; k < layer.in; k += CHUNK)
+        for (long r = begin; r < end; r += CHUNK) {
+          float* gradient = gradients[other];
+          other = !other;
+          multiply(gradient, plan.outer[l].tile(r, 0), plan.outer[l].row(),
+                   plan.examples[l].tile(k, 0), plan.examples[l].row(), chunks, true, [&] {
+                     for (long i = 0; i < each; i++) last();
+                   });
+          finish();
+          for (int i = 0; i <= Rule::STATES; i++)
+            last.blocks[i] = plan.weights[l][i] + r * across + k * CHUNK;
+          last.gradient = gradient, last.numbers = numbers[l][0];
+          last.rows = std::min(CHUNK, layer.out - r), last.columns = layer.in - k, last.row = 0;
+        }
+      if (!layer.bias.values) return;
+      alignas(64) float sums[CHUNK];
+      for (long r = begin; r < end; r += CHUNK) {
+        std::memset(sums, 0, sizeof sums);
+        for (long m = 0; m < plan.padded; m += CHUNK)
+          for (long j = 0; j < CHUNK; j += SIDE)
+            store(sums + j, load(sums + j) + load(bias(l, r, m) + j));
+        ::update<Rule>(layer.bias, r, sums, std::min(CHUNK, layer.out - r), numbers[l][1]);
+      }
+    });
+    finish();
+  }
+
+ private:
+  // Call `act` with each of so many items, of which each thread takes the next when it is free.
+  template <class Act>
+  void share(long items, Act act) {
+    start();
+    for (long item = take(); item < items; item = take()) act(item);
+  }
+
+  void start() {  // a phase. That of before is over: all have left it
+    phase++;
+    if (omp_get_thread_num() == 0) plan.taken[(phase + 1) % 2] = 0;
+  }
+
+  long take() { return plan.taken[phase % 2]++; }
+
+  // Multiply the weights of layer l with a factor of examples, and call finish(block, r, m) with
+  // the sums of CHUNK of the `n` units from r on and CHUNK examples from m on. BACK: by example.
+  template <bool BACK, class Finish>
+  void products(long l, const Factor& examples, long n, long depth, Finish finish) {
+    alignas(64) static thread_local Part panels[2][2 * (PANEL / CHUNK) * TILE];
+    alignas(64) float blocks[GROUP / CHUNK][CELLS];
+    const long row_w = (PANEL / CHUNK) * TILE, across = up(job.layers[l].in, CHUNK);
+    const long high = up(n, CHUNK) / CHUNK;
+    long group = std::min(GROUP, plan.padded);  // smaller ones where threads would have none
+    while (group > CHUNK && high * (plan.padded / group) < 2 * omp_get_num_threads())
+      group = up(group / 2, CHUNK);
+    const long items = high * (up(plan.padded, group) / group);
+    auto ready = [&](long item, long d, int panel) {
+      const long r = item % high * CHUNK;
+      const long left = item < items ? std::min(PANEL, up(depth - d, CHUNK)) : 0;
+      return BACK ? Packing<BACK>{plan.weights[l][0] + d * across + r * CHUNK, across * CHUNK,
+                                  panels[panel], left}
+                  : Packing<BACK>{plan.weights[l][0] + r * across + d * CHUNK, CELLS,
+                                  panels[panel], left};
+    };
+    start();
+    long item = take();
+    int panel = 0;
+    for (auto first = ready(item, 0, panel); first.left;) first();
+    while (item < items) {
+      const long from = item / high * group, to = std::min(plan.padded, from + group);
+      const long r = item % high * CHUNK;
+      long following = item;
+      for (long d = 0; d < depth; d += PANEL, panel ^= 1) {
+        const bool last = d + PANEL >= depth;
+        if (last) following = take();
+        auto next = ready(following, last ? 0 : d + PANEL, panel ^ 1);
+        const long chunks = up(std::min(PANEL, depth - d), CHUNK) / CHUNK;
+        const long slots = (to - from) / CHUNK * chunks * SLOTS;
+        const long each = up(next.left, slots) / slots;
+        auto meanwhile = [&] {
+          for (long i = 0; i < each; i++) next();
+        };
+        for (long m = from; m < to; m += CHUNK) {
+          float* block = blocks[(m - from) / CHUNK];
+          const Part *w = panels[panel], *x = examples.tile(m, d);
+          if (BACK) multiply(block, x, examples.row(), w, row_w, chunks, d == 0, meanwhile);
+          else multiply(block, w, row_w, x, examples.row(), chunks, d == 0, meanwhile);
+        }
+        while (next.left) next();
+      }
+      for (long m = from; m < to; m += CHUNK) finish(blocks[(m - from) / CHUNK], r, m);
+      item = following;
+    }
+  }
+
+  // The gradient of the outputs of layer l: of CHUNK units from r on, CHUNK examples from m on.
+  void keep(long l, const float* by_example, const float* by_unit, long r, long m) {
+    pack_rows(by_unit, plan.outer[l], r, m);
+    if (l > 0) pack_rows(by_example, plan.inner[l], m, r);
+    for (long j = 0; j < CHUNK; j += SIDE) {
+      Vec sum{};
+      for (long i = 0; i < CHUNK; i++) sum += load(by_example + i * CHUNK + j);
+      store(bias(l, r, m) + j, sum);
+    }
+  }
+
+  float* bias(long l, long r, long m) const {
+    return plan.biases[l] + m / CHUNK * up(job.layers[l].out, CHUNK) + r;
+  }
+
+  // Call act(place in a block, own place, how many) with all rows of weights and state.
+  template <class Act>
+  void move(Act act) {
+    for (long l = 0; l < job.count; l++) {
+      const Layer& layer = job.layers[l];
+      const long across = up(layer.in, CHUNK);
+      const Range own(layer.out, CHUNK);
+      float* const both[] = {layer.weight.values, layer.weight.state[0], layer.weight.state[1],
+                             layer.weight.state[2]};
+      for (int i = 0; i < 4; i++)
+        for (long r = own.from; both[i] && r < own.to; r++)
+          for (long k = 0; k < layer.in; k += CHUNK)
+            act(plan.weights[l][i] + r / CHUNK * CHUNK * across + k * CHUNK + r % CHUNK * CHUNK,
+                both[i] + r * layer.in + k, std::min(CHUNK, layer.in - k));
+    }
+  }
+
+  Plan& plan;
+  const Job& job;
+  long phase = 0;
+};
+
+}  // namespace
+#endif
