@@ -50,6 +50,11 @@ struct Factor {
   long row() const { return chunks * TILE; }  // from a tile to that of the next sides
 };
 
+// Of the SIDE numbers in a vector, the first `count`.
+inline __mmask16 first(long count) {
+  return count >= SIDE ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
+}
+
 // Three parts each of the pairs (a, b). A number that is not finite has one part.
 inline void split(const float* from_a, const float* from_b, Part* to) {
   const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(0xffff0000);
@@ -136,8 +141,7 @@ struct Updating {
       const Vec g = load(gradient + at) + numbers[NUMBERS - 1] * values;
       Rule::step(values, g, state, numbers);
       // padding stays 0, whatever a rule makes of it
-      const long real = columns - j;
-      const __mmask16 mask = real >= SIDE ? 0xffff : real <= 0 ? 0 : (1 << real) - 1;
+      const __mmask16 mask = first(columns - j);
       _mm512_mask_storeu_ps(blocks[0] + at, mask, (__m512)values);
       for (int i = 0; i < Rule::STATES; i++)
         _mm512_mask_storeu_ps(blocks[1 + i] + at, mask, (__m512)state[i]);
@@ -210,7 +214,7 @@ class Tiles {
     Factor examples[LAYERS];  // the same inputs, second factor of the weights' gradient
     Factor outer[LAYERS];     // the outputs' gradient, first factor of the weights' gradient
     Factor inner[LAYERS];     // the same, first factor of the inputs' gradient
-    float* outputs[LAYERS];   // of hidden layers, by example
+    float* outputs[LAYERS];   // of hidden layers, in blocks by example
     float* biases[LAYERS];    // the biases' gradient: of each CHUNK examples
     float *logits, *gradient;  // of the last layer: of each CHUNK examples
     float* weights[LAYERS][4];  // values and state, in blocks
@@ -271,12 +275,13 @@ class Tiles {
     share(plan.padded / CHUNK * pieces, [&](long item) {
       const long m = item / pieces * CHUNK, end = std::min(n, item % pieces * piece + piece);
       for (long k = item % pieces * piece; k < end; k += CHUNK) {
-        const size_t bytes = std::min(CHUNK, n - k) * sizeof(float);
-        if (bytes < CHUNK * sizeof(float)) std::memset(block, 0, sizeof block);
-        for (long i = 0; i < CHUNK; i++) {
-          if (m + i < job.batch) std::memcpy(block + i * CHUNK, job.X + batch[m + i] * n + k, bytes);
-          else std::memset(block + i * CHUNK, 0, bytes);
-        }
+        for (long i = 0; i < CHUNK; i++)
+          for (long j = 0; j < CHUNK; j += SIDE) {
+            const bool real = m + i < job.batch;
+            const float* from = real ? job.X + batch[m + i] * n + k + j : nullptr;
+            _mm512_store_ps(block + i * CHUNK + j,
+                            _mm512_maskz_loadu_ps(real ? first(n - k - j) : 0, from));
+          }
         turn(block, turned);
         pack_columns(turned, plan.inputs[0], m, k);
         pack_columns(block, plan.examples[0], k, m);
@@ -286,8 +291,7 @@ class Tiles {
 
   void forward(long l) {
     const Layer& layer = job.layers[l];
-    const long n = layer.out, row = up(n, CHUNK);
-    alignas(64) float turned[CELLS];
+    const long n = layer.out;
     products<false>(l, plan.inputs[l], layer.out, layer.in, [&](float* block, long r, long m) {
       for (long i = 0; i < CHUNK; i++) {
         const bool real = r + i < n;
@@ -300,9 +304,8 @@ class Tiles {
                     std::min(CHUNK, n - r) * CHUNK * sizeof(float));
         return;
       }
+      float* turned = outputs(l, r, m);
       turn(block, turned);
-      for (long i = 0; i < CHUNK; i++)
-        std::memcpy(plan.outputs[l] + (m + i) * row + r, turned + i * CHUNK, CHUNK * sizeof(float));
       pack_columns(block, plan.inputs[l + 1], m, r);
       pack_columns(turned, plan.examples[l + 1], r, m);
     });
@@ -329,15 +332,11 @@ class Tiles {
   // The gradient of the outputs of layer l - 1, before their activation.
   void backward(long l) {
     const Layer &layer = job.layers[l], &before = job.layers[l - 1];
-    const long row = up(layer.in, CHUNK);
     alignas(64) float turned[CELLS];
     products<true>(l, plan.inner[l], layer.in, layer.out, [&](float* block, long r, long m) {
-      for (long i = 0; i < CHUNK; i++)
-        for (long j = 0; j < CHUNK; j += SIDE) {
-          float* at = block + i * CHUNK + j;
-          const Vec y = load(plan.outputs[l - 1] + (m + i) * row + r + j);
-          store(at, load(at) * derivative(before.activation, before.slope, y));
-        }
+      const float* y = outputs(l - 1, r, m);
+      for (long i = 0; i < CELLS; i += SIDE)
+        store(block + i, load(block + i) * derivative(before.activation, before.slope, load(y + i)));
       turn(block, turned);
       keep(l - 1, block, turned, r, m);
     });
@@ -349,9 +348,9 @@ class Tiles {
     // so many rows of blocks at once as share what they are multiplied by
     const long tall = std::min(4L, up(chunks, GROUP / CHUNK) / (GROUP / CHUNK));
     const long each = up(CHUNK, chunks * SLOTS) / (chunks * SLOTS);
-    long items = 0, first[LAYERS];
+    long items = 0, firsts[LAYERS];
     for (long l = 0; l < job.count; l++) {
-      first[l] = items;
+      firsts[l] = items;
       items += up(job.layers[l].out, tall * CHUNK) / (tall * CHUNK);
     }
     alignas(64) float gradients[2][CELLS];
@@ -362,9 +361,9 @@ class Tiles {
     };
     share(items, [&](long item) {
       long l = job.count - 1;
-      while (first[l] > item) l--;
+      while (firsts[l] > item) l--;
       const Layer& layer = job.layers[l];
-      const long across = up(layer.in, CHUNK), begin = (item - first[l]) * tall * CHUNK;
+      const long across = up(layer.in, CHUNK), begin = (item - firsts[l]) * tall * CHUNK;
       const long end = std::min(layer.out, begin + tall * CHUNK);
       for (long k = 0; k < layer.in; k += CHUNK)
         for (long r = begin; r < end; r += CHUNK) {
@@ -468,6 +467,10 @@ class Tiles {
       for (long i = 0; i < CHUNK; i++) sum += load(by_example + i * CHUNK + j);
       store(bias(l, r, m) + j, sum);
     }
+  }
+
+  float* outputs(long l, long r, long m) const {
+    return plan.outputs[l] + m * up(job.layers[l].out, CHUNK) + r * CHUNK;
   }
 
   float* bias(long l, long r, long m) const {
