@@ -259,7 +259,7 @@ class DenseSteps:
             self._fill(layer.weight, linear.weight)
             if linear.bias is not None:
                 self._fill(layer.bias, linear.bias)
-        self.scratch: dict[int, Tensor] = {}  # by the examples of a batch
+        self.scratch = torch.empty(0)
         self.labels: Tensor | None = None  # that are known to be right
 
     def _fill(self, to: Parameter, p: Tensor) -> None:
@@ -287,9 +287,9 @@ class DenseSteps:
             self.labels = y
         chosen = torch.stack(list(batches))
         count, size = chosen.shape
-        if size not in self.scratch:
-            floats = self.library.dense_scratch(self.layers, len(self.layers), size)
-            self.scratch[size] = torch.zeros(floats)
+        needed = self.library.dense_scratch(self.layers, len(self.layers), size)
+        if len(self.scratch) < needed:
+            self.scratch = torch.empty(needed)
         for parameter, counter in self.counters:
             parameter.steps = float(counter)
         flat = [rate for row in rates for rate in row]
@@ -298,7 +298,7 @@ class DenseSteps:
             self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
             x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,
             (ctypes.c_double * len(flat))(*flat), len(self.groups), torch.get_num_threads(),
-            self.scratch[size].data_ptr(), taken.data_ptr(),
+            self.scratch.data_ptr(), taken.data_ptr(),
         )  # fmt: skip
         for _, counter in self.counters:
             counter += count

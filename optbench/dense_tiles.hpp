@@ -131,7 +131,8 @@ struct Updating {
   long rows = 0, columns = 0;  // that are no padding
   long row = 0;
 
-  void operator()() {
+  // not inlined: copies of it could round otherwise, and which one came to a row would be chance
+  __attribute__((noinline)) void operator()() {
     if (row >= rows) return;
     const long begin = row++ * CHUNK;
     for (long j = 0; j < CHUNK; j += SIDE) {
@@ -258,6 +259,7 @@ class Tiles {
     _tile_loadconfig(&config);
     move([](float* block, const float* own, long count) {
       std::memcpy(block, own, count * sizeof(float));
+      std::memset(block + count, 0, (CHUNK - count) * sizeof(float));
     });
   }
 
@@ -477,20 +479,21 @@ class Tiles {
     return plan.biases[l] + m / CHUNK * up(job.layers[l].out, CHUNK) + r;
   }
 
-  // Call act(place in a block, own place, how many) with all rows of weights and state.
+  // Call act(row of a block, own place, how many are no padding) for all weights and state.
   template <class Act>
   void move(Act act) {
     for (long l = 0; l < job.count; l++) {
       const Layer& layer = job.layers[l];
       const long across = up(layer.in, CHUNK);
-      const Range own(layer.out, CHUNK);
-      float* const both[] = {layer.weight.values, layer.weight.state[0], layer.weight.state[1],
-                             layer.weight.state[2]};
+      const Range own(up(layer.out, CHUNK), CHUNK);
+      float* const all[] = {layer.weight.values, layer.weight.state[0], layer.weight.state[1],
+                            layer.weight.state[2]};
       for (int i = 0; i < 4; i++)
-        for (long r = own.from; both[i] && r < own.to; r++)
+        for (long r = own.from; all[i] && r < own.to; r++)
           for (long k = 0; k < layer.in; k += CHUNK)
-            act(plan.weights[l][i] + r / CHUNK * CHUNK * across + k * CHUNK + r % CHUNK * CHUNK,
-                both[i] + r * layer.in + k, std::min(CHUNK, layer.in - k));
+            act(plan.weights[l][i] + (r / CHUNK * across + k) * CHUNK + r % CHUNK * CHUNK,
+                all[i] + std::min(r, layer.out - 1) * layer.in + k,
+                r < layer.out ? std::min(CHUNK, layer.in - k) : 0);
     }
   }
 
