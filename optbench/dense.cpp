@@ -12,7 +12,7 @@ namespace {
 
 template <class Way, class Rule>
 void take_steps(const Job& job, long threads, float* scratch, float* losses) {
-  typename Way::Plan plan(job, scratch);
+  typename Way::Plan plan(job, scratch, threads);
   double sums[EXAMPLES / WIDTH + 4];  // of each WIDTH examples, padded ones too
 #pragma omp parallel num_threads(threads)
   {
@@ -54,12 +54,20 @@ void take_steps(const Job& job, long threads, float* scratch, float* losses) {
   }
 }
 
-#ifdef TILES
-bool tiles() { return Tiles::allowed(); }
-#else
+#ifndef TILES
 typedef Vectors Tiles;
-bool tiles() { return false; }
 #endif
+
+// Of smaller batches and models the weights are sooner multiplied than packed.
+bool by_tiles([[maybe_unused]] const Job& job) {
+#ifdef TILES
+  long weights = 0;
+  for (long l = 0; l < job.count; l++) weights += job.layers[l].in * job.layers[l].out;
+  return job.batch >= 32 && weights >= 16384 && Tiles::allowed();
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -69,7 +77,8 @@ extern "C" {
 int64_t dense_scratch(const Layer* layers, int64_t count, int64_t batch) {
   Job job{};
   job.layers = layers, job.count = count, job.batch = batch;
-  return tiles() ? Tiles::Plan(job, nullptr).floats : Vectors::Plan(job, nullptr).floats;
+  if (by_tiles(job)) return Tiles::Plan(job, nullptr, 1).floats;
+  return Vectors::Plan(job, nullptr, 1).floats;
 }
 
 // Take a step with each of `steps` batches of indices of X and Y; losses: of each.
@@ -81,7 +90,7 @@ void dense_steps(const Layer* layers, int64_t count, int64_t rule, double smooth
   const Job job{layers, count, batch, steps, X, Y, batches, rates, groups, decays, smoothing};
   with_rule(rule, [&](auto kind) {
     typedef decltype(kind) Rule;
-    if (tiles()) take_steps<Tiles, Rule>(job, threads, scratch, losses);
+    if (by_tiles(job)) take_steps<Tiles, Rule>(job, threads, scratch, losses);
     else take_steps<Vectors, Rule>(job, threads, scratch, losses);
   });
 }

@@ -6,8 +6,7 @@
 // the bfloat16 artificial intelligence datatype for higher-precision computations", ARITH 2019.
 //
 // While the tiles multiply, the vectors get the next weights ready, or update the last ones. The
-// weights and their state lie in blocks meanwhile, one after another in memory. Threads take blocks
-// as they come free: the cores of a shared machine are not equally fast.
+// weights and their state lie in blocks during a call, one after another in memory.
 
 #pragma once
 
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <vector>
 
 namespace {
 
@@ -55,28 +55,16 @@ inline __mmask16 first(long count) {
   return count >= SIDE ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
 }
 
-// Three parts each of the pairs (a, b). A number that is not finite has one part.
-inline void split(const float* from_a, const float* from_b, Part* to) {
-  const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(0xffff0000);
-  __m512 a = _mm512_loadu_ps(from_a), b = _mm512_loadu_ps(from_b);
-  const int special = 0x99;  // infinite or no number
-  const __mmask16 finite_a = ~_mm512_fpclass_ps_mask(a, special);
-  const __mmask16 finite_b = ~_mm512_fpclass_ps_mask(b, special);
-  auto rounded = [&](__m512 x, __mmask16 finite) {
-    const __m512i bits = _mm512_castps_si512(x);
-    return _mm512_and_si512(_mm512_mask_add_epi32(bits, finite, bits, half), upper);
-  };
-  auto put = [&](int part, __m512i a, __m512i b) {
-    typedef uint32_t Bits __attribute__((vector_size(64)));
-    _mm512_store_si512(to + part * PART, _mm512_or_si512((__m512i)((Bits)a >> 16), b));
-  };
-  for (int part = 0; part < 2; part++) {
-    const __m512i of_a = rounded(a, finite_a), of_b = rounded(b, finite_b);
-    put(part, of_a, of_b);
-    a = _mm512_maskz_sub_ps(finite_a, a, _mm512_castsi512_ps(of_a));
-    b = _mm512_maskz_sub_ps(finite_b, b, _mm512_castsi512_ps(of_b));
+// Three parts each of the pairs (a, b). Of what is infinite or no number one is no number.
+inline void split(const float* a, const float* b, Part* to) {
+  typedef uint32_t Bits __attribute__((vector_size(4 * SIDE)));
+  Vec x = load(a), y = load(b);
+  for (int part = 0; part < 3; part++) {
+    Bits high = (Bits)x, low = (Bits)y;
+    if (part < 2) high = (high + 0x8000) & 0xffff0000, low = (low + 0x8000) & 0xffff0000;
+    *(Bits*)(to + part * PART) = high >> 16 | low;
+    x -= (Vec)high, y -= (Vec)low;  // exact
   }
-  put(2, _mm512_castps_si512(a), _mm512_castps_si512(b));
 }
 
 // The rows of a block as sides of a factor, its columns as the depth.
@@ -207,6 +195,10 @@ class Tiles {
     return answer;
   }
 
+  // of a step, in the order of their counts; `update` is the last
+  enum { GATHER, LOSS, FORWARD, BACKWARD = FORWARD + LAYERS, UPDATE = BACKWARD + LAYERS };
+  static constexpr long PHASES = UPDATE + LAYERS;
+
   // How a batch is laid out, and where. by example: [example][unit], else [unit][example].
   struct Plan {
     const Job& job;
@@ -220,9 +212,14 @@ class Tiles {
     float *logits, *gradient;  // of the last layer: of each CHUNK examples
     float* weights[LAYERS][4];  // values and state, in blocks
     long floats;
-    std::atomic<long> taken[2];  // blocks of this phase and, still 0, of the next
+    struct alignas(64) Count {
+      std::atomic<long> taken{0};
+    };
+    long threads;
+    std::vector<Count> counts;  // of each phase of a step, of each thread's items
 
-    Plan(const Job& job, float* scratch) : job(job), padded(up(job.batch, CHUNK)), taken{} {
+    Plan(const Job& job, float* scratch, long threads)
+        : job(job), padded(up(job.batch, CHUNK)), threads(threads), counts(PHASES * threads) {
       float* next = scratch;
       auto take = [&](long n) { return std::exchange(next, next + up(n, LINE)); };
       auto factor = [&](long sides, long depth) {
@@ -274,9 +271,10 @@ class Tiles {
     const int64_t* batch = job.chosen(step);
     const long n = job.layers[0].in, piece = 8 * CHUNK, pieces = up(n, piece) / piece;
     alignas(64) float block[CELLS], turned[CELLS];
-    share(plan.padded / CHUNK * pieces, [&](long item) {
-      const long m = item / pieces * CHUNK, end = std::min(n, item % pieces * piece + piece);
-      for (long k = item % pieces * piece; k < end; k += CHUNK) {
+    reset(UPDATE, PHASES);
+    share(GATHER, pieces, plan.padded / CHUNK, [&](long row, long group) {
+      const long m = group * CHUNK, end = std::min(n, (row + 1) * piece);
+      for (long k = row * piece; k < end; k += CHUNK) {
         for (long i = 0; i < CHUNK; i++)
           for (long j = 0; j < CHUNK; j += SIDE) {
             const bool real = m + i < job.batch;
@@ -294,7 +292,7 @@ class Tiles {
   void forward(long l) {
     const Layer& layer = job.layers[l];
     const long n = layer.out;
-    products<false>(l, plan.inputs[l], layer.out, layer.in, [&](float* block, long r, long m) {
+    auto finish = [&](float* block, long r, long m) {
       for (long i = 0; i < CHUNK; i++) {
         const bool real = r + i < n;
         const float bias = real && layer.bias.values ? layer.bias.values[r + i] : 0.f;
@@ -310,14 +308,15 @@ class Tiles {
       turn(block, turned);
       pack_columns(block, plan.inputs[l + 1], m, r);
       pack_columns(turned, plan.examples[l + 1], r, m);
-    });
+    };
+    products<false>(FORWARD + l, l, plan.inputs[l], layer.out, layer.in, finish);
   }
 
   void loss(long step, double* sums) {
     const long l = job.count - 1, n = job.layers[l].out;
     alignas(64) float block[CELLS], turned[CELLS];
-    share(plan.padded / CHUNK, [&](long item) {
-      const long m = item * CHUNK;
+    share(LOSS, plan.padded / CHUNK, 1, [&](long row, long) {
+      const long m = row * CHUNK;
       for (long h = 0; h < CHUNK; h += WIDTH)
         sums[(m + h) / WIDTH] = cross_entropy(job, step, m + h, plan.logits + m * n + h,
                                               plan.gradient + m * n + h, CHUNK);
@@ -335,13 +334,16 @@ class Tiles {
   void backward(long l) {
     const Layer &layer = job.layers[l], &before = job.layers[l - 1];
     alignas(64) float turned[CELLS];
-    products<true>(l, plan.inner[l], layer.in, layer.out, [&](float* block, long r, long m) {
+    auto finish = [&](float* block, long r, long m) {
       const float* y = outputs(l - 1, r, m);
-      for (long i = 0; i < CELLS; i += SIDE)
-        store(block + i, load(block + i) * derivative(before.activation, before.slope, load(y + i)));
+      for (long i = 0; i < CELLS; i += SIDE) {
+        const Vec slope = derivative(before.activation, before.slope, load(y + i));
+        store(block + i, load(block + i) * slope);
+      }
       turn(block, turned);
       keep(l - 1, block, turned, r, m);
-    });
+    };
+    products<true>(BACKWARD + l, l, plan.inner[l], layer.in, layer.out, finish);
   }
 
   template <class Rule>
@@ -350,96 +352,105 @@ class Tiles {
     // so many rows of blocks at once as share what they are multiplied by
     const long tall = std::min(4L, up(chunks, GROUP / CHUNK) / (GROUP / CHUNK));
     const long each = up(CHUNK, chunks * SLOTS) / (chunks * SLOTS);
-    long items = 0, firsts[LAYERS];
-    for (long l = 0; l < job.count; l++) {
-      firsts[l] = items;
-      items += up(job.layers[l].out, tall * CHUNK) / (tall * CHUNK);
-    }
     alignas(64) float gradients[2][CELLS];
     Updating<Rule> last;
     bool other = false;
     auto finish = [&] {
       while (last.row < last.rows) last();
     };
-    share(items, [&](long item) {
-      long l = job.count - 1;
-      while (firsts[l] > item) l--;
+    reset(0, UPDATE);
+    for (long l = job.count - 1; l >= 0; l--) {
       const Layer& layer = job.layers[l];
-      const long across = up(layer.in, CHUNK), begin = (item - firsts[l]) * tall * CHUNK;
-      const long end = std::min(layer.out, begin + tall * CHUNK);
-      for (long k = 0; k < layer.in; k += CHUNK)
+      const long across = up(layer.in, CHUNK), high = tall * CHUNK;
+      share(UPDATE + l, up(layer.out, high) / high, 1, [&](long row, long) {
+        const long begin = row * high, end = std::min(layer.out, begin + high);
+        for (long k = 0; k < layer.in; k += CHUNK)
+          for (long r = begin; r < end; r += CHUNK) {
+            float* gradient = gradients[other];
+            other = !other;
+            multiply(gradient, plan.outer[l].tile(r, 0), plan.outer[l].row(),
+                     plan.examples[l].tile(k, 0), plan.examples[l].row(), chunks, true, [&] {
+                       for (long i = 0; i < each; i++) last();
+                     });
+            finish();
+            for (int i = 0; i <= Rule::STATES; i++)
+              last.blocks[i] = plan.weights[l][i] + r * across + k * CHUNK;
+            last.gradient = gradient, last.numbers = numbers[l][0];
+            last.rows = std::min(CHUNK, layer.out - r), last.columns = layer.in - k, last.row = 0;
+          }
+        if (!layer.bias.values) return;
+        alignas(64) float sums[CHUNK];
         for (long r = begin; r < end; r += CHUNK) {
-          float* gradient = gradients[other];
-          other = !other;
-          multiply(gradient, plan.outer[l].tile(r, 0), plan.outer[l].row(),
-                   plan.examples[l].tile(k, 0), plan.examples[l].row(), chunks, true, [&] {
-                     for (long i = 0; i < each; i++) last();
-                   });
-          finish();
-          for (int i = 0; i <= Rule::STATES; i++)
-            last.blocks[i] = plan.weights[l][i] + r * across + k * CHUNK;
-          last.gradient = gradient, last.numbers = numbers[l][0];
-          last.rows = std::min(CHUNK, layer.out - r), last.columns = layer.in - k, last.row = 0;
+          std::memset(sums, 0, sizeof sums);
+          for (long m = 0; m < plan.padded; m += CHUNK)
+            for (long j = 0; j < CHUNK; j += SIDE)
+              store(sums + j, load(sums + j) + load(bias(l, r, m) + j));
+          ::update<Rule>(layer.bias, r, sums, std::min(CHUNK, layer.out - r), numbers[l][1]);
         }
-      if (!layer.bias.values) return;
-      alignas(64) float sums[CHUNK];
-      for (long r = begin; r < end; r += CHUNK) {
-        std::memset(sums, 0, sizeof sums);
-        for (long m = 0; m < plan.padded; m += CHUNK)
-          for (long j = 0; j < CHUNK; j += SIDE)
-            store(sums + j, load(sums + j) + load(bias(l, r, m) + j));
-        ::update<Rule>(layer.bias, r, sums, std::min(CHUNK, layer.out - r), numbers[l][1]);
-      }
-    });
+      });
+    }
     finish();
   }
 
  private:
-  // Call `act` with each of so many items, of which each thread takes the next when it is free.
+  // Call act(row, group) with each of these items. A thread has rows of its own, the same at all
+  // steps, so that their memory stays near; after them it takes what is left of the others'.
   template <class Act>
-  void share(long items, Act act) {
-    start();
-    for (long item = take(); item < items; item = take()) act(item);
+  void share(long phase, long rows, long groups, Act act) {
+    for (Item item = take(phase, rows, groups); item.found; item = take(phase, rows, groups))
+      act(item.row, item.group);
   }
 
-  void start() {  // a phase. That of before is over: all have left it
-    phase++;
-    if (omp_get_thread_num() == 0) plan.taken[(phase + 1) % 2] = 0;
+  struct Item {
+    bool found;
+    long row, group;
+  };
+
+  Item take(long phase, long rows, long groups) {
+    for (; tried < plan.threads; tried++) {
+      const long owner = (omp_get_thread_num() + tried) % plan.threads;
+      const long from = rows * owner / plan.threads;
+      const long own = rows * (owner + 1) / plan.threads - from;
+      const long n = plan.counts[phase * plan.threads + owner].taken++;
+      if (n < own * groups) return {true, from + n % own, n / own};
+    }
+    tried = 0;
+    return {false, 0, 0};
   }
 
-  long take() { return plan.taken[phase % 2]++; }
+  // Of phases that all threads have left.
+  void reset(long from, long to) {
+    if (omp_get_thread_num() == 0)
+      for (long i = from * plan.threads; i < to * plan.threads; i++) plan.counts[i].taken = 0;
+  }
 
   // Multiply the weights of layer l with a factor of examples, and call finish(block, r, m) with
   // the sums of CHUNK of the `n` units from r on and CHUNK examples from m on. BACK: by example.
   template <bool BACK, class Finish>
-  void products(long l, const Factor& examples, long n, long depth, Finish finish) {
+  void products(long phase, long l, const Factor& examples, long n, long depth, Finish finish) {
     alignas(64) static thread_local Part panels[2][2 * (PANEL / CHUNK) * TILE];
     alignas(64) float blocks[GROUP / CHUNK][CELLS];
     const long row_w = (PANEL / CHUNK) * TILE, across = up(job.layers[l].in, CHUNK);
-    const long high = up(n, CHUNK) / CHUNK;
+    const long rows = up(n, CHUNK) / CHUNK;
     long group = std::min(GROUP, plan.padded);  // smaller ones where threads would have none
-    while (group > CHUNK && high * (plan.padded / group) < 2 * omp_get_num_threads())
+    while (group > CHUNK && rows * (plan.padded / group) < 2 * plan.threads)
       group = up(group / 2, CHUNK);
-    const long items = high * (up(plan.padded, group) / group);
-    auto ready = [&](long item, long d, int panel) {
-      const long r = item % high * CHUNK;
-      const long left = item < items ? std::min(PANEL, up(depth - d, CHUNK)) : 0;
-      return BACK ? Packing<BACK>{plan.weights[l][0] + d * across + r * CHUNK, across * CHUNK,
-                                  panels[panel], left}
-                  : Packing<BACK>{plan.weights[l][0] + r * across + d * CHUNK, CELLS,
-                                  panels[panel], left};
+    const long groups = up(plan.padded, group) / group;
+    auto ready = [&](Item item, long d, int panel) {
+      const long left = item.found ? std::min(PANEL, up(depth - d, CHUNK)) : 0;
+      const long r = item.row * CHUNK, at = BACK ? d * across + r * CHUNK : r * across + d * CHUNK;
+      return Packing<BACK>{plan.weights[l][0] + at, BACK ? across * CHUNK : CELLS, panels[panel],
+                           left};
     };
-    start();
-    long item = take();
     int panel = 0;
-    for (auto first = ready(item, 0, panel); first.left;) first();
-    while (item < items) {
-      const long from = item / high * group, to = std::min(plan.padded, from + group);
-      const long r = item % high * CHUNK;
-      long following = item;
+    Item item = take(phase, rows, groups);
+    for (auto now = ready(item, 0, panel); now.left;) now();
+    while (item.found) {
+      const long from = item.group * group, to = std::min(plan.padded, from + group);
+      Item following = item;
       for (long d = 0; d < depth; d += PANEL, panel ^= 1) {
         const bool last = d + PANEL >= depth;
-        if (last) following = take();
+        if (last) following = take(phase, rows, groups);
         auto next = ready(following, last ? 0 : d + PANEL, panel ^ 1);
         const long chunks = up(std::min(PANEL, depth - d), CHUNK) / CHUNK;
         const long slots = (to - from) / CHUNK * chunks * SLOTS;
@@ -455,7 +466,8 @@ class Tiles {
         }
         while (next.left) next();
       }
-      for (long m = from; m < to; m += CHUNK) finish(blocks[(m - from) / CHUNK], r, m);
+      for (long m = from; m < to; m += CHUNK)
+        finish(blocks[(m - from) / CHUNK], item.row * CHUNK, m);
       item = following;
     }
   }
@@ -499,7 +511,7 @@ class Tiles {
 
   Plan& plan;
   const Job& job;
-  long phase = 0;
+  long tried = 0;  // threads whose items of this phase are all taken
 };
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Steps by vectors of the CPU: all sums are of the form  sums[row] += scalar * vector.
 //
-// The examples of a batch (or, for the weights' gradient, the inputs) lie along the vectors, so that
-// the weights are read where they lie, never packed. The weights' gradient is never stored: each
-// tile of it goes straight into the optimizer's update.
+// The examples of a batch (or, for the weights' gradient, the inputs) lie along the vectors, so
+// that the weights are read where they lie, never packed. The weights' gradient is never stored:
+// each tile of it goes straight into the optimizer's update.
 //
 // Of a layer with n units, for a batch padded to whole blocks of `columns` examples:
 //   by units     [block of examples][n][columns]            outputs and gradients
@@ -89,7 +89,7 @@ class Vectors {
     long padded;   // examples of all blocks
     float *units[LAYERS + 1], *examples[LAYERS], *gradients[LAYERS];
 
-    Plan(const Job& job, float* scratch) : job(job) {
+    Plan(const Job& job, float* scratch, long) : job(job) {
       const long needed = up(job.batch, WIDTH) / WIDTH, blocks = up(needed, WIDE) / WIDE;
       vectors = up(needed, blocks) / blocks;
       columns = vectors * WIDTH;
@@ -192,7 +192,8 @@ class Vectors {
       for (long r = own.from; r < own.to;) {
         const Tile tile(r, own.to, plan.vectors);
         // a row of weights is read a few at a time, which the CPU does not foresee
-        for (long i = 0; i < depth; i++) ahead[i] = layer.weight.values + (d + i) * n + r + 2 * LINE;
+        for (long i = 0; i < depth; i++)
+          ahead[i] = layer.weight.values + (d + i) * n + r + 2 * LINE;
         for (long m = 0; m < plan.padded; m += columns) {
           float* sums = plan.gradients[l - 1] + m * n + r * columns;
           if (d == 0) std::memset(sums, 0, tile.rows * columns * sizeof(float));
