@@ -196,7 +196,7 @@ class Tiles {
   }
 
   // of a step, in the order of their counts; `update` is the last
-  enum { GATHER, LOSS, FORWARD, BACKWARD = FORWARD + LAYERS, UPDATE = BACKWARD + LAYERS };
+  enum { GATHER, GATHER_AGAIN, LOSS, FORWARD, BACKWARD = FORWARD + LAYERS, UPDATE = BACKWARD + LAYERS };
   static constexpr long PHASES = UPDATE + LAYERS;
 
   // How a batch is laid out, and where. by example: [example][unit], else [unit][example].
@@ -269,24 +269,32 @@ class Tiles {
 
   void gather(long step) {
     const int64_t* batch = job.chosen(step);
-    const long n = job.layers[0].in, piece = 8 * CHUNK, pieces = up(n, piece) / piece;
+    const long n = job.layers[0].in, rows = plan.padded / CHUNK;
+    const long piece = 8 * CHUNK, pieces = up(n, piece) / piece;  // 1 KB of each example
     alignas(64) float block[CELLS], turned[CELLS];
+    auto read = [&](long m, long k) {
+      for (long i = 0; i < CHUNK; i++)
+        for (long j = 0; j < CHUNK; j += SIDE) {
+          const bool real = m + i < job.batch;
+          const float* from = real ? job.X + batch[m + i] * n + k + j : nullptr;
+          _mm512_store_ps(block + i * CHUNK + j,
+                          _mm512_maskz_loadu_ps(real ? first(n - k - j) : 0, from));
+        }
+    };
     reset(UPDATE, PHASES);
-    share(GATHER, pieces, plan.padded / CHUNK, [&](long row, long group) {
-      const long m = group * CHUNK, end = std::min(n, (row + 1) * piece);
-      for (long k = row * piece; k < end; k += CHUNK) {
-        for (long i = 0; i < CHUNK; i++)
-          for (long j = 0; j < CHUNK; j += SIDE) {
-            const bool real = m + i < job.batch;
-            const float* from = real ? job.X + batch[m + i] * n + k + j : nullptr;
-            _mm512_store_ps(block + i * CHUNK + j,
-                            _mm512_maskz_loadu_ps(real ? first(n - k - j) : 0, from));
-          }
+    share(GATHER, rows, pieces, [&](long row, long group) {
+      for (long k = group * piece; k < std::min(n, (group + 1) * piece); k += CHUNK) {
+        read(row * CHUNK, k);
         turn(block, turned);
-        pack_columns(turned, plan.inputs[0], m, k);
-        pack_columns(block, plan.examples[0], k, m);
+        pack_columns(turned, plan.inputs[0], row * CHUNK, k);
+        if (!near(0)) pack_columns(block, plan.examples[0], k, row * CHUNK);
       }
     });
+    if (near(0))  // each thread packs the inputs that are its own in `update`
+      share(GATHER_AGAIN, up(n, CHUNK) / CHUNK, rows, [&](long row, long group) {
+        read(group * CHUNK, row * CHUNK);
+        pack_columns(block, plan.examples[0], row * CHUNK, group * CHUNK);
+      });
   }
 
   void forward(long l) {
@@ -362,9 +370,13 @@ class Tiles {
     for (long l = job.count - 1; l >= 0; l--) {
       const Layer& layer = job.layers[l];
       const long across = up(layer.in, CHUNK), high = tall * CHUNK;
-      share(UPDATE + l, up(layer.out, high) / high, 1, [&](long row, long) {
-        const long begin = row * high, end = std::min(layer.out, begin + high);
-        for (long k = 0; k < layer.in; k += CHUNK)
+      const bool by_input = near(l);
+      const long rows = by_input ? across / CHUNK : up(layer.out, high) / high;
+      share(UPDATE + l, rows, 1, [&](long row, long) {
+        const long left = by_input ? row * CHUNK : 0, right = by_input ? left + CHUNK : across;
+        const long begin = by_input ? 0 : row * high;
+        const long end = by_input ? layer.out : std::min(layer.out, begin + high);
+        for (long k = left; k < right; k += CHUNK)
           for (long r = begin; r < end; r += CHUNK) {
             float* gradient = gradients[other];
             other = !other;
@@ -378,7 +390,7 @@ class Tiles {
             last.gradient = gradient, last.numbers = numbers[l][0];
             last.rows = std::min(CHUNK, layer.out - r), last.columns = layer.in - k, last.row = 0;
           }
-        if (!layer.bias.values) return;
+        if (!layer.bias.values || left > 0) return;
         alignas(64) float sums[CHUNK];
         for (long r = begin; r < end; r += CHUNK) {
           std::memset(sums, 0, sizeof sums);
@@ -393,6 +405,13 @@ class Tiles {
   }
 
  private:
+  // Whether the weights of a layer are few, so that it is rather the examples, or in `update` the
+  // inputs, that each thread has of its own.
+  bool near(long l) const {
+    const Layer& layer = job.layers[l];
+    return layer.in * layer.out <= 1 << 18 && plan.threads <= plan.padded / CHUNK;
+  }
+
   // Call act(row, group) with each of these items. A thread has rows of its own, the same at all
   // steps, so that their memory stays near; after them it takes what is left of the others'.
   template <class Act>
@@ -432,10 +451,18 @@ class Tiles {
     alignas(64) float blocks[GROUP / CHUNK][CELLS];
     const long row_w = (PANEL / CHUNK) * TILE, across = up(job.layers[l].in, CHUNK);
     const long rows = up(n, CHUNK) / CHUNK;
-    long group = std::min(GROUP, plan.padded);  // smaller ones where threads would have none
+    const bool by_example = near(l);
+    long group = std::min(GROUP, plan.padded);
+    if (by_example) group = std::min(group, up(plan.padded / plan.threads, CHUNK));
+    // smaller ones where threads would have none
     while (group > CHUNK && rows * (plan.padded / group) < 2 * plan.threads)
       group = up(group / 2, CHUNK);
     const long groups = up(plan.padded, group) / group;
+    auto another = [&] {
+      if (!by_example) return take(phase, rows, groups);
+      const Item item = take(phase, groups, rows);
+      return Item{item.found, item.group, item.row};
+    };
     auto ready = [&](Item item, long d, int panel) {
       const long left = item.found ? std::min(PANEL, up(depth - d, CHUNK)) : 0;
       const long r = item.row * CHUNK, at = BACK ? d * across + r * CHUNK : r * across + d * CHUNK;
@@ -443,14 +470,14 @@ class Tiles {
                            left};
     };
     int panel = 0;
-    Item item = take(phase, rows, groups);
+    Item item = another();
     for (auto now = ready(item, 0, panel); now.left;) now();
     while (item.found) {
       const long from = item.group * group, to = std::min(plan.padded, from + group);
       Item following = item;
       for (long d = 0; d < depth; d += PANEL, panel ^= 1) {
         const bool last = d + PANEL >= depth;
-        if (last) following = take(phase, rows, groups);
+        if (last) following = another();
         auto next = ready(following, last ? 0 : d + PANEL, panel ^ 1);
         const long chunks = up(std::min(PANEL, depth - d), CHUNK) / CHUNK;
         const long slots = (to - from) / CHUNK * chunks * SLOTS;
