@@ -50,6 +50,9 @@ struct Factor {
   long row() const { return chunks * TILE; }  // from a tile to that of the next sides
 };
 
+// GCC does not know that what loads a tile reads memory: all stores must come before.
+inline void settle(const void* at) { asm volatile("" ::"r"(at) : "memory"); }
+
 // Of the SIDE numbers in a vector, the first `count`.
 inline __mmask16 first(long count) {
   return count >= SIDE ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
@@ -57,7 +60,7 @@ inline __mmask16 first(long count) {
 
 // Three parts each of the pairs (a, b). Of what is infinite or no number one is no number.
 inline void split(const float* a, const float* b, Part* to) {
-  typedef uint32_t Bits __attribute__((vector_size(4 * SIDE)));
+  typedef uint32_t Bits __attribute__((vector_size(4 * SIDE), may_alias));
   Vec x = load(a), y = load(b);
   for (int part = 0; part < 3; part++) {
     Bits high = (Bits)x, low = (Bits)y;
@@ -144,6 +147,8 @@ inline void multiply(float* block, const Part* a, long row_a, const Part* b, lon
                      long chunks, bool fresh, Meanwhile meanwhile) {
   const long bytes = CHUNK * sizeof(float);
   float* below = block + SIDE * CHUNK;
+  settle(a);
+  settle(b);
   if (fresh) {
     _tile_zero(0);
     _tile_zero(1);
@@ -253,6 +258,7 @@ class Tiles {
     } config = {};
     config.palette = 1;
     for (int i = 0; i < 8; i++) config.bytes[i] = 2 * CHUNK, config.rows[i] = SIDE;
+    settle(&config);
     _tile_loadconfig(&config);
     move([](float* block, const float* own, long count) {
       std::memcpy(block, own, count * sizeof(float));
