@@ -58,12 +58,16 @@ void take_steps(const Job& job, long threads, float* scratch, float* losses) {
 typedef Vectors Tiles;
 #endif
 
-// Of smaller batches and models the weights are sooner multiplied than packed.
+// Whether tiles are worth it: they are padded, and weights and inputs must be cut into parts first.
+// It goes by sizes alone, so that steps are the same however many are taken at once.
 bool by_tiles([[maybe_unused]] const Job& job) {
 #ifdef TILES
   long weights = 0;
-  for (long l = 0; l < job.count; l++) weights += job.layers[l].in * job.layers[l].out;
-  return job.batch >= 32 && weights >= 16384 && Tiles::allowed();
+  for (long l = 0; l < job.count; l++) {
+    const Layer& layer = job.layers[l];
+    if (std::min(layer.in, layer.out) >= 64) weights += layer.in * layer.out;
+  }
+  return job.batch >= 64 && weights >= 65536 && Tiles::allowed();
 #else
   return false;
 #endif

@@ -197,13 +197,19 @@ struct Adadelta {  // rho, eps
 
 constexpr int NUMBERS = 8;  // the last is the weight decay that is added to the gradient
 
+// The gradient with its weight decay. Without one, an infinite value adds nothing.
+inline Vec decayed(Vec g, Vec values, const float* numbers) {
+  const float decay = numbers[NUMBERS - 1];
+  return decay == 0 ? g : g + decay * values;
+}
+
 // Update `count` numbers of a parameter from place `at` on.
 template <class Rule>
 void update(const Parameter& p, long at, const float* g, long count, const float* numbers) {
   auto step = [&](float* values, float* const* states, const float* gradient) {
     Vec v = load(values), s[3] = {};
     for (int i = 0; i < Rule::STATES; i++) s[i] = load(states[i]);
-    Rule::step(v, load(gradient) + numbers[NUMBERS - 1] * v, s, numbers);
+    Rule::step(v, decayed(load(gradient), v, numbers), s, numbers);
     store(values, v);
     for (int i = 0; i < Rule::STATES; i++) store(states[i], s[i]);
   };

@@ -88,15 +88,15 @@ def available() -> bool:
     if library(SOURCE) is None:
         return False
     rate, generator = 0.5, torch.Generator().manual_seed(0)
-    x, y = torch.randn(60, 135, generator=generator), torch.arange(60) % 5
-    layers = (nn.Linear(135, 170, device="meta"), nn.Tanh(), nn.Linear(170, 5, device="meta"))
+    x, y = torch.randn(90, 260, generator=generator), torch.arange(90) % 5
+    layers = (nn.Linear(260, 270, device="meta"), nn.Tanh(), nn.Linear(270, 5, device="meta"))
     trial = nn.Sequential(*layers).to_empty(device="cpu")
     with torch.no_grad():
         for p in trial.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / 12)
+            p.copy_(torch.randn(p.shape, generator=generator) / 16)
     exact = deepcopy(trial).double()
     steps = DenseSteps(losses.cross_entropy, trial, SGD(trial.parameters(), lr=rate))
-    for batch in (torch.arange(47), torch.arange(19, 40)):
+    for batch in (torch.arange(77), torch.arange(19, 40)):
         steps(x, y, [batch], [[rate]])
         loss = losses.cross_entropy(exact(x[batch].double()), y[batch])
         gradients = torch.autograd.grad(loss, list(exact.parameters()))
@@ -181,6 +181,8 @@ def _chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
             return []
         if type(module) is nn.Linear:
             if last and last[0].out_features != module.in_features:
+                return []
+            if not module.weight.numel():
                 return []
             found.append((module, None))
         elif type(module) in ACTIVATIONS and last and last[1] is None:

@@ -1,9 +1,10 @@
 // Steps by tiles of the CPU (Intel's AMX), which multiply bfloat16 numbers and sum in float32.
 //
 // A float32 number is the sum of three bfloat16 numbers, which have 8 of its 24 digits each. Of the
-// nine products of two such sums the six largest are taken; the other three are below 2^-24 of the
-// whole, no more than float32 itself rounds off: G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging
+// nine products of two such sums the six largest are taken. What the other three leave out is of
+// the size of what float32 rounds off a product: G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging
 // the bfloat16 artificial intelligence datatype for higher-precision computations", ARITH 2019.
+// Numbers below 1e-30 lose digits: tiles take a part below float32's normal numbers for 0.
 //
 // While the tiles multiply, the vectors get the next weights ready, or update the last ones. The
 // weights and their state lie in blocks during a call, one after another in memory.
@@ -12,7 +13,8 @@
 
 #include "dense.hpp"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__linux__)
+// GCC and clang name it differently
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512F__) && defined(__linux__)
 #define TILES
 
 #include <sys/syscall.h>
@@ -47,7 +49,7 @@ struct Factor {
   Part* tile(long side, long depth) const {
     return at + (side / SIDE * chunks + depth / CHUNK) * TILE;
   }
-  long row() const { return chunks * TILE; }  // from a tile to that of the next sides
+  long stride() const { return chunks * TILE; }  // from a tile to that of the next SIDE
 };
 
 // GCC does not know that what loads a tile reads memory: all stores must come before.
@@ -130,7 +132,7 @@ struct Updating {
       const long at = begin + j;
       Vec values = load(blocks[0] + at), state[3] = {};
       for (int i = 0; i < Rule::STATES; i++) state[i] = load(blocks[1 + i] + at);
-      const Vec g = load(gradient + at) + numbers[NUMBERS - 1] * values;
+      const Vec g = decayed(load(gradient + at), values, numbers);
       Rule::step(values, g, state, numbers);
       // padding stays 0, whatever a rule makes of it
       const __mmask16 mask = first(columns - j);
@@ -200,8 +202,16 @@ class Tiles {
     return answer;
   }
 
-  // of a step, in the order of their counts; `update` is the last
-  enum { GATHER, GATHER_AGAIN, LOSS, FORWARD, BACKWARD = FORWARD + LAYERS, UPDATE = BACKWARD + LAYERS };
+  // The phases of a step, of each of which it is counted what is taken; the last three are of each
+  // layer.
+  enum : long {
+    GATHER,
+    GATHER_AGAIN,
+    LOSS,
+    FORWARD,
+    BACKWARD = FORWARD + LAYERS,
+    UPDATE = BACKWARD + LAYERS
+  };
   static constexpr long PHASES = UPDATE + LAYERS;
 
   // How a batch is laid out, and where. by example: [example][unit], else [unit][example].
@@ -293,10 +303,10 @@ class Tiles {
         read(row * CHUNK, k);
         turn(block, turned);
         pack_columns(turned, plan.inputs[0], row * CHUNK, k);
-        if (!near(0)) pack_columns(block, plan.examples[0], k, row * CHUNK);
+        if (!has_few_weights(0)) pack_columns(block, plan.examples[0], k, row * CHUNK);
       }
     });
-    if (near(0))  // each thread packs the inputs that are its own in `update`
+    if (has_few_weights(0))  // each thread packs the inputs that are its own in `update`
       share(GATHER_AGAIN, up(n, CHUNK) / CHUNK, rows, [&](long row, long group) {
         read(group * CHUNK, row * CHUNK);
         pack_columns(block, plan.examples[0], row * CHUNK, group * CHUNK);
@@ -376,7 +386,7 @@ class Tiles {
     for (long l = job.count - 1; l >= 0; l--) {
       const Layer& layer = job.layers[l];
       const long across = up(layer.in, CHUNK), high = tall * CHUNK;
-      const bool by_input = near(l);
+      const bool by_input = has_few_weights(l);
       const long rows = by_input ? across / CHUNK : up(layer.out, high) / high;
       share(UPDATE + l, rows, 1, [&](long row, long) {
         const long left = by_input ? row * CHUNK : 0, right = by_input ? left + CHUNK : across;
@@ -386,8 +396,8 @@ class Tiles {
           for (long r = begin; r < end; r += CHUNK) {
             float* gradient = gradients[other];
             other = !other;
-            multiply(gradient, plan.outer[l].tile(r, 0), plan.outer[l].row(),
-                     plan.examples[l].tile(k, 0), plan.examples[l].row(), chunks, true, [&] {
+            multiply(gradient, plan.outer[l].tile(r, 0), plan.outer[l].stride(),
+                     plan.examples[l].tile(k, 0), plan.examples[l].stride(), chunks, true, [&] {
                        for (long i = 0; i < each; i++) last();
                      });
             finish();
@@ -411,9 +421,9 @@ class Tiles {
   }
 
  private:
-  // Whether the weights of a layer are few, so that it is rather the examples, or in `update` the
-  // inputs, that each thread has of its own.
-  bool near(long l) const {
+  // Of a layer with few weights each thread has examples of its own, and inputs in `update`; of
+  // others, outputs (inputs in `backward`): what is more should not move between threads.
+  bool has_few_weights(long l) const {
     const Layer& layer = job.layers[l];
     return layer.in * layer.out <= 1 << 18 && plan.threads <= plan.padded / CHUNK;
   }
@@ -457,7 +467,7 @@ class Tiles {
     alignas(64) float blocks[GROUP / CHUNK][CELLS];
     const long row_w = (PANEL / CHUNK) * TILE, across = up(job.layers[l].in, CHUNK);
     const long rows = up(n, CHUNK) / CHUNK;
-    const bool by_example = near(l);
+    const bool by_example = has_few_weights(l);
     long group = std::min(GROUP, plan.padded);
     if (by_example) group = std::min(group, up(plan.padded / plan.threads, CHUNK));
     // smaller ones where threads would have none
@@ -494,8 +504,8 @@ class Tiles {
         for (long m = from; m < to; m += CHUNK) {
           float* block = blocks[(m - from) / CHUNK];
           const Part *w = panels[panel], *x = examples.tile(m, d);
-          if (BACK) multiply(block, x, examples.row(), w, row_w, chunks, d == 0, meanwhile);
-          else multiply(block, w, row_w, x, examples.row(), chunks, d == 0, meanwhile);
+          if (BACK) multiply(block, x, examples.stride(), w, row_w, chunks, d == 0, meanwhile);
+          else multiply(block, w, row_w, x, examples.stride(), chunks, d == 0, meanwhile);
         }
         while (next.left) next();
       }

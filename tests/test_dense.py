@@ -34,7 +34,7 @@ KNOWN = {
 }
 ADAM = partial(torch.optim.Adam, lr=0.01)
 # of a problem that is large enough for tiles, where the CPU has them
-LARGE = {"model": partial(models.mlp, hidden=[200, 90]), "n": 200, "batch_size": 48}
+LARGE = {"model": partial(models.mlp, hidden=[300, 230]), "n": 200, "batch_size": 70}
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 
 
@@ -99,22 +99,22 @@ def test_every_activation(make_problem, activation, initial):
         assert not Training(problem, ADAM).replay.compiled
     else:
         check(problem, partial(torch.optim.SGD, lr=0.05))
-        large = partial(model, hidden=[200, 90])
+        large = partial(model, hidden=[300, 230])
         problem = make_problem(**LARGE | {"model": large}, initializer=initialize)
         check(problem, partial(torch.optim.SGD, lr=0.01))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    inputs=st.integers(1, 300),
-    hidden=st.lists(st.integers(1, 200), max_size=3),
+    inputs=st.integers(1, 400),
+    hidden=st.lists(st.integers(1, 400), max_size=3),
     classes=st.integers(2, 40),
     batch=st.integers(2, 290),
     smoothing=st.sampled_from([0.0, 0.1]),
     threads=st.integers(1, 3),
 )
-@example(inputs=2100, hidden=[90], classes=5, batch=40, smoothing=0.0, threads=2)
-@example(inputs=40, hidden=[1100, 60], classes=70, batch=290, smoothing=0.0, threads=2)
+@example(inputs=2100, hidden=[90], classes=5, batch=70, smoothing=0.0, threads=2)
+@example(inputs=40, hidden=[1100, 70], classes=70, batch=290, smoothing=0.0, threads=2)
 def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothing, threads):
     """One step of lr 1 of gradient descent is the gradient, of any sizes and numbers of threads."""
     generator = torch.Generator().manual_seed(0)
@@ -145,7 +145,7 @@ def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothin
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 100.0])
-@pytest.mark.parametrize(("widths", "batch"), [((784, 300, 200, 10), 128), ((1500, 40, 10), 64)])
+@pytest.mark.parametrize(("widths", "batch"), [((784, 300, 200, 10), 128), ((1500, 70, 10), 64)])
 def test_sums_are_as_near_to_float64_as_those_of_torch(widths, batch, scale):
     """Of products that are put together from bfloat16 parts too."""
     generator = torch.Generator().manual_seed(0)
@@ -178,7 +178,7 @@ def test_sums_are_as_near_to_float64_as_those_of_torch(widths, batch, scale):
 def test_scratch_is_written_before_it_is_read():
     def run(value: float) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        model = nn.Sequential(nn.Linear(210, 90), nn.Sigmoid(), nn.Linear(90, 5))
+        model = nn.Sequential(nn.Linear(400, 180), nn.Sigmoid(), nn.Linear(180, 5))
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.randn(p.shape, generator=generator) / 8)
@@ -186,9 +186,9 @@ def test_scratch_is_written_before_it_is_read():
         for p in model.parameters():
             p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
-        x, y = torch.randn(300, 210, generator=generator), torch.arange(300) % 5
+        x, y = torch.randn(300, 400, generator=generator), torch.arange(300) % 5
         steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
-        steps.scratch = torch.empty(2_000_000)
+        steps.scratch = torch.empty(4_000_000)
         found = []
         for size in (1, 16, 100, 33, 289):
             steps.scratch.fill_(value)
@@ -319,15 +319,29 @@ def test_a_loss_that_is_not_finite_is_seen(make_problem):
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("inputs", [20, 700])
 def test_numbers_that_are_no_numbers_stay_so(inputs, value):
-    model = nn.Sequential(nn.Linear(inputs, 30), nn.Identity(), nn.Linear(30, 4))
+    model = nn.Sequential(nn.Linear(inputs, 100), nn.Identity(), nn.Linear(100, 4))
     with torch.no_grad():
         model[0].weight[3, 5] = float(value)
     steps = dense.DenseSteps(
         losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
     )
-    x, y = torch.rand(50, inputs), torch.arange(50) % 4
-    assert not steps(x, y, [torch.arange(50)], [[0.1]]).isfinite().any()
+    x, y = torch.rand(80, inputs), torch.arange(80) % 4
+    assert not steps(x, y, [torch.arange(70)], [[0.1]]).isfinite().any()
     assert model[2].bias.isnan().all()
+
+
+@pytest.mark.parametrize("units", [30, 1000])
+def test_a_masked_class_stays_masked(units):
+    """Without weight decay an infinite bias is left as it is."""
+    model = nn.Sequential(nn.Linear(70, units), nn.ReLU(), nn.Linear(units, 4))
+    with torch.no_grad():
+        model[2].bias[1] = -torch.inf
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
+    x, y, batch = torch.rand(80, 70), torch.arange(80) % 2 * 2, torch.arange(70)
+    assert steps(x, y, [batch] * 3, [[0.1]] * 3).isfinite().all()
+    assert model[2].bias[1] == -torch.inf
+    assert model[2].weight.isfinite().all()
 
 
 def hooked(model: nn.Module) -> nn.Module:
@@ -359,6 +373,7 @@ def replaced(model: nn.Module) -> nn.Module:
         lambda *_: nn.Sequential(nn.Linear(5, 5), replaced(nn.ReLU()), nn.Linear(5, 3)),
         lambda *_: nn.Sequential(nn.Linear(5, 3)).double(),
         lambda *_: nn.Sequential(nn.Linear(2, 3)),
+        lambda *_: nn.Sequential(nn.Linear(5, 0, device="meta"), nn.Linear(0, 3, device="meta")),
         partial(models.mlp, batch_norm=True),
         partial(models.mlp, dropout=0.5),
     ],
