@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
+from torch.nn.utils import skip_init
 
 from optbench import compiled, configured, dense, losses, models
 from optbench.__main__ import config_folder
@@ -373,7 +374,7 @@ def replaced(model: nn.Module) -> nn.Module:
         lambda *_: nn.Sequential(nn.Linear(5, 5), replaced(nn.ReLU()), nn.Linear(5, 3)),
         lambda *_: nn.Sequential(nn.Linear(5, 3)).double(),
         lambda *_: nn.Sequential(nn.Linear(2, 3)),
-        lambda *_: nn.Sequential(nn.Linear(5, 0, device="meta"), nn.Linear(0, 3, device="meta")),
+        lambda *_: nn.Sequential(skip_init(nn.Linear, 5, 0), skip_init(nn.Linear, 0, 3)),
         partial(models.mlp, batch_norm=True),
         partial(models.mlp, dropout=0.5),
     ],
