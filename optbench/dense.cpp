@@ -67,7 +67,7 @@ bool by_tiles([[maybe_unused]] const Job& job) {
     const Layer& layer = job.layers[l];
     if (std::min(layer.in, layer.out) >= 64) weights += layer.in * layer.out;
   }
-  return job.batch >= 64 && weights >= 65536 && Tiles::allowed();
+  return job.batch >= 64 && weights >= 65536 && tiles_allowed();
 #else
   return false;
 #endif

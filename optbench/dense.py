@@ -233,7 +233,7 @@ def _unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
 class DenseSteps:
     """`replay.Steps` for what `fits` and `knows`, where it is `available`.
 
-    It works on the tensors of the model and of the optimizer where they lie. The optimizer must
+    A call changes the tensors of the model and of the optimizer where they lie. The optimizer must
     have taken a step before, so that its state exists. The batches of one call have one size.
     """
 
