@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench import interrupts, job
+from optbench import interrupts, job, startup
 from optbench.compose import texts_of
 from optbench.errors import UserError, memory_is_full, reason
 from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
@@ -38,6 +38,7 @@ def main() -> None:
     # a time slice: small steps then take ten times as long. A short spin costs nothing that could
     # be measured where nothing else runs. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
+    startup.begin()
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
@@ -66,6 +67,7 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit(130)
         finally:
+            startup.end()
             if debug is None:
                 del os.environ["HYDRA_FULL_ERROR"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import checkpoints, data, device, locks, runs, settings, step_cost
+from optbench import checkpoints, data, device, locks, runs, settings, startup, step_cost
 from optbench.configured import (
     Config,
     build,
@@ -118,6 +118,7 @@ def _complete(
 ) -> Outcome:
     asked = arguments(planned)
     training = Training(**asked)
+    startup.end()  # the first optimizer has made torch import its compiler
     with ExitStack() as held:
         if planned.config["num_threads"] is None and planned.device.type == "cpu":
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)

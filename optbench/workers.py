@@ -24,6 +24,8 @@ from time import monotonic
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from optbench import startup
+
 TICK = 0.2  # seconds between two looks at signals and time limits
 LAST_WORDS = 12  # lines
 TOLD = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
@@ -76,7 +78,7 @@ def prepare(preload: Sequence[str]) -> None:
     """
     context: Any = _context()
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(list(preload))
+        context.set_forkserver_preload(["optbench.uncollected", *preload])
         _serve()
 
 
@@ -270,6 +272,7 @@ def _how(code: int | None) -> str:
 
 def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
     """What a worker does: tasks, until the other end of the pipe is closed."""
+    startup.end()  # frozen objects stay in the memory that is shared with the server
     # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
     # So does Slurm's SIGUSR1, and a batch system's SIGTERM.
     for number in TOLD:
