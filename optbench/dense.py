@@ -1,8 +1,9 @@
-"""Training steps of multilayer perceptrons on the CPU, compiled for this machine.
+"""Training steps and evaluations of multilayer perceptrons on the CPU, compiled for this machine.
 
 `dense.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
-a common optimizer. It is compiled once for a machine, at its first use, where there is a C++
-compiler. What it does not know, or cannot be compiled, is left to torch.
+a common optimizer; and the loss and accuracy on many examples. It is compiled once for a machine,
+at its first use, where there is a C++ compiler. What it does not know, or cannot be compiled, is
+left to torch.
 """
 
 import ctypes
@@ -104,7 +105,11 @@ def available() -> bool:
             for p, gradient in zip(exact.parameters(), gradients, strict=True):
                 p.sub_(rate * gradient)
     pairs = zip(trial.parameters(), exact.parameters(), strict=True)
-    return all(torch.allclose(p.double(), q, rtol=1e-6, atol=5e-7) for p, q in pairs)
+    if not all(torch.allclose(p.double(), q, rtol=1e-6, atol=5e-7) for p, q in pairs):
+        return False
+    sums = DenseSums(losses.cross_entropy, trial)(x, y)
+    loss = losses.cross_entropy(exact(x.double()), y).detach() * len(y)
+    return sums is None or torch.allclose(sums[0], loss, rtol=1e-6)
 
 
 def _functions() -> ctypes.CDLL:
@@ -119,6 +124,11 @@ def _functions() -> ctypes.CDLL:
         *(number, number, place, number, number, place, place),
     )
     found.dense_steps.restype = None
+    found.dense_sums.argtypes = (
+        *(layers, number, ctypes.c_double, place, place, place),
+        *(number, number, number, place, ctypes.POINTER(ctypes.c_double)),
+    )
+    found.dense_sums.restype = number
     return found
 
 
@@ -230,44 +240,116 @@ def _unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
     return function, settings
 
 
-class DenseSteps:
+class Scratch:
+    """What compiled steps and evaluations of one model work in, one after the other."""
+
+    def __init__(self) -> None:
+        self.floats = torch.empty(0)
+
+    def place(self, needed: int) -> int:
+        """The address of so many floats."""
+        if len(self.floats) < needed:
+            self.floats = torch.empty(needed)
+        return self.floats.data_ptr()
+
+
+class _Dense:
+    """A model as dense.cpp takes it."""
+
+    def __init__(
+        self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None
+    ) -> None:
+        self.library = _functions()
+        self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
+        self.chain = _chain(model)
+        self.inputs, self.classes = self.chain[0][0].in_features, self.chain[-1][0].out_features
+        self.held: list[Tensor] = []  # what the addresses are of
+        self.layers = (Layer * len(self.chain))()
+        for layer, (linear, activation) in zip(self.layers, self.chain, strict=True):
+            layer.inputs, layer.outputs = linear.in_features, linear.out_features
+            layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
+            layer.slope = _slope(activation)
+            for to, p in ((layer.weight, linear.weight), (layer.bias, linear.bias)):
+                if p is not None:
+                    self._fill(to, p)
+        self.scratch = scratch or Scratch()
+
+    def _fill(self, to: Parameter, p: Tensor) -> None:
+        (to.values,) = self._places([p.detach()])
+
+    def _places(self, tensors: Sequence[Tensor]) -> list[int]:
+        if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
+            raise ValueError("weights and their state must be contiguous, of float32")
+        self.held += tensors
+        return [t.data_ptr() for t in tensors]
+
+    def _place(self, batch: int) -> int:
+        """The address of what batches of that size are worked on in."""
+        needed = self.library.dense_scratch(self.layers, len(self.layers), batch)
+        return self.scratch.place(needed)
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if x.dtype != torch.float32 or not x.is_contiguous() or x[0].numel() != self.inputs:
+            raise ValueError(f"the examples must be contiguous, {self.inputs} float32 each")
+        if y.dtype != torch.int64 or not y.is_contiguous():
+            raise ValueError("the labels must be contiguous, of int64")
+        if not (y.min() >= 0 and y.max() < self.classes):
+            raise ValueError(f"a label is none of the {self.classes} classes")
+
+
+class DenseSums(_Dense):
+    """`evaluation.Sums` for what `fits`, where it is `available`."""
+
+    def __init__(
+        self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None = None
+    ) -> None:
+        """Raises ValueError where weights are not contiguous, of float32."""
+        super().__init__(loss, model, scratch)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """None for data of another kind than in training, and where it would not be faster."""
+        try:
+            self._check(x, y)
+        except ValueError:
+            return None
+        found = (ctypes.c_double * 2)()
+        count, size = len(y), min(EXAMPLES, len(y))
+        indices = torch.arange(count)
+        done = self.library.dense_sums(
+            self.layers, len(self.layers), self.smoothing, x.data_ptr(), y.data_ptr(),
+            indices.data_ptr(), count, size, torch.get_num_threads(), self._place(size), found,
+        )  # fmt: skip
+        return torch.tensor([*found, count], dtype=torch.float64) if done else None
+
+
+class DenseSteps(_Dense):
     """`replay.Steps` for what `fits` and `knows`, where it is `available`.
 
     A call changes the tensors of the model and of the optimizer where they lie. The optimizer must
     have taken a step before, so that its state exists. The batches of one call have one size.
     """
 
-    def __init__(self, loss: Callable[..., Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        model: nn.Module,
+        optimizer: Optimizer,
+        scratch: Scratch | None = None,
+    ) -> None:
         """Raises ValueError where weights or their state are not contiguous, of float32."""
-        self.library = _functions()
         self.groups, self.state = optimizer.param_groups, optimizer.state
         self.rule = RULES[_rule(optimizer, self.groups[0])]
-        self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
         # decoupled decay is part of the rule
         decays = [0 if g.get("decoupled_weight_decay") else g["weight_decay"] for g in self.groups]
         self.decays = (ctypes.c_double * len(decays))(*decays)
-        self.held: list[Tensor] = []  # what the addresses are of
         self.counters: list[tuple[Any, Tensor]] = []
-        chain = _chain(model)
-        self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
-        self.layers = (Layer * len(chain))()
-        for layer, (linear, activation) in zip(self.layers, chain, strict=True):
-            layer.inputs, layer.outputs = linear.in_features, linear.out_features
-            layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
-            layer.slope = _slope(activation)
-            self._fill(layer.weight, linear.weight)
-            if linear.bias is not None:
-                self._fill(layer.bias, linear.bias)
-        self.scratch = torch.empty(0)
         self.labels: Tensor | None = None  # that are known to be right
+        super().__init__(loss, model, scratch)
 
     def _fill(self, to: Parameter, p: Tensor) -> None:
         state = self.state[p]
         tensors = [p.detach(), *(state[name] for name in self.rule.state)]
-        if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
-            raise ValueError("weights and their state must be contiguous, of float32")
-        self.held += tensors
-        to.values, *own = (tensor.data_ptr() for tensor in tensors)
+        to.values, *own = self._places(tensors)
         to.state[: len(own)] = own
         (to.group,) = (
             k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
@@ -286,9 +368,6 @@ class DenseSteps:
             self.labels = y
         chosen = torch.stack(list(batches))
         count, size = chosen.shape
-        needed = self.library.dense_scratch(self.layers, len(self.layers), size)
-        if len(self.scratch) < needed:
-            self.scratch = torch.empty(needed)
         for parameter, counter in self.counters:
             parameter.steps = float(counter)
         flat = [rate for row in rates for rate in row]
@@ -297,16 +376,8 @@ class DenseSteps:
             self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
             x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,
             (ctypes.c_double * len(flat))(*flat), len(self.groups), torch.get_num_threads(),
-            self.scratch.data_ptr(), taken.data_ptr(),
+            self._place(size), taken.data_ptr(),
         )  # fmt: skip
         for _, counter in self.counters:
             counter += count
         return taken
-
-    def _check(self, x: Tensor, y: Tensor) -> None:
-        if x.dtype != torch.float32 or not x.is_contiguous() or x[0].numel() != self.inputs:
-            raise ValueError(f"the examples must be contiguous, {self.inputs} float32 each")
-        if y.dtype != torch.int64 or not y.is_contiguous():
-            raise ValueError("the labels must be contiguous, of int64")
-        if not (y.min() >= 0 and y.max() < self.classes):
-            raise ValueError(f"a label is none of the {self.classes} classes")

@@ -111,9 +111,10 @@ class Tiles {
   }
 
   void end() {
-    move([](const float* block, float* own, long count) {
-      std::memcpy(own, block, count * sizeof(float));
-    });
+    if (job.learns)
+      move([](const float* block, float* own, long count) {
+        std::memcpy(own, block, count * sizeof(float));
+      });
     _tile_release();
   }
 
@@ -125,22 +126,24 @@ class Tiles {
     auto read = [&](long m, long k) {
       for (long i = 0; i < CHUNK; i++)
         for (long j = 0; j < CHUNK; j += SIDE) {
-          const bool real = m + i < job.batch;
+          const bool real = m + i < job.real(step);
           const float* from = real ? job.X + batch[m + i] * n + k + j : nullptr;
           _mm512_store_ps(block + i * CHUNK + j,
                           _mm512_maskz_loadu_ps(real ? first(n - k - j) : 0, from));
         }
     };
     reset(UPDATE, PHASES);
+    if (!job.learns) reset(LOSS, FORWARD);
     share(GATHER, rows, pieces, [&](long row, long group) {
       for (long k = group * piece; k < std::min(n, (group + 1) * piece); k += CHUNK) {
         read(row * CHUNK, k);
         turn(block, turned);
         pack_columns(turned, plan.inputs[0], row * CHUNK, k);
-        if (!has_few_weights(0)) pack_columns(block, plan.examples[0], k, row * CHUNK);
+        if (job.learns && !has_few_weights(0))
+          pack_columns(block, plan.examples[0], k, row * CHUNK);
       }
     });
-    if (has_few_weights(0))  // each thread packs the inputs that are its own in `update`
+    if (job.learns && has_few_weights(0))  // each thread packs the inputs that are its own in `update`
       share(GATHER_AGAIN, up(n, CHUNK) / CHUNK, rows, [&](long row, long group) {
         read(group * CHUNK, row * CHUNK);
         pack_columns(block, plan.examples[0], row * CHUNK, group * CHUNK);
@@ -162,22 +165,28 @@ class Tiles {
                     std::min(CHUNK, n - r) * CHUNK * sizeof(float));
         return;
       }
+      pack_columns(block, plan.inputs[l + 1], m, r);
+      if (!job.learns) return;
       float* turned = outputs(l, r, m);
       turn(block, turned);
-      pack_columns(block, plan.inputs[l + 1], m, r);
       pack_columns(turned, plan.examples[l + 1], r, m);
     };
     products<false>(FORWARD + l, l, plan.inputs[l], layer.out, layer.in, finish);
   }
 
-  void loss(long step, double* sums) {
+  void loss(long step, Sums& sums) {
     const long l = job.count - 1, n = job.layers[l].out;
     alignas(64) float block[CELLS], turned[CELLS];
+    if (!job.learns) reset(GATHER, LOSS), reset(FORWARD, BACKWARD);
     share(LOSS, plan.padded / CHUNK, 1, [&](long row, long) {
       const long m = row * CHUNK;
-      for (long h = 0; h < CHUNK; h += WIDTH)
-        sums[(m + h) / WIDTH] = cross_entropy(job, step, m + h, plan.logits + m * n + h,
-                                              plan.gradient + m * n + h, CHUNK);
+      for (long h = 0; h < CHUNK; h += WIDTH) {
+        const float* logits = plan.logits + m * n + h;
+        sums.losses[(m + h) / WIDTH] =
+            cross_entropy(job, step, m + h, logits, plan.gradient + m * n + h, CHUNK);
+        if (!job.learns) sums.correct[(m + h) / WIDTH] = correct(job, step, m + h, logits, CHUNK);
+      }
+      if (!job.learns) return;
       for (long r = 0; r < n; r += CHUNK) {
         const long real = std::min(CHUNK, n - r);
         std::memcpy(block, plan.gradient + m * n + r * CHUNK, real * CHUNK * sizeof(float));

@@ -170,14 +170,13 @@ class Vectors {
     }
   }
 
-  // sums: the losses of each WIDTH examples
-  void loss(long step, double* sums) {
+  void loss(long step, Sums& sums) {
     const long classes = job.layers[job.count - 1].out, columns = plan.columns;
     const Range own(plan.padded, WIDTH);
     for (long m = own.from; m < own.to; m += WIDTH) {
       const long at = m / columns * classes * columns + m % columns;
-      sums[m / WIDTH] = cross_entropy(job, step, m, plan.units[job.count] + at,
-                                      plan.gradients[job.count - 1] + at, columns);
+      sums.losses[m / WIDTH] = cross_entropy(job, step, m, plan.units[job.count] + at,
+                                             plan.gradients[job.count - 1] + at, columns);
     }
   }
 

@@ -12,6 +12,8 @@ from optbench.problem import Problem, weight_penalty
 # times slower; a small MLP takes a fifth longer by 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
 Row = dict[str, float | None]  # None: there is no such value
+# of examples and labels, what `batch_sums` gives; None where that is for torch to do
+Sums = Callable[[Tensor, Tensor], Tensor | None]
 
 
 def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -26,12 +28,18 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 
 
 def score(
-    problem: Problem, model: nn.Module, x: Tensor, y: Tensor
+    problem: Problem, model: nn.Module, x: Tensor, y: Tensor, compiled: Sums | None = None
 ) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over the examples; None where there are none, or no classes."""
+    """Mean loss and accuracy over the examples; None where there are none, or no classes.
+
+    compiled: of the model, and asked first.
+    """
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
-    sums = total(problem, lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
+    x, y = whole_batches(problem, x, y)
+    sums = compiled(x, y) if compiled and len(y) else None
+    if sums is None:
+        sums = total(problem, lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
     return means(problem, *sums.tolist())
 
 
@@ -56,13 +64,19 @@ def total(
     size: int = EVAL_BATCH,
 ) -> Tensor:
     """`sums` of parts of the examples, `size` at once, added up; zeros where there are none."""
-    if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
-        whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
-        x, y = x[:whole], y[:whole]
+    x, y = whole_batches(problem, x, y)
     if len(y) == 0:
         return torch.zeros(3, dtype=torch.float64)
     parts = zip(x.split(size), y.split(size), strict=True)
     return torch.stack([sums(xb, yb) for xb, yb in parts]).sum(dim=0)
+
+
+def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The examples without those that `drop_last` leaves out."""
+    if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
+        whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
+        return x[:whole], y[:whole]
+    return x, y
 
 
 def means(

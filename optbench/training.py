@@ -123,6 +123,7 @@ class Training:
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
         compiled = None
+        self._sums: dense.DenseSums | None = None
         if record is None:
             record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
             short = problem.total_steps <= PLAIN
@@ -133,7 +134,11 @@ class Training:
                 and not (short or others)
                 and dense.computes(problem, self.model, self.optimizer)
             ):
-                compiled = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer)
+                scratch = dense.Scratch()
+                compiled = partial(
+                    dense.DenseSteps, problem.loss, self.model, self.optimizer, scratch
+                )
+                self._sums = dense.DenseSums(problem.loss, self.model, scratch)
         self.replay = Replay(
             self.model,
             self._loss,
@@ -348,7 +353,10 @@ class Training:
 
     def _evaluate(self, begun: float) -> Row:
         self.switch_mode(training=False)
-        scores = {k: score(self.problem, self.model, *part) for k, part in self.parts().items()}
+        model, compiled = self.model, self._sums
+        scores = {
+            name: score(self.problem, model, *part, compiled) for name, part in self.parts().items()
+        }
         self.switch_mode(training=True)
         return self.row(scores, begun)
 

@@ -175,6 +175,99 @@ def test_sums_are_as_near_to_float64_as_those_of_torch(widths, batch, scale):
         assert (own - right).norm() <= bound
 
 
+def chain(widths, activation=nn.Tanh, bias=True, std=None) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(0)
+    modules: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        modules += [nn.Linear(a, b, bias=bias), activation()]
+    with torch.no_grad():
+        for module in modules[::2]:
+            for p in module.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator) * (std or widths[0] ** -0.5))
+    return nn.Sequential(*modules[:-1])
+
+
+def measured(model, x, y, loss=losses.cross_entropy, threads=1) -> torch.Tensor:
+    """By tiles; skips the test where there are none."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = dense.DenseSums(loss, model)(x, y)
+    finally:
+        torch.set_num_threads(usual)
+    if found is None:
+        pytest.skip("this CPU has no tiles")
+    return found
+
+
+@pytest.mark.parametrize("count", [64, 79, 511, 512, 513, 1100])
+@pytest.mark.parametrize(
+    ("widths", "activation", "bias", "smoothing"),
+    [
+        ((784, 300, 200, 10), nn.ReLU, True, 0.0),
+        ((1500, 70, 10), nn.ELU, False, 0.1),
+        ((70, 1000, 130), nn.Sigmoid, True, 0.0),
+        ((700, 120), nn.Identity, True, 0.2),
+    ],
+)
+def test_a_model_is_measured_as_by_torch(widths, activation, bias, smoothing, count):
+    generator = torch.Generator().manual_seed(count)
+    model = chain(widths, activation, bias)
+    x = torch.randn(count, widths[0], generator=generator)
+    y = torch.randint(widths[-1], (count,), generator=generator)
+    loss = partial(losses.cross_entropy, label_smoothing=smoothing)
+    exact = deepcopy(model).double()(x.double())
+    found = measured(model, x, y, loss)
+    right = [loss(exact, y).item() * count, (exact.argmax(dim=1) == y).sum().item(), count]
+    assert found.tolist() == pytest.approx(right, rel=1e-6)
+    for threads in (2, 3):
+        assert torch.equal(measured(model, x, y, loss, threads), found)
+
+
+def test_the_first_largest_logit_counts_and_no_number_is_the_largest():
+    model = nn.Sequential(nn.Linear(700, 100))
+    x, labels = torch.zeros(200, 700), torch.arange(200) % 100
+    for places, winner in (((), 0), ((7, 30), 7), ((), 0)):
+        with torch.no_grad():
+            model[0].weight.zero_()
+            model[0].bias.zero_()
+            model[0].bias[list(places)] = 1.0
+        assert measured(model, x, labels)[1] == 2
+        assert measured(model, x, torch.full((200,), winner))[1] == 200
+    with torch.no_grad():
+        model[0].bias[60], model[0].bias[55] = torch.inf, torch.nan
+    assert model(x).argmax(dim=1).eq(55).all()
+    found = measured(model, x, torch.full((200,), 55))
+    assert found[0].isnan()
+    assert found[1] == 200
+
+
+def test_an_evaluation_of_something_else_is_left_to_torch(make_problem):
+    model = chain((700, 120, 4))
+    x, y = torch.randn(200, 700), torch.arange(200) % 4
+    measured(model, x, y)
+    sums = dense.DenseSums(losses.cross_entropy, model)
+    for other in ((x[:, :600], y), (x.double(), y), (x.T.contiguous().T, y), (x, y + 1)):
+        assert sums(*other) is None
+    assert sums(x[:20], y[:20]) is None  # too few
+    assert dense.DenseSums(losses.cross_entropy, chain((70, 20, 4)))(x[:, :70].clone(), y) is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"drop_last": True}])
+def test_epochs_are_those_of_plain_evaluations(make_problem, changes):
+    problem = make_problem(**LARGE | {"n": 400}, epochs=3, **changes)
+    rows = []
+    for compiled_ones in (True, False):
+        training = Training(problem, ADAM)
+        assert training.replay.compiled
+        if not compiled_ones:
+            training._sums = None
+        rows.append([u.epoch for u in training.updates() if u.epoch])
+    keys = [f"{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")]
+    for own, usual in zip(*rows, strict=True):
+        assert [own[k] for k in keys] == pytest.approx([usual[k] for k in keys], rel=1e-5)
+
+
 def test_scratch_is_written_before_it_is_read():
     def run(value: float) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -188,12 +281,16 @@ def test_scratch_is_written_before_it_is_read():
         optimizer.step()
         x, y = torch.randn(300, 400, generator=generator), torch.arange(300) % 5
         steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
-        steps.scratch = torch.empty(4_000_000)
+        steps.scratch.floats = torch.empty(4_000_000)
         found = []
         for size in (1, 16, 100, 33, 289):
-            steps.scratch.fill_(value)
+            steps.scratch.floats.fill_(value)
             batches = [torch.randperm(300, generator=generator)[:size] for _ in range(2)]
             found.append(steps(x, y, batches, [[0.01]] * 2))
+            sums = dense.DenseSums(losses.cross_entropy, model, steps.scratch)
+            steps.scratch.floats.fill_(value)
+            if (measured := sums(x, y)) is not None:
+                found.append(measured)
         return torch.cat([*found, *(p.detach().flatten() for p in model.parameters())])
 
     assert torch.equal(run(0.0), run(float("nan")))
