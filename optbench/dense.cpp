@@ -1,4 +1,5 @@
-// Whole training steps of a multilayer perceptron on a CPU; dense.py compiles and calls it.
+// Whole training steps and evaluations of a multilayer perceptron on a CPU; dense.py compiles and
+// calls it.
 //
 // Three products make up a step of a layer: outputs W x, the inputs' gradient W' g, and the
 // weights' gradient g x'. Every number is computed by one thread and summed in one order, whatever

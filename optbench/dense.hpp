@@ -341,17 +341,16 @@ double cross_entropy(const Job& job, long step, long m, const float* logits, flo
   return sum;
 }
 
-// How many of the WIDTH examples from place `m` on have their largest logit (the first of them; as
-// torch has it, what is no number is larger than any) at their class.
+// How many of the WIDTH examples from place `m` on have their largest logit, the first of equal ones,
+// at their class.
 long correct(const Job& job, long step, long m, const float* logits, long row) {
   const long classes = job.layers[job.count - 1].out;
   Vec top = load(logits);
   Int at{};
   for (int32_t c = 1; c < classes; c++) {
     const Vec v = load(logits + c * row);
-    const Int more = (v > top) | ((v != v) & (top == top));
-    top = choose(more, v, top);
-    at = (more & c) | (~more & at);
+    at = ((v > top) & c) | (~(v > top) & at);
+    top = larger(v, top);
   }
   long found = 0;
   for (int i = 0; i < std::min<long>(WIDTH, job.real(step) - m); i++)

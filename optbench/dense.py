@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, partial
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class Layer(ctypes.Structure):
 @cache
 def available() -> bool:
     """Whether dense.cpp can be compiled here and then gives what float64 gives, in a small trial:
-    of a step by tiles, where the CPU has them, and of one without."""
+    of a step and an evaluation by tiles, where the CPU has them, and of a step without."""
     if library(SOURCE) is None:
         return False
     rate, generator = 0.5, torch.Generator().manual_seed(0)
@@ -108,8 +108,10 @@ def available() -> bool:
     if not all(torch.allclose(p.double(), q, rtol=1e-6, atol=5e-7) for p, q in pairs):
         return False
     sums = DenseSums(losses.cross_entropy, trial)(x, y)
-    loss = losses.cross_entropy(exact(x.double()), y).detach() * len(y)
-    return sums is None or torch.allclose(sums[0], loss, rtol=1e-6)
+    logits = exact(x.double()).detach()
+    hits = (logits.argmax(dim=1) == y).sum()
+    right = torch.stack([losses.cross_entropy(logits, y) * len(y), hits, torch.tensor(len(y))])
+    return sums is None or torch.allclose(sums, right, rtol=1e-6)
 
 
 def _functions() -> ctypes.CDLL:
@@ -257,8 +259,9 @@ class _Dense:
     """A model as dense.cpp takes it."""
 
     def __init__(
-        self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None
+        self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None = None
     ) -> None:
+        """Raises ValueError where weights are not contiguous, of float32."""
         self.library = _functions()
         self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
         self.chain = _chain(model)
@@ -289,6 +292,8 @@ class _Dense:
         return self.scratch.place(needed)
 
     def _check(self, x: Tensor, y: Tensor) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"there are {len(x)} examples and {len(y)} labels")
         if x.dtype != torch.float32 or not x.is_contiguous() or x[0].numel() != self.inputs:
             raise ValueError(f"the examples must be contiguous, {self.inputs} float32 each")
         if y.dtype != torch.int64 or not y.is_contiguous():
@@ -300,14 +305,12 @@ class _Dense:
 class DenseSums(_Dense):
     """`evaluation.Sums` for what `fits`, where it is `available`."""
 
-    def __init__(
-        self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None = None
-    ) -> None:
-        """Raises ValueError where weights are not contiguous, of float32."""
-        super().__init__(loss, model, scratch)
-
     def __call__(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """None for data of another kind than in training, and where it would not be faster."""
+        """The sums of the losses, the correct answers and the examples: (3,), float64.
+
+        None for data of another kind than in training, where it would not be faster, and where the
+        loss is not finite: there torch's numbers are wanted. There must be an example.
+        """
         try:
             self._check(x, y)
         except ValueError:
@@ -319,7 +322,9 @@ class DenseSums(_Dense):
             self.layers, len(self.layers), self.smoothing, x.data_ptr(), y.data_ptr(),
             indices.data_ptr(), count, size, torch.get_num_threads(), self._place(size), found,
         )  # fmt: skip
-        return torch.tensor([*found, count], dtype=torch.float64) if done else None
+        if not done or not isfinite(found[0]):
+            return None
+        return torch.tensor([*found, count], dtype=torch.float64)
 
 
 class DenseSteps(_Dense):

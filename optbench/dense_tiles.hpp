@@ -143,7 +143,8 @@ class Tiles {
           pack_columns(block, plan.examples[0], k, row * CHUNK);
       }
     });
-    if (job.learns && has_few_weights(0))  // each thread packs the inputs that are its own in `update`
+    // each thread packs the inputs that are its own in `update`
+    if (job.learns && has_few_weights(0))
       share(GATHER_AGAIN, up(n, CHUNK) / CHUNK, rows, [&](long row, long group) {
         read(group * CHUNK, row * CHUNK);
         pack_columns(block, plan.examples[0], row * CHUNK, group * CHUNK);

@@ -32,14 +32,14 @@ def score(
 ) -> tuple[float | None, float | None]:
     """Mean loss and accuracy over the examples; None where there are none, or no classes.
 
-    compiled: of the model, and asked first.
+    compiled: of the model, and asked first; torch does what it leaves.
     """
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
     x, y = whole_batches(problem, x, y)
     sums = compiled(x, y) if compiled and len(y) else None
     if sums is None:
-        sums = total(problem, lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
+        sums = total(lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
     return means(problem, *sums.tolist())
 
 
@@ -57,14 +57,9 @@ def batch_sums(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tens
 
 @torch.no_grad()
 def total(
-    problem: Problem,
-    sums: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    size: int = EVAL_BATCH,
+    sums: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, size: int = EVAL_BATCH
 ) -> Tensor:
     """`sums` of parts of the examples, `size` at once, added up; zeros where there are none."""
-    x, y = whole_batches(problem, x, y)
     if len(y) == 0:
         return torch.zeros(3, dtype=torch.float64)
     parts = zip(x.split(size), y.split(size), strict=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from optbench.evaluation import batch_sums, objective, total
+from optbench.evaluation import batch_sums, objective, total, whole_batches
 from optbench.models import Dropout
 from optbench.problem import Problem, build_model
 
@@ -62,7 +62,8 @@ class Stack:
         """`evaluation.total` of each model over the same examples: (K, 3)."""
         self.template.eval()
         # `total` adds up over the parts of the examples whatever shape the sums have
-        sums = total(self._problem, lambda xb, yb: self._each(self._sums, (xb, yb, {}), True), x, y)
+        x, y = whole_batches(self._problem, x, y)
+        sums = total(lambda xb, yb: self._each(self._sums, (xb, yb, {}), True), x, y)
         return sums.expand(len(next(iter(self.parameters.values()))), 3)
 
     def _each(self, call: nn.Module, given: tuple[Any, ...], shared: bool) -> Tensor:

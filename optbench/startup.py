@@ -7,22 +7,26 @@ more than a quarter of the time of a run of one step.
 
 import gc
 
-_begun = False
+_begun = _ended = False
 
 
 def begin() -> None:
-    """Collect no garbage until `end`; only the first call does something."""
+    """Collect no garbage until `end`. Does nothing where that has begun before, or the collector is
+    off already."""
     global _begun
-    if not _begun:
+    if not _begun and gc.isenabled():
         _begun = True
         gc.disable()
 
 
 def end() -> None:
-    """What has been imported is never looked at again; the collector is on for what comes.
+    """What is there now is never looked at again; the collector is on for what comes.
 
-    Does nothing where `begin` has not been called.
+    Does nothing where `begin` did not, and after the first time: to be called before there is
+    anything large that is to go away again.
     """
-    if _begun and not gc.isenabled():
+    global _ended
+    if _begun and not _ended:
+        _ended = True
         gc.freeze()
         gc.enable()

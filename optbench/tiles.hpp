@@ -75,7 +75,8 @@ inline __mmask16 first(long count) {
   return count >= SIDE ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
 }
 
-// Three parts each of the pairs (a, b). Of what is infinite or no number one is no number.
+// Three parts each of the pairs (a, b). Of what is infinite (above 3.39e38) or no number one is no
+// number.
 inline void split(const float* a, const float* b, Part* to) {
   typedef uint32_t Bits __attribute__((vector_size(4 * SIDE), may_alias));
   Vec x = load(a), y = load(b);

@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import compiled, configured, dense, losses, models
+from optbench import compiled, configured, dense, evaluation, losses, models
 from optbench.__main__ import config_folder
 from optbench.problem import Problem
 from optbench.training import Training
@@ -224,7 +225,7 @@ def test_a_model_is_measured_as_by_torch(widths, activation, bias, smoothing, co
         assert torch.equal(measured(model, x, y, loss, threads), found)
 
 
-def test_the_first_largest_logit_counts_and_no_number_is_the_largest():
+def test_the_first_largest_logit_counts():
     model = nn.Sequential(nn.Linear(700, 100))
     x, labels = torch.zeros(200, 700), torch.arange(200) % 100
     for places, winner in (((), 0), ((7, 30), 7), ((), 0)):
@@ -234,12 +235,20 @@ def test_the_first_largest_logit_counts_and_no_number_is_the_largest():
             model[0].bias[list(places)] = 1.0
         assert measured(model, x, labels)[1] == 2
         assert measured(model, x, torch.full((200,), winner))[1] == 200
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_evaluation_that_is_not_finite_is_torchs(make_problem, value):
+    problem = make_problem(**LARGE)
+    training = Training(problem, ADAM)
+    x, y = problem.dataset.train_x, problem.dataset.train_y
+    measured(training.model, x, y)
     with torch.no_grad():
-        model[0].bias[60], model[0].bias[55] = torch.inf, torch.nan
-    assert model(x).argmax(dim=1).eq(55).all()
-    found = measured(model, x, torch.full((200,), 55))
-    assert found[0].isnan()
-    assert found[1] == 200
+        next(iter(training.model.parameters()))[3, 1] = value
+    assert training._sums(x, y) is None
+    found = evaluation.score(problem, training.model, x, y, training._sums)
+    assert not isfinite(found[0])
+    assert str(found) == str(evaluation.score(problem, training.model, x, y))
 
 
 def test_an_evaluation_of_something_else_is_left_to_torch(make_problem):
@@ -247,7 +256,13 @@ def test_an_evaluation_of_something_else_is_left_to_torch(make_problem):
     x, y = torch.randn(200, 700), torch.arange(200) % 4
     measured(model, x, y)
     sums = dense.DenseSums(losses.cross_entropy, model)
-    for other in ((x[:, :600], y), (x.double(), y), (x.T.contiguous().T, y), (x, y + 1)):
+    for other in (
+        (x[:, :600], y),
+        (x.double(), y),
+        (x.T.contiguous().T, y),
+        (x, y + 1),
+        (x, y[:9]),
+    ):
         assert sums(*other) is None
     assert sums(x[:20], y[:20]) is None  # too few
     assert dense.DenseSums(losses.cross_entropy, chain((70, 20, 4)))(x[:, :70].clone(), y) is None
