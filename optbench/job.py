@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from optbench import jobs, startup
+from optbench import jobs
 from optbench.errors import UserError, reason
 from optbench.overrides import resolve
 from optbench.progress import say
@@ -23,7 +23,6 @@ def run(
     cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
 ) -> dict[str, Any]:
     """One run of a sweep in this process: its failure is recorded, and the sweep goes on."""
-    startup.end()  # not when the first is trained: many may be done, and its model shall go
     label = jobs.label(folder, number, overrides)
     if number == 0 or folder not in _tallies:
         _tallies[folder] = Tally(folder)

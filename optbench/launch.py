@@ -23,7 +23,6 @@ from optbench import (
     runs,
     settings,
     shared,
-    startup,
     unit,
 )
 from optbench.batch import Batch, Job, Result
@@ -65,7 +64,6 @@ def launch(
     leaves room for). time_limit: seconds for each run.
     Exits with 128 + signal after SIGINT or SIGTERM, when the running jobs have ended.
     """
-    startup.end()
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
     planned = jobs.count(Path(master.hydra.sweep.dir))

@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import jobs, locks, settings
+from optbench import jobs, locks, settings, startup
 from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError, check_choice
 from optbench.overrides import check_tuned, config_folder, explain
@@ -157,6 +157,7 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the sweep's folder and start its list of jobs afresh."""
+        startup.end()  # from here on there is garbage, of as many jobs as the sweep has
         with exits():
             settings.check_results_dir(config.results_dir)
             settings.check_name(config.name)
