@@ -35,8 +35,7 @@ from optbench.run_files import (
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")
-
-
+HERE = Path(__file__).resolve().parent.parent  # the checkout that optbench runs from, if it is one
 # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for the
 # phase of a tuned study
 DEEPEST = 5
@@ -56,7 +55,7 @@ class RunFolder:
             "diverged_at_step": None,
             "versions": _versions(),
             "machine": _machine(str(record.get("device", "cpu"))),
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(HERE),
             "started": _now(),
             "finished": None,
             "summary": {},
@@ -350,16 +349,26 @@ def _machine(device: str) -> dict[str, str]:
 
 
 @cache
-def _git_commit() -> str | None:
-    """The commit of the checkout that optbench runs from, if it is one."""
-    root = Path(__file__).resolve().parent.parent
+def git_commit(root: Path) -> str | None:
+    """The commit of a checkout; None if there is none.
+
+    `-dirty` is added where files differ from it.
+    """
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
+    # not `describe --dirty`: it locks the index, and a lock would stay where this process is killed
+    git = ["git", "--no-optional-locks", "-C", str(root)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout
+            for words in (
+                ["describe", "--always", "--abbrev=40"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return commit.strip() + "-dirty" * bool(changes.strip())
 
 
 def _now() -> str:

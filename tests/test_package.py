@@ -1,6 +1,7 @@
 """The wheel holds all that is needed, and works in another folder without the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from optbench import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,3 +68,34 @@ def test_an_installed_wheel_trains_and_plots_outside_the_checkout(wheel, tmp_pat
     assert "train_loss-epoch.svg" in out
     run(str(python), "-m", "optbench.report", "results/x")
     assert (work / "results" / "x" / "report.html").stat().st_size > 60_000
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_is_told_without_a_lock_on_the_checkout(tmp_path):
+    """Where the process is killed meanwhile, git's lock would stay."""
+    file, index = tmp_path / "file", tmp_path / ".git" / "index"
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=N", "-c", "user.email=n@example.org"]
+        done = subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    assert runs.git_commit(tmp_path) is None
+    runs.git_commit.cache_clear()
+    git("init")
+    assert runs.git_commit(tmp_path) is None  # there is no commit yet
+    runs.git_commit.cache_clear()
+    file.write_text("1")
+    git("add", "file")
+    git("commit", "-m", "1")
+    os.utime(file, (1e9, 1e9))  # git would put down that it looked at it
+    before = index.stat().st_ino, index.read_bytes()
+    assert runs.git_commit(tmp_path) == git("rev-parse", "HEAD")
+    assert (index.stat().st_ino, index.read_bytes()) == before
+    runs.git_commit.cache_clear()
+    file.write_text("2")
+    (tmp_path / "another").touch()
+    assert runs.git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    runs.git_commit.cache_clear()
