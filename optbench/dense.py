@@ -264,11 +264,11 @@ class _Dense:
         """Raises ValueError where weights are not contiguous, of float32."""
         self.library = _functions()
         self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
-        self.chain = _chain(model)
-        self.inputs, self.classes = self.chain[0][0].in_features, self.chain[-1][0].out_features
+        chain = _chain(model)
+        self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
         self.held: list[Tensor] = []  # what the addresses are of
-        self.layers = (Layer * len(self.chain))()
-        for layer, (linear, activation) in zip(self.layers, self.chain, strict=True):
+        self.layers = (Layer * len(chain))()
+        for layer, (linear, activation) in zip(self.layers, chain, strict=True):
             layer.inputs, layer.outputs = linear.in_features, linear.out_features
             layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
             layer.slope = _slope(activation)
@@ -278,15 +278,16 @@ class _Dense:
         self.scratch = scratch or Scratch()
 
     def _fill(self, to: Parameter, p: Tensor) -> None:
-        (to.values,) = self._places([p.detach()])
+        (to.values,) = self._hold([p.detach()])
 
-    def _places(self, tensors: Sequence[Tensor]) -> list[int]:
+    def _hold(self, tensors: Sequence[Tensor]) -> list[int]:
+        """Keep tensors, and give their addresses."""
         if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
             raise ValueError("weights and their state must be contiguous, of float32")
         self.held += tensors
         return [t.data_ptr() for t in tensors]
 
-    def _place(self, batch: int) -> int:
+    def _room(self, batch: int) -> int:
         """The address of what batches of that size are worked on in."""
         needed = self.library.dense_scratch(self.layers, len(self.layers), batch)
         return self.scratch.place(needed)
@@ -320,7 +321,7 @@ class DenseSums(_Dense):
         indices = torch.arange(count)
         done = self.library.dense_sums(
             self.layers, len(self.layers), self.smoothing, x.data_ptr(), y.data_ptr(),
-            indices.data_ptr(), count, size, torch.get_num_threads(), self._place(size), found,
+            indices.data_ptr(), count, size, torch.get_num_threads(), self._room(size), found,
         )  # fmt: skip
         if not done or not isfinite(found[0]):
             return None
@@ -354,7 +355,7 @@ class DenseSteps(_Dense):
     def _fill(self, to: Parameter, p: Tensor) -> None:
         state = self.state[p]
         tensors = [p.detach(), *(state[name] for name in self.rule.state)]
-        to.values, *own = self._places(tensors)
+        to.values, *own = self._hold(tensors)
         to.state[: len(own)] = own
         (to.group,) = (
             k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
@@ -381,7 +382,7 @@ class DenseSteps(_Dense):
             self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
             x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,
             (ctypes.c_double * len(flat))(*flat), len(self.groups), torch.get_num_threads(),
-            self._place(size), taken.data_ptr(),
+            self._room(size), taken.data_ptr(),
         )  # fmt: skip
         for _, counter in self.counters:
             counter += count
