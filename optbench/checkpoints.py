@@ -14,7 +14,7 @@ from optbench.errors import UserError
 from optbench.run_files import read_record
 
 FILE = "checkpoint.pt"
-FORMAT = 2
+FORMAT = 3
 # failed: its process died, or could not write; a run whose code failed leaves no checkpoint
 UNFINISHED = ("running", "interrupted", "failed")
 OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "steps_by")
@@ -121,6 +121,19 @@ def find(
             )
         return path.parent, state
     return None
+
+
+def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
+    """The newest unfinished run of this identity in `group`, whose lock the caller holds."""
+    found = []
+    for path in group.glob(f"*-seed{asked['seed']}-*/run.json"):
+        try:
+            record = read_record(path)
+        except (OSError, ValueError):
+            continue
+        if record["run_id"] == asked["run_id"] and record["status"] in UNFINISHED:
+            found.append((str(record.get("started")), path.parent))
+    return max(found)[1] if found else None
 
 
 def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def gather(
         problem = replace(arguments["problem"], dataset=data)
         try:
             # slices of stacked tensors have the ordinary layout, and so must optimizers' states
-            own = {"problem": problem, "channels_last": False, "record": False}
+            own = {"problem": problem, "channels_last": False, "compile_steps": False}
             training = Training(**{**arguments, **own})
         except UserError as error:
             misfits[index] = error
@@ -194,7 +194,7 @@ class Cohort:
         trainings = [m.training for m in self.members]
         jointly = {k for joint in self.joint for k in range(joint.slots.start, joint.slots.stop)}
         losses: list[Tensor] = []
-        rates: list[list[float]] = [[] for _ in trainings]
+        rates: list[list[float | None]] = [[] for _ in trainings]
         for joint in self.joint:
             own = trainings[joint.slots]
             numbers = range(step, step + len(first))

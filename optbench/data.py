@@ -53,6 +53,13 @@ class Dataset:
         tensors = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
+    def double(self) -> "Dataset":
+        """The same data with float64 examples; labels stay integers."""
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+        real = {name: x.double() for name, x in tensors.items() if x.is_floating_point()}
+        return Dataset(**parts | real)
+
 
 def prepare(
     raw: RawDataset | Sequence[Any],

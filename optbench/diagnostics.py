@@ -3,16 +3,19 @@
 The step itself is the ordinary one: it is watched, and nothing that it computes changes.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from optbench import object_state
 from optbench.initializers import LAYERS
 from optbench.models import ACTIVATIONS
+from optbench.stepping import Stepper
+from optbench.streams import Stream
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 WATCHED: tuple[Any, ...] = (*LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)
@@ -23,14 +26,12 @@ LayerRow = dict[str, float | str | None]
 
 def watched_step(
     model: nn.Module,
-    optimizer: Optimizer,
-    closure: Callable[[], Tensor],
+    stepper: Stepper,
     batch_loss: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
     y: Tensor,
-) -> list[LayerRow]:
-    """Take one optimizer step with `closure` and return what was seen, in the columns of
-    `layers.csv`.
+) -> tuple[list[LayerRow], Tensor]:
+    """Take one step and return what was seen, in the columns of `layers.csv`, and the loss.
 
     batch_loss: `(x, y)` to the loss of these examples; called on parts of the batch for the
     gradient noise scale.
@@ -40,15 +41,12 @@ def watched_step(
     noise = gradient_noise_scale(model, batch_loss, x, y)
     gradients: dict[str, Tensor] = {}
 
-    def watched_closure() -> Tensor:
-        loss = closure()
-        if not gradients:  # lbfgs calls it several times; the first is at the present weights
-            named = model.named_parameters()
-            gradients.update({n: p.grad.detach().clone() for n, p in named if p.grad is not None})
-        return loss
+    def see_gradients() -> None:
+        named = model.named_parameters()
+        gradients.update({n: p.grad.detach().clone() for n, p in named if p.grad is not None})
 
     with _watch(layers, len(x)) as seen:
-        optimizer.step(watched_closure)  # type: ignore[arg-type]  # the stubs want a float
+        loss = stepper.step(x, y, see_gradients)
     after = {n: p.detach() for n, p in model.named_parameters()}
     rows: list[LayerRow] = []
     depth = 0
@@ -62,7 +60,7 @@ def watched_step(
         rows.append(row)
     rows.append({"layer": "all", "kind": "all", "noise_scale": noise})
     rows[-1] |= _sizes(list(before), before, after, gradients)
-    return rows
+    return rows, loss
 
 
 @contextmanager
@@ -124,7 +122,8 @@ def _sizes(
 def _norm(tensors: list[Tensor]) -> float | None:
     if not tensors:
         return None
-    return torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt().item()
+    dense = [t.to_dense() if t.is_sparse else t for t in tensors]
+    return torch.stack([t.abs().double().square().sum() for t in dense]).sum().sqrt().item()
 
 
 def _rank(weight: Tensor) -> float | None:
@@ -147,23 +146,35 @@ def gradient_noise_scale(
     if size < 2:  # batch norm needs two examples
         return None
     total = size * CHUNKS
-    buffers = {n: b.clone() for n, b in model.named_buffers()}
-    generators = [g for m in model.modules() if (g := getattr(m, "generator", None)) is not None]
-    states = [g.get_state() for g in generators]
     parameters = [p for p in model.parameters() if p.requires_grad]
     mean, square = [torch.zeros_like(p) for p in parameters], 0.0
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    with Stream(0, "noise scale", x.device), _put_back(model):
         for xb, yb in zip(x[:total].split(size), y[:total].split(size), strict=True):
             gradients = torch.autograd.grad(batch_loss(xb, yb), parameters, allow_unused=True)
             for sum_, gradient in zip(mean, gradients, strict=True):
                 if gradient is not None:
                     sum_.add_(gradient, alpha=1 / CHUNKS)
-                    square += gradient.double().square().sum().item() / CHUNKS
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
-    for generator, state in zip(generators, states, strict=True):
-        generator.set_state(state)
-    large = sum(m.double().square().sum().item() for m in mean)  # |gradient of the whole|^2
+                    square += (_norm([gradient]) or 0.0) ** 2 / CHUNKS
+    large = (_norm(mean) or 0.0) ** 2  # |gradient of the whole|^2
     signal = (total * large - size * square) / (total - size)
     noise = (square - large) / (1 / size - 1 / total)
     return noise / signal if signal > 0 else None
+
+
+@contextmanager
+def _put_back(model: nn.Module) -> Iterator[None]:
+    """At the end, the model is as it was: its buffers, its generators, and what it counts."""
+    roots, parameters = {"model": model}, list(model.parameters())
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        before = copy.deepcopy(object_state.capture(roots, parameters))
+    except object_state.Unsaveable:  # all that can be put back is what torch knows of
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            object_state.restore(roots, parameters, before)
+        else:
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])

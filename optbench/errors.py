@@ -2,7 +2,8 @@
 
 import difflib
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,46 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return shorten(super().__str__())
+
+
+class CodeError(UserError):
+    """What a user's or a package's model, optimizer, loss or schedule raised while it ran."""
+
+
+@contextmanager
+def blame(what: str) -> Iterator[None]:
+    """Turn what the code of a user or a package raises into a `CodeError` that begins with `what`.
+
+    What is no fault of that code passes: a full memory, a `UserError`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if memory_is_full(error):
+            raise
+        raise CodeError(f"{what}: {described(error)}") from error
+
+
+NEEDS_GRAPH = "does not require grad and does not have a grad_fn"
+
+
+def described(error: BaseException) -> str:
+    """An exception and the line that raised it, outside of torch and optbench if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = Path(__file__).parent
+    outside = [f for f in frames if Path(f.filename).parent != ours and "/torch/" not in f.filename]
+    place = (outside or frames)[-1:]
+    where = "".join(f" ({f.filename}, line {f.lineno}, in {f.name})" for f in place)
+    text = " ".join(said(error).split())[:500]
+    hint = ""
+    if NEEDS_GRAPH in text:
+        hint = (
+            ". It may need gradients that can be differentiated again "
+            "(backward(create_graph=True)), which optbench does not give"
+        )
+    return f"{type(error).__name__}: {text}{hint}{where}"
 
 
 def shorten(message: str) -> str:

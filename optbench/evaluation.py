@@ -18,7 +18,7 @@ Sums = Callable[[Tensor, Tensor], Tensor | None]
 
 def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The loss of a batch, a scalar, with the weight penalty where there is one."""
-    if problem.precision == "float32":
+    if problem.precision != "bfloat16":
         loss = problem.loss(model(x), y)
     else:
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -45,9 +45,10 @@ def score(
 
 def batch_sums(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The sum of the losses, the correct answers and the examples of a batch: (3,), float64."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=problem.precision != "float32"):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=problem.precision == "bfloat16"):
         logits = model(x)
-    logits = logits.float()
+    if problem.precision == "bfloat16":
+        logits = logits.float()
     loss = problem.loss(logits, y).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()

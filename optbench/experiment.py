@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import checkpoints, data, device, locks, runs, settings, startup, step_cost
+from optbench import (
+    checkpoints,
+    data,
+    device,
+    locks,
+    object_state,
+    runs,
+    settings,
+    startup,
+    step_cost,
+)
 from optbench.configured import (
     Config,
     build,
@@ -20,7 +30,7 @@ from optbench.configured import (
     loggers,
     results_of,
 )  # fmt: skip
-from optbench.errors import UNWRITABLE, UserError, unwritable
+from optbench.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.interrupts import interrupts
 from optbench.problem import identity
 from optbench.progress import Show, progress, say
@@ -29,6 +39,12 @@ from optbench.training import Training, Update
 
 LATER_LOG_KEYS: Config = {"layer_steps": None}  # as `configured.LATER_KEYS`
 RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
+
+
+UNSAVEABLE = (
+    "{}, and checkpoints hold only numbers, texts, tensors and containers of these: if the run is "
+    "interrupted, the same command restarts it from the beginning"
+)
 
 
 class Outcome(NamedTuple):
@@ -124,7 +140,7 @@ def _complete(
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
         # no part of the identity either
-        planned.record["steps_by"] = "dense.cpp" if training.replay.compiled else "torch"
+        planned.record["steps_by"] = "dense.cpp" if training.compiled else "torch"
         folder = None
         if found := unfinished(planned):
             folder, state = found
@@ -134,14 +150,18 @@ def _complete(
                 fail(folder, error)
                 say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
                 folder, training = None, Training(**asked)
+        every = planned.config["checkpoint_seconds"]
+        why = training.unsaveable()
         updates = training.updates(stop)
         first = next(updates)  # a misfit leaves no folder
         new = folder is None
         folder = folder or new_folder(planned)
         opened(folder.path)
+        if why:
+            _told.add(folder.path)
+            say(f"{folder.path}: {UNSAVEABLE.format(why)}", error=True)
         if new:
             folder.record["cost"] = cost(planned, asked)  # in run.json at the end
-        every = planned.config["checkpoint_seconds"]
         return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
 
 
@@ -265,7 +285,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "eval_test": config["log"]["eval_test"],
         "layers": config["diagnostics"] == "layers",
         "layers_every": config["log"]["layer_steps"],
-        "record": config["record_steps"],
+        "compile_steps": config["record_steps"] is None,
     }
 
 
@@ -284,12 +304,16 @@ def cost(planned: Plan, asked: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def new_folder(planned: Plan) -> runs.RunFolder:
-    """The folder that the run's updates are written to."""
+    """The folder that the run's updates are written to: a new one, or that of the same run where
+    it was begun before and cannot be resumed."""
     # any name may be a label, but not a folder's; one with a dot in front would be hidden
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
     try:
-        folder = runs.RunFolder(planned.group, name, planned.record)
+        dead = None
+        if not planned.config["force"]:
+            dead = checkpoints.find_dead(planned.group, planned.record)
+        folder = runs.RunFolder(planned.group, name, planned.record, instead_of=dead)
     except OSError as error:
         raise unwritable(planned.group, error) from error
     folder.follow(loggers(planned.config), results_of(planned.config))
@@ -325,7 +349,7 @@ def _follow(
             # at step 0 there is nothing to save, and going on from there would repeat its row
             due = every is not None and update.step and monotonic() - saved >= every
             if update.status == "interrupted" or (update.status == "running" and due):
-                save(folder, training.state_dict())
+                save_if_possible(folder, training)
                 saved = monotonic()
             if update.status != "running":
                 break
@@ -341,6 +365,22 @@ def write(folder: runs.RunFolder, update: Update) -> None:
     """Append the update's rows. Raises `UserError` where they cannot be written."""
     with _unwritable(folder):
         folder.write(update)
+
+
+def save_if_possible(folder: runs.RunFolder, training: Training) -> None:
+    """Write the run's checkpoint, or leave none where something cannot be kept in one."""
+    try:
+        state = training.state_dict()
+    except object_state.Unsaveable as error:
+        checkpoints.remove(folder.path)  # that of a resumed run would repeat what followed it
+        if folder.path not in _told:
+            _told.add(folder.path)
+            say(f"{folder.path}: {UNSAVEABLE.format(error)}", error=True)
+    else:
+        save(folder, state)
+
+
+_told: set[Path] = set()  # that these runs restart
 
 
 def save(folder: runs.RunFolder, training: Config) -> None:
@@ -363,7 +403,7 @@ def fail(folder: runs.RunFolder, error: BaseException) -> None:
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     stopped = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # the disk may be what failed
-        if not stopped and not isinstance(error, UserError):
+        if not stopped and (isinstance(error, CodeError) or not isinstance(error, UserError)):
             checkpoints.remove(folder.path)
         folder.finish("interrupted" if stopped else "failed", None if stopped else text)
 

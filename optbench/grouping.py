@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from optbench import dense, optimizers
 from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
-from optbench.replay import WORTH_RECORDING
 from optbench.stack import Masks, Stack
 
 Arguments = Mapping[str, Any]  # of `optbench.training.train`
@@ -60,15 +59,14 @@ def is_faster(arguments: Arguments, members: int) -> bool:
     """
     if torch.device(arguments.get("device", "cpu")).type != "cpu":
         return members > 1
-    problem, replayed = arguments["problem"], arguments.get("record")
-    recorded = problem.total_steps >= WORTH_RECORDING if replayed is None else replayed
-    if recorded or members < LEAST_MEMBERS:
+    problem = arguments["problem"]
+    if members < LEAST_MEMBERS:
         return False
     try:
         with torch.device("meta"):  # what is too large for this process is not made here
             model = problem.model(problem.dataset.input_shape, problem.dataset.classes)
             optimizer = optimizers.build(arguments["optimizer"], model)
-        if replayed is None and dense.computes(problem, model, optimizer):
+        if arguments.get("compile_steps", True) and dense.computes(problem, model, optimizer):
             return False
         weights = [p.shape for p in model.parameters()]
     except Exception:  # of anybody's model: alone, it says itself what is wrong

@@ -38,9 +38,11 @@ class Dropout(nn.Module):
             return x
         if self.mask is not None:
             return x * self.mask
-        # drawn in the order of the units, whatever the layout in memory
-        mask = torch.empty_like(x, memory_format=torch.contiguous_format)
-        return x * self.fill(mask, self.generator)
+        # drawn in the order of the units, whatever the layout in memory; of float64, the masks that
+        # float32 has
+        dtype = torch.float32 if x.dtype is torch.float64 else x.dtype
+        mask = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+        return x * self.fill(mask, self.generator).to(x.dtype)
 
     def fill(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw a mask into a tensor: 0, or 1 / (1 - p) for what is kept."""

@@ -1,17 +1,21 @@
 """From an optimizer's configuration and a model to an optimizer that is ready to step."""
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import (
+    ParamsT,
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
 
-from optbench.errors import UserError
+from optbench import textbook
+from optbench.errors import UserError, described, memory_is_full
 
 # Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
@@ -37,29 +41,28 @@ def build(
     named = {key: p for key, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise UserError(f"{name} has nothing to train: no parameter of the model requires_grad")
-    if cls is torch.optim.SparseAdam:
-        raise UserError(
-            "SparseAdam takes sparse gradients only, and these models have dense ones: use "
-            "torch.optim.Adam"
-        )
     accepted = _accepted(cls)
     unknown = [key for key in given if accepted and key not in accepted]
     if unknown:
         raise UserError(f"{name} does not accept {', '.join(unknown)}.{_list(accepted)}")
     _check_kinds(cls, given)
     chosen = any(given.get(key) is not None for key in ("fused", "foreach", "differentiable"))
-    if _has_fused(cls, next(iter(named.values()))) and not chosen:
-        factory = partial(factory, fused=True)
-
     params = list(named.values())
+    if not chosen and all(_has_fused(cls, p) for p in params):
+        factory = partial(factory, fused=True)
     try:
         optimizer = factory(params if decay_biases_and_norms else _decay_groups(cls, params))
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of any package's class
+        if memory_is_full(error):
+            raise
         settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        raise UserError(f"{name}({settings}) was refused: {error}.{_list(accepted)}") from error
+        text = str(error) if isinstance(error, TypeError | ValueError) else described(error)
+        raise UserError(f"{name}({settings}) was refused: {text}.{_list(accepted)}") from error
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
-    if not decay_biases_and_norms and "weight_decay" not in optimizer.defaults:
+    if not decay_biases_and_norms and "weight_decay" not in getattr(optimizer, "defaults", {}):
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
             f"none: set decay_biases_and_norms=true or choose another, such as adamw"
@@ -68,68 +71,44 @@ def build(
     return optimizer
 
 
-def learning_rate(optimizer: Optimizer) -> float:
-    """The present lr of the first parameter group."""
-    return float(optimizer.param_groups[0]["lr"])
-
-
-TORCHS = ("defaults", "state", "param_groups")
-
-
-def attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Numbers, texts and tensors that a class of one's own keeps beside `state` and its groups."""
-    return {k: copy.deepcopy(value) for k, value in _own(optimizer).items() if _is_plain(value)}
-
-
-def _own(optimizer: Optimizer) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in vars(optimizer).items()
-        if key not in TORCHS and not key.startswith("_optimizer_")
-    }
+def learning_rate(optimizer: Optimizer) -> float | None:
+    """The present lr of the first parameter group; None where it has none, or no number."""
+    lr = optimizer.param_groups[0].get("lr")
+    if isinstance(lr, int | float) or (isinstance(lr, Tensor) and lr.numel() == 1):
+        return float(lr)
+    return None
 
 
 def memory(optimizer: Optimizer) -> str:
     """What a class of one's own remembers between steps outside of `state`, as text: where it
     changes with a step, each step may be another one (a look-ahead counts to five)."""
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    own = {key: value for key, value in _own(optimizer).items() if not callable(value)}
-    return repr((groups, own))
+    own = {k: v for k, v in vars(optimizer).items() if k not in ("state", "param_groups")}
+    return repr((groups, {k: v for k, v in own.items() if not callable(v)}))
 
 
-def load_attributes(optimizer: Optimizer, found: dict[str, Any]) -> None:
-    """Give back what `attributes` found; ValueError for what would take the place of code."""
-    for key in found:
-        usual = getattr(type(optimizer), key, None)
-        if key in TORCHS or callable(usual) or isinstance(usual, property):
-            raise ValueError(f"the checkpoint would replace the optimizer's {key}")
-    vars(optimizer).update(found)
+def is_known(optimizer: Optimizer) -> bool:
+    """Whether its class is torch's or ours, exactly, and steps as it is written: it draws no random
+    numbers, and all that it remembers lies in its groups and its state."""
+    known = type(optimizer) in _known()
+    return known and "step" not in vars(optimizer) and not _has_step_hooks(optimizer)
 
 
-def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
-    """Whether it steps channels-last weights: one that flattens them with `view` cannot."""
-    with torch.random.fork_rng(devices=[]):
-        layer = nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        try:
-            optimizer = build(factory, layer)
-            for p in layer.parameters():
-                p.grad = torch.ones_like(p)
-            optimizer.step(lambda: 1.0)
-        except UserError:
-            return True  # it says itself what is wrong
-        except Exception:  # of any package's
-            return False
-    return True
+def is_known_class(factory: Callable[..., Optimizer]) -> bool:
+    """Whether what it makes is an optimizer of torch or ours, exactly."""
+    return _unwrap(factory)[0] in _known()
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str | int) and _is_plain(v) for key, v in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    if isinstance(value, Tensor):
-        return not isinstance(value, nn.Parameter)  # the model's: it keeps them
-    return value is None or isinstance(value, bool | int | float | str)
+@cache
+def _known() -> frozenset[type]:
+    found = [*vars(torch.optim).values(), *vars(textbook).values(), MuonWithAdamW]
+    return frozenset(c for c in found if isinstance(c, type) and issubclass(c, Optimizer))
+
+
+def _has_step_hooks(optimizer: Optimizer) -> bool:
+    everywhere = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool(everywhere or own)
 
 
 class MuonWithAdamW(Optimizer):
@@ -242,8 +221,11 @@ def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
 
 
 def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
-    """Raise `UserError` for a text where the default is a number, and for more or fewer values
-    than the default has: the class would do it in words about its own code, or not at all."""
+    """Raise `UserError` where torch's classes or ours are given a text for a number, or more or
+    fewer values than the default has: they would say it in words about their own code, or not at
+    all. What other classes allow is theirs to say."""
+    if cls not in _known():
+        return
     name = getattr(cls, "__name__", str(cls))
     for key in (key for key in _accepted(cls) if key in given):
         usual, value = inspect.signature(cls).parameters[key].default, given[key]
@@ -262,7 +244,8 @@ def _list(accepted: list[str]) -> str:
 def _has_fused(cls: Any, p: Tensor) -> bool:
     # other packages may mean something else by the word
     ours = getattr(cls, "__module__", "").startswith("torch.optim.") or cls is MuonWithAdamW
-    return ours and "fused" in _accepted(cls) and p.device.type in ("cpu", "cuda")
+    fits = p.device.type in ("cpu", "cuda") and not p.is_complex()
+    return ours and "fused" in _accepted(cls) and fits
 
 
 def _decay_groups(cls: Any, params: list[nn.Parameter]) -> list[dict[str, Any]]:

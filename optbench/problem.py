@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from optbench.data import Dataset
 from optbench.errors import UserError, call_of, said
+from optbench.streams import Stream, stream
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Problem:
     batch_size: examples per step, or "full" for batch gradient descent.
     epochs, steps: the budget; exactly one of the two.
     shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
-    precision: "float32", or "bfloat16" for autocast.
+    precision: "float32"; "bfloat16" for autocast; "float64" for weights, examples and sums, from
+        the initial weights and the examples that float32 has.
     weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
     drop_last: whole batches only: an epoch leaves out the examples of its last, smaller batch, and
         an evaluation uses the first examples that make whole batches, as DeepOBS does.
@@ -88,12 +90,6 @@ def weight_penalty(problem: Problem, model: nn.Module) -> Tensor:
     return problem.weight_penalty / 2 * torch.stack([p.square().sum() for p in weights]).sum()
 
 
-def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose of one seed: weights, batch order and dropout never share one."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))
-
-
 def build_model(problem: Problem, seed: int) -> nn.Module:
     """The problem's model with the initial weights of `seed`, on the CPU, checked for its shape.
 
@@ -101,17 +97,15 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     """
     data = problem.dataset
     generator = stream(seed, "weights")
-    # A model or initializer that draws from the global generator is made repeatable, and the
-    # caller's global generator is left as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    # what a model or an initializer draws from the global generators depends on the seed too
+    with Stream(seed, "weights"):
         with refusals(f"the model {call_of(problem.model)} cannot be built"):
             model = problem.model(data.input_shape, data.classes)
             if not isinstance(model, nn.Module):
                 raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             problem.initializer(model, generator)
-    _check(problem, model)
+        _check(problem, model)
     return model
 
 

@@ -44,9 +44,18 @@ DEEPEST = 5
 class RunFolder:
     """Writes one run into a new folder; an existing one is never overwritten."""
 
-    def __init__(self, group: Path, name: str, record: Mapping[str, Any]) -> None:
-        """Make `group/name`, or `group/name-2` and so on where that exists."""
-        self.path = _new_folder(group, name)
+    def __init__(
+        self, group: Path, name: str, record: Mapping[str, Any], *, instead_of: Path | None = None
+    ) -> None:
+        """Make `group/name`, or `group/name-2` and so on where that exists.
+
+        instead_of: the folder of a run that is given up; it is emptied and taken.
+        """
+        if instead_of is not None:
+            for old in instead_of.iterdir():
+                if old.is_file() or old.is_symlink():
+                    old.unlink()
+        self.path = instead_of or _new_folder(group, name)
         self.record: dict[str, Any] = {
             "format": FORMAT,
             **record,
@@ -197,7 +206,9 @@ class RunFolder:
         if name not in self._files:
             self._files[name], self._rows[name] = self._open(name), 0
         writer = csv.writer(self._files[name], lineterminator="\n")
-        writer.writerows([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)
+        exact = self.record.get("problem", {}).get("precision") == "float64"
+        digits = 17 if exact else 9  # they hold a float64, or a float32, exactly
+        writer.writerows([_cell(row.get(c), digits) for c in COLUMNS[name]] for row in rows)
         self._files[name].flush()
         if not os.fstat(self._files[name].fileno()).st_nlink:  # it could be written for ever
             raise FileNotFoundError(errno.ENOENT, "the folder was deleted", str(self.path))
@@ -311,11 +322,11 @@ def _new_folder(group: Path, name: str) -> Path:
             raise UserError(UNWRITABLE.format(group, error.strerror)) from error
 
 
-def _cell(value: float | str | None) -> str:
-    """Nine digits hold a float32 exactly; a value that does not exist is an empty field."""
+def _cell(value: float | str | None, digits: int) -> str:
+    """A value that does not exist is an empty field."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else f"{value:.9g}"
+    return value if isinstance(value, str) else f"{value:.{digits}g}"
 
 
 def _versions() -> dict[str, str]:

@@ -6,14 +6,16 @@ torch's CosineAnnealingLR: no step is wasted on a lr of 0, which L-BFGS's line s
 Only lr changes, never momentum or betas. Rprop reads lr once, at its first step.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import cos, pi
 from numbers import Real
 
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from optbench.errors import UserError, call_of
+from optbench.errors import UserError, call_of, said
 
 
 def build(
@@ -21,18 +23,60 @@ def build(
 ) -> LRScheduler | None:
     """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant learning rate.
 
+    It is called as `schedule(optimizer, total_steps)`; one of torch's classes, and a function that
+    has no place for the number of steps, as `schedule(optimizer)`.
     Raises `UserError` where it refuses its arguments, or gives something else.
     """
+    make: Callable[..., LRScheduler | None] = schedule
     try:
-        scheduler = schedule(optimizer, total_steps)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(f"the schedule {call_of(schedule)} cannot be made: {error}") from error
+        scheduler = make(optimizer, **_total(schedule, total_steps))
+    except KeyError as error:
+        raise UserError(
+            f"the schedule {call_of(schedule)} cannot be made: the optimizer's groups have no "
+            f"{error}. Leave out the schedule: schedule=constant"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # of any package's
+        raise UserError(
+            f"the schedule {call_of(schedule)} cannot be made: {said(error)}"
+        ) from error
     if scheduler is not None and not isinstance(scheduler, LRScheduler):
         raise UserError(
             f"the schedule's _target_ gave a {type(scheduler).__name__}; it has to give one of "
             f"torch.optim.lr_scheduler from an optimizer and the number of steps, or None"
         )
     return scheduler
+
+
+def _total(schedule: Callable[..., object], total_steps: int) -> dict[str, int]:
+    """The number of steps under the name that the schedule's function has for it."""
+    try:  # of a partial call, without what it holds by position
+        own = list(inspect.signature(schedule).parameters.values())
+    except (TypeError, ValueError):  # of a builtin
+        return {}
+    given = schedule.keywords if isinstance(schedule, partial) else {}
+    cls = schedule
+    while isinstance(cls, partial):
+        cls = cls.func
+    names = [p.name for p in own if p.name not in given]
+    if "total_steps" in names:
+        return {"total_steps": total_steps}
+    if isinstance(cls, type) or len(own) < 2:
+        return {}
+    second = own[1]
+    free = second.default is second.empty and second.kind is second.POSITIONAL_OR_KEYWORD
+    return {second.name: total_steps} if free and second.name not in given else {}
+
+
+def wants_metric(scheduler: LRScheduler) -> bool:
+    """Whether it is stepped with the validation loss after evaluations, not after each step."""
+    return isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+
+
+def is_known(scheduler: LRScheduler) -> bool:
+    """Whether it is one of torch's classes, exactly: it draws no random numbers."""
+    return type(scheduler).__module__ == lr_scheduler.__name__
 
 
 # of torch; a class of one's own may change anything

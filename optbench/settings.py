@@ -9,11 +9,11 @@ from optbench.errors import UserError, did_you_mean
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "bfloat16", "float64"),
     "data.targets": ("labels", "inputs"),
     "log.eval_test": ("each", "end", "never"),
     "diagnostics": (None, "layers"),
-    "record_steps": (None, True, False),
+    "record_steps": (None, False),
     "retry": ("failed", "none"),
 }
 # key: (smallest, what it counts); these may also be null

@@ -4,7 +4,7 @@ It knows nothing of files or configurations. The clock stops during evaluation, 
 for the device: losses stay there until a chunk of steps is read at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optbench import dense, optimizers, schedules
+from optbench import dense, object_state, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
+from optbench.errors import blame
 from optbench.evaluation import Row, is_finite, objective, score
-from optbench.problem import Problem, build_model, stream
-from optbench.replay import WORTH_RECORDING, Replay
+from optbench.models import Dropout
+from optbench.problem import Problem, build_model
+from optbench.replay import Replay
+from optbench.stepping import Stepper
+from optbench.streams import Stream, stream
 
-PLAIN = 2  # steps that make the optimizer's state, before others are replayed
-HEEDED = 0.5  # seconds of steps taken at once, between two looks at whether to stop
+WARMUP_STEPS = 2  # of torch's own, which make the optimizer's state, before compiled ones
+STOP_CHECK_SECONDS = 0.5  # of steps in one call, between two looks at whether to stop
 CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
 
 
@@ -79,7 +83,7 @@ class Training:
         eval_test: str = "each",
         layers: bool = False,
         layers_every: int | None = None,
-        record: bool | None = None,
+        compile_steps: bool = True,
         channels_last: bool = True,
     ) -> None:
         """Build model, optimizer and schedule.
@@ -90,71 +94,69 @@ class Training:
         eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        record: replay recorded steps (`optbench.recorded`; on CUDA `optbench.graphed`), which gives
-        the same numbers bit for bit, faster. None: on the CPU, compiled steps (`optbench.dense`:
-        the same numbers within the rounding of float32) for what they know, and recorded ones for
-        the rest where the run is long enough. What cannot be recorded never is. The clock stops
-        while a step is recorded.
-        channels_last: the layout of convolutions' weights.
+        compile_steps: on the CPU, take compiled steps (`optbench.dense`) for the models, losses and
+        optimizers that they know: the same numbers within the rounding of float32.
+        channels_last: the layout of convolutions' weights, for optimizers that are known to step
+        them in any layout.
+
+        The seed sets the weights, the order of the batches, and what the global generators give:
+        one stream to the model and its loss, one to the optimizer, and one to each evaluation. The
+        caller's generators are left as they were.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
         """
         self.problem = problem
+        self.seed = seed
         self.device = torch.device(device)
-        # convolutions take the layout of their weights: channels last was 1.5 times as fast
+        self.draws = Stream(seed, "model", self.device)
+        own = Stream(seed, "optimizer", self.device)
         self.model: nn.Module = build_model(problem, seed).to(self.device)
+        self.data = problem.dataset.to(self.device)
+        if problem.precision == "float64":
+            # the same weights and examples, and from here on no rounding of float32
+            self.model.double()
+            self.data = self.data.double()
+        # convolutions take the layout of their weights: channels last was 1.5 times as fast
         images = any(p.ndim == 4 for p in self.model.parameters())
-        if channels_last and images and optimizers.takes_any_layout(optimizer):
+        if channels_last and images and optimizers.is_known_class(optimizer):
             layout = torch.channels_last
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
-        self.data = problem.dataset.to(self.device)
         self.noise = stream(seed, "dropout", self.device)
         for module in self.model.modules():
-            if hasattr(module, "generator"):  # Dropout, and other layers that draw while training
-                vars(module)["generator"] = self.noise
-        self.optimizer = optimizers.build(
-            optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
-        )
-        self.scheduler = None
-        if schedule is not None:
-            self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
+            if isinstance(module, Dropout):
+                module.generator = self.noise
+        with own:
+            self.optimizer = optimizers.build(
+                optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
+            )
+            self.stepper = Stepper(self.optimizer, self.model, self._loss, own)
+            self.scheduler = None
+            if schedule is not None:
+                self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
+        self.parameters = list(self.model.parameters())
         self.batches = Batches(problem, seed, self.device)
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
-        compiled = None
+        self.compiled: Replay | None = None
         self._sums: dense.DenseSums | None = None
-        if record is None:
-            record = self.device.type == "cpu" and problem.total_steps >= WORTH_RECORDING
-            short = problem.total_steps <= PLAIN
-            # a rule is compiled with its settings
-            others = not schedules.changes_only_lr(self.scheduler)
-            if (
-                self.device.type == "cpu"
-                and not (short or others)
-                and dense.computes(problem, self.model, self.optimizer)
-            ):
-                scratch = dense.Scratch()
-                compiled = partial(
-                    dense.DenseSteps, problem.loss, self.model, self.optimizer, scratch
-                )
-                self._sums = dense.DenseSums(problem.loss, self.model, scratch)
-        self.replay = Replay(
-            self.model,
-            self._loss,
-            self.optimizer,
-            self.scheduler,
-            on=record or compiled is not None,
-            total=problem.total_steps,
-            compiled=compiled,
-        )
-        self._at_once = 2  # steps to replay before `stop` is asked, at most
+        if (
+            compile_steps
+            and self.stepper.known
+            and self.device.type == "cpu"
+            and problem.total_steps > WARMUP_STEPS
+            and schedules.changes_only_lr(self.scheduler)  # a rule is compiled with its settings
+            and dense.computes(problem, self.model, self.optimizer)
+        ):
+            scratch = dense.Scratch()
+            bind = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer, scratch)
+            self.compiled = Replay(bind, self.optimizer, self.scheduler)
+            self._sums = dense.DenseSums(problem.loss, self.model, scratch)
+        self._at_once = 2  # steps to take in a call before `stop` is asked, at most
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
-        self._x, self._y = self.data.train_x[:0], self.data.train_y[:0]
         self._losses: list[Tensor] = []  # of the steps not yet read from the device
-        self._first = True  # lbfgs calls the closure several times a step; the first is the batch's
 
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """Train to the end of the budget, from the state that this is in.
@@ -185,27 +187,33 @@ class Training:
                 if update.status != "running":
                     return
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which an equal `Training` goes on; see `load_state_dict`.
+    def unsaveable(self) -> str:
+        """What keeps this run from being resumed, such as a function in a group; or ""."""
+        try:
+            object_state.capture(self._objects(), self.parameters)
+        except object_state.Unsaveable as error:
+            return str(error)
+        return ""
 
-        To be called between two updates.
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which an equal `Training` resumes; see `load_state_dict`.
+
+        To be called between two updates. Raises `object_state.Unsaveable`.
         """
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "attributes": optimizers.attributes(self.optimizer),
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "objects": object_state.capture(self._objects(), self.parameters),
             "batches": self.batches.state_dict(within=self.step % self._budget()[1] != 0),
             "noise": self.noise.get_state(),
-            "global": torch.get_rng_state(),
+            "model_draws": self.draws.state_dict(),
+            "optimizer_draws": self.stepper.draws.state_dict(),
             **{key: getattr(self, key) for key in COUNTERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was called, in a training made with the same arguments.
+        """Resume from where `state_dict` was called, in a training made with the same arguments.
 
         Raises ValueError for counters that no run has between two steps, and what torch raises for
-        states of other shapes.
+        states of other shapes. The training is then of no use.
         """
         for key in COUNTERS:
             value = state[key]
@@ -216,22 +224,27 @@ class Training:
             raise ValueError(
                 f"the checkpoint is of step {state['step']}, and the run has none such"
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for p, own in self.optimizer.state.items():
-            for key, value in own.items():
-                # of another layout where it was trained in a cohort: kernels want the weights'
-                if isinstance(value, Tensor) and value.shape == p.shape:
-                    own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
-        optimizers.load_attributes(self.optimizer, state["attributes"])
-        if self.scheduler:
-            self.scheduler.load_state_dict(state["scheduler"])
+        object_state.restore(self._objects(), self.parameters, state["objects"])
+        if self.stepper.known:
+            for p, own in self.optimizer.state.items():
+                for key, value in own.items():
+                    # of another layout where it was trained in a cohort: kernels want the weights'
+                    if isinstance(value, Tensor) and value.shape == p.shape:
+                        own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
         self.batches.load_state_dict(state["batches"])
         self.noise.set_state(state["noise"])
-        torch.set_rng_state(state["global"])
+        self.draws.load_state_dict(state["model_draws"])
+        self.stepper.draws.load_state_dict(state["optimizer_draws"])
         for key in COUNTERS:
             setattr(self, key, state[key])
-        self.replay.forget()
+        if self.compiled is not None:
+            self.compiled.forget()
+
+    def _objects(self) -> dict[str, Any]:
+        """All that remembers something between steps."""
+        loss = self.problem.loss
+        found = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        return found | ({"loss": loss} if isinstance(loss, nn.Module) else {})
 
     def _budget(self) -> tuple[int, int]:
         return self.problem.total_steps, self.problem.steps_per_epoch
@@ -248,52 +261,64 @@ class Training:
 
     def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
         """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
-        total, per_epoch = self._budget()
+        total, _ = self._budget()
         layers: list[LayerRow] = []
-        rates: list[float] = []
+        rates: list[float | None] = []
         self._paused, interrupted = 0.0, False
         tick = perf_counter()
-        while len(rates) < len(chunk) and not interrupted:
-            number = self.step + len(rates) + 1
-            batches = self._recordable(chunk[len(rates) :], number)[: self._at_once]
-            # a recording of one step gives nothing; compiled ones are rounded otherwise than plain
-            if len(batches) > (0 if self.replay.compiled else 1):
-                begun = perf_counter()
-                taken = self.replay.take(self.data.train_x, self.data.train_y, batches)
-                self._paused += self.replay.seconds
-                each = (perf_counter() - begun - self.replay.seconds) / len(batches)
-                self._at_once = max(2, min(CHUNK, int(HEEDED / max(each, 1e-9))))
-                self.replay.seconds = 0.0
-                if taken:
+        with self.draws:
+            while len(rates) < len(chunk) and not interrupted:
+                number = self.step + len(rates) + 1
+                batches = self._compilable(chunk[len(rates) :], number)[: self._at_once]
+                if batches and self.compiled is not None:
+                    begun = perf_counter()
+                    taken = self.compiled.take(self.data.train_x, self.data.train_y, batches)
+                    each = (perf_counter() - begun) / len(batches)
+                    self._at_once = max(2, min(CHUNK, int(STOP_CHECK_SECONDS / max(each, 1e-9))))
                     self._losses.append(taken[0])
                     rates += taken[1]
-                    interrupted = stop()
-                    continue
-            self._x, self._y = _take(self.data.train_x, self.data.train_y, chunk[len(rates)])
-            rates.append(optimizers.learning_rate(self.optimizer))
-            self._first = True
-            if self._is_watched(number):
-                paused = perf_counter()
-                at: LayerRow = {"epoch": number / per_epoch, "step": number}
-                layers += [at | row for row in self._watched_step()]
-                self._paused += perf_counter() - paused
-            else:
-                self.optimizer.step(self._closure)  # type: ignore[arg-type]  # the stubs: a float
-            if self.scheduler is not None:
-                self.scheduler.step()
-            interrupted = stop()
+                else:
+                    rates.append(optimizers.learning_rate(self.optimizer))
+                    layers += self._take_step(chunk[len(rates) - 1], number)
+                interrupted = stop()
         values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
         update = self.record(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
-        update.note, self.replay.note = self.replay.note, ""
         update.layers = layers
         if update.status == "running" and interrupted and self.step < total:
             update.status = "interrupted"
         return update
 
+    def _take_step(self, batch: Batch, number: int) -> list[LayerRow]:
+        """Take a step with torch; of one that is watched, what was seen."""
+        x, y = _take(self.data.train_x, self.data.train_y, batch)
+        seen: list[LayerRow] = []
+        if self._is_watched(number):
+            begun = perf_counter()
+            rows, loss = watched_step(self.model, self.stepper, self._loss, x, y)
+            at: LayerRow = {"epoch": number / self._budget()[1], "step": number}
+            seen = [at | row for row in rows]
+            self._paused += perf_counter() - begun
+        else:
+            loss = self.stepper.step(x, y)
+            self._paused += self.stepper.paused
+        self.stepper.paused = 0.0
+        self._losses.append(loss.view(1))
+        if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
+            if schedules.is_known(self.scheduler):
+                self.scheduler.step()
+            else:
+                with self.stepper.draws, blame("the schedule's step failed"):
+                    self.scheduler.step()
+        return seen
+
     def record(
-        self, losses: list[float], rates: list[float], sizes: list[int], elapsed: float
+        self,
+        losses: Sequence[float],
+        rates: Sequence[float | None],
+        sizes: Sequence[int],
+        elapsed: float,
     ) -> Update:
         """Count steps that were taken, up to one whose loss is not finite, and make their rows.
 
@@ -325,13 +350,13 @@ class Training:
         elif self.step == self.problem.total_steps:
             update.status = "completed"
 
-    def _recordable(self, batches: list[Batch], number: int) -> list[Tensor]:
-        """The batches of the next steps, from step `number`, as far as they may be replayed."""
+    def _compilable(self, batches: list[Batch], number: int) -> list[Tensor]:
+        """The batches of the next steps, from step `number`, as far as compiled steps take them."""
         found: list[Tensor] = []
-        size = len(batches[0]) if self.replay.compiled else self.problem.batch_size
-        if self.replay.on and number > PLAIN:
+        if self.compiled is not None and number > WARMUP_STEPS:
             for place, batch in enumerate(batches, start=number):
-                if isinstance(batch, range) or len(batch) != size or self._is_watched(place):
+                other = isinstance(batch, range) or len(batch) != len(batches[0])
+                if isinstance(batch, range) or other or self._is_watched(place):
                     break
                 found.append(batch)
         return found
@@ -339,26 +364,22 @@ class Training:
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return objective(self.problem, self.model, x, y)
 
-    def _closure(self) -> Tensor:
-        self.optimizer.zero_grad()
-        loss = self._loss(self._x, self._y)
-        loss.backward()
-        if self._first:
-            self._losses.append(loss.detach().view(1))
-            self._first = False
-        return loss
-
-    def _watched_step(self) -> list[LayerRow]:
-        return watched_step(self.model, self.optimizer, self._closure, self._loss, self._x, self._y)
-
     def _evaluate(self, begun: float) -> Row:
         self.switch_mode(training=False)
         model, compiled = self.model, self._sums
-        scores = {
-            name: score(self.problem, model, *part, compiled) for name, part in self.parts().items()
-        }
+        # a stream begun anew: how often a run is evaluated changes nothing in it
+        draws = Stream(self.seed, "evaluation", self.device)
+        with draws, blame("the evaluation of the model failed"):
+            scores = {
+                name: score(self.problem, model, *part, compiled)
+                for name, part in self.parts().items()
+            }
         self.switch_mode(training=True)
-        return self.row(scores, begun)
+        row = self.row(scores, begun)
+        if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
+            value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
+            self.scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
+        return row
 
     def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The examples and targets on which the model is evaluated now; some may be none."""
@@ -384,9 +405,12 @@ class Training:
         """Make model and optimizer ready for training, or for an evaluation."""
         self.model.train(training)
         # Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
-        switch = getattr(self.optimizer, "train" if training else "eval", None)
-        if switch is not None:
-            switch()
+        # Before the first step they have no second set, and some cannot be asked for it.
+        name = "train" if training else "eval"
+        switch = getattr(self.optimizer, name, None)
+        if callable(switch) and (training or self.step):
+            with self.stepper.draws, blame(f"{type(self.optimizer).__name__}.{name}() failed"):
+                switch()
 
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")

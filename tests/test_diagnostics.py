@@ -11,6 +11,8 @@ from optbench import initializers, models
 from optbench.diagnostics import gradient_noise_scale, watched_step
 from optbench.problem import build_model, stream
 from optbench.run_files import COLUMNS
+from optbench.stepping import Stepper
+from optbench.streams import Stream
 from optbench.training import train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -93,12 +95,9 @@ def test_convolutions_count_dead_channels_over_all_pixels():
     def batch_loss(x, y):
         return model(x).square().mean()
 
-    def closure():
-        loss = batch_loss(x, None)
-        loss.backward()
-        return loss
-
-    rows = watched_step(model, SGD(model.parameters()), closure, batch_loss, x, x)
+    stepper = Stepper(SGD(model.parameters()), model, batch_loss, Stream(0, "optimizer"))
+    rows, loss = watched_step(model, stepper, batch_loss, x, x)
+    assert loss == pytest.approx(x.square().mean().item() / 2)  # of x and 0, the two channels
     assert [row["dead_fraction"] for row in rows[:2]] == [0.5, 0.5]
 
 

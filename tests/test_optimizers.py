@@ -230,7 +230,6 @@ class Forgetful(torch.optim.SGD):
         (partial(torch.optim.Adam, amsgrad="on"), True, "amsgrad must be true or false, not 'on'"),
         (partial(torch.optim.SGD, nesterov=True), True, "requires a momentum"),
         (partial(torch.optim.SGD, fused=True, foreach=True), True, "cannot be `True` together"),
-        (torch.optim.SparseAdam, True, "sparse gradients only"),
         (torch.optim.LBFGS, False, "single group"),
         (load("textbook/adam"), False, "Adam has none"),
         (load("rprop"), False, "Rprop has none"),

@@ -1,0 +1,504 @@
+"""The state of live objects as plain values: what is reachable from them, found by looking.
+
+A checkpoint of a user's optimizer must hold what the class remembers, wherever it keeps it: in its
+groups, in `state`, in attributes, in objects and optimizers of its own. `capture` walks over all of
+that; `restore` puts it back into objects that were built anew, in the same way. No object is ever
+pickled: classes and functions are compared by name with those that are there, never loaded.
+"""
+
+import copy
+import enum
+import inspect
+import logging
+import random
+import sys
+import sysconfig
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+SCALARS = (type(None), bool, int, float, str, bytes)
+DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict, Counter)}
+FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
+SEQUENCES: dict[str, type] = {c.__name__: c for c in (list, tuple, set, frozenset)}
+STANDARD = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]  # Python's library
+Node = Any  # a scalar, or a dict with its "kind"
+
+
+class Unsaveable(Exception):
+    """Something reachable is neither a plain value nor made of plain values."""
+
+
+def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """All that is reachable from `roots`, as tensors and plain values.
+
+    parameters: the model's, which are kept once and referred to from everywhere else. Tensors are
+    those that live, not copies. Raises `Unsaveable`, with the path of what cannot be kept.
+    """
+    look = _Capture(parameters)
+    tree = {name: look.node(root, name) for name, root in roots.items()}
+    # of a slice of a larger tensor, a file would hold the whole
+    values = [p.detach() for p in parameters]
+    count: dict[int, int] = {}
+    for tensor in [*values, *(node["value"] for node in look.tensors)]:
+        place = _storage(tensor)
+        count[place] = count.get(place, 0) + 1
+    for node in look.tensors:
+        node["value"] = _alone(node["value"], count)
+    return {"parameters": [_alone(value, count) for value in values], "tree": tree}
+
+
+def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:
+    """Put what `capture` found back into `roots`, built in the same way, and into `parameters`.
+
+    Raises ValueError where the objects are not those that were captured, and LookupError or
+    TypeError for a state that no `capture` made. The objects are then of no use.
+    """
+    state = copy.deepcopy(state)  # tensors that share memory still do
+    with torch.no_grad():
+        for p, value in zip(parameters, state["parameters"], strict=True):
+            if p.shape != value.shape:
+                raise ValueError(f"a parameter has shape {tuple(p.shape)}, not {value.shape}")
+            p.copy_(value)
+    put = _Restore(roots, parameters)
+    for name, root in roots.items():
+        if put.value(state["tree"][name], root) is not root:
+            raise ValueError(f"the {name} is another than the one that was saved")
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def _alone(tensor: Tensor, count: Mapping[int, int]) -> Tensor:
+    """A copy, where the tensor is the only one of a storage that is larger than itself."""
+    if tensor.layout is not torch.strided or count[_storage(tensor)] > 1:
+        return tensor
+    larger = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
+    return tensor.clone() if larger else tensor
+
+
+def _name(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', None)}:{getattr(thing, '__qualname__', None)}"
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """What an object keeps, less what torch keeps there for its own ends."""
+    found = dict(getattr(thing, "__dict__", {}))
+    for cls in type(thing).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if slot not in ("__dict__", "__weakref__") and hasattr(thing, slot):
+                found[slot] = getattr(thing, slot)
+    if isinstance(thing, Optimizer) and hasattr(found.get("step"), "_wrapped_by_lr_sched"):
+        del found["step"]  # a schedule's
+    if isinstance(thing, LRScheduler):
+        # as in torch's own state_dict: functions of the step number have no state
+        lambdas = found.get("lr_lambdas", [None])
+        if all(isinstance(each, FunctionType) for each in lambdas):
+            found.pop("lr_lambdas", None)
+    return found
+
+
+def _is_hooks(name: str, value: Any) -> bool:
+    """Whether this is one of torch's dictionaries of hooks, whose keys count up in a process."""
+    return "_hooks" in name and name.startswith("_") and isinstance(value, dict)
+
+
+def _is_pure(cls: type) -> bool:
+    """Whether its objects are made of their attributes alone: no base of it is written in C."""
+    for base in cls.__mro__[:-1]:
+        new = base.__dict__.get("__new__")
+        made = new.__func__ if isinstance(new, staticmethod) else new
+        if base.__module__ in ("typing", "abc"):
+            continue
+        if made is not None and not isinstance(made, FunctionType):
+            return False
+        if not base.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+            return False
+    return cls.__new__ is object.__new__ or isinstance(cls.__new__, FunctionType)
+
+
+def _is_packaged(thing: Any) -> bool:
+    """Whether a function or class belongs to Python or an installed package: it does not change."""
+    name = str(getattr(thing, "__module__", None))
+    module = sys.modules.get(name)
+    if module is None or name == "__main__":
+        return isinstance(thing, BuiltinFunctionType)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return name.split(".")[0] in sys.builtin_module_names
+    path = Path(file)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    standard = any(Path(folder) in path.parents for folder in STANDARD)
+    return bool(installed) or standard or name.split(".")[0] == "optbench"
+
+
+class _Capture:
+    """One walk; objects that were met are referred to by their number."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = {id(p): k for k, p in enumerate(parameters)}
+        self.storages = {_storage(p): k for k, p in enumerate(parameters) if p.numel()}
+        self.known: dict[int, int] = {}
+        self.kept: list[Any] = []  # an id means nothing once its object is gone
+        self.tensors: list[dict[str, Any]] = []
+
+    def node(self, value: Any, path: str) -> Node:
+        cls = type(value)
+        if cls in SCALARS:
+            return value
+        if id(value) in self.parameters:
+            return {"kind": "parameter", "index": self.parameters[id(value)]}
+        if (constant := _constant(value)) is not None:
+            return constant
+        if id(value) in self.known:
+            return {"kind": "same", "n": self.known[id(value)]}
+        self.known[id(value)] = len(self.known)
+        self.kept.append(value)
+        node: dict[str, Any] = {"n": self.known[id(value)]}
+        if isinstance(value, Tensor):
+            return node | self._tensor(value, path)
+        if cls.__name__ in DICTS and cls is DICTS[cls.__name__]:
+            return node | self._dict(value, path)
+        if cls.__name__ in SEQUENCES and cls is SEQUENCES[cls.__name__]:
+            items = [self.node(item, f"{path}[{k}]") for k, item in enumerate(value)]
+            return node | {"kind": "sequence", "type": cls.__name__, "items": items}
+        if cls is deque:
+            items = [self.node(item, f"{path}[{k}]") for k, item in enumerate(value)]
+            return node | {"kind": "deque", "items": items, "maxlen": value.maxlen}
+        if isinstance(value, tuple) and hasattr(cls, "_fields"):  # a named tuple
+            items = [
+                self.node(item, f"{path}.{k}") for k, item in zip(cls._fields, value, strict=True)
+            ]
+            return node | {"kind": "named", "class": _name(cls), "items": items}
+        if isinstance(value, np.ndarray | np.generic) and cls.__module__ == "numpy":
+            return node | self._array(value, path)
+        if (state := _generator_state(value)) is not None:
+            inner = self.node(state, path)
+            return node | {"kind": "generator", "class": _name(cls), "state": inner}
+        if isinstance(value, partial) and cls is partial:
+            parts = [value.func, value.args, value.keywords]
+            return node | {"kind": "partial", "parts": [self.node(p, path) for p in parts]}
+        if isinstance(value, MethodType):
+            owner = self.node(value.__self__, f"{path}.__self__")
+            return node | {"kind": "method", "name": value.__func__.__qualname__, "of": owner}
+        if _is_pure(cls) and not isinstance(value, FunctionType | ModuleType | type):
+            return node | self._object(value, path)
+        raise Unsaveable(f"{path} is a {_described(value)}")
+
+    def _tensor(self, value: Tensor, path: str) -> dict[str, Any]:
+        if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+            raise Unsaveable(f"{path} is a {_described(value)}")
+        plain = value.detach()
+        if plain.layout is torch.strided and plain.numel() and _storage(plain) in self.storages:
+            owner = self.storages[_storage(plain)]
+            shape = [list(plain.shape), list(plain.stride()), plain.storage_offset()]
+            return {"kind": "view", "index": owner, "shape": shape, "dtype": str(plain.dtype)}
+        learns = value.requires_grad and value.is_leaf
+        node = {"kind": "tensor", "value": plain, "class": type(value).__name__, "grad": learns}
+        self.tensors.append(node)
+        return node
+
+    def _dict(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
+        items = [
+            [self.node(key, f"{path} (a key)"), self.node(item, f"{path}[{_key(key)}]")]
+            for key, item in value.items()
+        ]
+        node: dict[str, Any] = {"kind": "dict", "type": type(value).__name__, "items": items}
+        if isinstance(value, defaultdict):
+            name = getattr(value.default_factory, "__name__", None)
+            if value.default_factory is not None and FACTORIES.get(str(name)) is None:
+                raise Unsaveable(f"{path} has {_described(value.default_factory)} as its default")
+            node["factory"] = name
+        return node
+
+    def _array(self, value: Any, path: str) -> dict[str, Any]:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufcSU":
+            raise Unsaveable(f"{path} is an array of {array.dtype}")
+        content = torch.frombuffer(bytearray(array.tobytes()) or bytearray(1), dtype=torch.uint8)
+        shape = list(array.shape)
+        scalar = isinstance(value, np.generic)
+        return {
+            "kind": "array", "content": content, "size": array.nbytes, "dtype": array.dtype.str,
+            "shape": shape, "scalar": scalar,
+        }  # fmt: skip
+
+    def _object(self, value: Any, path: str) -> dict[str, Any]:
+        kept = {}
+        for name, item in _attributes(value).items():
+            if _is_hooks(name, item):
+                for hook in item.values():  # code that the constructor registers again
+                    self.node(hook, f"{path}.{name}")
+            else:
+                kept[name] = self.node(item, f"{path}.{name}")
+        return {"kind": "object", "class": _name(type(value)), "attributes": kept}
+
+
+def _key(key: Any) -> str:
+    return repr(key) if isinstance(key, SCALARS) else type(key).__name__
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return f"function ({value.__qualname__})"
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _constant(value: Any) -> Node | None:
+    """A node for what is compared, and not kept: code of packages, dtypes, members of an enum."""
+    if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
+        return {"kind": "torch", "text": str(value)}
+    if isinstance(value, enum.Enum):
+        return {"kind": "enum", "class": _name(type(value)), "name": value.name}
+    if isinstance(value, logging.Logger):
+        return {"kind": "code", "name": f"logger:{value.name}"}
+    if isinstance(value, ModuleType):
+        return {"kind": "code", "name": f"module:{value.__name__}"}
+    if isinstance(value, type):
+        return {"kind": "code", "name": _name(value)}
+    if isinstance(value, FunctionType) and _is_packaged(value):
+        local = "<" in value.__qualname__ or value.__closure__
+        return None if local else {"kind": "code", "name": _name(value)}
+    bound = getattr(value, "__self__", None)
+    if isinstance(value, BuiltinFunctionType) and (
+        bound is None or isinstance(bound, ModuleType | type)
+    ):
+        return {"kind": "code", "name": _name(value)}
+    if isinstance(value, complex):
+        return {"kind": "complex", "parts": [value.real, value.imag]}
+    if isinstance(value, range | slice | type(Ellipsis) | PurePath):  # settings
+        return {"kind": "fixed", "text": repr(value)}
+    if isinstance(value, torch.Size):
+        return {"kind": "size", "items": list(value)}
+    return None
+
+
+def _generator_state(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return [str(value.device), value.get_state()]
+    if isinstance(value, random.Random) and type(value) is random.Random:
+        return list(value.getstate())
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, np.random.BitGenerator):
+        return value.state
+    return None
+
+
+class _Restore:
+    """One walk over what was captured, beside the objects that were built anew."""
+
+    def __init__(self, roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self.made: dict[int, Any] = {}
+        self.modules = {
+            base.__module__
+            for root in roots.values()
+            for part in (root, *(root.modules() if isinstance(root, nn.Module) else ()))
+            for base in type(part).__mro__
+            if not _is_packaged(base)
+        }
+
+    def value(self, node: Node, there: Any) -> Any:
+        """The value of a node: the object that is `there`, changed, where that is of its kind."""
+        if not isinstance(node, dict):
+            return node
+        kind = node["kind"]
+        if kind == "parameter":
+            return self.parameters[node["index"]]
+        if kind == "same":
+            return self.made[node["n"]]
+        if kind in ("torch", "enum", "code", "complex", "fixed", "size"):
+            return _constant_value(node, there)
+        made = getattr(self, f"_{kind}")(node, there)
+        self.made[node["n"]] = made
+        return made
+
+    def _tensor(self, node: dict[str, Any], there: Any) -> Tensor:
+        value: Tensor = node["value"]
+        if node["class"] == "Parameter":
+            value = nn.Parameter(value, requires_grad=node["grad"])
+        elif node["class"] == "Buffer":
+            value = nn.Buffer(value)
+        elif node["grad"]:
+            value.requires_grad_()
+        return value
+
+    def _view(self, node: dict[str, Any], there: Any) -> Tensor:
+        p = self.parameters[node["index"]].detach()
+        if str(p.dtype) != node["dtype"]:
+            raise ValueError("a view of a parameter has another dtype")
+        return torch.as_strided(p, *node["shape"])
+
+    def _dict(self, node: dict[str, Any], there: Any) -> Any:
+        cls = DICTS[node["type"]]
+        made: Any = there if type(there) is cls else cls()
+        if isinstance(made, defaultdict):
+            made.default_factory = None if node["factory"] is None else FACTORIES[node["factory"]]
+        self.made[node["n"]] = made
+        before = dict(made)
+        made.clear()
+        for key, item in node["items"]:
+            name = self.value(key, None)
+            made[name] = self.value(item, before.get(name))
+        return made
+
+    def _sequence(self, node: dict[str, Any], there: Any) -> Any:
+        cls = SEQUENCES[node["type"]]
+        before = list(there) if isinstance(there, list | tuple) else []
+        before += [None] * (len(node["items"]) - len(before))
+        if cls is list or cls is set:
+            made: Any = there if type(there) is cls else cls()
+            self.made[node["n"]] = made
+            items = [
+                self.value(item, old) for item, old in zip(node["items"], before, strict=False)
+            ]
+            made.clear()
+            made.extend(items) if cls is list else made.update(items)
+            return made
+        return cls(self.value(item, old) for item, old in zip(node["items"], before, strict=False))
+
+    def _deque(self, node: dict[str, Any], there: Any) -> Any:
+        same = type(there) is deque and there.maxlen == node["maxlen"]
+        made = there if same else deque(maxlen=node["maxlen"])
+        self.made[node["n"]] = made
+        made.clear()
+        made.extend(self.value(item, None) for item in node["items"])
+        return made
+
+    def _named(self, node: dict[str, Any], there: Any) -> Any:
+        cls = type(there) if _name(type(there)) == node["class"] else self._class(node["class"])
+        before: Any = there if isinstance(there, cls) else [None] * len(node["items"])
+        return cls(
+            *(self.value(item, old) for item, old in zip(node["items"], before, strict=False))
+        )
+
+    def _array(self, node: dict[str, Any], there: Any) -> Any:
+        content = node["content"].numpy().tobytes()[: node["size"]]
+        found = np.frombuffer(content, dtype=np.dtype(node["dtype"])).reshape(node["shape"]).copy()
+        if node["scalar"]:
+            return found[()]
+        if type(there) is np.ndarray and (there.dtype, there.shape) == (found.dtype, found.shape):
+            there[...] = found
+            return there
+        return found
+
+    def _generator(self, node: dict[str, Any], there: Any) -> Any:
+        state = self.value(node["state"], None)
+        if _name(type(there)) != node["class"]:
+            there = _new_generator(node["class"], state)
+        if isinstance(there, torch.Generator):
+            there.set_state(state[1])
+        elif isinstance(there, random.Random):
+            there.setstate(tuple(state))
+        elif isinstance(there, np.random.RandomState):
+            there.set_state(state)
+        elif isinstance(there, np.random.Generator):
+            there.bit_generator.state = state
+        else:
+            there.state = state
+        return there
+
+    def _partial(self, node: dict[str, Any], there: Any) -> Any:
+        if type(there) is not partial:
+            raise ValueError("a partial call is missing")
+        before = (there.func, there.args, there.keywords)
+        func, args, keywords = (
+            self.value(part, old) for part, old in zip(node["parts"], before, strict=True)
+        )
+        return partial(func, *args, **keywords)
+
+    def _method(self, node: dict[str, Any], there: Any) -> Any:
+        if not isinstance(there, MethodType) or there.__func__.__qualname__ != node["name"]:
+            raise ValueError(f"the method {node['name']} is missing")
+        owner = self.value(node["of"], there.__self__)
+        return there if owner is there.__self__ else MethodType(there.__func__, owner)
+
+    def _object(self, node: dict[str, Any], there: Any) -> Any:
+        if _name(type(there)) != node["class"]:
+            cls = self._class(node["class"])
+            there = object.__new__(cls)
+        self.made[node["n"]] = there
+        before = _attributes(there)
+        for name, item in node["attributes"].items():
+            _check_attribute(there, name, before)
+            value = self.value(item, before.get(name))
+            if name in before and before[name] is value:
+                continue
+            if name in getattr(there, "__dict__", {}) or not _has_slot(type(there), name):
+                there.__dict__[name] = value
+            else:
+                object.__setattr__(there, name, value)
+        for name, item in before.items():
+            if name not in node["attributes"] and not _is_hooks(name, item):
+                getattr(there, "__dict__", {}).pop(name, None)
+        return there
+
+    def _class(self, name: str) -> type:
+        """A class of the user's modules by its name, of an object that the constructor does not
+        make. Nothing of it runs: no constructor, no finalizer."""
+        module, qualname = name.split(":")
+        found: Any = sys.modules.get(module) if module in self.modules else None
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        fits = isinstance(found, type) and not hasattr(found, "__del__")
+        if not fits or not (_is_pure(found) or hasattr(found, "_fields")):
+            raise ValueError(f"an object of {name} is missing")
+        return found
+
+
+def _has_slot(cls: type, name: str) -> bool:
+    return any(name in base.__dict__.get("__slots__", ()) for base in cls.__mro__)
+
+
+def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would take the place of code."""
+    usual = inspect.getattr_static(type(thing), name, None)
+    code = callable(usual) or isinstance(usual, property | staticmethod | classmethod)
+    if name.startswith("__") or (code and name not in before):
+        raise ValueError(f"the checkpoint would replace {type(thing).__name__}.{name}")
+
+
+def _new_generator(name: str, state: Any) -> Any:
+    if name == _name(torch.Generator):
+        return torch.Generator(state[0])
+    known: dict[str, Any] = {
+        _name(random.Random): random.Random,
+        _name(np.random.RandomState): np.random.RandomState,
+        _name(np.random.MT19937): np.random.MT19937,
+        _name(np.random.PCG64): np.random.PCG64,
+    }
+    if name == _name(np.random.Generator):
+        bits = {c.__name__: c for c in (np.random.MT19937, np.random.PCG64, np.random.Philox)}
+        return np.random.Generator(bits[state["bit_generator"]]())
+    return known[name]()
+
+
+def _constant_value(node: dict[str, Any], there: Any) -> Any:
+    kind = node["kind"]
+    if kind == "complex":
+        return complex(*node["parts"])
+    if kind == "size":
+        return torch.Size(node["items"])
+    if _constant(there) == node:
+        return there
+    if kind == "torch":
+        name = node["text"].removeprefix("torch.")
+        found = getattr(torch, name, None)
+        return found if isinstance(found, torch.dtype | torch.layout) else torch.device(name)
+    if kind == "enum" and _name(type(there)) == node["class"]:
+        return type(there)[node["name"]]
+    raise ValueError(f"something else stands where {node.get('name', node.get('text'))} stood")

@@ -1,0 +1,149 @@
+"""One training step with any optimizer: its gradients, its closure and its own random draws."""
+
+import inspect
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Adagrad, Optimizer
+
+from optbench import textbook
+from optbench.errors import blame
+from optbench.optimizers import is_known
+from optbench.streams import Stream
+
+# known to evaluate the closure themselves, before they use a gradient
+EVALUATE_FIRST = (LBFGS, textbook.Nesterov)
+
+
+class Stepper:
+    """Takes steps of one optimizer on one model.
+
+    Gradients are taken before `optimizer.step()`, so that a class that has no closure, ignores it,
+    or wants gradients first (SAM) works. A closure is given to every other class that takes one.
+    Its first call repeats the gradients that were taken, unless the optimizer has moved the weights
+    since; each further call evaluates the model again.
+
+    paused: seconds spent on copies that the plain step would not need; to be reset by the caller.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        draws: Stream,
+    ) -> None:
+        """loss: of a batch's examples and targets. draws: of an optimizer that is not known.
+
+        To be made before a schedule is, which hides the signature of `step`.
+        """
+        self.optimizer, self.loss, self.draws = optimizer, loss, draws
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.known = is_known(optimizer)
+        self.with_closure = takes_closure(optimizer)
+        self.evaluates_first = type(optimizer) in EVALUATE_FIRST and self.known
+        own_zero = getattr(type(optimizer), "zero_grad", None)
+        self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
+        self.paused = 0.0
+
+    def step(
+        self, x: Tensor, y: Tensor, see_gradients: Callable[[], None] = lambda: None
+    ) -> Tensor:
+        """Take a step on a batch and return its loss, a scalar, at the first evaluation.
+
+        see_gradients: called once, when the first gradients are in `p.grad`.
+        Raises `CodeError` for what the optimizer or the model raises.
+        """
+        with blame(f"a step with {type(self.optimizer).__name__} failed"):
+            if self.evaluates_first:
+                return self._evaluating_first(x, y, see_gradients)
+            loss = self.take_gradients(x, y)
+            self._take_sparse_gradients()
+            see_gradients()
+            if self.known:
+                self.optimizer.step()
+            elif not self.with_closure:
+                with self.draws:
+                    self.optimizer.step()
+            else:
+                closure = self._closure(x, y, loss)
+                with self.draws:
+                    self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
+            return loss.detach()
+
+    def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        """Put the gradients of a batch's loss into `p.grad`; returns the loss."""
+        for p in self.parameters:
+            p.grad = None
+        if self._zero_grad is not None:
+            self._zero_grad()
+        loss = self.loss(x, y)
+        loss.backward()
+        return loss
+
+    def _take_sparse_gradients(self) -> None:
+        """Before the first step, leave the fused kernel where it would refuse sparse gradients."""
+        if not self.optimizer.state or type(self.optimizer) is Adagrad:
+            fused = [group for group in self.optimizer.param_groups if group.get("fused")]
+            if fused and any(p.grad is not None and p.grad.is_sparse for p in self.parameters):
+                for group in fused:
+                    group["fused"] = None
+
+    def _evaluating_first(self, x: Tensor, y: Tensor, see_gradients: Callable[[], None]) -> Tensor:
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            losses.append(self.take_gradients(x, y))
+            if len(losses) == 1:
+                see_gradients()
+            return losses[-1]
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        return losses[0].detach()
+
+    def _closure(self, x: Tensor, y: Tensor, loss: Tensor) -> Callable[[], Tensor]:
+        """A closure for an optimizer of which nothing is known; called within `self.draws`."""
+        tick = perf_counter()
+        # values, not version counters: `p.data` changes weights without counting
+        weights = [p.detach().clone() for p in self.parameters]
+        gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        self.paused += perf_counter() - tick
+        first = True
+
+        def closure() -> Tensor:
+            nonlocal first
+            if first:
+                first = False
+                tick = perf_counter()
+                pairs = zip(self.parameters, weights, strict=True)
+                unmoved = all(torch.equal(p.detach(), before) for p, before in pairs)
+                self.paused += perf_counter() - tick
+                if unmoved:
+                    for p, gradient in zip(self.parameters, gradients, strict=True):
+                        p.grad = gradient
+                    return loss
+            with torch.enable_grad(), self.draws.left():
+                return self.take_gradients(x, y)
+
+        return closure
+
+
+def takes_closure(optimizer: Optimizer) -> bool:
+    """Whether the first argument of `optimizer.step` can be a closure, by its signature."""
+    try:
+        parameters = list(inspect.signature(optimizer.step).parameters.values())
+    except (TypeError, ValueError):  # of a builtin
+        return True
+    if not parameters:
+        return False
+    first = parameters[0]
+    if first.kind is first.KEYWORD_ONLY or first.kind is first.VAR_KEYWORD:
+        return False
+    # an option with another name and a default, such as `scale=1.0`, is no place for a closure
+    return (
+        first.name == "closure"
+        or first.kind is first.VAR_POSITIONAL
+        or first.default is first.empty
+    )
