@@ -53,6 +53,21 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+ANY_LAYOUT = (
+    nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
+    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
+)  # fmt: skip
+
+
+def takes_any_layout(model: nn.Module) -> bool:
+    """Whether a model computes the same with its weights in any layout: by the exact types of its
+    parts. A `view` in a user's own forward pass would not."""
+    return all(
+        type(m) in ANY_LAYOUT and not m._forward_hooks and not m._forward_pre_hooks
+        for m in model.modules()
+    )
+
+
 def mlp(
     input_shape: Sequence[int],
     classes: int,

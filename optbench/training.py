@@ -21,7 +21,7 @@ from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.errors import blame
 from optbench.evaluation import Row, is_finite, objective, score
-from optbench.models import Dropout
+from optbench.models import Dropout, takes_any_layout
 from optbench.problem import Problem, build_model
 from optbench.replay import Replay
 from optbench.stepping import Stepper
@@ -96,8 +96,8 @@ class Training:
         at the last step before each evaluation. The clock stops for a step that is watched.
         compile_steps: on the CPU, take compiled steps (`optbench.dense`) for the models, losses and
         optimizers that they know: the same numbers within the rounding of float32.
-        channels_last: the layout of convolutions' weights, for optimizers that are known to step
-        them in any layout.
+        channels_last: the layout of convolutions' weights, for layers and optimizers that are known
+        to compute the same in any layout.
 
         The seed sets the weights, the order of the batches, and what the global generators give:
         one stream to the model and its loss, one to the optimizer, and one to each evaluation. The
@@ -118,7 +118,8 @@ class Training:
             self.data = self.data.double()
         # convolutions take the layout of their weights: channels last was 1.5 times as fast
         images = any(p.ndim == 4 for p in self.model.parameters())
-        if channels_last and images and optimizers.is_known_class(optimizer):
+        known = optimizers.is_known_class(optimizer) and takes_any_layout(self.model)
+        if channels_last and images and known:
             layout = torch.channels_last
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.noise = stream(seed, "dropout", self.device)
