@@ -148,7 +148,8 @@ def gradient_noise_scale(
         return None
     total = size * CHUNKS
     buffers = {n: b.clone() for n, b in model.named_buffers()}
-    generators = [g for m in model.modules() if (g := getattr(m, "generator", None)) is not None]
+    held = (value for module in model.modules() for value in vars(module).values())
+    generators = [value for value in held if isinstance(value, torch.Generator)]
     states = [g.get_state() for g in generators]
     parameters = [p for p in model.parameters() if p.requires_grad]
     mean, square = [torch.zeros_like(p) for p in parameters], 0.0

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from optbench import dense, optimizers
 from optbench.evaluation import objective
+from optbench.models import draw_from
 from optbench.problem import Problem, build_model, stream
 from optbench.replay import WORTH_RECORDING
 from optbench.stack import Masks, Stack
@@ -87,9 +88,7 @@ def is_vectorisable(problem: Problem, device: torch.device) -> bool:
         masks = Masks(problem, device)
         noises = [stream(0, "dropout", device) for _ in models]
         for model, noise in zip(models, noises, strict=True):
-            for module in model.modules():
-                if hasattr(module, "generator"):
-                    vars(module)["generator"] = noise
+            draw_from(model, noise)
         alone = [objective(problem, model, x, y) for model in models]
         drawn = masks.draw(len(y), [stream(0, "dropout", device)])
         stack = Stack(problem, build_model(problem, 0).to(device), models)

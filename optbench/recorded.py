@@ -106,7 +106,8 @@ def unchanged(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
 
 def generators(model: nn.Module) -> set[torch.Generator]:
     """Those of layers that draw while training."""
-    return {g for m in model.modules() if (g := vars(m).get("generator")) is not None}
+    held = {id(v): v for m in model.modules() for v in vars(m).values()}
+    return {value for value in held.values() if isinstance(value, torch.Generator)}
 
 
 class NoNumbers(TorchDispatchMode):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from optbench.evaluation import batch_sums, objective, total, whole_batches
-from optbench.models import Dropout
+from optbench.models import Dropout, drawing_layers
 from optbench.problem import Problem, build_model
 
 
@@ -123,8 +123,7 @@ class Masks:
         """
         self.calls: list[tuple[str, Dropout, tuple[int, ...], torch.dtype]] = []
         model = build_model(problem, 0).to(device)
-        layers = {n: m for n, m in model.named_modules() if hasattr(m, "generator")}
-        for name, layer in layers.items():
+        for name, layer in drawing_layers(model):
             if type(layer) is not Dropout:
                 raise NotImplementedError(f"{name} draws random numbers of its own kind")
             layer.generator = torch.Generator(device)

@@ -20,6 +20,7 @@ from optbench import dense, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.evaluation import Row, is_finite, objective, score
+from optbench.models import draw_from
 from optbench.problem import Problem, build_model, stream
 from optbench.replay import WORTH_RECORDING, Replay
 
@@ -109,9 +110,7 @@ class Training:
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.data = problem.dataset.to(self.device)
         self.noise = stream(seed, "dropout", self.device)
-        for module in self.model.modules():
-            if hasattr(module, "generator"):  # Dropout, and other layers that draw while training
-                vars(module)["generator"] = self.noise
+        draw_from(self.model, self.noise)
         self.optimizer = optimizers.build(
             optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
         )
