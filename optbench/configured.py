@@ -66,6 +66,9 @@ def describe_problem(config: Config) -> Config:
         problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
     problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
     problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
+    if config["drop_last"]:
+        # runs from before this was so measured it over whole batches, and are not mixed with these
+        problem["train_loss_over"] = "all examples"
     problem["dataset"].pop("preprocessing", None)  # the one in force stands at the top level
     return problem
 

@@ -36,7 +36,6 @@ def score(
     """
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
-    x, y = whole_batches(problem, x, y)
     sums = compiled(x, y) if compiled and len(y) else None
     if sums is None:
         sums = total(lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
@@ -67,7 +66,7 @@ def total(
 
 
 def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The examples without those that `drop_last` leaves out."""
+    """The validation or test examples without those that `drop_last` leaves out."""
     if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
         whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
         return x[:whole], y[:whole]

@@ -32,7 +32,8 @@ class Problem:
     precision: "float32", or "bfloat16" for autocast.
     weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
     drop_last: whole batches only: an epoch leaves out the examples of its last, smaller batch, and
-        an evaluation uses the first examples that make whole batches, as DeepOBS does.
+        validation and test use the first examples that make whole batches, as DeepOBS does. The
+        training loss is over all training examples.
     """
 
     dataset: Dataset

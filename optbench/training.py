@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optbench import dense, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
-from optbench.evaluation import Row, is_finite, objective, score
+from optbench.evaluation import Row, is_finite, objective, score, whole_batches
 from optbench.models import draw_from
 from optbench.problem import Problem, build_model, stream
 from optbench.replay import WORTH_RECORDING, Replay
@@ -364,10 +364,11 @@ class Training:
         n, data = self.eval_train_examples, self.data
         last = self.step == self.problem.total_steps
         tested = self.eval_test == "each" or (self.eval_test == "end" and last)
+        test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
         return {
             "train": (data.train_x[:n], data.train_y[:n]),
-            "val": (data.val_x, data.val_y),
-            "test": (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0]),
+            "val": whole_batches(self.problem, data.val_x, data.val_y),
+            "test": whole_batches(self.problem, *test),
         }
 
     def row(self, scores: Mapping[str, tuple[float | None, float | None]], begun: float) -> Row:
