@@ -11,9 +11,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import data
+from optbench._torchvision import with_torchvision
 from optbench.errors import UserError, did_you_mean
 from optbench.initializers import initialize
 from optbench.loggers import Loggers
+from optbench.losses import as_function
 from optbench.problem import Problem
 
 Config = dict[str, Any]
@@ -80,7 +82,7 @@ def build_problem(config: Config, dataset: data.Dataset) -> Problem:
     return Problem(
         dataset,
         model=build("model", config["model"]),
-        loss=build("loss", config["loss"]),
+        loss=as_function(build("loss", config["loss"])),
         initializer=partial(
             initialize,
             weight=None if weight is None else build("initializer.weight", weight),
@@ -95,7 +97,7 @@ def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
-        made = instantiate(arguments, _convert_="all")
+        made = with_torchvision(lambda: instantiate(arguments, _convert_="all"))
         if group != "optimizer":  # `optimizers.build` has more to say of those
             check_accepted(group, made)
         return made
