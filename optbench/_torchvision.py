@@ -3,7 +3,9 @@
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +13,18 @@ from optbench.errors import UserError
 
 # Kept for the life of the process: the declarations vanish with the Library object.
 _schemas: list[torch.library.Library] = []
+T = TypeVar("T")
+
+
+def with_torchvision(call: Callable[[], T]) -> T:
+    """Return what `call` gives, also where it imports torchvision beside a CPU-only torch."""
+    try:
+        return call()
+    except Exception as error:  # of Hydra's, or whatever the module that imports makes of it
+        if "operator torchvision::" not in f"{error} {error.__cause__}":
+            raise
+    import_torchvision()
+    return call()
 
 
 def import_torchvision() -> ModuleType:

@@ -11,9 +11,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from optbench import data
+from optbench._torchvision import with_torchvision
 from optbench.errors import UserError, did_you_mean
 from optbench.initializers import initialize
 from optbench.loggers import Loggers
+from optbench.losses import as_function
 from optbench.problem import Problem
 
 Config = dict[str, Any]
@@ -66,6 +68,9 @@ def describe_problem(config: Config) -> Config:
         problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
     problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
     problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
+    if config["drop_last"]:
+        # runs from before this was so measured it over whole batches, and are not mixed with these
+        problem["train_loss_over"] = "all examples"
     problem["dataset"].pop("preprocessing", None)  # the one in force stands at the top level
     return problem
 
@@ -77,7 +82,7 @@ def build_problem(config: Config, dataset: data.Dataset) -> Problem:
     return Problem(
         dataset,
         model=build("model", config["model"]),
-        loss=build("loss", config["loss"]),
+        loss=as_function(build("loss", config["loss"])),
         initializer=partial(
             initialize,
             weight=None if weight is None else build("initializer.weight", weight),
@@ -92,7 +97,7 @@ def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
     try:
-        made = instantiate(arguments, _convert_="all")
+        made = with_torchvision(lambda: instantiate(arguments, _convert_="all"))
         if group != "optimizer":  # `optimizers.build` has more to say of those
             check_accepted(group, made)
         return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optbench.errors import UserError
-from optbench.models import Dropout
+from optbench.models import Drawing, Dropout
 
 LATENT = 8  # dimensions of the VAE's code
 
@@ -127,15 +127,11 @@ def _same_pool(size: Sequence[int]) -> list[nn.Module]:
     return [nn.ZeroPad2d((*width, *height)), nn.MaxPool2d(3, stride=2)]
 
 
-class Noise(nn.Module):
+class Noise(Drawing):
     """Standard normal noise of the input's shape, from a generator that the training loop sets.
 
     An evaluation draws the same noise each time, and takes none from the training's.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         generator = self.generator

@@ -1,7 +1,10 @@
 """The one exception whose message is meant for the user: printed without a traceback."""
 
 import difflib
+import re
+import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -129,3 +132,36 @@ def call_of(factory: object) -> str:
 def said(error: BaseException) -> str:
     """The words of an exception, less the stack of C++ that torch may add to them."""
     return str(error).split("Exception raised from ")[0].strip()
+
+
+@contextmanager
+def refusals(what: str, advice: str = "") -> Iterator[None]:
+    """Turn what a user's or a package's function raises into a `UserError` that begins with `what`.
+
+    The line of the user's own code is named, in the place of a traceback.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # anything: it is others' code
+        asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+        why = said(error) or type(error).__name__
+        if asked:
+            why = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor"
+        elif isinstance(error, LookupError | AssertionError | ArithmeticError):
+            why = f"{type(error).__name__}: {why}"
+        raise UserError(f"{what}: {why}{_own_line(error)}{advice}") from error
+
+
+def _own_line(error: BaseException) -> str:
+    """Where in the user's own code it was raised, as " (net.py, line 7)"; "" where that is none."""
+    others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        installed = {"site-packages", "dist-packages"} & {*file.parts}
+        if not installed and not frame.filename.startswith(others):
+            return f" ({file.name}, line {frame.lineno})"
+    return ""

@@ -6,6 +6,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
 
 # examples evaluated at once: the activations of more leave the CPU's caches, which made a CNN three
@@ -36,8 +37,12 @@ def score(
     """
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
-    x, y = whole_batches(problem, x, y)
     sums = compiled(x, y) if compiled and len(y) else None
+    if sums is None and len(y) and not is_own(problem.loss):
+        # it may weigh the examples, as by class: its mean over all is no mean of batches' means
+        with torch.no_grad():
+            outputs = torch.cat([outputs_of(problem, model, xb) for xb in x.split(size)])
+            sums = output_sums(problem, model, outputs, y)
     if sums is None:
         sums = total(lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
     return means(problem, *sums.tolist())
@@ -45,10 +50,19 @@ def score(
 
 def batch_sums(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The sum of the losses, the correct answers and the examples of a batch: (3,), float64."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=problem.precision == "bfloat16"):
-        logits = model(x)
-    if problem.precision == "bfloat16":
-        logits = logits.float()
+    return output_sums(problem, model, outputs_of(problem, model, x), y)
+
+
+def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
+    """What the model gives for the examples, in float32 (or float64)."""
+    low = problem.precision == "bfloat16"
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        outputs: Tensor = model(x)
+    return outputs.float() if low else outputs
+
+
+def output_sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tensor:
+    """`batch_sums` from the model's outputs."""
     loss = problem.loss(logits, y).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()
@@ -68,7 +82,7 @@ def total(
 
 
 def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The examples without those that `drop_last` leaves out."""
+    """The validation or test examples without those that `drop_last` leaves out."""
     if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
         whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
         return x[:whole], y[:whole]

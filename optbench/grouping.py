@@ -10,6 +10,9 @@ from torch.optim import Optimizer
 
 from optbench import dense, optimizers
 from optbench.evaluation import objective
+from optbench.losses import is_own
+from optbench.model_calls import call_model
+from optbench.models import draw_from
 from optbench.problem import Problem, build_model, stream
 from optbench.stack import Masks, Stack
 
@@ -27,12 +30,14 @@ def group_key(arguments: Arguments) -> Hashable | None:
 
     Equal are the dataset (the same object), model, loss, budget and whatever else makes the steps
     the same. Alone run: diagnostics; optimizers that look for gradients at other weights (lbfgs);
-    models and losses that `torch.func.vmap` refuses, or that draw random numbers in a way of
-    their own.
+    models that `torch.func.vmap` refuses, or that draw random numbers in a way of their own;
+    losses that are not optbench's.
     """
     problem = arguments["problem"]
     device = torch.device(arguments.get("device", "cpu"))
     if arguments.get("layers") or not takes_gradients(arguments["optimizer"]):
+        return None
+    if not is_own(problem.loss):  # of many examples it may be no mean of each one's
         return None
     same = (
         *(_described(part) for part in (problem.model, problem.loss)),
@@ -64,7 +69,7 @@ def is_faster(arguments: Arguments, members: int) -> bool:
         return False
     try:
         with torch.device("meta"):  # what is too large for this process is not made here
-            model = problem.model(problem.dataset.input_shape, problem.dataset.classes)
+            model = call_model(problem.model, problem.dataset.input_shape, problem.dataset.classes)
             optimizer = optimizers.build(arguments["optimizer"], model)
         if arguments.get("compile_steps", True) and dense.computes(problem, model, optimizer):
             return False
@@ -85,9 +90,7 @@ def is_vectorisable(problem: Problem, device: torch.device) -> bool:
         masks = Masks(problem, device)
         noises = [stream(0, "dropout", device) for _ in models]
         for model, noise in zip(models, noises, strict=True):
-            for module in model.modules():
-                if hasattr(module, "generator"):
-                    vars(module)["generator"] = noise
+            draw_from(model, noise)
         alone = [objective(problem, model, x, y) for model in models]
         drawn = masks.draw(len(y), [stream(0, "dropout", device)])
         stack = Stack(problem, build_model(problem, 0).to(device), models)

@@ -6,43 +6,84 @@ parameters keep 1 and 0.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from math import ceil, sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from optbench.errors import UserError
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
+Fill = Callable[..., object]
+
+
+def fill(initializer: Fill, model: nn.Module, generator: torch.Generator) -> None:
+    """Let a problem's initializer fill the model, in place, with no gradients recorded."""
+    with torch.no_grad():
+        made = initializer(model, generator)
+    if isinstance(made, nn.Module) and made is not model:
+        raise TypeError("it gives another model; it has to fill the one that it is given, in place")
+
+
 def initialize(
     module: nn.Module,
     generator: torch.Generator,
     *,
-    weight: Callable[..., object] | None = None,
+    weight: Fill | None = None,
     bias: float | None = None,
 ) -> None:
     """Fill `module` in place from `generator` (on the CPU).
 
     `weight(tensor)` or `weight(tensor, generator=...)` fills one weight; None is torch's default,
     uniform in +-1/sqrt(fan_in). `bias` is a constant; None is torch's default, the same range.
+    What torch computes from other weights (`torch.nn.utils.parametrizations`) is set through them.
     """
     for layer in module.modules():
         if isinstance(layer, LAYERS):
             bound = 1 / sqrt(layer.weight.shape[1:].numel())
-            if weight is None:
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            elif "generator" in inspect.signature(weight).parameters:
-                weight(layer.weight, generator=generator)
-            else:
-                weight(layer.weight)
-            if layer.bias is None:
-                continue
-            if bias is None:
-                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-            else:
-                nn.init.constant_(layer.bias, bias)
+            default = partial(nn.init.uniform_, a=-bound, b=bound)
+            _fill_part(layer, "weight", weight or default, generator)
+            if layer.bias is not None:
+                constant = None if bias is None else partial(nn.init.constant_, val=bias)
+                _fill_part(layer, "bias", constant or default, generator)
+
+
+def _fill_part(layer: nn.Module, name: str, function: Fill, generator: torch.Generator) -> None:
+    """Fill the layer's weight or bias by the function."""
+    tensor: Tensor = getattr(layer, name)
+    computed = is_parametrized(layer, name)
+    if not computed and name not in layer._parameters:
+        raise TypeError(
+            f"the {name} of a {type(layer).__name__} is computed from others, which it cannot set: "
+            f"use torch.nn.utils.parametrizations"
+        )
+    with torch.no_grad():
+        if computed:
+            tensor = tensor.clone()
+        before, kind = tensor.clone(), (tensor.shape, tensor.dtype)
+        made = function(tensor, generator=generator) if _takes(function) else function(tensor)
+        if (tensor.shape, tensor.dtype) != kind:
+            raise TypeError(f"it makes a {name} of shape {tuple(kind[0])} another tensor")
+        unchanged = torch.equal(before, tensor)
+        if isinstance(made, Tensor) and unchanged and not torch.equal(made, tensor):
+            raise TypeError(
+                "it gives a new tensor and leaves the one that it is given as it was: fill that "
+                "one in place (tensor.copy_(new))"
+            )
+        if computed:
+            setattr(layer, name, tensor)
+
+
+def _takes(function: Fill) -> bool:
+    """Whether the function takes a generator."""
+    try:
+        return "generator" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a builtin
+        return False
 
 
 @torch.no_grad()

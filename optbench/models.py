@@ -1,6 +1,6 @@
 """Models: functions from an input shape and a number of classes to an `nn.Module` giving logits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 import torch
@@ -19,18 +19,44 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Dropout(nn.Module):
+class Drawing(nn.Module):
+    """A layer that draws random numbers while training, from a generator that the loop sets.
+
+    While `generator` is None, the layer draws from torch's global generator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator: torch.Generator | None = None
+
+
+def drawing_layers(model: nn.Module) -> Iterator[tuple[str, Drawing]]:
+    """Yield the name and the layer of each `Drawing` in the model.
+
+    The type decides: a part of a user's model may be called `generator` and mean something else.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Drawing) and "generator" in vars(module):
+            yield name, module
+
+
+def draw_from(model: nn.Module, generator: torch.Generator) -> None:
+    """Let each `Drawing` layer of the model draw from `generator`."""
+    for _, layer in drawing_layers(model):
+        layer.generator = generator
+
+
+class Dropout(Drawing):
     """Inverted dropout (Srivastava et al. 2014) that draws from a generator of its own.
 
     `nn.Dropout` draws from the global generator, so two runs in one process would disturb each
-    other's masks. `generator` is set by the training loop; while it is None the global one is used.
-    Where many models are computed as one, no layer can draw for each: then `mask` is set instead.
+    other's masks. Where many models are computed as one, no layer can draw for each: then `mask`
+    is set instead.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.generator: torch.Generator | None = None
         self.mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:

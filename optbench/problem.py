@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -14,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optbench import trial
 from optbench.data import Dataset
-from optbench.errors import UserError, call_of, said
+from optbench.errors import UserError, call_of, refusals
+from optbench.initializers import fill
+from optbench.model_calls import call_model
 from optbench.streams import Stream, stream
 
 
@@ -24,7 +23,8 @@ class Problem:
     """One training problem; with an optimizer and a seed it makes a run.
 
     model: `(input_shape, classes)` to a module that gives logits (or, where the dataset has no
-        classes, whatever the loss takes).
+        classes, whatever the loss takes). Others are called by their parameters' names, as
+        `optbench.model_calls` says.
     loss: `(outputs, targets)` to a scalar tensor, averaged over the examples.
     initializer: `(module, generator)`, fills the weights in place.
     batch_size: examples per step, or "full" for batch gradient descent.
@@ -34,7 +34,8 @@ class Problem:
         the initial weights and the examples that float32 has.
     weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
     drop_last: whole batches only: an epoch leaves out the examples of its last, smaller batch, and
-        an evaluation uses the first examples that make whole batches, as DeepOBS does.
+        validation and test use the first examples that make whole batches, as DeepOBS does. The
+        training loss is over all training examples.
     """
 
     dataset: Dataset
@@ -100,79 +101,12 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     # what a model or an initializer draws from the global generators depends on the seed too
     with Stream(seed, "weights"):
         with refusals(f"the model {call_of(problem.model)} cannot be built"):
-            model = problem.model(data.input_shape, data.classes)
-            if not isinstance(model, nn.Module):
-                raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
+            model = call_model(problem.model, data.input_shape, data.classes)
+        trial.materialise(model, data)
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
-            problem.initializer(model, generator)
-        _check(problem, model)
+            fill(problem.initializer, model, generator)
+        trial.check(problem, model)
     return model
-
-
-@contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Turn what a function of a package raises into a `UserError` that begins with `what`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            yield
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        asked = re.search(r"tried to allocate (\d+) bytes", str(error))
-        why = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor" if asked else said(error)
-        raise UserError(f"{what}: {why}") from error
-
-
-def _check(problem: Problem, model: nn.Module) -> None:
-    """Try the model and the loss on two examples, so that a misfit shows before training."""
-    data = problem.dataset
-    x, y = data.train_x[:2], data.train_y[:2]
-    model.eval()
-    with torch.no_grad():
-        try:
-            logits = model(x.cpu())
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"the model does not fit examples of shape {data.input_shape}: {error}"
-            ) from error
-        if data.classes and logits.shape != (len(x), data.classes):
-            raise UserError(
-                f"the model gives outputs of shape {tuple(logits.shape)} for {len(x)} examples; "
-                f"{(len(x), data.classes)} is needed: one logit per class"
-            )
-        if not logits.numel():
-            raise UserError(
-                "the model has no outputs: with data.targets=inputs there are no classes, and it "
-                "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
-            )
-        try:
-            loss = problem.loss(logits, y.cpu())
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            given = "the model's outputs and, as targets, the inputs"
-            if data.classes:
-                given = f"logits (n, {data.classes}) and integer labels (n,)"
-            raise UserError(
-                f"the loss does not fit: it is given {given}, and says: {error}"
-            ) from error
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise UserError(f"the loss must be one number averaged over the batch, not {shape}")
-    model.train()
-    if min(len(data.train_y), 1 if problem.batch_size == 1 else 2) == 1:
-        _check_one_example(model, x[:1].cpu())
-
-
-def _check_one_example(model: nn.Module, x: Tensor) -> None:
-    """Raise `UserError` where the model cannot train on a batch of one: a batch norm cannot."""
-    trial = deepcopy(model)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            trial(x)
-        except ValueError as error:
-            raise UserError(
-                f"the model cannot train on a batch of one example: {error}. A batch norm has no "
-                f"variance of one value to take: use batch_size=2 or more (and as many training "
-                f"examples), or model.batch_norm=false"
-            ) from error
 
 
 def identity(description: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from optbench.evaluation import batch_sums, objective, total, whole_batches
-from optbench.models import Dropout
+from optbench.evaluation import batch_sums, objective, total
+from optbench.models import Dropout, drawing_layers
 from optbench.problem import Problem, build_model
 
 
@@ -33,7 +33,6 @@ class Stack:
             self.parameters[name].requires_grad_()
         self._objective = _Call(problem, template, objective)
         self._sums = _Call(problem, template, batch_sums)
-        self._problem = problem
         for layer in template.modules():
             if type(layer) is nn.Linear:
                 vars(layer)["forward"] = partial(_linear, layer)
@@ -62,7 +61,6 @@ class Stack:
         """`evaluation.total` of each model over the same examples: (K, 3)."""
         self.template.eval()
         # `total` adds up over the parts of the examples whatever shape the sums have
-        x, y = whole_batches(self._problem, x, y)
         sums = total(lambda xb, yb: self._each(self._sums, (xb, yb, {}), True), x, y)
         return sums.expand(len(next(iter(self.parameters.values()))), 3)
 
@@ -123,8 +121,7 @@ class Masks:
         """
         self.calls: list[tuple[str, Dropout, tuple[int, ...], torch.dtype]] = []
         model = build_model(problem, 0).to(device)
-        layers = {n: m for n, m in model.named_modules() if hasattr(m, "generator")}
-        for name, layer in layers.items():
+        for name, layer in drawing_layers(model):
             if type(layer) is not Dropout:
                 raise NotImplementedError(f"{name} draws random numbers of its own kind")
             layer.generator = torch.Generator(device)

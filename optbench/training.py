@@ -20,8 +20,8 @@ from optbench import dense, object_state, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.errors import blame
-from optbench.evaluation import Row, is_finite, objective, score
-from optbench.models import Dropout, takes_any_layout
+from optbench.evaluation import Row, is_finite, objective, score, whole_batches
+from optbench.models import draw_from, takes_any_layout
 from optbench.problem import Problem, build_model
 from optbench.replay import Replay
 from optbench.stepping import Stepper
@@ -123,9 +123,7 @@ class Training:
             layout = torch.channels_last
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.noise = stream(seed, "dropout", self.device)
-        for module in self.model.modules():
-            if isinstance(module, Dropout):
-                module.generator = self.noise
+        draw_from(self.model, self.noise)
         with own:
             self.optimizer = optimizers.build(
                 optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
@@ -387,10 +385,11 @@ class Training:
         n, data = self.eval_train_examples, self.data
         last = self.step == self.problem.total_steps
         tested = self.eval_test == "each" or (self.eval_test == "end" and last)
+        test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
         return {
             "train": (data.train_x[:n], data.train_y[:n]),
-            "val": (data.val_x, data.val_y),
-            "test": (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0]),
+            "val": whole_batches(self.problem, data.val_x, data.val_y),
+            "test": whole_batches(self.problem, *test),
         }
 
     def row(self, scores: Mapping[str, tuple[float | None, float | None]], begun: float) -> Row:

@@ -98,7 +98,7 @@ class Sam(Optimizer):
 
 
 class LookAhead(Optimizer):
-    """Slow weights that follow another optimizer's fast ones every five steps (Zhang et al. 2019)."""
+    """Slow weights that follow another optimizer's every five steps (Zhang et al. 2019)."""
 
     def __init__(self, params, lr=0.01):
         super().__init__(params, {"lr": lr})

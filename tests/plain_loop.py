@@ -130,7 +130,9 @@ def check_pair(model: str, optimizer: str, folder: Path, stop_at: int) -> None:
     config = configuration(folder, *overrides(model, optimizer))
     before = states()
     whole = run(config, folder / "whole")
-    resumed = run(config | {"force": False, "results_dir": str(folder / "b")}, folder / "b", stop_at)
+    resumed = run(
+        config | {"force": False, "results_dir": str(folder / "b")}, folder / "b", stop_at
+    )
     assert resumed == whole
     assert all(map(_equal, before, states())), "the caller's generators have moved"
     problem = configured.build_problem(config, configured.load_dataset(config))

@@ -26,7 +26,7 @@ def resolved(*overrides: str) -> dict:
         return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
 
 
-def made(name: str, n: int = 300, **changes) -> Problem:
+def made(name: str, n: int = 300, tests: int = 20, **changes) -> Problem:
     """The problem of that name on made-up images; the quadratic on its own data."""
     config = resolved(f"problem={name}") | changes
     settings.check(config)
@@ -37,7 +37,7 @@ def made(name: str, n: int = 300, **changes) -> Problem:
     images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
     labels = torch.arange(n) % 10
     prepared = data.prepare(
-        (images, labels, images[:20], labels[:20]),
+        (images, labels, images[:tests], labels[:tests]),
         preprocessing=config["preprocessing"],
         val_size=20,
         targets=config["data"]["targets"],
@@ -93,6 +93,9 @@ def test_architecture_start_and_budget_are_the_published_ones(name):
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert (problem.batch_size, problem.epochs, problem.drop_last) == (batch_size, epochs, True)
     assert problem.weight_penalty == (0.002 if name == "cifar10_3c3d" else 0)
+    # as the published losses of mini-batches show, and the code that has no published runs
+    replayed = name != "cifar10_3c3d"
+    assert problem.shuffle == ("fixed_order" if replayed else "every_epoch")
     x = problem.dataset.train_x
     assert 0 <= x.min() < x.max() <= 1
     for layer in model.modules():
@@ -238,16 +241,22 @@ def test_the_quadratics_first_steps_against_numpy():
     tests = [loss(theta, test_x[:896])]
     val_x = np.random.RandomState(44).normal(0, 0.6, (1000, 100))
     assert epochs[0]["val_loss"] == pytest.approx(loss(theta, val_x[:896]), rel=1e-6)
-    trains = [loss(theta, train_x[:896])]
+    trains = [loss(theta, train_x)]
     for _ in range(3):
         for batch in order[:896].reshape(7, 128):
             expected.append(loss(theta, train_x[batch]))
             theta = theta - 0.01 * q @ (theta - train_x[batch].mean(0))
         tests.append(loss(theta, test_x[:896]))
-        trains.append(loss(theta, train_x[:896]))
+        trains.append(loss(theta, train_x))
     assert [row["train_loss"] for row in steps] == pytest.approx(expected, rel=1e-5)
     assert [row["test_loss"] for row in epochs] == pytest.approx(tests, rel=1e-5)
     assert [row["train_loss"] for row in epochs] == pytest.approx(trains, rel=1e-5)
+
+
+def test_the_quadratics_train_loss_is_over_all_examples_and_its_test_loss_over_whole_batches():
+    _, epochs = rows(made("quadratic_deep", epochs=None, steps=1), partial(torch.optim.SGD, lr=0.0))
+    assert epochs[0]["train_loss"] == pytest.approx(353.7064, abs=1e-4)
+    assert epochs[0]["test_loss"] == pytest.approx(353.4468, abs=1e-4)  # of all: 353.9260
 
 
 def test_the_quadratic_meets_deepobs_published_baselines():
@@ -296,14 +305,17 @@ def test_the_weight_penalty_is_half_the_factor_times_the_squares_of_the_weights(
 
 
 def test_dropping_the_last_batch_keeps_whole_ones_in_training_and_evaluation():
-    problem = made("mnist_logreg", n=320, epochs=2, steps=None)  # 300 to train on
+    # 300 to train on, 20 (fewer than a batch: all of them) to validate, 320 to test
+    default = {"weight": None, "bias": None}
+    problem = made("mnist_logreg", n=320, tests=320, epochs=2, steps=None, initializer=default)
     assert problem.steps_per_epoch == 2
     steps, epochs = rows(problem, partial(torch.optim.SGD, lr=0.1))
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     model = build_model(problem, 0)
-    x, y = problem.dataset.train_x[:256], problem.dataset.train_y[:256]
-    assert epochs[0]["train_loss"] == pytest.approx(F.cross_entropy(model(x), y).item())
-    assert epochs[0]["test_loss"] > 0  # fewer than a batch: all of them
+    for part, count in (("train", 300), ("val", 20), ("test", 256)):
+        x, y = (getattr(problem.dataset, f"{part}_{name}")[:count] for name in "xy")
+        loss = F.cross_entropy(model(x), y).item()
+        assert epochs[0][f"{part}_loss"] == pytest.approx(loss, rel=1e-5)
     small = made("mnist_logreg", n=60, epochs=1, steps=None)  # 40: one batch of all
     assert small.steps_per_epoch == 1
     lone = made("mnist_logreg", n=220, epochs=1, steps=None)  # 200: one batch of 128
@@ -317,6 +329,9 @@ def test_new_keys_leave_the_identity_of_earlier_problems_alone():
     changed = resolved("drop_last=true", "weight_penalty=0.1", "data.targets=inputs")
     described = configured.describe_problem(changed)
     assert (described["drop_last"], described["weight_penalty"]) == (True, 0.1)
+    # runs that measured the training loss over whole batches are of another problem
+    assert described["train_loss_over"] == "all examples"
+    assert "train_loss_over" not in plain
     assert described["data"]["targets"] == "inputs"
 
 

@@ -1,0 +1,139 @@
+"""How the function of a model is called: by the names of its parameters, never by guessing.
+
+optbench's own models are functions of `(input_shape, classes)`. Those of others have names of their
+own for the same things (`num_classes`, `in_features`), and other things in their first places:
+torchvision's have the pretrained weights there.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from optbench._torchvision import with_torchvision
+from optbench.errors import UserError
+
+Shape = tuple[int, ...]
+INPUTS: dict[str, Callable[[Shape], object]] = {
+    "input_shape": tuple,
+    "in_features": prod,
+    "input_dim": prod,
+    "in_channels": lambda shape: shape[0],
+    "in_chans": lambda shape: shape[0],
+}
+FLAT = ("in_features", "input_dim")  # for models of vectors
+CLASSES = ("classes", "num_classes", "n_classes", "out_features", "output_dim")
+WRITE = (
+    "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
+    "model._target_=FILE.net"
+)
+
+
+def call_model(factory: Callable[..., Any], input_shape: Shape, classes: int) -> nn.Module:
+    """Return the model that `factory` makes for examples of that shape and so many classes.
+
+    Parameters without a name in `INPUTS` or `CLASSES` keep their defaults. Vectors are asked for by
+    `in_features`: then examples of more dimensions are flattened first.
+    Raises `UserError` where the signature does not say how the function is to be called.
+    """
+    args, named = arguments(factory, input_shape, classes)
+    model = with_torchvision(lambda: factory(*args, **named))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
+    if len(input_shape) > 1 and any(name in FLAT for name in named):
+        return nn.Sequential(nn.Flatten(), model)
+    return model
+
+
+def arguments(
+    factory: Callable[..., Any], input_shape: Shape, classes: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments by position and by name of a call of `factory`."""
+    name = getattr(inner(factory), "__name__", type(factory).__name__)
+    if isinstance(factory, nn.Module):
+        raise UserError(
+            f"the model is a {name} that is made already, and each run needs one of its own: add "
+            f"_partial_: true to its YAML"
+        )
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the model {name} does not say which arguments it takes. {WRITE}"
+        ) from error
+    bound = _bound(factory)
+    free = [p for p in parameters if p.name not in bound]
+    args: list[Any] = []
+    named: dict[str, Any] = {}
+    unknown: list[str] = []
+    for p in free:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            continue
+        value = _value(p, input_shape, classes)
+        if value is None:
+            if p.default is p.empty:
+                unknown.append(p.name)
+            elif p.name.startswith("weights") and p.default is not None:
+                named[p.name] = None  # pretrained ones, which would be fetched
+        elif p.kind is p.POSITIONAL_ONLY:
+            args.append(value)
+        else:
+            named[p.name] = value
+    if unknown and not inspect.isclass(inner(factory)) and _takes_two(free):
+        return [input_shape, classes], {}
+    if unknown:
+        raise UserError(
+            f"the model {name} needs {' and '.join(unknown)}, and optbench has only the shape of "
+            f"the examples {input_shape} and the number of classes ({classes}) to give: set "
+            f"{', '.join(f'+model.{key}=VALUE' for key in unknown)}. Or else: {WRITE}"
+        )
+    kinds = {p.kind for p in free}
+    if not args and not named and inspect.Parameter.VAR_POSITIONAL in kinds:
+        if inspect.isclass(inner(factory)):
+            raise UserError(f"the model {name} does not say which arguments it takes. {WRITE}")
+        return [input_shape, classes], {}
+    taken = {*named, *bound}
+    if inspect.Parameter.VAR_KEYWORD in kinds and not taken & {*CLASSES}:
+        named["classes" if "input_shape" in named else "num_classes"] = classes
+    return args, named
+
+
+def _value(p: inspect.Parameter, input_shape: Shape, classes: int) -> Any:
+    """What that parameter is given; None where its name is not known."""
+    if p.name in INPUTS:
+        return INPUTS[p.name](input_shape)
+    if p.name in CLASSES:
+        return classes
+    if p.default is p.empty and "shape" in p.name:
+        return input_shape
+    if p.default is p.empty and "classes" in p.name:
+        return classes
+    return None
+
+
+def _takes_two(free: list[inspect.Parameter]) -> bool:
+    """Whether there are two places to fill, with names that mean nothing else: `lambda s, c:`."""
+    needed = [p for p in free if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if len(needed) != 2 or any(p.kind in (p.VAR_POSITIONAL, p.KEYWORD_ONLY) for p in needed):
+        return False
+    first, second = (p.name.strip("_") for p in needed)
+    return (len(first) <= 1 or "shape" in first) and (len(second) <= 1 or "classes" in second)
+
+
+def inner(factory: Any) -> Any:
+    """The function or class within partial calls."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory
+
+
+def _bound(factory: Any) -> set[str]:
+    """The names that partial calls have given values."""
+    names: set[str] = set()
+    while isinstance(factory, partial):
+        names |= set(factory.keywords)
+        factory = factory.func
+    return names

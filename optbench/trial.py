@@ -1,0 +1,197 @@
+"""A model and a loss tried on a few examples, so that a misfit is told in words before training.
+
+What is tried is a copy: neither the weights nor the random numbers of the run change.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from math import isclose, isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from optbench.errors import UserError, refusals
+from optbench.model_calls import call_model
+
+if TYPE_CHECKING:
+    from optbench.data import Dataset
+    from optbench.problem import Problem
+
+
+def materialise(model: nn.Module, data: Dataset) -> None:
+    """Let a model with lazy layers (`nn.LazyLinear`) see two examples: then they have weights."""
+    if not any(is_lazy(t) for t in _tensors(model)):
+        return
+    model.eval()
+    with refusals(f"the model does not fit examples of shape {data.input_shape}"), torch.no_grad():
+        model(data.train_x[:2].cpu())
+    if any(is_lazy(t) for t in _tensors(model)):
+        raise UserError(
+            "the model has lazy layers that its forward does not use: their weights have no shape. "
+            "Take them out, or give them their number of inputs (nn.Linear for nn.LazyLinear)"
+        )
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def check(problem: Problem, model: nn.Module) -> None:
+    """Raise `UserError` unless the model and the loss can train, tried on a few examples."""
+    data = problem.dataset
+    # another number than the classes: (n, n) and (n,) would be broadcast in silence
+    count = 3 if data.classes == 2 else 2
+    x, y = data.train_x[:count].cpu(), data.train_y[:count].cpu()
+    copy = _copy(problem, model)
+    names = [name for name, _ in copy.named_parameters()]
+    misfit = f"the model does not fit examples of shape {data.input_shape}"
+    with refusals(misfit, _advice(model, data)), torch.no_grad():
+        outputs = copy.eval()(x)
+    if names != [name for name, _ in copy.named_parameters()]:
+        raise UserError(
+            "the model makes parameters in its forward, after the optimizer has been given those "
+            "that there are: make them all in __init__"
+        )
+    _check_outputs(data, outputs, len(x))
+    with torch.no_grad():
+        _check_loss(problem, outputs, y)
+    if min(len(data.train_y), 1 if problem.batch_size == 1 else 2) == 1:
+        x, y = x[:1], y[:1]
+    with refusals(f"the model cannot train on examples of shape {data.input_shape}"):
+        trained = _train(copy.train(), x)
+    _check_outputs(data, trained, len(x), " while training")
+    with refusals("the gradient of the loss cannot be taken"):
+        _check_gradient(problem, copy, trained, y)
+
+
+def _copy(problem: Problem, model: nn.Module) -> nn.Module:
+    try:
+        return deepcopy(model)
+    except Exception:  # of anybody's model; another one of the same kind serves as well
+        data = problem.dataset
+        made = call_model(problem.model, data.input_shape, data.classes)
+        materialise(made, data)
+        return made
+
+
+def _advice(model: nn.Module, data: Dataset) -> str:
+    """What to do about examples that the model's first layer cannot take."""
+    shape = data.input_shape
+    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    layers = {type(m) for m in model.modules()}
+    if not data.train_x.is_floating_point():
+        return ". The examples are integers: preprocessing=none gives numbers for other layers"
+    if layers & {nn.Embedding, nn.EmbeddingBag}:
+        return ". A model that looks numbers up (nn.Embedding) needs preprocessing=integers"
+    if first and len(shape) == 3 and first.in_channels != shape[0]:
+        return (
+            f". It takes images of {first.in_channels} channels, and these have {shape[0]}: take "
+            f"another dataset (cifar10 has 3), or write a function of your own: "
+            f"def net(input_shape, classes): return nn.Sequential(nn.Conv2d(input_shape[0], "
+            f"{first.in_channels}, 1), MODEL(num_classes=classes))"
+        )
+    return ""
+
+
+def _train(model: nn.Module, x: Tensor) -> Any:
+    try:
+        return model(x)
+    except ValueError as error:
+        if len(x) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"the model cannot train on a batch of one example: {error}. A batch norm has no "
+            f"variance of one value to take: use batch_size=2 or more (and as many training "
+            f"examples), or model.batch_norm=false"
+        ) from error
+
+
+def _check_outputs(data: Dataset, outputs: Any, n: int, when: str = "") -> None:
+    if not isinstance(outputs, Tensor):
+        raise UserError(
+            f"the model gives {_described(outputs)}{when}, and one tensor is needed: let its "
+            f"forward return the one that the loss is to be given"
+        )
+    if not outputs.is_floating_point() or outputs.layout != torch.strided:
+        kind = outputs.dtype if outputs.layout == torch.strided else outputs.layout
+        raise UserError(
+            f"the model gives outputs of {kind}{when}; real numbers in a dense tensor are needed, "
+            f"such as a logit for each class"
+        )
+    if data.classes and outputs.shape != (n, data.classes):
+        raise UserError(
+            f"the model gives outputs of shape {tuple(outputs.shape)} for {n} examples{when}; "
+            f"{(n, data.classes)} is needed: one logit per class"
+        )
+    if not outputs.numel():
+        raise UserError(
+            "the model has no outputs: with data.targets=inputs there are no classes, and it "
+            "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
+        )
+
+
+def _described(value: Any) -> str:
+    """What a model or a loss gave, with the shapes of its tensors."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key}: {_described(part)}" for key, part in value.items())
+        return f"a {type(value).__name__} ({inside})"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} ({', '.join(map(_described, value))})"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _check_loss(problem: Problem, outputs: Tensor, y: Tensor) -> None:
+    classes = problem.dataset.classes
+    given = "the model's outputs and, as targets, the inputs"
+    if classes:
+        given = f"logits (n, {classes}) and integer labels (n,)"
+    own = getattr(problem.loss, "module", problem.loss)
+    if isinstance(own, nn.Module) and (names := [name for name, _ in own.named_parameters()]):
+        raise UserError(
+            f"the loss has parameters ({', '.join(names)}), which no optimizer would train: make "
+            f"them the model's, and let its outputs hold what the loss needs of them"
+        )
+
+    def loss_of(outputs: Tensor, y: Tensor) -> Any:
+        fits = refusals(f"the loss does not fit: it is given {given}, and says")
+        with fits, warnings.catch_warnings():
+            # it is no mean over the examples if these are broadcast
+            warnings.filterwarnings("error", "Using a target size")
+            return problem.loss(outputs.clone(), y.clone())
+
+    loss = loss_of(outputs, y)
+    if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.is_floating_point():
+        what = _described(loss)
+        if isinstance(loss, Tensor) and loss.dim() == 0:
+            what = f"a number of {loss.dtype}"
+        raise UserError(
+            f"the loss must be one number averaged over the batch (a tensor, real), not {what}"
+        )
+    once, again = float(loss), float(loss_of(outputs, y))
+    twice = float(loss_of(torch.cat([outputs, outputs]), torch.cat([y, y])))
+    # of a loss that draws random numbers, or of one that is not finite, nothing can be told
+    known = once == again and isfinite(once) and isfinite(twice)
+    if known and not isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
+        raise UserError(
+            f"the loss is no average over the examples: of {len(y)} it is {once:.6g}, and of the "
+            f"same ones twice {twice:.6g}. Steps and evaluations would depend on the size of the "
+            f"batch: let it be a mean (loss.reduction=mean)"
+        )
+
+
+def _check_gradient(problem: Problem, model: nn.Module, outputs: Tensor, y: Tensor) -> None:
+    loss = problem.loss(outputs.float(), y)
+    if loss.requires_grad:
+        loss.backward()
+    elif any(p.requires_grad for p in model.parameters()):
+        raise UserError(
+            "the loss depends on no weight of the model: something cuts it off from them (detach, "
+            "no_grad, item, argmax, numpy) in the model's forward or in the loss"
+        )
