@@ -124,14 +124,20 @@ def find(
 
 
 def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
-    """The newest unfinished run of this identity in `group`, whose lock the caller holds."""
+    """The newest run of this identity in `group` whose process ended before its first checkpoint.
+
+    The caller holds the run's lock. A run whose code failed, or whose checkpoint is damaged, keeps
+    its folder.
+    """
     found = []
     for path in group.glob(f"*-seed{asked['seed']}-*/run.json"):
         try:
             record = read_record(path)
         except (OSError, ValueError):
             continue
-        if record["run_id"] == asked["run_id"] and record["status"] in UNFINISHED:
+        ended = record["status"] in ("running", "interrupted") or record.get("process_died")
+        own = record["run_id"] == asked["run_id"] and not (path.parent / FILE).exists()
+        if own and ended:
             found.append((str(record.get("started")), path.parent))
     return max(found)[1] if found else None
 

@@ -42,8 +42,8 @@ RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "d
 
 
 UNSAVEABLE = (
-    "{}, and checkpoints hold only numbers, texts, tensors and containers of these: if the run is "
-    "interrupted, the same command restarts it from the beginning"
+    "no checkpoint can be written, since {}: if the run is interrupted, it restarts from the "
+    "beginning"
 )
 
 

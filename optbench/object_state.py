@@ -13,6 +13,7 @@ import logging
 import random
 import sys
 import sysconfig
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -45,7 +46,10 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     those that live, not copies. Raises `Unsaveable`, with the path of what cannot be kept.
     """
     look = _Capture(parameters)
-    tree = {name: look.node(root, name) for name, root in roots.items()}
+    tree = {}
+    for name, root in roots.items():
+        look.functions = not isinstance(root, Optimizer)
+        tree[name] = look.node(root, name)
     # of a slice of a larger tensor, a file would hold the whole
     values = [p.detach() for p in parameters]
     count: dict[int, int] = {}
@@ -152,6 +156,7 @@ class _Capture:
         self.known: dict[int, int] = {}
         self.kept: list[Any] = []  # an id means nothing once its object is gone
         self.tensors: list[dict[str, Any]] = []
+        self.functions = False  # whether functions without a closure are taken as code
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
@@ -189,9 +194,13 @@ class _Capture:
         if isinstance(value, partial) and cls is partial:
             parts = [value.func, value.args, value.keywords]
             return node | {"kind": "partial", "parts": [self.node(p, path) for p in parts]}
+        if isinstance(value, weakref.ref) and value() is not None:
+            return node | {"kind": "weak", "of": self.node(value(), path)}
         if isinstance(value, MethodType):
             owner = self.node(value.__self__, f"{path}.__self__")
             return node | {"kind": "method", "name": value.__func__.__qualname__, "of": owner}
+        if self.functions and cls is FunctionType and not (value.__closure__ or vars(value)):
+            return node | {"kind": "function", "name": _name(value)}
         if _is_pure(cls) and not isinstance(value, FunctionType | ModuleType | type):
             return node | self._object(value, path)
         raise Unsaveable(f"{path} is a {_described(value)}")
@@ -238,7 +247,10 @@ class _Capture:
         kept = {}
         for name, item in _attributes(value).items():
             if _is_hooks(name, item):
-                for hook in item.values():  # code that the constructor registers again
+                # of loading and saving, which no step does
+                for hook in (
+                    () if "state_dict" in name else item.values()
+                ):  # code that the constructor registers again
                     self.node(hook, f"{path}.{name}")
             else:
                 kept[name] = self.node(item, f"{path}.{name}")
@@ -420,6 +432,16 @@ class _Restore:
             self.value(part, old) for part, old in zip(node["parts"], before, strict=True)
         )
         return partial(func, *args, **keywords)
+
+    def _function(self, node: dict[str, Any], there: Any) -> Any:
+        if not isinstance(there, FunctionType) or _name(there) != node["name"]:
+            raise ValueError(f"the function {node['name']} is missing")
+        return there
+
+    def _weak(self, node: dict[str, Any], there: Any) -> Any:
+        before = there() if isinstance(there, weakref.ref) else None
+        target = self.value(node["of"], before)
+        return there if target is before else weakref.ref(target)
 
     def _method(self, node: dict[str, Any], there: Any) -> Any:
         if not isinstance(there, MethodType) or there.__func__.__qualname__ != node["name"]:

@@ -113,6 +113,7 @@ class RunFolder:
                 file.unlink()  # begun after the checkpoint
         resumed = [*folder.record.get("resumed", []), _now()]
         folder.record |= {"status": "running", "error": None, "resumed": resumed, "finished": None}
+        folder.record.pop("process_died", None)
         _save(path, folder.record)
         return folder
 
@@ -283,7 +284,8 @@ def abandon(folder: Path, error: str) -> bool:
     record = read_record(folder / "run.json")
     if record["status"] != "running":
         return False
-    _save(folder, record | {"status": "failed", "error": error, "finished": _now()})
+    ended = {"status": "failed", "error": error, "finished": _now(), "process_died": True}
+    _save(folder, record | ended)
     return True
 
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from optbench import optimizers
 from optbench.problem import Problem, build_model
+from optbench.streams import Stream
 
 SECONDS = 0.03  # spent on a run's measurement; four steps are taken in any case
 
@@ -71,8 +72,7 @@ def cost_of_run(
     """
     try:
         model = build_model(problem, seed).to(device).train()
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with Stream(seed, "cost", device):
             opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
             if callable(switch := getattr(opt, "train", None)):
                 switch()  # schedule-free optimizers refuse to step otherwise

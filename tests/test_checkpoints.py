@@ -121,7 +121,7 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, 
     [
         ("step", 2), ("step", 9), ("step", -6), ("step", 10**9), ("step", 4.0),
         ("seconds", math.nan), ("seen", "abc"), ("seen", -1), ("running_loss", None),
-        ("attributes", {"step": 3}), ("attributes", {"param_groups": []}),
+        ("objects", {}), ("noise", torch.zeros(3)), ("model_draws", {"torch": torch.zeros(3)}),
     ],
 )  # fmt: skip
 def test_a_checkpoint_whose_values_are_nonsense_is_not_believed(tmp_path, capsys, key, value):
@@ -133,6 +133,27 @@ def test_a_checkpoint_whose_values_are_nonsense_is_not_believed(tmp_path, capsys
     assert (outcome.status, outcome.folder == run) == ("completed", False)
     assert "begins anew" in capsys.readouterr().err
     assert rows(outcome.folder) == rows(finished(tmp_path / "whole").folder)
+
+
+def test_a_run_killed_before_its_first_checkpoint_reuses_its_folder(tmp_path, monkeypatch):
+    planned = experiment.plan(configuration(tmp_path), tmp_path / "runs")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(update):
+        raise Killed
+
+    monkeypatch.setattr(experiment, "fail", lambda folder, error: None)  # nobody is left to do it
+    for _ in range(2):
+        with pytest.raises(Killed):
+            experiment.complete(planned, killed, lambda: False)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert read_record(run / "run.json")["status"] == "running"
+    outcome = finished(tmp_path)
+    assert (outcome.folder, outcome.status) == (run, "completed")
+    assert list((tmp_path / "runs").iterdir()) == [run]
+    assert rows(run) == rows(finished(tmp_path / "whole").folder)
 
 
 def test_force_begins_anew(tmp_path):
@@ -262,7 +283,7 @@ def test_other_data_refuse_to_go_on(tmp_path):
 def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
     run = stopped(tmp_path, 4).folder
     state = torch.load(run / checkpoints.FILE, weights_only=True)
-    state["training"]["model"].popitem()
+    state["training"]["objects"]["parameters"].pop()
     torch.save(state, run / checkpoints.FILE)
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
