@@ -235,7 +235,7 @@ def test_scratch_is_written_before_it_is_read():
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.randn(p.shape, generator=generator) / 8)
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, eps=0.0)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, eps=1e-12)
         for p in model.parameters():
             p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
@@ -456,9 +456,6 @@ def test_problems_that_dense_does_not_know(make_problem):
     assert not dense.fits(make_problem(batch_size=500), model)  # all examples in one batch
     left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
     assert not dense.fits(replace(make_problem(), dataset=left_out), model)
-    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert not dense.fits(make_problem(), model)
-    handle.remove()
     assert isinstance(large, Problem)
 
 
