@@ -7,9 +7,9 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from exact_runs import Run, check_near, plain_run, weights_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -40,20 +40,30 @@ pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 
 
 def follow(problem, optimizer, record=None, **arguments):
-    """The losses of each step, the weights (in the order of the parameters) and the training."""
+    """The losses of each step with the weights at the end, and the training."""
     training = Training(problem, optimizer, log_every=1, record=record, **arguments)
     found = [row["train_loss"] for update in training.updates() for row in update.steps]
-    return np.array(found), [p.detach().clone() for p in training.model.parameters()], training
+    return Run(torch.tensor(found), weights_of(training.model)), training
 
 
-def check(problem, optimizer, near=2e-4, **arguments) -> Training:
-    plain, weights, _ = follow(problem, optimizer, record=False, **arguments)
-    got, own, training = follow(problem, optimizer, **arguments)
+def check(problem, optimizer, **arguments) -> Training:
+    own, training = follow(problem, optimizer, **arguments)
     assert training.replay.compiled
-    np.testing.assert_allclose(got, plain, rtol=near, atol=near)
-    for a, b in zip(own, weights, strict=True):
-        torch.testing.assert_close(a, b, rtol=near, atol=near)
+    plain, exact = (
+        plain_run(problem, optimizer, dtype, **arguments)
+        for dtype in (torch.float32, torch.float64)
+    )
+    check_near(own, plain, exact)
     return training
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_plain_steps_are_those_of_a_plain_loop_bit_for_bit(make_problem, dropout):
+    problem = make_problem(partial(models.mlp, hidden=[9], dropout=dropout), epochs=4)
+    own, _ = follow(problem, ADAM, record=False)
+    expected = plain_run(problem, ADAM, torch.float32)
+    assert torch.equal(own.losses, expected.losses)
+    assert all(map(torch.equal, own.weights, expected.weights))
 
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
@@ -263,7 +273,7 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        whole, weights, _ = follow(problem, ADAM)
+        whole, _ = follow(problem, ADAM)
         first = Training(problem, ADAM, log_every=1)
         seen: list[float] = []
         monkeypatch.setattr("optbench.training.CHUNK", 1)
@@ -277,8 +287,8 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
         seen += [row["train_loss"] for update in rest.updates() for row in update.steps]
     finally:
         torch.set_num_threads(usual)
-    assert seen == whole.tolist()
-    pairs = zip(rest.model.parameters(), weights, strict=True)
+    assert torch.equal(torch.tensor(seen), whole.losses)
+    pairs = zip(rest.model.parameters(), whole.weights, strict=True)
     assert all(torch.equal(p, weight) for p, weight in pairs)
 
 
