@@ -292,6 +292,39 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
     assert all(torch.equal(p, weight) for p, weight in pairs)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 90), min_size=2, max_size=4),
+    batch=st.integers(1, 90),
+    threads=st.integers(2, 5),
+)
+@example(widths=[5, 300, 230, 3], batch=20, threads=2)
+@example(widths=[700, 100, 3], batch=77, threads=3)
+def test_the_number_of_threads_changes_no_bit(widths, batch, threads):
+    check_threads(widths, batch, threads)
+
+
+def check_threads(widths, batch, threads):
+    """Whatever the share of a layer that a thread has."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(100, widths[0], generator=generator), torch.arange(100) % widths[-1]
+    batches = [torch.randperm(100, generator=generator)[:batch] for _ in range(5)]
+    layers = [module for a, b in pairwise(widths) for module in (nn.Linear(a, b), nn.Tanh())]
+    start = nn.Sequential(*layers[:-1])
+    found = []
+    usual = torch.get_num_threads()
+    try:
+        for number in (1, threads):
+            model = deepcopy(start)
+            optimizer = torch.optim.Adagrad(model.parameters(), lr=0.01)
+            torch.set_num_threads(number)
+            steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
+            found.append([steps(x, y, batches, [[0.01]] * 5), *weights_of(model)])
+    finally:
+        torch.set_num_threads(usual)
+    assert all(map(torch.equal, *found))
+
+
 KINDS = {  # registers of 4, 8 and 16 floats
     "x86-64": {"sse2"},
     "haswell": {"avx2", "fma", "bmi2"},
@@ -310,6 +343,7 @@ def test_other_cpus(make_problem, monkeypatch, tmp_path, kind):
     monkeypatch.setattr(compiled, "FLAGS", flags)
     library = compiled.library.__wrapped__(dense.SOURCE)
     monkeypatch.setattr(dense, "library", lambda source: library)
+    check_threads([5, 300, 230, 3], 20, 2)
     for batch in (1, 7, 16, 60):  # each with tiles of another shape
         model = partial(models.mlp, hidden=[37, 66], activation="tanh")
         check(make_problem(model, n=150, batch_size=batch), partial(torch.optim.Adam, lr=0.003))
