@@ -55,7 +55,8 @@ def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[s
 def weights_are_plain(model: nn.Module) -> bool:
     """Return whether each weight learns by itself: of torch's class, unwatched, sharing nothing."""
     weights = [p for m in model.modules() for p in m._parameters.values() if p is not None]
-    places = [t.untyped_storage().data_ptr() for t in (*weights, *model.buffers()) if t.numel()]
+    tensors = [t for t in (*weights, *model.buffers()) if t.numel() and not t.is_meta]
+    places = [t.untyped_storage().data_ptr() for t in tensors]
     return len(set(places)) == len(places) and all(
         type(p) is nn.Parameter
         and p.requires_grad
