@@ -39,16 +39,16 @@ LARGE = {"model": partial(models.mlp, hidden=[300, 230]), "n": 200, "batch_size"
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 
 
-def follow(problem, optimizer, record=None, **arguments):
+def follow(problem, optimizer, **arguments):
     """The losses of each step with the weights at the end, and the training."""
-    training = Training(problem, optimizer, log_every=1, record=record, **arguments)
+    training = Training(problem, optimizer, log_every=1, **arguments)
     found = [row["train_loss"] for update in training.updates() for row in update.steps]
     return Run(torch.tensor(found), weights_of(training.model)), training
 
 
 def check(problem, optimizer, **arguments) -> Training:
     own, training = follow(problem, optimizer, **arguments)
-    assert training.replay.compiled
+    assert training.compiled
     plain, exact = (
         plain_run(problem, optimizer, dtype, **arguments)
         for dtype in (torch.float32, torch.float64)
@@ -60,7 +60,7 @@ def check(problem, optimizer, **arguments) -> Training:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_plain_steps_are_those_of_a_plain_loop_bit_for_bit(make_problem, dropout):
     problem = make_problem(partial(models.mlp, hidden=[9], dropout=dropout), epochs=4)
-    own, _ = follow(problem, ADAM, record=False)
+    own, _ = follow(problem, ADAM, compile_steps=False)
     expected = plain_run(problem, ADAM, torch.float32)
     assert torch.equal(own.losses, expected.losses)
     assert all(map(torch.equal, own.weights, expected.weights))
@@ -74,7 +74,7 @@ def test_every_optimizer(make_problem, path: Path):
         check(problem, optimizer)
         check(make_problem(**LARGE), optimizer)
     else:
-        assert not Training(problem, optimizer).replay.compiled
+        assert not Training(problem, optimizer).compiled
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_activation(make_problem, activation, initial):
     model = partial(models.mlp, hidden=[21, 9], activation=activation)
     problem = make_problem(model, epochs=4, initializer=initialize)
     if activation in ("gelu", "silu"):
-        assert not Training(problem, ADAM).replay.compiled
+        assert not Training(problem, ADAM).compiled
     else:
         check(problem, partial(torch.optim.SGD, lr=0.05))
         large = partial(model, hidden=[300, 230])
@@ -376,7 +376,7 @@ def test_schedules_diagnostics_and_last_batches(make_problem):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
 
     problem = make_problem(n=75, epochs=5)  # batches of 16, and one of 12
-    assert check(problem, ADAM, schedule=cosine).replay.on
+    assert check(problem, ADAM, schedule=cosine).compiled
     check(problem, ADAM, layers=True, layers_every=3)
     check(make_problem(models.logreg, batch_size=1, epochs=1), partial(torch.optim.SGD, lr=0.01))
     check(make_problem(loss=losses.nll, epochs=3), ADAM)
@@ -397,7 +397,7 @@ def test_a_schedule_of_something_else_is_left_to_torch(make_problem):
     def decay(optimizer, total_steps):
         return OfDecay(optimizer, lambda step: 1.0)
 
-    assert not Training(problem, ADAM, schedule=decay).replay.compiled
+    assert not Training(problem, ADAM, schedule=decay).compiled
 
 
 def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
@@ -405,15 +405,15 @@ def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps, **arguments)
 
     problem, optimizer = make_problem(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    assert not Training(problem, optimizer, schedule=cycle).replay.compiled
+    assert not Training(problem, optimizer, schedule=cycle).compiled
     check(problem, optimizer, schedule=partial(cycle, cycle_momentum=False))
 
 
 def test_a_loss_that_is_not_finite_is_seen(make_problem):
     problem = make_problem(partial(models.mlp, hidden=[20, 20]), epochs=40)
     optimizer = partial(torch.optim.SGD, lr=1e5)
-    for record in (False, None):
-        training = Training(problem, optimizer, record=record)
+    for compile_steps in (False, True):
+        training = Training(problem, optimizer, compile_steps=compile_steps)
         assert list(training.updates())[-1].status == "diverged"
 
 
@@ -526,11 +526,11 @@ def test_without_a_compiler_steps_are_torchs(make_problem, monkeypatch, tmp_path
     compiled.library.cache_clear()
     dense.available.cache_clear()
     try:
-        assert not Training(make_problem(), ADAM).replay.compiled
+        assert not Training(make_problem(), ADAM).compiled
         monkeypatch.setenv("CXX", "false")
         compiled.library.cache_clear()
         dense.available.cache_clear()
-        assert not Training(make_problem(), ADAM).replay.compiled
+        assert not Training(make_problem(), ADAM).compiled
         assert "could not be compiled" in capsys.readouterr().err
     finally:
         compiled.library.cache_clear()

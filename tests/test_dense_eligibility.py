@@ -12,7 +12,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import TorchFunctionMode
 
-from optbench import dense, losses, models
+from optbench import dense, losses, models, schedules
 from optbench.training import Training
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
@@ -365,9 +365,9 @@ def of_two_groups(params):
 def test_known_settings_give_torchs_numbers(make_problem, make):
     problem = make_problem(epochs=4)
     found = []
-    for record in (None, False):
-        training = Training(problem, make, log_every=1, record=record)
-        assert training.replay.compiled == (record is None)
+    for compile_steps in (True, False):
+        training = Training(problem, make, log_every=1, compile_steps=compile_steps)
+        assert bool(training.compiled) == compile_steps
         found.append([row["train_loss"] for u in training.updates() for row in u.steps])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -496,3 +496,32 @@ def test_a_rule_that_changes_is_refused(make_problem):
     with pytest.raises(ValueError, match="another rule"):
         steps(x, y, [torch.arange(9)], [[0.1]])
     assert torch.equal(model[1].weight, before)
+
+
+def of_other_settings(optimizer, total_steps):
+    """Only its name says that it changes rates alone."""
+
+    def factor(step):
+        optimizer.param_groups[0]["weight_decay"] = 0.1 * (step % 2)
+        return 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def of_a_cycle(optimizer, total_steps):
+    return torch.optim.lr_scheduler.CyclicLR(
+        optimizer, 0.1, 0.2, cycle_momentum=False, scale_fn=lambda x: 1.0
+    )
+
+
+def of_a_step_of_its_own(optimizer, total_steps):
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    scheduler.step = lambda: None
+    return scheduler
+
+
+@pytest.mark.parametrize("schedule", [of_other_settings, of_a_cycle, of_a_step_of_its_own])
+def test_schedules_with_functions_of_ones_own_are_torchs(make_problem, schedule):
+    problem = make_problem()
+    assert not Training(problem, PLAIN_SGD, schedule=schedule).compiled
+    assert Training(problem, PLAIN_SGD, schedule=schedules.cosine).compiled

@@ -228,7 +228,7 @@ def test_where_a_cohort_is_faster(make_problem):
     assert grouping.is_faster(small, 8)
     compiled = arguments(None)  # alone it is as fast, where there is a compiler
     assert grouping.is_faster(compiled, 8) == (not dense.available())
-    assert grouping.is_faster(compiled | {"record": False}, 8)
+    assert grouping.is_faster(compiled | {"compile_steps": False}, 8)
     assert not grouping.is_faster(small, 2)
     assert grouping.is_faster(small | {"device": "cuda"}, 2)
     assert grouping.is_faster(arguments(gelu, epochs=None, steps=2000), 8)
