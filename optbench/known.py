@@ -88,13 +88,19 @@ def unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
     Taken are functions and classes, which are equal only where they are the same.
     """
     settings: dict[str, Any] = {}
-    while type(function) is partial:
-        if function.args or vars(function):
+    while _is_partial(function):
+        if function.args:
             return None, {}
         settings = dict(function.keywords) | settings
         function = function.func
     known = isinstance(function, FunctionType | BuiltinFunctionType | type)
     return (function, settings) if known else (None, {})
+
+
+def _is_partial(function: Any) -> bool:
+    """Return whether it is functools' class, or that of Hydra, which then calls it alike."""
+    made = type(function)
+    return made is partial or (issubclass(made, partial) and made.__module__.startswith("hydra."))
 
 
 def is_value(value: Any) -> bool:

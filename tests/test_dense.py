@@ -35,7 +35,8 @@ KNOWN = {
 ADAM = partial(torch.optim.Adam, lr=0.01)
 UNIT = 2**-24  # float32's: what it rounds off, as a share
 # of a problem that is large enough for tiles, where the CPU has them
-LARGE = {"model": partial(models.mlp, hidden=[300, 230]), "n": 200, "batch_size": 70}
+LARGE_MODEL = partial(models.mlp, hidden=[300, 230], activation="tanh")
+LARGE = {"model": LARGE_MODEL, "n": 200, "batch_size": 70}
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 
 

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import TorchFunctionMode
 
-from optbench import dense, losses, models, schedules
+from optbench import configured, dense, losses, models, schedules
 from optbench.training import Training
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
@@ -475,6 +475,12 @@ LOSSES = {
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_other_losses_are_torchs(make_problem, loss):
     assert not is_compiled(make_problem(loss=loss), mlp())
+
+
+def test_what_a_configuration_asks_for_is_known(make_problem):
+    """Hydra has a class of its own for partial calls."""
+    asked = {"_target_": "optbench.losses.cross_entropy", "_partial_": True}
+    assert is_compiled(make_problem(loss=configured.build("loss", asked)), mlp())
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.0, 0.3, 0.999])

@@ -3,7 +3,8 @@
 Both ways begin with one plain step, which makes the optimizer's state. The settings are tame: rates
 at which training contracts, an eps that noise does not reach, losses that are not interpolated, so
 that 1,000 steps do not make much of a rounding. Where a run is chaotic, the distance of either way
-from float64 is a matter of luck, and says nothing about the way.
+from float64 is a matter of luck, and says nothing about the way. Models with ReLUs come near a kink
+within some 10 to 1,000 steps, where the comparison ends (see `exact_runs`); smooth ones never.
 """
 
 from copy import deepcopy
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from exact_runs import Run, check_near, weights_of
+from exact_runs import Kinks, Run, check_near, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -133,11 +134,10 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
         torch.randperm(case.examples, generator=generator)[: case.batch]
         for _ in range(lengths[-1] + 1)
     ]
-    plain = {}
-    for dtype in (torch.float32, torch.float64):
-        plain[dtype] = list(
-            plain_steps(case, deepcopy(start).to(dtype), x.to(dtype), y, batches, loss, lengths)
-        )
+    plain, exact = (
+        plain_steps(case, deepcopy(start).to(dtype), x.to(dtype), y, batches, loss, lengths)
+        for dtype in (torch.float32, torch.float64)
+    )
     model = deepcopy(start)
     optimizer = made(case, model)
     take(model, optimizer, x, y, batches[0], loss)
@@ -145,13 +145,16 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     steps = dense.DenseSteps(loss, model, optimizer)
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []
-    torch.set_num_threads(case.threads)
     try:
-        for length, single, exact in zip(lengths, *plain.values(), strict=True):
+        for length, single, right in zip(lengths, plain, exact, strict=True):
             chunk = batches[1 + done : 1 + length]
+            torch.set_num_threads(case.threads)
             found.append(steps(x, y, chunk, table * len(chunk)))
+            torch.set_num_threads(usual)
             done = length
-            check_near(Run(torch.cat(found), weights_of(model)), single, exact)
+            check_near(Run(torch.cat(found), weights_of(model)), single, right)
+            if right.smooth < length:
+                break
     finally:
         torch.set_num_threads(usual)
 
@@ -165,11 +168,12 @@ def take(model, optimizer, x, y, batch, loss):
 
 
 def plain_steps(case, model, x, y, batches, loss, lengths):
-    optimizer, found = made(case, model), []
+    optimizer, found, kinks = made(case, model), [], Kinks(model)
     for number, batch in enumerate(batches):
+        kinks.steps = max(number - 1, 0)  # the first step is not counted
         found.append(take(model, optimizer, x, y, batch, loss))
         if number in lengths:
-            yield Run(torch.stack(found[1:]), weights_of(model))
+            yield Run(torch.stack(found[1:]), weights_of(model), kinks.smooth)
 
 
 @settings(max_examples=25, deadline=None)
