@@ -168,8 +168,7 @@ class Cohort:
         state = training.state_dict()
         if jointly is not None:
             training.optimizer.state.clear()
-        # slices: a file would hold the whole stack of each
-        return state | {"model": {name: v.clone() for name, v in state["model"].items()}}
+        return state
 
     def _advance(
         self, chunk: Mapping[int, list[Batch]], step: int, stop: Callable[[], bool]

@@ -129,7 +129,9 @@ class Masks:
     def _hook(self, name: str) -> Callable[..., None]:
         def see(layer: Dropout, inputs: tuple[Tensor], output: Tensor) -> None:
             if layer.p:
-                self.calls.append((name, layer, tuple(inputs[0].shape[1:]), inputs[0].dtype))
+                dtype = inputs[0].dtype  # of float64, the masks that float32 has
+                dtype = torch.float32 if dtype is torch.float64 else dtype
+                self.calls.append((name, layer, tuple(inputs[0].shape[1:]), dtype))
 
         return see
 
