@@ -3,12 +3,18 @@
 import masked
 import pytest
 
-NUMBERS = ["tests/test_dense.py", "tests/test_dense_sums.py", "tests/test_training.py"]
-SHORT = "not every_optimizer and not other_cpus and not compiled_once and not slow"
-SEEN = """
-import torch
-from optbench import dense
-print(torch.backends.cpu.get_cpu_capability(), dense.available(), torch.get_num_threads())
+# numbers of each way of taking steps, as fast tests
+NUMBERS = """
+tests/test_dense.py::test_plain_steps_are_those_of_a_plain_loop_bit_for_bit
+tests/test_dense.py::test_the_settings_of_optimizers
+tests/test_dense.py::test_every_activation
+tests/test_dense.py::test_sums_are_as_near_to_float64_as_float32_allows
+tests/test_dense.py::test_threads_and_chunks_change_no_bit
+tests/test_dense_sums.py
+tests/test_training.py
+tests/test_cohort.py::test_seven_optimizers_on_an_mlp
+tests/test_device.py
+tests/test_same_answer.py
 """
 
 
@@ -16,6 +22,6 @@ print(torch.backends.cpu.get_cpu_capability(), dense.available(), torch.get_num_
 def test_numbers_are_right_on_smaller_machines(mask):
     if missing := masked.lacks(mask):
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
-    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", SHORT, *NUMBERS]
-    done = masked.run(mask, *arguments, capture_output=True, text=True, timeout=300)
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    done = masked.run(mask, *arguments, *NUMBERS.split(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
