@@ -21,11 +21,6 @@ from optbench.problem import build_model
 from optbench.stack import Masks, Stack
 from optbench.training import CHUNK, Training, Update
 
-ALONE = (
-    "the optimizer evaluates its closure again, or puts its weights elsewhere, and cannot be "
-    "trained with others: hydra/launcher=workers trains each run alone"
-)
-
 
 def train_together(
     members: Sequence[Arguments], *, stop: Callable[[], bool] = lambda: False
@@ -88,17 +83,8 @@ class Member:
         """Take a step of the member's own optimizer with its slices of the gradients."""
         for name, p in self.weights:
             p.grad = gradients.get(name)
-        places, calls = [p.data_ptr() for _, p in self.weights], 0
-
-        def closure() -> Tensor:
-            nonlocal calls
-            calls += 1
-            return loss
-
         try:
-            self.training.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
-            if calls > 1 or places != [p.data_ptr() for _, p in self.weights]:
-                raise UserError(ALONE)
+            self.training.optimizer.step(lambda: loss)  # type: ignore[arg-type,return-value]
             if self.training.scheduler is not None:
                 self.training.scheduler.step()
         except Exception as error:  # of any package's optimizer: the others go on
@@ -182,8 +168,7 @@ class Cohort:
         state = training.state_dict()
         if jointly is not None:
             training.optimizer.state.clear()
-        # slices: a file would hold the whole stack of each
-        return state | {"model": {name: v.clone() for name, v in state["model"].items()}}
+        return state
 
     def _advance(
         self, chunk: Mapping[int, list[Batch]], step: int, stop: Callable[[], bool]

@@ -42,6 +42,17 @@ inline Vec choose(Int mask, Vec a, Vec b) {
   return (Vec)((mask & (Int)a) | (~mask & (Int)b));
 }
 inline Vec larger(Vec a, Vec b) { return choose(a > b, a, b); }
+// a * b + c, rounded once where the CPU can. Left to itself GCC decides that for each loop anew (for
+// AMD's, by the loop's shape), and sums would go by how a layer is cut between the threads.
+inline Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
 inline Vec root(Vec v) {
   Vec r;
   for (int i = 0; i < WIDTH; i++) r[i] = __builtin_sqrtf(v[i]);

@@ -9,23 +9,30 @@ left to torch.
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import cache, partial
-from math import isfinite, prod
+from functools import cache
+from math import inf, isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from optbench import losses
 from optbench.compiled import library
+from optbench.known import (
+    holds,
+    is_number,
+    is_untouched,
+    is_untouched_optimizer,
+    torch_is_plain,
+    unwrap,
+    weights_are_plain,
+)
 from optbench.problem import Problem
 
 SOURCE = Path(__file__).with_name("dense.cpp")
 EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in dense.cpp
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # in the order of dense.cpp
 ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
 
@@ -43,6 +50,10 @@ def _adam(group: Mapping[str, Any]) -> Sequence[float]:
     return *group["betas"], group["eps"], decay
 
 
+# of groups, beside lr, weight_decay and betas; an eps below LEAST_EPS lets numbers matter that are
+# below float32's normal ones, and dense.cpp takes these for 0
+SCALARS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
+LEAST_EPS = 1e-12
 MOMENTS = ("exp_avg", "exp_avg_sq")
 RULES = {
     "sgd": Rule(0, lambda group: ()),
@@ -89,8 +100,10 @@ def available() -> bool:
     if library(SOURCE) is None:
         return False
     rate, generator = 0.5, torch.Generator().manual_seed(0)
-    x, y = torch.randn(90, 260, generator=generator), torch.arange(90) % 5
-    layers = (nn.Linear(260, 270, device="meta"), nn.Tanh(), nn.Linear(270, 5, device="meta"))
+    single: Any = {"device": "meta", "dtype": torch.float32}
+    x = torch.randn(90, 260, generator=generator, dtype=torch.float32)
+    y = torch.arange(90) % 5
+    layers = (nn.Linear(260, 270, **single), nn.Tanh(), nn.Linear(270, 5, **single))
     trial = nn.Sequential(*layers).to_empty(device="cpu")
     with torch.no_grad():
         for p in trial.parameters():
@@ -135,23 +148,30 @@ def _functions() -> ctypes.CDLL:
 
 
 def computes(problem: Problem, model: nn.Module, optimizer: Optimizer) -> bool:
-    """Whether training steps on the CPU are to be `DenseSteps`."""
-    return fits(problem, model) and knows(optimizer) and available()
+    """Return whether training steps on the CPU are to be `DenseSteps`.
+
+    It goes by exact types, never by trying: see `known`.
+    """
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    all_owned = owned == {id(p) for p in model.parameters()}
+    return (
+        torch_is_plain() and all_owned and fits(problem, model) and knows(optimizer) and available()
+    )
 
 
 def fits(problem: Problem, model: nn.Module) -> bool:
-    """Whether dense.cpp computes its loss: of a chain of linear layers and activations, in float32,
-    the cross-entropy of batches of at most 512 examples, beyond which torch is faster."""
-    loss, settings = _unwrap(problem.loss)
-    known = loss in (losses.cross_entropy, losses.nll) and set(settings) <= {"label_smoothing"}
-    if not known or problem.precision != "float32" or problem.weight_penalty:
+    """Return whether dense.cpp computes the loss: of a chain of linear layers and activations, in
+    float32, the cross-entropy of batches of at most 512 examples, beyond which torch is faster."""
+    if not _is_cross_entropy(problem.loss):
+        return False
+    if problem.precision != "float32" or problem.weight_penalty:
         return False
     x, y = problem.dataset.train_x, problem.dataset.train_y
     if problem.batch_examples > min(EXAMPLES, len(y) - 1):  # the whole set is no list of indices
         return False
-    if (x.dtype, y.dtype) != (torch.float32, torch.int64) or not x.is_contiguous():
+    if not (_is_array(x, torch.float32) and _is_array(y, torch.int64)):
         return False
-    if any(p.dtype != torch.float32 or not p.is_contiguous() for p in model.parameters()):
+    if not all(_is_array(p.detach(), torch.float32) for p in model.parameters()):
         return False
     chain = _chain(model)
     if not 0 < len(chain) <= LAYERS or chain[-1][1] is not None:
@@ -160,20 +180,38 @@ def fits(problem: Problem, model: nn.Module) -> bool:
     return labelled and chain[0][0].in_features == prod(problem.dataset.input_shape)
 
 
+def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether a tensor is an ordinary one that compiled code can read where it lies, or is
+    to be one: `grouping.is_faster` asks of models on the meta device."""
+    plain = type(t) is Tensor and t.layout is torch.strided and t.device.type in ("cpu", "meta")
+    return plain and t.dtype is dtype and t.is_contiguous()
+
+
+def _is_cross_entropy(loss: Callable[..., Tensor]) -> bool:
+    function, settings = unwrap(loss)
+    if function is losses.nll:
+        return not settings
+    smoothing = settings.pop("label_smoothing", 0.0)
+    right = is_number(smoothing) and 0 <= smoothing < 1
+    return function is losses.cross_entropy and not settings and right
+
+
 def knows(optimizer: Optimizer) -> bool:
-    """Whether dense.cpp has its rule."""
-    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    """Return whether dense.cpp has the optimizer's rule."""
     rules = {_rule(optimizer, group) for group in optimizer.param_groups}
-    return not hooked and len(rules) == 1 and "" not in rules
+    return len(rules) == 1 and "" not in rules and is_untouched_optimizer(optimizer)
 
 
 def _rule(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
-    """The name in RULES of what a group is updated by; "" where there is none."""
+    """Return the name in RULES of what a group is updated by; "" where there is none."""
     cls = type(optimizer)  # a class of one's own may do anything
-    numbers = [group["lr"], *group.get("betas", ())]
-    if group.get("maximize") or group.get("differentiable"):
+    if cls not in (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta):
         return ""
-    if any(isinstance(number, Tensor) for number in numbers):
+    if any(group.get(key) for key in ("maximize", "differentiable", "capturable")):
+        return ""
+    numbers = [group["lr"], group["weight_decay"], *group.get("betas", ())]
+    numbers += [group[key] for key in SCALARS if key in group]
+    if not all(map(is_number, numbers)) or group.get("eps", LEAST_EPS) < LEAST_EPS:
         return ""
     if cls is SGD:
         return "momentum" if group["momentum"] else "sgd"
@@ -181,77 +219,72 @@ def _rule(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
         return "amsgrad" if group["amsgrad"] else "adam"
     if cls is RMSprop:
         return "" if group["centered"] or group["momentum"] else "rmsprop"
-    return {Adagrad: "adagrad", Adadelta: "adadelta"}.get(cls, "")
+    return "adagrad" if cls is Adagrad else "adadelta"
 
 
 def _chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
-    """The linear layers, each with the activation that follows it; empty: it is no such chain."""
+    """Return the linear layers, each with the activation that follows it; [] if it is no chain."""
     found: list[tuple[nn.Linear, nn.Module | None]] = []
+    if not weights_are_plain(model):
+        return []
     for module in _flat(model):
         last = found[-1] if found else None
-        if _is_watched(module):
+        if module is None or not is_untouched(module):
             return []
         if type(module) is nn.Linear:
             if last and last[0].out_features != module.in_features:
                 return []
-            if not module.weight.numel():
+            if not holds(module, ("weight", "bias")) or not module.weight.numel():
+                return []
+            if module.weight.shape != (module.out_features, module.in_features):
+                return []  # it was cut or replaced
+            if module.bias is not None and module.bias.shape != (module.out_features,):
                 return []
             found.append((module, None))
+        elif not holds(module):
+            return []
         elif type(module) in ACTIVATIONS and last and last[1] is None:
             lowest = 1e-6 if isinstance(module, nn.ELU) else 0.0
-            if _slope(module) < lowest:
+            if not is_number(slope := _slope(module)) or not lowest <= slope < inf:
                 return []  # the gradient cannot be told from the output
             found[-1] = (last[0], module)
-        elif type(module) is not nn.Flatten or found or module.start_dim != 1:
+        elif found or not _flattens(module):
             return []
-    own = [id(p) for linear, _ in found for p in linear.parameters()]
+    own = [linear for linear, _ in found]
     return found if len(set(own)) == len(own) else []
 
 
-def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module) is nn.Sequential and not _is_watched(module):
-        for child in module:
+def _flat(module: nn.Module | None) -> Iterator[nn.Module | None]:
+    """Yield what a chain of modules calls, one after the other."""
+    if (
+        type(module) is nn.Sequential
+        and is_untouched(module)
+        and not (module._parameters or module._buffers)
+    ):
+        for child in module._modules.values():
             yield from _flat(child)
     else:
         yield module
 
 
-def _is_watched(module: nn.Module) -> bool:
-    """Whether it may compute something else, hooks want to see what it computes, or a weight of its
-    own does not learn."""
-    if "forward" in vars(module) or _has_any_global_hook():
-        return True
-    weights = list(module.parameters(recurse=False))
-    return any(getattr(module, name) for name in HOOKS) or any(
-        not p.requires_grad or p._backward_hooks or p._post_accumulate_grad_hooks for p in weights
-    )
+def _flattens(module: nn.Module) -> bool:
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
 
 
-def _slope(activation: nn.Module | None) -> float:
-    return float(getattr(activation, "negative_slope", getattr(activation, "alpha", 0.0)))
-
-
-def _unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
-    """The function within partials, and their keywords; with positional arguments: none."""
-    settings: dict[str, Any] = {}
-    while isinstance(function, partial):
-        if function.args:
-            return None, {}
-        settings = dict(function.keywords) | settings
-        function = function.func
-    return function, settings
+def _slope(activation: nn.Module | None) -> Any:
+    return getattr(activation, "negative_slope", getattr(activation, "alpha", 0.0))
 
 
 class Scratch:
     """What compiled steps and evaluations of one model work in, one after the other."""
 
     def __init__(self) -> None:
-        self.floats = torch.empty(0)
+        self.floats = torch.empty(0, dtype=torch.float32)
 
     def place(self, needed: int) -> int:
         """The address of so many floats."""
         if len(self.floats) < needed:
-            self.floats = torch.empty(needed)
+            self.floats = torch.empty(needed, dtype=torch.float32)
         return self.floats.data_ptr()
 
 
@@ -263,7 +296,7 @@ class _Dense:
     ) -> None:
         """Raises ValueError where weights are not contiguous, of float32."""
         self.library = _functions()
-        self.smoothing = float(_unwrap(loss)[1].get("label_smoothing", 0.0))
+        self.smoothing = float(unwrap(loss)[1].get("label_smoothing", 0.0))
         chain = _chain(model)
         self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
         self.held: list[Tensor] = []  # what the addresses are of
@@ -271,7 +304,7 @@ class _Dense:
         for layer, (linear, activation) in zip(self.layers, chain, strict=True):
             layer.inputs, layer.outputs = linear.in_features, linear.out_features
             layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
-            layer.slope = _slope(activation)
+            layer.slope = float(_slope(activation))
             for to, p in ((layer.weight, linear.weight), (layer.bias, linear.bias)):
                 if p is not None:
                     self._fill(to, p)
@@ -343,11 +376,11 @@ class DenseSteps(_Dense):
         scratch: Scratch | None = None,
     ) -> None:
         """Raises ValueError where weights or their state are not contiguous, of float32."""
-        self.groups, self.state = optimizer.param_groups, optimizer.state
-        self.rule = RULES[_rule(optimizer, self.groups[0])]
-        # decoupled decay is part of the rule
-        decays = [0 if g.get("decoupled_weight_decay") else g["weight_decay"] for g in self.groups]
-        self.decays = (ctypes.c_double * len(decays))(*decays)
+        self.optimizer, self.groups, self.state = optimizer, optimizer.param_groups, optimizer.state
+        self.name = _rule(optimizer, self.groups[0])
+        self.rule = RULES[self.name]
+        self.decays = (ctypes.c_double * len(self.groups))()
+        self.owned: list[Parameter] = []
         self.counters: list[tuple[Any, Tensor]] = []
         self.labels: Tensor | None = None  # that are known to be right
         super().__init__(loss, model, scratch)
@@ -360,24 +393,37 @@ class DenseSteps(_Dense):
         (to.group,) = (
             k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
         )
-        settings = self.rule.settings(self.groups[to.group])
-        to.settings[: len(settings)] = settings
+        self.owned.append(to)
         if isinstance(state.get("step"), Tensor):
             self.counters.append((to, state["step"]))
+
+    def _read_settings(self) -> None:
+        """Take the groups' settings as they are now."""
+        if {_rule(self.optimizer, group) for group in self.groups} != {self.name}:
+            raise ValueError("the optimizer's settings now make another rule of it")
+        # decoupled decay is part of the rule
+        self.decays[:] = [
+            0 if g.get("decoupled_weight_decay") else g["weight_decay"] for g in self.groups
+        ]
+        for to in self.owned:
+            settings = self.rule.settings(self.groups[to.group])
+            to.settings[: len(settings)] = settings
 
     def __call__(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
     ) -> Tensor:
-        """Losses (k,) of k steps. Raises ValueError, and takes none, for data of another kind."""
+        """Losses (k,) of k steps. Raises ValueError, and takes none, for data of another kind,
+        and for settings of another rule."""
         if self.labels is not y:
             self._check(x, y)
             self.labels = y
+        self._read_settings()
         chosen = torch.stack(list(batches))
         count, size = chosen.shape
         for parameter, counter in self.counters:
             parameter.steps = float(counter)
         flat = [rate for row in rates for rate in row]
-        taken = torch.empty(count)
+        taken = torch.empty(count, dtype=torch.float32)
         self.library.dense_steps(
             self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
             x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,

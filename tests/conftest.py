@@ -1,5 +1,6 @@
 """Small problems that train in milliseconds."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +11,8 @@ from optbench import data, losses, models
 from optbench.initializers import initialize
 from optbench.problem import Problem
 
-torch.set_num_threads(1)  # the tests' tensors are tiny: a second thread only waits
+# the tests' tensors are tiny: a second thread only waits, unless it is asked for
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def blobs(n: int = 60, features: int = 5, classes: int = 3) -> data.RawDataset:

@@ -116,7 +116,7 @@ def test_epochs_are_those_of_plain_evaluations(make_problem, changes):
     rows = []
     for compiled_ones in (True, False):
         training = Training(problem, ADAM)
-        assert training.replay.compiled
+        assert training.compiled
         if not compiled_ones:
             training._sums = None
         rows.append([u.epoch for u in training.updates() if u.epoch])

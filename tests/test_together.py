@@ -64,7 +64,8 @@ def test_run_folders_are_those_of_runs_alone(tmp_path):
 @pytest.mark.parametrize("alone", [False, True])
 def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
     words = [
-        "optimizer=momentum", "optimizer=muon", "optimizer=nadam optimizer.weight_decay=0.1",
+        "optimizer=momentum", "optimizer=textbook/momentum",
+        "optimizer=nadam optimizer.weight_decay=0.1",
         *(f"optimizer=adam optimizer.eps=0.01 {more}" for more in (  # eps: steps that forgive noise
             "schedule=cosine", "optimizer.lr=0.01 seed=1", "optimizer.lr=0.003",
         )),

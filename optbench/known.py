@@ -1,0 +1,121 @@
+"""Whether the parts of a run are of exactly known types, with nothing added to them.
+
+Steps that torch does not take itself may only serve what is known to compute what its class says:
+no subclass, no hook, no replaced method, no mode that changes what torch's functions do.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
+
+# what torch.optim's own classes have of an instance
+OPTIMIZER_ATTRIBUTES = {
+    *("defaults", "state", "param_groups", "step"),
+    *("_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured", "_opt_called"),
+    *("_need_device_dtype_check_for_fused", "_step_supports_amp_scaling"),
+}
+
+
+def torch_is_plain() -> bool:
+    """Return whether nothing in this process changes or watches what modules and steps compute."""
+    watched = _has_any_global_hook() or bool(
+        torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks
+    )
+    changed = (
+        torch.is_autocast_enabled("cpu")
+        or torch.is_anomaly_enabled()
+        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._autograd._top_saved_tensors_default_hooks(True)
+    )
+    return not watched and not changed
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """Return whether a module has no hook, and no method of its own in place of its class's."""
+    own = vars(module)
+    hooked = any(own[name] for name in own if name.endswith("_hooks"))
+    return not hooked and not any(hasattr(type(module), name) for name in own)
+
+
+def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[str] = ()) -> bool:
+    """Return whether a module has these parameters and buffers, and neither others nor parts."""
+    own = vars(module)
+    exact = (set(own["_parameters"]), set(own["_buffers"])) == (set(parameters), set(buffers))
+    return exact and not own["_modules"]
+
+
+def weights_are_plain(model: nn.Module) -> bool:
+    """Return whether each weight learns by itself: of torch's class, unwatched, sharing nothing."""
+    weights = [p for m in model.modules() for p in m._parameters.values() if p is not None]
+    tensors = [t for t in (*weights, *model.buffers()) if t.numel() and not t.is_meta]
+    places = [t.untyped_storage().data_ptr() for t in tensors]
+    return len(set(places)) == len(places) and all(
+        type(p) is nn.Parameter
+        and p.requires_grad
+        and p.is_leaf
+        and p.layout is torch.strided
+        and not (p._backward_hooks or p._post_accumulate_grad_hooks)
+        for p in weights
+    )
+
+
+def is_untouched_optimizer(optimizer: Optimizer) -> bool:
+    """Return whether one of torch's optimizers is as its class makes it, and owns weights once.
+
+    A schedule of torch's wraps `step` to count it; that is known.
+    """
+    own = vars(optimizer)
+    hooks = {name for name in own if name.startswith("_optimizer_") and name.endswith("_hooks")}
+    if set(own) - hooks - OPTIMIZER_ATTRIBUTES or any(own[name] for name in hooks):
+        return False
+    if "step" in own and getattr(own["step"], "__wrapped__", None) is not type(optimizer).step:
+        return False
+    owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    return len(set(owned)) == len(owned)
+
+
+def unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the function within partials, and their keywords; None if it takes more than these.
+
+    Taken are functions and classes, which are equal only where they are the same.
+    """
+    settings: dict[str, Any] = {}
+    while _is_partial(function):
+        if function.args:
+            return None, {}
+        settings = dict(function.keywords) | settings
+        function = function.func
+    known = isinstance(function, FunctionType | BuiltinFunctionType | type)
+    return (function, settings) if known else (None, {})
+
+
+def _is_partial(function: Any) -> bool:
+    """Return whether it is functools' class, or that of Hydra, which then calls it alike."""
+    made = type(function)
+    return made is partial or (issubclass(made, partial) and made.__module__.startswith("hydra."))
+
+
+def is_value(value: Any) -> bool:
+    """Return whether a setting is a number, a text or nothing, or a list of these: equal settings
+    have equal texts."""
+    if type(value) in (list, tuple):
+        return all(map(is_value, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def is_one_of(function: Callable[..., Any] | None, functions: Iterable[Callable[..., Any]]) -> bool:
+    """Return whether a function is one of these, by identity."""
+    return any(function is own for own in functions)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a setting is a plain number, and no tensor of one."""
+    return isinstance(value, int | float) and not isinstance(value, Tensor)

@@ -1,0 +1,195 @@
+"""Compiled steps of generated models and optimizers against plain steps, in float32 and float64.
+
+Both ways begin with one plain step, which makes the optimizer's state. The settings are tame: rates
+at which training contracts, an eps that noise does not reach, losses that are not interpolated, so
+that 1,000 steps do not make much of a rounding. Where a run is chaotic, the distance of either way
+from float64 is a matter of luck, and says nothing about the way. Models with ReLUs come near a kink
+within some 10 to 1,000 steps, where the comparison ends (see `exact_runs`); smooth ones never.
+"""
+
+from copy import deepcopy
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from exact_runs import Kinks, Run, check_near, weights_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
+
+from optbench import data, dense, losses
+from optbench.problem import Problem
+
+pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
+ACTIVATIONS = [
+    *(nn.Identity, nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU),
+    *(partial(nn.LeakyReLU, 0.3), partial(nn.ELU, 0.5)),
+]
+rates = partial(st.floats, allow_nan=False)
+fractions = st.sampled_from([0.5, 0.8, 0.9, 0.95])
+decays = st.sampled_from([0.0, 0.001, 0.1])
+eps = st.sampled_from([1e-3, 1e-2, 0.1])
+
+
+@st.composite
+def rules(draw) -> Any:
+    """An optimizer's class and its settings; all but the class may differ between groups."""
+    kind = draw(st.sampled_from(["sgd", "momentum", "nesterov", *dense.RULES]))
+    settings: dict[str, Any] = {"weight_decay": draw(decays)}
+    if kind in ("sgd", "momentum", "nesterov"):
+        settings["lr"] = draw(rates(0.001, 0.05))
+        if kind != "sgd":
+            settings["momentum"] = draw(fractions)
+        if kind == "nesterov":
+            settings["nesterov"] = True
+        elif kind == "momentum":
+            settings["dampening"] = draw(st.sampled_from([0.0, 0.3]))
+        return SGD, settings
+    settings["eps"] = draw(eps)
+    if kind in ("adam", "amsgrad"):
+        settings["lr"] = draw(rates(1e-4, 5e-3))
+        settings["betas"] = draw(st.tuples(fractions, st.sampled_from([0.9, 0.99, 0.999])))
+        settings["amsgrad"] = kind == "amsgrad"
+        return draw(st.sampled_from([Adam, AdamW])), settings
+    if kind == "rmsprop":
+        return RMSprop, settings | {"lr": draw(rates(1e-4, 5e-3)), "alpha": draw(fractions)}
+    if kind == "adagrad":
+        start = draw(st.sampled_from([0.0, 0.1]))
+        settings |= {"lr_decay": draw(st.sampled_from([0.0, 0.01])), "lr": draw(rates(1e-3, 0.02))}
+        return Adagrad, settings | {"initial_accumulator_value": start}
+    return Adadelta, settings | {"lr": draw(rates(0.01, 0.5)), "rho": draw(fractions)}
+
+
+class Case(NamedTuple):
+    widths: list[int]
+    activations: list[Any]
+    biases: list[bool]
+    examples: int
+    batch: int
+    smoothing: float
+    rule: Any
+    second: dict[str, Any]  # what the second group has otherwise; {}: there is one group
+    threads: int
+    seed: int
+
+
+@st.composite
+def cases(draw) -> Case:
+    widths = draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))
+    widths.append(draw(st.integers(2, 12)))
+    layers = len(widths) - 1
+    batch = draw(st.integers(1, 40))
+    cls, options = draw(rules())
+    second = {}
+    if draw(st.booleans()):
+        second = {
+            "weight_decay": draw(decays),
+            "lr": options["lr"] * draw(st.sampled_from([0.3, 1])),
+        }
+    return Case(
+        widths,
+        draw(st.lists(st.sampled_from(ACTIVATIONS), min_size=layers - 1, max_size=layers - 1)),
+        draw(st.lists(st.booleans(), min_size=layers, max_size=layers)),
+        max(50, batch + 1),
+        batch,
+        draw(st.sampled_from([0.0, 0.1, 0.4])),
+        (cls, options),
+        second,
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 1000)),
+    )
+
+
+def made(case: Case, model: nn.Module) -> torch.optim.Optimizer:
+    cls, options = case.rule
+    weights = list(model.parameters())
+    half = len(weights) // 2
+    if case.second and half:
+        groups = [{"params": weights[:half]}, {"params": weights[half:], **case.second}]
+        return cls(groups, **options)
+    return cls(weights, **options)
+
+
+def check_case(case: Case, lengths: tuple[int, ...]) -> None:
+    """Compare after so many steps of each way, beside the first."""
+    generator = torch.Generator().manual_seed(case.seed)
+    modules: list[nn.Module] = []
+    for place, (a, b) in enumerate(pairwise(case.widths)):
+        modules.append(nn.Linear(a, b, bias=case.biases[place]))
+        modules += [act() for act in case.activations[place : place + 1]]
+    start = nn.Sequential(*modules)
+    with torch.no_grad():
+        for p in start.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
+    classes = case.widths[-1]
+    x = torch.randn(case.examples, case.widths[0], generator=generator)
+    y = torch.randint(classes, (case.examples,), generator=generator)
+    loss = partial(losses.cross_entropy, label_smoothing=case.smoothing)
+    dataset = data.prepare((x, y, x, y), val_size=0, preprocessing="none")
+    problem = Problem(dataset, lambda *_: start, loss, print, case.batch, epochs=1)
+    batches = [
+        torch.randperm(case.examples, generator=generator)[: case.batch]
+        for _ in range(lengths[-1] + 1)
+    ]
+    plain, exact = (
+        plain_steps(case, deepcopy(start).to(dtype), x.to(dtype), y, batches, loss, lengths)
+        for dtype in (torch.float32, torch.float64)
+    )
+    model = deepcopy(start)
+    optimizer = made(case, model)
+    take(model, optimizer, x, y, batches[0], loss)
+    assert dense.computes(problem, model, optimizer)
+    steps = dense.DenseSteps(loss, model, optimizer)
+    table = [[group["lr"] for group in optimizer.param_groups]]
+    usual, done, found = torch.get_num_threads(), 0, []
+    try:
+        for length, single, right in zip(lengths, plain, exact, strict=True):
+            chunk = batches[1 + done : 1 + length]
+            torch.set_num_threads(case.threads)
+            found.append(steps(x, y, chunk, table * len(chunk)))
+            torch.set_num_threads(usual)
+            done = length
+            check_near(Run(torch.cat(found), weights_of(model)), single, right)
+            if right.smooth < length:
+                break
+    finally:
+        torch.set_num_threads(usual)
+
+
+def take(model, optimizer, x, y, batch, loss):
+    optimizer.zero_grad()
+    value = loss(model(x[batch]), y[batch])
+    value.backward()
+    optimizer.step()
+    return value.detach()
+
+
+def plain_steps(case, model, x, y, batches, loss, lengths):
+    optimizer, found, kinks = made(case, model), [], Kinks(model)
+    for number, batch in enumerate(batches):
+        kinks.steps = max(number - 1, 0)  # the first step is not counted
+        found.append(take(model, optimizer, x, y, batch, loss))
+        if number in lengths:
+            yield Run(torch.stack(found[1:]), weights_of(model), kinks.smooth)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases())
+def test_compiled_steps_are_as_near_to_float64_as_plain_ones(case):
+    check_case(case, (1, 2, 7, 100))
+
+
+@settings(max_examples=4, deadline=None)
+@given(cases())
+def test_a_thousand_compiled_steps_are_as_near_to_float64(case):
+    check_case(case, (1, 2, 7, 100, 1000))
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(cases())
+def test_hundreds_of_compiled_runs_are_as_near_to_float64(case):
+    check_case(case, (1, 2, 7, 100, 1000))

@@ -1,0 +1,27 @@
+"""A short part of the suite on smaller machines; `scripts/test-masked` runs all of it there."""
+
+import masked
+import pytest
+
+# numbers of each way of taking steps, as fast tests
+NUMBERS = """
+tests/test_dense.py::test_plain_steps_are_those_of_a_plain_loop_bit_for_bit
+tests/test_dense.py::test_the_settings_of_optimizers
+tests/test_dense.py::test_every_activation
+tests/test_dense.py::test_sums_are_as_near_to_float64_as_float32_allows
+tests/test_dense.py::test_threads_and_chunks_change_no_bit
+tests/test_dense_sums.py
+tests/test_training.py
+tests/test_cohort.py::test_seven_optimizers_on_an_mlp
+tests/test_device.py
+tests/test_same_answer.py
+"""
+
+
+@pytest.mark.parametrize("mask", masked.MASKS)
+def test_numbers_are_right_on_smaller_machines(mask):
+    if missing := masked.lacks(mask):
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    done = masked.run(mask, *arguments, *NUMBERS.split(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
