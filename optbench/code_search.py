@@ -18,6 +18,7 @@ from optbench.installed import distribution_of, install_folder, is_standard
 BY_VERSION = ("torch", "numpy", "hydra", "hydra_plugins", "omegaconf", "optbench")
 PLAIN = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 NO_SOURCE = "no source"
+NOTEBOOK = "notebook"  # in the place of a file
 Import = tuple[str, str | None]  # a module, and the folder of the file that imports it
 
 
@@ -32,7 +33,7 @@ class Search:
         """found: what a target names. home: the module that it was found in."""
         self.files: dict[str, str] = {}
         self.origins: dict[str, str] = {}  # by module
-        self.classes: dict[str, set[str]] = {}  # that stand in a source, by its path
+        self.defined: dict[str, set[str]] = {}  # names, by the path of a source
         self.seen: set[str] = set()
         self._specs: dict[str, ModuleSpec | None] = {}
         self._cells: dict[str, str] = {}
@@ -44,7 +45,7 @@ class Search:
                 self.files[f"{piece.__qualname__} ({NO_SOURCE})"] = NO_SOURCE
         if self._cells:
             text = repr((sorted(self._cells.values()), sorted(self._constants.items())))
-            self.files["notebook"] = source_trees.digest(text)
+            self.files[NOTEBOOK] = source_trees.digest(text)
 
     def follow(self, modules: Iterable[Import]) -> None:
         """Read modules that are the user's own, and what they import."""
@@ -71,7 +72,7 @@ class Search:
     def _read_file(self, name: str, path: str) -> list[Import]:
         """Read a script, or a file that was executed: none that can be imported by name."""
         self.origins[name] = path
-        if path in self.classes or self._is_installed(path):
+        if path in self.defined or self._is_installed(path):
             return []
         try:
             text = Path(path).read_bytes()
@@ -81,7 +82,7 @@ class Search:
 
     def _read(self, label: str, path: str, text: str | bytes | None, package: str) -> list[Import]:
         """Note the digest of one source; gives what it imports."""
-        self.classes[path] = set()
+        self.defined[path] = set()
         if text is None:
             self.files[f"{label.removesuffix('.py')} ({NO_SOURCE})"] = NO_SOURCE
             return []
@@ -89,7 +90,7 @@ class Search:
         tree = source_trees.parse(text)
         if tree is None:
             return []
-        self.classes[path] = source_trees.defined_classes(tree)
+        self.defined[path] = source_trees.defined(tree)
         return [(name, str(Path(path).parent)) for name in source_trees.imports(tree, package)]
 
     def _is_installed(self, path: str) -> bool:
@@ -134,8 +135,8 @@ class Search:
                 foreign = not functions
             if foreign and module != "__main__":
                 return True
-        elif isinstance(piece, type) and (piece.__name__ in self.classes[path] or not functions):
-            return True  # without functions of its own: assigned there
+        elif isinstance(piece, type) and piece.__name__ in self.defined[path]:
+            return True
         return any([self._has_code(function, path) for function in functions])
 
     def _has_code(self, function: FunctionType, path: str | None) -> bool:

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from types import FunctionType, ModuleType
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from optbench.code_search import NO_SOURCE, Search, is_by_version
+from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 from optbench.errors import UserError
 from optbench.installed import distribution_of
 from optbench.older_code import (
@@ -33,8 +33,17 @@ from optbench.older_code import (
 from optbench.progress import say
 
 Files = dict[str, str]
-# By target, for the life of the process: what was loaded, and its files.
-_known: dict[str, tuple[list[Any], Files]] = {}
+
+
+class Known(NamedTuple):
+    """What was found of a target, and what was loaded then."""
+
+    loaded: list[Any]
+    modules: list[str]
+    files: Files
+
+
+_known: dict[str, Known] = {}  # by target, for the life of the process
 _told: set[str] = set()  # targets without source
 
 
@@ -85,29 +94,32 @@ def _files_of(target: str) -> Files:
         return {}
     if found := _distribution(target):
         return {found[0]: found[1]}
-    loaded, files = _known.get(target, ([], {}))
     located = _locate(target)
     if located is None:
         return {target: f"{UNKNOWN}{uuid4().hex[:12]}"}
-    # the same objects as before: an edit since then is not what would run
-    now = [located[0], *_contents(files)]
-    if len(now) != len(loaded) or any(a is not b for a, b in zip(now, loaded, strict=True)):
-        files = {
-            name: f"{UNKNOWN}{uuid4().hex[:12]}" if digest == NO_SOURCE else digest
-            for name, digest in sorted(Search(*located).files.items())
-        }
-        _known[target] = [located[0], *_contents(files)], files
+    known = _known.get(target)
+    # the same as before: an edit since then is not what would run
+    if known and _same(known.loaded, [located[0], *_loaded(known.modules)]):
+        return known.files
+    search = Search(*located)
+    files = {
+        name: f"{UNKNOWN}{uuid4().hex[:12]}" if digest == NO_SOURCE else digest
+        for name, digest in sorted(search.files.items())
+    }
+    modules = sorted(search.origins)
+    if NOTEBOOK not in files:  # whose cells change one by one
+        _known[target] = Known([located[0], *_loaded(modules)], modules, files)
     return files
 
 
-def _contents(files: Files) -> list[Any]:
-    """The functions and classes of modules as they are loaded: others after a reload."""
-    found: list[Any] = []
-    for label in files:
-        name = label.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        content = list(vars(sys.modules[name]).values()) if name in sys.modules else []
-        found += [value for value in content if isinstance(value, FunctionType | type)]
-    return found
+def _loaded(modules: list[str]) -> list[Any]:
+    """The modules as they are loaded: after a reload they have another `__spec__`."""
+    found = [sys.modules.get(name) for name in modules]
+    return [*found, *(getattr(module, "__spec__", None) for module in found)]
+
+
+def _same(before: list[Any], now: list[Any]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
 
 
 def _distribution(target: str) -> tuple[str, str] | None:

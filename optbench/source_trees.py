@@ -34,7 +34,14 @@ def digest(source: str | bytes) -> str:
 
 def _text(node: object) -> Iterator[str]:
     """The pieces of a node's text, without positions, empty fields and lone strings."""
-    if isinstance(node, ast.AST):
+    if isinstance(node, ast.JoinedStr):
+        # some versions split the text of an f-string into several constants
+        texts = [getattr(part, "value", None) for part in node.values]
+        yield "f["
+        for text, part in zip(texts, node.values, strict=True):
+            yield from [text] if isinstance(text, str) else ["{", *_text(part), "}"]
+        yield "]"
+    elif isinstance(node, ast.AST):
         yield f"{type(node).__name__}("
         for name in node._fields:
             value = getattr(node, name, None)
@@ -108,9 +115,11 @@ def absolute(name: str, package: str) -> str:
     return ".".join([*parts[: len(parts) - level + 1], *filter(None, [name[level:]])])
 
 
-def defined_classes(tree: ast.Module) -> set[str]:
-    """Names of the classes that stand in the source, at any depth."""
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+def defined(tree: ast.Module) -> set[str]:
+    """Names of the classes that stand in the source, at any depth, and names that are assigned."""
+    nodes = list(ast.walk(tree))
+    assigned = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return assigned | {node.name for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 def names(tree: ast.Module) -> set[str]:
