@@ -15,7 +15,7 @@ from optbench import source_trees
 from optbench.installed import distribution_of, install_folder, is_standard
 
 # What counts by no code: the versions stand in every run.json.
-BY_VERSION = ("torch", "numpy", "hydra", "hydra_plugins", "omegaconf", "optbench")
+BY_VERSION = ("torch", "numpy", "hydra", "omegaconf", "optbench")
 PLAIN = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 NO_SOURCE = "no source"
 NOTEBOOK = "notebook"  # in the place of a file
@@ -137,7 +137,8 @@ class Search:
                 return True
         elif isinstance(piece, type) and piece.__name__ in self.defined[path]:
             return True
-        return any([self._has_code(function, path) for function in functions])
+        read = [self._has_code(function, path) for function in functions]  # every one of them
+        return any(read)
 
     def _has_code(self, function: FunctionType, path: str | None) -> bool:
         """Whether there is a source: its module's, another file's, or a notebook's cell."""
@@ -205,7 +206,7 @@ def functions_of(piece: Any) -> Iterator[FunctionType]:
 
 def is_by_version(name: str) -> bool:
     """Whether a module is of torch, of optbench or of what both rest on."""
-    return name.split(".")[0] in BY_VERSION
+    return name.split(".")[0] in BY_VERSION or name.startswith("hydra_plugins.optbench")
 
 
 def _source(spec: ModuleSpec) -> str | bytes | None:

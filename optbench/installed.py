@@ -20,7 +20,7 @@ def install_folder(path: str) -> str | None:
     Those that `site` and `sysconfig` know, and folders on the module path that have the usual
     names. A folder of the user's own, somewhere below one of that name, is none.
     """
-    for each in (os.path.abspath(path), os.path.realpath(path)):
+    for each in _names_of(path):
         for folder in _install_folders(tuple(sys.path)):
             if each.startswith(folder + os.sep):
                 return folder
@@ -32,8 +32,13 @@ def _install_folders(module_path: tuple[str, ...]) -> list[str]:
     usual = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     usual |= {*site.getsitepackages(), *filter(None, [site.USER_SITE])}
     usual |= {entry for entry in module_path if Path(entry).name in FOLDER_NAMES}
-    found = {made(entry) for entry in usual for made in (os.path.abspath, os.path.realpath)}
+    found = {name for entry in usual for name in _names_of(entry)}
     return sorted(found, key=len, reverse=True)  # one may lie in another
+
+
+def _names_of(path: str) -> tuple[str, str]:
+    """A path as it is given, and with its links followed."""
+    return os.path.abspath(path), os.path.realpath(path)  # noqa: PTH100
 
 
 def is_standard(path: str) -> bool:
@@ -54,9 +59,7 @@ def distribution_of(path: str) -> tuple[str, str] | None:
     folder = install_folder(path)
     if folder is None:
         return None
-    inside = os.path.abspath(path)
-    if not inside.startswith(folder + os.sep):
-        inside = os.path.realpath(path)
+    inside = next(each for each in _names_of(path) if each.startswith(folder + os.sep))
     relative = Path(os.path.relpath(inside, folder)).as_posix()
     top = relative.split("/")[0].split(".")[0]
     for found in _candidates(top):

@@ -49,16 +49,15 @@ def code_in(record: Mapping[str, Any]) -> Code:
     }
 
 
-def changes(before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Names of the files and distributions in which one target's code differs."""
-    before = before or {}
     both = [name for name in now if name in before and before[name] != now[name]]
     return sorted(both or [name for name in {**before, **now} if before.get(name) != now.get(name)])
 
 
 def all_changes(before: Code, now: Code) -> str:
     """The names of all that differs between the code of two runs; empty where nothing does."""
-    found = [name for target in now for name in changes(before.get(target), now[target])]
+    found = [name for target in now for name in changes(before.get(target, {}), now[target])]
     return join(list(dict.fromkeys(found)))
 
 
@@ -79,22 +78,15 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """
     if not any(code_in(record) for _, record in records):
         return list(records), []
-    newest: dict[str, dict[str, str] | None] = {}
-    named: dict[int, dict[str, dict[str, str] | None]] = {}
-    for _, record in records:
-        code, config = code_in(record), record["config"]
-        groups = {key: config.get(key) for key in GROUPS}
-        known = dict.fromkeys(targets(groups))
-        named[id(record)] = {target: code.get(target) for target in known} | code
+    newest: Code = {}
     finished = [record for _, record in records if record["status"] in ("completed", "diverged")]
     for record in sorted(finished, key=asked_for):
-        newest |= named[id(record)]
+        newest |= _code_by_target(record)
     kept, counts = [], dict[tuple[str, ...], int]()
     for folder, record in records:
         changed: dict[str, None] = {}
-        for target, code in named[id(record)].items():
-            if target in newest and code != newest[target]:
-                changed |= dict.fromkeys(changes(code, newest[target] or {}))
+        for target, files in _code_by_target(record).items():
+            changed |= dict.fromkeys(changes(files, newest.get(target, files)))
         if changed:
             counts[tuple(changed)] = counts.get(tuple(changed), 0) + 1
         else:
@@ -104,6 +96,12 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         for names, count in counts.items()
     ]
     return kept, sentences
+
+
+def _code_by_target(record: Mapping[str, Any]) -> Code:
+    """Of every target of a run; empty for one of torch's, or of a time when it was not kept."""
+    groups = {key: record["config"].get(key) for key in GROUPS}
+    return {target: {} for target in targets(groups)} | code_in(record)
 
 
 def asked_for(record: Mapping[str, Any]) -> float:

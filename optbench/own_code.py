@@ -82,7 +82,7 @@ def check_unchanged(code: Code, record: Mapping[str, Any]) -> None:
     unknown = {*sourceless(code), *sourceless(planned)}
     for target in sorted({*code, *planned} - unknown):
         if code.get(target) != planned.get(target):
-            names = changes(planned.get(target), code.get(target, {}))
+            names = changes(planned.get(target, {}), code.get(target, {}))
             raise UserError(
                 f"{join(names)} changed while the sweep was running, and its runs would be of "
                 f"different code: give the same command again"

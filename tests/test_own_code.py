@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import experiment, installed, own_code
+from optbench import experiment, installed, own_code, plot, report
 from optbench.errors import UserError
 from optbench.installed import distribution_of
 from optbench.older_code import sourceless, targets
@@ -28,8 +29,6 @@ from optbench.overrides import config_folder
 from optbench.run_files import read_record
 from optbench.source_trees import digest, imports
 from optbench.table import load_runs, read_runs
-
-from made_runs import make_run
 
 OPTIMIZER = '''"""One's own rule."""
 import torch
@@ -65,11 +64,10 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def command(folder: Path, *words: str, module: str = "optbench") -> tuple[str, str]:
+def command(folder: Path, *words: str) -> tuple[str, str]:
     """What a command of a process of its own says on both streams; it ends with status 0."""
-    words = tuple([*words, *QUICK, *MINE] if module == "optbench" else words)
     done = subprocess.run(
-        [sys.executable, "-m", module, *words],
+        [sys.executable, "-m", "optbench", *words, *QUICK, *MINE],
         env=os.environ | {"OPTBENCH_RESULTS": str(folder / "results"), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         capture_output=True,
@@ -99,7 +97,7 @@ def seeds_in_table(folder: Path) -> list[str]:
         return [row["seeds"] for row in csv.DictReader(file)]
 
 
-def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder):
+def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder, capsys):
     sweep, results = ("-m", "name=mine"), folder / "results" / "mine"
     command(folder, *sweep, "seed=range(8)")
     edit(folder / "my_optimizers.py", "p.grad.sign()", "p.grad.sign().mul(0.9)")
@@ -123,22 +121,25 @@ def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder):
     out, err = command(folder, *sweep, "seed=range(9)")
     assert out.count("already done") == 9
 
-    out, err = command(folder, str(results), module="optbench.plot")  # status 0
-    assert "left out: 8 runs made before my_optimizers.py changed" in err
-    out, err = command(folder, str(results), module="optbench.report")
-    assert "left out: 8 runs made before my_optimizers.py changed" in err
+    for main in (plot.main, report.main):
+        assert main([str(results)]) == 0
+        assert capsys.readouterr().err == "left out: 8 runs made before my_optimizers.py changed\n"
 
-    edit(folder / "helper.py", "0.5*lr", "0.6*lr")
+
+def test_edited_helper_counts_until_it_is_put_back(folder):
+    sweep, results = ("-m", "name=mine"), folder / "results" / "mine"
+    command(folder, *sweep, "seed=0,1,2")
+    edit(folder / "helper.py", "0.5 * lr", "0.6 * lr")
     out, err = command(folder, *sweep, "seed=0,1")
     assert "already done" not in out
     assert seeds_in_table(results) == ["2"]
-    assert "8 runs made before helper.py and my_optimizers.py changed" in err
-    assert "9 runs made before helper.py changed" in err
+    assert "left out: 3 runs made before helper.py changed" in err
     # back to what it was: those runs are the ones that count again
-    edit(folder / "helper.py", "0.6*lr", "0.5*lr")
-    out, err = command(folder, *sweep, "seed=range(9)")
-    assert out.count("already done") == 9
-    assert seeds_in_table(results) == ["9"]
+    edit(folder / "helper.py", "0.6 * lr", "0.5 * lr")
+    out, err = command(folder, *sweep, "seed=0,1,2")
+    assert out.count("already done") == 3
+    assert seeds_in_table(results) == ["3"]
+    assert "left out: 2 runs made before helper.py changed" in err
     record = json.loads(next(results.glob("*/run.json")).read_text())
     assert set(record["code"]["my_optimizers.Sign"]) == {"my_optimizers.py", "helper.py"}
 
@@ -184,7 +185,7 @@ BASE = "def f(x, *, a=1.0):\n    return [x + a, 'text']\n"
         "# a comment\n" + BASE,
         '"""A docstring."""\n' + BASE,
         "def f(x, *, a=1.0):\n    'One.'\n    return [x + a, 'text']  # why\n",
-        "def f(\n    x,\n    *,\n    a=1.0,\n):\n\n    return [\n        (x + a), \"text\",\n    ]\n",
+        'def f(\n    x,\n    *,\n    a=1.0,\n):\n\n    return [\n        (x + a), "text",\n    ]\n',
         BASE.replace("\n", "\r\n"),
         "\ufeff" + BASE,
         BASE + "pass\n",
@@ -366,7 +367,9 @@ def distribution(folder: Path, name: str, version: str, *files: str, editable=Fa
 def test_other_distributions_count_by_name_and_version(place, usual):
     site = place.folder / "env" / usual
     sys.path.insert(0, str(site))
-    place.write(**{f"env__{usual}__theirs__opt": "class A: pass\n", "own": "import theirs.opt\nf=1"})
+    place.write(
+        **{f"env__{usual}__theirs__opt": "class A: pass\n", "own": "import theirs.opt\nf=1"}
+    )
     distribution(site, "Their_Package", "1.0", "theirs/opt.py")
     assert place.code("theirs.opt.A") == {"their-package": "1.0"}
     assert place.code("own.f")["their-package"] == "1.0"
