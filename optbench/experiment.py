@@ -281,7 +281,7 @@ def known(planned: Plan, done: Path) -> Outcome:
     if done.parent.resolve() != planned.group.resolve():
         done = runs.copy_run(done, planned.group, planned.record["config"])
     elif "code" in planned.record:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             runs.note_reuse(done)
     return Outcome(done, read_record(done / "run.json")["status"], known=True)
 

@@ -14,6 +14,10 @@ OF_PROBLEM = ("model", "dataset", "loss", "initializer")
 # `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
 GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
 UNKNOWN = "unknown-"  # begins the digest of what has no source
+# why runs are left out
+CHANGED = "before {} changed"
+NOT_KEPT = "before optbench told versions of {} apart"
+NO_SOURCE = "by another process with {}, which may have changed"
 Code = dict[str, dict[str, str]]  # target: file: digest; or distribution: version
 Record = tuple[Path, dict[str, Any]]
 
@@ -82,19 +86,22 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     finished = [record for _, record in records if record["status"] in ("completed", "diverged")]
     for record in sorted(finished, key=asked_for):
         newest |= _code_by_target(record)
-    kept, counts = [], dict[tuple[str, ...], int]()
+    kept, counts = [], dict[str, int]()
     for folder, record in records:
-        changed: dict[str, None] = {}
+        changed, why = dict[str, None](), CHANGED
         for target, files in _code_by_target(record).items():
-            changed |= dict.fromkeys(changes(files, newest.get(target, files)))
+            found = changes(files, newest.get(target, files))
+            changed |= dict.fromkeys(found)
+            if found and not files:
+                why = NOT_KEPT
+            elif any(files.get(name, "").startswith(UNKNOWN) for name in found):
+                why = NO_SOURCE
         if changed:
-            counts[tuple(changed)] = counts.get(tuple(changed), 0) + 1
+            reason = why.format(join(list(changed)))
+            counts[reason] = counts.get(reason, 0) + 1
         else:
             kept.append((folder, record))
-    sentences = [
-        f"{count} run{'s' if count > 1 else ''} made before {join(names)} changed"
-        for names, count in counts.items()
-    ]
+    sentences = [f"{n} run{'s' if n > 1 else ''} made {reason}" for reason, n in counts.items()]
     return kept, sentences
 
 
