@@ -137,8 +137,25 @@ class Search:
                 return True
         elif isinstance(piece, type) and piece.__name__ in self.defined[path]:
             return True
+        if not functions:
+            return self._has_cell(piece)
         read = [self._has_code(function, path) for function in functions]  # every one of them
         return any(read)
+
+    def _has_cell(self, piece: type) -> bool:
+        """Whether one cell alone defines a class that has no functions to tell its cell by."""
+        module = sys.modules.get(piece.__module__)
+        if module is None or hasattr(module, "__file__"):
+            return False
+        cells = {}
+        for name, entry in list(linecache.cache.items()):
+            text = "".join(entry[2]) if len(entry) == 4 and not Path(name).is_file() else ""
+            tree = source_trees.parse(text) if f"class {piece.__name__}" in text else None
+            if tree and piece.__name__ in source_trees.defined(tree):
+                cells[source_trees.digest(text)] = name, text
+        for name, text in cells.values() if len(cells) == 1 else ():
+            self._read_cell(name, text, vars(module))
+        return len(cells) == 1
 
     def _has_code(self, function: FunctionType, path: str | None) -> bool:
         """Whether there is a source: its module's, another file's, or a notebook's cell."""
@@ -149,12 +166,14 @@ class Search:
             self.follow(self._read_file(name, name))
             return True
         lines = linecache.getlines(name, function.__globals__)
-        if lines and name not in self._cells:
+        if lines:
             self._read_cell(name, "".join(lines), function.__globals__)
         return bool(lines)
 
     def _read_cell(self, name: str, text: str, content: Mapping[str, Any]) -> None:
         """Note a cell, and those in which stands what it uses. content: of the notebook."""
+        if name in self._cells:
+            return
         self._cells[name] = source_trees.digest(text)
         tree = source_trees.parse(text)
         if tree is None:

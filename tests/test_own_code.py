@@ -474,6 +474,12 @@ def test_cells_of_a_notebook_count_with_those_that_they_use(place, monkeypatch):
     for place_, text in ((1, "BETA = 0.8"), (2, "def scale(x): return 2 * x"), (4, uses + "\nB=1")):
         assert code(*first[:place_], text, *first[place_ + 1 :])["notebook"] != before["notebook"]
     assert sourceless({"": code("exec('class A:\\n  def f(self): pass')")})
+    bare = f"class Bare{len(linecache.cache)}(int): pass\n"
+    monkeypatch.setitem(sys.modules, "__main__", notebook(bare))
+    target = f"__main__.{bare[6:].partition('(')[0]}"
+    assert set(place.code(target)) == {"notebook"}
+    monkeypatch.setitem(sys.modules, "__main__", notebook(bare, bare.replace("int", "float")))
+    assert sourceless({"": place.code(target)})  # which of the two cannot be told
 
 
 def test_a_script_is_own_code(place, monkeypatch):
