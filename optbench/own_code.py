@@ -68,10 +68,11 @@ def tell(code: Code) -> None:
     for target in sourceless(code):
         if target not in _told and target not in code[target]:
             _told.add(target)
-            names = join([name for name in code[target] if name.endswith(f" ({NO_SOURCE})")])
+            end = f" ({NO_SOURCE})"
+            names = join([n.removesuffix(end) for n in code[target] if n.endswith(end)])
             say(
-                f"warning: what {target} is made of cannot be told, for there is no source of it: "
-                f"{names}. The run is recorded, and never reused or gone on with",
+                f"warning: {target} is made by code without source ({names}), of which no change "
+                f"can be seen: its runs are recorded, and never reused or resumed",
                 error=True,
             )
 

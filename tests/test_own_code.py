@@ -425,9 +425,8 @@ def test_what_has_no_source_is_never_the_same(place, capsys):
         assert first != again, target
         own_code.tell({target: first})
     told = capsys.readouterr().err
-    assert told.count("there is no source") == 5  # what cannot be imported says so itself
-    assert "user.A" in told
-    assert "compiled (no source)" in told
+    assert told.count("by code without source") == 5  # what cannot be imported says so itself
+    assert "user.A is made by code without source (compiled)" in told
 
 
 def test_files_that_cannot_be_read_or_parsed(place, monkeypatch):
@@ -574,7 +573,7 @@ def test_a_run_without_source_goes_on_and_is_never_reused(place, capsys):
     assert first.status == second.status == "completed"
     assert not second.known
     assert first.folder != second.folder
-    assert capsys.readouterr().err.count("there is no source") == 1
+    assert capsys.readouterr().err.count("by code without source") == 1
 
 
 def test_results_of_older_versions_keep_their_identity():
