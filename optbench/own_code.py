@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from optbench._torchvision import with_torchvision
 from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 from optbench.errors import UserError
 from optbench.installed import distribution_of
@@ -135,16 +136,19 @@ def _distribution(target: str) -> tuple[str, str] | None:
 
 def _locate(target: str) -> tuple[Any, str] | None:
     """What Hydra would call, and the module that it was found in; None where it cannot be."""
-    parts = target.split(".")
     try:
-        found: Any = import_module(parts[0])
-        home = parts[0]
-        for number, part in enumerate(parts[1:], start=2):
-            if not hasattr(found, part) and isinstance(found, ModuleType):
-                import_module(".".join(parts[:number]))
-            found = getattr(found, part)
-            if isinstance(found, ModuleType):
-                home = found.__name__
+        return with_torchvision(lambda: _walk(target.split(".")))
     except Exception:  # of the module's own code, too
         return None
+
+
+def _walk(parts: list[str]) -> tuple[Any, str]:
+    found: Any = import_module(parts[0])
+    home = parts[0]
+    for number, part in enumerate(parts[1:], start=2):
+        if not hasattr(found, part) and isinstance(found, ModuleType):
+            import_module(".".join(parts[:number]))
+        found = getattr(found, part)
+        if isinstance(found, ModuleType):
+            home = found.__name__
     return found, home

@@ -336,6 +336,14 @@ def test_targets_of_torch_and_optbench_have_no_code(place):
         assert place.code(target) == {}
 
 
+def test_own_code_may_import_torchvision(place):
+    """Beside a CPU-only torch, too, where its import needs help."""
+    place.write(own="from torchvision.models import resnet18\ndef f(): return resnet18()\n")
+    found = place.code("own.f")
+    assert set(found) == {"own.py", "torchvision"}
+    assert not sourceless({"": found})
+
+
 def test_nested_targets_and_references_are_found():
     node = {
         "_target_": "a.A",
