@@ -11,6 +11,7 @@ import torch
 
 from optbench import __version__
 from optbench.errors import UserError
+from optbench.older_code import all_changes, code_in, sourceless
 from optbench.run_files import read_record
 
 FILE = "checkpoint.pt"
@@ -81,7 +82,8 @@ def find(
     """The newest unfinished run of this identity in `group`, and its checkpoint.
 
     asked: the beginning of its `run.json`. A checkpoint that is damaged, or was made by another
-    version of torch or optbench, is not used, and `warn` is told: the run begins anew.
+    version of torch or optbench, is not used, and `warn` is told: the run begins anew. So it does
+    where the user's own code has changed since, or has no source to tell by.
     Raises `UserError` where a run was begun with other data, or its files disagree on what it is.
     """
     found = []
@@ -95,6 +97,12 @@ def find(
         if record["status"] not in UNFINISHED:
             continue
         same = record.get("settings_hash") == asked["settings_hash"]
+        before, now = code_in(record), code_in(asked)
+        if sourceless(now):
+            continue  # it was said when the run was planned
+        if same and (names := all_changes(before, now)):
+            warn(f"{path.parent} was begun before {names} changed, so the run begins anew")
+            continue
         if record["run_id"] == asked["run_id"] or same:
             check_same(path.parent, record, asked)
             found.append((str(record.get("started")), path))

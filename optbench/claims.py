@@ -246,6 +246,7 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
         layers = read_runs(folder, rows="layers")
     checks = judge(table, layers, claimed)
     text = sentence(claimed["text"], checks)
+    text += "".join(f"\nLeft out: {each}.\n" for each in table.attrs["older"])
     paths = [folder / "claim.md", folder / "claim.csv"]
     replace_text(paths[0], text)
     to_csv(to_frame(checks), paths[1])

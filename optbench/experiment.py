@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import torch
 
@@ -16,6 +17,7 @@ from optbench import (
     device,
     locks,
     object_state,
+    own_code,
     runs,
     settings,
     startup,
@@ -32,6 +34,7 @@ from optbench.configured import (
 )  # fmt: skip
 from optbench.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.interrupts import interrupts
+from optbench.older_code import GROUPS, sourceless
 from optbench.problem import identity
 from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
@@ -238,14 +241,23 @@ def plan(
     described["log"] = {k: v for k, v in config["log"].items() if v != LATER_LOG_KEYS.get(k, ...)}
     if config["diagnostics"] is not None:
         described["diagnostics"] = config["diagnostics"]
-    run_id = identity(described | {"problem": problem, "device": where.type})
     dataless = {key: value for key, value in problem.items() if key != "data_digest"}
     settings_hash = identity(described | {"problem": dataless, "device": where.type})
+    # runs of torch's and optbench's classes alone are described without it, as they ever were
+    code = own_code.code_of({group: config[group] for group in GROUPS})
+    shared = own_code.of_problem(config)
+    run_id = identity(
+        described
+        | {"problem": problem, "device": where.type}
+        | ({"code": code} if code else {})
+        | ({"once": uuid4().hex} if sourceless(code) else {})
+    )
+    own_code.tell(code)
     results = results_of(config)
     record = {
         "run_id": run_id,
-        "problem_hash": identity(problem),
-        "settings_hash": settings_hash,  # of all but the data's bytes
+        "problem_hash": identity(problem | ({"code": shared} if shared else {})),
+        "settings_hash": settings_hash,  # of all but the data's bytes and the code
         "name": config["optimizer"]["name"],
         "seed": config["seed"],
         "config": kept,
@@ -255,6 +267,8 @@ def plan(
         "num_threads": torch.get_num_threads(),
         "products": device.products(),  # likewise
     }
+    if code:
+        record["code"] = code
     mark = locks.released(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)
     return Plan(config, group, where, dataset, record, done, mark)
@@ -266,13 +280,20 @@ def known(planned: Plan, done: Path) -> Outcome:
         checkpoints.remove(done)  # of a process that was killed just after the end
     if done.parent.resolve() != planned.group.resolve():
         done = runs.copy_run(done, planned.group, planned.record["config"])
+    elif "code" in planned.record:
+        with suppress(OSError, ValueError):
+            runs.note_reuse(done)
     return Outcome(done, read_record(done / "run.json")["status"], known=True)
 
 
 def arguments(planned: Plan) -> dict[str, Any]:
-    """The arguments of `optbench.training.train` for this run."""
+    """The arguments of `optbench.training.train` for this run.
+
+    Raises `UserError` where they cannot be made, or this process has loaded other code than the
+    one that planned the run.
+    """
     config = planned.config
-    return {
+    made = {
         "problem": build_problem(config, planned.dataset),
         "optimizer": build("optimizer", config["optimizer"]),
         "seed": config["seed"],
@@ -287,6 +308,9 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "layers_every": config["log"]["layer_steps"],
         "compile_steps": config["record_steps"] is None,
     }
+    code = own_code.code_of({group: config[group] for group in GROUPS})
+    own_code.check_unchanged(code, planned.record)
+    return made
 
 
 _costs: dict[str, dict[str, float] | None] = {}  # measured in this process

@@ -11,6 +11,7 @@ from typing import Any
 
 from optbench import jobs, tuning
 from optbench.keys import count
+from optbench.older_code import code_in
 from optbench.paired_tests import enough_seeds
 from optbench.study_files import read_manifest
 
@@ -31,6 +32,7 @@ class Contender:
     run_ids: list[str | None] = field(default_factory=list)
     settings: list[str | None] = field(default_factory=list)  # `study_files.setting_of` of each
     problem: str | None = None  # its hash, once a trial came to an end
+    code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` its trials
     untrained: float | None = None  # the score before the first step, once a trial came to an end
 
     @property
@@ -78,6 +80,7 @@ def describe(
             {
                 "optimizer": entry.name,
                 "problem": entry.problem,
+                "code": entry.code,
                 "overrides": entry.overrides,
                 "space": entry.space,
                 "trials": trials,
@@ -87,7 +90,14 @@ def describe(
             }
         )
     chosen = {(entry.problem, entry.name) for entry in contenders if entry.problem}
-    kept = [entry for entry in earlier if (entry["problem"], entry["optimizer"]) not in chosen]
+    code = {target: files for entry in contenders for target, files in entry.code.items()}
+    kept = [
+        entry
+        for entry in earlier
+        if (entry["problem"], entry["optimizer"]) not in chosen
+        # of code that changed: the tables leave its runs out
+        and not any(files != code.get(target, files) for target, files in code_in(entry).items())
+    ]
     everything = [*entries, *kept]  # both stand in the tables
     return {
         "tuning": settings,

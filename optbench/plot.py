@@ -55,6 +55,7 @@ class DrawResult(NamedTuple):
     table: pd.DataFrame  # of epochs.csv, filtered
     summary: pd.DataFrame
     problems: list[str]  # one line per file left out
+    older: list[str]  # a sentence for the runs of older code, which are left out as well
     warnings: list[str]  # what a reviewer would object to
     skipped: list[str]  # kinds that were asked for and do not apply, with the reason
 
@@ -126,7 +127,8 @@ def draw_all(
             replace_text(paths[-1], text)
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
-    return DrawResult(paths, table, finals, problems, warnings, skipped)
+    older = loaded.attrs["older"]
+    return DrawResult(paths, table, finals, problems, older, warnings, skipped)
 
 
 def shown(warnings: Sequence[str], stem: str) -> list[str]:
@@ -281,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for text in result.skipped:
         print(f"does not apply: {text}", file=sys.stderr)
-    for problem in result.problems:
+    for problem in [*result.problems, *result.older]:
         print(f"left out: {problem}", file=sys.stderr)
     # of "all" some never apply; who names a kind wants it
     return 1 if result.problems or (result.skipped and kinds.ALL not in options.kinds) else 0

@@ -36,6 +36,7 @@ class Written(NamedTuple):
     path: Path
     runs: int
     problems: list[str]  # one line per file that could not be used
+    older: list[str]  # a sentence for the runs of older code, which are left out as well
 
 
 def write(
@@ -66,7 +67,9 @@ def write(
         replace_text(out, page)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another -o") from None
-    return Written(out, len(data["curves"]["runs"]), data["left_out"])
+    older = data["older"]
+    problems = [text for text in data["left_out"] if text not in older]
+    return Written(out, len(data["curves"]["runs"]), problems, older)
 
 
 def render(data: dict[str, Any]) -> str:
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
-    for problem in written.problems:
+    for problem in [*written.problems, *written.older]:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if written.problems else 0
 

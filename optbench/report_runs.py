@@ -11,6 +11,7 @@ from optbench import jobs
 from optbench.commands import command
 from optbench.keys import show
 from optbench.layout import Layout
+from optbench.older_code import newest_only
 from optbench.panels import titles
 from optbench.run_files import read_record
 from optbench.study_files import current
@@ -28,7 +29,7 @@ def records_of(folders: Sequence[str | Path]) -> list[Record]:
             found.append((folder, read_record(folder / "run.json")))
         except (OSError, ValueError):
             continue
-    return current(found)
+    return current(newest_only(found)[0])
 
 
 def run_list(

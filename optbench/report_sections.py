@@ -47,7 +47,7 @@ def collect(
 ) -> dict[str, Any]:
     """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
     loaded = where(read_runs(*folders), conditions)
-    left_out = list(loaded.attrs["problems"])
+    left_out, older = list(loaded.attrs["problems"]), loaded.attrs["older"]
     trials, table = split_trials(loaded)
     tables = {"epochs": table}
     try:
@@ -101,7 +101,8 @@ def collect(
         "runs": report_runs.run_list(records, folders, table, config_folder()),
         "missing": report_runs.missing(plan, folders, manifests),
         "failed_jobs": report_runs.failed_jobs(folders, records),
-        "left_out": left_out,
+        "left_out": [*left_out, *older],
+        "older": older,
         "machines": report_runs.machines(records),
     }
     if tuned:

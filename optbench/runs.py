@@ -298,11 +298,19 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
     try:
         for file in run.glob("*.csv"):
             shutil.copyfile(file, target / file.name)
-        _save(target, read_record(run / "run.json") | {"config": config})
+        record = read_record(run / "run.json")
+        reused = {"reused": _now()} if "code" in record else {}
+        _save(target, record | {"config": config} | reused)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise unwritable(target, error) from error
     return target
+
+
+def note_reuse(run: Path) -> None:
+    """Note that a command asked for a finished run with the code that made it: of several versions
+    of one's own code that one is the newest which was asked for last. Raises OSError."""
+    _save(run, read_record(run / "run.json") | {"reused": _now()})
 
 
 def _save(folder: Path, record: Mapping[str, Any]) -> None:

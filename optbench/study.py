@@ -108,6 +108,7 @@ def search(
             entry.run_ids.append(record.get("run_id"))
             entry.settings.append(setting_of(record) if "config" in record else None)
             entry.problem = record.get("problem_hash", entry.problem)
+            entry.code = record.get("code", entry.code)
             entry.scores.append(
                 tuning.score(record.get("summary"), settings["metric"], settings["pick"])
                 if record["status"] == "completed"

@@ -251,7 +251,7 @@ def show_comparison(sweep: Path) -> None:
         judge_claim(sweep)
     for text in result.warnings:
         say(f"warning: {text}", error=True)
-    for problem in result.problems:
+    for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
+from optbench.older_code import newest_only
 from optbench.run_files import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.study_files import current
 
@@ -51,14 +52,15 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     yes, 0: torch took them; NaN: not said) and the columns of `epochs.csv` or `steps.csv` (where a
     run that diverged before its first step has a single line, of NaN). Of runs with one run_id the
     newest finished one counts; runs of a tuned study that its manifest has replaced do not
-    (`study_files.current`).
-    `attrs`: "problems" (one line for each file left out), "problem_keys" (columns that define
+    (`study_files.current`), nor runs made before one's own code changed (`older_code`).
+    `attrs`: "problems" (one line for each file left out), "older" (a sentence for the runs of older
+    code, which are kept and left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
     agree), "rows", "mixed" (whether the given folders hold different problems).
     Warns of what is left out. Raises UserError when there is nothing to read.
     """
     table = read_runs(*folders, rows=rows)
-    for problem in table.attrs["problems"]:
+    for problem in [*table.attrs["problems"], *table.attrs["older"]]:
         warnings.warn(f"left out: {problem}", stacklevel=2)
     return table
 
@@ -77,6 +79,7 @@ def read_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
             records.append((folder, read_record(folder / "run.json")))
         except (OSError, ValueError) as error:
             problems.append(f"{folder / 'run.json'}: {reason(error)}")
+    records, older = newest_only(records)
     records = current(records)
     # newest first: the first readable one of each run_id counts
     records.sort(key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True)
@@ -101,10 +104,11 @@ def read_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     problems.sort()
     if not runs:
         where = ", ".join(map(str, folders))
-        lines = "".join(f"\n  {line}" for line in problems)
+        lines = "".join(f"\n  {line}" for line in [*problems, *older])
         raise UserError(f"no finished run found in {where}. {HOW}{lines}")
     table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
-    table.attrs |= {"problems": problems, "rows": rows, "mixed": mixed(folders, runs.values())}
+    table.attrs |= {"problems": problems, "older": older, "rows": rows}
+    table.attrs["mixed"] = mixed(folders, runs.values())
     return table
 
 

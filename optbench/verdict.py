@@ -60,6 +60,7 @@ def write(study: str | Path) -> tuple[str, list[Path]]:
             tuning,
             costs_text(compared, metric, figure.get("target")),
             *(f"Warning: {warning}\n" for warning in warnings),
+            *(f"Left out: {text}.\n" for text in table.attrs["older"]),
         ]
     )
     files = {

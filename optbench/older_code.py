@@ -1,0 +1,131 @@
+"""Runs made before their code changed, told by what `run.json` says: nothing is imported here.
+
+`optbench.own_code` says what the code of a run is.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
+OF_PROBLEM = ("model", "dataset", "loss", "initializer")
+# `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
+GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
+UNKNOWN = "unknown-"  # begins the digest of what has no source
+# why runs are left out
+CHANGED = "before {} changed"
+NOT_KEPT = "before optbench told versions of {} apart"
+NO_SOURCE = "by another process with {}, which may have changed"
+Code = dict[str, dict[str, str]]  # target: file: digest; or distribution: version
+Record = tuple[Path, dict[str, Any]]
+
+
+def targets(node: object) -> Iterator[str]:
+    """The names of classes and functions in a configuration, nested ones too."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str):
+            yield target
+            if target.rpartition(".")[2] in GETTERS:
+                given = [node.get("path"), *_list(node.get("_args_"))]
+                yield from (text for text in given if isinstance(text, str))
+        for value in node.values():
+            yield from targets(value)
+    for value in _list(node):
+        yield from targets(value)
+
+
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def code_in(record: Mapping[str, Any]) -> Code:
+    """What a record says of its code; nothing for older ones, and for what has not the form."""
+    code = record.get("code")
+    if not isinstance(code, dict):
+        return {}
+    return {
+        target: {name: str(digest) for name, digest in files.items()}
+        for target, files in code.items()
+        if isinstance(files, dict)
+    }
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the files and distributions in which one target's code differs."""
+    both = [name for name in now if name in before and before[name] != now[name]]
+    return sorted(both or [name for name in {**before, **now} if before.get(name) != now.get(name)])
+
+
+def all_changes(before: Code, now: Code) -> str:
+    """The names of all that differs between the code of two runs; empty where nothing does."""
+    found = [name for target in now for name in changes(before.get(target, {}), now[target])]
+    return join(list(dict.fromkeys(found)))
+
+
+def sourceless(code: Code) -> list[str]:
+    """The targets of which a part has no source, and so equals no other run's."""
+    return [
+        target
+        for target, files in code.items()
+        if any(digest.startswith(UNKNOWN) for digest in files.values())
+    ]
+
+
+def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records less those of older code, and a sentence that says how many and which file.
+
+    Of each target the code of the newest finished run counts: the one that was started last, or
+    last asked for and found done.
+    """
+    if not any(code_in(record) for _, record in records):
+        return list(records), []
+    newest: Code = {}
+    finished = [record for _, record in records if record["status"] in ("completed", "diverged")]
+    for record in sorted(finished, key=asked_for):
+        newest |= _code_by_target(record)
+    kept, counts = [], dict[str, int]()
+    for folder, record in records:
+        changed, why = dict[str, None](), CHANGED
+        for target, files in _code_by_target(record).items():
+            found = changes(files, newest.get(target, files))
+            changed |= dict.fromkeys(found)
+            if found and not files:
+                why = NOT_KEPT
+            elif any(files.get(name, "").startswith(UNKNOWN) for name in found):
+                why = NO_SOURCE
+        if changed:
+            reason = why.format(join(list(changed)))
+            counts[reason] = counts.get(reason, 0) + 1
+        else:
+            kept.append((folder, record))
+    sentences = [f"{n} run{'s' if n > 1 else ''} made {reason}" for reason, n in counts.items()]
+    return kept, sentences
+
+
+def _code_by_target(record: Mapping[str, Any]) -> Code:
+    """Of every target of a run; empty for one of torch's, or of a time when it was not kept."""
+    groups = {key: record["config"].get(key) for key in GROUPS}
+    return {target: {} for target in targets(groups)} | code_in(record)
+
+
+def asked_for(record: Mapping[str, Any]) -> float:
+    """Seconds since 1970 at which a command last asked for the run."""
+    return max(moment(record.get(key)) for key in ("started", "reused"))
+
+
+def moment(text: object) -> float:
+    """A time in ISO format as seconds since 1970; -inf for what is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return -math.inf
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def join(names: Sequence[str]) -> str:
+    """As in "a, b and c"; of a record from others nothing but what can be printed."""
+    shown = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))

@@ -1,0 +1,154 @@
+"""The code that a run is made by, as digests: a class that was edited since makes other runs.
+
+Own code is every class or function that a configuration names whose file lies outside
+site-packages, also in a package that is installed in editable mode, with the modules outside
+site-packages that it imports, those imported in turn, and the packages around them. Its identity is
+that of their syntax trees (`source_trees.digest`); in a notebook, of the cells. What it imports
+from other distributions, and what a configuration names of them, counts by name and version. torch,
+NumPy, Hydra and optbench itself do not count: their versions stand in run.json, and what was run
+before keeps its identity.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from optbench._torchvision import with_torchvision
+from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
+from optbench.errors import UserError
+from optbench.installed import distribution_of
+from optbench.older_code import (
+    OF_PROBLEM,
+    UNKNOWN,
+    Code,
+    changes,
+    code_in,
+    join,
+    sourceless,
+    targets,
+)
+from optbench.progress import say
+
+Files = dict[str, str]
+
+
+class Known(NamedTuple):
+    """What was found of a target, and what was loaded then."""
+
+    loaded: list[Any]
+    modules: list[str]
+    files: Files
+
+
+_known: dict[str, Known] = {}  # by target, for the life of the process
+_told: set[str] = set()  # targets without source
+
+
+def code_of(groups: Mapping[str, Any]) -> Code:
+    """For each target in a part of a configuration its files with their digests, and
+    distributions with their versions; no entry for what is torch's or optbench's alone.
+
+    Imports what the targets name.
+    """
+    found = {target: _files_of(target) for target in dict.fromkeys(targets(groups))}
+    return {target: files for target, files in found.items() if files}
+
+
+def of_problem(config: Mapping[str, Any]) -> Code:
+    """The code of what all optimizers that are compared share."""
+    return code_of({key: config.get(key) for key in OF_PROBLEM})
+
+
+def tell(code: Code) -> None:
+    """Say once which targets have no source, but of those that cannot be imported: there whoever
+    builds them says what is wrong."""
+    for target in sourceless(code):
+        if target not in _told and target not in code[target]:
+            _told.add(target)
+            end = f" ({NO_SOURCE})"
+            names = join([n.removesuffix(end) for n in code[target] if n.endswith(end)])
+            say(
+                f"warning: {target} is made by code without source ({names}), of which no change "
+                f"can be seen: its runs are recorded, and never reused or resumed",
+                error=True,
+            )
+
+
+def check_unchanged(code: Code, record: Mapping[str, Any]) -> None:
+    """Raise `UserError` where this process has loaded other code than the run was planned with."""
+    planned = code_in(record)
+    unknown = {*sourceless(code), *sourceless(planned)}
+    for target in sorted({*code, *planned} - unknown):
+        if code.get(target) != planned.get(target):
+            names = changes(planned.get(target, {}), code.get(target, {}))
+            raise UserError(
+                f"{join(names)} changed while the sweep was running, and its runs would be of "
+                f"different code: give the same command again"
+            )
+
+
+def _files_of(target: str) -> Files:
+    if is_by_version(target):
+        return {}
+    if found := _distribution(target):
+        return {found[0]: found[1]}
+    located = _locate(target)
+    if located is None:
+        return {target: f"{UNKNOWN}{uuid4().hex[:12]}"}
+    known = _known.get(target)
+    # the same as before: an edit since then is not what would run
+    if known and _same(known.loaded, [located[0], *_loaded(known.modules)]):
+        return known.files
+    search = Search(*located)
+    files = {
+        name: f"{UNKNOWN}{uuid4().hex[:12]}" if digest == NO_SOURCE else digest
+        for name, digest in sorted(search.files.items())
+    }
+    modules = sorted(search.origins)
+    if NOTEBOOK not in files:  # whose cells change one by one
+        _known[target] = Known([located[0], *_loaded(modules)], modules, files)
+    return files
+
+
+def _loaded(modules: list[str]) -> list[Any]:
+    """The modules as they are loaded: after a reload they have another `__spec__`."""
+    found = [sys.modules.get(name) for name in modules]
+    return [*found, *(getattr(module, "__spec__", None) for module in found)]
+
+
+def _same(before: list[Any], now: list[Any]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+
+
+def _distribution(target: str) -> tuple[str, str] | None:
+    """That of a target's package; it need not be imported for it."""
+    try:
+        spec = find_spec(target.split(".")[0])
+    except (ImportError, ValueError):
+        return None
+    found = spec and spec.has_location and spec.origin and distribution_of(spec.origin)
+    return found or None
+
+
+def _locate(target: str) -> tuple[Any, str] | None:
+    """What Hydra would call, and the module that it was found in; None where it cannot be."""
+    try:
+        return with_torchvision(lambda: _walk(target.split(".")))
+    except Exception:  # of the module's own code, too
+        return None
+
+
+def _walk(parts: list[str]) -> tuple[Any, str]:
+    found: Any = import_module(parts[0])
+    home = parts[0]
+    for number, part in enumerate(parts[1:], start=2):
+        if not hasattr(found, part) and isinstance(found, ModuleType):
+            import_module(".".join(parts[:number]))
+        found = getattr(found, part)
+        if isinstance(found, ModuleType):
+            home = found.__name__
+    return found, home
