@@ -117,7 +117,8 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         say(f"already done ({outcome.status}); {again}")
     if outcome.status == "diverged":
         step = record["diverged_at_step"]
-        say(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
+        hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
+        say(f"diverged: the loss was not finite at step {step}; {hint}")
     if not quiet:
         figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
         width = max(map(len, figures), default=0)
