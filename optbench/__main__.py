@@ -17,8 +17,16 @@ from yaml import YAMLError
 from optbench import interrupts, job, startup
 from optbench.compose import texts_of
 from optbench.errors import UserError, memory_is_full, reason
-from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
+from optbench.overrides import (
+    check_tuned,
+    check_words,
+    config_folder,
+    explain,
+    quoted,
+    resolve,
+)
 from optbench.progress import say, streams
+from optbench.run_files import expanded
 from optbench.settings import check_results_dir
 from optbench.sweep import check_figure
 
@@ -39,6 +47,7 @@ def main() -> None:
     # be measured where nothing else runs. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
     startup.begin()
+    sys.argv = [sys.argv[0], *(quoted(as_text(word)) for word in sys.argv[1:])]
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
@@ -72,6 +81,14 @@ def main() -> None:
                 del os.environ["HYDRA_FULL_ERROR"]
 
 
+def as_text(word: str) -> str:
+    """Return a word of the command line as UTF-8, which a locale of ASCII cannot decode."""
+    try:
+        return word if word.isascii() else os.fsencode(word).decode("utf-8")
+    except UnicodeError:  # a locale that has other bytes for it, or bytes that are no text
+        return word
+
+
 def task(cfg: DictConfig) -> dict[str, Any] | None:
     """One run: a whole command, or one job of a sweep.
 
@@ -89,7 +106,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         check_figure(cfg.figure)
         from optbench import experiment
 
-        group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
+        group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = experiment.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
     except UserError as error:

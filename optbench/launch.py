@@ -245,7 +245,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
-            results = Path(config["results_dir"]).expanduser()
+            results = configured.results_of(config)
             job.plan = experiment.plan(
                 config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
             )

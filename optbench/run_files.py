@@ -56,6 +56,14 @@ OPTIONAL = {
 }  # fmt: skip
 
 
+def expanded(path: str) -> str:
+    """Return a path with its `~`, `~USER` and `$NAME` as a shell would read them.
+
+    A shell itself leaves those of KEY=~/x alone, and nobody reads those of a variable's value.
+    """
+    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """One `run.json`, checked for what the table relies on."""
     record = read_sealed(path)
