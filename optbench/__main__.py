@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from optbench import interrupts, job, startup
-from optbench.compose import texts_of
+from optbench.compose import mend_parser, texts_of
 from optbench.errors import UserError, memory_is_full, reason
 from optbench.overrides import (
     check_tuned,
@@ -57,6 +57,7 @@ def main() -> None:
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    mend_parser()
     conf = config_folder()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         interrupts.early.clear()

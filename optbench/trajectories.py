@@ -108,6 +108,10 @@ def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
 def variants(optimizer: str, own: dict[str, str]) -> list[list[str]]:
     """One list of overrides for each combination of values: `lr=0.1,0.3` makes two."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from optbench.compose import mend_parser
+
+    mend_parser()
     from hydra.errors import HydraException
 
     choices = []
