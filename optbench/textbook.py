@@ -247,9 +247,8 @@ class Rprop(Textbook):
         smallest, largest = _pair(self, "step_sizes", step_sizes)
         self.check("the first of step_sizes", smallest)
         self.check("the second of step_sizes", largest, least=smallest)
-        settings = {"etas": (shrink, grow), "step_sizes": (smallest, largest)}
-        settings["backtracking"] = backtracking
-        super().__init__(params, lr, **settings)
+        pairs = {"etas": (shrink, grow), "step_sizes": (smallest, largest)}
+        super().__init__(params, lr, **pairs, backtracking=backtracking)
 
     def update(self, theta: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         if not state:

@@ -87,7 +87,7 @@ def with_types(space: Space, defaults: Mapping[str, Any]) -> dict[str, Any]:
                 f"optimizer.search.{name} is a list of {len(spec)} ranges, and optimizer.{name} is "
                 f"{default!r}: a range for each of its values"
             )
-        parts = default if several else [None] * len(spec)
+        parts: Sequence[Any] = list(default or [None] * len(spec))
         found[name] = [
             _with_type(f"optimizer.search.{name}[{place}]", part, value)
             for place, (part, value) in enumerate(zip(spec, parts, strict=True))

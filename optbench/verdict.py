@@ -202,7 +202,7 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
             str(row.get("phase", "")), str(row["problem"]) or only_problem(runs),
             number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
             *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
-            *(cost_cell(name, row[name]) for name in costs),
+            *(cost_cell(name, row[name], row["ms_per_step"]) for name in costs),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     if found.clocks:

@@ -620,7 +620,7 @@ def test_studies_that_cannot_run_are_refused_before_anything_is_trained(at, tmp_
 def test_a_job_that_cannot_run_is_told_before_the_others_train(at, tmp_path):
     """As ever the others go on; what is wrong with one is said first."""
     words = ["optimizer=sgd,adam", "loss._target_=optbench.losses.mse,no_such.loss", "name=s"]
-    status, out, err = at(*words, tuned=False)
+    status, _, err = at(*words, tuned=False)
     assert status == 1
     assert "2 of 4 runs failed" in err
     jobs = [json.loads(text) for text in (tmp_path / "s" / "jobs.jsonl").read_text().splitlines()]
