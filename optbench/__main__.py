@@ -15,10 +15,18 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from optbench import interrupts, job, startup
-from optbench.compose import texts_of
+from optbench.compose import mend_parser, texts_of
 from optbench.errors import UserError, memory_is_full, reason
-from optbench.overrides import check_tuned, check_words, config_folder, explain, resolve
+from optbench.overrides import (
+    check_tuned,
+    check_words,
+    config_folder,
+    explain,
+    quoted,
+    resolve,
+)
 from optbench.progress import say, streams
+from optbench.run_files import expanded
 from optbench.settings import check_results_dir
 from optbench.sweep import check_figure
 
@@ -39,6 +47,7 @@ def main() -> None:
     # be measured where nothing else runs. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
     startup.begin()
+    sys.argv = [sys.argv[0], *(quoted(as_text(word)) for word in sys.argv[1:])]
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
@@ -48,6 +57,7 @@ def main() -> None:
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    mend_parser()
     conf = config_folder()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         interrupts.early.clear()
@@ -72,6 +82,14 @@ def main() -> None:
                 del os.environ["HYDRA_FULL_ERROR"]
 
 
+def as_text(word: str) -> str:
+    """Return a word of the command line as UTF-8, which a locale of ASCII cannot decode."""
+    try:
+        return word if word.isascii() else os.fsencode(word).decode("utf-8")
+    except UnicodeError:  # a locale that has other bytes for it, or bytes that are no text
+        return word
+
+
 def task(cfg: DictConfig) -> dict[str, Any] | None:
     """One run: a whole command, or one job of a sweep.
 
@@ -89,7 +107,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         check_figure(cfg.figure)
         from optbench import experiment
 
-        group = Path(config["results_dir"]).expanduser() / str(config["name"] or "runs")
+        group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = experiment.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
     except UserError as error:
@@ -117,7 +135,8 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         say(f"already done ({outcome.status}); {again}")
     if outcome.status == "diverged":
         step = record["diverged_at_step"]
-        say(f"diverged: the loss was not finite at step {step}; try a smaller optimizer.lr")
+        hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
+        say(f"diverged: the loss was not finite at step {step}; {hint}")
     if not quiet:
         figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
         width = max(map(len, figures), default=0)

@@ -77,6 +77,8 @@ class Batch:
     units: list[list[Job]] | None = None  # to be trained at once; None: not looked for yet
     running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
+    built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built
+    lacking: set[str] = field(default_factory=set)  # `dataset_parts` of what cannot be loaded
     find: runs.Finished = field(default_factory=runs.Finished)
 
     @property

@@ -22,7 +22,8 @@ from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.run_files import read_sealed, replace_text
+from optbench.progress import streams
+from optbench.run_files import expanded, read_sealed, replace_text
 from optbench.spreadsheet import to_csv
 from optbench.summary import median, seeds_text
 from optbench.table import read_runs
@@ -281,7 +282,9 @@ def draw(
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m optbench.claims FOLDER...`: judge the claims of sweeps again, from their files."""
     parser = argparse.ArgumentParser(prog="python -m optbench.claims", description=main.__doc__)
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of a sweep with a claim")
+    parser.add_argument(
+        "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
+    )
     try:
         for folder in parser.parse_args(argv).folders:
             text, paths = write(folder)
@@ -293,4 +296,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams():
+        sys.exit(main())

@@ -3,9 +3,11 @@
 import os
 import pickle
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.override_parser import overrides_visitor
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -14,6 +16,23 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 KEPT = 64  # compositions of different groups, some 20 kB each
+
+
+def mend_parser() -> None:
+    """Let Hydra's parser work under `python -O`: it moves on to the next token within an assert.
+
+    Its own source is compiled with its asserts, and the two methods that need them are taken.
+    Without this `+optimizer.search.lr={low:...}`, `range(3)` and `glob(*)` end in an error.
+    """
+    if __debug__:
+        return
+    source = Path(str(overrides_visitor.__file__))
+    code = compile(source.read_text("utf-8"), str(source), "exec", optimize=0)
+    namespace: dict[str, Any] = dict(vars(overrides_visitor))
+    exec(code, namespace)  # Hydra's file, as it is installed
+    for name in ("visitDictKeyValuePair", "visitFunction"):
+        method = vars(namespace["HydraOverrideVisitor"])[name]
+        setattr(overrides_visitor.HydraOverrideVisitor, name, method)
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -17,6 +17,7 @@ from optbench.initializers import initialize
 from optbench.loggers import Loggers
 from optbench.losses import as_function
 from optbench.problem import Problem
+from optbench.run_files import expanded
 
 Config = dict[str, Any]
 # What makes the problem, apart from the data's bytes; all optimizers compared share it.
@@ -34,7 +35,7 @@ PLACES = ("root", "download")  # where a dataset lies is not what it is
 
 def results_of(config: Config) -> Path:
     """The folder of all results."""
-    return Path(config["results_dir"]).expanduser()
+    return Path(expanded(config["results_dir"]))
 
 
 def load_dataset(config: Config) -> data.Dataset:

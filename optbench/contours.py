@@ -129,11 +129,16 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
     steps = max(len(path.points) for path in paths) - 1
     shown = np.concatenate([above(function, path) for path in paths])
-    shown = shown[np.isfinite(shown) & (shown > 0)]
+    shown = shown[np.isfinite(shown)]
+    at_minimum = bool((shown <= 0).any())
+    shown = shown[shown > 0]
     floor = max(shown.min(initial=1.0), 1e-12)
     top = above(function, paths[0])[0]
     curve.set(xlim=(0, steps), yscale="log", xlabel="step", ylabel="loss above the minimum")
-    curve.set_ylim(floor / 2, 2 * max(min(shown.max(initial=top), 15 * top), floor))
+    if at_minimum:  # a logarithmic axis has no place for 0
+        curve.set_yscale("symlog", linthresh=floor)
+    least = -floor / 4 if at_minimum else floor / 2
+    curve.set_ylim(least, 2 * max(min(shown.max(initial=top), 15 * top), floor))
     return figure, (plane, curve)
 
 
@@ -151,9 +156,8 @@ def holding(values: np.ndarray, limits: Point) -> Point:
 
 
 def above(function: Function, path: Trajectory) -> np.ndarray:
-    """Losses minus the least one; what rounds to nothing is left out of a logarithmic axis."""
-    gap = path.losses - function.least
-    return np.where(gap > 0, gap, np.nan)
+    """Losses minus the least one; what rounding takes below it counts as 0."""
+    return np.maximum(path.losses - function.least, 0.0)
 
 
 def line(axes: Axes, points: np.ndarray, look: style.Look) -> None:

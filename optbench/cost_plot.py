@@ -12,7 +12,7 @@ from optbench.errors import UserError
 from optbench.layout import layout, one_line_per_run, variant_keys
 from optbench.panels import Entry, add_legends, finish, make_panels, series_of
 from optbench.scales import log_ticks
-from optbench.summary import cost_of_runs, seeds_text
+from optbench.summary import cost_of_runs, seeds_text, timing_note
 
 
 def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:
@@ -23,10 +23,13 @@ def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:
     run was timed.
     """
     plan = layout(table, facet, None, within=variant_keys(one_line_per_run(table)))
-    costs = cost_of_runs(table).reindex(plan.runs["run"])
+    timed = table.drop_duplicates("run").set_index("run")  # by itself, whoever took the steps
+    timed.index = timed.index.astype(object)
+    costs = timed.reindex(plan.runs["run"])[["state_bytes_per_parameter", "step_ms"]].astype(float)
     runs = plan.runs.assign(
         x=costs["state_bytes_per_parameter"].to_numpy(), y=costs["step_ms"].to_numpy()
     )
+    spread = timing_note(cost_of_runs(table).assign(ms_spread=np.nan))
     runs = runs[np.isfinite(runs["x"]) & np.isfinite(runs["y"])]
     if runs.empty:
         raise UserError("no run of these holds the cost of its optimizer's steps in run.json")
@@ -57,5 +60,6 @@ def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:
         counts = runs.groupby(["panel", "optimizer"]).size()
         text = f"median of {seeds_text(counts).replace('seed', 'run')}, bar: min to max; the "
         text += "optimizer's part of a step, timed by itself"
+        text += f"; {spread}" if spread else ""
         finish(figure, plan, "state (bytes per parameter)", "optimizer's step (ms)", text)
     return figure

@@ -1,6 +1,5 @@
 """What happens in a network by depth: activations, gradients and updates of its weight layers."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from optbench.errors import UserError
 from optbench.layout import layout
 from optbench.measures import numbers
 from optbench.panels import caption, context, label_axes, legend_above, series_of, set_title
-from optbench.scales import log_ticks
+from optbench.scales import log_ticks, set_log_y
 from optbench.summary import seeds_text
 
 WEIGHTED = ("linear", "conv2d")
@@ -48,15 +47,21 @@ def layers_by_depth(layers: pd.DataFrame, lines: str | None = None) -> Figure:
         # a row per step where all quantities fit beside each other, else one per quantity
         spots = iter((grid if across == len(DEPTHS) else grid.reshape(-1, len(ends)).T).flat)
         first: dict[str, Axes] = {}
+        drawn: dict[str, list[float]] = {value: [] for value in DEPTHS}
         for when, step in ends.items():
             for (value, name), axes in zip(DEPTHS.items(), spots, strict=False):
                 axes.sharey(first.setdefault(value, axes))
                 for text, members, look in series_of(plan.runs, plan):
                     part = rows[(rows["step"] == step) & rows["run"].isin(members)]
-                    band(axes, part["depth"].astype(float), numbers(part, value), look, text)
-                axes.set_yscale("log", nonpositive="mask")
+                    values = numbers(part, value)
+                    drawn[value] += list(values)
+                    band(axes, part["depth"].astype(float), values, look, text)
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 set_title(figure, axes, [name, when], 0.35)
+        notes = [  # axes that are shared have one scale
+            set_log_y([axes], drawn[value]).replace("axis", f"axis of the {DEPTHS[value]}", 1)
+            for value, axes in first.items()
+        ]
         entries = list(figure.axes[0].lines)
         legend_above(figure, entries, [str(line.get_label()) for line in entries])
         for axes in figure.axes[-across:]:
@@ -65,7 +70,8 @@ def layers_by_depth(layers: pd.DataFrame, lines: str | None = None) -> Figure:
         seeds = plan.runs.groupby("series")["run"].nunique()
         text = f"median of {seeds_text(seeds)}, band: min to max"
         text = text if seeds.max() > 1 else "one seed per line"
-        caption(figure, context(plan), f"{text}; at the first and the last step logged")
+        text += "; at the first and the last step logged" + "".join(notes)
+        caption(figure, context(plan), text)
     return figure
 
 
@@ -79,5 +85,6 @@ def band(
         middle.index, middle, color=look.color, linestyle=look.dashes, marker=look.marker,
         label=label,
     )  # fmt: skip
-    low, high = (np.where(end > 0, end, np.nan) for end in (part.min(), part.max()))
-    axes.fill_between(middle.index, low, high, color=look.color, alpha=0.16, linewidth=0)
+    axes.fill_between(
+        middle.index, part.min(), part.max(), color=look.color, alpha=0.16, linewidth=0
+    )

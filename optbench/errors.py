@@ -101,6 +101,11 @@ UNWRITABLE = (
 )
 
 
+def is_text(value: str) -> bool:
+    """Whether files in UTF-8 can hold this text: it has no lone surrogate."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def did_you_mean(word: str, names: Sequence[str]) -> str:
     """A sentence that proposes the nearest of `names`, or nothing where none is near."""
     lower = {name.lower(): name for name in names}

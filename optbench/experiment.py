@@ -1,6 +1,7 @@
 """From a resolved configuration to a finished run folder."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -332,6 +333,8 @@ def new_folder(planned: Plan) -> runs.RunFolder:
     it was begun before and cannot be resumed."""
     # any name may be a label, but not a folder's; one with a dot in front would be hidden
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
+    with_bytes = plain.encode(sys.getfilesystemencoding(), "replace")  # of the locale's encoding
+    plain = with_bytes.decode(sys.getfilesystemencoding()).replace("?", "_")
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
     try:
         dead = None

@@ -44,6 +44,8 @@ def times_to_target(
         # where the lines are of different problems, a target for each of them compares nothing
         if target is None and (lines or len(layout(table, facet).runs["variant"].unique()) < 2):
             return None
+        if not known:
+            raise UserError("there are no times to target: no run logged a finite loss")
         return reach(table, known[0], target, facet)
     except UserError:
         if target is not None:

@@ -59,9 +59,13 @@ def finals(
                 label_axes(figure, axes, f"final {y_label(table, y)}", "")
         text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
         text += f"quartiles and median (below {BOXED} runs: median)"
-        text += f"; {beyond} beyond the axis: above four times the untrained value (▸)" * bool(
-            beyond
-        )
+        if beyond:
+            text += f"; {beyond} beyond the axis: "
+            text += (
+                "further above the untrained value than the lowest value lies below it (▸)"
+                if (table[y] < 0).any()
+                else "above four times the untrained value (▸)"
+            )
         text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
         caption(figure, context(plan), text)
     return figure

@@ -22,6 +22,7 @@ from optbench.panels import TooManyPanels
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure
 from optbench.reach import Reach, reach_figure
+from optbench.scales import NothingFinite
 from optbench.sensitivity import sensitivity
 from optbench.study_files import Protocol
 from optbench.trial_plots import rate_scatter, tuning_budget
@@ -220,6 +221,8 @@ def draw(
                 skipped.append(f"{name}: {error}")
             elif isinstance(error, TooManyPanels):
                 problems.append(f"{stem}: {error}")
+            elif isinstance(error, NothingFinite):
+                skipped += [f"{name}: {error}"] * every  # `objections` say so in any case
             elif name == "curves":  # they are what was asked for; of the others some do not apply
                 raise
             elif every:

@@ -20,6 +20,7 @@ from optbench import (
     experiment,
     grouping,
     jobs,
+    rehearsal,
     runs,
     settings,
     shared,
@@ -114,16 +115,40 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 
 
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
-    """Compose the configuration of a job; whether it is refused, by what can be seen of it."""
+    """Compose the configuration of a job; whether it is refused, or cannot be built."""
     loader: Any = batch.context.config_loader  # a SweepLoader
     config = loader.take(batch.master, overrides)
     batch.composed[index] = config
     try:
         with hydra_config(config):
-            settings.check(resolve(config, texts_of(config.hydra.overrides.task)))
+            resolved = resolve(config, texts_of(config.hydra.overrides.task))
+            settings.check(resolved)
+            rehearse(batch, resolved, str(config.hydra.sweep.subdir))
     except Exception:  # it is said where the job begins
         return True
     return False
+
+
+def rehearse(batch: Batch, config: configured.Config, subfolder: str) -> None:
+    """Load and build what a job needs, once for all jobs that are built alike.
+
+    Raises what is wrong with it. A dataset that could not be loaded is not tried again here.
+    """
+    kind = rehearsal.kind_of(config)
+    if kind in batch.built:
+        return
+    parts = configured.dataset_parts(config)
+    if parts in batch.lacking:
+        raise UserError("its dataset could not be loaded")  # the job itself says why
+    batch.lacking.add(parts)
+    load(config)
+    batch.lacking.remove(parts)
+    found = batch.find.mark(configured.results_of(config))
+    group = batch.folder / subfolder
+    planned = experiment.plan(config, group, load=load, find=batch.find, released=found)
+    if planned.done is None:
+        rehearsal.build(planned)
+    batch.built.add(kind)
 
 
 def group(batch: Batch, shown: Board) -> list[list[Job]]:
@@ -245,11 +270,13 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
-            results = Path(config["results_dir"]).expanduser()
+            results = configured.results_of(config)
             job.plan = experiment.plan(
                 config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
             )
         found = job.plan.done
+        if found is None and rehearsal.kind_of(config) not in batch.built:
+            rehearsal.build(job.plan)  # says again what was wrong with it
         done = None if found is None else experiment.known(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)

@@ -19,6 +19,7 @@ from optbench.errors import UserError
 from optbench.keys import order, resolve, short, show
 from optbench.measures import numbers
 from optbench.panels import caption
+from optbench.scales import set_log_y
 from optbench.summary import seeds_text
 
 NAMES = {
@@ -35,20 +36,21 @@ def by_depth(
     """Columns at the first step against the depth of the modules of one kind, a panel for each.
 
     lines: the config key that makes the lines. Lines are medians over the seeds and bands their
-    minimum to maximum. The y axis is logarithmic: a value of 0 ends its line.
+    minimum to maximum. The y axes are those of `scales.set_log_y`.
     """
     rows = layers[(layers["kind"] == kind) & (layers["step"] == 1)]
     if rows.empty:
         raise UserError(f"layers.csv has no first step of a layer of kind {kind!r}")
     with style.rc():
         figure = style.blank(1.2 + 3.1 * len(values), 3.0)
+        notes = []
         for number, value in enumerate(values):
             axes = figure.add_subplot(1, len(values), number + 1)
-            draw(axes, rows, value, "depth", lines)
-            axes.set_yscale("log", nonpositive="mask")
+            note = set_log_y([axes], draw(axes, rows, value, "depth", lines))
+            notes.append(note.replace("axis", f"axis of {NAMES.get(value, value)}", 1))
             axes.set_title(NAMES.get(value, value), loc="left")
             axes.set_xlabel(f"depth ({kind} layer)")
-        finish(figure, rows, "at the first step")
+        finish(figure, rows, "at the first step", "".join(notes))
     return figure
 
 
@@ -65,12 +67,11 @@ def over_time(
     with style.rc():
         figure = style.blank(5.2, 3.2)
         axes = figure.add_subplot()
-        draw(axes, rows, value, "epoch", lines)
-        axes.set_yscale("log", nonpositive="mask")
+        note = set_log_y([axes], draw(axes, rows, value, "epoch", lines))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("passes over the training set (epochs)")
         axes.set_ylabel(NAMES.get(value, value))
-        finish(figure, rows, "whole model" if depth is None else f"weight layer {depth}")
+        finish(figure, rows, "whole model" if depth is None else f"weight layer {depth}", note)
     return figure
 
 
@@ -94,7 +95,8 @@ def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
                 part["error"], part["gradient"], linestyle="none", marker=look.marker, ms=3.5,
                 color=look.color, alpha=0.5, label=name,
             )  # fmt: skip
-        measured.set_yscale("log", nonpositive="mask")
+        if note := set_log_y([measured], points["gradient"]).removeprefix("; "):
+            caption(figure, note)
         measured.set_title("measured, each run at each logged step", loc="left")
         measured.set_xlabel("error: share of training examples wrong")
         measured.set_ylabel("gradient to the outputs: std")
@@ -151,8 +153,8 @@ def draw_formula(axes: Axes) -> None:
     axes.legend(loc="upper left")
 
 
-def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> None:
-    """A line with a band for each value of the key `lines`."""
+def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.Series[float]":
+    """Draw a line with a band for each value of the key `lines`. Returns all values."""
     key = resolve(rows, lines)
     at, values = rows[x].astype(float), numbers(rows, value)
     names = sorted(rows[key].unique(), key=order)
@@ -162,13 +164,14 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> None
         here = rows[key] == name
         band(axes, at[here], values[here], look, show(name))
     axes.legend(title=None if key == "optimizer" else short(key), loc="best")
+    return values
 
 
-def finish(figure: Figure, rows: pd.DataFrame, where: str) -> None:
-    """What the lines and bands are, in words."""
+def finish(figure: Figure, rows: pd.DataFrame, where: str, note: str) -> None:
+    """Say what the lines and bands are; note: of the scales, by `set_log_y`."""
     seeds = rows["seed"].nunique()
     text = f"{where}; median of {seeds_text([seeds])}, band: min to max"
-    caption(figure, text if seeds > 1 else f"{where}; one seed")
+    caption(figure, (text if seeds > 1 else f"{where}; one seed") + note)
 
 
 FIGURES: dict[str, Callable[..., Figure]] = {  # what a claim may name

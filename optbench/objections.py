@@ -96,10 +96,25 @@ def budgets(
 def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
     """Optimizers most of whose runs diverged."""
     runs = table.drop_duplicates("run")
+    if (runs["status"] == "diverged").all():
+        yield all_diverged(table, what)
+        return
     for name, part in runs.groupby(runs["optimizer"].astype(str), sort=False):
         lost = int((part["status"] == "diverged").sum())
         if 2 * lost > len(part):
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
+
+
+def all_diverged(table: pd.DataFrame, what: str) -> str:
+    """Say that there is no run to compare, and where to look."""
+    lost = table["run"].nunique()
+    text = f"all {count(lost, what)} diverged" if lost > 1 else f"the only {what} diverged"
+    if np.isfinite(table["train_loss"]).any():
+        return f"{text}: there is nothing to compare; try smaller learning rates"
+    return (
+        f"{text} before the first step: no loss was finite, so there is no curve to draw; look at "
+        f"the loss, the model and the data"
+    )
 
 
 def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
@@ -144,6 +159,8 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     frame = pair_up(runs, finals)
     found, panels = [], 0
     for problem, part in frame.groupby(level="problem", sort=False):
+        if not np.isfinite(part.to_numpy(dtype=float)).any():
+            continue  # all diverged
         names, pairs = leader_and_others(part, smaller)
         if not pairs:
             continue  # nothing to compare, or without common seeds

@@ -11,7 +11,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.errors import UserError, did_you_mean, shorten
+from optbench.errors import UserError, did_you_mean, is_text, shorten
+from optbench.run_files import expanded
 
 Config = dict[str, Any]
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
@@ -49,10 +50,34 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
     return own_keys(resolved, overrides)
 
 
+def quoted(word: str) -> str:
+    """Return an override with quotes around what Hydra reads only in quotes: `~/x`, `$HOME`, é.
+
+    Values in brackets or with quotes of their own are left as they are. Of Hydra's own flags,
+    `--config-dir=~/x` gets its path.
+    """
+    key, equals, value = word.partition("=")
+    if key == "--config-dir":
+        return key + equals + expanded(value)
+    if (
+        not equals
+        or key.startswith("-")
+        or re.search(r"[\s'\"()\[\]{}\\]", value.replace("${", ""))
+    ):
+        return word
+    parts = [
+        f"'{part}'" if re.search(r"^~|[^\x00-\x7f]|\$(?!\{)", part) else part
+        for part in value.split(",")
+    ]
+    return key + equals + ",".join(parts)
+
+
 def check_words(words: Sequence[str]) -> None:
     """Raise `UserError` for a word without a key, and for lists of Hydra's own choices, which it
     takes for names of files."""
     for word in words:
+        if not is_text(word):
+            raise UserError(f"{word} holds bytes that are no text in UTF-8: write it otherwise")
         if word.startswith("="):
             raise UserError(f"cannot read {word}: an override is KEY=VALUE")
         if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):
@@ -159,10 +184,8 @@ def _advice(key: str, conf: Path) -> str:
             f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
         )
     if rest and group in GROUPS:
-        files = {
-            str(path.relative_to(conf / group).with_suffix("")): yaml.safe_load(path.read_text())
-            for path in sorted((conf / group).rglob("*.yaml"))
-        }
+        paths = sorted((conf / group).rglob("*.yaml"))
+        files = {str(path.relative_to(conf / group).with_suffix("")): _read(path) for path in paths}
         names = sorted({name for file in files.values() for name in file})
         near = did_you_mean(key, [f"{group}.{name}" for name in names])
         if rest in names:
@@ -195,7 +218,11 @@ def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
 
 @cache
 def _top(conf: Path) -> Config:
-    config: Config = yaml.safe_load((conf / "config.yaml").read_text("utf-8"))
+    return _read(conf / "config.yaml")
+
+
+def _read(path: Path) -> Config:
+    config: Config = yaml.safe_load(path.read_text("utf-8"))
     return config
 
 

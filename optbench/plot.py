@@ -20,7 +20,7 @@ from optbench.panels import add_note
 from optbench.paper_table import bold, cells, to_latex
 from optbench.profile_plot import scores
 from optbench.progress import streams
-from optbench.run_files import replace_text
+from optbench.run_files import expanded, replace_text
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.spreadsheet import to_csv
 from optbench.study_files import figure_of, manifests_of, protocol_of
@@ -202,8 +202,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Draw the figures and tables of finished runs again, from their CSV files.",
     )
     add = parser.add_argument
-    add("folders", nargs="+", metavar="FOLDER", help="a run, a sweep, or any folder above them")
-    add("-o", "--out", metavar="DIR", help="where to write (default: the one FOLDER)")
+    add(
+        "folders",
+        nargs="+",
+        type=expanded,
+        metavar="FOLDER",
+        help="a run, a sweep, or any folder above them",
+    )
+    add(
+        "-o", "--out", type=expanded, metavar="DIR", help="where to write (default: the one FOLDER)"
+    )
     add("--y", metavar="COLUMN", help="a logged column (default: train_loss)")
     add("--x", metavar="COLUMN", help="epoch, step or seconds (default: epoch)")
     add("--rows", default="epochs", help="epochs or steps (mini-batches) (default: epochs)")

@@ -27,7 +27,17 @@ from optbench.panels import (
     series_of,
     spread_note,
 )
-from optbench.scales import MARKED, check_column, default_log, log_ticks, set_percent, y_label
+from optbench.scales import (
+    MARKED,
+    check_column,
+    default_log,
+    limit_words,
+    log_ticks,
+    set_log_y,
+    set_percent,
+    untrained_limit,
+    y_label,
+)
 from optbench.summary import median, unlike_clocks, worst
 
 X_LABELS = {
@@ -48,6 +58,14 @@ class Curve(NamedTuple):
     ends: list[tuple[float, float]]  # the last finite point of each diverged run
     seeds: int
     diverged: int
+
+
+class Scale(NamedTuple):
+    """What a reader must be told of y axes that have one scale."""
+
+    note: str = ""  # of `set_log_y`
+    above: int = 0  # lines that go above the axis
+    limit: str = ""  # where it ends then, in words
 
 
 def curves(
@@ -72,7 +90,7 @@ def curves(
     log = default_log(y) if log is None else log
     at = table.groupby("run", observed=True).indices
     shown: list[Curve] = []
-    above = 0
+    scales: list[Scale] = []
     share = one_scale(table, plan.runs, y)
     with style.rc():
         figure, panels = make_panels(plan, share)
@@ -82,22 +100,20 @@ def curves(
             for text, members, look in series_of(runs, plan):
                 rows = table.iloc[np.concatenate([at[run] for run in members])]
                 series.append((text, look, aggregate(rows, y, x)))
-            legends.append((axes, draw_panel(axes, series, log)))
+            legends.append((axes, draw_panel(axes, series)))
             inside = [curve for *_, curve in series]
             shown += inside
             if not share:
-                above += set_scale([axes], log, y, inside)
+                scales.append(set_scale([axes], log, y, inside))
         if x == "epoch":
             for axes, _ in panels:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if share:
-            above = set_scale([axes for axes, _ in panels], log, y, shown)
+            scales.append(set_scale([axes for axes, _ in panels], log, y, shown))
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         text = note(shown) + ("" if share else "; each panel has its own y axis")
-        if above:
-            text += f"; {above} line{' goes' if above == 1 else 's go'} above the axis, which ends"
-            text += f" at {'four times' if log else 'twice'} the untrained value"
+        text += scale_note(scales)
         if x == "seconds" and (clocks := unlike_clocks(table)):
             text += f"; {clocks}"
         finish(figure, plan, X_LABELS[x], y_label(table, y), text)
@@ -141,21 +157,15 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
 
-def draw_panel(
-    axes: Axes, series: Sequence[tuple[str, style.Look, Curve]], log: bool
-) -> list[Entry]:
+def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]]) -> list[Entry]:
     """The lines of one panel, and what its legend says of them."""
     legend = []
     for index, (text, look, curve) in enumerate(series):
-        line_y, low, high = (
-            np.where(part > 0, part, math.nan) if log else part
-            for part in (curve.median, curve.low, curve.high)
-        )
         # seven markers, at other places than those of the next line
-        every = max(1, int(np.isfinite(line_y).sum()) // 7)
+        every = max(1, int(np.isfinite(curve.median).sum()) // 7)
         (line,) = axes.plot(
             curve.x,
-            line_y,
+            curve.median,
             color=look.color,
             linestyle=look.dashes,
             marker=look.marker,
@@ -167,48 +177,70 @@ def draw_panel(
         )
         if curve.seeds > 1:
             axes.fill_between(
-                curve.x, low, high, color=look.color, alpha=0.16, linewidth=0, zorder=2
+                curve.x, curve.low, curve.high, color=look.color, alpha=0.16, linewidth=0, zorder=2
             )
-        ends = [(a, b) for a, b in curve.ends if b > 0 or not log]
-        if ends:
-            axes.plot(*zip(*ends, strict=True), **cross(), color=look.color)
+        if curve.ends:
+            axes.plot(*zip(*curve.ends, strict=True), **cross(), color=look.color)
         end = math.inf if math.isnan(curve.final) else -curve.final
         legend.append(Entry(end, text, line, curve.diverged, curve.seeds))
     return legend
 
 
 def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
-    """Whether the panels can share a y axis: their runs start within a factor of ten."""
-    starts = table.dropna(subset=[y]).groupby("run", observed=True)[y].first()
-    middles = starts.reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
-    middles = middles[np.isfinite(middles) & (middles > 0)]
-    return not len(middles) or bool(middles.max() <= 10 * middles.min())
+    """Whether the panels can share a y axis: their runs start within a factor of ten, or, where
+    losses start at 0 or below, within ten times what they change by."""
+    by_run = table.dropna(subset=[y]).groupby("run", observed=True)[y]
+    starts = by_run.first().reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
+    starts = starts[np.isfinite(starts)]
+    if not len(starts):
+        return True
+    if starts.min() > 0:
+        return bool(starts.max() <= 10 * starts.min())
+    change = (by_run.first() - by_run.last()).abs()
+    change = change.reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
+    return bool(starts.max() - starts.min() <= 10 * change[np.isfinite(change)].min())
 
 
-def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> int:
-    """The y axis: per cent for accuracies; a run that blew up does not squeeze the others, nor do
-    lines that start far above the usual. Returns how many lines go above it."""
+def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> Scale:
+    """Set the y axes: per cent for accuracies; a run that blew up does not squeeze the others, nor
+    do lines that start far above the usual."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
-    top = top[np.isfinite(top) & ((top > 0) | (not log))]
-    bottom = np.concatenate([curve.low for curve in shown])
-    bottom = bottom[np.isfinite(bottom) & ((bottom > 0) | (not log))]
+    top = top[np.isfinite(top)]
+    bottom = np.concatenate([[*curve.low, *(end for _, end in curve.ends)] for curve in shown])
+    bottom = bottom[np.isfinite(bottom)]
+    words = set_log_y(panels, [*bottom, *top]) if log else ""
+    if "accuracy" in y:
+        for axes in panels:
+            set_percent(axes)
+        return Scale(words)
     starts = np.array([next(iter(c.high[np.isfinite(c.high)]), math.nan) for c in shown])
     starts = starts[np.isfinite(starts)]
-    limit = (4 if log else 2) * float(median(starts) if len(starts) else math.inf)
-    cut = "accuracy" not in y and len(top) > 0 and len(bottom) > 0 and 0 < limit < top.max()
+    if not len(starts) or not len(bottom) or not panels:
+        return Scale(words)
+    linear = panels[0].get_yscale() == "linear"
+    least = float(bottom.min())
+    limit = untrained_limit(float(median(starts)), least, 2 if linear else 4)
+    if not limit < top.max():
+        return Scale(words)
     for axes in panels:
-        if log and len(top):
-            axes.set_yscale("log", nonpositive="mask")
-        if "accuracy" in y:
-            set_percent(axes)
-        elif cut:
-            # the margin below was a part of the range that is cut off now
-            low = bottom.min() / 1.3 if log else bottom.min() - 0.05 * (limit - bottom.min())
-            axes.set_ylim(low, limit)
-            for line in axes.lines:
-                if line.get_label() == MARKED:
-                    line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
-    return sum(bool((curve.median > limit).any()) for curve in shown) if cut else 0
+        # the margin below was a part of the range that is cut off now
+        log_low = least / 1.3 if least > 0 else axes.get_ylim()[0]
+        axes.set_ylim(least - 0.05 * (limit - least) if linear else log_low, limit)
+        for line in axes.lines:
+            if line.get_label() == MARKED:
+                line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
+    above = sum(bool((curve.median > limit).any()) for curve in shown)
+    return Scale(words, above, limit_words(least < 0, "twice" if linear else "four times"))
+
+
+def scale_note(scales: Sequence[Scale]) -> str:
+    """Say of the y axes what differs from the usual, and count the lines that go above them."""
+    text = "".join(dict.fromkeys(scale.note for scale in scales))
+    for limit in dict.fromkeys(scale.limit for scale in scales if scale.above):
+        above = sum(scale.above for scale in scales if scale.limit == limit)
+        text += f"; {above} line{' goes' if above == 1 else 's go'} above the axis, which ends "
+        text += limit
+    return text
 
 
 def note(shown: Sequence[Curve]) -> str:

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a bar on a terminal, a line per epoch elsewhere."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -30,10 +31,17 @@ def progress(label: str, *, quiet: bool) -> Iterator[Show]:
 
 
 def say(*lines: object, error: bool = False) -> None:
-    """Print, unless nobody listens any more (`| head`): a run does not end for that."""
+    """Print, unless nobody listens any more (`| head`): a run does not end for that.
+
+    Nor does it end for a name that the stream's encoding cannot write: its escapes are printed.
+    """
     stream = sys.stderr if error else sys.stdout
     try:
         print(*lines, sep="\n", file=stream, flush=True)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        text = "\n".join(map(str, lines)).encode(encoding, "backslashreplace")
+        print(text.decode(encoding), file=stream, flush=True)
     except OSError:
         _silence(stream)
 
@@ -51,6 +59,9 @@ def streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may not fit the locale's encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except BrokenPipeError:

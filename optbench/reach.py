@@ -82,7 +82,10 @@ def reach(
                 for word, value in zip(("", "_min", "_max"), ends, strict=True):
                     line[UNITS[clock] + word] = float(value)
             own = costs.loc[runs["run"][[pair == (problem, name) for pair in names]]]
-            lines.append(line | {cost: float(own[cost].median()) for cost in STEP_COSTS})
+            line |= {cost: float(own[cost].median()) for cost in STEP_COSTS}
+            if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
+                line["step_ms"] = line["ms_per_step"]
+            lines.append(line)
     frame = pd.DataFrame(lines).sort_values(["steps", "seconds"], kind="stable")
     panel = [key for key in ("phase", "problem") if key in frame]
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")

@@ -19,8 +19,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from optbench.errors import UserError
+from optbench.progress import streams
 from optbench.report_sections import collect
-from optbench.run_files import replace_text
+from optbench.run_files import expanded, replace_text
 from optbench.table import check_names
 
 WEB = Path(__file__).resolve().parent / "web"
@@ -107,11 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write one self-contained page: verdict, interactive curves, tables, commands.",
     )
     parser.add_argument(
-        "folders", nargs="+", metavar="FOLDER", help="a run, a sweep, a study, or a folder above"
-    )
+        "folders", nargs="+", type=expanded, metavar="FOLDER",
+        help="a run, a sweep, a study, or a folder above",
+    )  # fmt: skip
     parser.add_argument(
-        "-o", "--out", metavar="FILE", help="the page (default: report.html in the one FOLDER)"
-    )
+        "-o", "--out", type=expanded, metavar="FILE",
+        help="the page (default: report.html in the one FOLDER)",
+    )  # fmt: skip
     parser.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="only runs with this value; several values of one key are alternatives",
@@ -140,4 +143,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams():
+        sys.exit(main())

@@ -80,7 +80,10 @@ def ranking(
                 cells.append(cell_of(value, "" if own is None else cell(own, stem)))
         count = sum(int(row["diverged"]) for row in found.values())
         cells += [cell_of(int(first["seeds"]), str(first["seeds"])), cell_of(count, str(count))]
-        cells += [cell_of(float(first[name]), cost_cell(name, first[name])) for name in costs]
+        cells += [
+            cell_of(float(first[name]), cost_cell(name, first[name], first["ms_per_step"]))
+            for name in costs
+        ]
         rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
     note = "Median [minimum, maximum] over the seeds of the last value of each run"
     note += "; a diverged run counts as the worst value, it is never left out."

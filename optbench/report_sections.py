@@ -81,7 +81,9 @@ def collect(
     cards = maybe(lambda: report_verdict.cards(table, trials, protocol, column, names)) or []
     data: dict[str, Any] = {
         "version": __version__,
-        "title": ", ".join(folder.resolve().name for folder in folders),
+        "title": ", ".join(  # a name may hold bytes that are no text
+            folder.resolve().name.encode("utf-8", "backslashreplace").decode() for folder in folders
+        ),
         "facts": facts(table, trials, plan),
         "names": names.series,
         "toggles": names.toggles,

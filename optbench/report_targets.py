@@ -64,7 +64,10 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
             same = len(set(texts)) == 1
             text = texts[0] if same else f"{texts[0]} [{texts[1]}, {texts[2]}]"
             cells.append(cell_of(values[0], text))
-        cells += [cell_of(entry[name], cost_cell(name, entry[name])) for name in costs]
+        cells += [
+            cell_of(entry[name], cost_cell(name, entry[name], entry["ms_per_step"]))
+            for name in costs
+        ]
         rows.append({"toggle": names.toggle_of.get(name, name.split(" ")[0]), "cells": cells})
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
     note += " over seeds; never: not reached, as for every run that diverged."

@@ -16,7 +16,7 @@ from optbench.reach import phases
 from optbench.report_curves import Names
 from optbench.report_pairs import finals, labels_of, owner_of
 from optbench.study_files import Protocol
-from optbench.summary import STEP_COSTS, cost_of_runs, final_values, number
+from optbench.summary import STEP_COSTS, cost_of_runs, final_values, number, timing_note
 from optbench.tuning_curves import Width, rate_width, trial_scores
 
 
@@ -80,7 +80,9 @@ def cards(
                 "enough": enough_seeds(max(1, len(against))),
                 "against": against,
                 "margin": margin(against, column, leader == ranked[0]),
-                "cost": cost_text({name: float(cost[name]) for name in STEP_COSTS}),
+                "cost": cost_text(
+                    {name: float(cost[name]) for name in (*STEP_COSTS, "ms_spread", "step_spread")}
+                ),
                 "rate": rate_text(table, trials, protocol, column, str(problem), owners[leader]),
             }
         )
@@ -176,11 +178,15 @@ def cost_text(cost: dict[str, float]) -> str:
         words.append(f"{number(cost['ms_per_step'])} ms per training step")
         if cost["runs_at_once"] > 1:
             words[0] += f" (an equal share: {cost['runs_at_once']:g} runs were trained at once)"
-    if math.isfinite(cost["step_ms"]):
-        words.append(f"{number(cost['step_ms'])} ms of it the optimizer's")
+    if math.isfinite(cost["step_ms"]) and words:
+        about_all = cost["step_ms"] >= cost["ms_per_step"]
+        part = "about all" if about_all else f"{number(cost['step_ms'])} ms"
+        words.append(f"{part} of it the optimizer's")
     if math.isfinite(cost["state_bytes_per_parameter"]):
         size = cost["state_bytes_per_parameter"]
         words.append(f"{size:.3g} bytes of state per parameter")
+    if spread := timing_note(pd.DataFrame([cost])):
+        words.append(spread)
     return ", ".join(words)
 
 

@@ -40,7 +40,9 @@ ALWAYS = {  # never an empty cell
     "layers": ("epoch", "step", "kind"),
 }
 # what `run.json` says of the optimizer's step, the same in every row of the table
-COST_COLUMNS = ("step_ms", "state_bytes_per_parameter", "runs_at_once", "compiled_steps")
+COST_COLUMNS = (
+    "step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once", "compiled_steps",
+)  # fmt: skip
 REQUIRED = {
     "run_id": str,
     "problem_hash": str,
@@ -54,6 +56,14 @@ OPTIONAL = {
     "device": str, "versions": dict, "summary": dict, "cohort": int,
     "started": str, "finished": str,
 }  # fmt: skip
+
+
+def expanded(path: str) -> str:
+    """Return a path with its `~`, `~USER` and `$NAME` as a shell would read them.
+
+    A shell itself leaves those of KEY=~/x alone, and nobody reads those of a variable's value.
+    """
+    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -20,13 +20,21 @@ from optbench.errors import UserError
 from optbench.keys import logged_columns, show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
+LINEAR = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
+
+
+class NothingFinite(UserError):
+    """Every run diverged before a value of the column was logged."""
 
 
 def check_column(table: pd.DataFrame, y: str) -> None:
-    """Raise UserError unless column `y` was logged and holds a number."""
+    """Raise UserError unless column `y` was logged and holds a number; NothingFinite where no
+    run came that far."""
     columns = [name for name in logged_columns(table) if name not in ("step", "epoch")]
     if y not in columns:
         raise UserError(f"no logged column {y!r}; there are: {', '.join(columns)}")
+    if not np.isfinite(table[y]).any() and (table["status"] == "diverged").all():
+        raise NothingFinite(f"all runs diverged, and column {y!r} holds no finite number")
     if not np.isfinite(table[y]).any():
         raise UserError(f"column {y!r} holds no finite number in these runs (no such split?)")
 
@@ -60,11 +68,30 @@ def y_label(table: pd.DataFrame, y: str) -> str:
     return text
 
 
-def log_y(axes: Axes) -> None:
-    """A logarithmic y axis, unless every run diverged: there is no number to place then."""
-    lines = [line for line in axes.lines if line.get_label() != MARKED]
-    if any((np.asarray(line.get_ydata(), dtype=float) > 0).any() for line in lines):
-        axes.set_yscale("log", nonpositive="mask")
+def set_log_y(panels: Iterable[Axes], values: Iterable[float]) -> str:
+    """Make y axes logarithmic as far as every value drawn can be placed on them.
+
+    values: all that the panels show. All above 0: a logarithmic axis. Zeros and numbers that span
+    a decade: logarithmic down to the power of ten below the smallest, linear from there to 0. With
+    a negative value: linear. Not one finite value: the axes stay as they are.
+    Returns what a reader must be told of another than a logarithmic axis, or "".
+    """
+    finite = np.array([value for value in values if math.isfinite(value)])
+    if not len(finite):
+        return ""
+    if finite.min() > 0:
+        for axes in panels:
+            axes.set_yscale("log", nonpositive="mask")
+        return ""
+    positive = finite[finite > 0]
+    if finite.min() < 0 or not len(positive) or positive.max() < 10 * positive.min():
+        return LINEAR
+    threshold = 10.0 ** math.floor(math.log10(positive.min()))
+    for axes in panels:
+        axes.set_yscale("symlog", linthresh=threshold)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -threshold / 4), high)  # no ticks of negative numbers
+    return f"; the axis is logarithmic above {threshold:g} and linear below it, to show values of 0"
 
 
 def set_percent(axes: Axes) -> None:
@@ -73,26 +100,53 @@ def set_percent(axes: Axes) -> None:
 
 
 def blown_up(table: pd.DataFrame, y: str) -> float:
-    """Four times the untrained value of a loss: what ends above it has learned nothing."""
+    """Return the loss above which a run has learned nothing; inf for an accuracy.
+
+    That is four times the untrained value. A loss that can be negative has no meaningful
+    multiples: there it is as far above the untrained value as the lowest value lies below it.
+    """
+    values = table[y].to_numpy(dtype=float)
     first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
     first = first[np.isfinite(first)]
-    return 4 * float(np.median(first)) if default_log(y) and len(first) else math.inf
+    if not default_log(y) or not len(first):
+        return math.inf
+    return untrained_limit(float(np.median(first)), float(values[np.isfinite(values)].min()), 4)
+
+
+def untrained_limit(start: float, least: float, factor: float) -> float:
+    """Return `factor` times `start`, or 2 start - least where a value is negative; inf where that
+    is not above `start`."""
+    limit = factor * start if least >= 0 else 2 * start - least
+    return limit if limit > start else math.inf
+
+
+def limit_words(negative: bool, factor: str = "four times") -> str:
+    """Say where an axis ends that ends at `untrained_limit`."""
+    if negative:
+        return "as far above the untrained value as the lowest value lies below it"
+    return f"at {factor} the untrained value"
 
 
 def cap(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
-    """End logarithmic y axes at four times the untrained value, so that a run that blew up does
-    not squeeze the others. Returns the note that says for how many of the final `values`."""
+    """End the y axes of losses at `blown_up`, so that a run that blew up does not squeeze the
+    others. Returns the note that says for how many of the final `values`."""
     limit = blown_up(table, y)
     finite = values[np.isfinite(values)]
     above = int((finite > limit).sum())
     if not above:
         return ""
+    kept = finite[finite <= limit]
     for axes in panels:
         low, high = axes.get_ylim()
-        if low < limit < high:  # the margin below was a part of the range that is cut off
-            least = finite[finite > 0].min()
-            axes.set_ylim(max(low, least / 1.5) if least < limit else low, limit)
-    return f"; {above} above the axis, which ends at four times the untrained value"
+        if not low < limit < high:
+            continue
+        if len(kept):  # the margin below was a part of the range that is cut off
+            least = float(kept.min())
+            log = axes.get_yscale() == "log"
+            low = max(low, least / 1.5 if log else least - 0.05 * (limit - least))
+        axes.set_ylim(low, limit)
+    words = limit_words(bool((table[y] < 0).any()))
+    return f"; {above} above the axis, which ends {words}"
 
 
 def log_ticks(panels: Iterable[Axes]) -> None:
@@ -119,12 +173,15 @@ def ticks(axis: Axis, low: float, high: float, subs: Sequence[int]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def dress(axes: Axes, column: str) -> None:
-    """The y axis of values of a column: logarithmic for losses, per cent for accuracies."""
-    if default_log(column):
-        log_y(axes)
+def dress(panels: Sequence[Axes], column: str, values: Iterable[float]) -> str:
+    """Set the y axes for values of a column: logarithmic for losses, per cent for accuracies.
+
+    Returns the note of `set_log_y`.
+    """
     if "accuracy" in column:
-        set_percent(axes)
+        for axes in panels:
+            set_percent(axes)
+    return set_log_y(panels, values) if default_log(column) else ""
 
 
 def show_all(axes: Axes, x: "pd.Series[float]") -> None:

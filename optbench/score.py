@@ -19,6 +19,8 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.keys import count
+from optbench.progress import streams
+from optbench.run_files import expanded
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0
@@ -206,7 +208,7 @@ def is_number(cell: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the profile and both scores of a CSV; a bad CSV gets one line and exit 1."""
     parser = argparse.ArgumentParser(prog="python -m optbench.score", description=__doc__)
-    parser.add_argument("times", help=f"CSV: {FORM}")
+    parser.add_argument("times", type=expanded, help=f"CSV: {FORM}")
     asked = parser.parse_args(arguments)
     try:
         times = read_times(asked.times)
@@ -234,4 +236,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with streams():
+        main()

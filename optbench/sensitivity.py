@@ -14,7 +14,7 @@ from optbench.errors import UserError
 from optbench.keys import resolve, short
 from optbench.layout import Layout, layout
 from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of, spread_note
-from optbench.scales import cap, check_column, default_log, dress, log_ticks, show_all, y_label
+from optbench.scales import cap, check_column, dress, log_ticks, show_all, y_label
 from optbench.summary import final_values, median, worst
 
 
@@ -46,19 +46,19 @@ def sensitivity(
         legends = []
         for axes, part in panels:
             legends.append((axes, draw_panel(figure, axes, part, plan, y)))
-            dress(axes, y)
             show_all(axes, runs["x"])
+        scale = dress([axes for axes, _ in panels], y, runs["y"])
         above = cap([axes for axes, _ in panels], table, y, runs["y"])
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         name = "learning rate" if short(x) == "lr" else short(x)
-        finish(figure, plan, name, f"final {y_label(table, y)}", note(runs) + above)
+        finish(figure, plan, name, f"final {y_label(table, y)}", note(runs) + scale + above)
     return figure
 
 
 def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: str) -> list[Entry]:
     """One panel: medians with bars, and crosses at the edge for what diverged."""
-    bad, log = worst(y), default_log(y)
+    bad = worst(y)
     legend = []
     crosses: dict[float, int] = {}  # how many there are at each x
     for text, members, look in series_of(runs, plan):
@@ -66,7 +66,7 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
         by_x = [(at, group["y"].to_numpy()) for at, group in part.groupby("x")]
         xs = np.array([at for at, _ in by_x])
         raw = np.array([median(values) for _, values in by_x])
-        drawn = np.isfinite(raw) & ((raw > 0) | (not log))
+        drawn = np.isfinite(raw)
         line_y = np.where(drawn, raw, math.nan)
         (line,) = axes.plot(
             xs,

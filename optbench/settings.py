@@ -1,11 +1,13 @@
 """Checks of a resolved configuration before anything is loaded or trained."""
 
 import math
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optbench.errors import UserError, did_you_mean
+from optbench.errors import UserError, did_you_mean, is_text
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),
@@ -116,6 +118,8 @@ def check_name(name: Any) -> None:
             f"name must be the plain name of one folder (no slash, not starting with a dot, at "
             f"most 120 characters), not {text!r}"
         )
+    check_text(text, "name")
+    check_encodable(text, "name")
 
 
 def check_results_dir(value: Any) -> None:
@@ -127,8 +131,9 @@ def check_folder(value: Any, key: str) -> None:
     """Raise `UserError` unless this can be the path of a folder."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise UserError(f"{key} must be a folder ('.' is the current one), not {value!r}")
+    check_encodable(value, key)
     try:
-        Path(value).expanduser()
+        Path(os.path.expandvars(value)).expanduser()
     except RuntimeError as error:
         raise UserError(f"{key}={value}: there is no such home folder ({error})") from None
 
@@ -139,12 +144,32 @@ def check_values(value: Any, key: str) -> None:
         for inner, item in value.items():
             if not isinstance(inner, str):
                 raise UserError(f"{key} has the key {inner!r}; keys are texts: quote it")
+            check_text(inner, f"a key of {key}")
             check_values(item, f"{key}.{inner}")
     elif isinstance(value, list):
         for item in value:
             check_values(item, key)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} must be finite, not {value!r}")
+    elif isinstance(value, str):
+        check_text(value, key)
+
+
+def check_text(value: str, key: str) -> None:
+    """Raise `UserError` for half a character (a lone surrogate), which no file in UTF-8 holds."""
+    if not is_text(value):
+        raise UserError(f"{key} must be text that can be written as UTF-8, not {value!r}")
+
+
+def check_encodable(value: str, key: str) -> None:
+    """Raise `UserError` for the name of a file that the locale has no bytes for."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{key}: the locale's encoding ({sys.getfilesystemencoding()}) has no file of the name "
+            f"{value!r}: set PYTHONUTF8=1, or choose another name"
+        ) from None
 
 
 def check_group(value: Any, key: str, group: str) -> None:

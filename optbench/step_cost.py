@@ -13,7 +13,10 @@ from optbench import optimizers
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
 
-SECONDS = 0.03  # spent on a run's measurement; four steps are taken in any case
+LEAST_SECONDS = 0.03  # of steps counted in a run's measurement, as far as MOST_SECONDS allows
+MOST_SECONDS = 0.3  # after it no further step is begun, but for the first four
+HIGH_QUANTILE = 0.9  # the end of the spread: one step in ten may be another process's fault
+clock = time.perf_counter
 
 
 class StepCost(NamedTuple):
@@ -22,9 +25,10 @@ class StepCost(NamedTuple):
     milliseconds: float  # the median of `steps` calls
     low: float  # the fastest and the slowest call
     high: float
-    steps: int
+    steps: int  # counted, without those that warm up
     state_bytes: int
     parameters: int
+    quantile: float = math.nan  # 9 of 10 calls took no longer
 
     @property
     def bytes_per_parameter(self) -> float:
@@ -63,8 +67,9 @@ def cost_of_run(
     decay_biases_and_norms: bool,
     device: torch.device,
 ) -> dict[str, float] | None:
-    """What `run.json` keeps as `cost`: the optimizer's step on a model of its own, timed for about
-    30 ms; nothing that the run itself uses is touched, the global generator included.
+    """What `run.json` keeps as `cost`: the optimizer's step on a model of its own, timed for
+    at least 20 calls and 30 ms after three that warm up; nothing that the run itself uses is
+    touched, the global generator included.
 
     None for an optimizer that calls its closure several times in a step (lbfgs): its state and
     time depend on the losses that it is given. None as well where the step cannot be taken on
@@ -77,7 +82,7 @@ def cost_of_run(
             if callable(switch := getattr(opt, "train", None)):
                 switch()  # schedule-free optimizers refuse to step otherwise
             trained = [p for p in model.parameters() if p.requires_grad]
-            cost, calls = timed(opt, trained, budget=SECONDS)
+            cost, calls = timed(opt, trained, least=LEAST_SECONDS, most=MOST_SECONDS)
     except Exception:  # of any package's optimizer: a measurement never costs a run
         return None
     if calls > 1:
@@ -85,6 +90,7 @@ def cost_of_run(
     return {
         "step_ms": cost.milliseconds,
         "step_ms_min": cost.low,
+        "step_ms_high": cost.quantile,
         "step_ms_max": cost.high,
         "steps": cost.steps,
         "state_bytes": cost.state_bytes,
@@ -98,12 +104,13 @@ def timed(
     steps: int = 20,
     warmup: int = 3,
     seed: int = 0,
-    budget: float = math.inf,
+    least: float = 0.0,
+    most: float = math.inf,
 ) -> tuple[StepCost, float]:
     """Step the optimizer's own `parameters`; also how often a step called its closure (mean).
 
-    budget: seconds after which no further step is begun, but for the first four, of which three
-    are counted.
+    steps: so many are counted at least, and more until they took `least` seconds together. most:
+    seconds after which no further step is begun, but for the first one and three that are counted.
     """
     device = parameters[0].device
     generator = torch.Generator().manual_seed(seed)
@@ -116,24 +123,28 @@ def timed(
         calls += 1
         return loss
 
+    warming: list[float] = []
     times: list[float] = []
-    begun = time.perf_counter()
-    for _ in range(warmup + steps):
-        if len(times) >= 4 and time.perf_counter() - begun > budget:
+    begun = clock()
+    while len(times) < steps or 1e-3 * sum(times) < least:
+        late = clock() - begun > most
+        if late and len(times) >= 3:
             break
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad.clone()
         synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         optimizer.step(closure)
         synchronize(device)
-        times.append(1000 * (time.perf_counter() - start))
-    mean_calls = calls / len(times)
-    times = sorted(times[min(warmup, len(times) - 3) if math.isfinite(budget) else warmup :])
+        warms_up = len(warming) < warmup and not (late and warming)
+        (warming if warms_up else times).append(1000 * (clock() - start))
+    mean_calls = calls / (len(warming) + len(times))
+    times = sorted(times)
     count = len(times)
     middle = (times[(count - 1) // 2] + times[count // 2]) / 2
+    quantile = times[math.ceil(HIGH_QUANTILE * count) - 1]
     size = sum(p.numel() for p in parameters)
-    cost = StepCost(middle, times[0], times[-1], count, state_bytes(optimizer), size)
+    cost = StepCost(middle, times[0], times[-1], count, state_bytes(optimizer), size, quantile)
     return cost, mean_calls
 
 

@@ -5,14 +5,17 @@ repeats each optimizer's best setting, and its default one, with new seeds, and 
 set once, at the end. Both go through Hydra's launcher; a finished run is never run again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from optbench import jobs, manifest, sweep, tuning
-from optbench.errors import UNWRITABLE, UserError, check_choice, did_you_mean
+from optbench.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
 from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
@@ -53,6 +56,8 @@ def run(
                 "nothing to tune: every hyperparameter of the search space is given. Leave one "
                 "out, or ask for an ordinary sweep (without hydra/sweeper=tuned)"
             )
+        for entry in contenders:
+            rehearse(entry, compose)
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         jobs.plan(folder, total, config.retry)
@@ -64,6 +69,9 @@ def run(
                 f"by {settings['pick']} {settings['metric']}, then "
                 f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )
+            for entry in contenders:
+                if names := tuning.whole_numbers(entry.space):
+                    say(f"{entry.name}: {', '.join(names)} in whole numbers (int: false if not)")
 
     earlier = manifest.entries_of(folder / manifest.FILE)
 
@@ -183,20 +191,78 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
     if not config["data"]["val_size"]:
         raise UserError("tuning judges by the validation split: data.val_size must be above 0")
     optimizer = config["optimizer"]
-    space = optimizer.get("search") or tuning.DEFAULT_SPACE
-    check_group(space, "optimizer.search.lr", "optimizer.search")
+    for group in config:
+        if group != "optimizer" and (at := spaces_in(config[group], group)):
+            raise UserError(
+                f"{at} is not searched: a tuned study tries the optimizer's settings alone, "
+                f"optimizer.search; -m {group}.KEY=VALUE,VALUE repeats the study with each value"
+            )
+    space = optimizer.get("search")
+    space = tuning.DEFAULT_SPACE if space is None else space
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     tuning.check_space(space)
-    if "optimizer._target_" not in given:  # the keys of a class of one's own are its own affair
-        keys = [key for key in optimizer if not key.startswith("_") and key not in NO_ARGUMENTS]
-        for key in space:
-            if key not in keys:
-                raise UserError(
-                    f"optimizer.search.{key}: {optimizer['name']} has no {key}"
-                    f"{did_you_mean(key, keys)}. It has: {', '.join(keys)}"
-                )
+    if any(re.fullmatch(r"\+*optimizer\.search=\{\s*\}", text) for text in overrides):
+        tuning.check_space({})  # Hydra would merge it with the YAML's, which then stays as it is
+    defaults = {k: v for k, v in optimizer.items() if k[0] != "_" and k not in NO_ARGUMENTS}
+    own = "optimizer._target_" in given  # the YAML lists no keys of a class of one's own
+    keys, defaults = arguments_of(optimizer, defaults) if own else (list(defaults), defaults)
+    for key in space:
+        if keys is not None and key not in keys:
+            raise UserError(
+                f"optimizer.search.{key}: {optimizer['name']} has no {key}"
+                f"{did_you_mean(key, keys)}. It has: {', '.join(keys)}"
+            )
     space = {key: spec for key, spec in space.items() if f"optimizer.{key}" not in given}
-    return Contender(overrides, optimizer["name"], space)
+    return Contender(overrides, optimizer["name"], tuning.with_types(space, defaults))
+
+
+def spaces_in(node: Any, path: str) -> str | None:
+    """The place of a search space outside of the optimizer; None where there is none."""
+    if not isinstance(node, Mapping):
+        return None
+    for key, value in node.items():
+        here = f"{path}.{key}"
+        if key == "search" and isinstance(value, Mapping | list):
+            return here
+        if found := spaces_in(value, here):
+            return found
+    return None
+
+
+def arguments_of(
+    optimizer: Mapping[str, Any], given: dict[str, Any]
+) -> tuple[list[str] | None, dict[str, Any]]:
+    """The arguments of an optimizer's class (None: it takes any) and their values.
+
+    given: those of the configuration; the others have the defaults of the class.
+    """
+    try:
+        parameters = inspect.signature(get_object(optimizer["_target_"])).parameters
+    except (ImportError, TypeError, ValueError):  # `rehearse` says what cannot be made
+        return None, given
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    values = {n: p.default for n, p in named.items() if p.default is not p.empty}
+    floats = {n: 0.0 for n, p in named.items() if p.annotation in (float, "float")}
+    known = {**values, **{n: v for n, v in floats.items() if n in values}, **given}
+    return (None if free else [*list(named)[1:], *given]), known
+
+
+def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> None:
+    """Load and build what the runs of a contender need, at its defaults and near both ends of its
+    space. Raises `UserError` before anything is trained."""
+    from optbench import launch, rehearsal
+
+    size = sum(len(spec) if isinstance(spec, list) else 1 for spec in entry.space.values())
+    for words, share in (("", None), (" low in its search space", 0.02), (" high in it", 0.98)):
+        if share is not None and not size:
+            continue
+        point = {} if share is None else tuning.scale_point(entry.space, [share] * size)
+        overrides = [*trial(entry, point), *phase("trials", 0)]
+        try:
+            rehearsal.rehearse(resolve(compose(overrides), overrides), launch.load)
+        except Exception as error:  # of code of the user's, too
+            raise UserError(f"{entry.name}{words}: {reason(error)}") from error
 
 
 def trial(entry: Contender, point: tuning.Point) -> list[str]:

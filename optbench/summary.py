@@ -24,6 +24,7 @@ BOLD = (
     "bold: better than every other one there (two-sided signed-rank tests on common seeds, p at "
     "most 0.05 after Holm's correction)"
 )
+MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
 
@@ -66,8 +67,9 @@ def summary(
     then median, min and max over all the seeds of each final value, mean, sd, iqm, iqm_low and
     iqm_high (see `spread`) of that of `y`, and the medians of
     seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
-    alone), state_bytes_per_parameter, and runs_at_once (how many were trained together: the time of
-    each is an equal share of theirs), NaN where no run measured them. Accuracies are fractions.
+    of that: see `cost_of_runs`), state_bytes_per_parameter, and runs_at_once (how many were trained
+    together: the time of each is an equal share of theirs), NaN where no run measured them.
+    Accuracies are fractions.
     A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
     Raises UserError as `layout` does, and for a column that was not logged.
     """
@@ -97,12 +99,15 @@ def summary(
                 line[f"{column}_{word}"] = float(function(part))
         line |= spread(y, finals[y].loc[members].to_numpy(dtype=float))
         line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
+        if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
+            line["step_ms"] = line["ms_per_step"]
         best = line[f"{y}_median"]
         best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
         panel = [order(value) for value in first[facets]]
         ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
     frame = pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
     frame.attrs["clocks"] = unlike_clocks(table)
+    frame.attrs["timing"] = timing_note(costs)
     return frame
 
 
@@ -120,15 +125,42 @@ def spread(column: str, values: np.ndarray) -> dict[str, float]:
 
 
 def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """What each run (index) cost: the columns of COSTS."""
+    """What each run (index) cost: the columns of COSTS, and the spread of its timings.
+
+    ms_per_step is that of the run's fastest stretch between two rows: what else a machine does
+    only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
+    ms_per_step; NaN where the steps are compiled or runs were trained at once, for then the
+    optimizer's step, which was timed by itself, is no part of them. ms_spread and step_spread: the
+    0.9 quantile of such timings divided by the fastest.
+    """
     columns = ["seconds", "epoch", "step", *COST_COLUMNS]
-    ends = table.groupby("run", observed=True, sort=False)[columns].last().astype(float)
+    by_run = table.groupby("run", observed=True, sort=False)
+    ends = by_run[columns].last().astype(float)
     ends.index = ends.index.astype(object)
+    between = by_run[["seconds", "step"]].diff().astype(float)
+    between = between.fillna(table[["seconds", "step"]].astype(float))  # a run's first row
+    ms = (1000 * between["seconds"] / between["step"].where(between["step"] > 0)).where(
+        between["seconds"] > 0
+    )
+    grouped = ms.groupby(table["run"].astype(object), sort=False)
+    fastest = grouped.min().reindex(ends.index)
+    high = grouped.quantile(0.9, interpolation="higher").reindex(ends.index)
+    part = ends["step_ms"].where((ends["compiled_steps"] != 1) & ~(ends["runs_at_once"] > 1))
     costs = {
         "seconds_per_epoch": ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0),
-        "ms_per_step": 1000 * ends["seconds"] / ends["step"].where(ends["step"] > 0),
+        "ms_per_step": fastest,
+        "ms_spread": high / fastest,
     }
-    return pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
+    frame = pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
+    return frame.assign(step_ms=part.where(~(part > fastest), fastest))
+
+
+def timing_note(costs: pd.DataFrame) -> str:
+    """What to say of timings of which one in ten is more than twice the fastest, or ""."""
+    worst_spread = float(np.nanmax(costs[["ms_spread", "step_spread"]].to_numpy(float), initial=0))
+    if not worst_spread > MOST_SPREAD:
+        return ""
+    return f"timing varied by a factor of {worst_spread:.2g} between steps"
 
 
 def unlike_clocks(table: pd.DataFrame) -> str:
@@ -177,7 +209,10 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
             ]
         elif name in COSTS:
             if name != "runs_at_once" or frame[name].notna().any():
-                columns[COSTS[name]] = [cost_cell(name, value) for value in frame[name]]
+                columns[COSTS[name]] = [
+                    cost_cell(name, value, whole)
+                    for value, whole in zip(frame[name], frame["ms_per_step"], strict=True)
+                ]
         else:
             texts = [show(value).replace("|", "\\|") for value in frame[name]]
             columns["optimizer" if name == "variant" else name] = texts
@@ -189,6 +224,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {AT_ONCE}"
+    if timing := frame.attrs.get("timing"):
+        note += f" {timing[0].upper()}{timing[1:]}."
     if clocks := frame.attrs.get("clocks"):
         note += f" {clocks[0].upper()}{clocks[1:]}."
     if best:
@@ -212,10 +249,15 @@ def cell(row: pd.Series, stem: str, best: bool = False) -> str:
     return f"{first} [{texts[1]}, {texts[2]}]"
 
 
-def cost_cell(name: str, value: float) -> str:
-    """A value of the column `name` of COSTS; empty where there is none."""
+def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
+    """A value of the column `name` of COSTS; empty where there is none.
+
+    whole: the milliseconds of a training step, of which the optimizer's may be about all.
+    """
     if math.isnan(value):
         return ""
+    if name == "step_ms" and value >= whole:
+        return "about all"
     return f"{value:g}" if name == "runs_at_once" else number(value)
 
 

@@ -25,7 +25,7 @@ from optbench.compose import texts_of
 from optbench.errors import UNWRITABLE, UserError, check_choice
 from optbench.overrides import check_tuned, config_folder, explain
 from optbench.progress import say
-from optbench.run_files import COLUMNS, write_sealed
+from optbench.run_files import COLUMNS, expanded, write_sealed
 
 WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
@@ -42,7 +42,7 @@ def folder(config: DictConfig) -> Path:
     It is `name` if given; else, in `sweeps/`, the study's name, or words from the overrides and
     their hash.
     """
-    results = Path(str(config.results_dir)).expanduser()
+    results = Path(expanded(str(config.results_dir)))
     if config.name is not None:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
@@ -169,6 +169,8 @@ class Comparison(Callback):
                 for text in texts_of(config.hydra.overrides.hydra)
             ):
                 name_folder(config, folder(config))
+            elif (given := str(config.hydra.sweep.dir)) != expanded(given):
+                name_folder(config, Path(expanded(given)))
             sweep = Path(config.hydra.sweep.dir)
             if config.name is not None:
                 check_folder(sweep)
@@ -214,7 +216,7 @@ class Comparison(Callback):
 @contextmanager
 def alone(config: DictConfig) -> Iterator[None]:
     """While no other process writes this sweep's own files. Raises OSError."""
-    results = Path(str(config.results_dir)).expanduser()
+    results = Path(expanded(str(config.results_dir)))
     sweep = str(Path(config.hydra.sweep.dir).absolute())
     name = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:12]}"
     with locks.only_one(results, name, waiting=lambda holder: None):

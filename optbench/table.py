@@ -192,7 +192,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
 STEPS_BY = {"dense.cpp": 1.0, "torch": 0.0}  # compiled or not
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
     """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, where it was
     trained alone, and where it does not say who took its steps."""
     cohort = record.get("cohort") or 1
@@ -200,9 +200,12 @@ def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
     compiled = STEPS_BY.get(str(record.get("steps_by")), math.nan)
     try:
         cost = record["cost"]
-        return float(cost["step_ms"]), cost["state_bytes"] / cost["parameters"], share, compiled
+        fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # what disturbs only adds
+        high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
+        size = cost["state_bytes"] / cost["parameters"]
+        return fastest, high / fastest, size, share, compiled
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, share, compiled
+        return math.nan, math.nan, math.nan, share, compiled
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

@@ -4,7 +4,7 @@ Throughout, theta is a parameter, g its gradient, eta the learning rate `lr`. Th
 literature's; where `torch.optim` computes another map, the docstring says so and a test shows it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Set
 from math import inf
 from numbers import Real
 from typing import Any
@@ -204,7 +204,7 @@ class Adam(Textbook):
         self.check("the first of betas", beta1, below=1)
         self.check("the second of betas", beta2, below=1)
         self.check("eps", eps)
-        settings = {"betas": betas, "eps": eps, "bias_correction": bias_correction}
+        settings = {"betas": (beta1, beta2), "eps": eps, "bias_correction": bias_correction}
         super().__init__(params, lr, **settings)
 
     def update(self, theta: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
@@ -247,8 +247,8 @@ class Rprop(Textbook):
         smallest, largest = _pair(self, "step_sizes", step_sizes)
         self.check("the first of step_sizes", smallest)
         self.check("the second of step_sizes", largest, least=smallest)
-        settings = {"etas": etas, "step_sizes": step_sizes, "backtracking": backtracking}
-        super().__init__(params, lr, **settings)
+        pairs = {"etas": (shrink, grow), "step_sizes": (smallest, largest)}
+        super().__init__(params, lr, **pairs, backtracking=backtracking)
 
     def update(self, theta: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         if not state:
@@ -266,7 +266,10 @@ class Rprop(Textbook):
         state["g"], state["step_taken"] = g, step
 
 
-def _pair(rule: Optimizer, name: str, values: tuple[float, float]) -> tuple[float, float]:
-    if not isinstance(values, list | tuple) or len(values) != 2:
+def _pair(rule: Optimizer, name: str, values: Iterable[float]) -> tuple[float, float]:
+    """The two numbers of any sequence; omegaconf and NumPy have others than list and tuple."""
+    ordered = isinstance(values, Iterable) and not isinstance(values, str | Mapping | Set)
+    numbers = list(values) if ordered else []
+    if len(numbers) != 2:
         raise UserError(f"{type(rule).__name__}: {name} must be two numbers, not {values!r}")
-    return values[0], values[1]
+    return numbers[0], numbers[1]

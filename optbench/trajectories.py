@@ -19,6 +19,8 @@ from optbench import contours
 from optbench.descent import Trajectory, follow, follow_best, measure
 from optbench.errors import UserError, did_you_mean
 from optbench.functions import FUNCTIONS, Function, Point
+from optbench.progress import streams
+from optbench.run_files import expanded
 
 
 class Asked(NamedTuple):
@@ -65,8 +67,8 @@ def parse(words: Sequence[str]) -> Asked:
     formats = given.pop("format", "png,pdf,gif").split(",")
     if wrong := set(formats) - {"png", "pdf", "svg", "gif"}:
         raise UserError(f"unknown format {', '.join(wrong)}; allowed: png, pdf, svg, gif")
-    results = Path(os.environ.get("OPTBENCH_RESULTS", "results")).expanduser()
-    out = Path(given.pop("out", str(results / "trajectories" / name)))
+    results = Path(os.environ.get("OPTBENCH_RESULTS", "results"))
+    out = Path(expanded(given.pop("out", str(results / "trajectories" / name))))
     maker, mine = FUNCTIONS[name], {}
     for key in [key for key in given if key.startswith("function.")]:
         argument = key.removeprefix("function.")
@@ -106,6 +108,10 @@ def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
 def variants(optimizer: str, own: dict[str, str]) -> list[list[str]]:
     """One list of overrides for each combination of values: `lr=0.1,0.3` makes two."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from optbench.compose import mend_parser
+
+    mend_parser()
     from hydra.errors import HydraException
 
     choices = []
@@ -135,7 +141,7 @@ def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> d
     folder = config_folder()
     words = [f"optimizer={name}", *overrides]
     if config_dir:
-        words.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+        words.append(f"hydra.searchpath=[file://{Path(expanded(config_dir)).resolve()}]")
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             node = compose("config", overrides=words).optimizer
@@ -206,4 +212,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams():
+        sys.exit(main())

@@ -71,13 +71,13 @@ def rate_scatter(
                 end = y[best].max() if bad == -math.inf else y[best].min() if len(best) else bad
                 legend.append(Entry(-float(end), text, line, int(lost.sum()), len(own)))
             legends.append((axes, legend))
-            dress(axes, metric)
             show_all(axes, runs["x"])
+        scale = dress([axes for axes, _ in panels], metric, plan.runs["y"])
         above = cap([axes for axes, _ in panels], trials, metric, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         text = "a point per trial; line: the best trial of each half decade, whatever its other "
-        text += "settings" + above
+        text += "settings" + scale + above
         text += "; ✖ diverged" if (runs["status"] == "diverged").any() else ""
         finish(figure, plan, "learning rate", scored(trials, metric, pick), text)
     return figure
@@ -114,7 +114,7 @@ def tuning_budget(
     names = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")
     with style.rc():
         figure, panels = make_panels(plan)
-        counts, legends = [], []
+        counts, legends, drawn = [], [], []
         for axes, part in panels:
             legend = []
             for text, members, look in series_of(part, plan):
@@ -123,6 +123,7 @@ def tuning_budget(
                 centre, low, high = (
                     curve[name].where(np.isfinite(curve[name])).to_numpy() for name in names
                 )
+                drawn += [*centre, *low, *high]
                 every = max(1, len(curve) // 7)
                 (line,) = axes.plot(
                     curve["trials"], centre, color=look.color, linestyle=look.dashes,
@@ -137,8 +138,8 @@ def tuning_budget(
                 legend.append(Entry(-end, text, line, gone, len(values)))
                 counts.append(len(values))
             legends.append((axes, legend))
-            dress(axes, metric)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        scale = dress([axes for axes, _ in panels], metric, drawn)
         above = cap([axes for axes, _ in panels], trials, metric, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
@@ -146,7 +147,7 @@ def tuning_budget(
         text = what if lost else "expected best of n"
         text += f", bootstrapped from {min(counts)}"
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
-        text += " trials each; band: 95 % interval" + above
+        text += " trials each; band: 95 % interval" + scale + above
         label = f"best {y_label(trials, metric)}"
         finish(figure, plan, "trials", label, text)
     return figure

@@ -1,7 +1,8 @@
 """Tuning under an equal budget: the search spaces, the points tried, and the choice.
 
 A space maps hyperparameters to `{low, high, scale}`; scale is linear, log, or one_minus_log (for
-momenta: 1 - value is log-uniform). A list of such ranges makes a list of values (betas).
+momenta: 1 - value is log-uniform). A list of such ranges makes a list of values (betas). A range
+with `int: true` is of whole numbers; without the key `with_types` decides by the default.
 """
 
 import math
@@ -24,21 +25,95 @@ Space = Mapping[str, Any]
 Point = dict[str, Any]
 
 
-def check_space(space: Space) -> None:
-    """Raise `UserError` unless every range of the space is well formed."""
+def check_space(space: Any) -> None:
+    """Raise `UserError` unless this is a space of at least one range, each of them well formed."""
+    if not isinstance(space, Mapping):
+        raise UserError(
+            f"optimizer.search is a group of keys such as optimizer.search.lr, not {space!r}"
+        )
+    if not space:
+        raise UserError(
+            "optimizer.search is empty: give a range, as in "
+            "+optimizer.search.lr={low:1e-4,high:1,scale:log}, or leave it out"
+        )
+    for name, spec in space.items():
+        if isinstance(spec, Sequence) and not isinstance(spec, str) and not spec:
+            raise UserError(f"optimizer.search.{name} is an empty list: a range for each value")
     for name, part, spec in _ranges(space):
-        where = f"optimizer.search.{name}" + ("" if part is None else f"[{part}]")
-        if not isinstance(spec, Mapping) or set(spec) != {"low", "high", "scale"}:
-            raise UserError(f"{where} must have low, high and scale, not {spec!r}")
-        low, high, scale = spec["low"], spec["high"], spec["scale"]
-        check_choice(f"{where}.scale", scale, SCALES)
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)):
-            raise UserError(f"{where}: low and high must be numbers, not {low!r} and {high!r}")
-        if not -inf < low < high < inf:
-            raise UserError(f"{where}: low must be below high, not {low!r} and {high!r}")
-        if (scale == "log" and low <= 0) or (scale == "one_minus_log" and high >= 1):
-            bound = "low must be above 0" if scale == "log" else "high must be below 1"
-            raise UserError(f"{where}: {bound} on the scale {scale}")
+        _check_range(f"optimizer.search.{name}" + ("" if part is None else f"[{part}]"), spec)
+
+
+def _check_range(where: str, spec: Any) -> None:
+    needed = {"low", "high", "scale"}
+    if not isinstance(spec, Mapping) or not needed <= set(spec) <= {*needed, "int"}:
+        raise UserError(
+            f"{where} must have low, high and scale (and int: true for whole numbers), not {spec!r}"
+        )
+    low, high, scale = spec["low"], spec["high"], spec["scale"]
+    check_choice(f"{where}.scale", scale, SCALES)
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)):
+        raise UserError(f"{where}: low and high must be numbers, not {low!r} and {high!r}")
+    if not -inf < low < high < inf:
+        raise UserError(f"{where}: low must be below high, not {low!r} and {high!r}")
+    if (scale == "log" and low <= 0) or (scale == "one_minus_log" and high >= 1):
+        bound = "low must be above 0" if scale == "log" else "high must be below 1"
+        raise UserError(f"{where}: {bound} on the scale {scale}")
+    whole = spec.get("int", False)
+    if not isinstance(whole, bool):
+        raise UserError(f"{where}.int must be true or false, not {whole!r}")
+    if whole and not (low == int(low) and high == int(high)):
+        raise UserError(f"{where}: low and high must be whole numbers, not {low!r} and {high!r}")
+    if whole and scale == "one_minus_log":
+        raise UserError(f"{where}: whole numbers have the scale linear or log, not {scale}")
+
+
+def with_types(space: Space, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the space with `int: true` in ranges of whole numbers that do not say so.
+
+    defaults: the optimizer's value of each hyperparameter, as far as it is known. A range is one of
+    whole numbers if its ends are and its default is; without a default (or with None) if its ends
+    are written as whole numbers. A learning rate never is, nor is a range shorter than 2: there
+    `int: true` must be written. Raises `UserError` for what has no number to search for.
+    """
+    found: dict[str, Any] = {}
+    for name, spec in space.items():
+        default = defaults.get(name)
+        if isinstance(spec, Mapping):
+            found[name] = _with_type(f"optimizer.search.{name}", spec, default)
+            continue
+        several = isinstance(default, Sequence) and not isinstance(default, str)
+        if default is not None and not (several and len(default) == len(spec)):
+            raise UserError(
+                f"optimizer.search.{name} is a list of {len(spec)} ranges, and optimizer.{name} is "
+                f"{default!r}: a range for each of its values"
+            )
+        parts: Sequence[Any] = list(default or [None] * len(spec))
+        found[name] = [
+            _with_type(f"optimizer.search.{name}[{place}]", part, value)
+            for place, (part, value) in enumerate(zip(spec, parts, strict=True))
+        ]
+    return found
+
+
+def _with_type(where: str, spec: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    if isinstance(default, bool | str | Sequence | Mapping):
+        raise UserError(
+            f"{where} is a range of numbers, and the default is {default!r}: such a setting is not "
+            f"searched, -m optimizer.KEY=VALUE,VALUE compares its values"
+        )
+    ends = (spec["low"], spec["high"])
+    whole = all(end == int(end) for end in ends) and ends[1] - ends[0] >= 2
+    if default is None:
+        whole = whole and all(isinstance(end, int) for end in ends)
+    else:
+        whole = whole and isinstance(default, int)
+    whole = whole and spec["scale"] != "one_minus_log" and where != "optimizer.search.lr"
+    return dict(spec) | ({"int": True} if whole and "int" not in spec else {})
+
+
+def whole_numbers(space: Space) -> list[str]:
+    """The names of the hyperparameters that are searched in whole numbers."""
+    return list(dict.fromkeys(name for name, _, spec in _ranges(space) if spec.get("int")))
 
 
 def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
@@ -86,7 +161,7 @@ def _grid(dimensions: int, trials: int) -> np.ndarray:
 
 
 def scale_point(space: Space, unit: Sequence[float]) -> Point:
-    """Coordinates in [0, 1] to hyperparameters, rounded to six digits."""
+    """Coordinates in [0, 1] to hyperparameters, rounded to six digits or to whole numbers."""
     point: Point = {}
     for (name, part, spec), u in zip(_ranges(space), unit, strict=True):
         value = _scale(float(u), spec)
@@ -97,14 +172,18 @@ def scale_point(space: Space, unit: Sequence[float]) -> Point:
     return point
 
 
-def _scale(u: float, spec: Mapping[str, Any]) -> float:
+def _scale(u: float, spec: Mapping[str, Any]) -> float | int:
     low, high = float(spec["low"]), float(spec["high"])
+    if whole := bool(spec.get("int")):
+        low, high = low - 0.5, high + 0.5  # so that both ends are as likely as what lies between
     if spec["scale"] == "linear":
         value = low + u * (high - low)
     elif spec["scale"] == "log":
         value = exp(log(low) + u * (log(high) - log(low)))
     else:
         value = 1 - exp(log(1 - low) + u * (log(1 - high) - log(1 - low)))
+    if whole:
+        return min(max(math.floor(value + 0.5), int(spec["low"])), int(spec["high"]))
     return min(max(float(f"{value:.6g}"), low), high)
 
 

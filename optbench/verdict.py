@@ -21,7 +21,7 @@ from optbench.objections import objections
 from optbench.pairs import compare
 from optbench.progress import streams
 from optbench.reach import reach
-from optbench.run_files import replace_text
+from optbench.run_files import expanded, replace_text
 from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
@@ -203,7 +203,7 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
             str(row.get("phase", "")), str(row["problem"]) or only_problem(runs),
             number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
             *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
-            *(cost_cell(name, row[name]) for name in costs),
+            *(cost_cell(name, row[name], row["ms_per_step"]) for name in costs),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     if found.clocks:
@@ -214,7 +214,9 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m optbench.verdict FOLDER`: the verdicts of a tuned study, again from its files."""
     parser = argparse.ArgumentParser(prog="python -m optbench.verdict", description=main.__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="of a tuned study: it holds study.json")
+    parser.add_argument(
+        "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
+    )
     try:
         text, paths = write(parser.parse_args(argv).folder)
     except UserError as error:

@@ -284,8 +284,8 @@ def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: 
         Path(output).unlink()
     for stream in (1, 2):
         os.dup2(file, stream)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
     faulthandler.enable(2)
     if sys.platform != "win32":
         import resource

@@ -362,6 +362,23 @@ def test_ticks_of_counts_are_whole_and_marks_above_the_axis_are_told(open_page):
     assert page.evaluate(f"above({{logx: false, logy: true}}, {line}, 5)") == [2, 4]
 
 
+def test_charts_have_a_place_for_values_of_zero_and_below(open_page):
+    page = open_page()
+    source = """() => {
+        const panel = (y) => ({
+            logy: true, top: (p) => limitOf(-1, p, 4), lines: [{ mid: [-1, -2], dots: [[1, y]] }],
+        });
+        const panels = [panel(-3), panel(4)];
+        return [settle(panels, true), panels.map((p) => p.logy), panels[0].top];
+    }"""
+    note, logarithmic, top = page.evaluate(source)
+    assert "y axis is linear" in note
+    assert logarithmic == [False, False]
+    assert top == 1  # as far above the start of -1 as the lowest value, -3, lies below it
+    source = "settle([{logy: true, lines: [{mid: [1, null]}]}], true)"
+    assert page.evaluate(source) == ""
+
+
 def test_hovering_and_the_keyboard_show_values_and_n(open_page):
     page = open_page()
     box = place(page)

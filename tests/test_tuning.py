@@ -456,3 +456,175 @@ def test_a_study_that_means_nothing_is_refused(study, overrides, message):
     assert message in err
     assert "Traceback" not in err
     assert err.startswith("optbench: ")  # once, and before anything is run
+
+
+WHOLE = {"low": 2, "high": 6, "scale": "linear"}
+
+
+@pytest.mark.parametrize("method", [*RANDOM_ACCESS, "grid"])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_whole_numbers_are_searched_as_such_and_evenly(method, scale):
+    space = {"rounds": WHOLE | {"scale": scale, "int": True}}
+    found = [point["rounds"] for point in tuning.points(space, 200, method, 0)]
+    assert all(isinstance(value, int) for value in found)
+    assert set(found) == {2, 3, 4, 5, 6}
+    if scale == "linear" and method != "random":
+        assert {found.count(value) for value in set(found)} <= set(range(37, 44))
+    assert tuning.overrides({"rounds": 3}) == ["optimizer.rounds=3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "default", "whole"),
+    [
+        ("rounds", WHOLE, 5, True),
+        ("rounds", WHOLE, 5.0, False),
+        ("rounds", WHOLE, None, True),
+        ("rounds", {**WHOLE, "low": 2.0}, 5, True),
+        ("rounds", {**WHOLE, "low": 2.0}, None, False),
+        ("rounds", {**WHOLE, "low": 2.5}, 5, False),
+        ("rounds", WHOLE | {"int": False}, 5, False),
+        ("rounds", WHOLE | {"int": True}, 5.0, True),
+        ("decay", {"low": 0, "high": 1, "scale": "linear"}, 0, False),  # weight_decay: 0
+        ("lr", {"low": 1, "high": 10, "scale": "log"}, 1, False),
+    ],
+)
+def test_the_default_tells_whether_numbers_are_whole(name, spec, default, whole):
+    tuning.check_space({name: spec})
+    found = tuning.with_types({name: spec}, {name: default})
+    assert bool(found[name].get("int")) == whole
+    assert tuning.whole_numbers(found) == [name] * whole
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({}, "empty"),
+        ([], "group of keys"),
+        (5, "group of keys"),
+        ({"betas": []}, "empty list"),
+        ({"betas": [1, 2]}, "must have low, high and scale"),
+        ({"x": {"low": 1, "high": 2}}, "must have low, high and scale"),
+        ({"x": WHOLE | {"step": 2}}, "must have low, high and scale"),
+        ({"x": WHOLE | {"int": 1}}, "true or false"),
+        ({"x": WHOLE | {"int": True, "low": 1.5}}, "whole numbers"),
+        ({"x": {"low": 0, "high": -5, "scale": "linear"}}, "below high"),
+        ({"x": {"low": 0, "high": 5, "scale": "log"}}, "above 0"),
+        ({"x": {"low": -5, "high": 0, "scale": "one_minus_log", "int": True}}, "linear or log"),
+        ({"x": {"low": True, "high": 5, "scale": "log"}}, "must be numbers"),
+    ],
+)
+def test_spaces_that_mean_nothing_are_refused(space, words):
+    with pytest.raises(UserError, match=words):
+        tuning.check_space(space)
+
+
+@pytest.mark.parametrize(
+    ("spec", "default", "words"),
+    [
+        (WHOLE, True, "is not searched"),
+        (WHOLE, "fast", "is not searched"),
+        (WHOLE, [0.9, 0.99], "is not searched"),
+        ([WHOLE], [0.9, 0.99], "a list of 1 ranges"),
+        ([WHOLE, WHOLE], 0.9, "a list of 2 ranges"),
+    ],
+)
+def test_what_is_no_number_is_not_searched(spec, default, words):
+    with pytest.raises(UserError, match=words):
+        tuning.with_types({"x": spec}, {"x": default})
+
+
+OWN = """
+import torch
+
+class Counted(torch.optim.SGD):
+    def __init__(self, params, lr: float = 0.1, rounds: int = 3, weight_decay: float = 0):
+        if not isinstance(rounds, int):
+            raise TypeError(f"rounds must be an int, not {rounds}")
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
+"""
+QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "record_steps=false"]
+
+
+@pytest.fixture
+def at(monkeypatch, capsys, tmp_path):
+    """A tuned study in this process; also (unsaid) an ordinary sweep, where `tuned` is false."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_counted.py").write_text(OWN)
+
+    def run(*words: str, tuned: bool = True) -> tuple[int, str, str]:
+        asked = ["hydra/sweeper=tuned", "tuning.trials=4", "seeds=1", "name=t"] if tuned else ["-m"]
+        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *asked, *words])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        return status, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("own_counted", None)
+
+
+def test_options_that_are_whole_numbers_are_tuned(at, tmp_path):
+    words = ["optimizer._target_=own_counted.Counted", "hydra/launcher=basic"]
+    words += ["+optimizer.search.rounds={low:1,high:9,scale:linear}"]
+    words += ["+optimizer.search.weight_decay={low:0,high:3,scale:linear}"]
+    status, out, err = at(*words)
+    assert status == 0, err
+    assert "Counted: rounds in whole numbers" in out
+    (entry,) = json.loads((tmp_path / "t" / "study.json").read_text())["contenders"]
+    assert all(isinstance(trial["point"]["rounds"], int) for trial in entry["trials"])
+    assert any(isinstance(trial["point"]["weight_decay"], float) for trial in entry["trials"])
+    assert {trial["status"] for trial in entry["trials"]} == {"completed"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["+schedule.search.lr={low:1,high:2,scale:log}"], "schedule.search is not searched"),
+        (["+model.search.hidden={low:1,high:2,scale:log}"], "model.search is not searched"),
+        (["+loss.search={low:1,high:2,scale:log}"], "loss.search is not searched"),
+        (["+search.lr={low:1,high:2,scale:log}"], "unknown key 'search'"),
+        (["optimizer.search={}"], "optimizer.search is empty"),
+        (["+optimizer.search.lrr={low:1,high:2,scale:log}"], "Did you mean lr?"),
+        (["+optimizer.searh.lr={low:1,high:2,scale:log}"], "does not accept searh"),
+        (["optimizer.search.lr.low=2"], "low must be below high"),
+        (["optimizer.search.lr.scale=lin"], "Did you mean linear?"),
+        (["optimizer.search.lr.low=-1", "optimizer.search.lr.scale=linear"], "low in its search"),
+        (["optimizer._target_=no_such.Opt"], "no_such"),
+        (["model._target_=no_such.Model"], "model cannot be made"),
+        (["loss._target_=no_such.loss"], "loss cannot be made"),
+        (["schedule._target_=no_such.schedule"], "schedule cannot be made"),
+        (["dataset=mnist", "data.root=nowhere", "data.download=false"], "Downloading is off"),
+        (
+            ["optimizer._target_=own_counted.Counted",
+             "+optimizer.search.round={low:1,high:9,scale:linear}"],
+            "Counted has no round. Did you mean rounds?",
+        ),
+        (
+            ["optimizer._target_=own_counted.Counted",
+             "+optimizer.search.rounds={low:1,high:9,scale:linear,int:false}"],
+            "rounds must be an int",
+        ),
+    ],
+)  # fmt: skip
+def test_studies_that_cannot_run_are_refused_before_anything_is_trained(at, tmp_path, words, said):
+    status, _, err = at("optimizer=sgd", *words)
+    assert status == 1
+    assert said in err
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_job_that_cannot_run_is_told_before_the_others_train(at, tmp_path):
+    """As ever the others go on; what is wrong with one is said first."""
+    words = ["optimizer=sgd,adam", "loss._target_=optbench.losses.mse,no_such.loss", "name=s"]
+    status, _, err = at(*words, tuned=False)
+    assert status == 1
+    assert "2 of 4 runs failed" in err
+    jobs = [json.loads(text) for text in (tmp_path / "s" / "jobs.jsonl").read_text().splitlines()]
+    ended = [job["status"] for job in jobs if "status" in job and "job" in job]
+    assert ended[:2] == ["failed", "failed"]
+    assert ended.count("completed") == 2
+    assert len(list((tmp_path / "s").rglob("run.json"))) == 2

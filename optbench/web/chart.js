@@ -1,8 +1,9 @@
 /* Charts: a list of panels drawn with uPlot. keep.js draws them again as SVG, figure.js puts them
    on the page.
 
-   A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?}; a line is {name, toggle, color,
-   dash, x, mid, low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
+   A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?}; top: a number, or a
+   function of the panel (see settle). A line is {name, toggle, color, dash, x, mid,
+   low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
 
 const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
 const lookOf = (line) => LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
@@ -10,6 +11,25 @@ const lookOf = (line) => LOOK.get(line.name) || TOGGLES.get(line.toggle) || { co
 function usable(panel, value, log) {
   value = num(value);
   return Number.isFinite(value) && (!log || value > 0) ? value : null;
+}
+
+/* The lowest finite value of a panel, of all its lines: a switch does not change its scale. */
+function lowest(panel) {
+  let least = Infinity;
+  for (const line of panel.lines) {
+    const values = [...(line.mid || []), ...(line.low || []), ...[...(line.dots || []), ...(line.ends || [])].map((point) => point[1])];
+    for (const value of values.map(num)) if (Number.isFinite(value)) least = Math.min(least, value);
+  }
+  return least;
+}
+
+/* Settle the y axes of a figure's panels: linear where a logarithmic one has no place for a value
+   (all of them, where they share it), and where they end. Returns what to say of them. */
+function settle(panels, shared) {
+  const linear = panels.filter((panel) => panel.logy && lowest(panel) <= 0);
+  for (const panel of shared && linear.length ? panels : linear) panel.logy = false;
+  for (const panel of panels) if (typeof panel.top === "function") panel.top = panel.top(panel);
+  return linear.length ? " The y axis is linear: a logarithmic one has no place for values of 0 or below." : "";
 }
 
 /* One line's points that the axes can show, each [x, mid, low, high]. */

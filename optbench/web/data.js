@@ -48,7 +48,7 @@ function readView() {
   valid("sort", ["", ...DATA.ranking.columns.flatMap((_, i) => [`${i + 1}`, `-${i + 1}`])]);
   valid("layer", DATA.layers ? DATA.layers.metrics : [""]);
   if (!(Number(view.smooth) >= 0 && Number(view.smooth) < 1)) view.smooth = "0";
-  if (!DATA.curves.metrics.some((m) => metricKey(m) === view.y))
+  if (DATA.curves.metrics.length && !DATA.curves.metrics.some((m) => metricKey(m) === view.y))
     view.y = metricKey(DATA.curves.metrics[0]);
 }
 

@@ -82,6 +82,7 @@ function figure(host, { title, note, how, make, sync, zoomable, ownY }) {
     charts.forEach((chart) => chart.destroy());
     panels = make();
     if (zoomable) for (const panel of panels) panel.zoomable = true;
+    const scale = settle(panels, !ownY);
     if (!ownY) shareY(panels);
     grid.dataset.count = Math.min(panels.length, 3);
     const boxes = panels.map((panel) => {
@@ -97,7 +98,7 @@ function figure(host, { title, note, how, make, sync, zoomable, ownY }) {
       return chart;
     });
     if (focused >= 0) boxes[focused]?.querySelector(".plot").focus();
-    words.textContent = typeof note === "function" ? note(panels) : note || "";
+    words.textContent = (typeof note === "function" ? note(panels) : note || "") + scale;
     table.querySelector(".scroll")?.remove();
     fill();
   }

@@ -132,7 +132,8 @@ function curvePanels() {
       if (first !== undefined) starts.push(first);
     });
     const logy = view.yscale ? view.yscale === "log" : metric.log;
-    const top = metric.percent || !starts.length || metric.key === "lr" ? undefined : (logy ? 4 : 2) * Math.max(...starts);
+    const capped = !metric.percent && starts.length && metric.key !== "lr";
+    const top = (panel) => (capped ? limitOf(Math.max(...starts), panel, panel.logy ? 4 : 2) : undefined);
     return { title, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, lines, top };
   });
 }
@@ -159,6 +160,10 @@ function select(label, key, options) {
 
 function curveSection() {
   const node = section("curves", "Curves");
+  if (!DATA.curves.metrics.length) {
+    node.append(el("p", { class: "lead" }, "All runs diverged before a finite value was logged: there is no curve to draw."));
+    return;
+  }
   const doubles = new Set(DATA.curves.metrics.map((m) => m.label)).size < DATA.curves.metrics.length;
   const controls = [
     select("Metric", "y", DATA.curves.metrics.map((m) => [metricKey(m), doubles && m.rows === "steps" ? m.label + " (steps)" : m.label])),
@@ -201,11 +206,11 @@ function rest() {
   if (DATA.rates) {
     node = section("rates", "Learning-rate sensitivity");
     const note = DATA.rates.some((p) => p.lines.some((l) => l.dots)) ? "A point per trial; the line joins the best trial of each half decade, whatever its other settings. ✕ diverged, ▲ above the axis." : "Median over seeds, band: minimum to maximum of those that did not diverge. ✕ at least one seed diverged, ▲ above the axis.";
-    parts.push(figure(node, { title: "Learning rates", note, make: dressed(DATA.rates.map((p) => ({ ...p, top: capOf(p), lines: p.lines.map((l) => ({ ...l, marks: true })) })), { dotted: true }) }));
+    parts.push(figure(node, { title: "Learning rates", note, make: dressed(DATA.rates.map((p) => ({ ...p, top: capOf, lines: p.lines.map((l) => ({ ...l, marks: true })) })), { dotted: true }) }));
   }
   if (DATA.budget) {
     node = section("budget", "Tuning budget", "The best validation result to expect of so many random trials.");
-    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf(p) })), { whole: true }) }));
+    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
   }
   if (DATA.reached) {
     node = section("target", "Time to target");
@@ -223,11 +228,19 @@ function rest() {
   reproduce();
 }
 
-/* Twice the median of what a panel shows, where one value would squeeze the rest. */
+/* So many times the start, as far as losses have multiples: where one is negative, as far above
+   the start as the lowest value lies below it (as optbench.scales.untrained_limit). */
+function limitOf(start, panel, factor) {
+  const least = lowest(panel);
+  const limit = least < 0 ? 2 * start - least : factor * start;
+  return limit > start ? limit : undefined;
+}
+
+/* A multiple of the median of what a panel shows, where one value would squeeze the rest. */
 function capOf(panel) {
   if (panel.percent) return undefined;
   const values = panel.lines.flatMap((l) => [...(l.mid || []), ...(l.dots || []).map((d) => d[1])]).map(num).filter(Number.isFinite).sort((a, b) => a - b);
-  return values.length ? (panel.logy ? 20 : 4) * values[values.length >> 1] : undefined;
+  return values.length ? limitOf(values[values.length >> 1], panel, panel.logy ? 20 : 4) : undefined;
 }
 
 function layerSection() {

@@ -1,0 +1,48 @@
+"""Whether a run can begin: its packages, data and classes, found before anything is trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from optbench import data, experiment, optimizers, schedules
+from optbench.configured import results_of
+from optbench.problem import build_model, identity
+
+Config = dict[str, Any]
+
+
+def rehearse(config: Config, load: Callable[[Config], data.Dataset]) -> None:
+    """Load and build all that the run of a configuration needs, and train nothing.
+
+    load: from a configuration to its dataset. Raises `UserError` for what cannot be had, and
+    whatever code of the user's raises itself.
+    """
+    build(experiment.plan(config, results_of(config), load=load, find=lambda *_: None))
+
+
+def build(planned: experiment.Plan) -> None:
+    """Build model, optimizer and schedule of a planned run, on the CPU, and leave them.
+
+    Raises `UserError` for what does not fit, and whatever a model or an optimizer raises itself.
+    """
+    asked = experiment.arguments(planned)
+    problem = asked["problem"]
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(problem, planned.config["seed"])
+        optimizer = optimizers.build(
+            asked["optimizer"],
+            model,
+            decay_biases_and_norms=planned.config["decay_biases_and_norms"],
+        )
+        if asked["schedule"] is not None:
+            schedules.build(asked["schedule"], optimizer, problem.total_steps)
+
+
+def kind_of(config: Config) -> str:
+    """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
+    parts = {key: config[key] for key in ("model", "dataset", "preprocessing", "data", "loss")}
+    parts |= {key: config[key] for key in ("initializer", "schedule", "logger") if key in config}
+    numbers = {k: v for k, v in config["optimizer"].items() if k not in ("name", "search")}
+    numbers = {k: bool(v) if isinstance(v, int | float) else v for k, v in numbers.items()}
+    return identity(parts | {"optimizer": numbers})
