@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import models
+from optbench import configured, models
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
 from optbench.initializers import initialize
@@ -166,3 +166,17 @@ def test_weights_that_are_computed_from_others_are_set_through_them(make_problem
     fill = with_weight(partial(nn.init.constant_, val=0.25))
     problem = make_problem(lambda s, c: wrap(nn.Linear(*s, c)), initializer=fill)
     torch.testing.assert_close(build_model(problem, 0).weight.detach(), torch.full((3, 5), 0.25))
+
+
+def test_functions_of_ones_own_are_named_in_the_configuration(make_problem):
+    """Without `_partial_`, which is no setting of theirs; the whole initializer too."""
+    weight = {"_target_": "torch.nn.init.constant_", "val": 0.125}
+    for init, expected in (
+        ({"name": "own", "weight": weight, "bias": None}, 0.125),
+        ({"name": "own", "_target_": "optbench.initializers.initialize", "bias": 0.5}, None),
+    ):
+        model = build_model(make_problem(initializer=configured.build_initializer(init)), 0)
+        if expected is None:
+            assert (model[1].bias == 0.5).all()
+        else:
+            assert (model[1].weight == expected).all()
