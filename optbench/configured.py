@@ -3,12 +3,15 @@
 import inspect
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import nn
 
 from optbench import data
 from optbench._torchvision import with_torchvision
@@ -78,19 +81,29 @@ def describe_problem(config: Config) -> Config:
 
 def build_problem(config: Config, dataset: data.Dataset) -> Problem:
     """The problem of a configuration, as plain Python objects."""
-    init = config["initializer"]
-    weight = init.get("weight")
     return Problem(
         dataset,
         model=build("model", config["model"]),
         loss=as_function(build("loss", config["loss"])),
-        initializer=partial(
-            initialize,
-            weight=None if weight is None else build("initializer.weight", weight),
-            bias=init.get("bias"),
-        ),
+        initializer=build_initializer(config["initializer"]),
         **{k: config[k] for k in ("batch_size", "epochs", "steps", "shuffle", "precision")},
         **{k: config[k] for k in LATER_KEYS},
+    )
+
+
+def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
+    """`initialize` with what a configuration gives; by `_target_`, a function in its place."""
+    if "_target_" in init:
+        whole: Callable[[nn.Module, torch.Generator], None]
+        whole = build("initializer", init | {"_partial_": True})
+        return whole
+    weight = init.get("weight")
+    return partial(
+        initialize,
+        weight=None
+        if weight is None
+        else build("initializer.weight", {"_partial_": True} | weight),
+        bias=init.get("bias"),
     )
 
 

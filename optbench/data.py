@@ -6,16 +6,18 @@ Everything that decides which examples are trained on, and how they are scaled, 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from optbench.arrays import as_tensor
 from optbench.errors import UserError
 from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
 
 TARGETS = ("labels", "inputs")
+ALLOWED = (*PREPROCESSING, "integers")  # the last is no scaling
 
 
 class RawDataset(NamedTuple):
@@ -29,7 +31,8 @@ class RawDataset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Prepared data: float32 examples and int64 labels, all on one device.
+    """Prepared data: float32 examples (or int64: preprocessing=integers) and int64 labels, all on
+    one device.
 
     Where the targets are the inputs, y is x and classes is 0: there is no accuracy.
     """
@@ -77,6 +80,7 @@ def prepare(
             where there is a validation set, which is then taken whole unless `val_size` is 0.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images x / 255, vectors
             each feature by its least and largest value, other images by theirs);
+            "integers" (the raw values as int64, for models that look them up, as nn.Embedding);
             "standardize" ((x - mean) / std, one mean and std for the data set, one per channel
             for images); "standardize_features" (the same, for each pixel or feature).
         val_size: share of the training examples in [0, 1), or a number of examples.
@@ -107,34 +111,56 @@ def prepare(
         val_x, val_y = own_val
     train_x = raw.train_x if len(train) == len(raw.train_y) else raw.train_x[train]
 
-    shift, scale = shift_and_scale(train_x, preprocessing)
+    for part in (train_x, val_x, test_x):
+        if len(part):
+            _check_integers(part, preprocessing)
+    if preprocessing == "integers":
+        ready = partial(torch.Tensor.to, dtype=torch.int64, copy=True)
+    else:
+        shift, scale = shift_and_scale(train_x, preprocessing)
+        ready = partial(affine, shift=shift, scale=scale)
     dataset = Dataset(
-        train_x=affine(train_x, shift, scale),
+        train_x=ready(train_x),
         train_y=raw.train_y[train],
-        val_x=affine(val_x, shift, scale),
+        val_x=ready(val_x),
         val_y=val_y,
-        test_x=affine(test_x, shift, scale),
+        test_x=ready(test_x),
         test_y=test_y.clone(),
         classes=classes,
         digest=digest,
     )
-    if raw.train_x.dtype != torch.uint8:
-        for part in ("val_x", "test_x"):
-            if not torch.isfinite(getattr(dataset, part)).all():
+    if raw.train_x.dtype != torch.uint8 and preprocessing != "integers":
+        for name in ("val_x", "test_x"):
+            if not torch.isfinite(getattr(dataset, name)).all():
                 raise UserError(
-                    f"preprocessing={preprocessing} makes {part} overflow: a feature that hardly "
+                    f"preprocessing={preprocessing} makes {name} overflow: a feature that hardly "
                     "varies in the training part is far off there. Drop that feature in the "
                     "loader, or use preprocessing=none."
                 )
     if targets == "inputs":
-        x = {f"{part}_y": getattr(dataset, f"{part}_x") for part in ("train", "val", "test")}
+        x = {f"{name}_y": getattr(dataset, f"{name}_x") for name in ("train", "val", "test")}
         dataset = replace(dataset, classes=0, **x)
     return dataset
 
 
+def _check_integers(x: Tensor, preprocessing: str) -> None:
+    """Raise `UserError` where whole numbers are asked for and are none, or would not stay whole."""
+    if preprocessing == "integers" and x.is_floating_point():
+        raise UserError(
+            f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "
+            f"them in the loader, or use preprocessing=none, standardize or another"
+        )
+    whole = preprocessing == "none" and x.dtype in (torch.int32, torch.int64)
+    if whole and max(int(x.max()), -int(x.min())) > 2**24:
+        raise UserError(
+            "the examples hold whole numbers above 2**24, which float32 does not hold: use "
+            "preprocessing=integers for a model that looks them up, or another"
+        )
+
+
 def _check_choices(preprocessing: str, split_seed: int, subset: int | None, targets: str) -> None:
-    if preprocessing not in PREPROCESSING:
-        allowed = ", ".join(PREPROCESSING)
+    if preprocessing not in ALLOWED:
+        allowed = ", ".join(ALLOWED)
         raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
     if targets not in TARGETS:
         raise UserError(f"data.targets={targets!r} is unknown; allowed: {', '.join(TARGETS)}.")
@@ -184,10 +210,13 @@ def _as_raw(
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
         raise UserError(
             f"a dataset's function returned a {type(raw).__name__}{size}; it must return four "
-            f"tensors or arrays: {', '.join(RawDataset._fields)}."
+            f"tensors or arrays: {', '.join(RawDataset._fields)}. Examples and labels that are not "
+            f"divided yet (scikit-learn's load_... or return_X_y=True) are divided in a function "
+            f"of your own: def mine(): x, y = load(return_X_y=True); "
+            f"return x[100:], y[100:], x[:100], y[:100]"
         )
     names = (*RawDataset._fields, "val_x", "val_y")
-    tensors = [_as_tensor(n, v) for n, v in zip(names, raw, strict=False)]
+    tensors = [as_tensor(n, v) for n, v in zip(names, raw, strict=False)]
     train_x, train_y, test_x, test_y = tensors[:4]
     parts = [("train", train_x, train_y), ("test", test_x, test_y)]
     if len(raw) == 6:
@@ -201,7 +230,8 @@ def _as_raw(
         if y.shape != x.shape[:1]:
             raise UserError(
                 f"{part}_y has shape {tuple(y.shape)}; {part}_x has {len(x)} examples, so it must "
-                f"be ({len(x)},)."
+                f"be ({len(x)},). The order is {', '.join(RawDataset._fields)} (train_test_split "
+                f"of scikit-learn gives train_x, test_x, train_y, test_y)."
             )
         if x.is_complex() or y.is_complex() or y.is_floating_point():
             raise UserError(
@@ -230,19 +260,6 @@ def _as_raw(
     tensors = [t for _, x, y in parts for t in (x, y.to(torch.int64))]
     own_val = (tensors[4], tensors[5]) if len(raw) == 6 else None
     return _digest(dict(zip(names, tensors, strict=False))), RawDataset(*tensors[:4]), own_val
-
-
-def _as_tensor(name: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray):
-        # torch takes neither foreign byte orders nor negative strides, and warns of read-only.
-        value = np.require(value, dtype=value.dtype.newbyteorder("="), requirements=["C", "W"])
-    try:
-        return torch.as_tensor(value).detach().cpu().contiguous()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{name} is a {type(value).__name__} that does not convert to a tensor ({error}); "
-            "return a tensor or a numeric numpy array."
-        ) from error
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -80,7 +80,8 @@ def as_function(made: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 def is_own(loss: object) -> bool:
     """Whether it is one of optbench's, whose loss of many examples is the mean of each one's."""
-    return getattr(inner(loss), "__module__", "").split(".")[0] == "optbench"
+    function = inner(loss)
+    return inspect.isfunction(function) and function.__module__.split(".")[0] == "optbench"
 
 
 class ModuleLoss:

@@ -52,11 +52,11 @@ def arguments(
     factory: Callable[..., Any], input_shape: Shape, classes: int
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments by position and by name of a call of `factory`."""
-    name = getattr(inner(factory), "__name__", type(factory).__name__)
-    if isinstance(factory, nn.Module):
+    name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
+    if isinstance(inner(factory), nn.Module):
         raise UserError(
-            f"the model is a {name} that is made already, and each run needs one of its own: add "
-            f"_partial_: true to its YAML"
+            f"the model is a {name} that is made already, and each run needs one of its own. "
+            f"{WRITE} (in a YAML, with _partial_: true)"
         )
     try:
         parameters = inspect.signature(factory).parameters.values()

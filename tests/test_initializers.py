@@ -10,9 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import models
+from optbench import configured, models
 from optbench.__main__ import config_folder
+from optbench.errors import UserError
 from optbench.initializers import initialize
+from optbench.problem import build_model
 
 FILES = sorted((config_folder() / "initializer").glob("*.yaml"))
 
@@ -111,3 +113,70 @@ def test_bias_may_be_a_constant_and_the_generator_decides_alone():
     assert torch.equal(a.weight, b.weight)
     c = filled(nn.Linear(3, 4), seed=1, weight=partial(nn.init.normal_, std=1.0))
     assert not torch.equal(a.weight, c.weight)
+
+
+def with_weight(function):
+    return partial(initialize, weight=function, bias=None)
+
+
+def in_place(tensor):
+    tensor *= 0  # of a leaf that requires a gradient: refused outside of no_grad
+    tensor += 2
+
+
+def replaces(module, generator):
+    module[1].weight = nn.Parameter(torch.full_like(module[1].weight, 3.0))
+    return module
+
+
+def test_initializers_need_not_know_no_grad(make_problem):
+    model = build_model(make_problem(initializer=with_weight(in_place)), 0)
+    assert (model[1].weight == 2).all()
+    assert model[1].weight.requires_grad
+    model = build_model(make_problem(initializer=replaces), 0)
+    assert (model[1].weight == 3).all()
+
+    def by_hand(module, generator):
+        for p in module.parameters():
+            p.fill_(0.5)
+
+    model = build_model(make_problem(initializer=by_hand), 0)
+    assert all((p == 0.5).all() for p in model.parameters())
+    builtin = build_model(make_problem(initializer=with_weight(torch.Tensor.normal_)), 0)
+    again = build_model(make_problem(initializer=with_weight(torch.Tensor.normal_)), 0)
+    assert torch.equal(builtin[1].weight, again[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "named"),
+    [
+        (with_weight(lambda t: torch.zeros_like(t)), "in place"),
+        (with_weight(lambda t: t.set_(torch.zeros(3, 3))), "another tensor"),
+        (with_weight(lambda t: {}["gone"]), "KeyError: 'gone'"),
+        (lambda module, generator: nn.Linear(5, 3), "another model"),
+    ],
+)
+def test_initializers_that_fill_nothing_are_refused_in_words(make_problem, initializer, named):
+    with pytest.raises(UserError, match=named):
+        build_model(make_problem(initializer=initializer), 0)
+
+
+def test_weights_that_are_computed_from_others_are_set_through_them(make_problem):
+    wrap = nn.utils.parametrizations.weight_norm
+    fill = with_weight(partial(nn.init.constant_, val=0.25))
+    problem = make_problem(lambda s, c: wrap(nn.Linear(*s, c)), initializer=fill)
+    torch.testing.assert_close(build_model(problem, 0).weight.detach(), torch.full((3, 5), 0.25))
+
+
+def test_functions_of_ones_own_are_named_in_the_configuration(make_problem):
+    """Without `_partial_`, which is no setting of theirs; the whole initializer too."""
+    weight = {"_target_": "torch.nn.init.constant_", "val": 0.125}
+    for init, expected in (
+        ({"name": "own", "weight": weight, "bias": None}, 0.125),
+        ({"name": "own", "_target_": "optbench.initializers.initialize", "bias": 0.5}, None),
+    ):
+        model = build_model(make_problem(initializer=configured.build_initializer(init)), 0)
+        if expected is None:
+            assert (model[1].bias == 0.5).all()
+        else:
+            assert (model[1].weight == expected).all()

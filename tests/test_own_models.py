@@ -1,11 +1,18 @@
 """Models of a user's own: trained as torch would train them, or refused in words."""
 
+from dataclasses import replace
+from functools import partial
+
+import pytest
 import torch
 from torch import nn
 
-from optbench import models
+from optbench import configured, data, models
+from optbench._torchvision import import_torchvision, with_torchvision
 from optbench.diagnostics import gradient_noise_scale
-from optbench.problem import stream
+from optbench.errors import UserError
+from optbench.model_calls import arguments, call_model
+from optbench.problem import build_model, stream
 from optbench.stack import Masks
 from optbench.training import Training
 
@@ -53,3 +60,178 @@ def test_noise_scale_puts_back_every_generator_that_a_model_holds():
         model, lambda x, y: model(x).square().mean(), torch.ones(16, 3), torch.ones(16)
     )
     assert torch.equal(model.source.get_state(), before)
+
+
+SHAPE, CLASSES = (3, 4, 5), 7
+
+
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features, bias=True):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features, bias)
+
+
+class Layers(nn.Module):
+    def __init__(self, width, depth):
+        raise AssertionError("a shape is no width")
+
+
+def of_keywords(*, weights=None, progress=True, **kwargs):
+    return None, weights, progress, kwargs
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        (lambda input_shape, classes: 0, ([], {"input_shape": SHAPE, "classes": CLASSES})),
+        (lambda classes, input_shape: 0, ([], {"input_shape": SHAPE, "classes": CLASSES})),
+        (lambda s, c: 0, ([SHAPE, CLASSES], {})),
+        (lambda *_: 0, ([SHAPE, CLASSES], {})),
+        (lambda shape, c, width=3: 0, ([SHAPE, CLASSES], {})),
+        (lambda input_shape, n_classes, shape_of=3: 0, {"n_classes": CLASSES}),
+        (lambda num_classes, in_channels=1: 0, ([], {"num_classes": CLASSES, "in_channels": 3})),
+        (lambda width=3: 0, ([], {})),
+        (of_keywords, ([], {"num_classes": CLASSES})),
+        (partial(of_keywords, num_classes=5), ([], {})),
+        (nn.Linear, ([], {"in_features": 60, "out_features": CLASSES})),
+        (partial(nn.Linear, out_features=9), ([], {"in_features": 60})),
+        (lambda weights_backbone="ImageNet": 0, ([], {"weights_backbone": None})),
+    ],
+)
+def test_functions_are_called_as_their_signatures_say(factory, expected):
+    if isinstance(expected, dict):
+        expected = ([], {"input_shape": SHAPE} | expected)
+    assert arguments(factory, SHAPE, CLASSES) == expected
+
+
+@pytest.mark.parametrize(
+    ("factory", "named"),
+    [
+        (Layers, "needs width and depth"),
+        (lambda hidden, classes: 0, "needs hidden"),
+        (lambda input_shape, width: 0, "needs width"),
+        (nn.Conv2d, "needs out_channels and kernel_size"),
+        (nn.Sequential, "does not say"),
+        (nn.Linear(3, 4), "made already"),
+        (partial(nn.Linear(3, 4)), "made already"),
+    ],
+)
+def test_functions_that_do_not_say_how_are_refused(factory, named):
+    with pytest.raises(UserError, match=f"{named}.*def net"):
+        arguments(factory, SHAPE, CLASSES)
+
+
+def test_classes_of_vectors_are_given_flat_examples():
+    model = call_model(nn.Linear, SHAPE, CLASSES)
+    assert model(torch.zeros(2, *SHAPE)).shape == (2, CLASSES)
+
+
+class Own(nn.Module):
+    """Gives what its function makes of the logits."""
+
+    def __init__(self, width, classes, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(width, classes), function
+
+    def forward(self, x):
+        return self.function(self.layer(x), self)
+
+
+def own(function):
+    return lambda shape, classes: Own(*shape, classes, function)
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (lambda o, _: (o, o), r"a tuple \(a tensor of shape \(2, 3\)"),
+        (lambda o, _: {"logits": o}, r"a dict \(logits: a tensor"),
+        (lambda o, _: None, "gives None"),
+        (lambda o, _: o.detach().numpy(), "gives a ndarray"),
+        (lambda o, _: o[:, None], r"shape \(2, 1, 3\)"),
+        (lambda o, _: o[:, :2], r"one logit per class"),
+        (lambda o, _: o.argmax(1), "outputs of torch.int64"),
+        (lambda o, _: o * 1j, "outputs of torch.complex64"),
+        (lambda o, _: o.to_sparse(), "outputs of torch.sparse"),
+        (lambda o, _: o.detach(), "no weight of the model"),
+        (lambda o, m: (o, o) if m.training else o, "tuple .* while training"),
+        (lambda o, _: {}["gone"], r"KeyError: 'gone' \(test_own_models.py, line \d+\)"),
+        (lambda o, _: 1 / 0, "ZeroDivisionError"),
+        (lambda o, m: m.register_parameter("p", nn.Parameter(o[0])) or o, "all in __init__"),
+    ],
+)
+def test_outputs_that_no_loss_takes_are_refused_in_words(make_problem, function, named):
+    with pytest.raises(UserError, match=named):
+        build_model(make_problem(own(function)), 0)
+
+
+def test_trial_changes_neither_the_model_nor_its_draws(make_problem):
+    def counted(o, model):
+        model.calls = getattr(model, "calls", 0) + 1
+        return o
+
+    model = build_model(make_problem(own(counted)), 0)
+    assert not hasattr(model, "calls")
+    assert all(p.grad is None for p in model.parameters())
+    norm = build_model(make_problem(partial(models.mlp, hidden=[4], batch_norm=True)), 0)
+    assert [b.tolist() for n, b in norm.named_buffers() if "num_batches" in n] == [0]
+
+
+def lazy(input_shape, classes):
+    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.LazyLinear(classes))
+
+
+def test_lazy_layers_start_from_the_weights_of_the_seed(make_problem):
+    problem = make_problem(lazy)
+    plain = make_problem(
+        lambda s, c: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, c))
+    )
+    first, again, other, known = (
+        build_model(p, seed).state_dict()
+        for p, seed in ((problem, 0), (problem, 0), (problem, 1), (plain, 0))
+    )
+    for name, weight in first.items():
+        assert torch.equal(weight, again[name])
+        assert torch.equal(weight, known[name])
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert list(Training(problem, torch.optim.SGD).updates())[-1].status == "completed"
+
+    def unused(input_shape, classes):
+        model = nn.Linear(5, classes)
+        model.other = nn.LazyLinear(3)
+        return model
+
+    with pytest.raises(UserError, match="lazy layers that its forward does not use"):
+        build_model(make_problem(unused), 0)
+
+
+def test_images_of_other_channels_are_told_what_to_do(make_problem):
+    grey = data.prepare((torch.rand(9, 1, 8, 8), torch.arange(9) % 3) * 2)
+    problem = replace(make_problem(lambda s, c: nn.Conv2d(3, 4, 3)), dataset=grey)
+    with pytest.raises(UserError, match=r"images of 3 channels, and these have 1.*Conv2d"):
+        build_model(problem, 0)
+
+
+def test_torchvisions_models_are_called_by_name(monkeypatch):
+    torchvision = import_torchvision()
+    monkeypatch.setattr(
+        torch.hub, "load_state_dict_from_url", lambda *a, **k: pytest.fail("fetched")
+    )
+    node = {"_target_": "torchvision.models.mobilenet_v3_small", "_partial_": True}
+    model = call_model(configured.build("model", node), (3, 32, 32), 10)
+    assert isinstance(model, torchvision.models.MobileNetV3)
+    assert model.classifier[-1].out_features == 10
+
+
+def test_import_of_torchvision_beside_torch_for_cpus_is_tried_again():
+    tried = []
+
+    def call():
+        tried.append(1)
+        if len(tried) == 1:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return "made"
+
+    assert with_torchvision(call) == "made"
+    with pytest.raises(RuntimeError, match="another"):
+        with_torchvision(lambda: (_ for _ in ()).throw(RuntimeError("another")))
