@@ -26,6 +26,7 @@ class Contender:
     overrides: list[str]
     name: str
     space: tuning.Space
+    added: frozenset[str] = frozenset()  # of the space, what the optimizer's YAML does not have
     points: list[tuning.Point] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)

@@ -186,7 +186,8 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
 
     Raises `UserError` for what no run of it could use, before any is made.
     """
-    config = resolve(compose(overrides), overrides)
+    composed = compose(overrides)
+    config = resolve(composed, overrides)
     check_settings(config)
     if not config["data"]["val_size"]:
         raise UserError("tuning judges by the validation split: data.val_size must be above 0")
@@ -213,7 +214,8 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
                 f"{did_you_mean(key, keys)}. It has: {', '.join(keys)}"
             )
     space = {key: spec for key, spec in space.items() if f"optimizer.{key}" not in given}
-    return Contender(overrides, optimizer["name"], tuning.with_types(space, defaults))
+    added = frozenset(key for key in space if key not in composed.optimizer)
+    return Contender(overrides, optimizer["name"], tuning.with_types(space, defaults), added)
 
 
 def spaces_in(node: Any, path: str) -> str | None:
@@ -267,7 +269,8 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> No
 
 def trial(entry: Contender, point: tuning.Point) -> list[str]:
     """The overrides of one setting of a contender."""
-    return [*entry.overrides, *tuning.overrides(point)]
+    texts = zip(point, tuning.overrides(point), strict=True)
+    return [*entry.overrides, *("++" * (key in entry.added) + text for key, text in texts)]
 
 
 def trials_of(entry: Contender, settings: dict[str, Any]) -> int:
