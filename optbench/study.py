@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs, manifest, sweep, tuning
 from optbench.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
@@ -263,6 +265,8 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> No
         overrides = [*trial(entry, point), *phase("trials", 0)]
         try:
             rehearsal.rehearse(resolve(compose(overrides), overrides), launch.load)
+        except (HydraException, OmegaConfBaseException):
+            raise  # `sweep.exits` explains them
         except Exception as error:  # of code of the user's, too
             raise UserError(f"{entry.name}{words}: {reason(error)}") from error
 
