@@ -78,6 +78,8 @@ def render(data: dict[str, Any]) -> str:
     script = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
     css = "\n".join((WEB / name).read_text("utf-8") for name in STYLES)
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # a path may hold bytes that are no text: their escapes are JSON's as well
+    text = text.encode("utf-8", "backslashreplace").decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     environment = Environment(
