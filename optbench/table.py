@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.errors import UserError, is_text
 from optbench.older_code import newest_only
 from optbench.run_files import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.study_files import current
@@ -125,6 +125,8 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     found: dict[str, Path] = {}  # by real path: overlapping folders count once
     problems = set()
     for folder in map(Path, folders):
+        if not is_text(str(folder.absolute())):
+            raise UserError(f"{folder}: the path holds bytes that are no UTF-8: rename the folder")
         if not folder.exists():
             raise UserError(f"there is no folder {folder}. {HOW}")
         if not folder.is_dir():

@@ -207,9 +207,10 @@ def test_what_is_no_pair_of_numbers_is_refused(betas):
         textbook.Adam([torch.nn.Parameter(torch.ones(2))], betas=betas)
 
 
-def test_a_page_of_a_folder_whose_name_is_no_text(tmp_path):
+def test_a_folder_whose_name_is_no_text_is_refused_in_words(tmp_path, capsys):
     try:
         folder = made_sweep(Path(os.fsdecode(bytes(tmp_path) + b"/a\xff")), ("adam", "sgd"), 1)
     except (OSError, UnicodeError):
         pytest.skip("this file system has no such name")
-    assert report.main([str(folder), "-o", str(tmp_path / "page.html")]) == 0
+    assert report.main([str(folder), "-o", str(tmp_path / "page.html")]) == 1
+    assert "bytes that are no UTF-8" in capsys.readouterr().err
