@@ -126,7 +126,7 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     problems = set()
     for folder in map(Path, folders):
         if not is_text(str(folder.absolute())):
-            raise UserError(f"{folder}: the path holds bytes that are no UTF-8: rename the folder")
+            raise UserError(f"{str(folder)!r} holds bytes that are no UTF-8: rename the folder")
         if not folder.exists():
             raise UserError(f"there is no folder {folder}. {HOW}")
         if not folder.is_dir():
