@@ -14,7 +14,6 @@ tests/test_dense_sums.py
 tests/test_training.py
 tests/test_cohort.py::test_seven_optimizers_on_an_mlp
 tests/test_device.py
-tests/test_same_answer.py
 """
 
 
