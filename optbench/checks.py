@@ -11,7 +11,7 @@ from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.measures import CHECK_KEYS, needs_layers, title
 from optbench.pairs import Verdict, claim
-from optbench.sides import choice_factor, coarse, number, number_side, p_of_best, side
+from optbench.sides import ahead, choice_factor, coarse, number, number_side, p_of_best, side
 from optbench.summary import median
 
 DIRECTIONS = ("lower", "higher")
@@ -51,7 +51,8 @@ class Check(NamedTuple):
         elif math.isinf(v.difference):
             statistics = f"a side diverged: no difference in numbers, p = {v.p:.2g}"
         else:
-            interval = f"{v.difference:.3g} [{number(v.low)}, {number(v.high)}]"
+            ends = ("unbounded" if math.isinf(end) else f"{end:.3g}" for end in (v.low, v.high))
+            interval = f"{v.difference:.3g} [{', '.join(ends)}]"
             statistics = f"difference {interval}, p = {v.p:.2g}"
         if self.sign < 0 and self.p_holm > v.p:
             statistics += f", corrected {self.p_holm:.2g}"
@@ -96,7 +97,9 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     made = Check(title(check), a.name, b.name, direction, medians, factor)
     if np.isnan(x).any() or np.isnan(y).any():
         return made._replace(verdict=NOTHING._replace(n=len(x)))
-    p, decides = p_of_best(a, b, smaller_is_better(str(check["value"])))
+    smaller = smaller_is_better(str(check["value"]))
+    front, behind = ahead(a, b, smaller)
+    p, decides = p_of_best(front, behind, smaller)
     verdict = claim(x, y, smaller=direction == "lower", p=p)
     lost = [
         f"diverged with {count} of {len(part)} seeds ({label})"
@@ -104,7 +107,11 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
         if (count := int(np.isinf(part).sum()))
     ]
     notes = (*a.notes, *b.notes, *([decides] if decides else []), *lost)
-    warnings = [*coarse(a, verdict.difference), *coarse(b, verdict.difference)]
+    decided = verdict.word != "cannot tell"
+    warnings = [
+        *coarse(front, verdict.difference, decided),
+        *coarse(behind, verdict.difference, False),
+    ]
     return made._replace(
         verdict=verdict,
         notes=tuple(dict.fromkeys(notes)),

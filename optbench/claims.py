@@ -19,7 +19,7 @@ import pandas as pd
 
 from optbench.checks import Check, compare
 from optbench.errors import UserError
-from optbench.keys import count
+from optbench.keys import count, show, where
 from optbench.paired_tests import enough_seeds, holm
 from optbench.run_files import read_sealed, replace_text
 from optbench.sides import RULE
@@ -167,7 +167,10 @@ def write(folder: str | Path) -> tuple[str, list[Path]]:
 def draw(
     folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
 ) -> list[Path]:
-    """Write claim.png, .pdf and .txt: the function of `layer_plots` that the claim names."""
+    """Write claim.png, .pdf and .txt: the function of `layer_plots` that the claim names.
+
+    It draws the runs that meet the options' `where: {key: value}`, or all.
+    """
     from optbench import layer_plots
     from optbench.saving import save
 
@@ -178,6 +181,7 @@ def draw(
         raise UserError(f"claim.figure.draw is {name!r}; allowed: {there}")
     if layers is None:
         raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
+    layers = where(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
     if name == "gradient_by_error":  # the error is in epochs.csv
         rest["epochs"] = table
     try:

@@ -183,16 +183,21 @@ def choice_factor(settings: int) -> int:
     return 1 if settings == 1 else 2 if settings < 10 else 3
 
 
-def p_of_best(a: Side, b: Side, smaller: bool) -> tuple[float, str]:
-    """Return the two-sided p-value of two sides by signed ranks, and which setting decides it.
+def ahead(a: Side, b: Side, smaller: bool) -> tuple[Side, Side]:
+    """Return the two sides, the one that is ahead at the two chosen settings first.
 
-    smaller: whether small values are the good ones. The side that is ahead at the two chosen
-    settings is compared with every setting of the other side; the largest p-value counts (1 where
-    a setting of the other is ahead of it), times `choice_factor`. The second value is
+    smaller: whether small values are the good ones.
+    """
+    return (a, b) if (rank_biserial(differences(a.best, b.best)) < 0) == smaller else (b, a)
+
+
+def p_of_best(front: Side, other: Side, smaller: bool) -> tuple[float, str]:
+    """Return the two-sided p-value of the side that is ahead, and which setting decides it.
+
+    It is compared with every setting of the other side by signed ranks; the largest p-value counts
+    (1 where a setting of the other is ahead of it), times `choice_factor`. The second value is
     empty where the other side's chosen setting decides.
     """
-    lead = rank_biserial(differences(a.best, b.best))
-    front, other = (a, b) if (lead < 0) == smaller else (b, a)
     p = np.zeros(other.tried.shape[1])
     for column, values in enumerate(other.tried.to_numpy(dtype=float).T):
         if not np.isnan(values).any():  # a run diverged, and what is compared has no worst value
@@ -204,32 +209,40 @@ def p_of_best(a: Side, b: Side, smaller: bool) -> tuple[float, str]:
     return min(1.0, largest * choice_factor(front.tried.shape[1])), note
 
 
-def coarse(part: Side, effect: float) -> list[str]:
+def coarse(part: Side, effect: float, adds: bool) -> list[str]:
     """Return a warning for each key in which the chosen setting's neighbours differ from it by
     more than `effect`, the difference between two sides: the best may lie between them.
 
-    Neighbours are the next smaller and larger value of a numeric key. Differences are medians over
-    the seeds of the distance of a run's value from the chosen one's.
+    Neighbours are the next smaller and larger value of a key of numbers. Distances are medians
+    over the seeds. adds: whether a better value would only add to the difference.
     """
-    found = []
     settings = list(part.tried.columns)
     at = settings[part.chosen]
+    found = []
     for index, key in enumerate(part.keys):
         line = [s for s in settings if s[:index] + s[index + 1 :] == at[:index] + at[index + 1 :]]
-        if not all(isinstance(s[index], (int, float, np.number)) for s in line):
-            continue
+        if any(order(s[index])[0] or isinstance(s[index], (bool, np.bool_)) for s in line):
+            continue  # not all are numbers
         here = line.index(at)
+        near = [*line[max(here - 1, 0) : here], *line[here + 1 : here + 2]]
+        cells = {s[index]: part.tried[s].to_numpy(dtype=float) for s in near}
         gaps = {
-            s[index]: abs(float(median(differences(part.tried[s].to_numpy(float), part.best))))
-            for s in (*line[max(here - 1, 0) : here], *line[here + 1 : here + 2])
-            if not part.tried[s].isna().any()
+            value: abs(float(median(differences(cell, part.best))))
+            for value, cell in cells.items()
+            if not np.isnan(cell).any()
         }
-        wide = {value: gap for value, gap in gaps.items() if gap > abs(effect)}
-        if wide:
-            steps = " and ".join(f"{show(v)} by {number(gap)}" for v, gap in wide.items())
+        steps = [
+            f"{show(value)}, where it diverges"
+            if math.isinf(gap)
+            else f"{show(value)} by {gap:.3g}"
+            for value, gap in gaps.items()
+            if gap > abs(effect)
+        ]
+        if steps:
             found.append(
-                f"{part.name}: {short(key)} {show(at[index])} differs from {steps}, and the sides "
-                f"by {number(abs(effect))}: values of {short(key)} between them may be better"
+                f"{part.name}, {short(key)} {show(at[index])} differs from {' and '.join(steps)}, "
+                f"the two sides by {abs(effect):.3g}; a value between may be better still"
+                + (" (which would add to the difference)" if adds else "")
             )
     return found
 
