@@ -92,7 +92,7 @@ def side(
     frame = one_frame({values: tried[values] for values in ordered}, keys, name)
     chosen = best_of(frame.to_numpy(dtype=float), smaller)
     made = Side(name, frame, tuple(keys), chosen, ())
-    if keys:
+    if set(keys) - {resolve(table, key) for key in conditions}:
         notes.append(f"best {made.setting(chosen)} ({name}{edge(frame, chosen)})")
     return made._replace(notes=tuple(notes))
 
@@ -184,10 +184,7 @@ def choice_factor(settings: int) -> int:
 
 
 def ahead(a: Side, b: Side, smaller: bool) -> tuple[Side, Side]:
-    """Return the two sides, the one that is ahead at the two chosen settings first.
-
-    smaller: whether small values are the good ones.
-    """
+    """Return both sides, first the one ahead at the chosen settings. smaller: small is good."""
     return (a, b) if (rank_biserial(differences(a.best, b.best)) < 0) == smaller else (b, a)
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_claim_words import signed_ranks
 
 from optbench import claims
@@ -16,7 +18,8 @@ from optbench.datasets import wine
 from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.models import logreg
-from optbench.paired_tests import signed_rank
+from optbench.paired_tests import differences, signed_rank
+from optbench.power import rank_biserial
 from optbench.sides import Side, ahead, best_of, choice_factor, number_side, p_of_best
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))
@@ -97,6 +100,44 @@ def test_the_p_value_grows_with_the_choice_of_the_side_that_is_ahead():
     assert judged(reverse, {("a", 0.1): one, ("b", 0.1): other}).word == "did not hold"
 
 
+def test_a_side_whose_rate_is_named_chooses_none():
+    """As in claims/feature_scale: it stands against every rate of the other side."""
+    losses = {("a", 0.1): 0.5 * SPREAD, ("b", 0.1): 0.9 * SPREAD, ("b", 0.2): 0.8 * SPREAD}
+    check = judged(BEST | {"lower": {"optimizer": "a", "optimizer.lr": 0.1}}, losses)
+    assert check.notes == ("best lr 0.2 (optimizer b, the edge of those tried)",)
+    assert check.verdict.p == pytest.approx(2 / 2**8)
+
+
+@st.composite
+def losses_of_a_side(draw):
+    """Losses (8,) of one to three settings, of which up to two seeds diverge."""
+    tried = []
+    for _ in range(draw(st.integers(1, 3))):
+        values = draw(st.sampled_from([0.5, 0.55, 1.0])) * np.array(draw(st.permutations(SPREAD)))
+        values[: draw(st.integers(0, 2))] = np.inf
+        tried.append(values)
+    return tried
+
+
+@settings(max_examples=25, deadline=None)
+@given(losses_of_a_side(), losses_of_a_side())
+def test_held_means_ahead_of_every_setting_of_the_other_side(first, second):
+    losses = {("a", 0.1 * 2**k): np.array(v) for k, v in enumerate(first)}
+    losses |= {("b", 0.1 * 2**k): np.array(v) for k, v in enumerate(second)}
+    check = judged(BEST, losses)
+    if check.word == "held":
+        assert any(
+            all(
+                signed_rank(d := differences(a, b)) <= 0.05 and rank_biserial(d) < 0 for b in second
+            )
+            for a in first
+        )
+    # the reversed claim: what held is refuted, and what was refuted holds
+    reverse = BEST | {"lower": {"optimizer": "b"}, "than": {"optimizer": "a"}}
+    swap = {"held": "did not hold", "did not hold": "held", "cannot tell": "cannot tell"}
+    assert judged(reverse, losses).word == swap[check.word]
+
+
 def test_a_number_may_be_the_other_side_of_a_best():
     side = side_of(np.array([0.5, 0.7]) * SPREAD[:, None])
     front, other = ahead(number_side(1.0, side.tried.index), side, smaller=True)
@@ -168,7 +209,7 @@ def peak(random: np.random.Generator) -> np.ndarray:
     [(collapsing_sgd, collapsing_sgd), (flat(7), flat(7)), (flat(7), flat(1)), (flat(7), peak)],
     ids=["collapsing", "alike", "seven to one", "flat to peak"],
 )
-def test_equal_best_settings_are_called_different_in_at_most_5_percent(first, second):
+def test_equal_best_triedare_called_different_in_at_most_5_percent(first, second):
     random = np.random.default_rng(0)
     words = 0
     for _ in range(800):
