@@ -18,6 +18,7 @@ from optbench import claims, layer_plots
 from optbench.__main__ import config_folder
 from optbench.errors import UserError
 from optbench.measures import measure, pick, title
+from optbench.paired_tests import enough_seeds
 from optbench.table import load_runs
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))
@@ -66,13 +67,27 @@ def test_noise_and_few_seeds_cannot_tell(tmp_path):
     runs(tmp_path / "a", ("one", "two"), **keys)
     check = FASTER | {"lower": {"optimizer": "one"}, "than": {"optimizer": "two"}}
     assert judged(tmp_path / "a", check)[0].word == "cannot tell"
-    assert judged(runs(tmp_path / "b", seeds=4), FASTER)[0].word == "cannot tell"
+    (few,) = judged(runs(tmp_path / "b", seeds=4), FASTER)
+    assert few.word == "cannot tell"
+    assert "Warning: 4 seeds cannot make a claim hold; 6 can." in claims.sentence("A claim.", [few])
 
 
 def test_one_significant_reversal_refutes_and_one_doubt_leaves_open():
     assert claims.verdict_of(["held", "held"]) == "held"
     assert claims.verdict_of(["held", "cannot tell"]) == "cannot tell"
     assert claims.verdict_of(["held", "cannot tell", "did not hold"]) == "did not hold"
+
+
+def test_seeds_too_few_to_refute_a_claim_are_named(tmp_path):
+    table = runs(tmp_path)
+    seven = claims.sentence("A claim.", judged(table, *[FASTER] * 7))
+    assert "with 8 seeds one of 7 comparisons cannot refute the claim (Holm); 9 can" in seven
+    assert "Warning" not in claims.sentence("A claim.", judged(table, *[FASTER] * 6))
+    wrong = FASTER | {"lower": {"optimizer": "sgd"}, "than": {"optimizer": "adam"}}
+    checks = judged(table, wrong, *[FASTER | {"value": "val_loss", "than": 100}] * 5)
+    assert checks[0].p_holm == pytest.approx(6 * 2 / 2**8)
+    assert "p = 0.0078, corrected 0.047" in checks[0].text
+    assert claims.verdict_of([check.word for check in checks]) == "did not hold"
 
 
 def test_a_diverged_run_is_the_worst_value_and_is_counted(tmp_path):
@@ -121,6 +136,20 @@ def test_the_spread_over_a_key(tmp_path):
     wide = adam.pivot_table(index="seed", columns="initializer.name", values="train_loss")
     assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
     assert check.text.startswith("spread over initializer of train loss, final: ")
+
+
+def test_the_spread_over_a_key_with_each_value_at_its_best_rate(tmp_path):
+    for initializer in ("small", "large"):
+        for lr in (0.00003, 0.003):
+            runs(tmp_path, seeds=2, lr=lr, initializer__name=initializer)
+    across = {"optimizer.lr": "best", "initializer": "spread"}
+    (check,) = judged(tmp_path, FASTER | {"across": across})
+    assert "best lr 0.003 (optimizer adam, small, the edge of those tried)" in check.notes
+    assert check.factor == 1  # there is one value of each seed
+    last = load_runs(tmp_path).groupby("run", observed=True).last()
+    adam = last[(last["optimizer"] == "adam") & (last["optimizer.lr"].astype(float) == 0.003)]
+    wide = adam.pivot_table(index="seed", columns="initializer.name", values="train_loss")
+    assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
 
 
 def test_a_number_as_the_other_side(tmp_path):
@@ -230,7 +259,11 @@ def test_every_claim_is_stated_about_what_its_study_runs(path):
     study = yaml.safe_load(path.read_text())
     claimed, params = study["claim"], study["hydra"]["sweeper"]["params"]
     assert set(claimed) <= claims.KEYS
-    assert len(params["seed"].split(",")) == 8
+    # enough seeds that each comparison alone could refute the claim, its side chosen or not
+    factor = (
+        2 if any("best" in check.get("across", {}).values() for check in claimed["checks"]) else 1
+    )
+    assert len(params["seed"].split(",")) >= max(8, enough_seeds(factor * len(claimed["checks"])))
     for check in claimed["checks"]:
         sides = [check.get("lower", check.get("higher")), check["than"]]
         for side in sides:
@@ -246,6 +279,7 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
     command = [
         *(sys.executable, "-m", "optbench", "-m", "study=claims/symmetry", "quiet=true"),
         *("data.subset=200", "epochs=1", "seed=0,1", "model.hidden=[8,8]", "num_threads=1"),
+        "optimizer.lr=0.1",
         *("name=mine", f"results_dir={tmp_path}"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
