@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from optbench import data, experiment, optimizers, schedules
 from optbench.configured import results_of
 from optbench.problem import build_model, identity
+from optbench.streams import Stream
 
 Config = dict[str, Any]
 
@@ -28,7 +27,7 @@ def build(planned: experiment.Plan) -> None:
     """
     asked = experiment.arguments(planned)
     problem = asked["problem"]
-    with torch.random.fork_rng(devices=[]):
+    with Stream(planned.config["seed"], "rehearsal"):
         model = build_model(problem, planned.config["seed"])
         optimizer = optimizers.build(
             asked["optimizer"],

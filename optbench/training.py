@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
 from time import perf_counter
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -241,9 +242,10 @@ class Training:
 
     def _objects(self) -> dict[str, Any]:
         """All that remembers something between steps."""
-        loss = self.problem.loss
         found = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        return found | ({"loss": loss} if isinstance(loss, nn.Module) else {})
+        loss = getattr(self.problem.loss, "module", self.problem.loss)
+        plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
+        return found if plain else found | {"loss": loss}
 
     def _budget(self) -> tuple[int, int]:
         return self.problem.total_steps, self.problem.steps_per_epoch

@@ -1,8 +1,10 @@
 """The training loop against a loop written out by hand, and the rules a comparison rests on."""
 
+import random
 from functools import partial
 from math import ceil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -84,6 +86,84 @@ def test_two_runs_side_by_side_do_not_disturb_each_other(make_problem):
     pairs = zip(train(problem, SGD, seed=1), train(problem, SGD, seed=2), strict=True)
     together = [first.epoch for first, _ in pairs if first.epoch]
     assert without_times(alone) == without_times(together)
+
+
+def _draws():
+    numpy = np.random.randn()  # noqa: NPY002
+    return torch.rand(()).item(), random.gauss(0, 1), numpy
+
+
+class Noisy(torch.nn.Module):
+    """Draws from every global generator, and has torch's own dropout."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layer, self.drop = torch.nn.Linear(shape[0], classes), torch.nn.Dropout(0.5)
+
+    def forward(self, x):
+        scale = 1 + 0.1 * sum(_draws()) if self.training else 1
+        return self.layer(self.drop(x + 0.1 * torch.randn_like(x))) * scale
+
+
+class NoisyStep(torch.optim.SGD):
+    def step(self, closure=None):
+        _draws()
+        return super().step(closure)
+
+
+def test_global_draws_come_from_the_seed_and_leave_the_callers_alone(make_problem):
+    problem = make_problem(Noisy, epochs=3)
+
+    def losses(optimizer, seed=0, interleaved=None):
+        found = []
+        for update in train(problem, partial(optimizer, lr=0.1), seed=seed, log_every=1):
+            found += [row["train_loss"] for row in update.steps]
+            _draws()
+            if interleaved is not None:
+                next(interleaved, None)
+        return found
+
+    torch.manual_seed(1)
+    random.seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    before = [_draws() for _ in range(3)]
+    torch.manual_seed(1)
+    random.seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    assert _draws() == before[0]
+    updates = train(problem, partial(NoisyStep, lr=0.1), log_every=1)
+    next(updates)
+    assert _draws() == before[1]
+    list(updates)
+    assert _draws() == before[2]
+
+    plain = losses(torch.optim.SGD)
+    other = train(problem, partial(NoisyStep, lr=0.3), seed=5)
+    assert losses(torch.optim.SGD, interleaved=other) == plain
+    # an optimizer that draws does not move the model's draws
+    assert losses(NoisyStep) == plain
+    assert losses(torch.optim.SGD, seed=1) != plain
+
+
+def test_evaluating_more_often_changes_no_draw(make_problem):
+    problem = make_problem(Noisy, epochs=4)
+
+    def losses(eval_every):
+        updates = train(problem, torch.optim.Adam, log_every=1, eval_every=eval_every)
+        return [row["train_loss"] for update in updates for row in update.steps]
+
+    assert losses(1) == losses(3)
+
+
+def test_float64_is_the_same_run_with_less_rounding(make_problem):
+    def losses(precision):
+        problem = make_problem(partial(models.mlp, hidden=[8], dropout=0.3), precision=precision)
+        updates = train(problem, torch.optim.Adam, log_every=1)
+        return [row["train_loss"] for update in updates for row in update.steps]
+
+    plain, exact = losses("float32"), losses("float64")
+    assert exact != plain
+    assert exact == pytest.approx(plain, rel=1e-5)
 
 
 def test_the_global_generator_is_left_alone(make_problem):
