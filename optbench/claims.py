@@ -3,7 +3,9 @@
 A claim is a sentence and the comparisons it stands on, all of which must come out as it says. Each
 is the exact two-sided signed-rank test over the seeds at 5 %. A claim that needs every one of
 several significant results is wrongly called true in at most 5 % of cases without any correction
-(the intersection-union test, Berger 1982): the worst comparison alone decides.
+(the intersection-union test, Berger 1982): the worst comparison alone decides. One reversal is
+enough to call a claim false, so p-values are corrected over the claim's comparisons for that word
+(Holm 1979).
 """
 
 import argparse
@@ -21,6 +23,7 @@ from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import CHECK_KEYS, measure, needs_layers, title
+from optbench.paired_tests import holm
 from optbench.pairs import Verdict, claim
 from optbench.progress import streams
 from optbench.run_files import expanded, read_sealed, replace_text
@@ -193,8 +196,35 @@ def by_seed(
     return pd.Series(np.where(np.isnan(cells).any(axis=1), math.nan, spread), frame.index)
 
 
+def claim_word(
+    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
+) -> str:
+    """Return the word of a claim: held, did not hold or cannot tell.
+
+    p: two-sided p-value of each comparison; NaN, where a run has no value, counts as 1. sides:
+    above 0 where a comparison came out as claimed, below 0 where the other way round, else 0.
+    """
+    return verdict_of(check_words(p, sides, alpha))
+
+
+def check_words(
+    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
+) -> list[str]:
+    """Return the word of each comparison of a claim; the arguments are those of `claim_word`.
+
+    "held" needs p <= alpha: the claim needs every one of them. "did not hold" needs the p-value
+    that is corrected over all of the claim's comparisons (Holm): one of them refutes the claim.
+    """
+    raw = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
+    corrected, sides = holm(raw), np.asarray(sides, dtype=float)
+    words = np.full(len(raw), "cannot tell", dtype=object)
+    words[(raw <= alpha) & (sides > 0)] = "held"
+    words[(corrected <= alpha) & (sides < 0)] = "did not hold"
+    return list(words)
+
+
 def verdict_of(words: Sequence[str]) -> str:
-    """held if all did, "did not hold" if one came out the other way round, else cannot tell."""
+    """Return held if all did, "did not hold" if one did not, else cannot tell."""
     if "did not hold" in words:
         return "did not hold"
     return "held" if set(words) == {"held"} else "cannot tell"
