@@ -1,7 +1,8 @@
 """Location, spread and intervals of a handful of runs, n beside each number.
 
 Diverged runs are +inf in losses and -inf in accuracies and are never dropped: a mean over them is
-infinite, a median or interquartile mean is finite as long as few enough runs diverged.
+infinite, a median or interquartile mean is finite as long as few enough runs diverged. NaN is no
+divergence: the statistics of values with a NaN among them are NaN, their intervals a UserError.
 """
 
 import math
@@ -16,6 +17,7 @@ from scipy import stats
 from optbench.errors import UserError
 from optbench.keys import show
 from optbench.layout import layout
+from optbench.paired_tests import check_share, check_whole
 from optbench.summary import final_values, median
 
 Statistic = Callable[[np.ndarray], float]
@@ -40,14 +42,14 @@ def smaller_is_better(column: str) -> bool:
 
 
 def mean(values: np.ndarray) -> float:
-    """The arithmetic mean; infinite as soon as one run diverged, NaN without values."""
+    """The arithmetic mean; infinite as soon as one run diverged, NaN without values or with one."""
     values = np.asarray(values, dtype=float)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(values.mean()) if len(values) else math.nan
 
 
 def middle(values: np.ndarray) -> float:
-    """The median as a float; NaN without values."""
+    """The median as a float; NaN without values or with a NaN among them."""
     return float(median(np.asarray(values, dtype=float))) if len(values) else math.nan
 
 
@@ -55,15 +57,18 @@ def iqm(values: np.ndarray) -> float:
     """Interquartile mean: the mean without the lowest and highest floor(n / 4) values.
 
     Agarwal et al. 2021 (rliable), which is scipy's trimmed mean at 25 %. Finite as long as no
-    more than floor(n / 4) of the runs diverged.
+    more than floor(n / 4) of the runs diverged. NaN without values or with a NaN among them.
     """
     values = np.asarray(values, dtype=float)
+    if not len(values) or np.isnan(values).any():  # which trimming would take for the largest
+        return math.nan
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(stats.trim_mean(values, 0.25)) if len(values) else math.nan
+        return float(stats.trim_mean(values, 0.25))
 
 
 def sd(values: np.ndarray) -> float:
-    """Sample standard deviation (n - 1); infinite where a run diverged, NaN below two values."""
+    """Sample standard deviation (n - 1); infinite where a run diverged, NaN below two values or
+    with a NaN among them."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2 or np.isnan(values).any():
         return math.nan
@@ -100,14 +105,19 @@ def bootstrap(
     method: "percentile" (its ends are resampled values, so that infinite ones need no
     arithmetic) or "bca" (`scipy.stats.bootstrap`; the percentile where a run diverged, for
     which the acceleration does not exist).
-    The interval is NaN where a problem has a single run. Raises UserError for unknown names.
+    The interval is NaN where a problem has a single run. Raises UserError for unknown names, for
+    NaN, for no values, and for strata that are not one label for each value.
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
     data = np.asarray(values, dtype=float)
     if np.isnan(data).any() or not len(data):
         raise UserError("a bootstrap needs numbers: there are none, or NaN among them")
+    check_share("level", level)
+    check_whole("resamples", resamples)
     labels = np.zeros(len(data), int) if strata is None else pd.factorize(np.asarray(strata))[0]
+    if len(labels) != len(data) or (labels < 0).any():
+        raise UserError(f"strata must name the problem of each of the {len(data)} values")
     parts = [data[labels == label] for label in range(labels.max() + 1)]
     function = named(statistic)
     value = function(data)
@@ -159,7 +169,10 @@ def describe(
     method: str = "percentile",
     seed: int = 0,
 ) -> dict[str, float]:
-    """n, diverged (n), sd, and median, mean and iqm each with its interval ("iqm_low", ...)."""
+    """n, diverged (n), sd, and median, mean and iqm each with its interval ("iqm_low", ...).
+
+    Raises UserError as `bootstrap` does.
+    """
     data = np.asarray(values, dtype=float)
     line: dict[str, float] = {"n": len(data), "diverged": int(np.isinf(data).sum())}
     for name in STATISTICS:
@@ -217,7 +230,7 @@ def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
 def describe_all(
     frame: pd.DataFrame, method: str = "percentile", seed: int = 0
 ) -> dict[tuple[str, str], Mapping[str, float]]:
-    """`describe` for each (problem, optimizer) of a `by_seed` frame."""
+    """`describe` for each (problem, optimizer) of a `by_seed` frame, whose NaN are no runs."""
     return {
         (str(problem), str(name)): describe(column.dropna().to_numpy(), method=method, seed=seed)
         for problem, part in frame.groupby(level="problem", sort=False)

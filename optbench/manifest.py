@@ -2,7 +2,6 @@
 every trial, the choices, and what a reviewer would object to.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optbench import jobs, tuning
+from optbench.corrections import HOLM, series_and_seeds, too_few_seeds
 from optbench.keys import count
 from optbench.older_code import code_in
-from optbench.paired_tests import enough_seeds
 from optbench.study_files import read_manifest
 
 FILE = "study.json"
@@ -122,12 +121,7 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
 
 def rivals(overrides: Iterable[Sequence[str]]) -> int:
     """With how many others the leader of a problem is compared, at most; at least 1."""
-    sides = ("optimizer", "schedule", "decay_biases_and_norms")
-    problems = Counter(
-        tuple(text for text in texts if not text.lstrip("+~").startswith(sides))
-        for texts in overrides
-    )
-    return max(1, max(problems.values()) - 1)
+    return max(1, series_and_seeds(overrides)[0] - 1)
 
 
 def too_few(overrides: Iterable[Sequence[str]], seeds: int) -> Iterator[str]:
@@ -135,14 +129,8 @@ def too_few(overrides: Iterable[Sequence[str]], seeds: int) -> Iterator[str]:
 
     overrides: of each optimizer on each problem.
     """
-    others = rivals(overrides)
-    least = enough_seeds(others)
-    if seeds < least:
-        holm = f" after Holm's correction for {others} comparisons" if others > 1 else ""
-        yield (
-            f"{count(seeds, 'seed')}: with fewer than {least} pairs no two-sided "
-            f"signed-rank test reaches p < 0.05{holm}"
-        )
+    if why := too_few_seeds(seeds, rivals(overrides), HOLM):
+        yield f"{count(seeds, 'seed')}: {why}"
 
 
 def gaps(done: dict[str, Any]) -> Iterator[str]:

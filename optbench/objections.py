@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.keys import count, problem_text, show
 from optbench.layout import Layout, layout
-from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
-from optbench.pairs import claim, leader_and_others
+from optbench.leader import first_against_second, ranked
+from optbench.paired_tests import differences, holm, signed_rank
+from optbench.pairs import claim
 from optbench.summary import final_values, seeds_text
 from optbench.tuning_curves import check_exchangeable
 
-FEW_SEEDS = "no two-sided signed-rank test"
+FEW_SEEDS = "pairs no two-sided"
 BUDGETS = "the budgets are unequal"
 SAID_BY_PANEL = 2  # more such sentences are counted instead
 
@@ -45,7 +47,8 @@ def objections(
     finals = final_values(table, y)
     found += [] if manifests else edges(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
-        found += few_seeds(plan)
+        # a tuned study fixes its leader by validation
+        found += few_seeds(plan, HOLM if manifests else MAX_TYPE)
     found += leaders(plan, finals, y)
     for manifest in manifests[:1]:
         found += no_gain(table, manifest["tuning"]["metric"].replace("val_", "test_"))
@@ -89,7 +92,8 @@ def budgets(
                 few, many = names[int(part.argmin())], names[int(part.argmax())]
                 yield (
                     f"unequal numbers of settings were tried: {part.min()} ({few}) to "
-                    f"{part.max()} ({many})"
+                    f"{part.max()} ({many}); p-values are corrected for that choice, yet more "
+                    "settings find better ones"
                 )
 
 
@@ -136,23 +140,19 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
 
 
-def few_seeds(plan: Layout) -> Iterator[str]:
+def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
     """Fewer seeds than the first against each other needs, where there is something to compare."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
     rivals = int(plan.runs.groupby(problem_of(plan))["variant"].nunique().max()) - 1
-    if rivals and counts.min() < (least := enough_seeds(rivals)):
-        corrected = f" after Holm's correction for {rivals} comparisons" if rivals > 1 else ""
-        yield (
-            f"{seeds_text(counts)}: with fewer than {least} pairs {FEW_SEEDS} reaches "
-            f"p < 0.05{corrected}"
-        )
+    if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
+        yield f"{seeds_text(counts)}: {why}"
 
 
 def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     """First places of the ranked table that are not shown to be better than the second.
 
-    By the signed-rank test of the leader against every other series on the same seeds with
-    Holm's correction, as the leader is chosen by the very values that are compared.
+    By the max-type test over all pairs, as the leader is chosen by the very values that are
+    compared.
     """
     smaller = smaller_is_better(y)
     runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
@@ -161,18 +161,16 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     for problem, part in frame.groupby(level="problem", sort=False):
         if not np.isfinite(part.to_numpy(dtype=float)).any():
             continue  # all diverged
-        names, pairs = leader_and_others(part, smaller)
-        if not pairs:
+        compared = first_against_second(part, smaller)
+        if compared is None:
             continue  # nothing to compare, or without common seeds
         panels += 1
-        raw = [signed_rank(differences(pair[:, 1], pair[:, 0])) for pair in pairs]
-        p = float(holm(raw)[0])
-        verdict = claim(pairs[0][:, 1], pairs[0][:, 0], smaller, p=p, comparisons=len(pairs))
+        second, verdict = compared
         if verdict.word != "worse":
             where = f"{problem}: " if problem else ""
             found.append(
-                f"{where}{names[0]} is first by {y.replace('_', ' ')}, which does not make it "
-                f"better than {names[1]}: {verdict.text}"
+                f"{where}{ranked(part, smaller)[0]} is first by {y.replace('_', ' ')}, which does "
+                f"not make it better than {second}: {verdict.text}"
             )
     if len(found) <= SAID_BY_PANEL:
         yield from found

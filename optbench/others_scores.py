@@ -32,6 +32,8 @@ def deepobs_speed(
     values = np.asarray(curves, dtype=float)
     if values.ndim != 2 or values.shape[1] < 2:
         raise UserError("DeepOBS's speed needs an array of (seeds, epochs + 1) values")
+    if math.isnan(target):
+        raise UserError("DeepOBS's speed needs a number as its target, not NaN")
     reached = values <= target if smaller else values >= target
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), values.shape[1])
     return float(first.mean())
@@ -44,7 +46,7 @@ def deepobs_overhead(
     (`estimate_runtime` of their code); low and high are the mean minus and plus their (n)
     standard deviation, as they print it."""
     a, b = np.asarray(times, dtype=float), np.asarray(sgd_times, dtype=float)
-    if a.shape != b.shape or not len(a) or not (b > 0).all():
+    if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
         raise UserError("the overhead needs as many run times of SGD, all above 0")
     shares = a / b
     return Estimate(
@@ -63,7 +65,7 @@ def track3(losses: Sequence[float] | np.ndarray, target: float = 3.28) -> Track3
     0.004 is right for their model and loss only. No seed may be left out; a diverged one fails.
     """
     values = np.asarray(losses, dtype=float)
-    if not len(values) or np.isnan(values).any():
+    if not len(values) or np.isnan(values).any() or math.isnan(target):
         raise UserError("track 3 needs the final loss of every run; a diverged one is inf")
     average = float(values.mean())
     statistic = (target - average) * math.sqrt(len(values))

@@ -2,6 +2,8 @@
 
 n pairs cannot go below p = 2 ** (1 - n) in a two-sided signed-rank or sign-flip test: five never
 reach 0.05, six do, and eight still do when Holm's correction spans six comparisons.
+
+Every function here raises UserError for NaN: a missing run is no difference of 0.
 """
 
 import math
@@ -13,16 +15,33 @@ from scipy import stats
 
 from optbench.errors import UserError
 
+MOST_EXACT = 50  # pairs without ties up to which the signed-rank test is exact, as scipy's
 EXACT = 14  # pairs up to which the sign-flip test goes through all 2 ** n flips
+
+
+def check_whole(name: str, value: float, least: int = 1) -> None:
+    """Raise UserError unless the value is a whole number (NaN is none) of at least `least`."""
+    if not (math.isfinite(value) and value == int(value) and value >= least):
+        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise UserError unless the value lies between 0 and 1, without both (NaN does not)."""
+    if not 0 < value < 1:
+        raise UserError(f"{name} must lie between 0 and 1, not {value!r}")
 
 
 def least_p(n: int) -> float:
     """The smallest two-sided p that n pairs can reach in a signed-rank or sign-flip test."""
+    check_whole("the number of pairs", n)
     return min(1.0, 2.0 ** (1 - n))
 
 
 def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
-    """The fewest seeds with which one of so many comparisons can pass Holm's first step."""
+    """The fewest seeds n with which one of so many comparisons can pass Holm's first step:
+    comparisons * 2 ** (1 - n) <= alpha."""
+    check_whole("the number of comparisons", comparisons)
+    check_share("alpha", alpha)
     return math.ceil(1 - math.log2(alpha / comparisons))
 
 
@@ -49,17 +68,24 @@ def numbers(d: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def signed_rank(d: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test (scipy), zeros dropped; exact without ties and,
-    up to 13 pairs, with them. 1 where nothing differs."""
+    """Two-sided p of Wilcoxon's signed-rank test, zeros dropped; exact up to 50 pairs without ties
+    and, up to 13 pairs, with them (scipy). 1 where nothing differs."""
     values = numbers(d)
     values = values[values != 0]
-    return float(stats.wilcoxon(values).pvalue) if len(values) else 1.0
+    if not len(values):
+        return 1.0
+    n, sizes = len(values), np.abs(values)
+    if n > MOST_EXACT or len(np.unique(sizes)) < n:
+        return float(stats.wilcoxon(values).pvalue)
+    positive = int((1 + np.argsort(np.argsort(sizes)))[values > 0].sum())
+    return min(1.0, 2 * float(null_cdf(n)[min(positive, n * (n + 1) // 2 - positive)]))
 
 
 def sign_flip(d: Sequence[float] | np.ndarray, flips: int = 9999, seed: int = 0) -> float:
     """Two-sided p of the paired permutation test of the mean (Fisher 1935; scipy): all 2 ** n
     flips up to 14 pairs, `flips` random ones beyond. Infinite differences count as larger than
-    all finite ones together."""
+    all finite ones together. UserError below one flip."""
+    check_whole("flips", flips)
     values = bounded(numbers(d))
     if len(values) < 2 or not values.any():
         return 1.0
@@ -90,6 +116,7 @@ def hodges_lehmann(
     (-inf, inf) where n is too small for the level; it excludes 0 exactly if the signed-rank test
     rejects (without ties).
     """
+    check_share("level", level)
     d = numbers(d)
     i, j = np.triu_indices(len(d))
     # in a scale in which an infinite difference is a number: inf and -inf average to 0
@@ -120,8 +147,13 @@ def null_cdf(n: int) -> np.ndarray:
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's step-down correction (1979): sorted p times (m, m - 1, ...), made monotone."""
+    """Holm's step-down correction (1979): sorted p times (m, m - 1, ...), made monotone.
+
+    Empty without p-values. Raises UserError where one is NaN or does not lie in [0, 1].
+    """
     values = np.asarray(p, dtype=float)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise UserError("Holm's correction needs a list of p-values from 0 to 1, none of them NaN")
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)
     result = np.empty_like(values)

@@ -2,24 +2,36 @@
 
 The gate's test is the exact two-sided Wilcoxon signed-rank test and its interval is that test
 turned round (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
-arithmetic. Eight seeds by default: the fewest with which seven optimizers, one against the six
-others, can pass Holm's correction at 0.05. All 21 pairs of seven would take ten.
+arithmetic. Of several comparisons the p-value is corrected, as `corrections` decides: by Holm for a
+candidate that was fixed beforehand, by the max-type sign-flip test where the values chose. Eight
+seeds by default: the fewest with which a candidate can pass Holm's correction at 0.05 against six
+others. The max-type test takes six, however many optimizers there are.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from optbench.corrections import (
+    HOLM,
+    MAX_TYPE,
+    all_pairs,
+    corrected,
+    least_seeds,
+    on_common_seeds,
+    results_of,
+    values_of,
+)
 from optbench.errors import UserError
-from optbench.estimates import bootstrap, middle
+from optbench.estimates import bootstrap
+from optbench.max_sign_flip import scaled
 from optbench.paired_tests import (
+    check_whole,
     differences,
-    enough_seeds,
     hodges_lehmann,
-    holm,
     least_p,
     sign_flip,
     signed_rank,
@@ -40,13 +52,14 @@ class Verdict(NamedTuple):
 
     word: str  # better, worse, cannot tell
     n: int  # pairs
-    p: float  # two-sided signed-rank, corrected where there are several comparisons
+    p: float  # two-sided, corrected where there are several comparisons
     difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
     low: float
     high: float
     needed: float  # seeds to see this difference with 80 % power, inf: none is seen, NaN: n = 1
     least: int  # seeds below which the test cannot reject at all
-    comparisons: int = 1  # that Holm's correction spans
+    comparisons: int = 1  # that the correction spans
+    correction: str = HOLM  # or max-type
 
     @property
     def text(self) -> str:
@@ -63,9 +76,9 @@ class Verdict(NamedTuple):
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
             pairs = f"{self.n} pair{'' if self.n == 1 else 's'}"
-            least = min(1.0, self.comparisons * least_p(self.n))
-            more += f"; {pairs} cannot go below p = {least:.2g}"
-            if self.comparisons > 1:
+            held = self.comparisons if self.correction == HOLM else 1
+            more += f"; {pairs} cannot go below p = {min(1.0, held * least_p(self.n)):.2g}"
+            if held > 1:
                 more += f", corrected for {self.comparisons} comparisons (Holm)"
         return f"cannot tell (n = {self.n}; {more})"
 
@@ -77,100 +90,131 @@ def claim(
     alpha: float = 0.05,
     p: float | None = None,
     comparisons: int = 1,
+    correction: str = HOLM,
 ) -> Verdict:
     """What may be claimed of A against B on one problem, runs in the order of their seeds.
 
-    p: the corrected p-value where this is one of several comparisons (see `compare`).
+    p: the corrected p-value where this is one of several comparisons (see `compare`), and how it
+    was corrected: Holm or max-type. Raises UserError for NaN and for runs without a partner.
     """
     d = differences(a, b)
+    check_whole("comparisons", comparisons)
+    least = least_seeds(comparisons, correction, alpha)
     p = signed_rank(d) if p is None else p
+    if not 0 <= p <= 1:
+        raise UserError(f"p must be a number from 0 to 1, not {p!r}")
     centre, low, high = hodges_lehmann(d, 1 - alpha)
-    word = word_for(d, p, smaller, alpha)
-    needed = seeds_needed(d, alpha=alpha / comparisons)  # NaN of one pair: it shows no spread
+    word = word_for(d, p, smaller, alpha, correction)
+    needed = seeds_needed(d, alpha=alpha / comparisons, least=least)  # NaN of one pair: no spread
     if word == "cannot tell" and math.isfinite(needed):
-        needed = max(needed, len(d) + 1, enough_seeds(comparisons, alpha))
-    least = enough_seeds(comparisons, alpha)
-    return Verdict(word, len(d), p, centre, low, high, needed, least, comparisons)
+        needed = max(needed, len(d) + 1)
+    return Verdict(word, len(d), p, centre, low, high, needed, least, comparisons, correction)
 
 
-def word_for(d: np.ndarray, p: float, smaller: bool, alpha: float) -> str:
+def word_for(
+    d: np.ndarray, p: float, smaller: bool, alpha: float = 0.05, correction: str = HOLM
+) -> str:
     """The word of a claim about A from the differences A - B and their (corrected) p-value."""
-    # the side of the test itself: the sum of the signed ranks, not the mean of two infinities
-    side = rank_biserial(d)
+    # the side of the test itself: the sum of the signed ranks, or the mean of the max-type test
+    column = np.asarray(d, dtype=float)[:, None]
+    side = rank_biserial(d) if correction == HOLM else float(scaled(column).sum())
     if p > alpha or not side:
         return "cannot tell"
     return "better" if (side < 0) == smaller else "worse"
 
 
-def leader_and_others(
-    part: pd.DataFrame, smaller: bool = True
-) -> tuple[list[str], list[np.ndarray]]:
-    """The series of one problem, best first by their medians, and the first one's values beside
-    each other's on common seeds, (seeds, 2), in that order.
-
-    part: seeds by series. No pairs where some series has no seed in common with the first.
-    """
-    names = [str(name) for name in part.columns[part.notna().any()]]
-    middles = {name: middle(part[name].dropna().to_numpy()) for name in names}
-    names.sort(key=lambda name: (middles[name] * (1 if smaller else -1), name))
-    pairs = [part[[names[0], name]].dropna().to_numpy(dtype=float) for name in names[1:]]
-    return names, pairs if all(map(len, pairs)) else []
-
-
-def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str | None:
-    """The series of one problem that may be claimed to be better than every other one, Holm's
-    correction over all of these comparisons; None where there is none."""
-    names, pairs = leader_and_others(part, smaller)
-    if not pairs:
-        return None
-    gaps = [differences(pair[:, 0], pair[:, 1]) for pair in pairs]
-    corrected = holm([signed_rank(gap) for gap in gaps])
-    words = [word_for(gap, p, smaller, alpha) for gap, p in zip(gaps, corrected, strict=True)]
-    return names[0] if all(word == "better" for word in words) else None
-
-
 def compare(
-    frame: pd.DataFrame, baseline: str | None = None, smaller: bool = True, alpha: float = 0.05
+    frame: pd.DataFrame,
+    baseline: str | None = None,
+    smaller: bool = True,
+    alpha: float = 0.05,
+    chosen: bool = False,
+    among: Sequence[str] | None = None,
+    owners: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """All pairs (or all against `baseline`) on each problem of a `by_seed` frame.
 
-    Only seeds that both have are paired. Holm's correction goes over all comparisons of one call.
+    Only seeds that both have are paired; NaN in the frame is no run. With a baseline that was fixed
+    beforehand Holm's correction goes over its comparisons. chosen: the baseline was chosen by the
+    values of the frame. Then, and without a baseline, p is that of the max-type sign-flip test over
+    all pairs of the frame, also where only the series in `among` are shown: those that the values
+    chose of several. owners: the optimizer of each series; the settings of one optimizer are then
+    not compared with each other, unless there is no other optimizer.
+
     Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
-    mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_holm, d, rank_biserial,
-    improvement, needed, verdict. Raises UserError where there is no pair.
+    mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_corrected, correction (Holm or
+    max-type), d, rank_biserial, improvement, needed, verdict. Raises UserError where there is no
+    pair.
     """
-    names = [str(name) for name in frame]
-    if baseline is not None and baseline not in names:
-        raise UserError(f"no optimizer {baseline!r}; there are: {', '.join(names)}")
-    pairs = [(x, y) for i, x in enumerate(names) for y in names[i + 1 :]]
-    if baseline is not None:
-        pairs = [(name, baseline) for name in names if name != baseline]
-    found = []
-    for problem, part in frame.groupby(level="problem", sort=False):
-        for x, y in pairs:
-            both = part[[x, y]].dropna()
-            if len(both):
-                found.append((str(problem), x, y, both[x].to_numpy(), both[y].to_numpy()))
-    if not found:
-        raise UserError(
-            "nothing to pair: two optimizers (or settings) are needed that ran on the same problem "
-            f"with a common seed; there are: {', '.join(names) or 'none'}"
-        )
-    raw = [signed_rank(differences(a, b)) for *_, a, b in found]
     lines = []
-    for (where, x, y, a, b), p, corrected in zip(found, raw, holm(raw), strict=True):
+    for pair in judge(frame, baseline, smaller, alpha, chosen, among, owners):
+        where, x, y, a, b, p, comparisons, correction, _ = pair
         d = differences(a, b)
-        verdict = claim(a, b, smaller, alpha, float(corrected), len(found))
+        verdict = claim(a, b, smaller, alpha, p, comparisons, correction)
         average = bootstrap(d, "mean")
         lines.append(
             {
                 "problem": where, "a": x, "b": y, "n": len(d),
                 "difference": verdict.difference, "low": verdict.low, "high": verdict.high,
                 "mean": average.value, "mean_low": average.low, "mean_high": average.high,
-                "p": p, "p_flip": sign_flip(d), "p_holm": float(corrected),
+                "p": signed_rank(d), "p_flip": sign_flip(d), "p_corrected": p,
+                "correction": correction,
                 "d": effect_size(d), "rank_biserial": rank_biserial(d),
                 "improvement": probability_of_improvement(a, b, smaller),
                 "needed": verdict.needed, "verdict": verdict.text,
             }
         )  # fmt: skip
     return pd.DataFrame(lines)
+
+
+class Judged(NamedTuple):
+    """Two series on one problem, their values on common seeds, and which is the better one."""
+
+    problem: str
+    a: str
+    b: str
+    values_a: np.ndarray  # (seeds,)
+    values_b: np.ndarray
+    p: float  # corrected
+    comparisons: int  # that the correction spans
+    correction: str
+    word: str  # of a: better, worse, cannot tell
+
+
+def judge(
+    frame: pd.DataFrame,
+    baseline: str | None = None,
+    smaller: bool = True,
+    alpha: float = 0.05,
+    chosen: bool = False,
+    among: Sequence[str] | None = None,
+    owners: Mapping[str, str] | None = None,
+) -> list[Judged]:
+    """Return the pairs of `compare`, whose arguments these are, without their descriptions."""
+    names = [str(name) for name in frame]
+    for name in [*([] if baseline is None else [baseline]), *(among or ())]:
+        if name not in names:
+            raise UserError(f"no optimizer {name!r}; there are: {', '.join(names)}")
+    shown = [name for name in names if among is None or name in among]
+    family = all_pairs(names, owners)
+    wanted = [pair for pair in family if set(pair) <= set(shown)]
+    if baseline is not None:
+        wanted = [[x if y == baseline else y, baseline] for x, y in wanted if baseline in (x, y)]
+    correction = MAX_TYPE if baseline is None or chosen else HOLM
+    results = results_of(frame)
+    found = on_common_seeds(results, wanted)
+    tested = found if correction == HOLM else on_common_seeds(results, family)
+    if not found:
+        raise UserError(
+            "nothing to pair: two optimizers (or settings) are needed that ran on the same problem "
+            f"with a common seed; there are: {', '.join(names) or 'none'}"
+        )
+    p_of = dict(zip(tested, corrected(results, tested, correction, alpha), strict=True))
+    judged = []
+    for pair in found:
+        where, x, y = pair
+        a, b = values_of(results, pair)
+        p = float(p_of[pair] if pair in p_of else p_of[where, y, x])
+        word = word_for(differences(a, b), p, smaller, alpha, correction)
+        judged.append(Judged(where, x, y, a, b, p, len(tested), correction, word))
+    return judged

@@ -1,7 +1,8 @@
 """Final values as a table for a paper: optimizers by problems and metrics, in LaTeX (booktabs).
 
 Each cell has the median, the extremes and n. The best of a column is bold only where it may be
-claimed to be better than every other one: `pairs.winner`, the gate of every verdict here.
+claimed to be better than every other one: `leader.winner`, by the max-type test over all pairs, as
+the compared values chose it.
 """
 
 import math
@@ -14,8 +15,8 @@ import pandas as pd
 
 from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.layout import layout
+from optbench.leader import winner
 from optbench.objections import problem_of
-from optbench.pairs import winner
 from optbench.summary import BOLD, final_values, number
 
 ACROSS = 4  # problems beside each other

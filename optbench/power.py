@@ -1,4 +1,8 @@
-"""Effect sizes, and how many seeds it would take to see one."""
+"""Effect sizes, and how many seeds it would take to see one.
+
+Every function here raises UserError for NaN and for no values at all, and returns NaN where a
+single value shows no spread.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from optbench.paired_tests import bounded, enough_seeds
+from optbench.errors import UserError
+from optbench.paired_tests import bounded, check_share, check_whole, enough_seeds, numbers
 
 MOST = 10_000  # seeds; more than this is said as such
 
 
 def effect_size(d: Sequence[float] | np.ndarray) -> float:
-    """Cohen's d of the pairs, mean(d) / sd(d) (Cohen 1988); NaN with an infinite difference,
-    0 without any, infinite where all differ by the same."""
-    d = np.asarray(d, dtype=float)
+    """Cohen's d of the pairs, mean(d) / sd(d) (Cohen 1988); NaN with an infinite difference or
+    a single one, 0 where nothing differs, infinite where all differ by the same."""
+    d = numbers(d)
     if len(d) < 2 or not np.isfinite(d).all():
         return math.nan
     centre, spread = float(d.mean()), float(d.std(ddof=1))
@@ -26,7 +31,7 @@ def effect_size(d: Sequence[float] | np.ndarray) -> float:
 def rank_biserial(d: Sequence[float] | np.ndarray) -> float:
     """Matched-pairs rank-biserial correlation (T+ - T-) / (T+ + T-) in [-1, 1] (Kerby 2014): an
     effect size that diverged runs do not break; 0 where nothing differs."""
-    d = np.asarray(d, dtype=float)
+    d = numbers(d)
     d = d[d != 0]
     ranks = stats.rankdata(np.abs(d))
     return float((np.sign(d) * ranks).sum() / ranks.sum()) if len(d) else 0.0
@@ -36,22 +41,30 @@ def probability_of_improvement(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, smaller: bool = True
 ) -> float:
     """P(a run of A beats one of B) + P(tie) / 2, over all n_a * n_b pairs of runs: the
-    Mann-Whitney statistic, as in Agarwal et al. 2021."""
-    x, y = np.asarray(a, dtype=float)[:, None], np.asarray(b, dtype=float)[None, :]
+    Mann-Whitney statistic, as in Agarwal et al. 2021. The runs are not paired."""
+    x, y = numbers(a)[:, None], numbers(b)[None, :]
     wins = x < y if smaller else x > y
     return float((wins + 0.5 * (x == y)).mean())
 
 
-def seeds_needed(d: Sequence[float] | np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
+def seeds_needed(
+    d: Sequence[float] | np.ndarray,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    least: int | None = None,
+) -> float:
     """About how many seeds the signed-rank test needs to see the observed difference.
 
     The paired t test's n by the noncentral t distribution, times pi / 3 for the signed-rank
     test's efficiency (Lehmann, Nonparametrics, A.5); with diverged runs Noether's formula (1987),
     n = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). Never fewer than can
-    reject at all; inf where no difference was seen.
+    reject at all (`least`, by default of one uncorrected test); inf where no difference was seen,
+    NaN for a single one.
     """
-    d = np.asarray(d, dtype=float)
-    least = enough_seeds(1, alpha)
+    d = numbers(d)
+    check_share("power", power)
+    check_share("alpha", alpha)
+    least = enough_seeds(1, alpha) if least is None else least
     if len(d) < 2:
         return math.nan
     size = abs(effect_size(d))
@@ -77,8 +90,12 @@ def seeds_needed(d: Sequence[float] | np.ndarray, power: float = 0.8, alpha: flo
 
 
 def t_power(size: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test at Cohen's d `size` with n pairs."""
-    edge, shift = stats.t.ppf(1 - alpha / 2, n - 1), size * math.sqrt(n)
+    """Power of the two-sided paired t test at Cohen's d `size` with n pairs, at least two."""
+    check_whole("the number of pairs", n, 2)
+    check_share("alpha", alpha)
+    if math.isnan(size):
+        raise UserError("the power of a test needs an effect size, not NaN")
+    edge, shift = stats.t.ppf(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
     # far from the edge scipy's noncentral t underflows to NaN, and the power is 1
     value = stats.nct.sf(edge, n - 1, shift)
     return 1.0 if math.isnan(value) else float(value)

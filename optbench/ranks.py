@@ -1,7 +1,7 @@
 """Many optimizers over many problems by their ranks (Demsar, JMLR 7, 2006).
 
 Ranks need no common scale between problems, and a diverged run is simply last (ties share their
-mean rank).
+mean rank). A score that is NaN is missing, and every function here raises UserError for it.
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy import stats
 
 from optbench.errors import UserError
 from optbench.estimates import middle
-from optbench.paired_tests import differences, holm, signed_rank
+from optbench.paired_tests import check_share, check_whole, differences, holm, signed_rank
 
 Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, optimizers)
 
@@ -34,7 +34,8 @@ class Friedman(NamedTuple):
 def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
     """A `by_seed` frame to the median over seeds: rows problems, columns optimizers.
 
-    Raises UserError where an optimizer was not run on a problem: ranks need complete rows.
+    NaN in the frame is no run: the median is over the seeds that there are. Raises UserError where
+    an optimizer was not run on a problem: ranks need complete rows.
     """
     parts = frame.groupby(level="problem", sort=False)
     rows = {
@@ -98,7 +99,13 @@ def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedma
 
 
 def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> float:
-    """Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the studentized range over sqrt(2)."""
+    """Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the studentized range over sqrt(2).
+
+    Raises UserError below two optimizers or one problem.
+    """
+    check_whole("the number of optimizers", optimizers, 2)
+    check_whole("the number of problems", problems)
+    check_share("alpha", alpha)
     q = stats.studentized_range.ppf(1 - alpha, optimizers, math.inf) / math.sqrt(2)
     return float(q * math.sqrt(optimizers * (optimizers + 1) / (6 * problems)))
 
@@ -131,9 +138,16 @@ def wilcoxon_holm(scores: Scores) -> pd.DataFrame:
 
 
 def cliques(ranks: "pd.Series[float]", p: pd.DataFrame, alpha: float = 0.05) -> list[list[str]]:
-    """The largest runs of neighbours in rank among which no pair differs: the diagram's bars."""
+    """The largest runs of neighbours in rank among which no pair differs: the diagram's bars.
+
+    ranks: the mean rank of each optimizer; p: p-values, optimizers by optimizers. Raises UserError
+    where a rank or a p-value is missing.
+    """
+    check_share("alpha", alpha)
     ranks = ranks.sort_values(kind="stable")
     names = [str(name) for name in ranks.index]
+    if ranks.isna().any() or p.reindex(index=names, columns=names).isna().any(axis=None):
+        raise UserError("bars need a mean rank of each optimizer and a p-value of each pair")
     apart = p.loc[names, names].to_numpy(dtype=float) <= alpha
     found: list[list[str]] = []
     for start in range(len(names)):

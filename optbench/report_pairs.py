@@ -1,13 +1,13 @@
 """What a report compares on each problem, paired by seed, and the matrix of all pairs."""
 
-import math
 from typing import Any
 
 import pandas as pd
 
-from optbench.estimates import by_seed, middle, run_keys, smaller_is_better
+from optbench.estimates import by_seed, run_keys, smaller_is_better
 from optbench.keys import show
 from optbench.layout import layout
+from optbench.leader import best_settings
 from optbench.pairs import compare
 from optbench.panels import titles
 from optbench.reach import phases
@@ -17,26 +17,8 @@ MOST_PAIRED = 12  # series of one matrix: 66 pairs
 
 
 def finals(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """`by_seed` of the tuned settings, or of each optimizer at the best of those that were run.
-
-    Where there is a single optimizer its settings are compared.
-    """
-    part = phases(table).get("tuned", table)
-    frame = by_seed(part, column)
-    owners = owner_of(part)
-    if len({owners[str(name)] for name in frame}) < 2:
-        return frame
-    sign = 1 if smaller_is_better(column) else -1
-    kept = frame.copy()
-    for problem, rows in frame.groupby(level="problem", sort=False):
-        best: dict[str, tuple[float, str]] = {}
-        for name in rows.columns[rows.notna().any()]:
-            score = (sign * middle(rows[name].dropna().to_numpy()), str(name))
-            best[owners[str(name)]] = min(score, best.get(owners[str(name)], (math.inf, "~")))
-        chosen = {name for _, name in best.values()}
-        others = [name for name in frame if name not in chosen]
-        kept.loc[kept.index.get_level_values("problem") == problem, others] = math.nan
-    return kept.dropna(axis=1, how="all")
+    """`by_seed` of the tuned settings, or of all settings of an ordinary sweep."""
+    return by_seed(phases(table).get("tuned", table), column)
 
 
 def owner_of(table: pd.DataFrame) -> dict[str, str]:
@@ -58,7 +40,8 @@ def labels_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, Any]]:
-    """All pairs of each problem with Holm's correction over them: row minus column."""
+    """All pairs of each problem, row minus column, each optimizer at the best of its settings. p is
+    that of the max-type test over all pairs of settings."""
     frame = finals(table, column)
     main = phases(table).get("tuned", table)
     owners, labels = owner_of(main), labels_of(main)
@@ -66,19 +49,18 @@ def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, A
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
-        medians = {str(name): middle(rows[name].dropna().to_numpy()) for name in rows}
-        ranked = sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
-        ranked = ranked[:MOST_PAIRED]
+        best = best_settings(rows, owners, smaller)
+        ranked = best[:MOST_PAIRED]
         if len(ranked) < 2:
             continue
-        pairs = compare(rows[ranked], None, smaller)
+        pairs = compare(rows, None, smaller, among=ranked, owners=owners)
         cells: dict[str, dict[str, Any]] = {}
         for pair in pairs.to_dict("records"):
             word = pair["verdict"].split(" (")[0]
             turned = {"better": "worse", "worse": "better"}.get(word, word)
             ends = {key: pair[key] for key in ("difference", "low", "high")}
             back = {"difference": -ends["difference"], "low": -ends["high"], "high": -ends["low"]}
-            shared = {"n": pair["n"], "p": pair["p_holm"]}
+            shared = {"n": pair["n"], "p": pair["p_corrected"]}
             cells.setdefault(pair["a"], {})[pair["b"]] = {**ends, **shared, "word": word}
             cells.setdefault(pair["b"], {})[pair["a"]] = {**back, **shared, "word": turned}
         found.append(
@@ -87,7 +69,7 @@ def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, A
                 "names": ranked,
                 "toggles": [names.toggle_of.get(name, owners[name]) for name in ranked],
                 "cells": cells,
-                "left_out": len(medians) - len(ranked),
+                "left_out": len(best) - len(ranked),
             }
         )
     return found

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.errors import UserError
-from optbench.estimates import middle, run_keys, smaller_is_better
+from optbench.estimates import run_keys, smaller_is_better
 from optbench.keys import show
-from optbench.paired_tests import enough_seeds
+from optbench.leader import best_settings, medians_of
 from optbench.pairs import compare
 from optbench.reach import phases
 from optbench.report_curves import Names
@@ -25,9 +26,9 @@ def cards(
 ) -> list[dict[str, Any]]:
     """One verdict per problem. column: the final values that are compared.
 
-    In a tuned study the leader is the optimizer with the best trial by validation; elsewhere the
-    first by the very values that are compared, which Holm's correction over its comparisons has to
-    make up for.
+    In a tuned study the leader is the optimizer with the best trial by validation, fixed before
+    these values were seen: Holm's correction over its comparisons. Elsewhere it is the first by the
+    very values that are compared: the max-type test over all pairs of settings.
     """
     frame = finals(table, column)
     main = phases(table).get("tuned", table)
@@ -41,22 +42,31 @@ def cards(
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
-        medians = {str(name): middle(rows[name].dropna().to_numpy()) for name in rows}
-        ranked = sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
-        leader = ranked[0]
+        ranked, medians = best_settings(rows, owners, smaller), medians_of(rows)
+        leader, fixed = ranked[0], False
         if tuned:
             order = leaders(main, trials, protocol, str(problem))
             leader = min(
                 ranked, key=lambda n: order.index(owners[n]) if owners[n] in order else len(order)
             )
-        pairs = compare(rows, leader, smaller).to_dict("records") if len(ranked) > 1 else []
+            # with several settings of an optimizer the values compared here chose among them
+            fixed = owners[leader] in order and len(ranked) == len(medians)
+            fixed = fixed and len({owners[name] for name in ranked}) == len(ranked)
+        correction = HOLM if fixed else MAX_TYPE
+        pairs = []
+        if len(ranked) > 1:
+            against_all = compare(
+                rows, leader, smaller, chosen=not fixed, among=ranked, owners=owners
+            )
+            pairs = against_all.to_dict("records")
         own = keys["run"][(keys["problem"] == problem) & (keys["variant"] == leader)]
         cost = costs.loc[own].median()
         against = [
             {
                 "name": pair["a"], "toggle": names.toggle_of.get(pair["a"], owners[pair["a"]]),
                 "n": pair["n"], "difference": pair["difference"], "low": pair["low"],
-                "high": pair["high"], "p": pair["p_holm"], "improvement": 1 - pair["improvement"],
+                "high": pair["high"], "p": pair["p_corrected"],
+                "improvement": 1 - pair["improvement"],
                 "word": pair["verdict"].split(" (")[0], "text": pair["verdict"],
             }
             for pair in pairs
@@ -77,7 +87,8 @@ def cards(
                 "chosen": by,
                 "n": int(rows[leader].notna().sum()),
                 "lost": int(np.isinf(rows[leader].dropna().to_numpy()).sum()),
-                "enough": enough_seeds(max(1, len(against))),
+                "enough": least_seeds(max(1, len(against)), correction),
+                "correction": correction,
                 "against": against,
                 "margin": margin(against, column, leader == ranked[0]),
                 "cost": cost_text(

@@ -19,6 +19,7 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.keys import count
+from optbench.paired_tests import check_whole
 from optbench.progress import streams
 from optbench.run_files import expanded
 
@@ -32,18 +33,31 @@ FORM = (
 
 
 def check(times: Times) -> pd.DataFrame:
-    """The times as a frame of floats; UserError for what is no time to target."""
-    values = pd.DataFrame(times).astype(float)
+    """The times as a frame of floats; UserError for what is no time to target, NaN among it."""
+    try:
+        values = pd.DataFrame(times).astype(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"times must be a table of numbers, optimizers by workloads: {error}"
+        ) from None
     if values.empty:
         raise UserError("there are no times to score")
     bad = ~(values > 0)  # NaN as well: a missing run is not a miss
     if bad.to_numpy().any():
         row, column = np.argwhere(bad.to_numpy())[0]
+        value = values.iloc[row, column]
+        missing = " (a missing run is no miss)" if math.isnan(value) else ""
         raise UserError(
-            f"{values.index[row]} on {values.columns[column]}: {values.iloc[row, column]:g} is not "
-            "a time; times are above 0, and inf where the target was not reached"
+            f"{values.index[row]} on {values.columns[column]}: {value:g} is not a time{missing}; "
+            "times are above 0, and inf where the target was not reached"
         )
     return values
+
+
+def check_limit(r_max: float) -> None:
+    """Raise UserError unless the largest ratio that counts is a number above 1."""
+    if not 1 < r_max < math.inf:
+        raise UserError(f"r_max must be a number above 1, not {r_max!r}")
 
 
 def ratios(times: Times) -> pd.DataFrame:
@@ -56,9 +70,12 @@ def ratios(times: Times) -> pd.DataFrame:
 def profile(times: Times, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
     """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
 
-    Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4].
+    Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4]. Raises UserError for
+    NaN in either.
     """
     taus = np.linspace(1, R_MAX, POINTS) if taus is None else np.asarray(taus, dtype=float)
+    if np.isnan(taus).any():
+        raise UserError("a profile needs numbers as taus, and NaN is among them")
     r = ratios(times)
     shares = (r.to_numpy()[:, :, None] <= taus).mean(axis=1)
     return pd.DataFrame(shares, r.index, taus)
@@ -67,6 +84,7 @@ def profile(times: Times, taus: Sequence[float] | np.ndarray | None = None) -> p
 def closed_form(times: Times, r_max: float = R_MAX) -> "pd.Series[float]":
     """B = 1 / n * sum over workloads of max(0, r_max - r) / (r_max - 1): the exact integral of
     the profile over [1, r_max], normalized."""
+    check_limit(r_max)
     gain = (r_max - ratios(times)).clip(lower=0) / (r_max - 1)
     return gain.mean(axis=1).rename("score")
 
@@ -76,6 +94,8 @@ def trapezoid(times: Times, r_max: float = R_MAX, points: int = POINTS) -> "pd.S
 
     Off by at most half a grid step per workload, (r_max - 1) / 198 before it is normalized.
     """
+    check_limit(r_max)
+    check_whole("points", points, 2)
     taus = np.linspace(1, r_max, points)
     shares = profile(times, taus)
     area = np.trapezoid(shares.to_numpy(), taus, axis=1) / (r_max - 1)
@@ -91,9 +111,12 @@ def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
     keys = ["optimizer", "workload", "study"]
     if lacking := [name for name in (*keys, "time") if name not in trials]:
         raise UserError(f"the trials lack the column(s) {', '.join(lacking)}")
-    if not (trials["time"] > 0).all():  # NaN as well: a missing trial is not a miss
-        raise UserError("each time of a trial must be above 0, and inf for a miss")
-    fastest = trials.groupby(keys, sort=False)["time"].min()
+    if trials.empty or trials[keys].isna().any(axis=None):
+        raise UserError("each trial needs an optimizer, a workload and a study")
+    spent = pd.to_numeric(trials["time"], errors="coerce")
+    if not (spent > 0).all():  # NaN as well: a missing trial is not a miss
+        raise UserError("each time of a trial must be a number above 0, and inf for a miss")
+    fastest = trials.assign(time=spent).groupby(keys, sort=False)["time"].min()
     counts = fastest.groupby(["optimizer", "workload"], sort=False).size()
     if counts.min() < counts.max():
         raise UserError(f"unequal numbers of studies: {counts.min()} to {counts.max()}")
@@ -109,6 +132,7 @@ def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) ->
     fastest, and its variant's target within r_max times the fastest of those that reached the
     base's. variants: base workload to variant; columns that are neither are kept.
     """
+    check_limit(r_max)
     values = check(times)
     names = {*variants, *variants.values()}
     if lacking := sorted(name for name in names if name not in values):

@@ -1,7 +1,8 @@
 """The statistics of comparisons, in one place for scripts and notebooks.
 
 Location, spread and intervals; two optimizers on one problem; many over many problems; how much
-tuning each needs. Each function says its source.
+tuning each needs. Each function says its source. None answers NaN among its values with a number:
+it raises UserError, or, where it says so, returns NaN. In the frames of `by_seed` NaN is no run.
 """
 
 from optbench.estimates import (
@@ -15,6 +16,7 @@ from optbench.estimates import (
     middle,
     sd,
 )
+from optbench.max_sign_flip import max_sign_flip
 from optbench.paired_tests import (
     differences,
     enough_seeds,
@@ -51,7 +53,7 @@ __all__ = [
     "Estimate", "Friedman", "Verdict", "Width", "bootstrap", "by_problem", "by_seed", "claim",
     "cliques", "compare", "critical_difference", "describe", "describe_all", "differences",
     "effect_size", "enough_seeds", "expected_best", "friedman", "hodges_lehmann", "holm", "iqm",
-    "least_p", "mean", "mean_ranks", "median", "middle", "nemenyi", "probability_of_improvement",
-    "rank", "rank_biserial", "rate_width", "rate_widths", "sd", "seeds_needed", "sign_flip",
-    "signed_rank", "t_power", "wilcoxon_holm",
+    "least_p", "max_sign_flip", "mean", "mean_ranks", "median", "middle", "nemenyi",
+    "probability_of_improvement", "rank", "rank_biserial", "rate_width", "rate_widths", "sd",
+    "seeds_needed", "sign_flip", "signed_rank", "t_power", "wilcoxon_holm",
 ]  # fmt: skip

@@ -21,8 +21,8 @@ COSTS = {
 }
 AT_ONCE = "Of runs trained at once the times are equal shares of what they took together."
 BOLD = (
-    "bold: better than every other one there (two-sided signed-rank tests on common seeds, p at "
-    "most 0.05 after Holm's correction)"
+    "bold: better than every other one there (two-sided max-type sign-flip test of all pairs on "
+    "common seeds, p at most 0.05)"
 )
 MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")

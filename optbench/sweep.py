@@ -149,6 +149,21 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     )
 
 
+def too_few_seeds(planned: Sequence[Sequence[str]], claimed: bool = False) -> str:
+    """Return why no comparison of the planned jobs can be told, with the seeds needed; or "".
+
+    claimed: the study's claim compares their problems as well.
+    """
+    from optbench import corrections, keys  # half a second to import, needed at the end as well
+
+    series, seeds = corrections.series_and_seeds(planned)
+    if not seeds or (series < 2 and not claimed):
+        return ""
+    correction = corrections.MAX_TYPE if series > 1 else corrections.HOLM
+    why = corrections.too_few_seeds(seeds, max(1, series - 1), correction)
+    return why and f"{keys.count(seeds, 'seed')}: {why}"
+
+
 class Comparison(Callback):
     """Announces a sweep, and ends it with the ranked table, the figures and the exit status.
 
@@ -182,6 +197,8 @@ class Comparison(Callback):
             except OSError as error:
                 where = error.filename2 or sweep
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
+            if why := too_few_seeds(planned or [], bool(config.get("claim"))):
+                say(f"warning: {why}", error=True)
             if not config.quiet:
                 say(f"sweep of {count or 'several'} runs into {sweep}")
 

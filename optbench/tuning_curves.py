@@ -9,6 +9,7 @@ import pandas as pd
 
 from optbench.errors import UserError
 from optbench.estimates import smaller_is_better
+from optbench.paired_tests import check_share, check_whole
 from optbench.summary import final_values, median
 
 ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
@@ -75,8 +76,10 @@ def expected_best(
     every expectation that it can enter (with replacement: all); `median` is then still a number.
     Columns: trials, expected, sd (of the best of n, Dodge's band), median (of the best of n; the
     worse of two middle ones), low, high (bootstrap over trials, of `expected`), median_low,
-    median_high (of `median`), n (all trials).
+    median_high (of `median`), n (all trials). Raises UserError for NaN and for no scores.
     """
+    check_share("level", level)
+    check_whole("resamples", resamples)
     values = np.asarray(scores, dtype=float)
     if not len(values) or np.isnan(values).any():
         raise UserError("an expected best needs one number per trial; a diverged one is infinite")
@@ -147,11 +150,15 @@ def rate_width(
 
     Several runs at one rate count as their median. Between rates the value is taken as linear in
     log10(rate); next to a diverged rate the range ends at the last rate that did not.
-    Raises UserError without two positive rates; all diverged: NaN decades.
+    Raises UserError without two positive, finite rates, for NaN, and for a share that is negative;
+    all diverged: NaN decades.
     """
     x, y = np.asarray(rates, dtype=float), np.asarray(values, dtype=float)
-    if len(x) != len(y) or not (x > 0).all() or len(np.unique(x)) < 2 or np.isnan(y).any():
+    positive = bool(((x > 0) & np.isfinite(x)).all())
+    if x.shape != y.shape or not positive or len(np.unique(x)) < 2 or np.isnan(y).any():
         raise UserError("a width needs two positive learning rates or more, and a value for each")
+    if not 0 <= within < math.inf:
+        raise UserError(f"within must be a share of at least 0, not {within!r}")
     lr = np.unique(x)
     sign = 1.0 if smaller else -1.0
     loss = sign * np.array([float(median(y[x == rate])) for rate in lr])

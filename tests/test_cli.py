@@ -510,3 +510,10 @@ def test_a_sweep_judges_by_its_own_jobs_though_another_of_its_name_began(tmp_pat
     jobs.record(tmp_path, {"job": 1, "overrides": ["optimizer=adam"], "status": "completed"})
     assert [job["status"] for job in jobs.ended] == ["failed", "completed"]
     assert jobs.of_sweep(tmp_path)["missing"] == 2  # of the other one, nothing is done
+
+
+def test_a_sweep_of_too_few_seeds_says_so_before_it_trains(here):
+    status, _, err = here("-m", "optimizer=sgd,adam", "seed=0,1", "epochs=1", "name=few")
+    assert status == 0, err
+    said = "warning: 2 seeds: with fewer than 6 pairs no two-sided sign-flip test reaches p < 0.05"
+    assert said in err.splitlines()[:2]

@@ -13,10 +13,11 @@ from made_runs import SEVEN, make_run, sweep
 from optbench import load_runs, report, report_curves
 from optbench.errors import UserError
 from optbench.layout import layout
+from optbench.leader import best_settings
 from optbench.pairs import compare
 from optbench.report import main, render, source_hash
 from optbench.report_curves import facet_keys
-from optbench.report_pairs import finals
+from optbench.report_pairs import owner_of
 from optbench.report_sections import collect, plain
 from optbench.report_verdict import margin, sentence
 from optbench.stats import by_seed
@@ -141,13 +142,13 @@ def test_the_verdict_is_that_of_the_pairs(tmp_path):
     table = load_runs(tmp_path)
     frame = by_seed(table, "train_loss")
     assert card["leader"] == "adam"
-    pairs = compare(frame, "adam", True).set_index("a")
+    pairs = compare(frame, "adam", True, chosen=True).set_index("a")
     assert card["level"] == "clear"
     assert card["headline"] == "adam is better than each of the 2 others."
     for pair in card["against"]:
         want = pairs.loc[pair["name"]]
         assert pair["difference"] == pytest.approx(want["difference"], rel=1e-5)
-        assert pair["p"] == pytest.approx(want["p_holm"])
+        assert pair["p"] == pytest.approx(want["p_corrected"])
         assert pair["word"] == "worse"
     assert card["n"] == 8
 
@@ -191,8 +192,9 @@ def test_sentences():
 def test_each_optimizer_competes_at_its_best_setting(tmp_path):
     for lr in (0.0001, 0.003):
         sweep(tmp_path, ("adam", "sgd"), 6, lr=lr)
-    frame = finals(load_runs(tmp_path), "train_loss")
-    assert sorted(frame.columns) == ["adam lr=0.003", "sgd lr=0.003"]
+    table = load_runs(tmp_path)
+    frame = by_seed(table, "train_loss")
+    assert best_settings(frame, owner_of(table)) == ["adam lr=0.003", "sgd lr=0.003"]
     data = collect([tmp_path])
     assert len(data["verdict"]["cards"][0]["against"]) == 1
     assert data["rates"][0]["lines"][0]["x"] == [0.0001, 0.003]

@@ -92,7 +92,7 @@ function verdictSection() {
     node.append(el("details", {}, el("summary", {}, "Each problem in full"), grid));
   } else node.append(grid);
   if (cards.some((card) => card.against.length))
-    node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. Exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
+    node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. " + (cards.some((card) => card.correction === "Holm") ? "The leader was fixed by validation: exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; " : "The leader was chosen by the values compared: two-sided sign-flip test of the largest |t| over all pairs of a problem, every setting that was run included; ") + "Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
   if (DATA.warnings.length)
     node.append(el("div", { class: "warnings" }, el("h3", {}, "What a reviewer would object to"), el("ul", {}, DATA.warnings.map((text) => el("li", {}, text))),
       DATA.toggles.length > 1 && DATA.names.length > DATA.toggles.length ? el("p", { class: "note" }, "Comparisons are counted here over all settings shown, the first against every other; the verdict compares each optimizer at its best setting.") : null));
@@ -195,7 +195,7 @@ function rest() {
   parts.push(sortable(node, "Final values", DATA.ranking, "sort"));
 
   if (DATA.matrices.length || DATA.ranks) {
-    node = section("pairs", "Pairs and ranks", DATA.matrices.length ? `Row minus column in final ${DATA.verdict.column}; ▲ the row is better, ▼ worse, no mark: cannot tell. p is corrected for all pairs of a problem (Holm), which is stricter than the verdict's comparisons with the leader.` : null);
+    node = section("pairs", "Pairs and ranks", DATA.matrices.length ? `Row minus column in final ${DATA.verdict.column}; ▲ the row is better, ▼ worse, no mark: cannot tell. p is corrected for all pairs of a problem (max-type sign-flip test).` : null);
     for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.column.includes("accuracy")));
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));

@@ -77,7 +77,7 @@ function matrix(host, entry, percent) {
     box.replaceChildren(el("table", { class: "matrix" }, el("caption", {}, entry.problem || "Row minus column"), el("thead", {}, head), el("tbody", {}, rows)));
   }
   draw();
-  const csv = () => [["a", "b", "difference (a - b)", "low", "high", "n", "p (Holm)", "a is"],
+  const csv = () => [["a", "b", "difference (a - b)", "low", "high", "n", "p (corrected for all pairs)", "a is"],
     ...entry.names.flatMap((a) => entry.names.filter((b) => entry.cells[a]?.[b]).map((b) => {
       const c = entry.cells[a][b];
       return [a, b, num(c.difference), ...(unbounded(c.low, c.high) ? ["", ""] : [num(c.low), num(c.high)]), c.n, c.p, c.word];

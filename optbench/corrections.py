@@ -1,0 +1,143 @@
+"""How the p-values of a comparison are corrected: the one place that decides it.
+
+Holm's correction of the signed-rank tests where the candidate was fixed before its values were
+seen (a baseline, or the leader of a tuned study by validation). The max-type sign-flip test over
+all pairs where the compared values themselves chose whom to look at (the first of a sweep, each
+optimizer at the best of its settings).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from optbench.errors import UserError
+from optbench.max_sign_flip import max_sign_flip
+from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
+
+HOLM, MAX_TYPE = "Holm", "max-type"
+CORRECTIONS = (HOLM, MAX_TYPE)
+SIDES = ("optimizer", "schedule", "decay_biases_and_norms")  # overrides that make a series
+Pair = tuple[str, str, str]  # problem, series a, series b
+
+
+def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
+    """Return the fewest seeds with which one of so many comparisons can pass its correction.
+
+    Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test
+    2 ** (1 - n) <= alpha however many pairs it spans.
+    """
+    if correction not in CORRECTIONS:
+        raise UserError(f"correction is {correction!r}; allowed: {', '.join(CORRECTIONS)}")
+    return enough_seeds(comparisons if correction == HOLM else 1, alpha)
+
+
+def too_few_seeds(seeds: int, others: int, correction: str) -> str:
+    """Return why no claim can come of so many seeds, with the number needed; "" where one can.
+
+    others: with how many series the first or the candidate is compared.
+    """
+    least = least_seeds(others, correction)
+    if seeds >= least:
+        return ""
+    if correction == MAX_TYPE:
+        return f"with fewer than {least} pairs no two-sided sign-flip test reaches p < 0.05"
+    holm_text = f" after Holm's correction for {others} comparisons" if others > 1 else ""
+    return (
+        f"with fewer than {least} pairs no two-sided signed-rank test reaches p < 0.05{holm_text}"
+    )
+
+
+def series_and_seeds(jobs: Iterable[Sequence[str]]) -> tuple[int, int]:
+    """Return how many series the fullest problem of planned jobs has, and the fewest seeds of one.
+
+    jobs: the overrides of each. A series is what the optimizer's side of them says.
+    """
+    seeds: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
+    for texts in jobs:
+        texts = [text.lstrip("+~") for text in texts]
+        seed = [text for text in texts if text.startswith("seed=")]
+        rest = sorted(text for text in texts if not text.startswith("seed="))
+        side = tuple(text for text in rest if text.startswith(SIDES))
+        problem = tuple(text for text in rest if not text.startswith(SIDES))
+        seeds.setdefault((problem, side), set()).update(seed[-1:] or ["seed"])
+    series = Counter(problem for problem, _ in seeds)
+    return max(series.values(), default=0), min(map(len, seeds.values()), default=0)
+
+
+def all_pairs(names: Sequence[str], owners: Mapping[str, str] | None = None) -> list[list[str]]:
+    """Return the pairs of series that may be looked at: of two owners, or, of one owner, all.
+
+    owners: the optimizer of each series; None: each series is one by itself.
+    """
+    owner = {name: name if owners is None else owners[name] for name in names}
+    alone = len(set(owner.values())) < 2
+    return [
+        [x, y] for i, x in enumerate(names) for y in names[i + 1 :] if alone or owner[x] != owner[y]
+    ]
+
+
+class Results(NamedTuple):
+    """A `by_seed` frame as arrays."""
+
+    columns: dict[str, int]  # of each series
+    problems: dict[str, np.ndarray]  # (seeds, series), the same seeds in each; NaN: no run
+
+
+def results_of(frame: pd.DataFrame) -> Results:
+    """Return the frame as arrays. Raises UserError where a seed stands twice on a problem."""
+    if frame.index.has_duplicates:
+        raise UserError("a seed stands twice on one problem: the runs cannot be paired")
+    seeds, _ = pd.factorize(frame.index.get_level_values(-1), sort=True)
+    problems = frame.index.get_level_values("problem").map(str).to_numpy()
+    data = frame.to_numpy(dtype=float)
+    values = {}
+    for problem in dict.fromkeys(problems):
+        here = problems == problem
+        values[problem] = np.full((seeds.max() + 1, data.shape[1]), math.nan)
+        values[problem][seeds[here]] = data[here]
+    return Results({str(name): index for index, name in enumerate(frame)}, values)
+
+
+def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pair]:
+    """Return the pairs that have a common seed, on each problem."""
+    found = []
+    for problem, values in results.problems.items():
+        present = (~np.isnan(values)).astype(int)
+        common = present.T @ present  # (series, series)
+        at = results.columns
+        found += [(problem, x, y) for x, y in pairs if common[at[x], at[y]]]
+    return found
+
+
+def values_of(results: Results, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of the two series of a pair on their common seeds, (seeds,) each."""
+    problem, x, y = pair
+    both = results.problems[problem][:, [results.columns[x], results.columns[y]]]
+    both = both[~np.isnan(both).any(axis=1)]
+    return both[:, 0], both[:, 1]
+
+
+def corrected(
+    results: Results, pairs: Sequence[Pair], correction: str, alpha: float = 0.05
+) -> np.ndarray:
+    """Return the corrected p-value of each pair, all of them being one family.
+
+    pairs: of `on_common_seeds`. With max-type the sign of a seed flips together for all pairs of
+    all problems.
+    """
+    if correction == HOLM:
+        return holm([signed_rank(differences(*values_of(results, pair))) for pair in pairs])
+    if not pairs:
+        return np.empty(0)
+    problem = {name: index for index, name in enumerate(results.problems)}
+    where = [problem[pair[0]] for pair in pairs]
+    values = np.stack(list(results.problems.values()))  # (problems, seeds, series)
+    a, b = (values[where, :, [results.columns[pair[side]] for pair in pairs]].T for side in (1, 2))
+    both = ~(np.isnan(a) | np.isnan(b))
+    same = ~both | (a == b)  # two diverged runs differ by 0
+    d = np.where(same, 0.0, np.where(same, 0.0, a) - np.where(same, 0.0, b))
+    return max_sign_flip(d, both, alpha)

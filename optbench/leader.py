@@ -1,0 +1,97 @@
+"""Who leads on a problem, and what may be claimed of the leader that the values chose."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from optbench.corrections import (
+    MAX_TYPE,
+    all_pairs,
+    corrected,
+    on_common_seeds,
+    results_of,
+    values_of,
+)
+from optbench.estimates import middle
+from optbench.paired_tests import differences
+from optbench.pairs import Verdict, claim, word_for
+
+
+def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:
+    """Return the series of one problem, best first by their medians.
+
+    part: seeds by series, NaN where there is no run.
+    """
+    medians = medians_of(part)
+    return sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
+
+
+def medians_of(part: pd.DataFrame) -> dict[str, float]:
+    """Return the median of each series of one problem that has a run."""
+    columns = dict(zip(map(str, part), part.to_numpy(dtype=float).T, strict=True))
+    found = {name: middle(values[~np.isnan(values)]) for name, values in columns.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool = True) -> list[str]:
+    """Return the best series of each optimizer on one problem by its median, best first.
+
+    owners: the optimizer of each series. Of a single optimizer all settings are returned: they are
+    what is compared.
+    """
+    names = ranked(part, smaller)
+    if len({owners[name] for name in names}) < 2:
+        return names
+    best: dict[str, str] = {}
+    for name in names:
+        best.setdefault(owners[name], name)
+    return list(best.values())
+
+
+def leader_and_others(
+    part: pd.DataFrame, smaller: bool = True
+) -> tuple[list[str], list[np.ndarray], np.ndarray]:
+    """Return the series of one problem, best first; the first one's values beside each other's on
+    common seeds, (seeds, 2) each; and their p-values of the max-type test over all pairs.
+
+    No pairs where some series has no seed in common with the first.
+    """
+    names = ranked(part, smaller)
+    frame = part if "problem" in part.index.names else pd.concat({"": part}, names=["problem"])
+    results = results_of(frame)
+    family = on_common_seeds(results, all_pairs(names))
+    against = [pair for pair in family if pair[1] == names[0]]
+    if not against or len(against) < len(names) - 1:
+        return names, [], np.empty(0)
+    p_of = dict(zip(family, corrected(results, family, MAX_TYPE), strict=True))
+    pairs = [np.stack(values_of(results, pair), axis=1) for pair in against]
+    return names, pairs, np.array([p_of[pair] for pair in against])
+
+
+def first_against_second(part: pd.DataFrame, smaller: bool = True) -> tuple[str, Verdict] | None:
+    """Return the name of the second and what may be claimed of it against the first.
+
+    None where there is nothing to compare.
+    """
+    names, pairs, p = leader_and_others(part, smaller)
+    if not pairs:
+        return None
+    family = len(names) * (len(names) - 1) // 2
+    first, second = pairs[0].T
+    verdict = claim(second, first, smaller, p=float(p[0]), comparisons=family, correction=MAX_TYPE)
+    return names[1], verdict
+
+
+def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str | None:
+    """Return the series of one problem that may be claimed to be better than every other one.
+
+    None where there is none.
+    """
+    names, pairs, found = leader_and_others(part, smaller)
+    words = [
+        word_for(differences(*pair.T), p, smaller, alpha, MAX_TYPE)
+        for pair, p in zip(pairs, found, strict=True)
+    ]
+    return names[0] if words and all(word == "better" for word in words) else None
