@@ -157,7 +157,8 @@ def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 def timing_note(costs: pd.DataFrame) -> str:
     """What to say of timings of which one in ten is more than twice the fastest, or ""."""
-    worst_spread = float(np.nanmax(costs[["ms_spread", "step_spread"]].to_numpy(float), initial=0))
+    spreads = costs.reindex(columns=["ms_spread", "step_spread"]).to_numpy(float)
+    worst_spread = float(np.nanmax(spreads, initial=0))
     if not worst_spread > MOST_SPREAD:
         return ""
     return f"timing varied by a factor of {worst_spread:.2g} between steps"

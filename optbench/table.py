@@ -201,7 +201,7 @@ def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, f
     share = float(cohort) if cohort > 1 else math.nan
     compiled = STEPS_BY.get(str(record.get("steps_by")), math.nan)
     try:
-        cost = record["cost"]
+        cost = record["cost"] or {}  # none was measured
         fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # what disturbs only adds
         high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
         size = cost["state_bytes"] / cost["parameters"]
