@@ -488,6 +488,7 @@ class _Restore:
 
     def _generator(self, node: dict[str, Any], there: Any) -> Any:
         state = self.value(node["state"], None)
+        _check_places(state)
         if _name(type(there)) != node["class"]:
             there = _new_generator(node["class"], state)
         if isinstance(there, torch.Generator):
@@ -573,6 +574,18 @@ def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
     code = callable(usual) or isinstance(usual, property | staticmethod | classmethod)
     if name.startswith("__") or (code and name not in before):
         raise ValueError(f"the checkpoint would replace {type(thing).__name__}.{name}")
+
+
+PLACES = {"pos": 624, "buffer_pos": 4}  # of MT19937 and Philox
+
+
+def _check_places(state: Any) -> None:
+    """Raise ValueError for a place beyond a generator's numbers: NumPy would read it."""
+    for key, value in state.items() if isinstance(state, dict) else ():
+        if isinstance(value, dict):
+            _check_places(value)
+        elif key in PLACES and not 0 <= value <= PLACES[key]:
+            raise ValueError(f"a generator of NumPy has no {key} {value}")
 
 
 def _new_generator(name: str, state: Any) -> Any:

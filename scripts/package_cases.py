@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import tempfile
 import time
@@ -114,14 +115,14 @@ def examine(cls: type[Optimizer], folder: Path) -> Row:
         if train(config, folder / "again")[0] != whole:
             return _row("differs", "two runs of one seed differ")
         resumed, said = train(config, folder / "resumed", stop=True)
-        restarts = "restarts from the beginning" in said
+        lines = [line for line in said.splitlines() if "restarts from" in line or "anew" in line]
         if resumed != whole:
             return _row("differs", "resumed, it goes on to other losses")
         manners = equal_manners(config, folder, whole)
         if not manners:
             return _row("differs", f"from each plain loop (first losses: {whole[:4]})")
-        said = " ".join(said.split()).replace(f"{folder}", "...") if restarts else ""
-        return _row("equal, restarts" if restarts else "equal, resumed", said, manners)
+        restarts = re.sub(r"\S*/resumed/\S+: ", "", lines[0]) if lines else ""
+        return _row("equal, restarts" if lines else "equal, resumed", restarts, manners)
     except UserError as error:
         return _row("refused", str(error))
     except BaseException as error:

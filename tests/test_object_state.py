@@ -374,6 +374,24 @@ def test_states_that_name_code_are_refused(name):
     assert not Alarm.ran
 
 
+@pytest.mark.parametrize("name", ["MT19937", "Philox"])
+def test_a_generator_cannot_read_beyond_its_numbers(name):
+    optimizer = Memory(np.random.Generator(getattr(np.random, name)()))
+    state = stored(optimizer)
+    kept = state["tree"]["optimizer"]["attributes"]["kept"]
+    _set_place(kept, 10**6)
+    with pytest.raises(ValueError, match=r"no (buffer_)?pos 1000000"):
+        restore({"optimizer": optimizer}, weights(optimizer), state)
+
+
+def _set_place(node, place):
+    for item in node["state"]["items"] if node.get("kind") == "generator" else node["items"]:
+        if item[0] in ("pos", "buffer_pos"):
+            item[1] = place
+        elif isinstance(item[1], dict) and item[1].get("kind") == "dict":
+            _set_place(item[1], place)
+
+
 def test_a_view_cannot_reach_beyond_its_parameter():
     size = 24
     shape = [[9], [1], 0]
