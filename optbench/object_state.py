@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+SMALLEST_ADDRESS = 2**16  # in memory: no system maps its first pages
 SCALARS = (type(None), bool, int, float, str)
 DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict, Counter)}
 FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
@@ -62,6 +63,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     look.functions = False
     given = [look.node(_given(p), f"parameter {k}") for k, p in enumerate(parameters)]
     look.check_memory()
+    look.check_numbers()
     # of a slice of a larger tensor, a file would hold the whole
     values = [p.detach() for p in parameters]
     count: dict[int, int] = {}
@@ -187,6 +189,11 @@ class _Capture:
         self.storages = {_storage(p): k for k, p in enumerate(parameters) if p.numel()}
         own = [p.untyped_storage() for p in parameters if p.layout is torch.strided]
         self.parameter_bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in own]
+        # what some classes use as a key, as `self.memory[id(p)]`
+        self.addresses = {id(p): ("id", k) for k, p in enumerate(parameters)}
+        places = {p.data_ptr(): ("data_ptr", k) for k, p in enumerate(parameters) if p.numel()}
+        self.addresses |= places
+        self.numbers: dict[int, str] = {}  # large whole numbers, and their paths
         self.known: dict[int, int] = {}
         self.kept: list[Any] = []  # an id means nothing once its object is gone
         self.tensors: list[dict[str, Any]] = []
@@ -197,7 +204,9 @@ class _Capture:
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
         if cls in SCALARS:
-            return value
+            return (
+                value if cls is not int or abs(value) < SMALLEST_ADDRESS else self._int(value, path)
+            )
         if id(value) in self.parameters:
             return {"kind": "parameter", "index": self.parameters[id(value)]}
         if (constant := _constant(value)) is not None:
@@ -267,6 +276,19 @@ class _Capture:
         node |= {"kind": "tensor", "value": plain, "class": type(value).__name__, "grad": learns}
         self.tensors.append(node)
         return node
+
+    def _int(self, value: int, path: str) -> Node:
+        if value in self.addresses:
+            of, index = self.addresses[value]
+            return {"kind": "address", "of": of, "index": index}
+        self.numbers.setdefault(value, path)
+        return value
+
+    def check_numbers(self) -> None:
+        """Raise `Unsaveable` for the `id` of an object: the restored one has another."""
+        for value, path in self.numbers.items():
+            if value in self.known:
+                raise Unsaveable(f"{path} is the id of an object")
 
     def _dict(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
         items = [
@@ -400,6 +422,9 @@ class _Restore:
         kind = node["kind"]
         if kind == "parameter":
             return self.parameters[node["index"]]
+        if kind == "address":
+            p = self.parameters[node["index"]]
+            return id(p) if node["of"] == "id" else p.data_ptr()
         if kind == "same":
             return self.made[node["n"]]
         if kind == "enum" and _constant(there) != node:
