@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from optbench import configured, experiment
+from optbench import closures, configured, experiment
 from optbench.errors import UserError
 
 STEPS, STOP_AT = 40, 17
@@ -135,17 +135,72 @@ class OwnZeroGrad(Base):
         self.move(1 / self.zeroed)
 
 
+class AheadOfItself(Base):
+    """Nesterov's method: moves to other weights, and evaluates there."""
+
+    def step(self, closure=None):
+        parameters = self.param_groups[0]["params"]
+        for p in parameters:
+            self.state[p].setdefault("v", torch.zeros_like(p))
+            p.data.add_(self.state[p]["v"], alpha=0.9)
+        loss = self.call(closure)
+        for p in parameters:
+            self.state[p]["v"].mul_(0.9).sub_(p.grad, alpha=0.02)
+            p.data.sub_(p.grad, alpha=0.02)
+        return loss
+
+
+class Sharp(Base):
+    """SAM as Foret et al. have it: climbs along the gradients that are there, and evaluates."""
+
+    def step(self, closure=None):
+        parameters = self.param_groups[0]["params"]
+        climbs = [p.grad * 0.05 for p in parameters]
+        for p, climb in zip(parameters, climbs, strict=True):
+            p.data.add_(climb)
+        loss = self.call(closure)
+        for p, climb in zip(parameters, climbs, strict=True):
+            p.data.sub_(climb)
+        self.move()
+        return loss
+
+
+class SharpFromSecond(Sharp):
+    """Uses the gradients that are there in every second step only."""
+
+    def step(self, closure=None):
+        self.odd = not getattr(self, "odd", False)
+        if not self.odd:
+            return super().step(closure)
+        loss = self.call(closure)
+        self.move()
+        return loss
+
+
 CLOSURES = [
     (NoArgument, "gradients"), (Ignores, "gradients"), (Ignores, "both"),
     (UnderNoGrad, "closure"), (KeywordsOnly, "gradients"), (OptionFirst, "gradients"),
     (AnyArguments, "closure"), (Required, "closure"), (Twice, "closure"),
-    (OwnZeroGrad, "gradients"),
+    (OwnZeroGrad, "gradients"), (AheadOfItself, "closure"), (Sharp, "both"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("cls", "manner"), CLOSURES)
 def test_every_way_to_take_a_closure(cls, manner, tmp_path):
     check(own(cls), manner, tmp_path)
+
+
+def test_gradients_first_where_any_step_uses_them():
+    model = nn.Linear(3, 2)
+    found = {cls: closures.evaluates_first(cls, model) for cls, _ in CLOSURES}
+    assert found == {cls: manner == "closure" for cls, manner in CLOSURES}
+    assert not closures.evaluates_first(SharpFromSecond, model)
+
+
+def test_batch_norm_sees_each_batch_once(tmp_path):
+    """An evaluation that the class does not ask for would move the running statistics."""
+    for cls in (UnderNoGrad, AheadOfItself):
+        check(own(cls), "closure", tmp_path / cls.__name__, "differential_models.batch_norm")
 
 
 class Hessian(Base):
@@ -220,6 +275,24 @@ class Remembers(Base):
         return loss
 
 
+class ById(Base):
+    """Keeps its memory under the ids and addresses of the parameters."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr)
+        own = self.param_groups[0]["params"]
+        self.slow = {id(own[0])}
+        self.by_id = {}
+        self.by_address = {}
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            v = self.by_id.setdefault(id(p), torch.zeros_like(p))
+            w = self.by_address.setdefault(p.data_ptr(), torch.zeros_like(p))
+            w.mul_(0.8).add_(v.mul_(0.9).add_(p.grad))
+            p.data.sub_(w, alpha=0.001 if id(p) in self.slow else 0.01)
+
+
 class TensorEntries(Base):
     """Tensors as entries of `state`, in the place of dictionaries."""
 
@@ -250,6 +323,7 @@ class OnParameters(Base):
         (Tuples, "gradients", ["optimizer.lr=0.01", "+optimizer.betas=[0.1,0.2,0.3]"]),
         (Tuples, "gradients", ["optimizer.betas=[0.1,0.2,0.3,0.4,0.5]"]),
         (Remembers, "closure", []),
+        (ById, "gradients", []),
         (TensorEntries, "gradients", []),
         (OnParameters, "gradients", []),
     ],
@@ -325,6 +399,7 @@ class IteratorBeside(Base):
 def test_what_no_checkpoint_can_hold_restarts_and_says_so_once(cls, words, tmp_path, capsys):
     check([*own(cls), "checkpoint_seconds=0"], "gradients", tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if words in line]
+    assert said
     assert all("it restarts from the beginning" in line for line in said)
     for folder in ("a", "b"):
         assert sum(f"/{folder}/" in line for line in said) in ((1,) if folder == "a" else (1, 2))
@@ -391,7 +466,17 @@ def averaged(params, lr=0.05):
     return NoHooks(params, lr=lr)
 
 
-@pytest.mark.parametrize("cls", [NoHooks, Properties, WrapperInGroup, averaged])
+class Delegates(NoHooks):
+    """Hands `train` and `eval` on to one that has neither."""
+
+    def train(self):
+        self.inner.train()
+
+    def eval(self):
+        self.inner.eval()
+
+
+@pytest.mark.parametrize("cls", [NoHooks, Properties, WrapperInGroup, averaged, Delegates])
 def test_wrappers_without_hooks(cls, tmp_path):
     check(own(cls), "gradients", tmp_path)
 
@@ -647,4 +732,5 @@ def test_wrong_schedules_are_refused_in_words(name, tmp_path):
     cls, options, words = WRONG[name]
     with pytest.raises(UserError, match=words):
         train(["optimizer=sgd", *schedule(cls, options)], tmp_path)
-    assert not list(tmp_path.rglob("run.json"))
+    # a text shows itself in the first step
+    assert not list(tmp_path.rglob("run.json")) or name == "a text for a number"

@@ -244,6 +244,21 @@ def test_two_objects_do_not_become_the_one_that_the_constructor_made():
     assert second.kept == [{"n": 1}, {"n": 2}]
 
 
+def test_ids_and_addresses_of_parameters_are_those_of_the_new_ones():
+    first = Memory()
+    p, q = weights(first)
+    first.kept = [{id(p): 1, q.data_ptr(): 2}, {id(q)}, 12345678901, -(2**70)]
+    second = again(first)
+    p, q = weights(second)
+    assert second.kept == [{id(p): 1, q.data_ptr(): 2}, {id(q)}, 12345678901, -(2**70)]
+
+
+def test_ids_of_other_objects_are_refused():
+    other = [1]
+    with pytest.raises(Unsaveable, match="is the id of an object"):
+        stored(Memory([{id(other): 1}, other]))
+
+
 def test_attributes_come_and_go():
     first, second = Memory(), Memory()
     first.late = [torch.ones(2)]
