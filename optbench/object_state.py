@@ -203,10 +203,10 @@ class _Capture:
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
+        if cls is int and abs(value) >= SMALLEST_ADDRESS:
+            return self._int(value, path)
         if cls in SCALARS:
-            return (
-                value if cls is not int or abs(value) < SMALLEST_ADDRESS else self._int(value, path)
-            )
+            return value
         if id(value) in self.parameters:
             return {"kind": "parameter", "index": self.parameters[id(value)]}
         if (constant := _constant(value)) is not None:
@@ -245,7 +245,10 @@ class _Capture:
         if isinstance(value, np.ndarray | np.generic) and cls.__module__ == "numpy":
             return node | self._array(value, path)
         if (state := _generator_state(value)) is not None:
+            addresses, self.addresses = self.addresses, {}  # its numbers are none of these
+            numbers, self.numbers = self.numbers, {}
             inner = self.node(state, path)
+            self.addresses, self.numbers = addresses, numbers
             return node | {"kind": "generator", "class": _name(cls), "state": inner}
         if isinstance(value, partial) and cls is partial:
             parts = [value.func, value.args, value.keywords]
