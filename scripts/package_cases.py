@@ -130,7 +130,8 @@ def examine(cls: type[Optimizer], folder: Path) -> Row:
 
 
 def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:
-    return {"outcome": outcome, "manner": manners, "sentence": " ".join(sentence.split())}
+    sentence = re.sub(r"/\S*/(site|dist)-packages/", "", " ".join(sentence.split()))
+    return {"outcome": outcome, "manner": manners, "sentence": sentence}
 
 
 def configuration(words: list[str]) -> dict[str, Any]:
