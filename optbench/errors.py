@@ -43,7 +43,20 @@ def blame(what: str) -> Iterator[None]:
         raise CodeError(f"{what}: {described(error)}") from error
 
 
-NEEDS_GRAPH = "does not require grad and does not have a grad_fn"
+NEEDS_GRAPH = (
+    " It may need gradients that can be differentiated again (backward(create_graph=True)), which "
+    "optbench does not give: choose another class"
+)
+MUON_GROUPS = (
+    " It wants groups that say use_muon=True or False, and optbench gives it one list of "
+    "parameters: give as optimizer._target_ a function of yours that makes the groups (such as "
+    "matrices, and all others) and the optimizer; optimizer=muon does so for torch's Muon"
+)
+HINTS = {  # a part of an error's text, and what it means here
+    "does not require grad and does not have a grad_fn": NEEDS_GRAPH,
+    "create_graph": NEEDS_GRAPH,
+    "use_muon": MUON_GROUPS,
+}
 
 
 def described(error: BaseException) -> str:
@@ -54,13 +67,8 @@ def described(error: BaseException) -> str:
     place = (outside or frames)[-1:]
     where = "".join(f" ({f.filename}, line {f.lineno}, in {f.name})" for f in place)
     text = " ".join(said(error).split())[:500]
-    hint = ""
-    if NEEDS_GRAPH in text:
-        hint = (
-            ". It may need gradients that can be differentiated again "
-            "(backward(create_graph=True)), which optbench does not give"
-        )
-    return f"{type(error).__name__}: {text}{hint}{where}"
+    hints = [f".{hint}" for part, hint in HINTS.items() if part in text]
+    return f"{type(error).__name__}: {text}{where}{''.join(hints[:1])}"
 
 
 def shorten(message: str) -> str:

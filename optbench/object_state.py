@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-SCALARS = (type(None), bool, int, float, str, bytes)
+SMALLEST_ADDRESS = 2**16  # in memory: no system maps its first pages
+SCALARS = (type(None), bool, int, float, str)
 DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict, Counter)}
 FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
 SEQUENCES: dict[str, type] = {c.__name__: c for c in (list, tuple, set, frozenset)}
+# torch's own dictionaries of hooks, whose keys count up in a process
+HOOKS = {
+    name
+    for thing in (nn.Module(), torch.optim.SGD([torch.zeros(1)]))
+    for name in vars(thing)
+    if name.startswith("_") and "_hooks" in name
+}
 STANDARD = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]  # Python's library
+# packages whose classes are never made anew
+OTHERS = {*sys.stdlib_module_names, "torch", "numpy", "optbench"}
 Node = Any  # a scalar, or a dict with its "kind"
 
 
@@ -50,6 +60,10 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     for name, root in roots.items():
         look.functions = not isinstance(root, Optimizer)
         tree[name] = look.node(root, name)
+    look.functions = False
+    given = [look.node(_given(p), f"parameter {k}") for k, p in enumerate(parameters)]
+    look.check_memory()
+    look.check_numbers()
     # of a slice of a larger tensor, a file would hold the whole
     values = [p.detach() for p in parameters]
     count: dict[int, int] = {}
@@ -58,7 +72,8 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
         count[place] = count.get(place, 0) + 1
     for node in look.tensors:
         node["value"] = _alone(node["value"], count)
-    return {"parameters": [_alone(value, count) for value in values], "tree": tree}
+    kept = [_alone(value, count) for value in values]
+    return {"parameters": kept, "given": given, "tree": tree}
 
 
 def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:
@@ -77,6 +92,8 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
     for name, root in roots.items():
         if put.value(state["tree"][name], root) is not root:
             raise ValueError(f"the {name} is another than the one that was saved")
+    for p, node in zip(parameters, state["given"], strict=True):
+        vars(p).update(put.value(node, _given(p)))
 
 
 def _storage(tensor: Tensor) -> int:
@@ -91,8 +108,19 @@ def _alone(tensor: Tensor, count: Mapping[int, int]) -> Tensor:
     return tensor.clone() if larger else tensor
 
 
+def _given(p: Tensor) -> dict[str, Any]:
+    """What an optimizer hung onto a parameter, as `p.steps`."""
+    return dict(getattr(p, "__dict__", {}))
+
+
 def _name(thing: Any) -> str:
     return f"{getattr(thing, '__module__', None)}:{getattr(thing, '__qualname__', None)}"
+
+
+def _mangled(cls: type, name: str) -> str:
+    """The name under which Python keeps a private attribute that is written in this class."""
+    private = name.startswith("__") and not name.endswith("__")
+    return f"_{cls.__name__.lstrip('_')}{name}" if private else name
 
 
 def _attributes(thing: Any) -> dict[str, Any]:
@@ -101,8 +129,9 @@ def _attributes(thing: Any) -> dict[str, Any]:
     for cls in type(thing).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in ("__dict__", "__weakref__") and hasattr(thing, slot):
-                found[slot] = getattr(thing, slot)
+            name = _mangled(cls, slot)
+            if slot not in ("__dict__", "__weakref__") and hasattr(thing, name):
+                found[name] = getattr(thing, name)
     if isinstance(thing, Optimizer) and hasattr(found.get("step"), "_wrapped_by_lr_sched"):
         del found["step"]  # a schedule's
     if isinstance(thing, LRScheduler):
@@ -113,9 +142,10 @@ def _attributes(thing: Any) -> dict[str, Any]:
     return found
 
 
-def _is_hooks(name: str, value: Any) -> bool:
-    """Whether this is one of torch's dictionaries of hooks, whose keys count up in a process."""
-    return "_hooks" in name and name.startswith("_") and isinstance(value, dict)
+def _is_hooks(thing: Any, name: str, value: Any) -> bool:
+    """Whether this attribute is one of torch's dictionaries of hooks."""
+    known = isinstance(thing, nn.Module | Optimizer) and name in HOOKS
+    return known and isinstance(value, dict)
 
 
 def _is_pure(cls: type) -> bool:
@@ -129,6 +159,10 @@ def _is_pure(cls: type) -> bool:
             return False
         if not base.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: made by a class statement
             return False
+        slots = [name for name in base.__dict__ if inspect.ismemberdescriptor(base.__dict__[name])]
+        known = len(slots) + ("__dict__" in base.__dict__) + ("__weakref__" in base.__dict__)
+        if base.__base__ and base.__basicsize__ - base.__base__.__basicsize__ > 8 * known:
+            return False  # a type of C's, such as a lock, that keeps what no attribute shows
     return cls.__new__ is object.__new__ or isinstance(cls.__new__, FunctionType)
 
 
@@ -153,13 +187,24 @@ class _Capture:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = {id(p): k for k, p in enumerate(parameters)}
         self.storages = {_storage(p): k for k, p in enumerate(parameters) if p.numel()}
+        own = [p.untyped_storage() for p in parameters if p.layout is torch.strided]
+        self.parameter_bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in own]
+        # what some classes use as a key, as `self.memory[id(p)]`
+        self.addresses = {id(p): ("id", k) for k, p in enumerate(parameters)}
+        places = {p.data_ptr(): ("data_ptr", k) for k, p in enumerate(parameters) if p.numel()}
+        self.addresses |= places
+        self.numbers: dict[int, str] = {}  # large whole numbers, and their paths
         self.known: dict[int, int] = {}
         self.kept: list[Any] = []  # an id means nothing once its object is gone
         self.tensors: list[dict[str, Any]] = []
+        self.open: set[int] = set()
+        self.arrays: list[tuple[int, int, str]] = []  # their first and last bytes, and paths
         self.functions = False  # whether functions without a closure are taken as code
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
+        if cls is int and abs(value) >= SMALLEST_ADDRESS:
+            return self._int(value, path)
         if cls in SCALARS:
             return value
         if id(value) in self.parameters:
@@ -167,12 +212,23 @@ class _Capture:
         if (constant := _constant(value)) is not None:
             return constant
         if id(value) in self.known:
+            if id(value) in self.open:
+                raise Unsaveable(f"{path} is a {_described(value)} that contains itself")
             return {"kind": "same", "n": self.known[id(value)]}
         self.known[id(value)] = len(self.known)
         self.kept.append(value)
         node: dict[str, Any] = {"n": self.known[id(value)]}
+        if isinstance(value, tuple | frozenset | partial):  # made at once, of all their parts
+            self.open.add(id(value))
+        try:
+            return self._compound(value, path, node)
+        finally:
+            self.open.discard(id(value))
+
+    def _compound(self, value: Any, path: str, node: dict[str, Any]) -> Node:
+        cls = type(value)
         if isinstance(value, Tensor):
-            return node | self._tensor(value, path)
+            return self._tensor(value, path, node)
         if cls.__name__ in DICTS and cls is DICTS[cls.__name__]:
             return node | self._dict(value, path)
         if cls.__name__ in SEQUENCES and cls is SEQUENCES[cls.__name__]:
@@ -189,7 +245,10 @@ class _Capture:
         if isinstance(value, np.ndarray | np.generic) and cls.__module__ == "numpy":
             return node | self._array(value, path)
         if (state := _generator_state(value)) is not None:
+            addresses, self.addresses = self.addresses, {}  # its numbers are none of these
+            numbers, self.numbers = self.numbers, {}
             inner = self.node(state, path)
+            self.addresses, self.numbers = addresses, numbers
             return node | {"kind": "generator", "class": _name(cls), "state": inner}
         if isinstance(value, partial) and cls is partial:
             parts = [value.func, value.args, value.keywords]
@@ -205,18 +264,34 @@ class _Capture:
             return node | self._object(value, path)
         raise Unsaveable(f"{path} is a {_described(value)}")
 
-    def _tensor(self, value: Tensor, path: str) -> dict[str, Any]:
+    def _tensor(self, value: Tensor, path: str, node: dict[str, Any]) -> dict[str, Any]:
         if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
             raise Unsaveable(f"{path} is a {_described(value)}")
         plain = value.detach()
         if plain.layout is torch.strided and plain.numel() and _storage(plain) in self.storages:
             owner = self.storages[_storage(plain)]
             shape = [list(plain.shape), list(plain.stride()), plain.storage_offset()]
-            return {"kind": "view", "index": owner, "shape": shape, "dtype": str(plain.dtype)}
+            size = plain.untyped_storage().nbytes()
+            dtype = str(plain.dtype).removeprefix("torch.")
+            view = {"kind": "view", "index": owner, "shape": shape, "size": size, "dtype": dtype}
+            return node | view
         learns = value.requires_grad and value.is_leaf
-        node = {"kind": "tensor", "value": plain, "class": type(value).__name__, "grad": learns}
+        node |= {"kind": "tensor", "value": plain, "class": type(value).__name__, "grad": learns}
         self.tensors.append(node)
         return node
+
+    def _int(self, value: int, path: str) -> Node:
+        if value in self.addresses:
+            of, index = self.addresses[value]
+            return {"kind": "address", "of": of, "index": index}
+        self.numbers.setdefault(value, path)
+        return value
+
+    def check_numbers(self) -> None:
+        """Raise `Unsaveable` for the `id` of an object: the restored one has another."""
+        for value, path in self.numbers.items():
+            if value in self.known:
+                raise Unsaveable(f"{path} is the id of an object")
 
     def _dict(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
         items = [
@@ -225,9 +300,10 @@ class _Capture:
         ]
         node: dict[str, Any] = {"kind": "dict", "type": type(value).__name__, "items": items}
         if isinstance(value, defaultdict):
-            name = getattr(value.default_factory, "__name__", None)
-            if value.default_factory is not None and FACTORIES.get(str(name)) is None:
-                raise Unsaveable(f"{path} has {_described(value.default_factory)} as its default")
+            factory = value.default_factory
+            name = getattr(factory, "__name__", None)
+            if factory is not None and FACTORIES.get(str(name)) is not factory:
+                raise Unsaveable(f"{path} has {factory!r} as its default")
             node["factory"] = name
         return node
 
@@ -235,22 +311,35 @@ class _Capture:
         array = np.asarray(value)
         if array.dtype.kind not in "biufcSU":
             raise Unsaveable(f"{path} is an array of {array.dtype}")
-        content = torch.frombuffer(bytearray(array.tobytes()) or bytearray(1), dtype=torch.uint8)
+        fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+        data = array.tobytes("F" if fortran else "C")
+        content = torch.frombuffer(bytearray(data) or bytearray(1), dtype=torch.uint8)
         shape = list(array.shape)
         scalar = isinstance(value, np.generic)
+        if not scalar and array.size:
+            self.arrays.append((*np.lib.array_utils.byte_bounds(array), path))
         return {
             "kind": "array", "content": content, "size": array.nbytes, "dtype": array.dtype.str,
-            "shape": shape, "scalar": scalar,
+            "shape": shape, "order": "F" if fortran else "C", "scalar": scalar,
         }  # fmt: skip
+
+    def check_memory(self) -> None:
+        """Raise `Unsaveable` for an array that shares memory: the restored ones would not."""
+        tensors = [node["value"] for node in self.tensors]
+        strided = [t.untyped_storage() for t in tensors if t.layout is torch.strided]
+        bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in strided if s.nbytes()]
+        bounds += self.parameter_bounds
+        for k, (first, last, path) in enumerate(self.arrays):
+            others = [*bounds, *(array[:2] for array in self.arrays[:k])]
+            if any(first < end and begin < last for begin, end in others):
+                raise Unsaveable(f"{path} is an array that shares its memory with another")
 
     def _object(self, value: Any, path: str) -> dict[str, Any]:
         kept = {}
         for name, item in _attributes(value).items():
-            if _is_hooks(name, item):
-                # of loading and saving, which no step does
-                for hook in (
-                    () if "state_dict" in name else item.values()
-                ):  # code that the constructor registers again
+            if _is_hooks(value, name, item):
+                # code that the constructor registers again; loading and saving is no step's
+                for hook in () if "state_dict" in name else item.values():
                     self.node(hook, f"{path}.{name}")
             else:
                 kept[name] = self.node(item, f"{path}.{name}")
@@ -287,9 +376,13 @@ def _constant(value: Any) -> Node | None:
         bound is None or isinstance(bound, ModuleType | type)
     ):
         return {"kind": "code", "name": _name(value)}
+    if type(value) is bytes:
+        return {"kind": "bytes", "text": value.hex()}
     if isinstance(value, complex):
         return {"kind": "complex", "parts": [value.real, value.imag]}
-    if isinstance(value, range | slice | type(Ellipsis) | PurePath):  # settings
+    if isinstance(value, range):
+        return {"kind": "range", "parts": [value.start, value.stop, value.step]}
+    if isinstance(value, slice | type(Ellipsis) | PurePath):  # settings
         return {"kind": "fixed", "text": repr(value)}
     if isinstance(value, torch.Size):
         return {"kind": "size", "items": list(value)}
@@ -316,13 +409,14 @@ class _Restore:
     def __init__(self, roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.made: dict[int, Any] = {}
-        self.modules = {
-            base.__module__
+        self.taken: dict[int, Any] = {}  # what the constructors made, and is in use again
+        bases = {
+            base
             for root in roots.values()
             for part in (root, *(root.modules() if isinstance(root, nn.Module) else ()))
             for base in type(part).__mro__
-            if not _is_packaged(base)
         }
+        self.packages = {base.__module__.split(".")[0] for base in bases} - OTHERS
 
     def value(self, node: Node, there: Any) -> Any:
         """The value of a node: the object that is `there`, changed, where that is of its kind."""
@@ -331,10 +425,19 @@ class _Restore:
         kind = node["kind"]
         if kind == "parameter":
             return self.parameters[node["index"]]
+        if kind == "address":
+            p = self.parameters[node["index"]]
+            return id(p) if node["of"] == "id" else p.data_ptr()
         if kind == "same":
             return self.made[node["n"]]
-        if kind in ("torch", "enum", "code", "complex", "fixed", "size"):
+        if kind == "enum" and _constant(there) != node:
+            return self._class(node["class"], enum.Enum)[node["name"]]  # type: ignore[index]
+        if kind in ("torch", "enum", "code", "complex", "bytes", "fixed", "range", "size"):
             return _constant_value(node, there)
+        if kind in ("dict", "sequence", "deque", "array", "generator", "object"):
+            if id(there) in self.taken:  # the restored one of another
+                there = None
+            self.taken[id(there)] = there
         made = getattr(self, f"_{kind}")(node, there)
         self.made[node["n"]] = made
         return made
@@ -350,10 +453,12 @@ class _Restore:
         return value
 
     def _view(self, node: dict[str, Any], there: Any) -> Tensor:
-        p = self.parameters[node["index"]].detach()
-        if str(p.dtype) != node["dtype"]:
-            raise ValueError("a view of a parameter has another dtype")
-        return torch.as_strided(p, *node["shape"])
+        storage = self.parameters[node["index"]].untyped_storage()
+        dtype = getattr(torch, node["dtype"])
+        if storage.nbytes() != node["size"] or not isinstance(dtype, torch.dtype):
+            raise ValueError("a parameter lies elsewhere in memory than the one that was saved")
+        whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+        return torch.as_strided(whole.view(dtype), *node["shape"])
 
     def _dict(self, node: dict[str, Any], there: Any) -> Any:
         cls = DICTS[node["type"]]
@@ -400,7 +505,8 @@ class _Restore:
 
     def _array(self, node: dict[str, Any], there: Any) -> Any:
         content = node["content"].numpy().tobytes()[: node["size"]]
-        found = np.frombuffer(content, dtype=np.dtype(node["dtype"])).reshape(node["shape"]).copy()
+        flat = np.frombuffer(content, dtype=np.dtype(node["dtype"]))
+        found = flat.reshape(node["shape"], order=node["order"]).copy("K")
         if node["scalar"]:
             return found[()]
         if type(there) is np.ndarray and (there.dtype, there.shape) == (found.dtype, found.shape):
@@ -410,6 +516,7 @@ class _Restore:
 
     def _generator(self, node: dict[str, Any], there: Any) -> Any:
         state = self.value(node["state"], None)
+        _check_places(state)
         if _name(type(there)) != node["class"]:
             there = _new_generator(node["class"], state)
         if isinstance(there, torch.Generator):
@@ -465,25 +572,28 @@ class _Restore:
             else:
                 object.__setattr__(there, name, value)
         for name, item in before.items():
-            if name not in node["attributes"] and not _is_hooks(name, item):
+            if name not in node["attributes"] and not _is_hooks(there, name, item):
                 getattr(there, "__dict__", {}).pop(name, None)
         return there
 
-    def _class(self, name: str) -> type:
-        """A class of the user's modules by its name, of an object that the constructor does not
-        make. Nothing of it runs: no constructor, no finalizer."""
+    def _class(self, name: str, base: type = object) -> type:
+        """A class by its name, of an object that the constructor does not make: of the user's own
+        modules, or of the packages of optimizer and model. Nothing of it runs: no constructor, no
+        finalizer."""
         module, qualname = name.split(":")
-        found: Any = sys.modules.get(module) if module in self.modules else None
+        found: Any = sys.modules.get(module)
         for part in qualname.split("."):
             found = getattr(found, part, None)
-        fits = isinstance(found, type) and not hasattr(found, "__del__")
-        if not fits or not (_is_pure(found) or hasattr(found, "_fields")):
+        fits = isinstance(found, type) and issubclass(found, base) and _name(found) == name
+        own = fits and (module.split(".")[0] in self.packages or not _is_packaged(found))
+        pure = own and (base is not object or _is_pure(found) or hasattr(found, "_fields"))
+        if not pure or hasattr(found, "__del__"):
             raise ValueError(f"an object of {name} is missing")
-        return found
+        return cast(type, found)
 
 
 def _has_slot(cls: type, name: str) -> bool:
-    return any(name in base.__dict__.get("__slots__", ()) for base in cls.__mro__)
+    return any(inspect.ismemberdescriptor(base.__dict__.get(name)) for base in cls.__mro__)
 
 
 def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
@@ -494,33 +604,44 @@ def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint would replace {type(thing).__name__}.{name}")
 
 
+PLACES = {"pos": 624, "buffer_pos": 4}  # of MT19937 and Philox
+
+
+def _check_places(state: Any) -> None:
+    """Raise ValueError for a place beyond a generator's numbers: NumPy would read it."""
+    for key, value in state.items() if isinstance(state, dict) else ():
+        if isinstance(value, dict):
+            _check_places(value)
+        elif key in PLACES and not 0 <= value <= PLACES[key]:
+            raise ValueError(f"a generator of NumPy has no {key} {value}")
+
+
 def _new_generator(name: str, state: Any) -> Any:
     if name == _name(torch.Generator):
         return torch.Generator(state[0])
-    known: dict[str, Any] = {
-        _name(random.Random): random.Random,
-        _name(np.random.RandomState): np.random.RandomState,
-        _name(np.random.MT19937): np.random.MT19937,
-        _name(np.random.PCG64): np.random.PCG64,
-    }
+    bits = (
+        np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64,
+    )  # fmt: skip
     if name == _name(np.random.Generator):
-        bits = {c.__name__: c for c in (np.random.MT19937, np.random.PCG64, np.random.Philox)}
-        return np.random.Generator(bits[state["bit_generator"]]())
-    return known[name]()
+        return np.random.Generator({c.__name__: c for c in bits}[state["bit_generator"]]())
+    makers: tuple[type, ...] = (random.Random, np.random.RandomState, *bits)
+    return {_name(c): c for c in makers}[name]()
 
 
 def _constant_value(node: dict[str, Any], there: Any) -> Any:
     kind = node["kind"]
     if kind == "complex":
         return complex(*node["parts"])
+    if kind == "bytes":
+        return bytes.fromhex(node["text"])
     if kind == "size":
         return torch.Size(node["items"])
+    if kind == "range":
+        return range(*node["parts"])
     if _constant(there) == node:
         return there
     if kind == "torch":
         name = node["text"].removeprefix("torch.")
         found = getattr(torch, name, None)
         return found if isinstance(found, torch.dtype | torch.layout) else torch.device(name)
-    if kind == "enum" and _name(type(there)) == node["class"]:
-        return type(there)[node["name"]]
     raise ValueError(f"something else stands where {node.get('name', node.get('text'))} stood")

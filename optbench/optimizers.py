@@ -15,7 +15,7 @@ from torch.optim.optimizer import (
 )
 
 from optbench import textbook
-from optbench.errors import UserError, described, memory_is_full
+from optbench.errors import MUON_GROUPS, UserError, described, memory_is_full
 
 # Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
@@ -59,7 +59,9 @@ def build(
             raise
         settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
         text = str(error) if isinstance(error, TypeError | ValueError) else described(error)
-        raise UserError(f"{name}({settings}) was refused: {text}.{_list(accepted)}") from error
+        advice = _advice(cls, given)
+        advice = ("" if advice in text else advice) or _list(accepted)
+        raise UserError(f"{name}({settings}) was refused: {text}.{advice}") from error
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
     if not decay_biases_and_norms and "weight_decay" not in getattr(optimizer, "defaults", {}):
@@ -235,6 +237,43 @@ def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
         several = len(value) if isinstance(value, Sequence) else 0
         if isinstance(usual, tuple) and several != len(usual):
             raise UserError(f"{name}: {key} must have {len(usual)} values, not {value!r}")
+
+
+def _advice(cls: Callable[..., Optimizer], given: dict[str, Any]) -> str:
+    """What a class wants that optbench does not give by itself; or ""."""
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())
+    except ValueError:  # of a builtin
+        return ""
+    name = getattr(cls, "__name__", str(cls))
+    needed = [
+        p.name
+        for p in parameters[1:]
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    first, missing = parameters[0].name, [key for key in needed if key not in given]
+    if first in ("model", "module", "net"):
+        return (
+            " It takes the model itself as its first argument, and optbench gives an optimizer "
+            "the model's parameters: choose another class"
+        )
+    if "optimizer" in first or any("optimizer" in key for key in missing):
+        inner = "torch.optim.SGD(params, lr=lr)"
+        call = f"{inner}, ..." if "optimizer" in first else f"params, {missing[0]}=..."
+        return (
+            f" It wraps another optimizer: give as optimizer._target_ a function of yours that "
+            f"makes both, such as: def wrapped(params, lr=0.01): return {name}({call})"
+        )
+    if missing:
+        return f" It needs {', '.join(missing)}: give +optimizer.{missing[0]}=VALUE"
+    return MUON_GROUPS if _mentions(cls, "use_muon") else ""
+
+
+def _mentions(cls: Callable[..., Optimizer], word: str) -> bool:
+    try:
+        return word in inspect.getsource(cls)
+    except (OSError, TypeError):  # there is no source
+        return False
 
 
 def _list(accepted: list[str]) -> str:

@@ -104,7 +104,8 @@ def check(config: Mapping[str, Any]) -> None:
             f"weight_penalty must be at least 0 and below {LARGEST_FLOAT:g}, not {penalty!r}"
         )
     lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
-    if not _is_number(lr) or not 0 < lr < LARGEST_FLOAT:
+    # null is for the class to allow: some find a rate of their own
+    if lr is not None and (not _is_number(lr) or not 0 < lr < LARGEST_FLOAT):
         raise UserError(f"optimizer.lr must be above 0 and below {LARGEST_FLOAT:g}, not {lr!r}")
 
 

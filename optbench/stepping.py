@@ -1,6 +1,5 @@
 """One training step with any optimizer: its gradients, its closure and its own random draws."""
 
-import inspect
 from collections.abc import Callable
 from time import perf_counter
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from optbench import textbook
+from optbench.closures import takes_closure
 from optbench.errors import blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
@@ -23,7 +23,8 @@ class Stepper:
     Gradients are taken before `optimizer.step()`, so that a class that has no closure, ignores it,
     or wants gradients first (SAM) works. A closure is given to every other class that takes one.
     Its first call repeats the gradients that were taken, unless the optimizer has moved the weights
-    since; each further call evaluates the model again.
+    since; each further call evaluates the model again. A class that is known to evaluate the model
+    by itself is given the closure alone.
 
     paused: seconds spent on copies that the plain step would not need; to be reset by the caller.
     """
@@ -34,8 +35,11 @@ class Stepper:
         model: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
         draws: Stream,
+        *,
+        evaluates_first: bool = False,
     ) -> None:
         """loss: of a batch's examples and targets. draws: of an optimizer that is not known.
+        evaluates_first: of such a one, `closures.evaluates_first`.
 
         To be made before a schedule is, which hides the signature of `step`.
         """
@@ -43,7 +47,8 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.known = is_known(optimizer)
         self.with_closure = takes_closure(optimizer)
-        self.evaluates_first = type(optimizer) in EVALUATE_FIRST and self.known
+        named = self.known and type(optimizer) in EVALUATE_FIRST
+        self.evaluates_first = named or (evaluates_first and not self.known and self.with_closure)
         own_zero = getattr(type(optimizer), "zero_grad", None)
         self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
         self.paused = 0.0
@@ -94,13 +99,24 @@ class Stepper:
     def _evaluating_first(self, x: Tensor, y: Tensor, see_gradients: Callable[[], None]) -> Tensor:
         losses: list[Tensor] = []
 
-        def closure() -> Tensor:
-            losses.append(self.take_gradients(x, y))
+        def evaluate() -> Tensor:
+            with torch.enable_grad():
+                losses.append(self.take_gradients(x, y))
             if len(losses) == 1:
                 see_gradients()
             return losses[-1]
 
-        self.optimizer.step(closure)  # type: ignore[arg-type]
+        def closure() -> Tensor:
+            with self.draws.left():
+                return evaluate()
+
+        if self.known:
+            self.optimizer.step(evaluate)  # type: ignore[arg-type]
+        else:
+            with self.draws:
+                self.optimizer.step(closure)  # type: ignore[arg-type]
+        if not losses:
+            raise RuntimeError("it called its closure in its first steps, and not in this one")
         return losses[0].detach()
 
     def _closure(self, x: Tensor, y: Tensor, loss: Tensor) -> Callable[[], Tensor]:
@@ -128,22 +144,3 @@ class Stepper:
                 return self.take_gradients(x, y)
 
         return closure
-
-
-def takes_closure(optimizer: Optimizer) -> bool:
-    """Whether the first argument of `optimizer.step` can be a closure, by its signature."""
-    try:
-        parameters = list(inspect.signature(optimizer.step).parameters.values())
-    except (TypeError, ValueError):  # of a builtin
-        return True
-    if not parameters:
-        return False
-    first = parameters[0]
-    if first.kind is first.KEYWORD_ONLY or first.kind is first.VAR_KEYWORD:
-        return False
-    # an option with another name and a default, such as `scale=1.0`, is no place for a closure
-    return (
-        first.name == "closure"
-        or first.kind is first.VAR_POSITIONAL
-        or first.default is first.empty
-    )

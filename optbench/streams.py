@@ -94,6 +94,8 @@ class Stream:
         torch.Generator().set_state(state["torch"])  # refuses what is no state
         random.Random().setstate(_tuples(state["python"]))
         key, place, spare = state["numpy"]
+        if not 0 <= place <= 624:
+            raise ValueError(f"NumPy's generator has no place {place}")  # it would read beyond
         bits: Any = np.random.MT19937()
         inner = {"key": np.array(key, dtype=np.uint32), "pos": place}
         bits.state = {"bit_generator": "MT19937", "state": inner}

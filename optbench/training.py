@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optbench import dense, object_state, optimizers, schedules
+from optbench import closures, dense, object_state, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
 from optbench.errors import blame
@@ -125,11 +125,16 @@ class Training:
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.noise = stream(seed, "dropout", self.device)
         draw_from(self.model, self.noise)
+        evaluates_first = not optimizers.is_known_class(optimizer) and closures.evaluates_first(
+            optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
+        )
         with own:
             self.optimizer = optimizers.build(
                 optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
             )
-            self.stepper = Stepper(self.optimizer, self.model, self._loss, own)
+            self.stepper = Stepper(
+                self.optimizer, self.model, self._loss, own, evaluates_first=evaluates_first
+            )
             self.scheduler = None
             if schedule is not None:
                 self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
@@ -307,11 +312,12 @@ class Training:
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
         if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
-            if schedules.is_known(self.scheduler):
-                self.scheduler.step()
-            else:
-                with self.stepper.draws, blame("the schedule's step failed"):
+            with blame(f"a step of {type(self.scheduler).__name__} failed"):
+                if schedules.is_known(self.scheduler):
                     self.scheduler.step()
+                else:
+                    with self.stepper.draws:
+                        self.scheduler.step()
         return seen
 
     def record(
@@ -379,7 +385,8 @@ class Training:
         row = self.row(scores, begun)
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
             value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
-            self.scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
+            with blame(f"a step of {type(self.scheduler).__name__} failed"):
+                self.scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
         return row
 
     def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -412,7 +419,11 @@ class Training:
         switch = getattr(self.optimizer, name, None)
         if callable(switch) and (training or self.step):
             with self.stepper.draws, blame(f"{type(self.optimizer).__name__}.{name}() failed"):
-                switch()
+                try:
+                    switch()
+                except AttributeError as error:
+                    if error.name != name:  # a wrapper around one that has no such method
+                        raise
 
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")

@@ -105,8 +105,9 @@ def plain_losses(
                 if manner != "gradients" and (manner == "closure" or calls):
                     outside, _ = states(), set_states(others)
                 optimizer.zero_grad()
-                loss = problem.loss(model(x[batch]), data.train_y[batch])
-                loss.backward()
+                with torch.enable_grad():
+                    loss = problem.loss(model(x[batch]), data.train_y[batch])
+                    loss.backward()
                 calls.append(loss.item())
                 if manner != "gradients" and (manner == "closure" or len(calls) > 1):
                     others = states()

@@ -1,0 +1,252 @@
+"""One optimizer class of a package: trained by the command line's path, beside a plain loop."""
+
+import contextlib
+import csv
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import random
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optbench import configured, experiment
+from optbench.batches import Batches
+from optbench.errors import UserError
+from optbench.models import draw_from, takes_any_layout
+from optbench.optimizers import is_known_class
+from optbench.overrides import config_folder, resolve
+from optbench.problem import Problem, build_model
+from optbench.streams import stream
+
+STEPS, STOP_AT, SEED = 40, 23, 3
+EVALUATED = (20, 40)  # steps, of 20 batches in two epochs
+PACKAGES = {  # of the registry: of Python
+    "pytorch-optimizer": "pytorch_optimizer",
+    "torch_optimizer": "torch_optimizer",
+    "schedulefree": "schedulefree",
+    "prodigyopt": "prodigyopt",
+    "lion-pytorch": "lion_pytorch",
+    "heavyball": "heavyball",
+}
+MANNERS = {
+    "step()": "gradients, then step()",
+    "step(closure)": "step(closure)",
+    "both": "gradients, then step(closure)",
+}
+Row = dict[str, str]
+
+
+class Net(nn.Module):
+    """Parameters of one, two and four dimensions, and masks from the global generator."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], 3, 5, stride=3)
+        size = self.conv(torch.zeros(1, *shape)).numel()
+        self.hidden, self.norm = nn.Linear(size, 12), nn.LayerNorm(12)
+        self.dropout, self.head = nn.Dropout(0.2), nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.hidden(torch.relu(self.conv(x)).flatten(1)))
+        out: Tensor = self.head(self.dropout(torch.tanh(x)))
+        return out
+
+
+def classes(module: str) -> list[type[Optimizer]]:
+    """The optimizers of an installed package, in the order of their names."""
+    package = importlib.import_module(module)
+    if module == "pytorch_optimizer":
+        names = package.get_supported_optimizers()
+        return [package.load_optimizer(name) for name in sorted(names)]
+    if module == "heavyball":
+        package.utils.compile_mode = None  # torch.compile takes minutes for each class
+    found = {
+        id(value): value
+        for value in vars(package).values()
+        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+    }
+    return sorted(found.values(), key=lambda cls: cls.__name__)
+
+
+def in_child(cls: type[Optimizer], seconds: float) -> Row:
+    """`examine` in a process of its own, which is killed after so many seconds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if (child := os.fork()) == 0:
+            with contextlib.suppress(BaseException):
+                with (folder / "log").open("w") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+                (folder / "row.json").write_text(json.dumps(examine(cls, folder)))
+            os._exit(0)
+        end = time.monotonic() + seconds
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > end:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return _row("failed", f"it took longer than {seconds:g} s")
+            time.sleep(0.02)
+        if not (folder / "row.json").exists():
+            return _row("failed", "its process ended without a result")
+        row: Row = json.loads((folder / "row.json").read_text())
+        return row
+
+
+def examine(cls: type[Optimizer], folder: Path) -> Row:
+    """Train with a class twice, once stopped and resumed, and in each manner of a plain loop."""
+    try:
+        words = [f"optimizer._target_={cls.__module__}.{cls.__qualname__}"]
+        config = configuration(words)
+        whole, _ = train(config, folder / "whole")
+        if train(config, folder / "again")[0] != whole:
+            return _row("differs", "two runs of one seed differ")
+        resumed, said = train(config, folder / "resumed", stop=True)
+        lines = [line for line in said.splitlines() if "restarts from" in line or "anew" in line]
+        if resumed != whole:
+            return _row("differs", "resumed, it goes on to other losses")
+        manners = equal_manners(config, folder, whole)
+        if not manners:
+            return _row("differs", f"from each plain loop (first losses: {whole[:4]})")
+        restarts = re.sub(r"\S*/resumed/\S+: ", "", lines[0]) if lines else ""
+        return _row("equal, restarts" if lines else "equal, resumed", restarts, manners)
+    except UserError as error:
+        return _row("refused", str(error))
+    except BaseException as error:
+        return _row("failed", f"{type(error).__name__}: {error}")
+
+
+def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:
+    sentence = re.sub(r"/\S*/(site|dist)-packages/", "", " ".join(sentence.split()))
+    return {"outcome": outcome, "manner": manners, "sentence": sentence}
+
+
+def configuration(words: list[str]) -> dict[str, Any]:
+    """What the command line with these words asks for, on a small problem."""
+    small = [
+        "model._target_=package_cases.Net", "data.subset=360", "data.val_size=40", "batch_size=16",
+        f"steps={STEPS}", "log.steps=1", "log.eval_epochs=1", "quiet=true", "device=cpu",
+        f"seed={SEED}", "num_threads=1",
+    ]  # fmt: skip
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        words = [*small, *words]
+        config: dict[str, Any] = resolve(compose("config", words), words)
+    return config
+
+
+def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[list[str], str]:
+    """The loss of each step of a run, as text, and what was said; stopped once and resumed."""
+    config = config | {"results_dir": str(folder)}
+    heard = io.StringIO()
+    with contextlib.redirect_stderr(heard):
+        if stop:
+            calls = iter(range(1, 10**6))
+            planned = experiment.plan(config, folder)
+            experiment.complete(planned, lambda update: None, lambda: next(calls) >= STOP_AT)
+        outcome = experiment.run(config, folder)
+    with (outcome.folder / "steps.csv").open() as file:
+        losses = [row["train_loss"] for row in csv.DictReader(file)]
+    assert len(losses) == STEPS or not isfinite(float(losses[-1])), f"{len(losses)} steps"
+    return losses, heard.getvalue()
+
+
+def equal_manners(config: dict[str, Any], folder: Path, whole: list[str]) -> str:
+    """The manners of a plain loop that give the run's losses to the last bit."""
+    planned = experiment.plan(config | {"force": True, "results_dir": str(folder)}, folder)
+    problem = experiment.arguments(planned)["problem"]
+    found = []
+    for manner, words in MANNERS.items():
+        make = configured.build("optimizer", config["optimizer"])
+        with contextlib.suppress(Exception):  # a class that cannot be called in that manner
+            losses = plain_losses(problem, make, manner)
+            if [float(text) for text in whole] == [float(f"{loss:.9g}") for loss in losses] or (
+                whole[-1] == "nan" and whole[:-1] == [f"{loss:.9g}" for loss in losses[:-1]]
+            ):
+                found.append(words)
+    return "; ".join(found)
+
+
+def plain_losses(problem: Problem, make: Callable[..., Optimizer], manner: str) -> list[float]:
+    """The losses of a loop written out."""
+    model, data = build_model(problem, SEED).train(), problem.dataset
+    known = is_known_class(make)
+    if known and takes_any_layout(model):
+        model = model.to(memory_format=torch.channels_last)
+    draw_from(model, stream(SEED, "dropout"))
+    seed_all(stream(SEED, "optimizer").initial_seed())
+    fused = {"fused": True} if known and "fused" in make.func.__init__.__annotations__ else {}
+    optimizer = make([p for p in model.parameters() if p.requires_grad], **fused)
+    switch = [getattr(optimizer, name, lambda: None) for name in ("eval", "train")]
+    switch[1]()
+    others = states()
+    seed_all(stream(SEED, "model").initial_seed())
+
+    def swap() -> None:
+        nonlocal others
+        others, _ = states(), set_states(others)
+
+    def step(batch: Any) -> float:
+        calls: list[float] = []
+        stepping = False
+
+        def closure() -> Tensor:
+            if stepping:
+                swap()
+            with torch.enable_grad():
+                optimizer.zero_grad()
+                loss = problem.loss(model(data.train_x[batch]), data.train_y[batch])
+                loss.backward()
+            calls.append(loss.item())
+            if stepping:
+                swap()
+            return loss
+
+        if manner != "step(closure)":
+            closure()
+        swap()
+        stepping = True
+        optimizer.step() if manner == "step()" else optimizer.step(closure)
+        swap()
+        return calls[0]
+
+    batches, losses = Batches(problem, SEED), []
+    while len(losses) < STEPS:
+        for batch in batches.epoch()[: STEPS - len(losses)]:
+            losses.append(step(batch))
+            if not isfinite(losses[-1]):
+                return losses
+            if len(losses) in EVALUATED:
+                swap()
+                switch[0]()
+                switch[1]()
+                swap()
+    return losses
+
+
+def seed_all(number: int) -> None:
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed([number % 2**32, number >> 32])  # noqa: NPY002
+
+
+def states() -> tuple[Any, ...]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def set_states(found: tuple[Any, ...]) -> None:
+    torch.set_rng_state(found[0])
+    random.setstate(found[1])
+    np.random.set_state(found[2])  # noqa: NPY002
