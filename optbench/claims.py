@@ -9,8 +9,9 @@ enough to call a claim false, so p-values are corrected over the claim's compari
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from optbench.keys import count, show, where
 from optbench.paired_tests import enough_seeds, holm
 from optbench.progress import streams
 from optbench.run_files import expanded, read_sealed, replace_text
-from optbench.sides import RULE
+from optbench.sides import RULE, choice_factor
 from optbench.spreadsheet import to_csv
 from optbench.summary import seeds_text
 from optbench.table import read_runs
@@ -110,16 +111,35 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
 
 def too_few(checks: Sequence[Check]) -> list[str]:
     """Return a sentence where so few seeds could never make a claim hold, or never refute it."""
-    n, factor = (
-        min(check.verdict.n for check in checks),
-        max(check.factor for check in checks),
-    )
+    n = min(check.verdict.n for check in checks)
+    said = too_few_for(n, max(check.factor for check in checks), len(checks))
+    return [said] if said else []
+
+
+def too_few_for(n: int, factor: int, comparisons: int) -> str:
+    """Return the sentence of `too_few` for n seeds, or "" where they are enough.
+
+    factor: of `sides.choice_factor`, the largest of the claim's comparisons.
+    """
     if n < (needed := enough_seeds(factor)):
-        return [f"{count(n, 'seed')} cannot make a claim hold; {needed} can"]
-    if n < (needed := enough_seeds(factor * len(checks))):
-        some = count(len(checks), "comparison")
-        return [f"with {n} seeds one of {some} cannot refute the claim (Holm); {needed} can"]
-    return []
+        return f"{count(n, 'seed')} cannot make a claim hold; {needed} can"
+    if n < (needed := enough_seeds(factor * comparisons)):
+        some = count(comparisons, "comparison")
+        return f"with {n} seeds one of {some} cannot refute the claim (Holm); {needed} can"
+    return ""
+
+
+def planned_factor(claimed: Mapping[str, Any], planned: Iterable[Sequence[str]]) -> int:
+    """Return the `choice_factor` that a claim's sides will have, from the overrides of its jobs."""
+    values: dict[str, set[str]] = {}
+    for key, _, value in (text.lstrip("+~").partition("=") for job in planned for text in job):
+        values.setdefault(key, set()).add(value)
+    sizes = [
+        math.prod(len(values.get(key, {""})) for key, how in across.items() if how == "best")
+        for check in claimed["checks"]
+        if isinstance(check, Mapping) and isinstance(across := check.get("across"), Mapping)
+    ]
+    return max(map(choice_factor, sizes), default=1)
 
 
 def to_frame(checks: Sequence[Check]) -> pd.DataFrame:

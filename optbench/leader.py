@@ -51,34 +51,43 @@ def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool =
 
 
 def leader_and_others(
-    part: pd.DataFrame, smaller: bool = True
+    part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[np.ndarray], np.ndarray]:
     """Return the series of one problem, best first; the first one's values beside each other's on
     common seeds, (seeds, 2) each; and their p-values of the max-type test over all pairs.
 
-    No pairs where some series has no seed in common with the first.
+    owners: the optimizer of each series; pairs of one optimizer's are then left out, as in
+    `pairs.judge`. No pairs where some series has no seed in common with the first.
     """
     names = ranked(part, smaller)
+    pairs_of_all = all_pairs(names, owners)
     frame = part if "problem" in part.index.names else pd.concat({"": part}, names=["problem"])
     results = results_of(frame)
-    family = on_common_seeds(results, all_pairs(names))
+    family = on_common_seeds(results, pairs_of_all)
     against = [pair for pair in family if pair[1] == names[0]]
-    if not against or len(against) < len(names) - 1:
+    if not against or len(against) < sum(pair[0] == names[0] for pair in pairs_of_all):
         return names, [], np.empty(0)
     p_of = dict(zip(family, corrected(results, family, MAX_TYPE), strict=True))
     pairs = [np.stack(values_of(results, pair), axis=1) for pair in against]
     return names, pairs, np.array([p_of[pair] for pair in against])
 
 
-def first_against_second(part: pd.DataFrame, smaller: bool = True) -> tuple[str, Verdict] | None:
+def first_against_second(
+    part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
+) -> tuple[str, Verdict] | None:
     """Return the name of the second and what may be claimed of it against the first.
 
-    None where there is nothing to compare.
+    owners: the optimizer of each series. The second of another optimizer is judged as `pairs.judge`
+    does it, whose word a report's verdict has: over the pairs of two optimizers. None where there
+    is nothing to compare.
     """
-    names, pairs, p = leader_and_others(part, smaller)
+    names = ranked(part, smaller)
+    if owners is not None and len(names) > 1 and owners[names[0]] == owners[names[1]]:
+        owners = None  # two settings of one optimizer: over all pairs
+    names, pairs, p = leader_and_others(part, smaller, owners)
     if not pairs:
         return None
-    family = len(names) * (len(names) - 1) // 2
+    family = len(all_pairs(names, owners))
     first, second = pairs[0].T
     verdict = claim(second, first, smaller, p=float(p[0]), comparisons=family, correction=MAX_TYPE)
     return names[1], verdict

@@ -152,16 +152,17 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     """First places of the ranked table that are not shown to be better than the second.
 
     By the max-type test over all pairs, as the leader is chosen by the very values that are
-    compared.
+    compared: with the word that a report's verdict has for this pair.
     """
     smaller = smaller_is_better(y)
     runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
     frame = pair_up(runs, finals)
+    owners = dict(zip(plan.runs["variant"].map(str), plan.runs["optimizer"].map(str), strict=True))
     found, panels = [], 0
     for problem, part in frame.groupby(level="problem", sort=False):
         if not np.isfinite(part.to_numpy(dtype=float)).any():
             continue  # all diverged
-        compared = first_against_second(part, smaller)
+        compared = first_against_second(part, smaller, owners)
         if compared is None:
             continue  # nothing to compare, or without common seeds
         panels += 1

@@ -22,7 +22,8 @@ def effect_size(d: Sequence[float] | np.ndarray) -> float:
     d = numbers(d)
     if len(d) < 2 or not np.isfinite(d).all():
         return math.nan
-    centre, spread = float(d.mean()), float(d.std(ddof=1))
+    units = d / max(np.abs(d).max(), np.finfo(float).tiny)  # squares of huge ones are infinite
+    centre, spread = float(units.mean()), float(units.std(ddof=1))
     if spread <= 1e-12 * abs(centre):
         return math.copysign(math.inf, centre) if centre else 0.0
     return centre / spread

@@ -66,7 +66,7 @@ def reach(
         if not targets:
             targets, words = by_rule(pair_up(runs, final_values(part, column)), rule, smaller)
         if lacking := sorted(set(runs["problem"]) - set(targets)):
-            raise UserError(f"no tuned run sets a target on {lacking[0]}")
+            raise UserError("no tuned run sets a target" + f" on {lacking[0]}".removesuffix(" on "))
         each = pd.Series([targets[name] for name in runs["problem"]], runs["run"], dtype=float)
         clocks = {clock: pair_up(runs, run_times(part, column, each, clock)) for clock in CLOCKS}
         steps.append(clocks["step"])

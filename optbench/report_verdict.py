@@ -90,7 +90,9 @@ def cards(
                 "enough": least_seeds(max(1, len(against)), correction),
                 "correction": correction,
                 "against": against,
-                "margin": margin(against, column, leader == ranked[0]),
+                "margin": ""
+                if math.isinf(medians[leader])
+                else margin(against, column, leader == ranked[0]),
                 "cost": cost_text(
                     {name: float(cost[name]) for name in (*STEP_COSTS, "ms_spread", "step_spread")}
                 ),

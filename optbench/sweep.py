@@ -149,18 +149,20 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     )
 
 
-def too_few_seeds(planned: Sequence[Sequence[str]], claimed: bool = False) -> str:
+def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
     """Return why no comparison of the planned jobs can be told, with the seeds needed; or "".
 
-    claimed: the study's claim compares their problems as well.
+    claim: the study's, which has tests of its own.
     """
-    from optbench import corrections, keys  # half a second to import, needed at the end as well
+    from optbench import claims, corrections, keys  # slow to import, needed at the end as well
 
     series, seeds = corrections.series_and_seeds(planned)
-    if not seeds or (series < 2 and not claimed):
+    if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:
+        factor = claims.planned_factor(claim, planned)
+        return claims.too_few_for(seeds, factor, len(claim["checks"]))
+    if not seeds or series < 2:
         return ""
-    correction = corrections.MAX_TYPE if series > 1 else corrections.HOLM
-    why = corrections.too_few_seeds(seeds, max(1, series - 1), correction)
+    why = corrections.too_few_seeds(seeds, series - 1, corrections.MAX_TYPE)
     return why and f"{keys.count(seeds, 'seed')}: {why}"
 
 
@@ -197,7 +199,8 @@ class Comparison(Callback):
             except OSError as error:
                 where = error.filename2 or sweep
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
-            if why := too_few_seeds(planned or [], bool(config.get("claim"))):
+            claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
+            if why := too_few_seeds(planned or [], claim):
                 say(f"warning: {why}", error=True)
             if not config.quiet:
                 say(f"sweep of {count or 'several'} runs into {sweep}")

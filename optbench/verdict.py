@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from optbench.errors import UserError
@@ -108,9 +109,10 @@ def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
     check_exchangeable(trials)
     smaller = smaller_is_better(metric)
     found = []
-    for (problem, name), part in trial_scores(trials, metric, pick).groupby(
-        ["problem", "optimizer"], sort=False
-    ):
+    scores = trial_scores(trials, metric, pick)
+    if not np.isfinite(scores["score"]).any():
+        raise UserError("no trial came to an end")
+    for (problem, name), part in scores.groupby(["problem", "optimizer"], sort=False):
         curve = expected_best(part["score"].to_numpy(), smaller)
         curve.insert(0, "problem", name_of(trials, str(problem)))
         curve.insert(1, "optimizer", str(name))
@@ -186,7 +188,7 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
     try:
         found = reach(runs, metric, None if rule is None else str(rule))
     except UserError as error:
-        return f"No times to target: {error}\n"
+        return f"No times to target: {error}.\n"
     costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
     lines = [
         f"Time to target: the first evaluation with the {metric.replace('_', ' ')} at the target,",

@@ -15,11 +15,11 @@ from optbench import sweep
 from optbench.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.errors import UserError
 from optbench.estimates import by_seed
-from optbench.leader import first_against_second, winner
+from optbench.leader import best_settings, first_against_second, winner
 from optbench.max_sign_flip import max_sign_flip
 from optbench.objections import objections
 from optbench.paired_tests import least_p
-from optbench.pairs import claim, compare
+from optbench.pairs import claim, compare, judge
 from optbench.report_sections import collect
 from optbench.table import load_runs
 
@@ -265,6 +265,26 @@ def test_the_first_is_tested_against_the_second_by_all_pairs() -> None:
     assert winner(frame) == "o0"
 
 
+def test_one_pair_has_one_word_whoever_asks() -> None:
+    random = np.random.default_rng(3)
+    names = ["sgd", *(f"adam {index}" for index in range(8))]
+    owners = {name: name.split(" ")[0] for name in names}
+    index = pd.MultiIndex.from_product([[""], range(8)], names=["problem", "seed"])
+    differs = 0  # from the word over all pairs, those of adam's own settings included
+    for _ in range(60):
+        spread = random.uniform(0.05, 3, 9)
+        values = random.normal(size=(8, 1)) + random.normal(size=(8, 9)) * spread
+        values[:, 0] -= 1.3
+        frame = pd.DataFrame(values, index, names)
+        best = best_settings(frame, owners)
+        (line,) = judge(frame, best[0], chosen=True, among=best, owners=owners)
+        second, verdict = first_against_second(frame, owners=owners)
+        if second == line.a:
+            assert (verdict.word, verdict.p) == (line.word, line.p)
+            differs += verdict.word != first_against_second(frame)[1].word
+    assert differs
+
+
 def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
     def planned(seeds: int, *parts: str) -> list[list[str]]:
         return [[*part.split(" "), f"seed={seed}"] for part in parts for seed in range(seeds)]
@@ -275,7 +295,19 @@ def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
     assert not sweep.too_few_seeds(planned(6, *(f"optimizer={name}" for name in "abcdefg")))
     # one series on each problem: there is nothing to compare
     assert not sweep.too_few_seeds(planned(2, "model=mlp", "model=cnn"))
-    assert sweep.too_few_seeds(planned(2, "model=mlp", "model=cnn"), claimed=True)
+    rates = [f"optimizer.lr={rate}" for rate in (0.1, 0.2, 0.4)]
+    claim = {"text": "", "checks": [{"across": {"optimizer.lr": "best"}}, {}]}
+    for seeds, said in {
+        6: "6 seeds cannot make a claim hold; 7 can",  # doubled: 2 * 2 ** -5 > 0.05
+        7: "with 7 seeds one of 2 comparisons cannot refute the claim (Holm); 8 can",
+        8: "",
+    }.items():
+        assert sweep.too_few_seeds(planned(seeds, *rates), claim) == said
+    claim["checks"].pop(0)
+    assert sweep.too_few_seeds(planned(5, "model=mlp"), claim) == (
+        "5 seeds cannot make a claim hold; 6 can"
+    )
+    assert not sweep.too_few_seeds(planned(6, "model=mlp"), claim)
     rates = planned(2, "+optimizer.lr=1", "+optimizer.lr=2")
     assert sweep.too_few_seeds(rates).startswith("2 seeds: ")
     assert not sweep.too_few_seeds([])

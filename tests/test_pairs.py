@@ -85,6 +85,8 @@ def test_diverged_pairs() -> None:
     assert verdict.word == "worse"
     assert claim([INF] * 7, [INF] * 7).text == "cannot tell (n = 7; no difference seen)"
     assert math.isnan(effect_size(d))
+    for scale in (1e300, 1e-300):  # whose squares are infinite, or 0
+        assert effect_size([scale, -scale, scale]) == pytest.approx(effect_size([1, -1, 1]))
     assert rank_biserial(np.array([INF, INF, -1.0])) == pytest.approx(4 / 6)
     assert seeds_needed(np.array([INF, 1, 2, 3, -4.0])) < INF
 

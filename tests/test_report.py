@@ -169,6 +169,7 @@ def test_where_all_diverged_nobody_leads(tmp_path):
     card = collect([tmp_path])["verdict"]["cards"][0]
     assert card["level"] == "open"
     assert "every optimizer diverged" in card["headline"]
+    assert card["margin"] == ""  # no difference of 0 with an interval from 0 to 0
 
 
 def test_a_single_run_gives_a_report(tmp_path):

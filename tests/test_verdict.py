@@ -42,6 +42,17 @@ def test_the_leader_by_validation_is_compared_with_each_other_on_the_test_set(tm
     assert "worse (n = 8" in text
 
 
+def test_a_study_none_of_whose_trials_came_to_an_end_says_so(tmp_path):
+    for name in ("sgd", "adam"):
+        make_run(tmp_path / "trials" / name, name, phase="trials", diverged_at=0)
+        make_run(tmp_path / "default" / name, name, phase="default", diverged_at=0)
+    manifest = {"tuning": {"metric": "val_loss", "pick": "final"}, "warnings": [], "contenders": []}
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    text, _ = verdict.write(tmp_path)
+    assert "Tuning: no trial came to an end.\n" in text
+    assert "No times to target: no tuned run sets a target.\n" in text
+
+
 def test_too_few_seeds_cannot_tell_and_say_why(tmp_path):
     text, _ = verdict.write(study(tmp_path, seeds=4))
     assert "cannot tell (n = 4" in text
