@@ -95,7 +95,7 @@ function verdictSection() {
     node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. " + (cards.some((card) => card.correction === "Holm") ? "The leader was fixed by validation: exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; " : "The leader was chosen by the values compared: two-sided sign-flip test of the largest |t| over all pairs of a problem, every setting that was run included; ") + "Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
   if (DATA.warnings.length)
     node.append(el("div", { class: "warnings" }, el("h3", {}, "What a reviewer would object to"), el("ul", {}, DATA.warnings.map((text) => el("li", {}, text))),
-      DATA.toggles.length > 1 && DATA.names.length > DATA.toggles.length ? el("p", { class: "note" }, "Comparisons are counted here over all settings shown, the first against every other; the verdict compares each optimizer at its best setting.") : null));
+      DATA.toggles.length > 1 && DATA.names.length > DATA.toggles.length ? el("p", { class: "note" }, "As in the verdict, the first setting is compared with the best one of every other optimizer; where the first two are settings of one optimizer, with all settings.") : null));
 }
 
 /* ---- curves ---- */
