@@ -57,6 +57,7 @@ class Search:
             self.seen.add(name)
             left.append((name.rpartition(".")[0], folder))  # is imported with its parts
             spec = self._spec(name, folder)
+            left += _modules_within(name)
             if name == "__main__":
                 path = getattr(sys.modules[name], "__file__", None)
                 if path and Path(path).is_file():
@@ -190,6 +191,14 @@ class Search:
                 self.follow((piece.__module__ or "", None) for piece in pieces)
                 for piece in pieces:
                     self.stands_in_source(piece)
+
+
+def _modules_within(name: str) -> Iterator[Import]:
+    """Modules that a loaded one holds, by whatever call it imported them; not its own parts, of
+    which others may have imported more."""
+    for value in list(vars(sys.modules.get(name, object)).values()):
+        if isinstance(value, ModuleType) and not value.__name__.startswith(f"{name}."):
+            yield value.__name__, None
 
 
 def pieces_of(found: Any) -> Iterator[Any]:
