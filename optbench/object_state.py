@@ -7,6 +7,7 @@ pickled: classes and functions are compared by name with those that are there, n
 """
 
 import copy
+import dis
 import enum
 import inspect
 import logging
@@ -47,7 +48,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     """
     look = _Capture(parameters)
     tree = {}
-    for name, root in roots.items():
+    for name, root in _with_attributes(roots, parameters).items():
         look.functions = not isinstance(root, Optimizer)
         tree[name] = look.node(root, name)
     # of a slice of a larger tensor, a file would hold the whole
@@ -58,7 +59,16 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
         count[place] = count.get(place, 0) + 1
     for node in look.tensors:
         node["value"] = _alone(node["value"], count)
-    return {"parameters": [_alone(value, count) for value in values], "tree": tree}
+    return {
+        "parameters": [_alone(value, count) for value in values],
+        "learn": [p.requires_grad for p in parameters],
+        "tree": tree,
+    }
+
+
+def _with_attributes(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """The roots, and what code of a user's or a package's has hung on the parameters."""
+    return {**roots, "parameters' attributes": [vars(p) for p in parameters]}
 
 
 def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:
@@ -73,8 +83,10 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
             if p.shape != value.shape:
                 raise ValueError(f"a parameter has shape {tuple(p.shape)}, not {value.shape}")
             p.copy_(value)
+    for p, learns in zip(parameters, state["learn"], strict=True):
+        p.requires_grad_(learns)
     put = _Restore(roots, parameters)
-    for name, root in roots.items():
+    for name, root in _with_attributes(roots, parameters).items():
         if put.value(state["tree"][name], root) is not root:
             raise ValueError(f"the {name} is another than the one that was saved")
 
@@ -99,18 +111,35 @@ def _attributes(thing: Any) -> dict[str, Any]:
     """What an object keeps, less what torch keeps there for its own ends."""
     found = dict(getattr(thing, "__dict__", {}))
     for cls in type(thing).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in ("__dict__", "__weakref__") and hasattr(thing, slot):
-                found[slot] = getattr(thing, slot)
+        found |= {slot: getattr(thing, slot) for slot in _slots(cls) if hasattr(thing, slot)}
     if isinstance(thing, Optimizer) and hasattr(found.get("step"), "_wrapped_by_lr_sched"):
         del found["step"]  # a schedule's
     if isinstance(thing, LRScheduler):
         # as in torch's own state_dict: functions of the step number have no state
         lambdas = found.get("lr_lambdas", [None])
-        if all(isinstance(each, FunctionType) for each in lambdas):
+        if all(isinstance(each, FunctionType) and _has_no_memory(each) for each in lambdas):
             found.pop("lr_lambdas", None)
     return found
+
+
+def _slots(cls: type) -> list[str]:
+    """The names of a class's own slots; private ones as Python mangles them."""
+    slots = cls.__dict__.get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    home = f"_{cls.__name__.lstrip('_')}"
+    private = [name.startswith("__") and not name.endswith("__") for name in names]
+    mangled = [f"{home}{n}" if own else n for n, own in zip(names, private, strict=True)]
+    return [name for name in mangled if name not in ("__dict__", "__weakref__")]
+
+
+def _has_no_memory(function: FunctionType) -> bool:
+    """Whether it gives the same for the same: a user's function counts in no variable outside."""
+    if _is_packaged(function):
+        return True
+    outside = [cell.cell_contents for cell in function.__closure__ or ()]
+    sets = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_DEREF"}
+    fixed = all(type(value) in SCALARS for value in [*outside, *(function.__defaults__ or ())])
+    return fixed and not vars(function) and not sets & set(function.__code__.co_freevars)
 
 
 def _is_hooks(name: str, value: Any) -> bool:
@@ -160,6 +189,8 @@ class _Capture:
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
+        if cls is int and value in self.parameters:  # an address, which the next process has not
+            return {"kind": "address", "index": self.parameters[value]}
         if cls in SCALARS:
             return value
         if id(value) in self.parameters:
@@ -331,6 +362,8 @@ class _Restore:
         kind = node["kind"]
         if kind == "parameter":
             return self.parameters[node["index"]]
+        if kind == "address":
+            return id(self.parameters[node["index"]])
         if kind == "same":
             return self.made[node["n"]]
         if kind in ("torch", "enum", "code", "complex", "fixed", "size"):
@@ -483,7 +516,7 @@ class _Restore:
 
 
 def _has_slot(cls: type, name: str) -> bool:
-    return any(name in base.__dict__.get("__slots__", ()) for base in cls.__mro__)
+    return any(name in _slots(base) for base in cls.__mro__)
 
 
 def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
