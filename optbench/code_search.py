@@ -57,7 +57,6 @@ class Search:
             self.seen.add(name)
             left.append((name.rpartition(".")[0], folder))  # is imported with its parts
             spec = self._spec(name, folder)
-            left += _modules_within(name)
             if name == "__main__":
                 path = getattr(sys.modules[name], "__file__", None)
                 if path and Path(path).is_file():
@@ -69,6 +68,7 @@ class Search:
                     package, label = spec.name, f"{name.replace('.', '/')}/__init__.py"
                 self.origins[name] = spec.origin
                 left += self._read(label, spec.origin, _source(spec), package)
+                left += _modules_within(name)
 
     def _read_file(self, name: str, path: str) -> list[Import]:
         """Read a script, or a file that was executed: none that can be imported by name."""
