@@ -62,7 +62,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except Exception as error:  # of anybody's class
         raise _refusal(name, f"is {kind}", str(error)) from error
-    return _plain(name, array) if array.dtype == object else array
+    return _plain(name, array) if array.dtype.kind in "OUS" else array
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:

@@ -68,6 +68,7 @@ class Search:
                     package, label = spec.name, f"{name.replace('.', '/')}/__init__.py"
                 self.origins[name] = spec.origin
                 left += self._read(label, spec.origin, _source(spec), package)
+                left += _modules_within(name)
 
     def _read_file(self, name: str, path: str) -> list[Import]:
         """Read a script, or a file that was executed: none that can be imported by name."""
@@ -190,6 +191,14 @@ class Search:
                 self.follow((piece.__module__ or "", None) for piece in pieces)
                 for piece in pieces:
                     self.stands_in_source(piece)
+
+
+def _modules_within(name: str) -> Iterator[Import]:
+    """Modules that a loaded one holds, by whatever call it imported them; not its own parts, of
+    which others may have imported more."""
+    for value in list(vars(sys.modules.get(name, object)).values()):
+        if isinstance(value, ModuleType) and not value.__name__.startswith(f"{name}."):
+            yield value.__name__, None
 
 
 def pieces_of(found: Any) -> Iterator[Any]:

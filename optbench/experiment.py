@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +165,7 @@ def _complete(
             _told.add(folder.path)
             say(f"{folder.path}: {UNSAVEABLE.format(why)}", error=True)
         if new:
-            folder.record["cost"] = cost(planned, asked)  # in run.json at the end
+            folder.record["cost"] = cost(planned)  # in run.json at the end
         return Outcome(folder.path, _follow(folder, first, updates, show, training, every))
 
 
@@ -317,13 +317,14 @@ def arguments(planned: Plan) -> dict[str, Any]:
 _costs: dict[str, dict[str, float] | None] = {}  # measured in this process
 
 
-def cost(planned: Plan, asked: Mapping[str, Any]) -> dict[str, float] | None:
+def cost(planned: Plan) -> dict[str, float] | None:
     """`step_cost.cost_of_run` for this run; once in a process where only numbers differ."""
     kind = {k: v for k, v in planned.config["optimizer"].items() if k != "name"}
     kind = {k: bool(v) if isinstance(v, int | float) else v for k, v in kind.items()}
     key = identity(kind | {"problem": planned.record["problem_hash"]})
     if key not in _costs:
         given = ("problem", "optimizer", "seed", "decay_biases_and_norms", "device")
+        asked = arguments(planned)  # its own: a loss may count its calls
         _costs[key] = step_cost.cost_of_run(**{k: asked[k] for k in given})
     return _costs[key]
 

@@ -7,6 +7,7 @@ pickled: classes and functions are compared by name with those that are there, n
 """
 
 import copy
+import dis
 import enum
 import inspect
 import logging
@@ -72,8 +73,12 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
         count[place] = count.get(place, 0) + 1
     for node in look.tensors:
         node["value"] = _alone(node["value"], count)
-    kept = [_alone(value, count) for value in values]
-    return {"parameters": kept, "given": given, "tree": tree}
+    return {
+        "parameters": [_alone(value, count) for value in values],
+        "learn": [p.requires_grad for p in parameters],
+        "given": given,
+        "tree": tree,
+    }
 
 
 def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:
@@ -88,6 +93,8 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
             if p.shape != value.shape:
                 raise ValueError(f"a parameter has shape {tuple(p.shape)}, not {value.shape}")
             p.copy_(value)
+    for p, learns in zip(parameters, state["learn"], strict=True):
+        p.requires_grad_(learns)
     put = _Restore(roots, parameters)
     for name, root in roots.items():
         if put.value(state["tree"][name], root) is not root:
@@ -137,7 +144,7 @@ def _attributes(thing: Any) -> dict[str, Any]:
     if isinstance(thing, LRScheduler):
         # as in torch's own state_dict: functions of the step number have no state
         lambdas = found.get("lr_lambdas", [None])
-        if all(isinstance(each, FunctionType) for each in lambdas):
+        if all(isinstance(each, FunctionType) and _has_no_memory(each) for each in lambdas):
             found.pop("lr_lambdas", None)
     return found
 
@@ -146,6 +153,16 @@ def _is_hooks(thing: Any, name: str, value: Any) -> bool:
     """Whether this attribute is one of torch's dictionaries of hooks."""
     known = isinstance(thing, nn.Module | Optimizer) and name in HOOKS
     return known and isinstance(value, dict)
+
+
+def _has_no_memory(function: FunctionType) -> bool:
+    """Whether it gives the same for the same: a user's function counts in no variable outside."""
+    if _is_packaged(function):
+        return True
+    outside = [cell.cell_contents for cell in function.__closure__ or ()]
+    sets = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_DEREF"}
+    fixed = all(type(value) in SCALARS for value in [*outside, *(function.__defaults__ or ())])
+    return fixed and not vars(function) and not sets & set(function.__code__.co_freevars)
 
 
 def _is_pure(cls: type) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -102,11 +103,26 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     with Stream(seed, "weights"):
         with refusals(f"the model {call_of(problem.model)} cannot be built"):
             model = call_model(problem.model, data.input_shape, data.classes)
+            _check_new(model)
         trial.materialise(model, data)
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             fill(problem.initializer, model, generator)
         trial.check(problem, model)
     return model
+
+
+_made: "WeakSet[nn.Module]" = WeakSet()  # layers with weights, of all models of the process
+
+
+def _check_new(model: nn.Module) -> None:
+    """Raise TypeError where layers are those of another run: one would train the other's."""
+    own = [m for m in model.modules() if [*m.parameters(recurse=False), *m.buffers(recurse=False)]]
+    if used := [m for m in own if m in _made]:
+        raise TypeError(
+            f"its function gives the same {type(used[0]).__name__} at every call, and each run "
+            f"needs layers of its own: make them inside the function"
+        )
+    _made.update(own)
 
 
 def identity(description: Mapping[str, Any]) -> str:

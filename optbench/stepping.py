@@ -78,19 +78,30 @@ class Stepper:
                     self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
             return loss.detach()
 
+    def kept_gradients(self) -> list[Tensor | None] | None:
+        """Gradients that the next step may go on with: of a class with a zero_grad of its own."""
+        return None if self._zero_grad is None else [p.grad for p in self.parameters]
+
+    def keep_gradients(self, gradients: list[Tensor | None] | None) -> None:
+        """Put back what `kept_gradients` gave."""
+        if gradients is not None:
+            for p, gradient in zip(self.parameters, gradients, strict=True):
+                p.grad = gradient
+
     def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Put the gradients of a batch's loss into `p.grad`; returns the loss."""
-        for p in self.parameters:
-            p.grad = None
-        if self._zero_grad is not None:
+        if self._zero_grad is not None:  # it may keep some: sums over several steps
             self._zero_grad()
+        else:
+            for p in self.parameters:
+                p.grad = None
         loss = self.loss(x, y)
         loss.backward()
         return loss
 
     def _take_sparse_gradients(self) -> None:
         """Before the first step, leave the fused kernel where it would refuse sparse gradients."""
-        if not self.optimizer.state or type(self.optimizer) is Adagrad:
+        if self.known and (not self.optimizer.state or type(self.optimizer) is Adagrad):
             fused = [group for group in self.optimizer.param_groups if group.get("fused")]
             if fused and any(p.grad is not None and p.grad.is_sparse for p in self.parameters):
                 for group in fused:

@@ -104,7 +104,7 @@ def _train(
                 planned[i].record["cohort"] = len(planned)
                 folders[i] = new_folder(planned[i])
                 opened(i, folders[i].path)
-                folders[i].record["cost"] = cost(planned[i], asked[i])
+                folders[i].record["cost"] = cost(planned[i])
             write(folders[i], update)
             shows[i](update)
             late = every[number] is not None and monotonic() - saved[i] >= every[number]

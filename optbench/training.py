@@ -207,6 +207,7 @@ class Training:
         """
         return {
             "objects": object_state.capture(self._objects(), self.parameters),
+            "gradients": self.stepper.kept_gradients(),
             "batches": self.batches.state_dict(within=self.step % self._budget()[1] != 0),
             "noise": self.noise.get_state(),
             "model_draws": self.draws.state_dict(),
@@ -234,8 +235,10 @@ class Training:
             for p, own in self.optimizer.state.items():
                 for key, value in own.items():
                     # of another layout where it was trained in a cohort: kernels want the weights'
-                    if isinstance(value, Tensor) and value.shape == p.shape:
+                    strided = isinstance(value, Tensor) and value.layout is torch.strided
+                    if strided and value.shape == p.shape:
                         own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+        self.stepper.keep_gradients(state["gradients"])
         self.batches.load_state_dict(state["batches"])
         self.noise.set_state(state["noise"])
         self.draws.load_state_dict(state["model_draws"])
