@@ -189,8 +189,12 @@ def plain_losses(problem: Problem, make: Callable[..., Optimizer], manner: str) 
     seed_all(stream(SEED, "optimizer").initial_seed())
     fused = {"fused": True} if known and "fused" in make.func.__init__.__annotations__ else {}
     optimizer = make([p for p in model.parameters() if p.requires_grad], **fused)
-    switch = [getattr(optimizer, name, lambda: None) for name in ("eval", "train")]
-    switch[1]()
+
+    def switch(name: str) -> None:
+        with contextlib.suppress(AttributeError):  # also of the one that a wrapper wraps
+            getattr(optimizer, name)()
+
+    switch("train")
     others = states()
     seed_all(stream(SEED, "model").initial_seed())
 
@@ -230,8 +234,8 @@ def plain_losses(problem: Problem, make: Callable[..., Optimizer], manner: str) 
                 return losses
             if len(losses) in EVALUATED:
                 swap()
-                switch[0]()
-                switch[1]()
+                switch("eval")
+                switch("train")
                 swap()
     return losses
 

@@ -473,7 +473,7 @@ class Delegates(NoHooks):
         self.inner.train()
 
     def eval(self):
-        self.inner.eval()
+        self.inner.train(False)
 
 
 @pytest.mark.parametrize("cls", [NoHooks, Properties, WrapperInGroup, averaged, Delegates])
