@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,7 @@ def _complete(
                 folder, training = None, Training(**asked)
         every = planned.config["checkpoint_seconds"]
         why = training.unsaveable()
+        warn_of_unseeded(training, asked)
         updates = training.updates(stop)
         first = next(updates)  # a misfit leaves no folder
         new = folder is None
@@ -393,6 +394,21 @@ def write(folder: runs.RunFolder, update: Update) -> None:
     """Append the update's rows. Raises `UserError` where they cannot be written."""
     with _unwritable(folder):
         folder.write(update)
+
+
+def warn_of_unseeded(training: Training, asked: Mapping[str, Any]) -> None:
+    """Say where a random generator of the model's or the optimizer's own has no seed."""
+    states = training.generators()
+    if not states:
+        return
+    again = Training(**asked).generators()
+    if unseeded := [path for path, state in states.items() if again.get(path) != state]:
+        say(
+            f"warning: {', '.join(unseeded)} draws random numbers that no seed sets, so that two "
+            f"runs of one seed differ: give it a seed of its own, or draw from the global "
+            f"generators, which the run's seed sets",
+            error=True,
+        )
 
 
 def save_if_possible(folder: runs.RunFolder, training: Training) -> None:

@@ -51,6 +51,7 @@ class Capture:
         self.tensors: list[dict[str, Any]] = []
         self.open: set[int] = set()
         self.arrays: list[tuple[int, int, str]] = []  # their first and last bytes, and paths
+        self.generators: dict[str, str] = {}  # the states of random generators, by their paths
         self.functions = False  # whether functions without a closure are taken as code
 
     def node(self, value: Any, path: str) -> Node:
@@ -97,6 +98,7 @@ class Capture:
         if isinstance(value, np.ndarray | np.generic) and cls.__module__ == "numpy":
             return node | self._array(value, path)
         if (state := _generator_state(value)) is not None:
+            self.generators[path] = repr(state)
             addresses, self.addresses = self.addresses, {}  # its numbers are none of these
             numbers, self.numbers = self.numbers, {}
             inner = self.node(state, path)

@@ -18,7 +18,7 @@ from optbench.object_capture import Capture, Unsaveable
 from optbench.object_parts import storage_of
 from optbench.object_restore import Restore
 
-__all__ = ["Unsaveable", "capture", "restore"]
+__all__ = ["Unsaveable", "capture", "generators", "restore"]
 
 
 def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
@@ -50,6 +50,16 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
         "given": given,
         "tree": tree,
     }
+
+
+def generators(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, str]:
+    """The states of the random generators that are reachable from `roots`, as texts, by their
+    paths. Raises `Unsaveable`."""
+    look = Capture(parameters)
+    for name, root in roots.items():
+        look.functions = not isinstance(root, Optimizer)
+        look.node(root, name)
+    return look.generators
 
 
 def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:

@@ -54,6 +54,13 @@ class Problem:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError("give either epochs or steps (the other null)")
+        if not isinstance(self.dataset, Dataset):
+            raise UserError(
+                f"dataset is a {type(self.dataset).__name__}; optbench.prepare makes one of arrays"
+            )
+        size = self.batch_size
+        if size != "full" and (isinstance(size, str) or size < 1):
+            raise UserError(f"batch_size must be at least 1, or 'full', not {size!r}")
 
     @property
     def batch_examples(self) -> int:

@@ -7,6 +7,7 @@ Only lr changes, never momentum or betas. Rprop reads lr once, at its first step
 """
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import cos, pi
@@ -38,9 +39,10 @@ def build(
     except UserError:
         raise
     except Exception as error:  # of any package's
-        raise UserError(
-            f"the schedule {call_of(schedule)} cannot be made: {said(error)}"
-        ) from error
+        text = f"the schedule {call_of(schedule)} cannot be made: {said(error)}"
+        if missing := re.search(r"missing \d+ required positional arguments?: '(\w+)'", text):
+            text += f". +schedule.{missing[1]}=VALUE gives it"
+        raise UserError(text) from error
     if scheduler is not None and not isinstance(scheduler, LRScheduler):
         raise UserError(
             f"the schedule's _target_ gave a {type(scheduler).__name__}; it has to give one of "

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optbench import closures, dense, object_state, optimizers, schedules
 from optbench.batches import Batch, Batches
 from optbench.diagnostics import LayerRow, watched_step
-from optbench.errors import blame
+from optbench.errors import UserError, blame
 from optbench.evaluation import Row, is_finite, objective, score, whole_batches
 from optbench.models import draw_from, takes_any_layout
 from optbench.problem import Problem, build_model
@@ -139,6 +139,7 @@ class Training:
             if schedule is not None:
                 self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
         self.parameters = list(self.model.parameters())
+        self._frozen = [p for p in self.parameters if not p.requires_grad]
         self.batches = Batches(problem, seed, self.device)
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
@@ -199,6 +200,16 @@ class Training:
         except object_state.Unsaveable as error:
             return str(error)
         return ""
+
+    def generators(self) -> dict[str, str]:
+        """The states, as texts, of random generators that model, optimizer or loss keep for
+        themselves; not of that for dropout, which the seed sets."""
+        try:
+            found = object_state.generators(self._objects(), self.parameters)
+        except object_state.Unsaveable:
+            return {}
+        ours = repr([str(self.noise.device), self.noise.get_state()])
+        return {path: state for path, state in found.items() if state != ours}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which an equal `Training` resumes; see `load_state_dict`.
@@ -275,6 +286,12 @@ class Training:
         rates: list[float | None] = []
         self._paused, interrupted = 0.0, False
         tick = perf_counter()
+        if any(p.requires_grad for p in self._frozen):
+            raise UserError(
+                "a parameter that was frozen when the optimizer was made requires a gradient now, "
+                "and the optimizer does not have it: make the model with requires_grad=True "
+                "everywhere, and freeze the layer at its first forward while training"
+            )
         with self.draws:
             while len(rates) < len(chunk) and not interrupted:
                 number = self.step + len(rates) + 1

@@ -3,18 +3,19 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from optbench import configured, data, models
+from optbench import configured, data, experiment, models
 from optbench._torchvision import import_torchvision, with_torchvision
 from optbench.diagnostics import gradient_noise_scale
 from optbench.errors import UserError
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
 from optbench.stack import Masks
-from optbench.training import Training
+from optbench.training import Training, train
 
 
 class WithPart(nn.Module):
@@ -235,3 +236,40 @@ def test_import_of_torchvision_beside_torch_for_cpus_is_tried_again():
     assert with_torchvision(call) == "made"
     with pytest.raises(RuntimeError, match="another"):
         with_torchvision(lambda: (_ for _ in ()).throw(RuntimeError("another")))
+
+
+class Unfreezing(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.first, self.head, self.k = nn.Linear(shape[0], 4), nn.Linear(4, classes), 0
+        self.first.weight.requires_grad_(False)
+
+    def forward(self, x):
+        self.k += self.training
+        if self.k > 2:
+            self.first.weight.requires_grad_(True)
+        return self.head(self.first(x))
+
+
+def test_a_layer_that_is_unfrozen_later_is_refused(make_problem):
+    with pytest.raises(UserError, match="frozen when the optimizer was made"):
+        list(train(make_problem(Unfreezing, epochs=80, batch_size=8), torch.optim.Adam))
+
+
+class Unseeded(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(shape[0], classes)
+        self.rng = np.random.default_rng(self.seed)
+
+    seed: int | None = None
+
+
+class SeededOne(Unseeded):
+    seed = 3
+
+
+@pytest.mark.parametrize(("model", "told"), [(Unseeded, True), (SeededOne, False)])
+def test_a_generator_without_a_seed_is_told(make_problem, capsys, model, told):
+    asked = {"problem": make_problem(model), "optimizer": torch.optim.Adam}
+    experiment.warn_of_unseeded(Training(**asked), asked)
+    assert ("model.rng draws random numbers that no seed sets" in capsys.readouterr().err) == told
