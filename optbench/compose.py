@@ -3,7 +3,8 @@
 import os
 import pickle
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -26,13 +27,22 @@ def mend_parser() -> None:
     """
     if __debug__:
         return
-    source = Path(str(overrides_visitor.__file__))
-    code = compile(source.read_text("utf-8"), str(source), "exec", optimize=0)
-    namespace: dict[str, Any] = dict(vars(overrides_visitor))
-    exec(code, namespace)  # Hydra's file, as it is installed
-    for name in ("visitDictKeyValuePair", "visitFunction"):
-        method = vars(namespace["HydraOverrideVisitor"])[name]
-        setattr(overrides_visitor.HydraOverrideVisitor, name, method)
+    name, source = overrides_visitor.__name__, str(overrides_visitor.__file__)
+    loader = WithAsserts(name, source)  # of Hydra's file, as it is installed
+    again = module_from_spec(ModuleSpec(name, loader, origin=source))
+    loader.exec_module(again)
+    for method in ("visitDictKeyValuePair", "visitFunction"):
+        mended = vars(again.HydraOverrideVisitor)[method]
+        setattr(overrides_visitor.HydraOverrideVisitor, method, mended)
+
+
+class WithAsserts(SourceFileLoader):
+    """Loads a module with its asserts, whatever `python -O` says."""
+
+    def get_code(self, fullname: str) -> Any:
+        """The module's code, compiled anew from its source."""
+        path = self.get_filename(fullname)
+        return compile(self.get_data(path), path, "exec", optimize=0)
 
 
 class SweepLoader(ConfigLoaderImpl):

@@ -36,10 +36,10 @@ class Stepper:
         loss: Callable[[Tensor, Tensor], Tensor],
         draws: Stream,
         *,
-        evaluates_first: bool = False,
+        evaluates_first: Callable[[], bool] = lambda: False,
     ) -> None:
         """loss: of a batch's examples and targets. draws: of an optimizer that is not known.
-        evaluates_first: of such a one, `closures.evaluates_first`.
+        evaluates_first: of such a one, `closures.evaluates_first`, asked at the first step.
 
         To be made before a schedule is, which hides the signature of `step`.
         """
@@ -47,8 +47,10 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.known = is_known(optimizer)
         self.with_closure = takes_closure(optimizer)
-        named = self.known and type(optimizer) in EVALUATE_FIRST
-        self.evaluates_first = named or (evaluates_first and not self.known and self.with_closure)
+        named = type(optimizer) in EVALUATE_FIRST
+        self._ask = evaluates_first
+        # None: not asked yet
+        self.evaluates_first = named if self.known or not self.with_closure else None
         own_zero = getattr(type(optimizer), "zero_grad", None)
         self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
         self.paused = 0.0
@@ -61,6 +63,10 @@ class Stepper:
         see_gradients: called once, when the first gradients are in `p.grad`.
         Raises `CodeError` for what the optimizer or the model raises.
         """
+        if self.evaluates_first is None:
+            tick = perf_counter()
+            self.evaluates_first = self._ask()
+            self.paused += perf_counter() - tick
         with blame(f"a step with {type(self.optimizer).__name__} failed"):
             if self.evaluates_first:
                 return self._evaluating_first(x, y, see_gradients)

@@ -125,15 +125,21 @@ class Training:
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
         self.noise = stream(seed, "dropout", self.device)
         draw_from(self.model, self.noise)
-        evaluates_first = not optimizers.is_known_class(optimizer) and closures.evaluates_first(
-            optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
-        )
         with own:
             self.optimizer = optimizers.build(
                 optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
             )
             self.stepper = Stepper(
-                self.optimizer, self.model, self._loss, own, evaluates_first=evaluates_first
+                self.optimizer,
+                self.model,
+                self._loss,
+                own,
+                evaluates_first=partial(
+                    closures.evaluates_first,
+                    optimizer,
+                    self.model,
+                    decay_biases_and_norms=decay_biases_and_norms,
+                ),
             )
             self.scheduler = None
             if schedule is not None:
@@ -442,7 +448,7 @@ class Training:
                 try:
                     switch()
                 except AttributeError as error:
-                    # a wrapper around one that has no such method; `eval()` is often `train(False)`
+                    # a wrapper around one that has no such method; to evaluate is often `train(False)`
                     if error.name not in ("train", "eval"):
                         raise
 

@@ -128,7 +128,7 @@ class Sparse:
         ((np.ma.masked_array(X[:30], mask=X[:30] > 0), *PARTS[1:]), "masked"),
         (parts(pd.DataFrame({"a": X[:, 0], "b": ["x"] * 40})), r"objects \(.*str"),
         (parts(pd.DataFrame({"a": pd.array([1, None] * 20, dtype="Int64")})), "NAType|NaN"),
-        (parts(X, np.array(["cat", "dog"] * 20)), "train_y holds <U3"),
+        (parts(X, np.array(["cat", "dog"] * 20)), r"train_y holds objects \(str_\)"),
         (parts(X, pd.Series(["cat", "dog"] * 20)), r"train_y holds objects \(str\)"),
         (([[1.0, 2.0], [3.0]] * 15, *PARTS[1:]), "train_x"),
         ((3, *PARTS[1:]), "train_x is builtins's int"),

@@ -41,7 +41,7 @@ RUN = [
     ("words", "least"),
     [
         ([], 100_000),  # objects; torch's are among them
-        (["-m", "seed=0,1", "hydra.launcher.workers=2"], 100_000),
+        (["-m", "seed=0,1", "hydra.launcher.workers=2"], 50_000),
         (["-m", "seed=0,1", "hydra/launcher=basic"], 10_000),
     ],
     ids=["alone", "workers", "basic"],

@@ -542,7 +542,7 @@ class Counted(torch.optim.SGD):
             raise TypeError(f"rounds must be an int, not {rounds}")
         super().__init__(params, lr=lr, weight_decay=weight_decay)
 """
-QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "record_steps=false"]
+TINY = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "record_steps=false"]
 
 
 @pytest.fixture
@@ -555,7 +555,7 @@ def at(monkeypatch, capsys, tmp_path):
 
     def run(*words: str, tuned: bool = True) -> tuple[int, str, str]:
         asked = ["hydra/sweeper=tuned", "tuning.trials=4", "seeds=1", "name=t"] if tuned else ["-m"]
-        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *asked, *words])
+        monkeypatch.setattr(sys, "argv", ["optbench", *TINY, *asked, *words])
         status = 0
         try:
             cli.main()
