@@ -16,6 +16,7 @@ from scipy import stats
 from optbench.errors import UserError
 
 MOST_EXACT = 50  # pairs without ties up to which the signed-rank test is exact, as scipy's
+MOST_TIED = 13  # pairs with equal sizes, of which every flip of signs is looked at
 EXACT = 14  # pairs up to which the sign-flip test goes through all 2 ** n flips
 
 
@@ -69,16 +70,28 @@ def numbers(d: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def signed_rank(d: Sequence[float] | np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test, zeros dropped; exact up to 50 pairs without ties
-    and, up to 13 pairs, with them (scipy). 1 where nothing differs."""
+    and, up to 13 pairs, with them (else scipy's approximation). 1 where nothing differs."""
     values = numbers(d)
     values = values[values != 0]
     if not len(values):
         return 1.0
     n, sizes = len(values), np.abs(values)
-    if n > MOST_EXACT or len(np.unique(sizes)) < n:
+    tied = len(np.unique(sizes)) < n
+    if tied and n <= MOST_TIED:
+        ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # whole: average ranks are halves
+        sums = all_signs(n) @ ranks  # of the positive ones, of every flip
+        own = ranks[values > 0].sum()
+        return min(1.0, 2 * float(min((sums <= own).mean(), (sums >= own).mean())))
+    if tied or n > MOST_EXACT:
         return float(stats.wilcoxon(values).pvalue)
     positive = int((1 + np.argsort(np.argsort(sizes)))[values > 0].sum())
     return min(1.0, 2 * float(null_cdf(n)[min(positive, n * (n + 1) // 2 - positive)]))
+
+
+@cache
+def all_signs(n: int) -> np.ndarray:
+    """Every choice of positive ones among n, (2 ** n, n) of 0 and 1."""
+    return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 
 def sign_flip(d: Sequence[float] | np.ndarray, flips: int = 9999, seed: int = 0) -> float:

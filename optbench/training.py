@@ -448,7 +448,7 @@ class Training:
                 try:
                     switch()
                 except AttributeError as error:
-                    # a wrapper around one that has no such method; to evaluate is often `train(False)`
+                    # a wrapper around one that has no such method
                     if error.name not in ("train", "eval"):
                         raise
 
