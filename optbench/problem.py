@@ -54,7 +54,7 @@ class Problem:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError("give either epochs or steps (the other null)")
-        if not isinstance(self.dataset, Dataset):
+        if not hasattr(self.dataset, "train_y"):
             raise UserError(
                 f"dataset is a {type(self.dataset).__name__}; optbench.prepare makes one of arrays"
             )

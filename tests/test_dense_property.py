@@ -134,9 +134,10 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
         torch.randperm(case.examples, generator=generator)[: case.batch]
         for _ in range(lengths[-1] + 1)
     ]
-    plain, exact = (
-        plain_steps(case, deepcopy(start).to(dtype), x.to(dtype), y, batches, loss, lengths)
-        for dtype in (torch.float32, torch.float64)
+    begun = [deepcopy(start), deepcopy(start).double(), *(nudged(start, k) for k in range(2))]
+    plain, exact, *others = (
+        plain_steps(case, model, x.to(model[0].weight.dtype), y, batches, loss, lengths)
+        for model in begun
     )
     model = deepcopy(start)
     optimizer = made(case, model)
@@ -146,17 +147,27 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []
     try:
-        for length, single, right in zip(lengths, plain, exact, strict=True):
+        for length, single, right, *near in zip(lengths, plain, exact, *others, strict=True):
             chunk = batches[1 + done : 1 + length]
             torch.set_num_threads(case.threads)
             found.append(steps(x, y, chunk, table * len(chunk)))
             torch.set_num_threads(usual)
             done = length
-            check_near(Run(torch.cat(found), weights_of(model)), single, right)
+            check_near(Run(torch.cat(found), weights_of(model)), single, right, near)
             if right.smooth < length:
                 break
     finally:
         torch.set_num_threads(usual)
+
+
+def nudged(model, seed):
+    """The model with the last bit of its weights changed, in half of them up and in half down."""
+    generator = torch.Generator().manual_seed(seed)
+    made = deepcopy(model)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.mul_(1 + 2**-23 * (2 * torch.randint(2, p.shape, generator=generator) - 1))
+    return made
 
 
 def take(model, optimizer, x, y, batch, loss):
