@@ -232,11 +232,13 @@ def test_a_study_end_to_end(study, tmp_path):
         optimizer = record(path)["config"]["optimizer"]
         assert optimizer["lr"] == chosen[optimizer["name"]]
 
-    before = {path: path.stat().st_mtime_ns for path in results.glob("*/*/run.json")}
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*/*/steps.csv")}
     status, more, _, _ = study("optimizer=sgd,momentum,adam", "tuning.trials=5", "seeds=4")
     assert status == 0
     for path, time in before.items():
-        assert path.stat().st_mtime_ns == time  # nothing was run again
+        assert path.stat().st_mtime_ns == time  # run.json may say that it was asked for again
+            path.stat().st_mtime_ns == time
+        )  # nothing was run again; run.json may say that it was asked for
     assert len(folders(tmp_path, "trials")) == 15
     first = [trial["point"] for trial in more["contenders"][0]["trials"]][:4]
     assert first == [trial["point"] for trial in manifest["contenders"][0]["trials"]]
@@ -366,7 +368,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on_with_it(study, tmp_pat
     assert counts(manifest, "trials") == [6, 5, 1, 0]
     assert counts(manifest, "tuned") == [4, 4, 0, 0]
     assert manifest["contenders"][0]["trials"][1]["status"] == "failed"
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "results" / "s").glob("*/*/run.json")}
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "results" / "s").glob("*/*/steps.csv")}
 
     status, manifest, _, err = study(*asked)
     assert status == 0, err
