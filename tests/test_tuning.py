@@ -237,8 +237,6 @@ def test_a_study_end_to_end(study, tmp_path):
     assert status == 0
     for path, time in before.items():
         assert path.stat().st_mtime_ns == time  # run.json may say that it was asked for again
-            path.stat().st_mtime_ns == time
-        )  # nothing was run again; run.json may say that it was asked for
     assert len(folders(tmp_path, "trials")) == 15
     first = [trial["point"] for trial in more["contenders"][0]["trials"]][:4]
     assert first == [trial["point"] for trial in manifest["contenders"][0]["trials"]]
