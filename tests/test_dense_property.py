@@ -187,13 +187,13 @@ def plain_steps(case, model, x, y, batches, loss, lengths):
             yield Run(torch.stack(found[1:]), weights_of(model), kinks.smooth)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(cases())
 def test_compiled_steps_are_as_near_to_float64_as_plain_ones(case):
     check_case(case, (1, 2, 7, 100))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(cases())
 def test_a_thousand_compiled_steps_are_as_near_to_float64(case):
     check_case(case, (1, 2, 7, 100, 1000))
