@@ -16,7 +16,7 @@ _HOMES = {
     "prepare": "data",
     "train": "training",
     "load_runs": "table",
-    "UserError": "errors",
+    "UserError": "common.errors",
 }
 __all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]
 

@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from optbench import interrupts, job, startup
+from optbench.common.console import say, streams
+from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.compose import mend_parser, texts_of
-from optbench.errors import UserError, memory_is_full, reason
 from optbench.overrides import (
     check_tuned,
     check_words,
@@ -25,7 +26,6 @@ from optbench.overrides import (
     quoted,
     resolve,
 )
-from optbench.progress import say, streams
 from optbench.run_files import expanded
 from optbench.settings import check_results_dir
 from optbench.sweep import check_figure

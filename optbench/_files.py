@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from optbench._torchvision import import_torchvision
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 # For each connection and each read: without network, a start ends after seconds, not minutes.
 NETWORK_TIMEOUT_SECONDS = 10.0

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 # Kept for the life of the process: the declarations vanish with the Library object.
 _schemas: list[torch.library.Library] = []

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 # torch has these, and next to no operations on them
 WIDER = {

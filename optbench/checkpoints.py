@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from optbench import __version__
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.older_code import all_changes, code_in, sourceless
 from optbench.run_files import read_record
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.measures import CHECK_KEYS, needs_layers, title
 from optbench.pairs import Verdict, claim

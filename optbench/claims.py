@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 
 from optbench.checks import Check, compare
-from optbench.errors import UserError
+from optbench.common.console import streams
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
 from optbench.keys import count, show, where
 from optbench.paired_tests import enough_seeds, holm
-from optbench.progress import streams
 from optbench.run_files import expanded, read_sealed, replace_text
 from optbench.sides import RULE, choice_factor
-from optbench.spreadsheet import to_csv
 from optbench.summary import seeds_text
 from optbench.table import read_runs
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optbench import optimizers
 from optbench.batches import Batch
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.evaluation import means, score
 from optbench.grouping import Arguments
 from optbench.joint_steps import JointOptimizer, catch_up, joint_key, rates_at

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from time import perf_counter
 
-from optbench.progress import say
+from optbench.common.console import say
 
 try:
     import fcntl

@@ -15,7 +15,7 @@ from torch import nn
 
 from optbench import data
 from optbench._torchvision import with_torchvision
-from optbench.errors import UserError, did_you_mean
+from optbench.common.errors import UserError, did_you_mean
 from optbench.initializers import initialize
 from optbench.loggers import Loggers
 from optbench.losses import as_function

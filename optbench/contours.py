@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from optbench import style
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
 from optbench.descent import Trajectory
-from optbench.errors import UserError
 from optbench.functions import Function, Point
 from optbench.saving import save, writable
-from optbench.spreadsheet import to_csv
 
 GRID = 301  # points of the contours along each axis
 FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second

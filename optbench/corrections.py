@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.max_sign_flip import max_sign_flip
 from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.layout import layout, one_line_per_run, variant_keys
 from optbench.panels import Entry, add_legends, finish, make_panels, series_of
 from optbench.scales import log_ticks

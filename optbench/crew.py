@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from optbench import device, unit
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.workers import Pool
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optbench.arrays import as_tensor
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
 
 TARGETS = ("labels", "inputs")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from optbench._files import check_hash, damaged, read_bytes, read_idx, require_files
 from optbench._torchvision import import_torchvision
+from optbench.common.errors import UserError, check_choice
 from optbench.data import RawDataset
-from optbench.errors import UserError, check_choice
 
 BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"
 EMNIST_SPLITS = ("digits", "letters", "balanced")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.models import Drawing, Dropout
 
 LATENT = 8  # dimensions of the VAE's code

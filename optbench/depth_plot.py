@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.layout import layout
 from optbench.measures import numbers
 from optbench.panels import caption, context, label_axes, legend_above, series_of, set_title

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from optbench.errors import UserError
-from optbench.progress import say
+from optbench.common.console import say
+from optbench.common.errors import UserError
 
 ONEDNN = "bf16"  # the switch's name for products by oneDNN
 # times as fast; it was 2.2 on an AMD CPU and 0.9 on an Intel one, so noise changes no answer

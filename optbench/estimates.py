@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.keys import show
 from optbench.layout import layout
 from optbench.paired_tests import check_share, check_whole

@@ -24,6 +24,8 @@ from optbench import (
     startup,
     step_cost,
 )
+from optbench.common.console import Show, progress, say
+from optbench.common.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.configured import (
     Config,
     build,
@@ -33,11 +35,9 @@ from optbench.configured import (
     loggers,
     results_of,
 )  # fmt: skip
-from optbench.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.interrupts import interrupts
 from optbench.older_code import GROUPS, sourceless
 from optbench.problem import identity
-from optbench.progress import Show, progress, say
 from optbench.run_files import read_record
 from optbench.training import Training, Update
 

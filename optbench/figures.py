@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from optbench.cd_plot import cd_diagram
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import by_seed, smaller_is_better
 from optbench.layout import layout
 from optbench.paired_tests import enough_seeds

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 Point = tuple[float, float]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 

@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from optbench import jobs
-from optbench.errors import UserError, reason
+from optbench.common.console import say
+from optbench.common.errors import UserError, reason
 from optbench.overrides import resolve
-from optbench.progress import say
 from optbench.sweep_progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optbench.progress import say
+from optbench.common.console import say
 from optbench.run_files import read_text, replace_text
 
 FILE = "jobs.jsonl"

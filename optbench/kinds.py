@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from optbench.common.errors import UserError
 from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
-from optbench.errors import UserError
 from optbench.figures import has_rates, profile_times, ranks_figure
 from optbench.final_plot import finals
 from optbench.layout import layout

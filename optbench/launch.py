@@ -27,14 +27,14 @@ from optbench import (
     unit,
 )
 from optbench.batch import Batch, Job, Result
+from optbench.common.console import say
+from optbench.common.errors import UserError, reason
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
-from optbench.errors import UserError, reason
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
 from optbench.keys import count
 from optbench.overrides import resolve
-from optbench.progress import say
 from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Task
 

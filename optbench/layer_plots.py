@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import losses, style
+from optbench.common.errors import UserError
 from optbench.depth_plot import WEIGHTED, band
-from optbench.errors import UserError
 from optbench.keys import order, resolve, short, show
 from optbench.measures import numbers
 from optbench.panels import caption

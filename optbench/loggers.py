@@ -15,8 +15,8 @@ from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
 from optbench import locks
-from optbench.errors import UserError
-from optbench.progress import say
+from optbench.common.console import say
+from optbench.common.errors import UserError
 from optbench.run_files import COLUMNS, TEXTS, flatten, read_record
 
 Row = Mapping[str, float | str | None]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optbench.errors import UserError, check_choice, refusals
+from optbench.common.errors import UserError, check_choice, refusals
 from optbench.model_calls import inner
 
 OUTPUTS = {

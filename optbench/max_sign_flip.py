@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.paired_tests import EXACT, check_share, check_whole, enough_seeds
 
 WORST = 2.0  # an infinite difference, in units of the largest finite one of its pair

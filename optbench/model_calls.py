@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from optbench._torchvision import with_torchvision
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 Shape = tuple[int, ...]
 INPUTS: dict[str, Callable[[Shape], object]] = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.common.errors import UserError
 from optbench.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.errors import UserError
 from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.keys import count, problem_text, show
 from optbench.layout import Layout, layout

@@ -15,7 +15,7 @@ from torch.optim.optimizer import (
 )
 
 from optbench import textbook
-from optbench.errors import MUON_GROUPS, UserError, described, memory_is_full
+from optbench.common.errors import MUON_GROUPS, UserError, described, memory_is_full
 
 # Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
 ELEMENTWISE: tuple[type[Optimizer], ...] = (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import Estimate
 
 

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.errors import UserError, did_you_mean, is_text, shorten
+from optbench.common.errors import UserError, did_you_mean, is_text, shorten
 from optbench.run_files import expanded
 
 Config = dict[str, Any]

@@ -19,7 +19,8 @@ from uuid import uuid4
 
 from optbench._torchvision import with_torchvision
 from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
-from optbench.errors import UserError
+from optbench.common.console import say
+from optbench.common.errors import UserError
 from optbench.installed import distribution_of
 from optbench.older_code import (
     OF_PROBLEM,
@@ -31,7 +32,6 @@ from optbench.older_code import (
     sourceless,
     targets,
 )
-from optbench.progress import say
 
 Files = dict[str, str]
 

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 MOST_EXACT = 50  # pairs without ties up to which the signed-rank test is exact, as scipy's
 MOST_TIED = 13  # pairs with equal sizes, of which every flip of signs is looked at

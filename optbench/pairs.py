@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.common.errors import UserError
 from optbench.corrections import (
     HOLM,
     MAX_TYPE,
@@ -25,7 +26,6 @@ from optbench.corrections import (
     results_of,
     values_of,
 )
-from optbench.errors import UserError
 from optbench.estimates import bootstrap
 from optbench.max_sign_flip import scaled
 from optbench.paired_tests import (

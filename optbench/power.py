@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.paired_tests import bounded, check_share, check_whole, enough_seeds, numbers
 
 MOST = 10_000  # seeds; more than this is said as such

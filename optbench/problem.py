@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from optbench import trial
+from optbench.common.errors import UserError, call_of, refusals
 from optbench.data import Dataset
-from optbench.errors import UserError, call_of, refusals
 from optbench.initializers import fill
 from optbench.model_calls import call_model
 from optbench.streams import Stream, stream

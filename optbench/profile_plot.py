@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.panels import caption, legend_above
 from optbench.score import R_MAX, closed_form, profile
 

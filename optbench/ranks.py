@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import middle
 from optbench.paired_tests import check_share, check_whole, differences, holm, signed_rank
 

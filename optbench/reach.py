@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
 from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes

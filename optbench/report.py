@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from optbench.errors import UserError
-from optbench.progress import streams
+from optbench.common.console import streams
+from optbench.common.errors import UserError
 from optbench.report_sections import collect
 from optbench.run_files import expanded, replace_text
 from optbench.table import check_names

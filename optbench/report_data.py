@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.keys import logged_columns, order, show
 from optbench.layout import layout

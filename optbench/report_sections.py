@@ -22,7 +22,7 @@ from optbench import (
     style,
 )
 from optbench.__main__ import config_folder
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
 from optbench.jobs import ASIDE, HARMLESS

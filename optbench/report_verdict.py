@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.common.errors import UserError
 from optbench.corrections import HOLM, MAX_TYPE, least_seeds
-from optbench.errors import UserError
 from optbench.estimates import run_keys, smaller_is_better
 from optbench.keys import show
 from optbench.leader import best_settings, medians_of

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from optbench import __version__, allocator, locks
-from optbench.errors import UNWRITABLE, UserError, unwritable
+from optbench.common.console import say
+from optbench.common.errors import UNWRITABLE, UserError, unwritable
 from optbench.evaluation import Row
 from optbench.loggers import Loggers
-from optbench.progress import say
 from optbench.run_files import (
     COLUMNS,
     FORMAT,

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.run_files import replace_bytes, replace_text
 
 ATTEMPTS = 6  # at a layout, each higher than the one before

@@ -16,7 +16,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.keys import logged_columns, show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale

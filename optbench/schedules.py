@@ -16,7 +16,7 @@ from numbers import Real
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from optbench.errors import UserError, call_of, said
+from optbench.common.errors import UserError, call_of, said
 
 
 def build(

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.console import streams
+from optbench.common.errors import UserError
 from optbench.keys import count
 from optbench.paired_tests import check_whole
-from optbench.progress import streams
 from optbench.run_files import expanded
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)

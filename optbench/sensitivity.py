@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.keys import resolve, short
 from optbench.layout import Layout, layout
 from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of, spread_note

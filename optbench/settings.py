@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optbench.errors import UserError, did_you_mean, is_text
+from optbench.common.errors import UserError, did_you_mean, is_text
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "shuffle": ("every_epoch", "fixed_order"),

@@ -9,7 +9,7 @@ from torch.optim import LBFGS, Adagrad, Optimizer
 
 from optbench import textbook
 from optbench.closures import takes_closure
-from optbench.errors import blame
+from optbench.common.errors import blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
 

@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs, manifest, sweep, tuning
-from optbench.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.common.console import say
+from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
 from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
-from optbench.progress import say
 from optbench.run_files import read_csv, read_record, write_sealed
 from optbench.settings import LARGEST, check_group
 from optbench.settings import check as check_settings

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.run_files import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen

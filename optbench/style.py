@@ -20,7 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 SOLID, DASHED, DASHDOT, DOTTED = "-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.2, 1.4))
 LONG: tuple[int, tuple[float, ...]] = (0, (9, 2))

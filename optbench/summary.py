@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.keys import count, measured_columns, order, problem_text, show
 from optbench.layout import layout
 from optbench.run_files import COST_COLUMNS

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench import jobs, locks, settings, startup
+from optbench.common.console import say
+from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.compose import texts_of
-from optbench.errors import UNWRITABLE, UserError, check_choice
 from optbench.overrides import check_tuned, config_folder, explain
-from optbench.progress import say
 from optbench.run_files import COLUMNS, expanded, write_sealed
 
 WHOLE = (

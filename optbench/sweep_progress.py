@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from optbench import jobs
-from optbench.progress import say
+from optbench.common.console import say
 
 EVERY = 30.0  # seconds between two lines on the whole sweep, in a log
 EACH = 60  # runs: in a sweep of more, a log names only those that took long or went wrong

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError, is_text
+from optbench.common.errors import UserError, is_text
 from optbench.older_code import newest_only
 from optbench.run_files import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.study_files import current

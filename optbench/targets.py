@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 
 CLOCKS = ("step", "epoch", "seconds")

@@ -14,7 +14,7 @@ from torch import Tensor, zeros_like
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 Closure = Callable[[], Any]  # zeroes the gradients, computes the loss, goes backward, returns it
 State = dict[str, Any]  # what a rule remembers of one parameter, under the formula's names

@@ -7,7 +7,8 @@ from time import monotonic
 from typing import Any
 
 from optbench import cohort, runs
-from optbench.errors import memory_is_full
+from optbench.common.console import Show
+from optbench.common.errors import memory_is_full
 from optbench.experiment import (
     Outcome,
     Plan,
@@ -21,7 +22,6 @@ from optbench.experiment import (
     unfinished,
     write,
 )
-from optbench.progress import Show
 from optbench.training import Update
 
 Begun = Mapping[int, tuple[runs.RunFolder, dict[str, Any]]]

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import closures, dense, object_state, optimizers, schedules
 from optbench.batches import Batch, Batches
+from optbench.common.errors import UserError, blame
 from optbench.diagnostics import LayerRow, watched_step
-from optbench.errors import UserError, blame
 from optbench.evaluation import Row, is_finite, objective, score, whole_batches
 from optbench.models import draw_from, takes_any_layout
 from optbench.problem import Problem, build_model

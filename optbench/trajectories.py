@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench import contours
+from optbench.common.console import streams
+from optbench.common.errors import UserError, did_you_mean
 from optbench.descent import Trajectory, follow, follow_best, measure
-from optbench.errors import UserError, did_you_mean
 from optbench.functions import FUNCTIONS, Function, Point
-from optbench.progress import streams
 from optbench.run_files import expanded
 
 

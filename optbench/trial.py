@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from optbench.errors import UserError, refusals
+from optbench.common.errors import UserError, refusals
 from optbench.model_calls import call_model
 
 if TYPE_CHECKING:

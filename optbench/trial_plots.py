@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.layout import Layout, layout, one_line_per_run, variant_keys
 from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from optbench.errors import UserError, check_choice
+from optbench.common.errors import UserError, check_choice
 
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
 METRICS = ("val_loss", "val_accuracy")

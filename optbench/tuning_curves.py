@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.estimates import smaller_is_better
 from optbench.paired_tests import check_share, check_whole
 from optbench.summary import final_values, median

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from optbench import configured, device, experiment, shared, together
-from optbench.errors import reason
-from optbench.progress import describe
+from optbench.common.console import describe
+from optbench.common.errors import reason
 from optbench.training import Update
 
 EVERY = 0.2  # seconds between two reports of a run's progress

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from optbench.errors import UserError
+from optbench.common.console import streams
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
 from optbench.estimates import by_seed, smaller_is_better
 from optbench.keys import show
 from optbench.layout import layout
 from optbench.objections import objections
 from optbench.pairs import compare
-from optbench.progress import streams
 from optbench.reach import reach
 from optbench.run_files import expanded, replace_text
-from optbench.spreadsheet import to_csv
 from optbench.study_files import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
 from optbench.table import read_runs

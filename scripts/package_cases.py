@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from optbench import configured, experiment
 from optbench.batches import Batches
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import is_known_class
 from optbench.overrides import config_folder, resolve

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from optbench import checkpoints, configured, experiment, locks, runs
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.overrides import config_folder
 from optbench.run_files import COLUMNS, read_record, write_sealed
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from optbench import claims, layer_plots
 from optbench.__main__ import config_folder
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.measures import measure, pick, title
 from optbench.paired_tests import enough_seeds
 from optbench.table import load_runs

@@ -9,7 +9,7 @@ from torch import nn
 
 from optbench import cohort, data, datasets, losses, models, schedules, training
 from optbench.cohort import train_together
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.evaluation import means, score
 from optbench.grouping import group_key
 from optbench.initializers import initialize

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from optbench import configured, settings
 from optbench.__main__ import config_folder
+from optbench.common.errors import UserError
 from optbench.data import prepare
-from optbench.errors import UserError
 from optbench.overrides import check_keys, did_you_mean, own_keys
 from optbench.training import train
 

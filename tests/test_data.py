@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optbench import data
+from optbench.common.errors import UserError
 from optbench.data import RawDataset, prepare
-from optbench.errors import UserError
 from optbench.preprocessing import PREPROCESSING
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -21,8 +21,8 @@ import torch
 
 from optbench import datasets, deepobs
 from optbench._torchvision import import_torchvision
+from optbench.common.errors import UserError
 from optbench.data import prepare
-from optbench.errors import UserError
 from optbench.preprocessing import PREPROCESSING
 
 REPOSITORY = Path(__file__).resolve().parent.parent

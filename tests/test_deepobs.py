@@ -12,7 +12,7 @@ from torch import nn
 
 from optbench import configured, data, deepobs, initializers, settings
 from optbench.__main__ import config_folder
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
 from optbench.training import train

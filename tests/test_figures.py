@@ -11,7 +11,7 @@ import pytest
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.figures import ranks_figure, times_by_problem
 from optbench.objections import no_gain, objections
 from optbench.plot import Options, draw_all, main, split_trials

@@ -12,7 +12,7 @@ from torch import nn
 
 from optbench import configured, models
 from optbench.__main__ import config_folder
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import build_model
 

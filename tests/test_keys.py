@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_runs import sweep
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.keys import where
 from optbench.table import load_runs
 

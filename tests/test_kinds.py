@@ -23,11 +23,11 @@ from matplotlib.text import Text
 
 from optbench import kinds, style
 from optbench.cd_plot import cd_diagram
+from optbench.common.errors import UserError
 from optbench.contours import still
 from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
 from optbench.descent import follow
-from optbench.errors import UserError
 from optbench.final_plot import finals
 from optbench.functions import FUNCTIONS
 from optbench.layout import layout

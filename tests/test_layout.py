@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.layout import layout
 from optbench.pairs import compare
 from optbench.panels import TooManyPanels

@@ -13,7 +13,7 @@ import pytest
 from test_config import resolved
 
 from optbench import experiment, loggers
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.run_files import flatten, read_record, write_sealed
 
 QUICK = ("data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from optbench import configured, losses
+from optbench.common.errors import UserError
 from optbench.data import prepare
-from optbench.errors import UserError
 from optbench.evaluation import EVAL_BATCH_DENSE, score
 from optbench.problem import build_model
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from optbench import closures, configured, experiment
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 STEPS, STOP_AT = 40, 17
 MODEL = "differential_models.torch_dropout"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from made_runs import make_run
 
 from optbench import sweep
+from optbench.common.errors import UserError
 from optbench.corrections import HOLM, MAX_TYPE, least_seeds
-from optbench.errors import UserError
 from optbench.estimates import by_seed
 from optbench.leader import best_settings, first_against_second, winner
 from optbench.max_sign_flip import max_sign_flip

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from optbench import models
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 
 def kinds(module: nn.Module) -> list[str]:

@@ -11,7 +11,7 @@ from made_runs import make_run
 
 from optbench import data, losses, models, plot
 from optbench.cohort import train_together
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.run_files import COLUMNS, read_record, read_rows

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench import schedules
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.optimizers import MuonWithAdamW, build, learning_rate
 
 CONF = Path(__file__).parent.parent / "conf" / "optimizer"

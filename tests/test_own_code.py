@@ -22,7 +22,7 @@ from made_runs import make_run
 from omegaconf import OmegaConf
 
 from optbench import experiment, installed, manifest, own_code, plot, report
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.installed import distribution_of
 from optbench.older_code import sourceless, targets
 from optbench.overrides import config_folder

@@ -10,8 +10,8 @@ from torch import nn
 
 from optbench import configured, data, experiment, models
 from optbench._torchvision import import_torchvision, with_torchvision
+from optbench.common.errors import UserError
 from optbench.diagnostics import gradient_noise_scale
-from optbench.errors import UserError
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
 from optbench.stack import Masks

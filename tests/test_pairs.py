@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.paired_tests import (
     differences,
     enough_seeds,

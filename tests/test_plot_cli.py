@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.plot import Options, draw_all, main
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from optbench import style
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.plots import aggregate, curves
 from optbench.sensitivity import sensitivity
 from optbench.table import load_runs

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from optbench.cd_plot import cd_diagram
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.ranks import (
     by_problem,
     cliques,

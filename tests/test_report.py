@@ -11,7 +11,7 @@ import pytest
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs, report, report_curves
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.layout import layout
 from optbench.leader import best_settings
 from optbench.pairs import compare

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
 from optbench import losses, schedules
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.optimizers import MuonWithAdamW
 from optbench.textbook import Nesterov
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run, sweep
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.others_scores import adam_steps, deepobs_overhead, deepobs_speed, track3
 from optbench.score import (
     closed_form,

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from optbench import checkpoints, plot, report, runs
 from optbench._files import over_https
 from optbench._torchvision import import_torchvision
-from optbench.errors import UserError
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
 from optbench.run_files import read_record, replace_text
 from optbench.saving import save
-from optbench.spreadsheet import to_csv
 from optbench.table import load_runs
 
 ROOT = Path(__file__).resolve().parent.parent

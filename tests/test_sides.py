@@ -14,8 +14,8 @@ from test_claim_words import signed_ranks
 
 from optbench import claims
 from optbench.__main__ import config_folder
+from optbench.common.errors import UserError
 from optbench.datasets import wine
-from optbench.errors import UserError
 from optbench.initializers import initialize
 from optbench.models import logreg
 from optbench.paired_tests import differences, signed_rank

@@ -8,7 +8,7 @@ import pytest
 from made_runs import make_run, sweep
 from scipy import stats as reference
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.pairs import compare
 from optbench.stats import bootstrap, by_seed, describe, describe_all, iqm, mean, sd
 from optbench.table import load_runs

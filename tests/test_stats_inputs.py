@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optbench import others_scores, score, stats
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 NAN, INF = math.nan, math.inf
 A = np.array([0.5, 0.1, 0.4, 0.2, 0.9, 0.7])

@@ -14,8 +14,9 @@ from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import plot, progress, report, settings, textbook
-from optbench.errors import UserError
+from optbench import plot, report, settings, textbook
+from optbench.common import console
+from optbench.common.errors import UserError
 from optbench.overrides import check_words, quoted
 from optbench.run_files import expanded, read_record
 
@@ -78,7 +79,7 @@ def test_sweep_under_a_locale_of_ascii_draws_and_tables_every_name(tmp_path):
 def test_a_stream_that_cannot_print_a_character_prints_its_escape(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", stream)
-    progress.say("é 中 \udcff")
+    console.say("é 中 \udcff")
     assert stream.buffer.getvalue() == b"\xe9 \\u4e2d \\udcff\n"  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ import pytest
 from made_runs import make_run, sweep
 
 from optbench import jobs
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.run_files import COLUMNS, intact, read_record, read_rows, write_sealed
 from optbench.study_files import figure_of, manifests_of
 from optbench.table import load_runs

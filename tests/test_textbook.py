@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench import textbook
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 
 STEPS = 200
 Loss = Callable[[list[Tensor]], Tensor]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from optbench import models
 from optbench.batches import Batches
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.problem import Problem, build_model, identity, stream
 from optbench.training import train
 

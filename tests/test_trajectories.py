@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from optbench import contours, textbook, trajectories
+from optbench.common.errors import UserError
 from optbench.descent import Trajectory, follow, follow_best, measure
-from optbench.errors import UserError
 from optbench.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam

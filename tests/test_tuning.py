@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
 from optbench import experiment, manifest, study_files, tuning
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.manifest import Contender
 from optbench.table import load_runs
 

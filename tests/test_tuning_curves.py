@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.tuning_curves import expected_best, rate_width, rate_widths
 
 SCORES = np.array([0.9, 0.5, 0.7, 0.2, 0.6])

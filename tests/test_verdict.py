@@ -9,7 +9,7 @@ import pytest
 from made_runs import make_run
 
 from optbench import verdict
-from optbench.errors import UserError
+from optbench.common.errors import UserError
 from optbench.plot import split_trials
 from optbench.table import load_runs
 

@@ -62,7 +62,7 @@ HINTS = {  # a part of an error's text, and what it means here
 def described(error: BaseException) -> str:
     """An exception and the line that raised it, outside of torch and optbench if there is one."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = Path(__file__).parent
+    ours = Path(__file__).parent.parent
     outside = [f for f in frames if Path(f.filename).parent != ours and "/torch/" not in f.filename]
     place = (outside or frames)[-1:]
     where = "".join(f" ({f.filename}, line {f.lineno}, in {f.name})" for f in place)
@@ -171,7 +171,7 @@ def refusals(what: str, advice: str = "") -> Iterator[None]:
 
 def _own_line(error: BaseException) -> str:
     """Where in the user's own code it was raised, as " (net.py, line 7)"; "" where that is none."""
-    others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")
+    others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent), "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
         installed = {"site-packages", "dist-packages"} & {*file.parts}
