@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Problem": "problem",
-    "prepare": "data",
+    "prepare": "datasets.prepare",
     "train": "training",
     "load_runs": "table",
     "UserError": "common.errors",

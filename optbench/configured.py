@@ -13,9 +13,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from optbench import data
-from optbench._torchvision import with_torchvision
 from optbench.common.errors import UserError, did_you_mean
+from optbench.datasets import prepare
+from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.initializers import initialize
 from optbench.loggers import Loggers
 from optbench.losses import as_function
@@ -41,7 +41,7 @@ def results_of(config: Config) -> Path:
     return Path(expanded(config["results_dir"]))
 
 
-def load_dataset(config: Config) -> data.Dataset:
+def load_dataset(config: Config) -> prepare.Dataset:
     """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
     return _load_dataset(dataset_parts(config))
 
@@ -53,16 +53,16 @@ def dataset_parts(config: Config) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load_dataset(parts: str) -> data.Dataset:
+def _load_dataset(parts: str) -> prepare.Dataset:
     return prepare_dataset(parts)
 
 
-def prepare_dataset(parts: str) -> data.Dataset:
+def prepare_dataset(parts: str) -> prepare.Dataset:
     """Load and prepare the dataset of `dataset_parts`."""
     config = json.loads(parts)
     source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
     split = {k: v for k, v in config["data"].items() if k not in PLACES}
-    return data.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
+    return prepare.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
 
 
 def describe_problem(config: Config) -> Config:
@@ -79,7 +79,7 @@ def describe_problem(config: Config) -> Config:
     return problem
 
 
-def build_problem(config: Config, dataset: data.Dataset) -> Problem:
+def build_problem(config: Config, dataset: prepare.Dataset) -> Problem:
     """The problem of a configuration, as plain Python objects."""
     return Problem(
         dataset,

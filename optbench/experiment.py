@@ -14,7 +14,6 @@ import torch
 
 from optbench import (
     checkpoints,
-    data,
     device,
     locks,
     object_state,
@@ -35,6 +34,7 @@ from optbench.configured import (
     loggers,
     results_of,
 )  # fmt: skip
+from optbench.datasets import prepare
 from optbench.interrupts import interrupts
 from optbench.older_code import GROUPS, sourceless
 from optbench.problem import identity
@@ -70,7 +70,7 @@ class Plan:
     config: Config
     group: Path  # the folder for the run's own
     device: torch.device
-    dataset: data.Dataset
+    dataset: prepare.Dataset
     record: Config  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
     released: int = 0  # `locks.released` before that was looked for
@@ -214,7 +214,7 @@ def plan(
     config: Config,
     group: Path,
     *,
-    load: Callable[[Config], data.Dataset] | None = None,
+    load: Callable[[Config], prepare.Dataset] | None = None,
     find: Callable[[Path, str, Path], Path | None] = runs.find_finished,
     released: int | None = None,
 ) -> Plan:

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench import (
     configured,
-    data,
     device,
     experiment,
     grouping,
@@ -31,6 +30,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
+from optbench.datasets import prepare
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
 from optbench.keys import count
@@ -362,13 +362,13 @@ def save(result: JobReturn, folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(text, "utf-8")
 
 
-def load(config: configured.Config) -> data.Dataset:
+def load(config: configured.Config) -> prepare.Dataset:
     """The dataset of a configuration, in memory that the workers share."""
     return _load(configured.dataset_parts(config))
 
 
 @lru_cache(maxsize=4)
-def _load(parts: str) -> data.Dataset:
+def _load(parts: str) -> prepare.Dataset:
     dataset = configured.prepare_dataset(parts)
     try:
         return shared.share(dataset)

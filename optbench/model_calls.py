@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from optbench._torchvision import with_torchvision
 from optbench.common.errors import UserError
+from optbench.datasets.torchvision_shim import with_torchvision
 
 Shape = tuple[int, ...]
 INPUTS: dict[str, Callable[[Shape], object]] = {

@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from optbench._torchvision import with_torchvision
 from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 from optbench.common.console import say
 from optbench.common.errors import UserError
+from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.installed import distribution_of
 from optbench.older_code import (
     OF_PROBLEM,

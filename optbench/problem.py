@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from optbench import trial
 from optbench.common.errors import UserError, call_of, refusals
-from optbench.data import Dataset
+from optbench.datasets.prepare import Dataset
 from optbench.initializers import fill
 from optbench.model_calls import call_model
 from optbench.streams import Stream, stream

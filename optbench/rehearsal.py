@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from optbench import data, experiment, optimizers, schedules
+from optbench import experiment, optimizers, schedules
 from optbench.configured import results_of
+from optbench.datasets import prepare
 from optbench.problem import build_model, identity
 from optbench.streams import Stream
 
 Config = dict[str, Any]
 
 
-def rehearse(config: Config, load: Callable[[Config], data.Dataset]) -> None:
+def rehearse(config: Config, load: Callable[[Config], prepare.Dataset]) -> None:
     """Load and build all that the run of a configuration needs, and train nothing.
 
     load: from a configuration to its dataset. Raises `UserError` for what cannot be had, and

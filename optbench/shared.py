@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from optbench.data import Dataset
+from optbench.datasets.prepare import Dataset
 
 _numbers = count()
 

@@ -19,7 +19,7 @@ from optbench.common.errors import UserError, refusals
 from optbench.model_calls import call_model
 
 if TYPE_CHECKING:
-    from optbench.data import Dataset
+    from optbench.datasets.prepare import Dataset
     from optbench.problem import Problem
 
 

@@ -49,7 +49,7 @@ def problem(job: Job) -> Any:
     import torch
 
     from optbench import Problem, initializers, losses, models
-    from optbench.data import Dataset
+    from optbench.datasets.prepare import Dataset
 
     x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
     data = Dataset(x, y, x[:0], y[:0], test_x, test_y, 10, "benchmark")
@@ -121,7 +121,7 @@ def tutorial(job: Job) -> Answer:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from optbench._torchvision import import_torchvision
+    from optbench.datasets.torchvision_shim import import_torchvision
 
     import_torchvision()  # also beside a CPU-only torch
     from torchvision import transforms
@@ -169,7 +169,7 @@ def lightning(job: Job) -> Answer:
     import logging
     import warnings
 
-    from optbench._torchvision import import_torchvision
+    from optbench.datasets.torchvision_shim import import_torchvision
 
     import_torchvision()  # torchmetrics imports it
     import lightning as L

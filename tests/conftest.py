@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from optbench import data, losses, models
+from optbench import losses, models
+from optbench.datasets import prepare
 from optbench.initializers import initialize
 from optbench.problem import Problem
 
@@ -15,13 +16,13 @@ from optbench.problem import Problem
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
-def blobs(n: int = 60, features: int = 5, classes: int = 3) -> data.RawDataset:
+def blobs(n: int = 60, features: int = 5, classes: int = 3) -> prepare.RawDataset:
     """Separable clusters, the same ones each time."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(classes, features, generator=generator) * 3
     y = torch.arange(n) % classes
     x = centres[y] + torch.randn(n, features, generator=generator)
-    return data.RawDataset(x, y, x[: n // 3] + 0.1, y[: n // 3])
+    return prepare.RawDataset(x, y, x[: n // 3] + 0.1, y[: n // 3])
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def make_problem() -> Callable[..., Problem]:
         model = model or partial(models.mlp, hidden=[8])
         settings = {"batch_size": 16, "epochs": 2, "loss": losses.cross_entropy} | changes
         settings.setdefault("initializer", initialize)
-        dataset = data.prepare(blobs(n), preprocessing="standardize_features", val_size=0.2)
+        dataset = prepare.prepare(blobs(n), preprocessing="standardize_features", val_size=0.2)
         return Problem(dataset, model=model, **settings)
 
     return make

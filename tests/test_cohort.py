@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import cohort, data, datasets, losses, models, schedules, training
+from optbench import cohort, losses, models, schedules, training
 from optbench.cohort import train_together
 from optbench.common.errors import UserError
+from optbench.datasets import loaders, prepare
 from optbench.evaluation import means, score
 from optbench.grouping import group_key
 from optbench.initializers import initialize
@@ -86,10 +87,10 @@ def in_double(problem):
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_seven_optimizers_on_a_cnn(batch_norm):
     x = torch.randn(56, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    raw = data.RawDataset(x, torch.arange(56) % 3, x[:9], torch.arange(9) % 3)
+    raw = prepare.RawDataset(x, torch.arange(56) % 3, x[:9], torch.arange(9) % 3)
     model = partial(models.cnn, channels=[4, 6], hidden=[8], dropout=0.2, batch_norm=batch_norm)
     problem = Problem(
-        data.prepare(raw, val_size=0.2), model, losses.cross_entropy, initialize, 16, epochs=2
+        prepare.prepare(raw, val_size=0.2), model, losses.cross_entropy, initialize, 16, epochs=2
     )
     check_as_alone(make_members(in_double(problem)))
 
@@ -101,7 +102,7 @@ def test_what_differs_on_real_images_is_rounding(model):
     # In float32 these curves part in the third digit after 80 steps: batch norm divides what never
     # changes by next to nothing, and Adam a gradient by its size. In float64 nothing does.
     more = {} if model is not models.cnn else {"channels": [4, 8], "hidden": [16]}
-    prepared = data.prepare(datasets.mnist_5k(), val_size=0.1, subset=1000)
+    prepared = prepare.prepare(loaders.mnist_5k(), val_size=0.1, subset=1000)
     model = partial(model, batch_norm=True, **more)
     problem = Problem(prepared, model, losses.cross_entropy, initialize, 64, epochs=None, steps=80)
     check_as_alone(make_members(in_double(problem)), rel=1e-9, near=1e-12)
@@ -270,11 +271,11 @@ def test_errors_of_one_member_do_not_end_the_others(make_problem):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_optimizers_that_flatten_train_convolutions(channels_last):
-    raw = data.RawDataset(
+    raw = prepare.RawDataset(
         torch.rand(12, 1, 8, 8), torch.arange(12) % 3, torch.rand(3, 1, 8, 8), torch.arange(3)
     )
     problem = Problem(
-        data.prepare(raw, val_size=0), partial(models.cnn, channels=[3], hidden=[4]),
+        prepare.prepare(raw, val_size=0), partial(models.cnn, channels=[3], hidden=[4]),
         losses.cross_entropy, initialize, 4, epochs=1,
     )  # fmt: skip
     optimizer = partial(torch.optim.LBFGS, max_iter=2)

@@ -9,7 +9,8 @@ from exact_runs import Run, check_near, plain_run, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optbench import cohort, data, losses, models, schedules
+from optbench import cohort, losses, models, schedules
+from optbench.datasets import prepare
 from optbench.grouping import group_key
 from optbench.initializers import initialize
 from optbench.problem import Problem
@@ -32,7 +33,7 @@ def members(draw) -> list[dict[str, Any]]:
     """Runs of one problem: some of one rule, with rates of their own, and some of others."""
     x = torch.randn(60, 7, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
     y = (x @ x[:3].T).argmax(dim=1)
-    dataset = data.prepare((x, y, x[:9], y[:9]), val_size=0.2)
+    dataset = prepare.prepare((x, y, x[:9], y[:9]), val_size=0.2)
     model = partial(
         models.mlp,
         hidden=draw(st.lists(st.integers(1, 20), max_size=2)),

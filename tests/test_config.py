@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from optbench import configured, settings
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
-from optbench.data import prepare
+from optbench.datasets.prepare import prepare
 from optbench.overrides import check_keys, did_you_mean, own_keys
 from optbench.training import train
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optbench import data
 from optbench.common.errors import UserError
-from optbench.data import RawDataset, prepare
-from optbench.preprocessing import PREPROCESSING
+from optbench.datasets import prepare as data
+from optbench.datasets.prepare import RawDataset, prepare
+from optbench.datasets.preprocessing import PREPROCESSING
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -94,7 +94,7 @@ def test_float_images_scale_by_their_extremes():
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     whole = prepare(images(), preprocessing="standardize_features")
-    monkeypatch.setattr("optbench.preprocessing._CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr("optbench.datasets.preprocessing._CHUNK_ELEMENTS", 50)
     parts = prepare(images(), preprocessing="standardize_features")
     torch.testing.assert_close(whole.train_x, parts.train_x)
 

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from optbench import datasets, deepobs
-from optbench._torchvision import import_torchvision
+from optbench import deepobs
 from optbench.common.errors import UserError
-from optbench.data import prepare
-from optbench.preprocessing import PREPROCESSING
+from optbench.datasets import loaders
+from optbench.datasets.prepare import prepare
+from optbench.datasets.preprocessing import PREPROCESSING
+from optbench.datasets.torchvision_shim import import_torchvision
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def test_bundled_mnist_is_whole():
-    raw = datasets.mnist_5k()
+    raw = loaders.mnist_5k()
     assert [tuple(t.shape) for t in raw] == [(5000, 1, 28, 28), (5000,), (1000, 1, 28, 28), (1000,)]
     for y, n in ((raw.train_y, 5000), (raw.test_y, 1000)):
         counts = torch.bincount(y.long(), minlength=10)
@@ -43,7 +44,7 @@ def test_bundled_mnist_is_whole():
     for x in (raw.train_x, raw.test_x):
         assert x.double().mean() == pytest.approx(33.5, abs=0.5)
     assert prepare(raw).digest == "e7f4559101ea3d5f"
-    assert datasets.BUNDLED_MNIST.stat().st_size < 2**20
+    assert loaders.BUNDLED_MNIST.stat().st_size < 2**20
 
 
 def flip_byte(path: Path):
@@ -74,11 +75,11 @@ DAMAGE = [flip_byte, truncate, lengthen, empty, folder_instead]
 
 @pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink])
 def test_damaged_bundled_file_is_named(damage, tmp_path, monkeypatch):
-    copy = Path(shutil.copy(datasets.BUNDLED_MNIST, tmp_path))
-    monkeypatch.setattr(datasets, "BUNDLED_MNIST", copy)
+    copy = Path(shutil.copy(loaders.BUNDLED_MNIST, tmp_path))
+    monkeypatch.setattr(loaders, "BUNDLED_MNIST", copy)
     damage(copy)
     with pytest.raises(UserError) as caught:
-        datasets.mnist_5k()
+        loaders.mnist_5k()
     assert str(copy) in str(caught.value)
     assert "reinstall" in str(caught.value)
 
@@ -91,7 +92,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_idx(folder: Path, names=datasets.IDX_FILES, low=0) -> list[Path]:
+def write_idx(folder: Path, names=loaders.IDX_FILES, low=0) -> list[Path]:
     """Tiny files in the place of the originals: 30 training and 10 test images of 4 x 4."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
@@ -117,12 +118,12 @@ def no_network(monkeypatch):
 def mnist_files(tmp_path, monkeypatch, no_network):
     files = write_idx(tmp_path / "MNIST" / "raw")
     hashes = tuple(sha256(file) for file in files)
-    monkeypatch.setattr(datasets, "SHA256", {"MNIST": hashes})
+    monkeypatch.setattr(loaders, "SHA256", {"MNIST": hashes})
     return files
 
 
 def test_idx_files_in_place_are_read_without_network(tmp_path, mnist_files):
-    raw = datasets.mnist(tmp_path, download=False)
+    raw = loaders.mnist(tmp_path, download=False)
     assert raw.train_x.shape == (30, 1, 4, 4)
     assert raw.test_x.shape == (10, 1, 4, 4)
     assert raw.train_y.tolist() == [i % 5 for i in range(30)]
@@ -130,7 +131,7 @@ def test_idx_files_in_place_are_read_without_network(tmp_path, mnist_files):
     same = torchvision.datasets.MNIST(str(tmp_path), train=False)
     assert torch.equal(same.data, raw.test_x[:, 0])
     assert torch.equal(same.targets, raw.test_y)
-    assert datasets.mnist(str(tmp_path), download=True).train_x.shape == raw.train_x.shape
+    assert loaders.mnist(str(tmp_path), download=True).train_x.shape == raw.train_x.shape
 
 
 def pack(file: Path) -> Path:
@@ -142,10 +143,10 @@ def pack(file: Path) -> Path:
 
 @pytest.mark.parametrize("download", [True, False])
 def test_gz_in_place_is_unpacked_without_network(tmp_path, mnist_files, download):
-    before = datasets.mnist(tmp_path, download=False)
+    before = loaders.mnist(tmp_path, download=False)
     for file in mnist_files:
         pack(file)
-    after = datasets.mnist(tmp_path, download=download)
+    after = loaders.mnist(tmp_path, download=download)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -156,21 +157,21 @@ def test_damaged_idx_file_is_named(tmp_path, mnist_files, damage, which, packed)
     file = pack(mnist_files[which]) if packed else mnist_files[which]
     damage(file) if damage is not truncate else file.write_bytes(file.read_bytes()[:-5])
     if packed and damage is lengthen:  # gzip allows zero padding, and the content is whole
-        datasets.mnist(tmp_path, download=False)
+        loaders.mnist(tmp_path, download=False)
         return
     for download in (False, True):
         with pytest.raises(UserError) as caught:
-            datasets.mnist(tmp_path, download=download)
+            loaders.mnist(tmp_path, download=download)
         assert str(file) in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [truncate, lengthen, empty, folder_instead])
 def test_idx_without_known_hash_is_checked_by_its_header(tmp_path, no_network, damage):
     files = write_idx(tmp_path / "KMNIST" / "raw")
-    assert len(datasets.kmnist(tmp_path).test_y) == 10
+    assert len(loaders.kmnist(tmp_path).test_y) == 10
     damage(files[2])
     with pytest.raises(UserError) as caught:
-        datasets.kmnist(tmp_path)
+        loaders.kmnist(tmp_path)
     assert str(files[2]) in str(caught.value)
 
 
@@ -188,25 +189,25 @@ def test_wrong_idx_content_is_named(tmp_path, no_network, content, reason):
     file = write_idx(tmp_path / "KMNIST" / "raw")[3]
     file.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        datasets.kmnist(tmp_path)
+        loaders.kmnist(tmp_path)
     assert str(file) in str(caught.value)
     assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["digits", "letters", "balanced"])
 def test_emnist_labels_start_at_zero(tmp_path, no_network, split):
-    names = [f"emnist-{split}-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
+    names = [f"emnist-{split}-{f.replace('t10k', 'test')}" for f in loaders.IDX_FILES]
     write_idx(tmp_path / "EMNIST" / "raw", names, low=int(split == "letters"))
-    raw = datasets.emnist(split, tmp_path, download=False)
+    raw = loaders.emnist(split, tmp_path, download=False)
     assert raw.train_y.unique().tolist() == [0, 1, 2, 3, 4]
     assert raw.test_y.unique().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_emnist_letters_with_a_zero_label_is_refused(tmp_path, no_network):
-    names = [f"emnist-letters-{f.replace('t10k', 'test')}" for f in datasets.IDX_FILES]
+    names = [f"emnist-letters-{f.replace('t10k', 'test')}" for f in loaders.IDX_FILES]
     write_idx(tmp_path / "EMNIST" / "raw", names)
     with pytest.raises(UserError, match="emnist-letters-train-labels"):
-        datasets.emnist("letters", tmp_path)
+        loaders.emnist("letters", tmp_path)
 
 
 # ---- missing files and downloads
@@ -214,7 +215,7 @@ def test_emnist_letters_with_a_zero_label_is_refused(tmp_path, no_network):
 
 def test_missing_without_download_says_what_helps(tmp_path, no_network):
     with pytest.raises(UserError) as caught:
-        datasets.mnist(tmp_path / "absent", download=False)
+        loaders.mnist(tmp_path / "absent", download=False)
     for text in ("absent", "data.download=false", "scripts/fetch-data mnist", "dataset=mnist_5k"):
         assert text in str(caught.value)
     assert not (tmp_path / "absent").exists()
@@ -234,7 +235,7 @@ def test_failing_download_is_told_in_one_message(name, tmp_path, monkeypatch, ca
     monkeypatch.setattr(urllib.request, "urlopen", fail)
     split = {"split": "letters"} if name == "emnist" else {}
     with pytest.raises(UserError) as caught:
-        getattr(datasets, name)(root=tmp_path, download=True, **split)
+        getattr(loaders, name)(root=tmp_path, download=True, **split)
     message = str(caught.value)
     for text in (f"dataset={name}", str(tmp_path), "http", "no route to host", "dataset=mnist_5k"):
         assert text in message
@@ -265,22 +266,22 @@ def serve(monkeypatch, files: dict[str, bytes]) -> list[str]:
 
 
 def test_download_puts_whole_files_in_place(tmp_path, monkeypatch, mnist_files, capfd):
-    expected = datasets.mnist(tmp_path, download=False)
+    expected = loaders.mnist(tmp_path, download=False)
     packed = {f"{f.name}.gz": gzip.compress(f.read_bytes()) for f in mnist_files}
     cls = import_torchvision().datasets.MNIST
     resources = [(n, hashlib.md5(c).hexdigest()) for n, c in packed.items()]
     monkeypatch.setattr(cls, "resources", resources)
     asked = serve(monkeypatch, packed)
     root = tmp_path / "new" / "root"
-    got = datasets.mnist(root, download=True)
+    got = loaders.mnist(root, download=True)
     assert asked
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
-    assert sorted(p.name for p in root.rglob("*") if p.is_file()) == sorted(datasets.IDX_FILES)
+    assert sorted(p.name for p in root.rglob("*") if p.is_file()) == sorted(loaders.IDX_FILES)
     assert len(capfd.readouterr().err.splitlines()) == 1  # and no progress bars
 
     serve(monkeypatch, packed | {"t10k-labels-idx1-ubyte.gz": b"cut off"})
     with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte.gz.*corrupted"):
-        datasets.mnist(tmp_path / "cut", download=True)
+        loaders.mnist(tmp_path / "cut", download=True)
     assert list((tmp_path / "cut").iterdir()) == []
 
 
@@ -288,7 +289,7 @@ def test_root_that_is_a_file_is_told(tmp_path):
     root = tmp_path / "file"
     root.write_text("not a folder")
     with pytest.raises(UserError, match="file"):
-        datasets.mnist(root, download=True)
+        loaders.mnist(root, download=True)
 
 
 def test_root_that_may_not_be_read_is_told(tmp_path, monkeypatch):
@@ -297,7 +298,7 @@ def test_root_that_may_not_be_read_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "exists", refuse)  # a mode would not stop root
     with pytest.raises(UserError, match="may not be read"):
-        datasets.mnist(tmp_path, download=False)
+        loaders.mnist(tmp_path, download=False)
 
 
 # ---- CIFAR and SVHN
@@ -327,7 +328,7 @@ def cifar_files(tmp_path, monkeypatch, no_network):
 
 
 def test_cifar_is_read_channels_first(tmp_path, cifar_files):
-    raw = datasets.cifar10(tmp_path, download=False)
+    raw = loaders.cifar10(tmp_path, download=False)
     batch = pickle.loads((tmp_path / "cifar-10-batches-py" / "data_batch_1").read_bytes())
     assert raw.train_x.shape == (20, 3, 32, 32)
     assert torch.equal(raw.train_x[0], torch.from_numpy(batch["data"][0]).view(3, 32, 32))
@@ -339,7 +340,7 @@ def test_cifar_is_read_channels_first(tmp_path, cifar_files):
 def test_damaged_cifar_file_is_named(tmp_path, cifar_files, damage, which):
     damage(cifar_files[which])
     with pytest.raises(UserError) as caught:
-        datasets.cifar10(tmp_path)
+        loaders.cifar10(tmp_path)
     assert str(cifar_files[which]) in str(caught.value)
 
 
@@ -349,14 +350,14 @@ def test_cifar_archive_in_place_is_unpacked_or_named(tmp_path, cifar_files, monk
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / cls.base_folder, cls.base_folder)
     monkeypatch.setattr(cls, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    before = datasets.cifar10(tmp_path)
+    before = loaders.cifar10(tmp_path)
     shutil.rmtree(tmp_path / cls.base_folder)
-    after = datasets.cifar10(tmp_path, download=False)
+    after = loaders.cifar10(tmp_path, download=False)
     assert torch.equal(before.train_x, after.train_x)
     shutil.rmtree(tmp_path / cls.base_folder)
     truncate(archive)
     with pytest.raises(UserError) as caught:
-        datasets.cifar10(tmp_path)
+        loaders.cifar10(tmp_path)
     assert str(archive) in str(caught.value)
 
 
@@ -376,7 +377,7 @@ def svhn_files(tmp_path, monkeypatch, no_network):
 
 
 def test_svhn_is_read(tmp_path, svhn_files):
-    raw = datasets.svhn(tmp_path, download=False)
+    raw = loaders.svhn(tmp_path, download=False)
     assert raw.train_x.shape == (12, 3, 32, 32)
     assert raw.train_y.tolist()[:9] == [2, 3, 4, 5, 6, 7, 8, 9, 0]
     prepare(raw, val_size=2)
@@ -387,7 +388,7 @@ def test_svhn_is_read(tmp_path, svhn_files):
 def test_damaged_svhn_file_is_named(tmp_path, svhn_files, damage, which):
     damage(svhn_files[which])
     with pytest.raises(UserError) as caught:
-        datasets.svhn(tmp_path)
+        loaders.svhn(tmp_path)
     assert str(svhn_files[which]) in str(caught.value)
 
 
@@ -404,7 +405,7 @@ def test_damaged_svhn_file_is_named(tmp_path, svhn_files, damage, which):
 )
 def test_sklearn_sets(name, shape, classes, sizes):
     pytest.importorskip("sklearn")
-    raw = getattr(datasets, name)()
+    raw = getattr(loaders, name)()
     out = prepare(raw)
     assert (out.input_shape, out.classes) == (shape, classes)
     assert (len(raw.train_y), len(raw.test_y)) == sizes
@@ -419,7 +420,7 @@ def test_sklearn_sets(name, shape, classes, sizes):
 def test_missing_extra_says_how_to_install_it(name, arguments, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install 'optbench\[datasets\]'"):
-        getattr(datasets, name)(*arguments)
+        getattr(loaders, name)(*arguments)
 
 
 def test_importing_the_loaders_imports_no_heavy_package():
@@ -441,7 +442,7 @@ def test_every_dataset_yaml_names_its_loader():
         config = dict(yaml.to_container(files[name], resolve=False))
         assert config["name"] == name
         loader = name.split("_")[0] if name.startswith("emnist") else name
-        home = datasets
+        home = loaders
         if name == "deepobs_quadratic":
             home, loader = deepobs, "quadratic"
         assert config["_target_"] == f"{home.__name__}.{loader}"
@@ -451,5 +452,5 @@ def test_every_dataset_yaml_names_its_loader():
 
 
 def test_zip_of_bundled_set_has_fixed_times():
-    with zipfile.ZipFile(datasets.BUNDLED_MNIST) as archive:
+    with zipfile.ZipFile(loaders.BUNDLED_MNIST) as archive:
         assert {i.date_time for i in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}

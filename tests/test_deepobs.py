@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import configured, data, deepobs, initializers, settings
+from optbench import configured, deepobs, initializers, settings
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
+from optbench.datasets import prepare
 from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
 from optbench.training import train
@@ -36,7 +37,7 @@ def made(name: str, n: int = 300, tests: int = 20, **changes) -> Problem:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
     labels = torch.arange(n) % 10
-    prepared = data.prepare(
+    prepared = prepare.prepare(
         (images, labels, images[:tests], labels[:tests]),
         preprocessing=config["preprocessing"],
         val_size=20,
@@ -362,7 +363,7 @@ def test_wrong_values_are_named(override, message):
         (lambda: deepobs.net_3c3d((1, 8, 8), 10), "18x18"),
         (lambda: deepobs.vae((3, 32, 32), 0), "28x28"),
         (lambda: deepobs.Quadratic(5), "10 features"),
-        (lambda: data.prepare(deepobs.quadratic(20, 10), targets="y"), "data.targets"),
+        (lambda: prepare.prepare(deepobs.quadratic(20, 10), targets="y"), "data.targets"),
     ],
 )
 def test_misfits_are_named(build, message):
@@ -372,14 +373,14 @@ def test_misfits_are_named(build, message):
 
 def test_a_validation_set_of_its_own_is_taken_whole_and_from_no_other():
     raw = deepobs.quadratic(50, 10)
-    own, none = (data.prepare(raw, preprocessing="none", val_size=size) for size in (0.1, 0))
+    own, none = (prepare.prepare(raw, preprocessing="none", val_size=size) for size in (0.1, 0))
     assert len(own.train_x) == len(none.train_x) == 50
     assert torch.equal(own.val_x, raw[4])
     assert len(none.val_x) == 0
-    without = data.prepare(raw[:4], preprocessing="none", val_size=0.1)
+    without = prepare.prepare(raw[:4], preprocessing="none", val_size=0.1)
     assert (len(without.train_x), len(without.val_x)) == (45, 5)
     assert without.digest != own.digest
     with pytest.raises(UserError, match="val_x of shape"):
-        data.prepare((*raw[:4], raw[4][:, :3], raw[5]))
+        prepare.prepare((*raw[:4], raw[4][:, :3], raw[5]))
     with pytest.raises(UserError, match="four"):
-        data.prepare(raw[:5])
+        prepare.prepare(raw[:5])

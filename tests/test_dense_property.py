@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 
-from optbench import data, dense, losses
+from optbench import dense, losses
+from optbench.datasets import prepare
 from optbench.problem import Problem
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
@@ -128,7 +129,7 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     x = torch.randn(case.examples, case.widths[0], generator=generator)
     y = torch.randint(classes, (case.examples,), generator=generator)
     loss = partial(losses.cross_entropy, label_smoothing=case.smoothing)
-    dataset = data.prepare((x, y, x, y), val_size=0, preprocessing="none")
+    dataset = prepare.prepare((x, y, x, y), val_size=0, preprocessing="none")
     problem = Problem(dataset, lambda *_: start, loss, print, case.batch, epochs=1)
     batches = [
         torch.randperm(case.examples, generator=generator)[: case.batch]

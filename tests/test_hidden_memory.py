@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from optbench import UserError, losses, own_code
-from optbench.arrays import as_tensor
-from optbench.data import prepare
+from optbench.datasets.arrays import as_tensor
+from optbench.datasets.prepare import prepare
 from optbench.initializers import initialize
 from optbench.models import mlp
 from optbench.problem import Problem, build_model

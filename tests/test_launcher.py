@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from optbench import __main__ as cli
-from optbench import crew, data, datasets, device, runs, shared
+from optbench import crew, device, runs, shared
+from optbench.datasets import loaders, prepare
 
 QUICK = ["-m", "data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu"]
 MOODY = """
@@ -192,7 +193,7 @@ def test_never_more_threads_than_cores():
 
 
 def test_a_shared_dataset_is_the_same_and_goes_with_its_owner():
-    raw = data.prepare(datasets.mnist_5k(), subset=50)
+    raw = prepare.prepare(loaders.mnist_5k(), subset=50)
     mapped = shared.share(raw)
     place = shared.place(mapped)
     assert place is not None

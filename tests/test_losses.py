@@ -13,7 +13,7 @@ from torch import nn
 
 from optbench import configured, losses
 from optbench.common.errors import UserError
-from optbench.data import prepare
+from optbench.datasets.prepare import prepare
 from optbench.evaluation import EVAL_BATCH_DENSE, score
 from optbench.problem import build_model
 

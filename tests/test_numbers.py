@@ -9,9 +9,10 @@ import pytest
 import torch
 from made_runs import make_run
 
-from optbench import data, losses, models, plot
+from optbench import losses, models, plot
 from optbench.cohort import train_together
 from optbench.common.errors import UserError
+from optbench.datasets import prepare
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.run_files import COLUMNS, read_record, read_rows
@@ -29,7 +30,7 @@ def examples(labels: list[int], features: int = 3) -> tuple[torch.Tensor, torch.
 
 
 def problem_of(train_y: list[int], test_y: list[int], **changes) -> Problem:
-    dataset = data.prepare(
+    dataset = prepare.prepare(
         (*examples(train_y), *examples(test_y)), preprocessing="none", val_size=0
     )
     settings = {"batch_size": 4, "epochs": 2, "loss": losses.cross_entropy}
@@ -72,7 +73,7 @@ def test_one_training_example(way, labels):
 
 def test_one_training_example_leaves_none_for_validation():
     with pytest.raises(UserError, match="leaves no training example"):
-        data.prepare((*examples([0]), *examples([0, 1])), val_size=0.1)
+        prepare.prepare((*examples([0]), *examples([0, 1])), val_size=0.1)
 
 
 @WAYS
@@ -86,7 +87,7 @@ def test_a_class_that_is_missing_in_training(way):
 @pytest.mark.parametrize("labels", [[0, -1], [0, 5000], [0, 2**40]])
 def test_labels_out_of_range_are_refused(labels):
     with pytest.raises(UserError, match=r"train_y holds labels from .* renumber"):
-        data.prepare((*examples(labels), *examples([0])))
+        prepare.prepare((*examples(labels), *examples([0])))
 
 
 @WAYS

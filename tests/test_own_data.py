@@ -8,7 +8,7 @@ from torch import nn
 
 from optbench import losses
 from optbench.common.errors import UserError
-from optbench.data import prepare
+from optbench.datasets.prepare import prepare
 from optbench.initializers import initialize
 from optbench.problem import Problem, build_model
 

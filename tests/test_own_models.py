@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import configured, data, experiment, models
-from optbench._torchvision import import_torchvision, with_torchvision
+from optbench import configured, experiment, models
 from optbench.common.errors import UserError
+from optbench.datasets import prepare
+from optbench.datasets.torchvision_shim import import_torchvision, with_torchvision
 from optbench.diagnostics import gradient_noise_scale
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
@@ -207,7 +208,7 @@ def test_lazy_layers_start_from_the_weights_of_the_seed(make_problem):
 
 
 def test_images_of_other_channels_are_told_what_to_do(make_problem):
-    grey = data.prepare((torch.rand(9, 1, 8, 8), torch.arange(9) % 3) * 2)
+    grey = prepare.prepare((torch.rand(9, 1, 8, 8), torch.arange(9) % 3) * 2)
     problem = replace(make_problem(lambda s, c: nn.Conv2d(3, 4, 3)), dataset=grey)
     with pytest.raises(UserError, match=r"images of 3 channels, and these have 1.*Conv2d"):
         build_model(problem, 0)

@@ -29,7 +29,11 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_configs_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = [path for name in ("bundled", "web") for path in (ROOT / "optbench" / name).iterdir()]
+    data = [
+        path
+        for name in ("datasets/bundled", "web")
+        for path in (ROOT / "optbench" / name).iterdir()
+    ]
     for path in [*(ROOT / "conf").rglob("*.yaml"), *data]:
         inside = str(path.relative_to(ROOT)).replace("conf/", "optbench/conf/", 1)
         assert inside in names

@@ -22,10 +22,10 @@ from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
 from optbench import checkpoints, plot, report, runs
-from optbench._files import over_https
-from optbench._torchvision import import_torchvision
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
+from optbench.datasets.files import over_https
+from optbench.datasets.torchvision_shim import import_torchvision
 from optbench.run_files import read_record, replace_text
 from optbench.saving import save
 from optbench.table import load_runs
@@ -272,11 +272,11 @@ def test_torchvision_unpacks_nothing_outside(tmp_path):
 
 
 def test_an_archive_in_place_is_checked_before_it_is_unpacked(tmp_path):
-    from optbench import datasets
+    from optbench.datasets import loaders
 
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(evil_tar({"../../out": b"x"}))
     with pytest.raises(UserError, match="MD5"):
-        datasets.cifar10(tmp_path, download=False)
+        loaders.cifar10(tmp_path, download=False)
     assert files_below(tmp_path) == {"cifar-10-python.tar.gz"}
 
 

@@ -15,7 +15,7 @@ from test_claim_words import signed_ranks
 from optbench import claims
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
-from optbench.datasets import wine
+from optbench.datasets.loaders import wine
 from optbench.initializers import initialize
 from optbench.models import logreg
 from optbench.paired_tests import differences, signed_rank

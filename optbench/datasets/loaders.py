@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optbench._files import check_hash, damaged, read_bytes, read_idx, require_files
-from optbench._torchvision import import_torchvision
 from optbench.common.errors import UserError, check_choice
-from optbench.data import RawDataset
+from optbench.datasets.files import check_hash, damaged, read_bytes, read_idx, require_files
+from optbench.datasets.prepare import RawDataset
+from optbench.datasets.torchvision_shim import import_torchvision
 
 BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"
 EMNIST_SPLITS = ("digits", "letters", "balanced")

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optbench._torchvision import import_torchvision
 from optbench.common.errors import UserError
+from optbench.datasets.torchvision_shim import import_torchvision
 
 # For each connection and each read: without network, a start ends after seconds, not minutes.
 NETWORK_TIMEOUT_SECONDS = 10.0

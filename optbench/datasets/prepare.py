@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optbench.arrays import as_tensor
 from optbench.common.errors import UserError
-from optbench.preprocessing import PREPROCESSING, affine, shift_and_scale
+from optbench.datasets.arrays import as_tensor
+from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
 
 TARGETS = ("labels", "inputs")
 ALLOWED = (*PREPROCESSING, "integers")  # the last is no scaling

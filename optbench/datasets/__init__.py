@@ -1,0 +1,31 @@
+"""The datasets that a configuration can name, and how raw data become a problem's data."""
+
+from optbench.datasets.loaders import (
+    breast_cancer,
+    cifar10,
+    cifar100,
+    digits,
+    emnist,
+    fashion_mnist,
+    kmnist,
+    mnist,
+    mnist_5k,
+    svhn,
+    wine,
+)
+from optbench.datasets.prepare import RawDataset
+
+__all__ = [
+    "RawDataset",
+    "breast_cancer",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "emnist",
+    "fashion_mnist",
+    "kmnist",
+    "mnist",
+    "mnist_5k",
+    "svhn",
+    "wine",
+]
