@@ -18,6 +18,7 @@ from optbench import interrupts, job, startup
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.compose import mend_parser, texts_of
+from optbench.formats.run import expanded
 from optbench.overrides import (
     check_tuned,
     check_words,
@@ -26,7 +27,6 @@ from optbench.overrides import (
     quoted,
     resolve,
 )
-from optbench.run_files import expanded
 from optbench.settings import check_results_dir
 from optbench.sweep import check_figure
 
@@ -122,7 +122,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
 def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
     """Say how a single run ended and what it wrote. logged: to more than the CSV files."""
-    from optbench.run_files import read_record
+    from optbench.formats.run import read_record
 
     if outcome.signal and not (outcome.folder / "run.json").exists():
         sys.exit(128 + outcome.signal)  # while it waited for another process with the run

@@ -11,8 +11,8 @@ import torch
 
 from optbench import __version__
 from optbench.common.errors import UserError
-from optbench.older_code import all_changes, code_in, sourceless
-from optbench.run_files import read_record
+from optbench.formats.older_code import all_changes, code_in, sourceless
+from optbench.formats.run import read_record
 
 FILE = "checkpoint.pt"
 FORMAT = 3

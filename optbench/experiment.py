@@ -35,10 +35,10 @@ from optbench.configured import (
     results_of,
 )  # fmt: skip
 from optbench.datasets import prepare
+from optbench.formats.older_code import GROUPS, sourceless
+from optbench.formats.run import read_record
 from optbench.interrupts import interrupts
-from optbench.older_code import GROUPS, sourceless
 from optbench.problem import identity
-from optbench.run_files import read_record
 from optbench.training import Training, Update
 
 LATER_LOG_KEYS: Config = {"layer_steps": None}  # as `configured.LATER_KEYS`

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from optbench import jobs
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
+from optbench.formats import job_list
 from optbench.overrides import resolve
 from optbench.sweep_progress import Tally
 
@@ -23,7 +23,7 @@ def run(
     cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
 ) -> dict[str, Any]:
     """One run of a sweep in this process: its failure is recorded, and the sweep goes on."""
-    label = jobs.label(folder, number, overrides)
+    label = job_list.label(folder, number, overrides)
     if number == 0 or folder not in _tallies:
         _tallies[folder] = Tally(folder)
     tally = _tallies[folder]
@@ -55,8 +55,8 @@ def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -
     """Raise `UserError` for a job that failed before, where it is not to be tried again."""
     if config["retry"] != "none" or config["force"]:
         return
-    for before in jobs.failed(folder):
-        if jobs.what(before["overrides"]) == jobs.what(overrides):
+    for before in job_list.failed(folder):
+        if job_list.what(before["overrides"]) == job_list.what(overrides):
             raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
 
 
@@ -80,10 +80,10 @@ def settle(
             say(f"{label}  already done ({outcome.status}){UNLOGGED if asked else ''}")
     record["error"] = error
     try:
-        jobs.record(folder, record)
+        job_list.record(folder, record)
     except OSError as raised:  # the others go on; the sweep's end tells which are not listed
-        jobs.unlisted.append(record)
-        where = folder / jobs.FILE
+        job_list.unlisted.append(record)
+        where = folder / job_list.FILE
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
         say(f"{label}  failed: {error}", error=True)

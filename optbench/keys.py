@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.run_files import COLUMNS, COST_COLUMNS
+from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
 def show(value: object) -> str:

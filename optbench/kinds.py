@@ -17,6 +17,7 @@ from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
 from optbench.figures import has_rates, profile_times, ranks_figure
 from optbench.final_plot import finals
+from optbench.formats.study import Protocol
 from optbench.layout import layout
 from optbench.panels import TooManyPanels
 from optbench.plots import curves
@@ -24,7 +25,6 @@ from optbench.profile_plot import profile_figure
 from optbench.reach import Reach, reach_figure
 from optbench.scales import NothingFinite
 from optbench.sensitivity import sensitivity
-from optbench.study_files import Protocol
 from optbench.trial_plots import rate_scatter, tuning_budget
 
 MOST_ROWS = 40  # of a figure of times to target that nobody asked for

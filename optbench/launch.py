@@ -18,7 +18,6 @@ from optbench import (
     device,
     experiment,
     grouping,
-    jobs,
     rehearsal,
     runs,
     settings,
@@ -31,6 +30,7 @@ from optbench.common.errors import UserError, reason
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.datasets import prepare
+from optbench.formats import job_list
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
 from optbench.keys import count
@@ -67,7 +67,7 @@ def launch(
     """
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
-    planned = jobs.count(Path(master.hydra.sweep.dir))
+    planned = job_list.count(Path(master.hydra.sweep.dir))
     if not on_cpu(master, overrides):
         workers = 1  # a GPU is filled by one process
     size, threads = share_of_cores(
@@ -260,7 +260,7 @@ def begin(batch: Batch, index: int) -> Job:
         batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
     words = list(result.overrides)
     return Job(
-        index, number, words, jobs.label(batch.folder, number, words), config, output, result
+        index, number, words, job_list.label(batch.folder, number, words), config, output, result
     )
 
 

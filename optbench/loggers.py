@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from optbench import locks
 from optbench.common.console import say
 from optbench.common.errors import UserError
-from optbench.run_files import COLUMNS, TEXTS, flatten, read_record
+from optbench.formats.run import COLUMNS, TEXTS, flatten, read_record
 
 Row = Mapping[str, float | str | None]
 MISSING = "logger={0} needs a package that cannot be imported ({1}): pip install 'optbench[{0}]'"

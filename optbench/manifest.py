@@ -8,11 +8,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from optbench import jobs, tuning
+from optbench import tuning
 from optbench.corrections import HOLM, series_and_seeds, too_few_seeds
+from optbench.formats import job_list
+from optbench.formats.older_code import code_in
+from optbench.formats.study import read_manifest
 from optbench.keys import count
-from optbench.older_code import code_in
-from optbench.study_files import read_manifest
 
 FILE = "study.json"
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
@@ -43,11 +44,11 @@ class Contender:
 
 def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
     """What of the plan is done, failed and missing, by phase."""
-    statuses = {job["job"]: job["status"] for job in jobs.read(folder)[1]}
+    statuses = {job["job"]: job["status"] for job in job_list.read(folder)[1]}
     found, number = {}, 0
     for name, planned in plan.items():
         here = range(number, number + len(planned))
-        found[name] = jobs.progress(planned, [statuses.get(index) for index in here])
+        found[name] = job_list.progress(planned, [statuses.get(index) for index in here])
         number += len(planned)
     return found
 

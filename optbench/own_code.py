@@ -21,8 +21,7 @@ from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 from optbench.common.console import say
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
-from optbench.installed import distribution_of
-from optbench.older_code import (
+from optbench.formats.older_code import (
     OF_PROBLEM,
     UNKNOWN,
     Code,
@@ -32,6 +31,7 @@ from optbench.older_code import (
     sourceless,
     targets,
 )
+from optbench.installed import distribution_of
 
 Files = dict[str, str]
 

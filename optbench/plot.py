@@ -14,6 +14,8 @@ from optbench import figures, kinds, style
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
+from optbench.formats.run import expanded, replace_text
+from optbench.formats.study import figure_of, manifests_of, protocol_of
 from optbench.keys import of_runs, where
 from optbench.kinds import KINDS, Study
 from optbench.layout import layout
@@ -21,9 +23,7 @@ from optbench.objections import objections
 from optbench.panels import add_note
 from optbench.paper_table import bold, cells, to_latex
 from optbench.profile_plot import scores
-from optbench.run_files import expanded, replace_text
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
-from optbench.study_files import figure_of, manifests_of, protocol_of
 from optbench.summary import summary, to_markdown
 from optbench.table import read_runs
 

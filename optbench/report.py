@@ -20,8 +20,8 @@ from markupsafe import Markup
 
 from optbench.common.console import streams
 from optbench.common.errors import UserError
+from optbench.formats.run import expanded, replace_text
 from optbench.report_sections import collect
-from optbench.run_files import expanded, replace_text
 from optbench.table import check_names
 
 WEB = Path(__file__).resolve().parent / "web"

@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from optbench import jobs
 from optbench.commands import command
+from optbench.formats import job_list
+from optbench.formats.older_code import newest_only
+from optbench.formats.run import read_record
+from optbench.formats.study import current
 from optbench.keys import show
 from optbench.layout import Layout
-from optbench.older_code import newest_only
 from optbench.panels import titles
-from optbench.run_files import read_record
-from optbench.study_files import current
 from optbench.table import FINISHED, find_runs, flatten
 
 PLACES = ("results_dir", "data.root", "dataset.root")  # of the machine, and nothing of the run
@@ -98,9 +98,9 @@ def missing(
             if lacking:
                 head = f"{where}: " if where else ""
                 found.append(f"{head}{name} lacks seed {', '.join(lacking)}")
-    for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)}):
+    for path in sorted({path for folder in folders for path in folder.rglob(job_list.FILE)}):
         try:
-            lost = jobs.of_sweep(path.parent)["jobs"]["missing"]
+            lost = job_list.of_sweep(path.parent)["jobs"]["missing"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no list that can be read, or one of an older version
         found += [f"planned and not run: {text}" for text in lost]
@@ -115,8 +115,8 @@ def failed_jobs(folders: Sequence[Path], records: Sequence[Record]) -> list[dict
     told = {str(record.get("error")) for _, record in records}
     return [
         {"command": " ".join(map(str, job["overrides"])), "message": str(job.get("error"))}
-        for path in sorted({path for folder in folders for path in folder.rglob(jobs.FILE)})
-        for job in jobs.failed(path.parent)
+        for path in sorted({path for folder in folders for path in folder.rglob(job_list.FILE)})
+        for job in job_list.failed(path.parent)
         if str(job.get("error")) not in told
     ]
 

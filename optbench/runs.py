@@ -1,6 +1,6 @@
 """A run's folder: `run.json` says what was asked and how it ended, CSV files hold the curves.
 
-This module writes; `optbench.run_files` knows the format and reads.
+This module writes; `optbench.formats.run` knows the format and reads.
 """
 
 import csv
@@ -22,8 +22,7 @@ from optbench import __version__, allocator, locks
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, unwritable
 from optbench.evaluation import Row
-from optbench.loggers import Loggers
-from optbench.run_files import (
+from optbench.formats.run import (
     COLUMNS,
     FORMAT,
     check_whole,
@@ -32,6 +31,7 @@ from optbench.run_files import (
     replace_text,
     write_sealed,
 )
+from optbench.loggers import Loggers
 from optbench.training import Update
 
 FINISHED = ("completed", "diverged")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from optbench import style
 from optbench.common.errors import UserError
-from optbench.run_files import replace_bytes, replace_text
+from optbench.formats.run import replace_bytes, replace_text
 
 ATTEMPTS = 6  # at a layout, each higher than the one before
 FORMATS = ("png", "pdf", "svg")

@@ -16,16 +16,17 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import jobs, manifest, sweep, tuning
+from optbench import manifest, sweep, tuning
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.formats import job_list
+from optbench.formats.run import read_csv, read_record, write_sealed
+from optbench.formats.study import setting_of
 from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
-from optbench.run_files import read_csv, read_record, write_sealed
 from optbench.settings import LARGEST, check_group
 from optbench.settings import check as check_settings
-from optbench.study_files import setting_of
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.
@@ -62,7 +63,7 @@ def run(
             rehearse(entry, compose)
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
-        jobs.plan(folder, total, config.retry)
+        job_list.plan(folder, total, config.retry)
         for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
             say(f"warning: {warning}", error=True)
         if not config.quiet:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
+from optbench.formats.run import COST_COLUMNS
 from optbench.keys import count, measured_columns, order, problem_text, show
 from optbench.layout import layout
-from optbench.run_files import COST_COLUMNS
 
 COSTS = {
     "seconds_per_epoch": "seconds per epoch",

@@ -20,12 +20,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import jobs, locks, settings, startup
+from optbench import locks, settings, startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.compose import texts_of
+from optbench.formats import job_list
+from optbench.formats.run import COLUMNS, expanded, write_sealed
 from optbench.overrides import check_tuned, config_folder, explain
-from optbench.run_files import COLUMNS, expanded, write_sealed
 
 WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
@@ -33,7 +34,7 @@ WHOLE = (
 )  # fmt: skip
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
-OURS = (jobs.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
+OURS = (job_list.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
 
 
 def folder(config: DictConfig) -> Path:
@@ -47,7 +48,7 @@ def folder(config: DictConfig) -> Path:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text for text in texts_of(config.hydra.overrides.task) if not jobs.is_aside(text)
+        text for text in texts_of(config.hydra.overrides.task) if not job_list.is_aside(text)
     )
     if study and not overrides:
         return results / "sweeps" / str(study)
@@ -210,11 +211,11 @@ class Comparison(Callback):
         sweep = Path(config.hydra.sweep.dir)
         with exits():
             try:
-                _, listed = jobs.read(sweep)
+                _, listed = job_list.read(sweep)
             except (OSError, ValueError) as error:
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
         # the list may be another process's by now; Hydra's own launchers have processes of theirs
-        outcomes = jobs.ended or listed
+        outcomes = job_list.ended or listed
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
@@ -227,9 +228,9 @@ class Comparison(Callback):
                 # the rest of a long one was said when it happened
                 first = next(iter(str(job["error"]).splitlines()), "")
                 say(f"  {' '.join(job['overrides'])}: {first}", error=True)
-        if jobs.unlisted:
-            say(f"{len(jobs.unlisted)} runs are not in {sweep / jobs.FILE}", error=True)
-        if failed or jobs.unlisted:
+        if job_list.unlisted:
+            say(f"{len(job_list.unlisted)} runs are not in {sweep / job_list.FILE}", error=True)
+        if failed or job_list.unlisted:
             sys.exit(1)
 
 
@@ -248,7 +249,7 @@ def begin(
 ) -> None:
     """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
     sweep.mkdir(parents=True, exist_ok=True)
-    jobs.plan(sweep, count, str(config.retry), planned)
+    job_list.plan(sweep, count, str(config.retry), planned)
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / "figure.json", figure)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None
@@ -260,7 +261,8 @@ def begin(
 
 def show_comparison(sweep: Path) -> None:
     """Draw the figures of a sweep that is over, and print its table and its verdict."""
-    from optbench import plot, study_files, summary
+    from optbench import plot, summary
+    from optbench.formats import study as study_files
 
     result = plot.draw_all([sweep], sweep)
     say("", summary.to_markdown(result.summary), *result.paths)

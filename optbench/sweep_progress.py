@@ -9,8 +9,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-from optbench import jobs
 from optbench.common.console import say
+from optbench.formats import job_list
 
 EVERY = 30.0  # seconds between two lines on the whole sweep, in a log
 EACH = 60  # runs: in a sweep of more, a log names only those that took long or went wrong
@@ -52,7 +52,7 @@ class Tally:
     """
 
     def __init__(self, sweep: Path) -> None:
-        first, outcomes = jobs.read(sweep)
+        first, outcomes = job_list.read(sweep)
         self.planned: int | None = first["planned"]
         self.counts = Counter(str(job["status"]) for job in outcomes)
         self.running: dict[str, float] = {}  # the share that is done of each

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError, is_text
-from optbench.older_code import newest_only
-from optbench.run_files import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
-from optbench.study_files import current
+from optbench.formats.older_code import newest_only
+from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
+from optbench.formats.study import current
 
 IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device")
 FINISHED = ("completed", "diverged")

@@ -19,8 +19,8 @@ from optbench import contours
 from optbench.common.console import streams
 from optbench.common.errors import UserError, did_you_mean
 from optbench.descent import Trajectory, follow, follow_best, measure
+from optbench.formats.run import expanded
 from optbench.functions import FUNCTIONS, Function, Point
-from optbench.run_files import expanded
 
 
 class Asked(NamedTuple):

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 
 from optbench import checkpoints, configured, experiment, locks, runs
 from optbench.common.errors import UserError
+from optbench.formats.run import COLUMNS, read_record, write_sealed
 from optbench.overrides import config_folder
-from optbench.run_files import COLUMNS, read_record, write_sealed
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]

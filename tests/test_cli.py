@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from optbench import __main__ as cli
-from optbench import device, jobs
-from optbench.run_files import COLUMNS
+from optbench import device
+from optbench.formats import job_list
+from optbench.formats.run import COLUMNS
 from optbench.runs import RunFolder
 from optbench.table import load_runs
 
@@ -419,21 +420,21 @@ def test_the_threads_are_recorded_and_no_part_of_the_identity(here, tmp_path):
 def test_a_sweep_says_what_is_done_and_what_failed_and_tries_it_again_if_asked(here, tmp_path):
     asked = ["-m", "optimizer=sgd", "optimizer.lr=-1,0.1", "name=x"]
     assert here(*asked)[0] == 1
-    done = jobs.of_sweep(tmp_path / "x")
+    done = job_list.of_sweep(tmp_path / "x")
     assert [done[kind] for kind in ("planned", "done", "failed", "missing")] == [2, 1, 1, 0]
     assert "optimizer.lr=-1" in done["jobs"]["failed"][0]
     for _ in range(2):
         status, _, err = here(*asked, "retry=none")
         assert status == 1
         assert err.count("it failed before; retry=failed tries it again") == 2  # and in the list
-    assert jobs.read(tmp_path / "x")[0]["retry"] == "none"
+    assert job_list.read(tmp_path / "x")[0]["retry"] == "none"
     _, _, err = here(*asked)
     assert "it failed before" not in err
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(here, tmp_path):
     assert here("-m", "optimizer=sgd", "optimizer.lr=0.1,-1,0.2,nan", "name=x")[0] == 1
-    _, outcomes = jobs.read(tmp_path / "x")
+    _, outcomes = job_list.read(tmp_path / "x")
     assert [job["status"] for job in outcomes] == ["failed"] * 2 + ["completed"] * 2
     assert [job["job"] for job in outcomes][:2] == [1, 3]
 
@@ -478,11 +479,13 @@ def test_a_sweep_stays_out_of_a_folder_of_other_files(here, tmp_path):
 
 
 def test_a_list_of_jobs_with_an_unfinished_line_is_read(tmp_path):
-    jobs.plan(tmp_path, 2, "failed", [["seed=0"], ["seed=1"]])
-    jobs.record(tmp_path, {"job": 0, "overrides": ["seed=0"], "status": "diverged", "error": None})
-    with (tmp_path / jobs.FILE).open("a") as file:
+    job_list.plan(tmp_path, 2, "failed", [["seed=0"], ["seed=1"]])
+    job_list.record(
+        tmp_path, {"job": 0, "overrides": ["seed=0"], "status": "diverged", "error": None}
+    )
+    with (tmp_path / job_list.FILE).open("a") as file:
         file.write('{"job": 1, "over')
-    done = jobs.of_sweep(tmp_path)
+    done = job_list.of_sweep(tmp_path)
     assert done["jobs"] == {"done": ["seed=0"], "failed": [], "missing": ["seed=1"]}
 
 
@@ -504,13 +507,13 @@ def test_layers_are_logged_where_asked_and_make_another_run(here, tmp_path):
 
 
 def test_a_sweep_judges_by_its_own_jobs_though_another_of_its_name_began(tmp_path):
-    jobs.plan(tmp_path, 2, "failed", [["optimizer=sgd"], ["optimizer=adam"]])
-    jobs.record(tmp_path, {"job": 0, "overrides": ["optimizer=sgd"], "status": "failed"})
+    job_list.plan(tmp_path, 2, "failed", [["optimizer=sgd"], ["optimizer=adam"]])
+    job_list.record(tmp_path, {"job": 0, "overrides": ["optimizer=sgd"], "status": "failed"})
     other = {"planned": 2, "retry": "failed", "jobs": [["seed=0"], ["seed=1"]]}
-    (tmp_path / jobs.FILE).write_text(json.dumps(other) + "\n")
-    jobs.record(tmp_path, {"job": 1, "overrides": ["optimizer=adam"], "status": "completed"})
-    assert [job["status"] for job in jobs.ended] == ["failed", "completed"]
-    assert jobs.of_sweep(tmp_path)["missing"] == 2  # of the other one, nothing is done
+    (tmp_path / job_list.FILE).write_text(json.dumps(other) + "\n")
+    job_list.record(tmp_path, {"job": 1, "overrides": ["optimizer=adam"], "status": "completed"})
+    assert [job["status"] for job in job_list.ended] == ["failed", "completed"]
+    assert job_list.of_sweep(tmp_path)["missing"] == 2  # of the other one, nothing is done
 
 
 def test_a_sweep_of_too_few_seeds_says_so_before_it_trains(here):

@@ -9,8 +9,8 @@ from torch import nn
 
 from optbench import initializers, models
 from optbench.diagnostics import gradient_noise_scale, watched_step
+from optbench.formats.run import COLUMNS
 from optbench.problem import build_model, stream
-from optbench.run_files import COLUMNS
 from optbench.stepping import Stepper
 from optbench.streams import Stream
 from optbench.training import train

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from optbench.common.errors import UserError
-from optbench.run_files import FORMAT, check_whole, read_record
+from optbench.formats.run import FORMAT, check_whole, read_record
 from optbench.runs import Finished
 from optbench.table import load_runs
 

@@ -29,6 +29,7 @@ from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
 from optbench.descent import follow
 from optbench.final_plot import finals
+from optbench.formats.run import COLUMNS
 from optbench.functions import FUNCTIONS
 from optbench.layout import layout
 from optbench.panels import series_of
@@ -36,7 +37,6 @@ from optbench.plot import Options, draw_all, main
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure
 from optbench.reach import reach, reach_figure
-from optbench.run_files import COLUMNS
 from optbench.saving import save
 from optbench.sensitivity import sensitivity
 from optbench.summary import final_values

@@ -14,7 +14,7 @@ from test_config import resolved
 
 from optbench import experiment, loggers
 from optbench.common.errors import UserError
-from optbench.run_files import flatten, read_record, write_sealed
+from optbench.formats.run import flatten, read_record, write_sealed
 
 QUICK = ("data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu")
 LOST = ("optimizer=sgd", "optimizer.lr=1e20")

@@ -13,9 +13,9 @@ from optbench import losses, models, plot
 from optbench.cohort import train_together
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
+from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
-from optbench.run_files import COLUMNS, read_record, read_rows
 from optbench.runs import RunFolder
 from optbench.table import load_runs
 from optbench.training import Update, train

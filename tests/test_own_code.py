@@ -23,10 +23,10 @@ from omegaconf import OmegaConf
 
 from optbench import experiment, installed, manifest, own_code, plot, report
 from optbench.common.errors import UserError
+from optbench.formats.older_code import sourceless, targets
+from optbench.formats.run import read_record
 from optbench.installed import distribution_of
-from optbench.older_code import sourceless, targets
 from optbench.overrides import config_folder
-from optbench.run_files import read_record
 from optbench.source_trees import digest, imports
 from optbench.table import load_runs, read_runs
 

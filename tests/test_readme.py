@@ -97,7 +97,7 @@ def test_the_layout_names_every_module_and_script():
 
 
 def test_every_column_is_explained():
-    from optbench.run_files import COLUMNS
+    from optbench.formats.run import COLUMNS
 
     for column in {name for columns in COLUMNS.values() for name in columns}:
         assert f"`{column}`" in README

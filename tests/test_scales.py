@@ -14,10 +14,10 @@ from optbench import contours, plot, report, summary
 from optbench.depth_plot import layers_by_depth
 from optbench.descent import Trajectory
 from optbench.final_plot import finals
+from optbench.formats.run import COLUMNS, read_csv
 from optbench.functions import quadratic
 from optbench.layer_plots import over_time
 from optbench.plots import curves
-from optbench.run_files import COLUMNS, read_csv
 from optbench.scales import blown_up, cap, set_log_y
 from optbench.sensitivity import sensitivity
 from optbench.table import load_runs

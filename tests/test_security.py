@@ -26,7 +26,7 @@ from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.datasets.files import over_https
 from optbench.datasets.torchvision_shim import import_torchvision
-from optbench.run_files import read_record, replace_text
+from optbench.formats.run import read_record, replace_text
 from optbench.saving import save
 from optbench.table import load_runs
 

@@ -17,8 +17,8 @@ from optbench import __main__ as cli
 from optbench import plot, report, settings, textbook
 from optbench.common import console
 from optbench.common.errors import UserError
+from optbench.formats.run import expanded, read_record
 from optbench.overrides import check_words, quoted
-from optbench.run_files import expanded, read_record
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
 QUICK += ["record_steps=false"]  # nothing is compiled in a home folder that is new each time

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench import jobs
 from optbench.common.errors import UserError
-from optbench.run_files import COLUMNS, intact, read_record, read_rows, write_sealed
-from optbench.study_files import figure_of, manifests_of
+from optbench.formats import job_list
+from optbench.formats.run import COLUMNS, intact, read_record, read_rows, write_sealed
+from optbench.formats.study import figure_of, manifests_of
 from optbench.table import load_runs
 
 
@@ -318,8 +318,8 @@ def test_damaged_manifests_are_named(tmp_path: Path, change: dict[str, object]) 
 def test_a_damaged_list_of_jobs_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "jobs.jsonl").write_text(text)
     with pytest.raises(ValueError, match="does not begin with what was planned"):
-        jobs.read(tmp_path)
-    assert jobs.failed(tmp_path) == []
+        job_list.read(tmp_path)
+    assert job_list.failed(tmp_path) == []
 
 
 def test_lines_of_jobs_that_say_nothing_are_left_out(tmp_path: Path) -> None:
@@ -327,4 +327,8 @@ def test_lines_of_jobs_that_say_nothing_are_left_out(tmp_path: Path) -> None:
     lines = [{"planned": 2, "jobs": [["a=1"], ["a=2"]]}, 3, {"job": 1}, good, {"status": "failed"}]
     text = "\n".join(map(json.dumps, lines)) + '\n{"job": 1, "ov'
     (tmp_path / "jobs.jsonl").write_text(text)
-    assert jobs.of_sweep(tmp_path)["jobs"] == {"done": ["a=1"], "failed": [], "missing": ["a=2"]}
+    assert job_list.of_sweep(tmp_path)["jobs"] == {
+        "done": ["a=1"],
+        "failed": [],
+        "missing": ["a=2"],
+    }

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from optbench import experiment, runs
 from optbench.__main__ import config_folder
+from optbench.formats.run import read_record, read_rows
 from optbench.grouping import group_key
-from optbench.run_files import read_record, read_rows
 from optbench.stack import Stack
 from optbench.together import complete_together
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import experiment, manifest, study_files, tuning
+from optbench import experiment, manifest, tuning
 from optbench.common.errors import UserError
+from optbench.formats import study as study_files
 from optbench.manifest import Contender
 from optbench.table import load_runs
 

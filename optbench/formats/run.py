@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from optbench import __version__
-from optbench.sealed import seal, unseal
+from optbench.formats.checksummed_json import seal, unseal
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -250,7 +250,7 @@ def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, less its seal (`optbench.sealed`)."""
+    """A JSON object from a file, less its seal (`optbench.formats.checksummed_json`)."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.run_files import read_sealed
+from optbench.formats.run import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
 FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn

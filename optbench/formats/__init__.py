@@ -1,0 +1,1 @@
+"""The files that both wings share: runs, job lists, studies."""
