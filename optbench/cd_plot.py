@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from optbench import style
 from optbench.panels import caption
-from optbench.ranks import critical_difference
+from optbench.stats.ranks import critical_difference
 
 
 def cd_diagram(

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.estimates import smaller_is_better
 from optbench.measures import CHECK_KEYS, needs_layers, title
-from optbench.pairs import Verdict, claim
 from optbench.sides import ahead, choice_factor, coarse, number, number_side, p_of_best, side
+from optbench.stats.estimates import smaller_is_better
+from optbench.stats.pairwise import Verdict, claim
 from optbench.summary import median
 
 DIRECTIONS = ("lower", "higher")

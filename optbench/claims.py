@@ -24,8 +24,8 @@ from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, read_sealed, replace_text
 from optbench.keys import count, show, where
-from optbench.paired_tests import enough_seeds, holm
 from optbench.sides import RULE, choice_factor
+from optbench.stats.paired_tests import enough_seeds, holm
 from optbench.summary import seeds_text
 from optbench.table import read_runs
 

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
-from optbench.estimates import by_seed, smaller_is_better
 from optbench.layout import layout
-from optbench.paired_tests import enough_seeds
 from optbench.profile_plot import scores
-from optbench.ranks import by_problem, cliques, mean_ranks, nemenyi
 from optbench.reach import Reach, phases, reach
+from optbench.stats.estimates import by_seed, smaller_is_better
+from optbench.stats.paired_tests import enough_seeds
+from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
 from optbench.targets import time_matrix
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from optbench.corrections import (
+from optbench.stats.corrections import (
     MAX_TYPE,
     all_pairs,
     corrected,
@@ -14,9 +14,9 @@ from optbench.corrections import (
     results_of,
     values_of,
 )
-from optbench.estimates import middle
-from optbench.paired_tests import differences
-from optbench.pairs import Verdict, claim, word_for
+from optbench.stats.estimates import middle
+from optbench.stats.paired_tests import differences
+from optbench.stats.pairwise import Verdict, claim, word_for
 
 
 def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:

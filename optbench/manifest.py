@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from optbench import tuning
-from optbench.corrections import HOLM, series_and_seeds, too_few_seeds
 from optbench.formats import job_list
 from optbench.formats.older_code import code_in
 from optbench.formats.study import read_manifest
 from optbench.keys import count
+from optbench.stats.corrections import HOLM, series_and_seeds, too_few_seeds
 
 FILE = "study.json"
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs

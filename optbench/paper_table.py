@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.estimates import middle, pair_up, smaller_is_better
 from optbench.layout import layout
 from optbench.leader import winner
 from optbench.objections import problem_of
+from optbench.stats.estimates import middle, pair_up, smaller_is_better
 from optbench.summary import BOLD, final_values, number
 
 ACROSS = 4  # problems beside each other

@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from optbench import style
 from optbench.common.errors import UserError
 from optbench.panels import caption, legend_above
-from optbench.score import R_MAX, closed_form, profile
+from optbench.stats.algoperf import R_MAX, closed_form, profile
 
 
 def scores(times: pd.DataFrame) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 
 from optbench import style
 from optbench.common.errors import UserError
-from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.layout import layout
 from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
+from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
 from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text, unlike_clocks
 from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from optbench import style
-from optbench.estimates import smaller_is_better
 from optbench.keys import logged_columns, order, short, show
 from optbench.layout import Layout
 from optbench.panels import default_log, series_of, titles, y_label
+from optbench.stats.estimates import smaller_is_better
 
 CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
 MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.estimates import smaller_is_better
 from optbench.keys import logged_columns, order, show
 from optbench.layout import layout
 from optbench.panels import default_log, titles, y_label
 from optbench.report_curves import Names, thinned
+from optbench.stats.estimates import smaller_is_better
+from optbench.stats.tuning_curves import check_exchangeable, expected_best
 from optbench.summary import (
     AT_ONCE,
     COSTS,
@@ -30,7 +31,6 @@ from optbench.summary import (
     summary,
 )
 from optbench.trial_plots import envelope, scored, trial_layout
-from optbench.tuning_curves import check_exchangeable, expected_best
 
 Panel = dict[str, Any]
 Cell = dict[str, Any]

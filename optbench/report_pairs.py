@@ -4,14 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.estimates import by_seed, run_keys, smaller_is_better
 from optbench.keys import show
 from optbench.layout import layout
 from optbench.leader import best_settings
-from optbench.pairs import compare
 from optbench.panels import titles
 from optbench.reach import phases
 from optbench.report_curves import Names
+from optbench.stats.estimates import by_seed, run_keys, smaller_is_better
+from optbench.stats.pairwise import compare
 
 MOST_PAIRED = 12  # series of one matrix: 66 pairs
 

@@ -23,7 +23,6 @@ from optbench import (
 )
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
-from optbench.estimates import smaller_is_better
 from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
 from optbench.formats.job_list import ASIDE, HARMLESS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
@@ -32,8 +31,9 @@ from optbench.layout import layout
 from optbench.objections import objections
 from optbench.panels import TooManyPanels, check_column
 from optbench.plot import UNDATED, Options, from_config, split_trials
-from optbench.ranks import mean_ranks
 from optbench.reach import phases, reach_figure
+from optbench.stats.estimates import smaller_is_better
+from optbench.stats.ranks import mean_ranks
 from optbench.table import read_runs
 
 MOST_REACHED = 40  # rows of the figure of times to target

@@ -10,7 +10,7 @@ from optbench.profile_plot import scores
 from optbench.reach import UNITS, Reach, sign
 from optbench.report_curves import Names
 from optbench.report_data import Cell, cell_of, chart, line
-from optbench.score import profile
+from optbench.stats.algoperf import profile
 from optbench.summary import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 
 

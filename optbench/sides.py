@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.estimates import smaller_is_better
 from optbench.keys import order, resolve, short, show, where
 from optbench.measures import measure
-from optbench.paired_tests import differences, signed_rank
-from optbench.power import rank_biserial
+from optbench.stats.estimates import smaller_is_better
+from optbench.stats.paired_tests import differences, signed_rank
+from optbench.stats.power import rank_biserial
 from optbench.summary import median
 
 WAYS = ("best", "spread")

@@ -114,7 +114,7 @@ def summary(
 def spread(column: str, values: np.ndarray) -> dict[str, float]:
     """Mean, sample standard deviation and IQM of the final values, and the IQM's bootstrap 95 %
     interval; all NaN where the column was never logged."""
-    from optbench import estimates  # which needs this module
+    from optbench.stats import estimates  # which needs this module
 
     estimate = estimates.Estimate(math.nan, math.nan, math.nan, 0)
     if not np.isnan(values).any():

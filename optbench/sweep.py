@@ -155,7 +155,8 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
 
     claim: the study's, which has tests of its own.
     """
-    from optbench import claims, corrections, keys  # slow to import, needed at the end as well
+    from optbench import claims, keys
+    from optbench.stats import corrections  # slow to import, needed at the end as well
 
     series, seeds = corrections.series_and_seeds(planned)
     if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.estimates import middle, pair_up, run_keys, smaller_is_better
+from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
 
 CLOCKS = ("step", "epoch", "seconds")
 Targets = float | Mapping[str, float]

@@ -17,17 +17,22 @@ import pandas as pd
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.estimates import by_seed, smaller_is_better
 from optbench.formats.run import expanded, replace_text
 from optbench.formats.study import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.keys import show
 from optbench.layout import layout
 from optbench.objections import objections
-from optbench.pairs import compare
 from optbench.reach import reach
+from optbench.stats.estimates import by_seed, smaller_is_better
+from optbench.stats.pairwise import compare
+from optbench.stats.tuning_curves import (
+    check_exchangeable,
+    expected_best,
+    rate_widths,
+    trial_scores,
+)
 from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
 from optbench.table import read_runs
-from optbench.tuning_curves import check_exchangeable, expected_best, rate_widths, trial_scores
 
 
 def write(study: str | Path) -> tuple[str, list[Path]]:

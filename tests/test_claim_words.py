@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optbench.claims import check_words, claim_word
-from optbench.paired_tests import enough_seeds, holm, null_cdf
+from optbench.stats.paired_tests import enough_seeds, holm, null_cdf
 
 CHECKS = st.lists(
     st.tuples(

@@ -18,7 +18,7 @@ from optbench import claims, layer_plots
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.measures import measure, pick, title
-from optbench.paired_tests import enough_seeds
+from optbench.stats.paired_tests import enough_seeds
 from optbench.table import load_runs
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))

@@ -20,10 +20,10 @@ from optbench.profile_plot import profile_figure, scores
 from optbench.reach import reach, reach_figure
 from optbench.report_verdict import cost_text
 from optbench.sensitivity import sensitivity
+from optbench.stats.tuning_curves import expected_best, trial_scores
 from optbench.summary import AT_ONCE, final_values, summary, to_markdown
 from optbench.table import load_runs
 from optbench.trial_plots import envelope, rate_scatter, tuning_budget
-from optbench.tuning_curves import expected_best, trial_scores
 
 PNG = Options(formats=["png"])
 

@@ -39,10 +39,10 @@ from optbench.profile_plot import profile_figure
 from optbench.reach import reach, reach_figure
 from optbench.saving import save
 from optbench.sensitivity import sensitivity
+from optbench.stats.tuning_curves import trial_scores
 from optbench.summary import final_values
 from optbench.table import load_runs
 from optbench.trial_plots import rate_scatter
-from optbench.tuning_curves import trial_scores
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
 COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}

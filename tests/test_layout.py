@@ -7,10 +7,10 @@ from made_runs import make_run, sweep
 
 from optbench.common.errors import UserError
 from optbench.layout import layout
-from optbench.pairs import compare
 from optbench.panels import TooManyPanels
 from optbench.plots import curves
 from optbench.stats import by_seed
+from optbench.stats.pairwise import compare
 from optbench.table import load_runs
 
 

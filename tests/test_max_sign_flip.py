@@ -13,14 +13,14 @@ from made_runs import make_run
 
 from optbench import sweep
 from optbench.common.errors import UserError
-from optbench.corrections import HOLM, MAX_TYPE, least_seeds
-from optbench.estimates import by_seed
 from optbench.leader import best_settings, first_against_second, winner
-from optbench.max_sign_flip import max_sign_flip
 from optbench.objections import objections
-from optbench.paired_tests import least_p
-from optbench.pairs import claim, compare, judge
 from optbench.report_sections import collect
+from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
+from optbench.stats.estimates import by_seed
+from optbench.stats.max_sign_flip import max_sign_flip
+from optbench.stats.paired_tests import least_p
+from optbench.stats.pairwise import claim, compare, judge
 from optbench.table import load_runs
 
 INF = math.inf
@@ -83,7 +83,7 @@ def test_seven_that_do_not_differ_are_rarely_told_apart() -> None:
 
 
 def test_one_pair_is_the_sign_flip_test_of_its_mean() -> None:
-    from optbench.paired_tests import sign_flip
+    from optbench.stats.paired_tests import sign_flip
 
     for n in range(2, 11):
         d = np.random.default_rng(n).normal(0.7, 1, n)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from optbench.common.errors import UserError
-from optbench.paired_tests import (
+from optbench.stats.paired_tests import (
     differences,
     enough_seeds,
     hodges_lehmann,
@@ -24,8 +24,8 @@ from optbench.paired_tests import (
     sign_flip,
     signed_rank,
 )
-from optbench.pairs import DEFAULT_SEEDS, claim, compare
-from optbench.power import (
+from optbench.stats.pairwise import DEFAULT_SEEDS, claim, compare
+from optbench.stats.power import (
     effect_size,
     probability_of_improvement,
     rank_biserial,

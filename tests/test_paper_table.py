@@ -11,9 +11,9 @@ import pytest
 from made_runs import make_run, sweep
 
 from optbench.leader import winner
-from optbench.pairs import compare
 from optbench.paper_table import Cell, bold, cells, to_latex
 from optbench.plot import Options, draw_all
+from optbench.stats.pairwise import compare
 from optbench.summary import final_values
 from optbench.table import load_runs
 

@@ -11,7 +11,7 @@ from scipy import stats as reference
 
 from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
-from optbench.ranks import (
+from optbench.stats.ranks import (
     by_problem,
     cliques,
     critical_difference,

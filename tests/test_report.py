@@ -14,13 +14,13 @@ from optbench import load_runs, report, report_curves
 from optbench.common.errors import UserError
 from optbench.layout import layout
 from optbench.leader import best_settings
-from optbench.pairs import compare
 from optbench.report import main, render, source_hash
 from optbench.report_curves import facet_keys
 from optbench.report_pairs import owner_of
 from optbench.report_sections import collect, plain
 from optbench.report_verdict import margin, sentence
 from optbench.stats import by_seed
+from optbench.stats.pairwise import compare
 from optbench.summary import final_values
 from optbench.table import flatten
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from made_runs import make_run, sweep
 
 from optbench.common.errors import UserError
-from optbench.others_scores import adam_steps, deepobs_overhead, deepobs_speed, track3
-from optbench.score import (
+from optbench.stats import by_seed
+from optbench.stats.algoperf import (
     closed_form,
     held_out,
     main,
@@ -25,7 +25,7 @@ from optbench.score import (
     speed_up,
     trapezoid,
 )
-from optbench.stats import by_seed
+from optbench.stats.external_scores import adam_steps, deepobs_overhead, deepobs_speed, track3
 from optbench.table import load_runs
 from optbench.targets import (
     baseline_targets,
@@ -83,7 +83,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.6667" in out
     assert "n = 4 workloads" in out
     ran = subprocess.run(
-        [sys.executable, "-m", "optbench.score", str(path)], capture_output=True, check=False
+        [sys.executable, "-m", "optbench.stats.algoperf", str(path)],
+        capture_output=True,
+        check=False,
     )
     assert ran.returncode == 0
     assert ran.stdout.decode() == out

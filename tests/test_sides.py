@@ -18,9 +18,9 @@ from optbench.common.errors import UserError
 from optbench.datasets.loaders import wine
 from optbench.initializers import initialize
 from optbench.models import logreg
-from optbench.paired_tests import differences, signed_rank
-from optbench.power import rank_biserial
 from optbench.sides import Side, ahead, best_of, choice_factor, number_side, p_of_best
+from optbench.stats.paired_tests import differences, signed_rank
+from optbench.stats.power import rank_biserial
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))
 OUT = config_folder().parent / "results" / "claims"

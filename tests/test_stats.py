@@ -9,8 +9,8 @@ from made_runs import make_run, sweep
 from scipy import stats as reference
 
 from optbench.common.errors import UserError
-from optbench.pairs import compare
 from optbench.stats import bootstrap, by_seed, describe, describe_all, iqm, mean, sd
+from optbench.stats.pairwise import compare
 from optbench.table import load_runs
 from optbench.targets import times
 

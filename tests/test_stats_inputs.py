@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optbench import others_scores, score, stats
+from optbench import stats
 from optbench.common.errors import UserError
+from optbench.stats import algoperf, external_scores
 
 NAN, INF = math.nan, math.inf
 A = np.array([0.5, 0.1, 0.4, 0.2, 0.9, 0.7])
@@ -97,21 +98,21 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
     "t_power n": lambda: stats.t_power(1.0, NAN),
     "t_power of one": lambda: stats.t_power(1.0, 1),
     "t_power alpha": lambda: stats.t_power(1.0, 8, NAN),
-    "score": lambda: score.closed_form([[1, 2], [3, NAN]]),
-    "score of texts": lambda: score.closed_form([["a", 1]]),
-    "score r_max": lambda: score.closed_form([[1, 2]], NAN),
-    "score trapezoid": lambda: score.trapezoid([[1, 2]], NAN),
-    "score profile": lambda: score.profile([[1, 2]], [NAN]),
-    "score ratios": lambda: score.ratios([[NAN, 2]]),
-    "score speed_up": lambda: score.speed_up([[NAN, 2], [1, 2]], 0, 1),
-    "score held_out": lambda: score.held_out(pd.DataFrame([[1, 2]], columns=["a", "b"]),
+    "score": lambda: algoperf.closed_form([[1, 2], [3, NAN]]),
+    "score of texts": lambda: algoperf.closed_form([["a", 1]]),
+    "score r_max": lambda: algoperf.closed_form([[1, 2]], NAN),
+    "score trapezoid": lambda: algoperf.trapezoid([[1, 2]], NAN),
+    "score profile": lambda: algoperf.profile([[1, 2]], [NAN]),
+    "score ratios": lambda: algoperf.ratios([[NAN, 2]]),
+    "score speed_up": lambda: algoperf.speed_up([[NAN, 2], [1, 2]], 0, 1),
+    "score held_out": lambda: algoperf.held_out(pd.DataFrame([[1, 2]], columns=["a", "b"]),
                                              {"a": "b"}, NAN),
-    "score over_studies": lambda: score.over_studies(trials_of(time=NAN)),
-    "score over_studies study": lambda: score.over_studies(trials_of(study=NAN)),
-    "score over_studies text": lambda: score.over_studies(trials_of(time="soon")),
-    "deepobs_speed": lambda: others_scores.deepobs_speed([[1, 2, 3]], NAN),
-    "deepobs_overhead": lambda: others_scores.deepobs_overhead([NAN, 1], [1, 1]),
-    "track3": lambda: others_scores.track3([1.0], NAN),
+    "score over_studies": lambda: algoperf.over_studies(trials_of(time=NAN)),
+    "score over_studies study": lambda: algoperf.over_studies(trials_of(study=NAN)),
+    "score over_studies text": lambda: algoperf.over_studies(trials_of(time="soon")),
+    "deepobs_speed": lambda: external_scores.deepobs_speed([[1, 2, 3]], NAN),
+    "deepobs_overhead": lambda: external_scores.deepobs_overhead([NAN, 1], [1, 1]),
+    "track3": lambda: external_scores.track3([1.0], NAN),
 }  # fmt: skip
 # these take tables of runs, in which NaN means that there is no such run, and are tuples
 OF_RUNS = {"by_problem", "by_seed", "compare", "describe_all"}

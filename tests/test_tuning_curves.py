@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optbench.common.errors import UserError
-from optbench.tuning_curves import expected_best, rate_width, rate_widths
+from optbench.stats.tuning_curves import expected_best, rate_width, rate_widths
 
 SCORES = np.array([0.9, 0.5, 0.7, 0.2, 0.6])
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.paired_tests import bounded, check_share, check_whole, enough_seeds, numbers
+from optbench.stats.paired_tests import bounded, check_share, check_whole, enough_seeds, numbers
 
 MOST = 10_000  # seeds; more than this is said as such
 

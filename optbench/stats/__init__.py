@@ -5,7 +5,7 @@ tuning each needs. Each function says its source. None answers NaN among its val
 it raises UserError, or, where it says so, returns NaN. In the frames of `by_seed` NaN is no run.
 """
 
-from optbench.estimates import (
+from optbench.stats.estimates import (
     Estimate,
     bootstrap,
     by_seed,
@@ -16,8 +16,8 @@ from optbench.estimates import (
     middle,
     sd,
 )
-from optbench.max_sign_flip import max_sign_flip
-from optbench.paired_tests import (
+from optbench.stats.max_sign_flip import max_sign_flip
+from optbench.stats.paired_tests import (
     differences,
     enough_seeds,
     hodges_lehmann,
@@ -26,15 +26,15 @@ from optbench.paired_tests import (
     sign_flip,
     signed_rank,
 )
-from optbench.pairs import Verdict, claim, compare
-from optbench.power import (
+from optbench.stats.pairwise import Verdict, claim, compare
+from optbench.stats.power import (
     effect_size,
     probability_of_improvement,
     rank_biserial,
     seeds_needed,
     t_power,
 )
-from optbench.ranks import (
+from optbench.stats.ranks import (
     Friedman,
     by_problem,
     cliques,
@@ -45,7 +45,7 @@ from optbench.ranks import (
     rank,
     wilcoxon_holm,
 )
-from optbench.tuning_curves import Width, expected_best, rate_width, rate_widths
+from optbench.stats.tuning_curves import Width, expected_best, rate_width, rate_widths
 
 median = middle
 

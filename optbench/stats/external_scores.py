@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from optbench.common.errors import UserError
-from optbench.estimates import Estimate
+from optbench.stats.estimates import Estimate
 
 
 class Track3(NamedTuple):

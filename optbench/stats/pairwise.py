@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.corrections import (
+from optbench.stats.corrections import (
     HOLM,
     MAX_TYPE,
     all_pairs,
@@ -26,9 +26,9 @@ from optbench.corrections import (
     results_of,
     values_of,
 )
-from optbench.estimates import bootstrap
-from optbench.max_sign_flip import scaled
-from optbench.paired_tests import (
+from optbench.stats.estimates import bootstrap
+from optbench.stats.max_sign_flip import scaled
+from optbench.stats.paired_tests import (
     check_whole,
     differences,
     hodges_lehmann,
@@ -36,7 +36,7 @@ from optbench.paired_tests import (
     sign_flip,
     signed_rank,
 )
-from optbench.power import (
+from optbench.stats.power import (
     MOST,
     effect_size,
     probability_of_improvement,

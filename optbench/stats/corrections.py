@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.max_sign_flip import max_sign_flip
-from optbench.paired_tests import differences, enough_seeds, holm, signed_rank
+from optbench.stats.max_sign_flip import max_sign_flip
+from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_rank
 
 HOLM, MAX_TYPE = "Holm", "max-type"
 CORRECTIONS = (HOLM, MAX_TYPE)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from optbench.common.errors import UserError
-from optbench.paired_tests import EXACT, check_share, check_whole, enough_seeds
+from optbench.stats.paired_tests import EXACT, check_share, check_whole, enough_seeds
 
 WORST = 2.0  # an infinite difference, in units of the largest finite one of its pair
 LARGEST_SQUARE = 1e9  # of t: where all differences are equal t is infinite, and counts as this

@@ -21,7 +21,7 @@ from optbench.common.console import streams
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded
 from optbench.keys import count
-from optbench.paired_tests import check_whole
+from optbench.stats.paired_tests import check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0

@@ -17,7 +17,7 @@ from scipy import stats
 from optbench.common.errors import UserError
 from optbench.keys import show
 from optbench.layout import layout
-from optbench.paired_tests import check_share, check_whole
+from optbench.stats.paired_tests import check_share, check_whole
 from optbench.summary import final_values, median
 
 Statistic = Callable[[np.ndarray], float]

@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.estimates import middle
-from optbench.paired_tests import check_share, check_whole, differences, holm, signed_rank
+from optbench.stats.estimates import middle
+from optbench.stats.paired_tests import check_share, check_whole, differences, holm, signed_rank
 
 Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, optimizers)
 
