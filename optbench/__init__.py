@@ -15,7 +15,7 @@ _HOMES = {
     "Problem": "problem",
     "prepare": "datasets.prepare",
     "train": "training",
-    "load_runs": "table",
+    "load_runs": "analysis.table",
     "UserError": "common.errors",
 }
 __all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]

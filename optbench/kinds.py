@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from optbench.analysis.comparison import has_rates, profile_times, ranks_figure
+from optbench.analysis.series import layout
+from optbench.analysis.time_to_target import Reach, reach_figure
 from optbench.common.errors import UserError
 from optbench.cost_plot import cost
 from optbench.depth_plot import layers_by_depth
-from optbench.figures import has_rates, profile_times, ranks_figure
 from optbench.final_plot import finals
 from optbench.formats.study import Protocol
-from optbench.layout import layout
 from optbench.panels import TooManyPanels
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure
-from optbench.reach import Reach, reach_figure
 from optbench.scales import NothingFinite
 from optbench.sensitivity import sensitivity
 from optbench.trial_plots import rate_scatter, tuning_budget

@@ -24,6 +24,7 @@ from optbench import (
     shared,
     unit,
 )
+from optbench.analysis.columns import count
 from optbench.batch import Batch, Job, Result
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
@@ -33,7 +34,6 @@ from optbench.datasets import prepare
 from optbench.formats import job_list
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
-from optbench.keys import count
 from optbench.overrides import resolve
 from optbench.sweep_progress import Board, board
 from optbench.workers import Event, Task

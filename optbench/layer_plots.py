@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import losses, style
+from optbench.analysis.claims.values import numbers
+from optbench.analysis.columns import order, resolve, short, show
+from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
 from optbench.depth_plot import WEIGHTED, band
-from optbench.keys import order, resolve, short, show
-from optbench.measures import numbers
 from optbench.panels import caption
 from optbench.scales import set_log_y
-from optbench.summary import seeds_text
 
 NAMES = {
     "activation_std": "activations: standard deviation",

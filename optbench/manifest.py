@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optbench import tuning
+from optbench.analysis.columns import count
 from optbench.formats import job_list
 from optbench.formats.older_code import code_in
 from optbench.formats.study import read_manifest
-from optbench.keys import count
 from optbench.stats.corrections import HOLM, series_and_seeds, too_few_seeds
 
 FILE = "study.json"

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from optbench import style
+from optbench.analysis.columns import order, short, show
+from optbench.analysis.series import Layout
+from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
-from optbench.keys import order, short, show
-from optbench.layout import Layout
 from optbench.scales import MARKED
 from optbench.scales import check_column as check_column  # the report's modules know them from here
 from optbench.scales import default_log as default_log
 from optbench.scales import y_label as y_label
-from optbench.summary import seeds_text
 
 MAX_PANELS = 24
 SMALL = 6.5  # points: the size of small print

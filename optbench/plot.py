@@ -10,22 +10,23 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench import figures, kinds, style
+from optbench import kinds, style
+from optbench.analysis import comparison
+from optbench.analysis.caveats import objections
+from optbench.analysis.columns import of_runs, where
+from optbench.analysis.latex import bold, cells, to_latex
+from optbench.analysis.series import layout
+from optbench.analysis.summary import summary, to_markdown
+from optbench.analysis.table import read_runs
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, replace_text
 from optbench.formats.study import figure_of, manifests_of, protocol_of
-from optbench.keys import of_runs, where
 from optbench.kinds import KINDS, Study
-from optbench.layout import layout
-from optbench.objections import objections
 from optbench.panels import add_note
-from optbench.paper_table import bold, cells, to_latex
 from optbench.profile_plot import scores
 from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
-from optbench.summary import summary, to_markdown
-from optbench.table import read_runs
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
 MOST_LINES = 6  # of warnings that are too many for that
@@ -97,8 +98,8 @@ def draw_all(
     # values has the panels of the figure, and each run is in one line of it
     final = y if y in table and np.isfinite(table[y]).any() else "train_loss"
     protocol = protocol_of(manifests := manifests_of(places, table))
-    found = figures.times_to_target(table, protocol.metric, final, facet, lines, options.target)
-    matrix = None if found is None else figures.times_by_problem(found)
+    found = comparison.times_to_target(table, protocol.metric, final, facet, lines, options.target)
+    matrix = None if found is None else comparison.times_by_problem(found)
     study = Study(
         table, main, trials, layers_of(folders, table), protocol, y, x, final,
         facet, lines, options.log, found, matrix,

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
+from optbench.analysis.series import layout
+from optbench.analysis.summary import median, unlike_clocks, worst
 from optbench.common.errors import UserError
-from optbench.layout import layout
 from optbench.panels import (
     Entry,
     add_legends,
@@ -38,7 +39,6 @@ from optbench.scales import (
     untrained_limit,
     y_label,
 )
-from optbench.summary import median, unlike_clocks, worst
 
 X_LABELS = {
     "epoch": "passes over the training set (epochs)",

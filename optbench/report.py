@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from optbench.analysis.table import check_names
 from optbench.common.console import streams
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, replace_text
 from optbench.report_sections import collect
-from optbench.table import check_names
 
 WEB = Path(__file__).resolve().parent / "web"
 SCRIPTS = (

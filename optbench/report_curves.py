@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from optbench import style
-from optbench.keys import logged_columns, order, short, show
-from optbench.layout import Layout
+from optbench.analysis.columns import logged_columns, order, short, show
+from optbench.analysis.series import Layout
 from optbench.panels import default_log, series_of, titles, y_label
 from optbench.stats.estimates import smaller_is_better
 

@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.common.errors import UserError
-from optbench.keys import logged_columns, order, show
-from optbench.layout import layout
-from optbench.panels import default_log, titles, y_label
-from optbench.report_curves import Names, thinned
-from optbench.stats.estimates import smaller_is_better
-from optbench.stats.tuning_curves import check_exchangeable, expected_best
-from optbench.summary import (
+from optbench.analysis.columns import logged_columns, order, show
+from optbench.analysis.series import layout
+from optbench.analysis.summary import (
     AT_ONCE,
     COSTS,
     STEP_COSTS,
@@ -30,6 +25,11 @@ from optbench.summary import (
     number,
     summary,
 )
+from optbench.common.errors import UserError
+from optbench.panels import default_log, titles, y_label
+from optbench.report_curves import Names, thinned
+from optbench.stats.estimates import smaller_is_better
+from optbench.stats.tuning_curves import check_exchangeable, expected_best
 from optbench.trial_plots import envelope, scored, trial_layout
 
 Panel = dict[str, Any]

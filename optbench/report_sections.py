@@ -22,19 +22,19 @@ from optbench import (
     style,
 )
 from optbench.__main__ import config_folder
+from optbench.analysis.caveats import objections
+from optbench.analysis.columns import of_runs, where
+from optbench.analysis.comparison import has_rates, ranked, ranks_figure, times_to_target
+from optbench.analysis.series import layout
+from optbench.analysis.table import read_runs
+from optbench.analysis.time_to_target import phases, reach_figure
 from optbench.common.errors import UserError
-from optbench.figures import has_rates, ranked, ranks_figure, times_to_target
 from optbench.formats.job_list import ASIDE, HARMLESS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
-from optbench.keys import of_runs, where
-from optbench.layout import layout
-from optbench.objections import objections
 from optbench.panels import TooManyPanels, check_column
 from optbench.plot import UNDATED, Options, from_config, split_trials
-from optbench.reach import phases, reach_figure
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.ranks import mean_ranks
-from optbench.table import read_runs
 
 MOST_REACHED = 40  # rows of the figure of times to target
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from optbench.analysis.columns import logged_columns, show
 from optbench.common.errors import UserError
-from optbench.keys import logged_columns, show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
 LINEAR = "; the axis is linear: a logarithmic one has no place for values of 0 or below"

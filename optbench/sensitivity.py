@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from optbench import style
+from optbench.analysis.columns import resolve, short
+from optbench.analysis.series import Layout, layout
+from optbench.analysis.summary import final_values, median, worst
 from optbench.common.errors import UserError
-from optbench.keys import resolve, short
-from optbench.layout import Layout, layout
 from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of, spread_note
 from optbench.scales import cap, check_column, dress, log_ticks, show_all, y_label
-from optbench.summary import final_values, median, worst
 
 
 def sensitivity(

@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench import manifest, sweep, tuning
+from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
 from optbench.formats import job_list
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
-from optbench.keys import count
 from optbench.manifest import Contender, Plan
 from optbench.overrides import resolve
 from optbench.settings import LARGEST, check_group

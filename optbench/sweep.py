@@ -155,17 +155,18 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
 
     claim: the study's, which has tests of its own.
     """
-    from optbench import claims, keys
+    from optbench.analysis import columns
+    from optbench.analysis.claims import judge
     from optbench.stats import corrections  # slow to import, needed at the end as well
 
     series, seeds = corrections.series_and_seeds(planned)
     if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:
-        factor = claims.planned_factor(claim, planned)
-        return claims.too_few_for(seeds, factor, len(claim["checks"]))
+        factor = judge.planned_factor(claim, planned)
+        return judge.too_few_for(seeds, factor, len(claim["checks"]))
     if not seeds or series < 2:
         return ""
     why = corrections.too_few_seeds(seeds, series - 1, corrections.MAX_TYPE)
-    return why and f"{keys.count(seeds, 'seed')}: {why}"
+    return why and f"{columns.count(seeds, 'seed')}: {why}"
 
 
 class Comparison(Callback):
@@ -262,13 +263,14 @@ def begin(
 
 def show_comparison(sweep: Path) -> None:
     """Draw the figures of a sweep that is over, and print its table and its verdict."""
-    from optbench import plot, summary
+    from optbench import plot
+    from optbench.analysis import summary
     from optbench.formats import study as study_files
 
     result = plot.draw_all([sweep], sweep)
     say("", summary.to_markdown(result.summary), *result.paths)
     if (sweep / study_files.MANIFEST).exists():
-        from optbench import verdict
+        from optbench.analysis import verdict
 
         text, paths = verdict.write(sweep)
         say("", text, *paths)
@@ -283,10 +285,10 @@ def show_comparison(sweep: Path) -> None:
 def judge_claim(sweep: Path) -> None:
     """Print and write whether the study's claim held; a claim that cannot be judged is a warning,
     for the runs are done."""
-    from optbench import claims
+    from optbench.analysis.claims import judge
 
     try:
-        text, paths = claims.write(sweep)
+        text, paths = judge.write(sweep)
     except UserError as error:
         say(f"warning: the claim is not judged: {error}", error=True)
     else:

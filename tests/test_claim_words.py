@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optbench.claims import check_words, claim_word
+from optbench.analysis.claims.judge import check_words, claim_word
 from optbench.stats.paired_tests import enough_seeds, holm, null_cdf
 
 CHECKS = st.lists(

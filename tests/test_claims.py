@@ -14,12 +14,13 @@ import yaml
 from made_runs import make_run
 from matplotlib.figure import Figure
 
-from optbench import claims, layer_plots
+from optbench import layer_plots
 from optbench.__main__ import config_folder
+from optbench.analysis.claims import judge
+from optbench.analysis.claims.values import measure, pick, title
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.measures import measure, pick, title
 from optbench.stats.paired_tests import enough_seeds
-from optbench.table import load_runs
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))
 FASTER = {"value": "train_loss", "lower": {"optimizer": "adam"}, "than": {"optimizer": "sgd"}}
@@ -32,8 +33,8 @@ def runs(folder: Path, names: tuple[str, ...] = ("sgd", "adam"), seeds: int = 8,
     return folder
 
 
-def judged(folder: Path, *checks: dict) -> list[claims.Check]:
-    return claims.judge(load_runs(folder), None, {"text": "A claim.", "checks": list(checks)})
+def judged(folder: Path, *checks: dict) -> list[judge.Check]:
+    return judge.judge(load_runs(folder), None, {"text": "A claim.", "checks": list(checks)})
 
 
 def test_a_true_claim_holds_and_the_sentence_gives_its_numbers(tmp_path):
@@ -44,7 +45,7 @@ def test_a_true_claim_holds_and_the_sentence_gives_its_numbers(tmp_path):
     adam, sgd = (finals[finals["optimizer"] == name]["train_loss"] for name in ("adam", "sgd"))
     assert check.medians == pytest.approx((adam.median(), sgd.median()))
     assert check.verdict.p == pytest.approx(2 / 2**8)
-    text = claims.sentence("Adam is faster.", [check])
+    text = judge.sentence("Adam is faster.", [check])
     assert text.startswith("Claimed: Adam is faster.")
     assert f"{adam.median():.3g} (optimizer adam)" in text
     assert "8 seeds" in text
@@ -69,25 +70,25 @@ def test_noise_and_few_seeds_cannot_tell(tmp_path):
     assert judged(tmp_path / "a", check)[0].word == "cannot tell"
     (few,) = judged(runs(tmp_path / "b", seeds=4), FASTER)
     assert few.word == "cannot tell"
-    assert "Warning: 4 seeds cannot make a claim hold; 6 can." in claims.sentence("A claim.", [few])
+    assert "Warning: 4 seeds cannot make a claim hold; 6 can." in judge.sentence("A claim.", [few])
 
 
 def test_one_significant_reversal_refutes_and_one_doubt_leaves_open():
-    assert claims.verdict_of(["held", "held"]) == "held"
-    assert claims.verdict_of(["held", "cannot tell"]) == "cannot tell"
-    assert claims.verdict_of(["held", "cannot tell", "did not hold"]) == "did not hold"
+    assert judge.verdict_of(["held", "held"]) == "held"
+    assert judge.verdict_of(["held", "cannot tell"]) == "cannot tell"
+    assert judge.verdict_of(["held", "cannot tell", "did not hold"]) == "did not hold"
 
 
 def test_seeds_too_few_to_refute_a_claim_are_named(tmp_path):
     table = runs(tmp_path)
-    seven = claims.sentence("A claim.", judged(table, *[FASTER] * 7))
+    seven = judge.sentence("A claim.", judged(table, *[FASTER] * 7))
     assert "with 8 seeds one of 7 comparisons cannot refute the claim (Holm); 9 can" in seven
-    assert "Warning" not in claims.sentence("A claim.", judged(table, *[FASTER] * 6))
+    assert "Warning" not in judge.sentence("A claim.", judged(table, *[FASTER] * 6))
     wrong = FASTER | {"lower": {"optimizer": "sgd"}, "than": {"optimizer": "adam"}}
     checks = judged(table, wrong, *[FASTER | {"value": "val_loss", "than": 100}] * 5)
     assert checks[0].p_holm == pytest.approx(6 * 2 / 2**8)
     assert "p = 0.0078, corrected 0.047" in checks[0].text
-    assert claims.verdict_of([check.word for check in checks]) == "did not hold"
+    assert judge.verdict_of([check.word for check in checks]) == "did not hold"
 
 
 def test_a_diverged_run_is_the_worst_value_and_is_counted(tmp_path):
@@ -176,7 +177,7 @@ def test_a_number_as_the_other_side(tmp_path):
 def test_a_claim_that_cannot_be_read_is_refused(tmp_path, claim, message):
     runs(tmp_path, seeds=1)
     with pytest.raises(UserError, match=message):
-        claims.judge(load_runs(tmp_path), None, claim)
+        judge.judge(load_runs(tmp_path), None, claim)
 
 
 def test_places_in_a_curve():
@@ -258,7 +259,7 @@ def test_the_measured_gradients_stand_against_the_error_of_their_epoch():
 def test_every_claim_is_stated_about_what_its_study_runs(path):
     study = yaml.safe_load(path.read_text())
     claimed, params = study["claim"], study["hydra"]["sweeper"]["params"]
-    assert set(claimed) <= claims.KEYS
+    assert set(claimed) <= judge.KEYS
     # enough seeds that each comparison alone could refute the claim, its side chosen or not
     factor = (
         2 if any("best" in check.get("across", {}).values() for check in claimed["checks"]) else 1
@@ -292,12 +293,12 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
     assert pd.read_csv(folder / "claim.csv")["n"].tolist() == [2, 2, 2]
     assert (folder / "claim.png").stat().st_size > 5000
     (folder / "claim.md").unlink()
-    assert claims.main([str(folder)]) == 0
+    assert judge.main([str(folder)]) == 0
     assert (folder / "claim.md").read_text() == text
     record = json.loads(next(folder.glob("*/run.json")).read_text())
     assert "claim" not in record["config"]
 
 
 def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
-    assert claims.main([str(tmp_path)]) == 1
+    assert judge.main([str(tmp_path)]) == 1
     assert "no readable claim.json" in capsys.readouterr().err

@@ -13,10 +13,10 @@ import pytest
 
 from optbench import __main__ as cli
 from optbench import device
+from optbench.analysis.table import load_runs
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS
 from optbench.runs import RunFolder
-from optbench.table import load_runs
 
 QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
 PYTHON = [sys.executable, "-m", "optbench"]
@@ -203,7 +203,7 @@ def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
     assert steps == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.verdict"])
+@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.analysis.verdict"])
 def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, module):
     (tmp_path / "hydra").mkdir()
     raises = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
@@ -386,7 +386,7 @@ def test_without_stdout_and_stderr_a_command_works(tmp_path, words):
         assert len(rows(run / "epochs.csv")) == 3  # nothing was printed into it
 
 
-@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.verdict"])
+@pytest.mark.parametrize("module", ["optbench", "optbench.plot", "optbench.analysis.verdict"])
 def test_nobody_complains_when_head_has_seen_enough(tmp_path, module):
     process = subprocess.Popen(
         [sys.executable, "-m", module, "--help"],

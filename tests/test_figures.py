@@ -11,18 +11,18 @@ import pytest
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
+from optbench.analysis.caveats import no_gain, objections
+from optbench.analysis.comparison import ranks_figure, times_by_problem
+from optbench.analysis.summary import AT_ONCE, final_values, summary, to_markdown
+from optbench.analysis.table import load_runs
+from optbench.analysis.time_to_target import reach, reach_figure
 from optbench.common.errors import UserError
-from optbench.figures import ranks_figure, times_by_problem
-from optbench.objections import no_gain, objections
 from optbench.plot import Options, draw_all, main, split_trials
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure, scores
-from optbench.reach import reach, reach_figure
 from optbench.report_verdict import cost_text
 from optbench.sensitivity import sensitivity
 from optbench.stats.tuning_curves import expected_best, trial_scores
-from optbench.summary import AT_ONCE, final_values, summary, to_markdown
-from optbench.table import load_runs
 from optbench.trial_plots import envelope, rate_scatter, tuning_budget
 
 PNG = Options(formats=["png"])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats.run import FORMAT, check_whole, read_record
 from optbench.runs import Finished
-from optbench.table import load_runs
 
 FOLDERS = sorted((Path(__file__).resolve().parent / "formats").iterdir())
 

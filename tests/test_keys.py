@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from made_runs import sweep
 
+from optbench.analysis.columns import where
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.keys import where
-from optbench.table import load_runs
 
 
 def test_where(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from optbench import kinds, style
+from optbench.analysis.series import layout
+from optbench.analysis.summary import final_values
+from optbench.analysis.table import load_runs
+from optbench.analysis.time_to_target import reach, reach_figure
 from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
 from optbench.contours import still
@@ -31,17 +35,13 @@ from optbench.descent import follow
 from optbench.final_plot import finals
 from optbench.formats.run import COLUMNS
 from optbench.functions import FUNCTIONS
-from optbench.layout import layout
 from optbench.panels import series_of
 from optbench.plot import Options, draw_all, main
 from optbench.plots import curves
 from optbench.profile_plot import profile_figure
-from optbench.reach import reach, reach_figure
 from optbench.saving import save
 from optbench.sensitivity import sensitivity
 from optbench.stats.tuning_curves import trial_scores
-from optbench.summary import final_values
-from optbench.table import load_runs
 from optbench.trial_plots import rate_scatter
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
@@ -310,7 +310,7 @@ def test_sizes_and_styles(tmp_path: Path) -> None:
     with rc_context():
         import matplotlib.style
 
-        matplotlib.style.use("optbench.figures")
+        matplotlib.style.use("optbench.analysis.comparison")
         assert rcParams["pdf.fonttype"] == 42
 
 

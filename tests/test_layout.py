@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, sweep
 
+from optbench.analysis.series import layout
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.layout import layout
 from optbench.panels import TooManyPanels
 from optbench.plots import curves
 from optbench.stats import by_seed
 from optbench.stats.pairwise import compare
-from optbench.table import load_runs
 
 
 def test_problems_get_panels_by_what_differs(tmp_path: Path) -> None:

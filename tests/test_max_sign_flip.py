@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from made_runs import make_run
 
 from optbench import sweep
+from optbench.analysis.caveats import objections
+from optbench.analysis.leader import best_settings, first_against_second, winner
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.leader import best_settings, first_against_second, winner
-from optbench.objections import objections
 from optbench.report_sections import collect
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.estimates import by_seed
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
 from optbench.stats.pairwise import claim, compare, judge
-from optbench.table import load_runs
 
 INF = math.inf
 small = st.integers(-20, 20).map(float)

@@ -10,6 +10,7 @@ import torch
 from made_runs import make_run
 
 from optbench import losses, models, plot
+from optbench.analysis.table import load_runs
 from optbench.cohort import train_together
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
@@ -17,7 +18,6 @@ from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.runs import RunFolder
-from optbench.table import load_runs
 from optbench.training import Update, train
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -22,13 +22,13 @@ from made_runs import make_run
 from omegaconf import OmegaConf
 
 from optbench import experiment, installed, manifest, own_code, plot, report
+from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
 from optbench.installed import distribution_of
 from optbench.overrides import config_folder
 from optbench.source_trees import digest, imports
-from optbench.table import load_runs, read_runs
 
 OPTIMIZER = '''"""One's own rule."""
 import torch

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.leader import winner
-from optbench.paper_table import Cell, bold, cells, to_latex
+from optbench.analysis.latex import Cell, bold, cells, to_latex
+from optbench.analysis.leader import winner
+from optbench.analysis.summary import final_values
+from optbench.analysis.table import load_runs
 from optbench.plot import Options, draw_all
 from optbench.stats.pairwise import compare
-from optbench.summary import final_values
-from optbench.table import load_runs
 
 COLUMNS = ["train_loss", "test_accuracy"]
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from optbench import style
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.plots import aggregate, curves
 from optbench.sensitivity import sensitivity
-from optbench.table import load_runs
 
 
 def line(axes: Axes, start: str) -> Line2D:

@@ -11,9 +11,11 @@ import pytest
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs, report, report_curves
+from optbench.analysis.leader import best_settings
+from optbench.analysis.series import layout
+from optbench.analysis.summary import final_values
+from optbench.analysis.table import flatten
 from optbench.common.errors import UserError
-from optbench.layout import layout
-from optbench.leader import best_settings
 from optbench.report import main, render, source_hash
 from optbench.report_curves import facet_keys
 from optbench.report_pairs import owner_of
@@ -21,8 +23,6 @@ from optbench.report_sections import collect, plain
 from optbench.report_verdict import margin, sentence
 from optbench.stats import by_seed
 from optbench.stats.pairwise import compare
-from optbench.summary import final_values
-from optbench.table import flatten
 
 EVIL = "<script>alert(1)</script>"
 

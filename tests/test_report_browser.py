@@ -16,7 +16,7 @@ import pytest
 from made_runs import make_run, sweep
 
 from optbench import load_runs, report
-from optbench.layout import layout
+from optbench.analysis.series import layout
 from optbench.plots import aggregate
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

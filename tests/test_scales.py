@@ -10,7 +10,9 @@ from made_runs import make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optbench import contours, plot, report, summary
+from optbench import contours, plot, report
+from optbench.analysis import summary
+from optbench.analysis.table import load_runs
 from optbench.depth_plot import layers_by_depth
 from optbench.descent import Trajectory
 from optbench.final_plot import finals
@@ -20,7 +22,6 @@ from optbench.layer_plots import over_time
 from optbench.plots import curves
 from optbench.scales import blown_up, cap, set_log_y
 from optbench.sensitivity import sensitivity
-from optbench.table import load_runs
 from optbench.trial_plots import rate_scatter, tuning_budget
 
 LOSSES = ("train_loss", "running_loss", "val_loss", "test_loss")

@@ -13,6 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run, sweep
 
+from optbench.analysis.table import load_runs
+from optbench.analysis.targets import (
+    baseline_targets,
+    quantile_targets,
+    run_times,
+    time_matrix,
+    times,
+    worst_baseline_targets,
+)
 from optbench.common.errors import UserError
 from optbench.stats import by_seed
 from optbench.stats.algoperf import (
@@ -26,15 +35,6 @@ from optbench.stats.algoperf import (
     trapezoid,
 )
 from optbench.stats.external_scores import adam_steps, deepobs_overhead, deepobs_speed, track3
-from optbench.table import load_runs
-from optbench.targets import (
-    baseline_targets,
-    quantile_targets,
-    run_times,
-    time_matrix,
-    times,
-    worst_baseline_targets,
-)
 
 INF = math.inf
 TIMES = pd.DataFrame(

@@ -12,13 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_claim_words import signed_ranks
 
-from optbench import claims
 from optbench.__main__ import config_folder
+from optbench.analysis.claims import judge
+from optbench.analysis.claims.sides import (
+    Side,
+    ahead,
+    best_of,
+    choice_factor,
+    number_side,
+    p_of_best,
+)
 from optbench.common.errors import UserError
 from optbench.datasets.loaders import wine
 from optbench.initializers import initialize
 from optbench.models import logreg
-from optbench.sides import Side, ahead, best_of, choice_factor, number_side, p_of_best
 from optbench.stats.paired_tests import differences, signed_rank
 from optbench.stats.power import rank_biserial
 
@@ -31,7 +38,7 @@ BEST = {
 SPREAD = np.linspace(0.95, 1.05, 8)  # of eight seeds
 
 
-def judged(check: dict, losses: dict[tuple[str, float], np.ndarray]) -> claims.Check:
+def judged(check: dict, losses: dict[tuple[str, float], np.ndarray]) -> judge.Check:
     """The check of a claim about runs that ended so: {(optimizer, lr): a loss for each seed}."""
     lines = [
         {
@@ -43,7 +50,7 @@ def judged(check: dict, losses: dict[tuple[str, float], np.ndarray]) -> claims.C
     ]  # fmt: skip
     table = pd.DataFrame(lines)
     table.attrs["measured"] = ["epoch", "train_loss"]
-    return claims.judge(table, None, {"text": "A claim.", "checks": [check]})[0]
+    return judge.judge(table, None, {"text": "A claim.", "checks": [check]})[0]
 
 
 def side_of(cells: np.ndarray, smaller: bool = True) -> Side:
@@ -165,7 +172,7 @@ def test_neighbouring_rates_further_apart_than_the_sides_are_a_warning():
     # a better rate of the side that is ahead would not change the word
     wide = {("a", 0.05): 0.3 * SPREAD, ("b", 0.1): 0.2 * SPREAD}
     assert judged(BEST, a | wide).warnings[0].endswith("(which would add to the difference)")
-    text = claims.sentence("A claim.", [judged(BEST, a | near)])
+    text = judge.sentence("A claim.", [judged(BEST, a | near)])
     assert f"Warning: {warning}." in text
 
 
@@ -180,7 +187,7 @@ def test_values_that_are_no_numbers_have_no_neighbours():
         for seed in range(8)
     )  # fmt: skip
     table.attrs["measured"] = ["epoch", "train_loss"]
-    (made,) = claims.judge(table, None, {"text": "A claim.", "checks": [check]})
+    (made,) = judge.judge(table, None, {"text": "A claim.", "checks": [check]})
     assert made.word == "held"
     assert made.warnings == ()
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.summary import final_values, summary, to_markdown
-from optbench.table import load_runs
+from optbench.analysis.summary import final_values, summary, to_markdown
+from optbench.analysis.table import load_runs
 
 
 def test_summary_counts_divergence_as_worst(tmp_path: Path) -> None:

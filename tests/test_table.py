@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, intact, read_record, read_rows, write_sealed
 from optbench.formats.study import figure_of, manifests_of
-from optbench.table import load_runs
 
 
 def test_columns_and_values(tmp_path: Path) -> None:

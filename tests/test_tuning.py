@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
 from optbench import experiment, manifest, tuning
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats import study as study_files
 from optbench.manifest import Contender
-from optbench.table import load_runs
 
 LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
 SPACES = {

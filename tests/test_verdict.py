@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from made_runs import make_run
 
-from optbench import verdict
+from optbench.analysis import verdict
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.plot import split_trials
-from optbench.table import load_runs
 
 
 def study(folder: Path, seeds: int = 8) -> Path:

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.columns import count
 from optbench.common.console import streams
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded
-from optbench.keys import count
 from optbench.stats.paired_tests import check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)

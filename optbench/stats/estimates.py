@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from optbench.analysis.columns import show
+from optbench.analysis.series import layout
+from optbench.analysis.summary import final_values, median
 from optbench.common.errors import UserError
-from optbench.keys import show
-from optbench.layout import layout
 from optbench.stats.paired_tests import check_share, check_whole
-from optbench.summary import final_values, median
 
 Statistic = Callable[[np.ndarray], float]
 METHODS = ("percentile", "bca")

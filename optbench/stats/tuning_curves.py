@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.summary import final_values, median
 from optbench.common.errors import UserError
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.paired_tests import check_share, check_whole
-from optbench.summary import final_values, median
 
 ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
 

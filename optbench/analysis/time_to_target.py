@@ -16,12 +16,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench import style
+from optbench.analysis.series import layout
+from optbench.analysis.summary import (
+    STEP_COSTS,
+    cost_of_runs,
+    final_values,
+    seeds_text,
+    unlike_clocks,
+)
+from optbench.analysis.targets import (
+    CLOCKS,
+    baseline_targets,
+    best_final,
+    quantile_targets,
+    run_times,
+)
 from optbench.common.errors import UserError
-from optbench.layout import layout
 from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
 from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
-from optbench.summary import STEP_COSTS, cost_of_runs, final_values, seeds_text, unlike_clocks
-from optbench.targets import CLOCKS, baseline_targets, best_final, quantile_targets, run_times
 
 RULES = "a number, worst, baseline:NAME or quantile:SHARE"
 UNITS = {"step": "steps", "epoch": "epochs", "seconds": "seconds"}

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.checks import Check, compare
+from optbench.analysis.claims.checks import Check, compare
+from optbench.analysis.claims.sides import RULE, choice_factor
+from optbench.analysis.columns import count, show, where
+from optbench.analysis.summary import seeds_text
+from optbench.analysis.table import read_runs
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, read_sealed, replace_text
-from optbench.keys import count, show, where
-from optbench.sides import RULE, choice_factor
 from optbench.stats.paired_tests import enough_seeds, holm
-from optbench.summary import seeds_text
-from optbench.table import read_runs
 
 KEYS = {"text", "checks", "figure"}
 CLAIM = "claim.json"  # a sweep leaves in its folder what its study claims

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.columns import count, measured_columns, order, problem_text, show
+from optbench.analysis.series import layout
 from optbench.common.errors import UserError
 from optbench.formats.run import COST_COLUMNS
-from optbench.keys import count, measured_columns, order, problem_text, show
-from optbench.layout import layout
 
 COSTS = {
     "seconds_per_epoch": "seconds per epoch",

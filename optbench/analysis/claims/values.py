@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.columns import measured_columns, short
+from optbench.analysis.summary import worst
 from optbench.common.errors import UserError
-from optbench.keys import measured_columns, short
-from optbench.summary import worst
 
 CHECK_KEYS = ("value", "at", "kind", "depth")
 ENDS = {"first": 0, "last": -1}

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.layout import layout
-from optbench.leader import winner
-from optbench.objections import problem_of
+from optbench.analysis.caveats import problem_of
+from optbench.analysis.leader import winner
+from optbench.analysis.series import layout
+from optbench.analysis.summary import BOLD, final_values, number
 from optbench.stats.estimates import middle, pair_up, smaller_is_better
-from optbench.summary import BOLD, final_values, number
 
 ACROSS = 4  # problems beside each other
 

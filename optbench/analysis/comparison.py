@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from optbench.analysis.series import layout
+from optbench.analysis.targets import time_matrix
+from optbench.analysis.time_to_target import Reach, phases, reach
 from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
-from optbench.layout import layout
 from optbench.profile_plot import scores
-from optbench.reach import Reach, phases, reach
 from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.paired_tests import enough_seeds
 from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
-from optbench.targets import time_matrix
 
 
 def has_rates(table: pd.DataFrame) -> bool:

@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.caveats import objections
+from optbench.analysis.columns import show
+from optbench.analysis.series import layout
+from optbench.analysis.summary import COSTS, STEP_COSTS, cost_cell, number
+from optbench.analysis.table import read_runs
+from optbench.analysis.time_to_target import reach
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, replace_text
 from optbench.formats.study import MANIFEST, figure_of, manifests_of, protocol_of
-from optbench.keys import show
-from optbench.layout import layout
-from optbench.objections import objections
-from optbench.reach import reach
 from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import (
@@ -31,8 +33,6 @@ from optbench.stats.tuning_curves import (
     rate_widths,
     trial_scores,
 )
-from optbench.summary import COSTS, STEP_COSTS, cost_cell, number
-from optbench.table import read_runs
 
 
 def write(study: str | Path) -> tuple[str, list[Path]]:

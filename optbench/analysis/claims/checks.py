@@ -7,12 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.claims.sides import (
+    ahead,
+    choice_factor,
+    coarse,
+    number,
+    number_side,
+    p_of_best,
+    side,
+)
+from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
+from optbench.analysis.summary import median
 from optbench.common.errors import UserError
-from optbench.measures import CHECK_KEYS, needs_layers, title
-from optbench.sides import ahead, choice_factor, coarse, number, number_side, p_of_best, side
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.pairwise import Verdict, claim
-from optbench.summary import median
 
 DIRECTIONS = ("lower", "higher")
 NOTHING = Verdict(

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.claims.values import measure
+from optbench.analysis.columns import order, resolve, short, show, where
+from optbench.analysis.summary import median
 from optbench.common.errors import UserError
-from optbench.keys import order, resolve, short, show, where
-from optbench.measures import measure
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.paired_tests import differences, signed_rank
 from optbench.stats.power import rank_biserial
-from optbench.summary import median
 
 WAYS = ("best", "spread")
 RULE = (

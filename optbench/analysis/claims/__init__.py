@@ -1,0 +1,1 @@
+"""Claims of studies, judged by their runs."""
