@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench import kinds, style
 from optbench.analysis import comparison
 from optbench.analysis.caveats import objections
 from optbench.analysis.columns import of_runs, where
@@ -21,12 +20,13 @@ from optbench.analysis.table import read_runs
 from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
+from optbench.figures import kinds, style
+from optbench.figures.kinds import KINDS, Study
+from optbench.figures.panels import add_note
+from optbench.figures.profile import scores
+from optbench.figures.save import FORMATS, UNDATED, save, writable  # noqa: F401
 from optbench.formats.run import expanded, replace_text
 from optbench.formats.study import figure_of, manifests_of, protocol_of
-from optbench.kinds import KINDS, Study
-from optbench.panels import add_note
-from optbench.profile_plot import scores
-from optbench.saving import FORMATS, UNDATED, save, writable  # noqa: F401
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number
 MOST_LINES = 6  # of warnings that are too many for that

@@ -19,7 +19,6 @@ from optbench import (
     report_runs,
     report_targets,
     report_verdict,
-    style,
 )
 from optbench.__main__ import config_folder
 from optbench.analysis.caveats import objections
@@ -29,9 +28,10 @@ from optbench.analysis.series import layout
 from optbench.analysis.table import read_runs
 from optbench.analysis.time_to_target import phases, reach_figure
 from optbench.common.errors import UserError
+from optbench.figures import style
+from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.job_list import ASIDE, HARMLESS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
-from optbench.panels import TooManyPanels, check_column
 from optbench.plot import UNDATED, Options, from_config, split_trials
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.ranks import mean_ranks

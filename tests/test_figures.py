@@ -17,13 +17,13 @@ from optbench.analysis.summary import AT_ONCE, final_values, summary, to_markdow
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
 from optbench.common.errors import UserError
+from optbench.figures.curves import curves
+from optbench.figures.profile import profile_figure, scores
+from optbench.figures.sensitivity import sensitivity
+from optbench.figures.trials import envelope, rate_scatter, tuning_budget
 from optbench.plot import Options, draw_all, main, split_trials
-from optbench.plots import curves
-from optbench.profile_plot import profile_figure, scores
 from optbench.report_verdict import cost_text
-from optbench.sensitivity import sensitivity
 from optbench.stats.tuning_curves import expected_best, trial_scores
-from optbench.trial_plots import envelope, rate_scatter, tuning_budget
 
 PNG = Options(formats=["png"])
 

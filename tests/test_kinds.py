@@ -21,28 +21,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from optbench import kinds, style
 from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
-from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
 from optbench.contours import still
-from optbench.cost_plot import cost
-from optbench.depth_plot import layers_by_depth
 from optbench.descent import follow
-from optbench.final_plot import finals
+from optbench.figures import kinds, style
+from optbench.figures.cost import cost
+from optbench.figures.critical_difference import cd_diagram
+from optbench.figures.curves import curves
+from optbench.figures.depth import layers_by_depth
+from optbench.figures.finals import finals
+from optbench.figures.panels import series_of
+from optbench.figures.profile import profile_figure
+from optbench.figures.save import save
+from optbench.figures.sensitivity import sensitivity
+from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
 from optbench.functions import FUNCTIONS
-from optbench.panels import series_of
 from optbench.plot import Options, draw_all, main
-from optbench.plots import curves
-from optbench.profile_plot import profile_figure
-from optbench.saving import save
-from optbench.sensitivity import sensitivity
 from optbench.stats.tuning_curves import trial_scores
-from optbench.trial_plots import rate_scatter
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
 COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}

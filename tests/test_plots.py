@@ -15,11 +15,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optbench import style
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.plots import aggregate, curves
-from optbench.sensitivity import sensitivity
+from optbench.figures import style
+from optbench.figures.curves import aggregate, curves
+from optbench.figures.sensitivity import sensitivity
 
 
 def line(axes: Axes, start: str) -> Line2D:

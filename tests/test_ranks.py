@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
+from optbench.figures.critical_difference import cd_diagram
 from optbench.stats.ranks import (
     by_problem,
     cliques,

@@ -17,7 +17,7 @@ from made_runs import make_run, sweep
 
 from optbench import load_runs, report
 from optbench.analysis.series import layout
-from optbench.plots import aggregate
+from optbench.figures.curves import aggregate
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 EVIL = "<script>alert(1)</script>"

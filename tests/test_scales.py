@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from optbench import contours, plot, report
 from optbench.analysis import summary
 from optbench.analysis.table import load_runs
-from optbench.depth_plot import layers_by_depth
 from optbench.descent import Trajectory
-from optbench.final_plot import finals
+from optbench.figures.axes import blown_up, cap, set_log_y
+from optbench.figures.curves import curves
+from optbench.figures.depth import layers_by_depth
+from optbench.figures.finals import finals
+from optbench.figures.layers import over_time
+from optbench.figures.sensitivity import sensitivity
+from optbench.figures.trials import rate_scatter, tuning_budget
 from optbench.formats.run import COLUMNS, read_csv
 from optbench.functions import quadratic
-from optbench.layer_plots import over_time
-from optbench.plots import curves
-from optbench.scales import blown_up, cap, set_log_y
-from optbench.sensitivity import sensitivity
-from optbench.trial_plots import rate_scatter, tuning_budget
 
 LOSSES = ("train_loss", "running_loss", "val_loss", "test_loss")
 

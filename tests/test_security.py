@@ -27,8 +27,8 @@ from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.datasets.files import over_https
 from optbench.datasets.torchvision_shim import import_torchvision
+from optbench.figures.save import save
 from optbench.formats.run import read_record, replace_text
-from optbench.saving import save
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=60", "model.hidden=[4]", "epochs=1", "num_threads=1", "quiet=true"]

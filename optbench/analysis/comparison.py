@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from optbench.analysis.series import layout
 from optbench.analysis.targets import time_matrix
 from optbench.analysis.time_to_target import Reach, phases, reach
-from optbench.cd_plot import cd_diagram
 from optbench.common.errors import UserError
-from optbench.profile_plot import scores
+from optbench.figures.critical_difference import cd_diagram
+from optbench.figures.profile import scores
 from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.paired_tests import enough_seeds
 from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi

@@ -15,7 +15,6 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import style
 from optbench.analysis.series import layout
 from optbench.analysis.summary import (
     STEP_COSTS,
@@ -32,7 +31,8 @@ from optbench.analysis.targets import (
     run_times,
 )
 from optbench.common.errors import UserError
-from optbench.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
+from optbench.figures import style
+from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
 from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
 
 RULES = "a number, worst, baseline:NAME or quantile:SHARE"

@@ -193,8 +193,8 @@ def draw(
 
     It draws the runs that meet the options' `where: {key: value}`, or all.
     """
-    from optbench import layer_plots
-    from optbench.saving import save
+    from optbench.figures import layers as layer_plots
+    from optbench.figures.save import save
 
     rest = dict(options)
     name = rest.pop("draw", None)

@@ -13,14 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import losses, style
+from optbench import losses
 from optbench.analysis.claims.values import numbers
 from optbench.analysis.columns import order, resolve, short, show
 from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
-from optbench.depth_plot import WEIGHTED, band
-from optbench.panels import caption
-from optbench.scales import set_log_y
+from optbench.figures import style
+from optbench.figures.axes import set_log_y
+from optbench.figures.depth import WEIGHTED, band
+from optbench.figures.panels import caption
 
 NAMES = {
     "activation_std": "activations: standard deviation",

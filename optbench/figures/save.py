@@ -9,8 +9,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from optbench import style
 from optbench.common.errors import UserError
+from optbench.figures import style
 from optbench.formats.run import replace_bytes, replace_text
 
 ATTEMPTS = 6  # at a layout, each higher than the one before

@@ -9,13 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from optbench import style
 from optbench.analysis.columns import resolve, short
 from optbench.analysis.series import Layout, layout
 from optbench.analysis.summary import final_values, median, worst
 from optbench.common.errors import UserError
-from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of, spread_note
-from optbench.scales import cap, check_column, dress, log_ticks, show_all, y_label
+from optbench.figures import style
+from optbench.figures.axes import cap, check_column, dress, log_ticks, show_all, y_label
+from optbench.figures.panels import (
+    Entry,
+    add_legends,
+    cross,
+    finish,
+    make_panels,
+    series_of,
+    spread_note,
+)
 
 
 def sensitivity(

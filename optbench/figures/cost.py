@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from optbench import style
 from optbench.analysis.series import layout, one_line_per_run, variant_keys
 from optbench.analysis.summary import cost_of_runs, seeds_text, timing_note
 from optbench.common.errors import UserError
-from optbench.panels import Entry, add_legends, finish, make_panels, series_of
-from optbench.scales import log_ticks
+from optbench.figures import style
+from optbench.figures.axes import log_ticks
+from optbench.figures.panels import Entry, add_legends, finish, make_panels, series_of
 
 
 def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:

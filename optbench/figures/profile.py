@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from optbench import style
 from optbench.common.errors import UserError
-from optbench.panels import caption, legend_above
+from optbench.figures import style
+from optbench.figures.panels import caption, legend_above
 from optbench.stats.algoperf import R_MAX, closed_form, profile
 
 

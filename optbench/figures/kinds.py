@@ -16,16 +16,16 @@ from optbench.analysis.comparison import has_rates, profile_times, ranks_figure
 from optbench.analysis.series import layout
 from optbench.analysis.time_to_target import Reach, reach_figure
 from optbench.common.errors import UserError
-from optbench.cost_plot import cost
-from optbench.depth_plot import layers_by_depth
-from optbench.final_plot import finals
+from optbench.figures.axes import NothingFinite
+from optbench.figures.cost import cost
+from optbench.figures.curves import curves
+from optbench.figures.depth import layers_by_depth
+from optbench.figures.finals import finals
+from optbench.figures.panels import TooManyPanels
+from optbench.figures.profile import profile_figure
+from optbench.figures.sensitivity import sensitivity
+from optbench.figures.trials import rate_scatter, tuning_budget
 from optbench.formats.study import Protocol
-from optbench.panels import TooManyPanels
-from optbench.plots import curves
-from optbench.profile_plot import profile_figure
-from optbench.scales import NothingFinite
-from optbench.sensitivity import sensitivity
-from optbench.trial_plots import rate_scatter, tuning_budget
 
 MOST_ROWS = 40  # of a figure of times to target that nobody asked for
 ALL = "all"

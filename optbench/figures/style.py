@@ -61,7 +61,7 @@ SIBLINGS = {  # the colour of the first, another line
 }
 OTHERS = ("#6699CC", "#994455", "#997700", "#004488", "#CC6677", "#5D7A1F", "#7E5BB5", "#3E8E8E")
 
-FILE = Path(__file__).with_name("figures.mplstyle")
+FILE = Path(__file__).parent.parent / "paper.mplstyle"
 STYLES = {"paper": (1.0, 1.0), "notebook": (1.25, 1.2), "talk": (1.8, 1.4)}  # text, size
 WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a two-column page, and the whole page
 

@@ -15,20 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import style
 from optbench.analysis.series import layout
 from optbench.analysis.summary import median, unlike_clocks, worst
 from optbench.common.errors import UserError
-from optbench.panels import (
-    Entry,
-    add_legends,
-    cross,
-    finish,
-    make_panels,
-    series_of,
-    spread_note,
-)
-from optbench.scales import (
+from optbench.figures import style
+from optbench.figures.axes import (
     MARKED,
     check_column,
     default_log,
@@ -38,6 +29,15 @@ from optbench.scales import (
     set_percent,
     untrained_limit,
     y_label,
+)
+from optbench.figures.panels import (
+    Entry,
+    add_legends,
+    cross,
+    finish,
+    make_panels,
+    series_of,
+    spread_note,
 )
 
 X_LABELS = {

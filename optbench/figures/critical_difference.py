@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from optbench import style
-from optbench.panels import caption
+from optbench.figures import style
+from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
 
 

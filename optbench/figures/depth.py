@@ -5,13 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import style
 from optbench.analysis.claims.values import numbers
 from optbench.analysis.series import layout
 from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
-from optbench.panels import caption, context, label_axes, legend_above, series_of, set_title
-from optbench.scales import log_ticks, set_log_y
+from optbench.figures import style
+from optbench.figures.axes import log_ticks, set_log_y
+from optbench.figures.panels import caption, context, label_axes, legend_above, series_of, set_title
 
 WEIGHTED = ("linear", "conv2d")
 DEPTHS = {  # by depth, of weight layers

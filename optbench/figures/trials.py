@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import style
 from optbench.analysis.series import Layout, layout, one_line_per_run, variant_keys
 from optbench.analysis.summary import worst
 from optbench.common.errors import UserError
-from optbench.panels import Entry, add_legends, cross, finish, make_panels, series_of
-from optbench.scales import blown_up, cap, dress, log_ticks, show_all, y_label
+from optbench.figures import style
+from optbench.figures.axes import blown_up, cap, dress, log_ticks, show_all, y_label
+from optbench.figures.panels import Entry, add_legends, cross, finish, make_panels, series_of
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, trial_scores
 
