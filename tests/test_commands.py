@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from optbench.__main__ import config_folder
-from optbench.commands import ASIDE, ASIDE_DATA, command
 from optbench.overrides import own_keys
+from optbench.report.repeat_command import ASIDE, ASIDE_DATA, command
 
 CASES = [
     [],

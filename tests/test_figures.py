@@ -22,7 +22,7 @@ from optbench.figures.profile import profile_figure, scores
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import envelope, rate_scatter, tuning_budget
 from optbench.plot import Options, draw_all, main, split_trials
-from optbench.report_verdict import cost_text
+from optbench.report.sections.verdict import cost_text
 from optbench.stats.tuning_curves import expected_best, trial_scores
 
 PNG = Options(formats=["png"])

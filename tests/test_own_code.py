@@ -21,13 +21,14 @@ from hydra import compose, initialize_config_dir
 from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import experiment, installed, manifest, own_code, plot, report
+from optbench import experiment, installed, manifest, own_code, plot
 from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
 from optbench.installed import distribution_of
 from optbench.overrides import config_folder
+from optbench.report import page
 from optbench.source_trees import digest, imports
 
 OPTIMIZER = '''"""One's own rule."""
@@ -118,7 +119,7 @@ def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder, capsys):
     out, err = command(folder, *sweep, "seed=range(9)")
     assert out.count("already done") == 9
 
-    for main in (plot.main, report.main):
+    for main in (plot.main, page.main):
         assert main([str(results)]) == 0
         assert capsys.readouterr().err == "left out: 8 runs made before my_optimizers.py changed\n"
 

@@ -31,7 +31,7 @@ def test_the_wheel_holds_configs_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     data = [
         path
-        for name in ("datasets/bundled", "web")
+        for name in ("datasets/bundled", "report/web")
         for path in (ROOT / "optbench" / name).iterdir()
     ]
     for path in [*(ROOT / "conf").rglob("*.yaml"), *data]:
@@ -70,7 +70,7 @@ def test_an_installed_wheel_trains_and_plots_outside_the_checkout(wheel, tmp_pat
     assert (work / "results" / "x" / "train_loss-epoch.png").exists()
     out = run(str(python), "-m", "optbench.plot", "results/x", "--format", "svg")
     assert "train_loss-epoch.svg" in out
-    run(str(python), "-m", "optbench.report", "results/x")
+    run(str(python), "-m", "optbench.report.page", "results/x")
     assert (work / "results" / "x" / "report.html").stat().st_size > 60_000
 
 

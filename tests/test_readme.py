@@ -91,7 +91,7 @@ def test_the_table_names_every_optimizer():
 
 def test_the_layout_names_every_module_and_script():
     layout = README.split("## How it is laid out")[1]
-    for path in [*(ROOT / "optbench").glob("*.py"), *(ROOT / "scripts").iterdir()]:
+    for path in [*(ROOT / "optbench").rglob("*.py"), *(ROOT / "scripts").iterdir()]:
         if path.is_file() and path.name != "__init__.py":
             assert path.name in layout, path
 

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from made_runs import SEVEN, make_run, sweep
 
-from optbench import load_runs, report, report_curves
+from optbench import load_runs
 from optbench.analysis.leader import best_settings
 from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import flatten
 from optbench.common.errors import UserError
-from optbench.report import main, render, source_hash
-from optbench.report_curves import facet_keys
-from optbench.report_pairs import owner_of
-from optbench.report_sections import collect, plain
-from optbench.report_verdict import margin, sentence
+from optbench.report import page as report
+from optbench.report.page import main, render, source_hash
+from optbench.report.sections import curves as report_curves
+from optbench.report.sections.curves import facet_keys
+from optbench.report.sections.page_data import collect, plain
+from optbench.report.sections.pairs import owner_of
+from optbench.report.sections.verdict import margin, sentence
 from optbench.stats import by_seed
 from optbench.stats.pairwise import compare
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from made_runs import make_run, sweep
 
-from optbench import load_runs, report
+from optbench import load_runs
 from optbench.analysis.series import layout
 from optbench.figures.curves import aggregate
+from optbench.report import page as report
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 EVIL = "<script>alert(1)</script>"

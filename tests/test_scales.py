@@ -10,7 +10,7 @@ from made_runs import make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optbench import contours, plot, report
+from optbench import contours, plot
 from optbench.analysis import summary
 from optbench.analysis.table import load_runs
 from optbench.descent import Trajectory
@@ -23,6 +23,7 @@ from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter, tuning_budget
 from optbench.formats.run import COLUMNS, read_csv
 from optbench.functions import quadratic
+from optbench.report import page
 
 LOSSES = ("train_loss", "running_loss", "val_loss", "test_loss")
 
@@ -184,7 +185,7 @@ def test_runs_that_all_diverge_at_once_are_told_and_tabled(tmp_path, capsys):
     text = (tmp_path / "summary.md").read_text()
     assert text.count("diverged") >= 6
     assert "is first by" not in text
-    assert report.main([str(tmp_path)]) == 0
+    assert page.main([str(tmp_path)]) == 0
     assert "all 4 runs diverged" in (tmp_path / "report.html").read_text()
     assert plot.main([str(tmp_path), "--kind", "curves"]) == 1
     assert "all runs diverged" in capsys.readouterr().err

@@ -21,7 +21,7 @@ import torch
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench import checkpoints, plot, report, runs
+from optbench import checkpoints, plot, runs
 from optbench.analysis.table import load_runs
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
@@ -29,6 +29,7 @@ from optbench.datasets.files import over_https
 from optbench.datasets.torchvision_shim import import_torchvision
 from optbench.figures.save import save
 from optbench.formats.run import read_record, replace_text
+from optbench.report import page
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=60", "model.hidden=[4]", "epochs=1", "num_threads=1", "quiet=true"]
@@ -120,7 +121,7 @@ def test_records_with_paths_and_targets_write_nothing_elsewhere(tmp_path, monkey
     (inner / "figure.json").write_text(json.dumps({"y": "../../x", "x": "epoch"}))
     assert load_runs(inner)["run"].nunique() == 2
     plot.draw_all([inner], inner, plot.Options(formats=["svg"]))
-    report.write([inner], inner / "report.html")
+    page.write([inner], inner / "report.html")
     new = files_below(tmp_path) - before
     assert new
     assert all(name.startswith("a/b/runs/") for name in new), new
@@ -201,7 +202,7 @@ def test_no_connection_is_opened(tmp_path):
 
     words = ["hydra/launcher=workers", "hydra.launcher.workers=2", "optimizer=sgd,adam"]
     assert call("optbench", "-m", "name=s", *words, *QUICK) == 0
-    assert call("optbench.report", str(tmp_path / "results" / "s")) == 0
+    assert call("optbench.report.page", str(tmp_path / "results" / "s")) == 0
     assert not watched.exists(), watched.read_text()
     # the watch sees what a download does
     assert call("optbench", "dataset=kmnist", "quiet=true") == 1
@@ -282,7 +283,7 @@ def test_an_archive_in_place_is_checked_before_it_is_unpacked(tmp_path):
 
 def test_no_module_unpickles_or_evaluates():
     """Nothing but tensors and plain values is read from files: no pickle, no eval, no YAML tag."""
-    for path in sorted((ROOT / "optbench").glob("*.py")):
+    for path in sorted((ROOT / "optbench").rglob("*.py")):
         text = path.read_text("utf-8")
         assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.load\(|yaml\.load\(", text), path
         assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text), path

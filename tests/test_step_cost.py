@@ -14,7 +14,7 @@ from torch import nn
 from optbench.analysis.summary import cost_of_runs, summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.figures.cost import cost
-from optbench.report_verdict import cost_text
+from optbench.report.sections.verdict import cost_text
 from optbench.step_cost import cost_of_run, step_cost, timed
 
 

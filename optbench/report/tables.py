@@ -28,7 +28,7 @@ from optbench.analysis.summary import (
 from optbench.common.errors import UserError
 from optbench.figures.panels import default_log, titles, y_label
 from optbench.figures.trials import envelope, scored, trial_layout
-from optbench.report_curves import Names, thinned
+from optbench.report.sections.curves import Names, thinned
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.tuning_curves import check_exchangeable, expected_best
 

@@ -22,7 +22,7 @@ from optbench.analysis.table import check_names
 from optbench.common.console import streams
 from optbench.common.errors import UserError
 from optbench.formats.run import expanded, replace_text
-from optbench.report_sections import collect
+from optbench.report.sections.page_data import collect
 
 WEB = Path(__file__).resolve().parent / "web"
 SCRIPTS = (

@@ -11,15 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from optbench import (
-    __version__,
-    report_curves,
-    report_data,
-    report_pairs,
-    report_runs,
-    report_targets,
-    report_verdict,
-)
+from optbench import __version__
 from optbench.__main__ import config_folder
 from optbench.analysis.caveats import objections
 from optbench.analysis.columns import of_runs, where
@@ -33,6 +25,9 @@ from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.job_list import ASIDE, HARMLESS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
 from optbench.plot import UNDATED, Options, from_config, split_trials
+from optbench.report import tables as report_data
+from optbench.report.sections import curves, pairs, targets, verdict
+from optbench.report.sections import runs as report_runs
 from optbench.stats.estimates import smaller_is_better
 from optbench.stats.ranks import mean_ranks
 
@@ -65,7 +60,7 @@ def collect(
     plan = layout(table, facet, lines)
     for frame in (loaded, trials, *tables.values()):
         frame.attrs["mixed"] = False  # they were asked for side by side, or are of one problem
-    names = report_curves.names_of(plan)
+    names = curves.names_of(plan)
     first = options.y or "train_loss"
     final = first if first in table and np.isfinite(table[first]).any() else "train_loss"
     column = protocol.metric.replace("val_", "test_") if tuned and y is None else final
@@ -78,7 +73,7 @@ def collect(
     target = options.target
     found = maybe(lambda: times_to_target(table, protocol.metric, final, facet, lines, target))
     warnings = maybe(lambda: objections(table, trials, manifests, column, facet, lines)) or []
-    cards = maybe(lambda: report_verdict.cards(table, trials, protocol, column, names)) or []
+    cards = maybe(lambda: verdict.cards(table, trials, protocol, column, names)) or []
     data: dict[str, Any] = {
         "version": __version__,
         "title": ", ".join(  # a name may hold bytes that are no text
@@ -90,9 +85,9 @@ def collect(
         "verdict": {"cards": cards, "column": column.replace("_", " ")},
         "warnings": list(map(readable, warnings)),
         "view": {"y": first, "x": options.x or "epoch", "log": options.log},
-        "curves": report_curves.curves(tables, plan, names, first),
+        "curves": curves.curves(tables, plan, names, first),
         "ranking": report_data.ranking(table, column, facet, lines, names),
-        "matrices": maybe(lambda: report_pairs.matrices(table, column, names)) or [],
+        "matrices": maybe(lambda: pairs.matrices(table, column, names)) or [],
         "ranks": ranks_of(table, column, facet, names),
         "rates": None,
         "budget": None,
@@ -113,8 +108,8 @@ def collect(
     elif has_rates(table):
         data["rates"] = maybe(lambda: report_data.swept_rates(table, final, facet, names))
     if found is not None:
-        data["reached"] = report_targets.reached(found, names)
-        data["performance"] = report_targets.performance(found, names)
+        data["reached"] = targets.reached(found, names)
+        data["performance"] = targets.performance(found, names)
         if len(found.frame) <= MOST_REACHED:
             data["reached_figure"] = picture(lambda: reach_figure(found), names)
     result: dict[str, Any] = plain(data)
@@ -129,9 +124,7 @@ def maybe(job: Callable[[], Any]) -> Any:
         return None
 
 
-def layers_of(
-    folders: Sequence[Path], table: pd.DataFrame, names: report_curves.Names
-) -> dict[str, Any]:
+def layers_of(folders: Sequence[Path], table: pd.DataFrame, names: curves.Names) -> dict[str, Any]:
     """The section of layer statistics; UserError where none were logged."""
     return report_data.layers(of_runs(read_runs(*folders, rows="layers"), table), names)
 
@@ -167,7 +160,7 @@ def readable(text: str) -> str:
 
 
 def ranks_of(
-    table: pd.DataFrame, column: str, facet: Sequence[str] | None, names: report_curves.Names
+    table: pd.DataFrame, column: str, facet: Sequence[str] | None, names: curves.Names
 ) -> dict[str, Any] | None:
     """The critical-difference diagram and its mean ranks; None where it does not apply."""
     image = picture(lambda: ranks_figure(table, column, facet), names)
@@ -177,7 +170,7 @@ def ranks_of(
     return image | {"rows": [[str(name), float(value)] for name, value in ranks.items()]}
 
 
-def picture(job: Callable[[], Figure], names: report_curves.Names) -> dict[str, Any] | None:
+def picture(job: Callable[[], Figure], names: curves.Names) -> dict[str, Any] | None:
     """A matplotlib figure as SVG with a text alternative made of its own words; None where it does
     not apply. groups: which switch the parts of the SVG follow, by what is before the dot of their
     id."""

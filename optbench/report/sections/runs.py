@@ -10,12 +10,12 @@ import pandas as pd
 from optbench.analysis.columns import show
 from optbench.analysis.series import Layout
 from optbench.analysis.table import FINISHED, find_runs, flatten
-from optbench.commands import command
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.older_code import newest_only
 from optbench.formats.run import read_record
 from optbench.formats.study import current
+from optbench.report.repeat_command import command
 
 PLACES = ("results_dir", "data.root", "dataset.root")  # of the machine, and nothing of the run
 Record = tuple[Path, dict[str, Any]]

@@ -9,8 +9,8 @@ from optbench.analysis.comparison import times_by_problem
 from optbench.analysis.summary import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.time_to_target import UNITS, Reach, sign
 from optbench.figures.profile import scores
-from optbench.report_curves import Names
-from optbench.report_data import Cell, cell_of, chart, line
+from optbench.report.sections.curves import Names
+from optbench.report.tables import Cell, cell_of, chart, line
 from optbench.stats.algoperf import profile
 
 

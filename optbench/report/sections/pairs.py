@@ -9,7 +9,7 @@ from optbench.analysis.leader import best_settings
 from optbench.analysis.series import layout
 from optbench.analysis.time_to_target import phases
 from optbench.figures.panels import titles
-from optbench.report_curves import Names
+from optbench.report.sections.curves import Names
 from optbench.stats.estimates import by_seed, run_keys, smaller_is_better
 from optbench.stats.pairwise import compare
 

@@ -13,8 +13,8 @@ from optbench.analysis.summary import STEP_COSTS, cost_of_runs, final_values, nu
 from optbench.analysis.time_to_target import phases
 from optbench.common.errors import UserError
 from optbench.formats.study import Protocol
-from optbench.report_curves import Names
-from optbench.report_pairs import finals, labels_of, owner_of
+from optbench.report.sections.curves import Names
+from optbench.report.sections.pairs import finals, labels_of, owner_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.estimates import run_keys, smaller_is_better
 from optbench.stats.pairwise import compare
