@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Problem": "problem",
     "prepare": "datasets.prepare",
-    "train": "training",
+    "train": "training.loop",
     "load_runs": "analysis.table",
     "UserError": "common.errors",
 }

@@ -7,8 +7,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from optbench import experiment, runs
+from optbench import experiment
 from optbench.compose import clone
+from optbench.runs import folder as runs
 
 
 class Result(JobReturn):

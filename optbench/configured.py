@@ -18,9 +18,9 @@ from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.formats.run import expanded
 from optbench.initializers import initialize
-from optbench.loggers import Loggers
 from optbench.losses import as_function
 from optbench.problem import Problem
+from optbench.runs.loggers import Loggers
 
 Config = dict[str, Any]
 # What makes the problem, apart from the data's bytes; all optimizers compared share it.

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optbench import device, unit
+from optbench import unit
 from optbench.common.errors import UserError
+from optbench.training import device
 from optbench.workers import Pool
 
 

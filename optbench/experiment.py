@@ -12,17 +12,7 @@ from uuid import uuid4
 
 import torch
 
-from optbench import (
-    checkpoints,
-    device,
-    locks,
-    object_state,
-    own_code,
-    runs,
-    settings,
-    startup,
-    step_cost,
-)
+from optbench import settings, startup
 from optbench.common.console import Show, progress, say
 from optbench.common.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.configured import (
@@ -39,7 +29,10 @@ from optbench.formats.older_code import GROUPS, sourceless
 from optbench.formats.run import read_record
 from optbench.interrupts import interrupts
 from optbench.problem import identity
-from optbench.training import Training, Update
+from optbench.runs import checkpoints, locks, own_code
+from optbench.runs import folder as runs
+from optbench.training import device, object_state, step_cost
+from optbench.training.loop import Training, Update
 
 LATER_LOG_KEYS: Config = {"layer_steps": None}  # as `configured.LATER_KEYS`
 RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
@@ -289,7 +282,7 @@ def known(planned: Plan, done: Path) -> Outcome:
 
 
 def arguments(planned: Plan) -> dict[str, Any]:
-    """The arguments of `optbench.training.train` for this run.
+    """The arguments of `optbench.training.loop.train` for this run.
 
     Raises `UserError` where they cannot be made, or this process has loaded other code than the
     one that planned the run.

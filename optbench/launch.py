@@ -13,17 +13,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import (
-    configured,
-    device,
-    experiment,
-    grouping,
-    rehearsal,
-    runs,
-    settings,
-    shared,
-    unit,
-)
+from optbench import configured, experiment, rehearsal, settings, shared, unit
 from optbench.analysis.columns import count
 from optbench.batch import Batch, Job, Result
 from optbench.common.console import say
@@ -31,11 +21,14 @@ from optbench.common.errors import UserError, reason
 from optbench.compose import texts_of
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.datasets import prepare
+from optbench.engines.cohort import eligibility
 from optbench.formats import job_list
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
 from optbench.overrides import resolve
+from optbench.runs import folder as runs
 from optbench.sweep_progress import Board, board
+from optbench.training import device
 from optbench.workers import Event, Task
 
 # what decides whether runs are faster together
@@ -177,10 +170,10 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
             asked = experiment.arguments(job.plan)
             if kind not in pays:
                 exact = job.plan.config["deterministic"]  # together it is within rounding
-                faster = not exact and grouping.is_faster(asked, most)
+                faster = not exact and eligibility.is_faster(asked, most)
                 pays[kind] = faster or batch.together == "always"
             if pays[kind]:
-                key = grouping.group_key(asked)
+                key = eligibility.group_key(asked)
         except UserError as error:
             end(batch, job, None, str(error), shown)
             continue
@@ -195,7 +188,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
     for jobs_ in groups.values():
         asked = experiment.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
         members = -(-len(jobs_) // batch.size)
-        if batch.together == "faster" and not grouping.is_faster(asked, members):
+        if batch.together == "faster" and not eligibility.is_faster(asked, members):
             units += [[job] for job in jobs_]
         else:
             units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]

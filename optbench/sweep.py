@@ -20,13 +20,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import locks, settings, startup
+from optbench import settings, startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.compose import texts_of
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, expanded, write_sealed
 from optbench.overrides import check_tuned, config_folder, explain
+from optbench.runs import locks
 
 WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",

@@ -6,9 +6,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from optbench import cohort, runs
 from optbench.common.console import Show
 from optbench.common.errors import memory_is_full
+from optbench.engines.cohort import train
 from optbench.experiment import (
     Outcome,
     Plan,
@@ -22,7 +22,8 @@ from optbench.experiment import (
     unfinished,
     write,
 )
-from optbench.training import Update
+from optbench.runs import folder as runs
+from optbench.training.loop import Update
 
 Begun = Mapping[int, tuple[runs.RunFolder, dict[str, Any]]]
 
@@ -123,7 +124,7 @@ def _train(
 
     try:
         states = [begun[i][1] if i in begun else None for i in places]
-        trained, misfits = cohort.gather(list(asked.values()), states)
+        trained, misfits = train.gather(list(asked.values()), states)
         for number, misfit in misfits.items():
             take(number, misfit)
         if trained is not None:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import configured, device, experiment, shared, together
+from optbench import configured, experiment, shared, together
 from optbench.common.console import describe
 from optbench.common.errors import reason
-from optbench.training import Update
+from optbench.training import device
+from optbench.training.loop import Update
 
 EVERY = 0.2  # seconds between two reports of a run's progress
 

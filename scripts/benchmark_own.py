@@ -59,7 +59,7 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
     from peers_torch import problem
 
     from optbench import train
-    from optbench.cohort import train_together
+    from optbench.engines.cohort.train import train_together
 
     arrays = np.load(data)
     names = ("train_x", "train_y", "test_x", "test_y")
@@ -233,7 +233,7 @@ def optimizers(asked: argparse.Namespace) -> list[str]:
 
     from optbench import models
     from optbench.optimizers import build
-    from optbench.step_cost import step_cost
+    from optbench.training.step_cost import step_cost
 
     model = models.mlp((1, 28, 28), 10, hidden=[128] if asked.quick else [1000, 1000])
     files = sorted((ROOT / "conf" / "optimizer").glob("**/*.yaml"))

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench import configured, experiment
-from optbench.batches import Batches
 from optbench.common.errors import UserError
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import is_known_class
 from optbench.overrides import config_folder, resolve
 from optbench.problem import Problem, build_model
 from optbench.streams import stream
+from optbench.training.batches import Batches
 
 STEPS, STOP_AT, SEED = 40, 23, 3
 EVALUATED = (20, 40)  # steps, of 20 batches in two epochs

@@ -68,7 +68,7 @@ def optbench(job: Job) -> Answer:
     import torch
 
     from optbench import train
-    from optbench.device import choose
+    from optbench.training.device import choose
 
     device = choose(job.device)
     updates = train(
@@ -88,7 +88,7 @@ def tensors_and_slices(job: Job, *, onednn: bool) -> Answer:
     import torch
     import torch.nn.functional as F
 
-    from optbench.device import route_products_to_onednn
+    from optbench.training.device import route_products_to_onednn
 
     if onednn:
         route_products_to_onednn()
@@ -255,7 +255,7 @@ def bound(job: Job, *, whole: bool = False) -> Answer:
     """
     import torch
 
-    from optbench.device import choose
+    from optbench.training.device import choose
 
     if job.model == "cnn":
         raise NotImplementedError("the bound counts the products of linear layers")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from optbench import optimizers, schedules
-from optbench.batches import Batches
 from optbench.problem import Problem, build_model, stream, weight_penalty
+from optbench.training.batches import Batches
 
 KINKED = (nn.ReLU, nn.LeakyReLU, nn.ELU)  # but for nn.ELU(alpha=1)
 NEAR_KINK = 1e-5  # ten times what float32 is off after 1,000 steps, of inputs of size 1

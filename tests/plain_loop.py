@@ -15,12 +15,12 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from optbench import configured, experiment
-from optbench.batches import Batches
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import MuonWithAdamW, is_known_class
 from optbench.overrides import config_folder, resolve
 from optbench.problem import Problem, build_model
 from optbench.streams import stream
+from optbench.training.batches import Batches
 
 STEPS, SEED = 300, 3
 # classes that the command line builds with their fused kernels
@@ -53,7 +53,9 @@ def run(config: dict[str, Any], folder: Path, stop_at: int | None = None) -> lis
     if stop_at is not None:
         calls = iter(range(1, 10**6))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("optbench.training.CHUNK", 1)  # compiled steps are taken many in a call
+            patch.setattr(
+                "optbench.training.loop.CHUNK", 1
+            )  # compiled steps are taken many in a call
             experiment.complete(planned, lambda update: None, lambda: next(calls) >= stop_at)
     outcome = experiment.run(config, folder)
     with (outcome.folder / "steps.csv").open() as file:

@@ -18,10 +18,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import checkpoints, configured, experiment, locks, runs
+from optbench import configured, experiment
 from optbench.common.errors import UserError
 from optbench.formats.run import COLUMNS, read_record, write_sealed
 from optbench.overrides import config_folder
+from optbench.runs import checkpoints, locks
+from optbench.runs import folder as runs
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
@@ -39,7 +41,7 @@ def stopped(folder: Path, after: int, *overrides: str) -> experiment.Outcome:
     calls = iter(range(1, 10**6))
     planned = experiment.plan(configuration(folder, *overrides), folder / "runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("optbench.training.CHUNK", 1)  # compiled steps are taken many at once
+        patch.setattr("optbench.training.loop.CHUNK", 1)  # compiled steps are taken many at once
         return experiment.complete(planned, lambda update: None, lambda: next(calls) >= after)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from optbench import __main__ as cli
-from optbench import device
 from optbench.analysis.table import load_runs
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS
-from optbench.runs import RunFolder
+from optbench.runs.folder import RunFolder
+from optbench.training import device
 
 QUICK = ["data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "num_threads=1"]
 PYTHON = [sys.executable, "-m", "optbench"]

@@ -7,17 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import cohort, losses, models, schedules, training
-from optbench.cohort import train_together
+from optbench import losses, models, schedules
 from optbench.common.errors import UserError
 from optbench.datasets import loaders, prepare
-from optbench.evaluation import means, score
-from optbench.grouping import group_key
+from optbench.engines.cohort import train as cohort
+from optbench.engines.cohort.eligibility import group_key
+from optbench.engines.cohort.stacked_models import Stack
+from optbench.engines.cohort.train import train_together
 from optbench.initializers import initialize
 from optbench.problem import Problem, build_model
-from optbench.stack import Stack
 from optbench.textbook import Momentum
-from optbench.training import Training, train
+from optbench.training import loop
+from optbench.training.evaluation import means, score
+from optbench.training.loop import Training, train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 SEVEN = [
@@ -215,7 +217,7 @@ def test_one_that_diverges_leaves_the_others_as_they_are(make_problem):
 
 def test_members_leave_within_an_epoch(make_problem, monkeypatch):
     monkeypatch.setattr(cohort, "CHUNK", 3)
-    monkeypatch.setattr(training, "CHUNK", 3)
+    monkeypatch.setattr(loop, "CHUNK", 3)
     rules = [partial(torch.optim.Adam, lr=lr) for lr in (0.01, 1e25, 0.02, 0.03, 1e25, 0.01)]
     wild = partial(Momentum, lr=1e25)
     problem = make_problem(partial(models.mlp, hidden=[8]), batch_size=4, epochs=2)

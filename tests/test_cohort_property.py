@@ -9,13 +9,14 @@ from exact_runs import Run, check_near, plain_run, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optbench import cohort, losses, models, schedules
+from optbench import losses, models, schedules
 from optbench.datasets import prepare
-from optbench.grouping import group_key
+from optbench.engines.cohort import train
+from optbench.engines.cohort.eligibility import group_key
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.textbook import Momentum
-from optbench.training import Training
+from optbench.training.loop import Training
 
 STEPS = 300
 # tame, as in test_dense_property: rates that contract, an eps that noise does not reach
@@ -70,10 +71,10 @@ def check_members(given_: list[dict[str, Any]]) -> None:
     assert len({group_key(m) for m in given_} - {None}) == 1
     asked = [m | {"log_every": 1} for m in given_]
     made = [
-        cohort.Member(i, Training(**m, compile_steps=False), m["seed"]) for i, m in enumerate(asked)
+        train.Member(i, Training(**m, compile_steps=False), m["seed"]) for i, m in enumerate(asked)
     ]
     found: list[list[float]] = [[] for _ in made]
-    for index, update in cohort.Cohort(made).updates(lambda: False):
+    for index, update in train.Cohort(made).updates(lambda: False):
         assert not isinstance(update, Exception), update
         found[index] += [row["train_loss"] for row in update.steps]
     for own, member, arguments in zip(found, made, given_, strict=True):

@@ -12,7 +12,7 @@ from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.datasets.prepare import prepare
 from optbench.overrides import check_keys, did_you_mean, own_keys
-from optbench.training import train
+from optbench.training.loop import train
 
 CONF = config_folder()
 

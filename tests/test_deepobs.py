@@ -14,9 +14,9 @@ from optbench import configured, deepobs, initializers, settings
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
-from optbench.evaluation import objective
 from optbench.problem import Problem, build_model, stream
-from optbench.training import train
+from optbench.training.evaluation import objective
+from optbench.training.loop import train
 
 PROBLEMS = sorted(path.stem for path in (config_folder() / "problem").glob("*.yaml"))
 IMAGES = [name for name in PROBLEMS if name != "quadratic_deep"]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import compiled, configured, dense, losses, models
+from optbench import configured, losses, models
 from optbench.__main__ import config_folder
+from optbench.engines.compiled_mlp import compile, mlp
 from optbench.problem import Problem
-from optbench.training import Training
+from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 KNOWN = {
@@ -37,7 +38,7 @@ UNIT = 2**-24  # float32's: what it rounds off, as a share
 # of a problem that is large enough for tiles, where the CPU has them
 LARGE_MODEL = partial(models.mlp, hidden=[300, 230], activation="tanh")
 LARGE = {"model": LARGE_MODEL, "n": 200, "batch_size": 70}
-pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 
 
 def follow(problem, optimizer, **arguments):
@@ -144,7 +145,7 @@ def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothin
     gradients = torch.autograd.grad(value, list(exact.parameters()))
     before = [p.detach().clone() for p in exact.parameters()]
     model.float()
-    steps = dense.DenseSteps(loss, model, torch.optim.SGD(model.parameters(), lr=1.0))
+    steps = mlp.DenseSteps(loss, model, torch.optim.SGD(model.parameters(), lr=1.0))
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -231,7 +232,7 @@ def test_sums_are_as_near_to_float64_as_float32_allows(widths, batch, scale, spr
     kept = [torch.zeros_like(p) for p in model.parameters()]
     for p, buffer in zip(model.parameters(), kept, strict=True):
         optimizer.state[p]["momentum_buffer"] = buffer
-    dense.DenseSteps(losses.cross_entropy, model, optimizer)(x, y, [chosen], [[0.0]])
+    mlp.DenseSteps(losses.cross_entropy, model, optimizer)(x, y, [chosen], [[0.0]])
     loss = losses.cross_entropy(model(x[chosen]), y[chosen])
     usual = torch.autograd.grad(loss, list(model.parameters()))
     for own, torchs, (right, bound) in zip(kept, usual, wanted, strict=True):
@@ -251,14 +252,14 @@ def test_scratch_is_written_before_it_is_read():
             p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
         x, y = torch.randn(300, 400, generator=generator), torch.arange(300) % 5
-        steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
+        steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
         steps.scratch.floats = torch.empty(4_000_000)
         found = []
         for size in (1, 16, 100, 33, 289):
             steps.scratch.floats.fill_(value)
             batches = [torch.randperm(300, generator=generator)[:size] for _ in range(2)]
             found.append(steps(x, y, batches, [[0.01]] * 2))
-            sums = dense.DenseSums(losses.cross_entropy, model, steps.scratch)
+            sums = mlp.DenseSums(losses.cross_entropy, model, steps.scratch)
             steps.scratch.floats.fill_(value)
             if (measured := sums(x, y)) is not None:
                 found.append(measured)
@@ -277,7 +278,7 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
         whole, _ = follow(problem, ADAM)
         first = Training(problem, ADAM, log_every=1)
         seen: list[float] = []
-        monkeypatch.setattr("optbench.training.CHUNK", 1)
+        monkeypatch.setattr("optbench.training.loop.CHUNK", 1)
         for update in first.updates(stop=lambda: first.step + 1 == stop_at):
             seen += [row["train_loss"] for row in update.steps]
         assert first.step == stop_at
@@ -319,7 +320,7 @@ def check_threads(widths, batch, threads):
             model = deepcopy(start)
             optimizer = torch.optim.Adagrad(model.parameters(), lr=0.01)
             torch.set_num_threads(number)
-            steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
+            steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
             found.append([steps(x, y, batches, [[0.01]] * 5), *weights_of(model)])
     finally:
         torch.set_num_threads(usual)
@@ -340,10 +341,10 @@ def test_other_cpus(make_problem, monkeypatch, tmp_path, kind):
     if not KINDS[kind] <= set(known):
         pytest.skip("this CPU cannot run it")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    flags = [flag.replace("native", kind) for flag in compiled.FLAGS]
-    monkeypatch.setattr(compiled, "FLAGS", flags)
-    library = compiled.library.__wrapped__(dense.SOURCE)
-    monkeypatch.setattr(dense, "library", lambda source: library)
+    flags = [flag.replace("native", kind) for flag in compile.FLAGS]
+    monkeypatch.setattr(compile, "FLAGS", flags)
+    library = compile.library.__wrapped__(mlp.SOURCE)
+    monkeypatch.setattr(mlp, "library", lambda source: library)
     check_threads([5, 300, 230, 3], 20, 2)
     for batch in (1, 7, 16, 60):  # each with tiles of another shape
         model = partial(models.mlp, hidden=[37, 66], activation="tanh")
@@ -424,9 +425,7 @@ def test_numbers_that_are_no_numbers_stay_so(inputs, value):
     model = nn.Sequential(nn.Linear(inputs, 100), nn.Identity(), nn.Linear(100, 4))
     with torch.no_grad():
         model[0].weight[3, 5] = float(value)
-    steps = dense.DenseSteps(
-        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
-    )
+    steps = mlp.DenseSteps(losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1))
     x, y = torch.rand(80, inputs), torch.arange(80) % 4
     assert not steps(x, y, [torch.arange(70)], [[0.1]]).isfinite().any()
     assert model[2].bias.isnan().all()
@@ -439,7 +438,7 @@ def test_a_masked_class_stays_masked(units):
     with torch.no_grad():
         model[2].bias[1] = -torch.inf
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    steps = dense.DenseSteps(losses.cross_entropy, model, optimizer)
+    steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
     x, y, batch = torch.rand(80, 70), torch.arange(80) % 2 * 2, torch.arange(70)
     assert steps(x, y, [batch] * 3, [[0.1]] * 3).isfinite().all()
     assert model[2].bias[1] == -torch.inf
@@ -483,32 +482,30 @@ def replaced(model: nn.Module) -> nn.Module:
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_what_dense_does_not_know_is_left_to_torch(make_problem, model):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
-    assert dense.fits(make_problem(), plain)
-    assert not dense.fits(make_problem(), model((5,), 3))
+    assert mlp.fits(make_problem(), plain)
+    assert not mlp.fits(make_problem(), model((5,), 3))
 
 
 def test_problems_that_dense_does_not_know(make_problem):
     model = models.mlp((5,), 3, hidden=[5])
-    assert dense.fits(make_problem(), model)
+    assert mlp.fits(make_problem(), model)
     for changes in (
         {"loss": losses.mse}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
         {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
-        assert not dense.fits(make_problem(**changes), model)
+        assert not mlp.fits(make_problem(**changes), model)
     large = make_problem(n=4000, batch_size=513)
-    assert not dense.fits(large, model)
-    assert not dense.fits(make_problem(batch_size=500), model)  # all examples in one batch
+    assert not mlp.fits(large, model)
+    assert not mlp.fits(make_problem(batch_size=500), model)  # all examples in one batch
     left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
-    assert not dense.fits(replace(make_problem(), dataset=left_out), model)
+    assert not mlp.fits(replace(make_problem(), dataset=left_out), model)
     assert isinstance(large, Problem)
 
 
 def test_data_of_another_kind_are_refused():
     model = nn.Sequential(nn.Linear(20, 4))
-    steps = dense.DenseSteps(
-        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
-    )
+    steps = mlp.DenseSteps(losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1))
     before = model[0].weight.detach().clone()
     x, y, batch = torch.rand(50, 20), torch.arange(50) % 4, [torch.arange(50)]
     for inputs, labels in (
@@ -524,37 +521,37 @@ def test_without_a_compiler_steps_are_torchs(make_problem, monkeypatch, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    compiled.library.cache_clear()
-    dense.available.cache_clear()
+    compile.library.cache_clear()
+    mlp.available.cache_clear()
     try:
         assert not Training(make_problem(), ADAM).compiled
         monkeypatch.setenv("CXX", "false")
-        compiled.library.cache_clear()
-        dense.available.cache_clear()
+        compile.library.cache_clear()
+        mlp.available.cache_clear()
         assert not Training(make_problem(), ADAM).compiled
         assert "could not be compiled" in capsys.readouterr().err
     finally:
-        compiled.library.cache_clear()
-        dense.available.cache_clear()
+        compile.library.cache_clear()
+        mlp.available.cache_clear()
 
 
 def test_a_library_is_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "seven.cpp"
     source.write_text('extern "C" int seven() { return 7; }')
-    assert compiled.library.__wrapped__(source).seven() == 7
+    assert compile.library.__wrapped__(source).seven() == 7
     (kept,) = (tmp_path / "optbench/compiled").glob("seven-*.so")
     made = kept.stat().st_mtime_ns
-    assert compiled.library.__wrapped__(source).seven() == 7
+    assert compile.library.__wrapped__(source).seven() == 7
     assert kept.stat().st_mtime_ns == made
     content = kept.read_bytes()
     kept.unlink()  # this process has it open
     kept.write_bytes(content[:4096])  # it would end a process with a bus error
-    assert compiled.library.__wrapped__(source).seven() == 7
+    assert compile.library.__wrapped__(source).seven() == 7
     assert len(kept.read_bytes()) > 4096
     source.write_text('#include "one.hpp"\nextern "C" int seven() { return 7 + ONE; }')
     header = tmp_path / "one.hpp"
     header.write_text("#define ONE 1")
-    assert compiled.library.__wrapped__(source).seven() == 8
+    assert compile.library.__wrapped__(source).seven() == 8
     header.write_text("#define ONE 2")
-    assert compiled.library.__wrapped__(source).seven() == 9
+    assert compile.library.__wrapped__(source).seven() == 9

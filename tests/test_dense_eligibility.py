@@ -12,8 +12,9 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import TorchFunctionMode
 
-from optbench import configured, dense, losses, models, schedules
-from optbench.training import Training
+from optbench import configured, losses, models, schedules
+from optbench.engines.compiled_mlp import mlp as dense
+from optbench.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 MLP = partial(models.mlp, hidden=[5])

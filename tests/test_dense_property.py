@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 
-from optbench import dense, losses
+from optbench import losses
 from optbench.datasets import prepare
+from optbench.engines.compiled_mlp import mlp
 from optbench.problem import Problem
 
-pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 ACTIVATIONS = [
     *(nn.Identity, nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU),
     *(partial(nn.LeakyReLU, 0.3), partial(nn.ELU, 0.5)),
@@ -38,7 +39,7 @@ eps = st.sampled_from([1e-3, 1e-2, 0.1])
 @st.composite
 def rules(draw) -> Any:
     """An optimizer's class and its settings; all but the class may differ between groups."""
-    kind = draw(st.sampled_from(["sgd", "momentum", "nesterov", *dense.RULES]))
+    kind = draw(st.sampled_from(["sgd", "momentum", "nesterov", *mlp.RULES]))
     settings: dict[str, Any] = {"weight_decay": draw(decays)}
     if kind in ("sgd", "momentum", "nesterov"):
         settings["lr"] = draw(rates(0.001, 0.05))
@@ -143,8 +144,8 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     model = deepcopy(start)
     optimizer = made(case, model)
     take(model, optimizer, x, y, batches[0], loss)
-    assert dense.computes(problem, model, optimizer)
-    steps = dense.DenseSteps(loss, model, optimizer)
+    assert mlp.computes(problem, model, optimizer)
+    steps = mlp.DenseSteps(loss, model, optimizer)
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []
     try:

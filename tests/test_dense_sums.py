@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import dense, evaluation, losses, models
-from optbench.training import Training
+from optbench import losses, models
+from optbench.engines.compiled_mlp import mlp
+from optbench.training import evaluation
+from optbench.training.loop import Training
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
 # a problem that is large enough for tiles, where the CPU has them
 LARGE = {"model": partial(models.mlp, hidden=[300, 230]), "batch_size": 70}
-pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 
 
 def chain(widths, activation=nn.Tanh, bias=True) -> nn.Sequential:
@@ -35,7 +37,7 @@ def measured(model, x, y, loss=losses.cross_entropy, threads=1) -> torch.Tensor:
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = dense.DenseSums(loss, model)(x, y)
+        found = mlp.DenseSums(loss, model)(x, y)
     finally:
         torch.set_num_threads(usual)
     if found is None:
@@ -106,7 +108,7 @@ def test_an_evaluation_of_something_else_is_left_to_torch():
     model = chain((700, 120, 4))
     x, y = torch.randn(200, 700), torch.arange(200) % 4
     measured(model, x, y)
-    sums = dense.DenseSums(losses.cross_entropy, model)
+    sums = mlp.DenseSums(losses.cross_entropy, model)
     for other in (
         (x[:, :600], y),
         (x.double(), y),
@@ -116,7 +118,7 @@ def test_an_evaluation_of_something_else_is_left_to_torch():
     ):
         assert sums(*other) is None
     assert sums(x[:20], y[:20]) is None  # too few
-    assert dense.DenseSums(losses.cross_entropy, chain((70, 20, 4)))(x[:, :70].clone(), y) is None
+    assert mlp.DenseSums(losses.cross_entropy, chain((70, 20, 4)))(x[:, :70].clone(), y) is None
 
 
 @pytest.mark.parametrize("changes", [{}, {"drop_last": True}])

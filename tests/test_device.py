@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from optbench import device
+from optbench.training import device
 
 SETTING = torch.backends.mkldnn.matmul
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from optbench import initializers, models
-from optbench.diagnostics import gradient_noise_scale, watched_step
 from optbench.formats.run import COLUMNS
 from optbench.problem import build_model, stream
-from optbench.stepping import Stepper
 from optbench.streams import Stream
-from optbench.training import train
+from optbench.training.layer_stats import gradient_noise_scale, watched_step
+from optbench.training.loop import train
+from optbench.training.stepping import Stepper
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 

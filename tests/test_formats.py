@@ -14,7 +14,7 @@ import pytest
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats.run import FORMAT, check_whole, read_record
-from optbench.runs import Finished
+from optbench.runs.folder import Finished
 
 FOLDERS = sorted((Path(__file__).resolve().parent / "formats").iterdir())
 

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from optbench import dense, grouping, losses, models, schedules
-from optbench.grouping import group_key
+from optbench import losses, models, schedules
+from optbench.engines.cohort import eligibility
+from optbench.engines.cohort.eligibility import group_key
+from optbench.engines.compiled_mlp import mlp
 from optbench.initializers import initialize
 from optbench.optimizers import MuonWithAdamW
 from optbench.textbook import Nesterov
@@ -182,7 +184,7 @@ def test_models_of_another_seed_may_have_other_layers(make_problem):
     assert None not in keys
 
 
-@pytest.mark.parametrize("cls", grouping.OPTIMIZERS, ids=lambda cls: f"{cls.__module__}")
+@pytest.mark.parametrize("cls", eligibility.OPTIMIZERS, ids=lambda cls: f"{cls.__module__}")
 def test_known_optimizers_take_gradients_as_they_are_given(cls):
     """The closure is called once, before a weight has moved, and weights stay where they lie."""
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
@@ -213,9 +215,9 @@ def test_a_model_is_not_made_to_see_that_it_is_too_large(make_problem):
         return made[-1]
 
     asked = {"problem": make_problem(huge), "optimizer": SGD}
-    assert not grouping.is_faster(asked, 8)
+    assert not eligibility.is_faster(asked, 8)
     assert made[0].weight.is_meta
-    assert not grouping.is_faster(asked, 2)
+    assert not eligibility.is_faster(asked, 2)
     assert len(made) == 1
 
 
@@ -225,16 +227,16 @@ def test_where_a_cohort_is_faster(make_problem):
 
     gelu = partial(models.mlp, hidden=[8], activation="gelu")
     small = arguments(gelu)
-    assert grouping.is_faster(small, 8)
+    assert eligibility.is_faster(small, 8)
     compiled = arguments(None)  # alone it is as fast, where there is a compiler
-    assert grouping.is_faster(compiled, 8) == (not dense.available())
-    assert grouping.is_faster(compiled | {"compile_steps": False}, 8)
-    assert not grouping.is_faster(small, 2)
-    assert grouping.is_faster(small | {"device": "cuda"}, 2)
-    assert grouping.is_faster(arguments(gelu, epochs=None, steps=2000), 8)
+    assert eligibility.is_faster(compiled, 8) == (not mlp.available())
+    assert eligibility.is_faster(compiled | {"compile_steps": False}, 8)
+    assert not eligibility.is_faster(small, 2)
+    assert eligibility.is_faster(small | {"device": "cuda"}, 2)
+    assert eligibility.is_faster(arguments(gelu, epochs=None, steps=2000), 8)
     wide = arguments(partial(models.mlp, hidden=[512, 256], activation="gelu"))
-    assert not grouping.is_faster(wide, 8)
-    assert grouping.is_faster(wide | {"device": "cuda"}, 8)
+    assert not eligibility.is_faster(wide, 8)
+    assert eligibility.is_faster(wide | {"device": "cuda"}, 8)
 
 
 def test_what_cannot_be_grouped_with_each_other(make_problem):

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from optbench import UserError, losses, own_code
+from optbench import UserError, losses
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.prepare import prepare
 from optbench.initializers import initialize
 from optbench.models import mlp
 from optbench.problem import Problem, build_model
-from optbench.training import Training
+from optbench.runs import own_code
+from optbench.training.loop import Training
 
 
 class Base(Optimizer):

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from optbench import __main__ as cli
-from optbench import crew, device, runs, shared
+from optbench import crew, shared
 from optbench.datasets import loaders, prepare
+from optbench.runs import folder as runs
+from optbench.training import device
 
 QUICK = ["-m", "data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu"]
 MOODY = """

@@ -14,8 +14,8 @@ from torch import nn
 from optbench import configured, losses
 from optbench.common.errors import UserError
 from optbench.datasets.prepare import prepare
-from optbench.evaluation import EVAL_BATCH_DENSE, score
 from optbench.problem import build_model
+from optbench.training.evaluation import EVAL_BATCH_DENSE, score
 
 
 def case(seed: int, n: int = 5, classes: int = 4):

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from optbench import closures, configured, experiment
+from optbench import configured, experiment
 from optbench.common.errors import UserError
+from optbench.training import closures
 
 STEPS, STOP_AT = 40, 17
 MODEL = "differential_models.torch_dropout"

@@ -11,14 +11,14 @@ from made_runs import make_run
 
 from optbench import losses, models, plot
 from optbench.analysis.table import load_runs
-from optbench.cohort import train_together
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
+from optbench.engines.cohort.train import train_together
 from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
-from optbench.runs import RunFolder
-from optbench.training import Update, train
+from optbench.runs.folder import RunFolder
+from optbench.training.loop import Update, train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 NORMED = partial(models.mlp, hidden=[8], batch_norm=True)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from optbench.object_state import Unsaveable, capture, restore
+from optbench.training.object_state import Unsaveable, capture, restore
 
 
 class Memory(torch.optim.Optimizer):

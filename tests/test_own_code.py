@@ -21,15 +21,17 @@ from hydra import compose, initialize_config_dir
 from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import experiment, installed, manifest, own_code, plot
+from optbench import experiment, manifest, plot
 from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
-from optbench.installed import distribution_of
 from optbench.overrides import config_folder
 from optbench.report import page
-from optbench.source_trees import digest, imports
+from optbench.runs import own_code
+from optbench.runs.own_code import installed
+from optbench.runs.own_code.installed import distribution_of
+from optbench.runs.own_code.syntax_trees import digest, imports
 
 OPTIMIZER = '''"""One's own rule."""
 import torch
@@ -667,7 +669,7 @@ def test_reading_imports_neither_torch_nor_what_a_run_names(tmp_path):
     (tmp_path / "own.py").write_text("raise SystemExit('it was run')\n")
     text = (
         "import sys; from optbench.table import read_runs; read_runs('a'); "
-        "print({'torch', 'hydra', 'own', 'optbench.own_code'} & set(sys.modules))"
+        "print({'torch', 'hydra', 'own', 'optbench.runs.own_code'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60

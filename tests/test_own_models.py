@@ -12,11 +12,11 @@ from optbench import configured, experiment, models
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import import_torchvision, with_torchvision
-from optbench.diagnostics import gradient_noise_scale
+from optbench.engines.cohort.stacked_models import Masks
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
-from optbench.stack import Masks
-from optbench.training import Training, train
+from optbench.training.layer_stats import gradient_noise_scale
+from optbench.training.loop import Training, train
 
 
 class WithPart(nn.Module):

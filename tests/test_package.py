@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench import runs
+from optbench.runs import folder as runs
 
 ROOT = Path(__file__).resolve().parent.parent
 

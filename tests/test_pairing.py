@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from optbench import configured, models
 from optbench.__main__ import config_folder
-from optbench.training import train
+from optbench.training.loop import train
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 

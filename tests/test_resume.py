@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from optbench import configured, models
 from optbench.__main__ import config_folder
-from optbench.training import Training
+from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 SCHEDULES = sorted((config_folder() / "schedule").glob("*.yaml"))
@@ -30,7 +30,9 @@ def finish(training: Training, stop_at: int | None = None) -> list[dict]:
     rows = []
     with pytest.MonkeyPatch.context() as patch:
         if stop_at is not None:
-            patch.setattr("optbench.training.CHUNK", 1)  # compiled steps are taken many at once
+            patch.setattr(
+                "optbench.training.loop.CHUNK", 1
+            )  # compiled steps are taken many at once
         for update in training.updates(lambda: training.step + 1 == stop_at):
             rows += update.steps
             rows += [update.epoch] if update.epoch else []

@@ -21,7 +21,7 @@ import torch
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench import checkpoints, plot, runs
+from optbench import plot
 from optbench.analysis.table import load_runs
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
@@ -30,6 +30,8 @@ from optbench.datasets.torchvision_shim import import_torchvision
 from optbench.figures.save import save
 from optbench.formats.run import read_record, replace_text
 from optbench.report import page
+from optbench.runs import checkpoints
+from optbench.runs import folder as runs
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["data.subset=60", "model.hidden=[4]", "epochs=1", "num_threads=1", "quiet=true"]
@@ -130,7 +132,7 @@ def test_records_with_paths_and_targets_write_nothing_elsewhere(tmp_path, monkey
 
 def test_a_copied_run_stays_in_its_group(tmp_path):
     """A run that is known from elsewhere is copied under its folder's name, not its record's."""
-    from optbench.runs import copy_run
+    from optbench.runs.folder import copy_run
 
     run = harmful_run(tmp_path / "a" / "b" / "runs" / "r0")
     copy = copy_run(run, tmp_path / "a" / "b" / "c", {"name": "../../x"})

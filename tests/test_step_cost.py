@@ -15,7 +15,7 @@ from optbench.analysis.summary import cost_of_runs, summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.figures.cost import cost
 from optbench.report.sections.verdict import cost_text
-from optbench.step_cost import cost_of_run, step_cost, timed
+from optbench.training.step_cost import cost_of_run, step_cost, timed
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def with_durations(monkeypatch: pytest.MonkeyPatch, durations: list[float]) -> l
             taken.append(durations[min(len(taken), len(durations) - 1)])
             now[0] += taken[-1]
 
-    monkeypatch.setattr("optbench.step_cost.clock", lambda: now[0])
+    monkeypatch.setattr("optbench.training.step_cost.clock", lambda: now[0])
     monkeypatch.setattr(torch.optim, "Timed", Timed, raising=False)
     return taken
 

@@ -5,11 +5,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import experiment, runs
+from optbench import experiment
 from optbench.__main__ import config_folder
+from optbench.engines.cohort.eligibility import group_key
+from optbench.engines.cohort.stacked_models import Stack
 from optbench.formats.run import read_record, read_rows
-from optbench.grouping import group_key
-from optbench.stack import Stack
+from optbench.runs import folder as runs
 from optbench.together import complete_together
 
 

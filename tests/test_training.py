@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optbench import models
-from optbench.batches import Batches
 from optbench.common.errors import UserError
 from optbench.problem import Problem, build_model, identity, stream
-from optbench.training import train
+from optbench.training.batches import Batches
+from optbench.training.loop import train
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 

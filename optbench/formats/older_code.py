@@ -1,6 +1,6 @@
 """Runs made before their code changed, told by what `run.json` says: nothing is imported here.
 
-`optbench.own_code` says what the code of a run is.
+`optbench.runs.own_code` says what the code of a run is.
 """
 
 import math

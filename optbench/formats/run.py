@@ -1,6 +1,6 @@
 """The files of one run, read strictly: a damaged one is refused, never guessed at.
 
-The counterpart of `optbench.runs`, which writes them. Every function raises OSError or
+The counterpart of `optbench.runs.folder`, which writes them. Every function raises OSError or
 ValueError, the latter with the end of a sentence that begins with the file's name.
 """
 

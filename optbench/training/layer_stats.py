@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optbench import object_state
 from optbench.initializers import LAYERS
 from optbench.models import ACTIVATIONS
-from optbench.stepping import Stepper
 from optbench.streams import Stream
+from optbench.training import object_state
+from optbench.training.stepping import Stepper
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 WATCHED: tuple[Any, ...] = (*LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)

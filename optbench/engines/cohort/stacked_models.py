@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from optbench.evaluation import batch_sums, objective, total
 from optbench.models import Dropout
 from optbench.problem import Problem, build_model
+from optbench.training.evaluation import batch_sums, objective, total
 
 
 class Stack:

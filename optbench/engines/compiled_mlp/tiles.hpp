@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "dense.hpp"
+#include "mlp.hpp"
 
 // GCC and clang name it differently
 #if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512F__) && defined(__linux__)

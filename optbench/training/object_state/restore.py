@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optbench.object_parts import (
+from optbench.training.object_state.parts import (
     DICTS,
     FACTORIES,
     SEQUENCES,

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from optbench.code_search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 from optbench.common.console import say
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
@@ -31,7 +30,8 @@ from optbench.formats.older_code import (
     sourceless,
     targets,
 )
-from optbench.installed import distribution_of
+from optbench.runs.own_code.installed import distribution_of
+from optbench.runs.own_code.search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 
 Files = dict[str, str]
 

@@ -10,7 +10,7 @@
 
 #pragma once
 
-#include "dense.hpp"
+#include "mlp.hpp"
 
 namespace {
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from optbench import source_trees
-from optbench.installed import distribution_of, install_folder, is_standard
+from optbench.runs.own_code import syntax_trees
+from optbench.runs.own_code.installed import distribution_of, install_folder, is_standard
 
 # What counts by no code: the versions stand in every run.json.
 BY_VERSION = ("torch", "numpy", "hydra", "omegaconf", "optbench")
@@ -45,7 +45,7 @@ class Search:
                 self.files[f"{piece.__qualname__} ({NO_SOURCE})"] = NO_SOURCE
         if self._cells:
             text = repr((sorted(self._cells.values()), sorted(self._constants.items())))
-            self.files[NOTEBOOK] = source_trees.digest(text)
+            self.files[NOTEBOOK] = syntax_trees.digest(text)
 
     def follow(self, modules: Iterable[Import]) -> None:
         """Read modules that are the user's own, and what they import."""
@@ -87,12 +87,12 @@ class Search:
         if text is None:
             self.files[f"{label.removesuffix('.py')} ({NO_SOURCE})"] = NO_SOURCE
             return []
-        self.files[label] = source_trees.digest(text)
-        tree = source_trees.parse(text)
+        self.files[label] = syntax_trees.digest(text)
+        tree = syntax_trees.parse(text)
         if tree is None:
             return []
-        self.defined[path] = source_trees.defined(tree)
-        return [(name, str(Path(path).parent)) for name in source_trees.imports(tree, package)]
+        self.defined[path] = syntax_trees.defined(tree)
+        return [(name, str(Path(path).parent)) for name in syntax_trees.imports(tree, package)]
 
     def _is_installed(self, path: str) -> bool:
         """Whether a file is Python's or of a distribution; notes which one."""
@@ -151,9 +151,9 @@ class Search:
         cells = {}
         for name, entry in list(linecache.cache.items()):
             text = "".join(entry[2]) if len(entry) == 4 and not Path(name).is_file() else ""
-            tree = source_trees.parse(text) if f"class {piece.__name__}" in text else None
-            if tree and piece.__name__ in source_trees.defined(tree):
-                cells[source_trees.digest(text)] = name, text
+            tree = syntax_trees.parse(text) if f"class {piece.__name__}" in text else None
+            if tree and piece.__name__ in syntax_trees.defined(tree):
+                cells[syntax_trees.digest(text)] = name, text
         for name, text in cells.values() if len(cells) == 1 else ():
             self._read_cell(name, text, vars(module))
         return len(cells) == 1
@@ -175,12 +175,12 @@ class Search:
         """Note a cell, and those in which stands what it uses. content: of the notebook."""
         if name in self._cells:
             return
-        self._cells[name] = source_trees.digest(text)
-        tree = source_trees.parse(text)
+        self._cells[name] = syntax_trees.digest(text)
+        tree = syntax_trees.parse(text)
         if tree is None:
             return
-        self.follow((each, str(Path.cwd())) for each in source_trees.imports(tree, ""))
-        for used in sorted(source_trees.names(tree) & set(content)):
+        self.follow((each, str(Path.cwd())) for each in syntax_trees.imports(tree, ""))
+        for used in sorted(syntax_trees.names(tree) & set(content)):
             value = content[used]
             if isinstance(value, PLAIN):
                 self._constants[used] = repr(value)

@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optbench import closures, dense, object_state, optimizers, schedules
-from optbench.batches import Batch, Batches
+from optbench import optimizers, schedules
 from optbench.common.errors import UserError, blame
-from optbench.diagnostics import LayerRow, watched_step
-from optbench.evaluation import Row, is_finite, objective, score, whole_batches
+from optbench.engines.compiled_mlp import mlp
 from optbench.models import draw_from, takes_any_layout
 from optbench.problem import Problem, build_model
-from optbench.replay import Replay
-from optbench.stepping import Stepper
 from optbench.streams import Stream, stream
+from optbench.training import closures, object_state
+from optbench.training.batches import Batch, Batches
+from optbench.training.evaluation import Row, is_finite, objective, score, whole_batches
+from optbench.training.layer_stats import LayerRow, watched_step
+from optbench.training.replay import Replay
+from optbench.training.stepping import Stepper
 
 WARMUP_STEPS = 2  # of torch's own, which make the optimizer's state, before compiled ones
 STOP_CHECK_SECONDS = 0.5  # of steps in one call, between two looks at whether to stop
@@ -95,8 +97,8 @@ class Training:
         eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        compile_steps: on the CPU, take compiled steps (`optbench.dense`) for the models, losses and
-        optimizers that they know: the same numbers within the rounding of float32.
+        compile_steps: on the CPU, take compiled steps (see `engines`) for the models, losses
+        and optimizers that they know: the same numbers within the rounding of float32.
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
 
@@ -151,19 +153,19 @@ class Training:
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
         self.compiled: Replay | None = None
-        self._sums: dense.DenseSums | None = None
+        self._sums: mlp.DenseSums | None = None
         if (
             compile_steps
             and self.stepper.known
             and self.device.type == "cpu"
             and problem.total_steps > WARMUP_STEPS
             and schedules.changes_only_lr(self.scheduler)  # a rule is compiled with its settings
-            and dense.computes(problem, self.model, self.optimizer)
+            and mlp.computes(problem, self.model, self.optimizer)
         ):
-            scratch = dense.Scratch()
-            bind = partial(dense.DenseSteps, problem.loss, self.model, self.optimizer, scratch)
+            scratch = mlp.Scratch()
+            bind = partial(mlp.DenseSteps, problem.loss, self.model, self.optimizer, scratch)
             self.compiled = Replay(bind, self.optimizer, self.scheduler)
-            self._sums = dense.DenseSums(problem.loss, self.model, scratch)
+            self._sums = mlp.DenseSums(problem.loss, self.model, scratch)
         self._at_once = 2  # steps to take in a call before `stop` is asked, at most
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0

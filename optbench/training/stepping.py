@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from optbench import textbook
-from optbench.closures import takes_closure
 from optbench.common.errors import blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
+from optbench.training.closures import takes_closure
 
 # known to evaluate the closure themselves, before they use a gradient
 EVALUATE_FIRST = (LBFGS, textbook.Nesterov)

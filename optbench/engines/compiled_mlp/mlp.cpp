@@ -5,9 +5,9 @@
 // weights' gradient g x'. Every number is computed by one thread and summed in one order, whatever
 // the number of threads: the results are the same, bit for bit.
 
-#include "dense.hpp"
+#include "mlp.hpp"
 #include "dense_tiles.hpp"
-#include "dense_vectors.hpp"
+#include "mlp_simd.hpp"
 
 namespace {
 

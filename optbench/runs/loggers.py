@@ -14,10 +14,10 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
-from optbench import locks
 from optbench.common.console import say
 from optbench.common.errors import UserError
 from optbench.formats.run import COLUMNS, TEXTS, flatten, read_record
+from optbench.runs import locks
 
 Row = Mapping[str, float | str | None]
 MISSING = "logger={0} needs a package that cannot be imported ({1}): pip install 'optbench[{0}]'"

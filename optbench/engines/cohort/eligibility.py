@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import BatchNorm1d, BatchNorm2d
 
-from optbench import dense, losses, optimizers, schedules, textbook
-from optbench.known import (
+from optbench import losses, optimizers, schedules, textbook
+from optbench.engines.compiled_mlp import mlp
+from optbench.engines.exact_types import (
     holds,
     is_number,
     is_one_of,
@@ -23,7 +24,7 @@ from optbench.model_calls import call_model
 from optbench.models import Dropout
 from optbench.problem import build_model
 
-Arguments = Mapping[str, Any]  # of `optbench.training.train`
+Arguments = Mapping[str, Any]  # of `optbench.training.loop.train`
 # What a cohort's members have in common beside the problem; the rest is each one's own.
 SHARED = {"log_every": 10, "eval_every": 1, "eval_train_examples": None, "eval_test": "each"}
 LEAST_MEMBERS, MOST_WEIGHTS, MOST_PRODUCTS = 6, 60_000, 4_000_000  # see `is_faster`
@@ -114,7 +115,7 @@ def is_faster(arguments: Arguments, members: int) -> bool:
         with torch.device("meta"):  # what is too large for this process is not made here
             model = call_model(problem.model, problem.dataset.input_shape, problem.dataset.classes)
             optimizer = optimizers.build(arguments["optimizer"], model)
-        if arguments.get("compile_steps", True) and dense.computes(problem, model, optimizer):
+        if arguments.get("compile_steps", True) and mlp.computes(problem, model, optimizer):
             return False
         weights = [p.shape for p in model.parameters()]
     except Exception:  # of anybody's model: alone, it says itself what is wrong

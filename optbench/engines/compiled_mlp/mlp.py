@@ -1,6 +1,6 @@
 """Training steps and evaluations of multilayer perceptrons on the CPU, compiled for this machine.
 
-`dense.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
+`mlp.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
 a common optimizer; and the loss and accuracy on many examples. It is compiled once for a machine,
 at its first use, where there is a C++ compiler. What it does not know, or cannot be compiled, is
 left to torch.
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from optbench import losses
-from optbench.compiled import library
-from optbench.known import (
+from optbench.engines.compiled_mlp.compile import library
+from optbench.engines.exact_types import (
     holds,
     is_number,
     is_untouched,
@@ -31,14 +31,14 @@ from optbench.known import (
 )
 from optbench.problem import Problem
 
-SOURCE = Path(__file__).with_name("dense.cpp")
-EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in dense.cpp
-# in the order of dense.cpp
+SOURCE = Path(__file__).with_name("mlp.cpp")
+EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in mlp.cpp
+# in the order of mlp.cpp
 ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
 
 
 class Rule(NamedTuple):
-    """An optimizer's rule: its place in dense.cpp, its settings there, and the tensors it keeps."""
+    """An optimizer's rule: its place in mlp.cpp, its settings there, and the tensors it keeps."""
 
     place: int
     settings: Callable[[Mapping[str, Any]], Sequence[float]]
@@ -51,7 +51,7 @@ def _adam(group: Mapping[str, Any]) -> Sequence[float]:
 
 
 # of groups, beside lr, weight_decay and betas; an eps below LEAST_EPS lets numbers matter that are
-# below float32's normal ones, and dense.cpp takes these for 0
+# below float32's normal ones, and mlp.cpp takes these for 0
 SCALARS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
 LEAST_EPS = 1e-12
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -69,7 +69,7 @@ RULES = {
 
 
 class Parameter(ctypes.Structure):
-    """As in dense.cpp."""
+    """As in mlp.cpp."""
 
     _fields_ = (
         ("values", ctypes.c_void_p),
@@ -81,7 +81,7 @@ class Parameter(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """As in dense.cpp."""
+    """As in mlp.cpp."""
 
     _fields_ = (
         ("inputs", ctypes.c_int64),
@@ -95,7 +95,7 @@ class Layer(ctypes.Structure):
 
 @cache
 def available() -> bool:
-    """Whether dense.cpp can be compiled here and then gives what float64 gives, in a small trial:
+    """Whether mlp.cpp can be compiled here and then gives what float64 gives, in a small trial:
     of a step and an evaluation by tiles, where the CPU has them, and of a step without."""
     if library(SOURCE) is None:
         return False
@@ -160,7 +160,7 @@ def computes(problem: Problem, model: nn.Module, optimizer: Optimizer) -> bool:
 
 
 def fits(problem: Problem, model: nn.Module) -> bool:
-    """Return whether dense.cpp computes the loss: of a chain of linear layers and activations, in
+    """Return whether mlp.cpp computes the loss: of a chain of linear layers and activations, in
     float32, the cross-entropy of batches of at most 512 examples, beyond which torch is faster."""
     if not _is_cross_entropy(problem.loss):
         return False
@@ -197,7 +197,7 @@ def _is_cross_entropy(loss: Callable[..., Tensor]) -> bool:
 
 
 def knows(optimizer: Optimizer) -> bool:
-    """Return whether dense.cpp has the optimizer's rule."""
+    """Return whether mlp.cpp has the optimizer's rule."""
     rules = {_rule(optimizer, group) for group in optimizer.param_groups}
     return len(rules) == 1 and "" not in rules and is_untouched_optimizer(optimizer)
 
@@ -289,7 +289,7 @@ class Scratch:
 
 
 class _Dense:
-    """A model as dense.cpp takes it."""
+    """A model as mlp.cpp takes it."""
 
     def __init__(
         self, loss: Callable[..., Tensor], model: nn.Module, scratch: Scratch | None = None

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from optbench import optimizers
-from optbench.batches import Batch
 from optbench.common.errors import UserError
-from optbench.evaluation import means, score
-from optbench.grouping import Arguments
-from optbench.joint_steps import JointOptimizer, catch_up, joint_key, rates_at
+from optbench.engines.cohort.eligibility import Arguments
+from optbench.engines.cohort.stacked_models import Masks, Stack
+from optbench.engines.cohort.stacked_optimizer import JointOptimizer, catch_up, joint_key, rates_at
 from optbench.problem import build_model
-from optbench.stack import Masks, Stack
-from optbench.training import CHUNK, Training, Update
+from optbench.training.batches import Batch
+from optbench.training.evaluation import means, score
+from optbench.training.loop import CHUNK, Training, Update
 
 
 def train_together(

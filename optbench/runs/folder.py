@@ -18,10 +18,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-from optbench import __version__, allocator, locks
+from optbench import __version__, allocator
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, unwritable
-from optbench.evaluation import Row
 from optbench.formats.run import (
     COLUMNS,
     FORMAT,
@@ -31,11 +30,13 @@ from optbench.formats.run import (
     replace_text,
     write_sealed,
 )
-from optbench.loggers import Loggers
-from optbench.training import Update
+from optbench.runs import locks
+from optbench.runs.loggers import Loggers
+from optbench.training.evaluation import Row
+from optbench.training.loop import Update
 
 FINISHED = ("completed", "diverged")
-HERE = Path(__file__).resolve().parent.parent  # the checkout that optbench runs from, if it is one
+HERE = Path(__file__).resolve().parents[2]  # the checkout that optbench runs from, if it is one
 # NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for the
 # phase of a tuned study
 DEEPEST = 5

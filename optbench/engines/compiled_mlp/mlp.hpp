@@ -29,7 +29,7 @@ constexpr int WIDTH = 8;
 constexpr int WIDTH = 4;
 #endif
 constexpr long LINE = 16;  // floats that memory gives at once
-constexpr long EXAMPLES = 512;  // of a batch, at most (and one that is left over): see dense.py
+constexpr long EXAMPLES = 512;  // of a batch, at most (and one that is left over): see mlp.py
 constexpr int LAYERS = 16;  // of a model
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -127,7 +127,7 @@ struct Layer {
   Parameter weight, bias;
 };
 
-// The rules of torch.optim. settings: of the group, as dense.py lists them; `numbers` are what a
+// The rules of torch.optim. settings: of the group, as mlp.py lists them; `numbers` are what a
 // step makes of them, the lr and the number t of the step.
 struct Sgd {  // lr
   static constexpr int STATES = 0;
@@ -242,7 +242,7 @@ void update(const Parameter& p, long at, const float* g, long count, const float
   }
 }
 
-// Call `act` with the rule of that place in dense.py.
+// Call `act` with the rule of that place in mlp.py.
 template <class Act>
 void with_rule(int64_t place, Act act) {
   switch (place) {

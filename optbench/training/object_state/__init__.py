@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optbench.object_capture import Capture, Unsaveable
-from optbench.object_parts import storage_of
-from optbench.object_restore import Restore
+from optbench.training.object_state.capture import Capture, Unsaveable
+from optbench.training.object_state.parts import storage_of
+from optbench.training.object_state.restore import Restore
 
 __all__ = ["Unsaveable", "capture", "generators", "restore"]
 

@@ -1,0 +1,1 @@
+"""The training loop and what it measures; it knows no files and no engine."""
