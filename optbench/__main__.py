@@ -18,8 +18,7 @@ from optbench import interrupts, job, startup
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.compose import mend_parser, texts_of
-from optbench.formats.run import expanded
-from optbench.overrides import (
+from optbench.config.resolve import (
     check_tuned,
     check_words,
     config_folder,
@@ -27,7 +26,8 @@ from optbench.overrides import (
     quoted,
     resolve,
 )
-from optbench.settings import check_results_dir
+from optbench.config.validate import check_results_dir
+from optbench.formats.run import expanded
 from optbench.sweep import check_figure
 
 # what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself

@@ -12,10 +12,11 @@ from uuid import uuid4
 
 import torch
 
-from optbench import settings, startup
+from optbench import startup
 from optbench.common.console import Show, progress, say
 from optbench.common.errors import UNWRITABLE, CodeError, UserError, unwritable
-from optbench.configured import (
+from optbench.config import validate
+from optbench.config.build import (
     Config,
     build,
     build_problem,
@@ -217,7 +218,7 @@ def plan(
     released: `locks.released` of the time from which `find` knows what is done.
     Raises `UserError` for a mistake in the configuration or the data.
     """
-    settings.check(config)
+    validate.check(config)
     loggers(config)  # what is missing is said before anything is trained
     # the search space decides which settings are tried, and is no part of any of them
     settled = {key: value for key, value in config["optimizer"].items() if key != "search"}

@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
+from optbench.config.resolve import resolve
 from optbench.formats import job_list
-from optbench.overrides import resolve
 from optbench.sweep_progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"

@@ -13,19 +13,20 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import configured, experiment, rehearsal, settings, shared, unit
+from optbench import experiment, rehearsal, shared, unit
 from optbench.analysis.columns import count
 from optbench.batch import Batch, Job, Result
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.compose import texts_of
+from optbench.config import build, validate
+from optbench.config.resolve import resolve
 from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.datasets import prepare
 from optbench.engines.cohort import eligibility
 from optbench.formats import job_list
 from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
-from optbench.overrides import resolve
 from optbench.runs import folder as runs
 from optbench.sweep_progress import Board, board
 from optbench.training import device
@@ -115,14 +116,14 @@ def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     try:
         with hydra_config(config):
             resolved = resolve(config, texts_of(config.hydra.overrides.task))
-            settings.check(resolved)
+            validate.check(resolved)
             rehearse(batch, resolved, str(config.hydra.sweep.subdir))
     except Exception:  # it is said where the job begins
         return True
     return False
 
 
-def rehearse(batch: Batch, config: configured.Config, subfolder: str) -> None:
+def rehearse(batch: Batch, config: build.Config, subfolder: str) -> None:
     """Load and build what a job needs, once for all jobs that are built alike.
 
     Raises what is wrong with it. A dataset that could not be loaded is not tried again here.
@@ -130,13 +131,13 @@ def rehearse(batch: Batch, config: configured.Config, subfolder: str) -> None:
     kind = rehearsal.kind_of(config)
     if kind in batch.built:
         return
-    parts = configured.dataset_parts(config)
+    parts = build.dataset_parts(config)
     if parts in batch.lacking:
         raise UserError("its dataset could not be loaded")  # the job itself says why
     batch.lacking.add(parts)
     load(config)
     batch.lacking.remove(parts)
-    found = batch.find.mark(configured.results_of(config))
+    found = batch.find.mark(build.results_of(config))
     group = batch.folder / subfolder
     planned = experiment.plan(config, group, load=load, find=batch.find, released=found)
     if planned.done is None:
@@ -263,7 +264,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
-            results = configured.results_of(config)
+            results = build.results_of(config)
             job.plan = experiment.plan(
                 config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
             )
@@ -319,7 +320,7 @@ def end(
 ) -> None:
     """Record the job and tell Hydra's callbacks."""
     if job.plan is not None and outcome is not None and outcome.status in runs.FINISHED:
-        results = configured.results_of(job.plan.config)
+        results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
     record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
@@ -355,14 +356,14 @@ def save(result: JobReturn, folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(text, "utf-8")
 
 
-def load(config: configured.Config) -> prepare.Dataset:
+def load(config: build.Config) -> prepare.Dataset:
     """The dataset of a configuration, in memory that the workers share."""
-    return _load(configured.dataset_parts(config))
+    return _load(build.dataset_parts(config))
 
 
 @lru_cache(maxsize=4)
 def _load(parts: str) -> prepare.Dataset:
-    dataset = configured.prepare_dataset(parts)
+    dataset = build.prepare_dataset(parts)
     try:
         return shared.share(dataset)
     except OSError as error:

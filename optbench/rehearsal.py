@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from optbench import experiment, optimizers, schedules
-from optbench.configured import results_of
+from optbench.config.build import results_of
 from optbench.datasets import prepare
 from optbench.problem import build_model, identity
 from optbench.streams import Stream

@@ -20,13 +20,13 @@ from optbench import manifest, sweep, tuning
 from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.config.resolve import resolve
+from optbench.config.validate import LARGEST, check_group
+from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
 from optbench.manifest import Contender, Plan
-from optbench.overrides import resolve
-from optbench.settings import LARGEST, check_group
-from optbench.settings import check as check_settings
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.

@@ -20,13 +20,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import settings, startup
+from optbench import startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.compose import texts_of
+from optbench.config import validate
+from optbench.config.resolve import check_tuned, config_folder, explain
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, expanded, write_sealed
-from optbench.overrides import check_tuned, config_folder, explain
 from optbench.runs import locks
 
 WHOLE = (
@@ -180,9 +181,9 @@ class Comparison(Callback):
         """Name the sweep's folder and start its list of jobs afresh."""
         startup.end()  # from here on there is garbage, of as many jobs as the sweep has
         with exits():
-            settings.check_results_dir(config.results_dir)
-            settings.check_name(config.name)
-            settings.check_group(config.get("figure"), "figure.y", "figure")
+            validate.check_results_dir(config.results_dir)
+            validate.check_name(config.name)
+            validate.check_group(config.get("figure"), "figure.y", "figure")
             check_figure(config.figure)
             check_tuned(config.hydra.overrides.task, config.hydra.runtime.choices)
             if not any(

@@ -136,7 +136,7 @@ def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> d
     from omegaconf.errors import OmegaConfBaseException
 
     from optbench.__main__ import config_folder
-    from optbench.overrides import explain
+    from optbench.config.resolve import explain
 
     folder = config_folder()
     words = [f"optimizer={name}", *overrides]
@@ -153,7 +153,7 @@ def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> d
 
 def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     """Follow all optimizers that were asked for; their trajectories and the table."""
-    from optbench.configured import build
+    from optbench.config.build import build
 
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import configured, experiment, shared, together
+from optbench import experiment, shared, together
 from optbench.common.console import describe
 from optbench.common.errors import reason
+from optbench.config import build
 from optbench.training import device
 from optbench.training.loop import Update
 
@@ -91,7 +92,7 @@ def _train_together(
     config = plans[0].config
     views = [View(index, send) for index in range(len(plans))]
     try:
-        dataset = configured.load_dataset(config) if data[0] is None else shared.find(data[0])
+        dataset = build.load_dataset(config) if data[0] is None else shared.find(data[0])
         _choose(plans[0])
         outcomes = together.complete_together(
             [replace(planned, dataset=dataset) for planned in plans],
@@ -119,7 +120,7 @@ def _train(
     view = View(index, send)
     try:
         config = planned.config
-        dataset = configured.load_dataset(config) if place is None else shared.find(place)
+        dataset = build.load_dataset(config) if place is None else shared.find(place)
         _choose(planned)
         whole = replace(planned, dataset=dataset)
         outcome = experiment.complete(whole, view.show, stop, view.opened)

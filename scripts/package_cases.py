@@ -23,11 +23,12 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optbench import configured, experiment
+from optbench import experiment
 from optbench.common.errors import UserError
+from optbench.config import build
+from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import is_known_class
-from optbench.overrides import config_folder, resolve
 from optbench.problem import Problem, build_model
 from optbench.streams import stream
 from optbench.training.batches import Batches
@@ -169,7 +170,7 @@ def equal_manners(config: dict[str, Any], folder: Path, whole: list[str]) -> str
     problem = experiment.arguments(planned)["problem"]
     found = []
     for manner, words in MANNERS.items():
-        make = configured.build("optimizer", config["optimizer"])
+        make = build.build("optimizer", config["optimizer"])
         with contextlib.suppress(Exception):  # a class that cannot be called in that manner
             losses = plain_losses(problem, make, manner)
             if [float(text) for text in whole] == [float(f"{loss:.9g}") for loss in losses] or (

@@ -14,10 +14,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from optbench import configured, experiment
+from optbench import experiment
+from optbench.config import build
+from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import MuonWithAdamW, is_known_class
-from optbench.overrides import config_folder, resolve
 from optbench.problem import Problem, build_model
 from optbench.streams import stream
 from optbench.training.batches import Batches
@@ -143,7 +144,7 @@ def check_pair(model: str, optimizer: str, folder: Path, stop_at: int) -> None:
     assert all(map(_equal, before, states())), "the caller's generators have moved"
     planned = experiment.plan(config | {"force": True}, folder)
     problem = experiment.arguments(planned)["problem"]
-    make, manner = configured.build("optimizer", config["optimizer"]), _manner(optimizer)
+    make, manner = build.build("optimizer", config["optimizer"]), _manner(optimizer)
     plain = plain_losses(problem, make, manner, exact=False)
     compiled = (model, optimizer) in COMPILED_PAIRS
     if not compiled:

@@ -18,10 +18,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import configured, experiment
+from optbench import experiment
 from optbench.common.errors import UserError
+from optbench.config import build
+from optbench.config.resolve import config_folder
 from optbench.formats.run import COLUMNS, read_record, write_sealed
-from optbench.overrides import config_folder
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
 
@@ -271,7 +272,7 @@ def test_other_data_refuse_to_go_on(tmp_path):
     config = configuration(tmp_path)
 
     def other(config):
-        return replace(configured.load_dataset(config), digest="another")
+        return replace(build.load_dataset(config), digest="another")
 
     planned = experiment.plan(config, tmp_path / "runs", load=other)
     with pytest.raises(UserError, match=r"data_digest was '.*' and is 'another'") as raised:

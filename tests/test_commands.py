@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from optbench.__main__ import config_folder
-from optbench.overrides import own_keys
+from optbench.config.resolve import own_keys
 from optbench.report.repeat_command import ASIDE, ASIDE_DATA, command
 
 CASES = [

@@ -7,11 +7,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import configured, settings
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
+from optbench.config import build, validate
+from optbench.config.resolve import check_keys, did_you_mean, own_keys
 from optbench.datasets.prepare import prepare
-from optbench.overrides import check_keys, did_you_mean, own_keys
 from optbench.training.loop import train
 
 CONF = config_folder()
@@ -33,16 +33,16 @@ def options(group: str) -> list[str]:
 
 def one_step(config: dict) -> float:
     """Train one step on a few images; the loss after it."""
-    settings.check(config)
+    validate.check(config)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.arange(40) % 4
     data = prepare((images, labels, images[:8], labels[:8]), preprocessing=config["preprocessing"])
-    problem = configured.build_problem(config | {"epochs": None, "steps": 1}, data)
+    problem = build.build_problem(config | {"epochs": None, "steps": 1}, data)
     updates = train(
         problem,
-        configured.build("optimizer", config["optimizer"]),
-        schedule=configured.build("schedule", config["schedule"]),
+        build.build("optimizer", config["optimizer"]),
+        schedule=build.build("schedule", config["schedule"]),
     )
     last = list(updates)[-1]
     assert last.status == "completed"
@@ -69,11 +69,11 @@ def test_every_choice_trains_a_step(group, option):
 @pytest.mark.parametrize("option", options("dataset"))
 def test_every_dataset_composes_and_names_its_loader(option):
     config = resolved(f"dataset={option}")
-    settings.check(config)
+    validate.check(config)
     assert config["dataset"]["name"] == option
     source = {key: v for key, v in config["dataset"].items() if key != "preprocessing"}
-    assert configured.build("loader", source | {"_partial_": True})
-    assert "root" not in configured.describe_problem(config)["dataset"]
+    assert build.build("loader", source | {"_partial_": True})
+    assert "root" not in build.describe_problem(config)["dataset"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_every_dataset_composes_and_names_its_loader(option):
 def test_datasets_without_downloads_load(option):
     if option in ("digits", "wine", "breast_cancer"):
         pytest.importorskip("sklearn")
-    data = configured.load_dataset(resolved(f"dataset={option}"))
+    data = build.load_dataset(resolved(f"dataset={option}"))
     assert len(data.test_y) > 0
     assert len(data.train_y) > 0
     assert data.train_x.isfinite().all()
@@ -99,7 +99,7 @@ def test_every_study_is_a_sweep_of_choices_that_exist(option):
     for key, values in params.items():
         for value in str(values).split(",") if key != "seed" else "0":
             words = [f"{k}={v}" for k, v in (first | {key: value.strip()}).items()]
-            settings.check(resolved(f"study={option}", *words))
+            validate.check(resolved(f"study={option}", *words))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_mse_outputs(output):
 )
 def test_a_wrong_value_is_named(override, message):
     with pytest.raises(UserError, match=message):
-        settings.check(resolved(override))
+        validate.check(resolved(override))
 
 
 def test_unknown_top_level_keys_are_refused():

@@ -10,9 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import configured, deepobs, initializers, settings
+from optbench import deepobs, initializers
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
+from optbench.config import build as configured
+from optbench.config import validate
 from optbench.datasets import prepare
 from optbench.problem import Problem, build_model, stream
 from optbench.training.evaluation import objective
@@ -30,7 +32,7 @@ def resolved(*overrides: str) -> dict:
 def made(name: str, n: int = 300, tests: int = 20, **changes) -> Problem:
     """The problem of that name on made-up images; the quadratic on its own data."""
     config = resolved(f"problem={name}") | changes
-    settings.check(config)
+    validate.check(config)
     if name == "quadratic_deep":
         return configured.build_problem(config, configured.load_dataset(config))
     shape = (3, 32, 32) if name.startswith("cifar") else (1, 28, 28)
@@ -354,7 +356,7 @@ def test_a_study_may_name_a_problem_and_the_command_line_wins():
 )
 def test_wrong_values_are_named(override, message):
     with pytest.raises(UserError, match=message):
-        settings.check(resolved(override))
+        validate.check(resolved(override))
 
 
 @pytest.mark.parametrize(

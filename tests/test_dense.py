@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import configured, losses, models
+from optbench import losses, models
 from optbench.__main__ import config_folder
+from optbench.config import build
 from optbench.engines.compiled_mlp import compile, mlp
 from optbench.problem import Problem
 from optbench.training.loop import Training
@@ -70,7 +71,7 @@ def test_plain_steps_are_those_of_a_plain_loop_bit_for_bit(make_problem, dropout
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
 def test_every_optimizer(make_problem, path: Path):
-    optimizer = configured.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    optimizer = build.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     problem = make_problem(epochs=4)
     if path.parent.name == "optimizer" and path.stem in KNOWN:
         check(problem, optimizer)

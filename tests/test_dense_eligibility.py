@@ -12,7 +12,8 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import TorchFunctionMode
 
-from optbench import configured, losses, models, schedules
+from optbench import losses, models, schedules
+from optbench.config import build
 from optbench.engines.compiled_mlp import mlp as dense
 from optbench.training.loop import Training
 
@@ -481,7 +482,7 @@ def test_other_losses_are_torchs(make_problem, loss):
 def test_what_a_configuration_asks_for_is_known(make_problem):
     """Hydra has a class of its own for partial calls."""
     asked = {"_target_": "optbench.losses.cross_entropy", "_partial_": True}
-    assert is_compiled(make_problem(loss=configured.build("loss", asked)), mlp())
+    assert is_compiled(make_problem(loss=build.build("loss", asked)), mlp())
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.0, 0.3, 0.999])

@@ -10,9 +10,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import configured, models
+from optbench import models
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
+from optbench.config import build
 from optbench.initializers import initialize
 from optbench.problem import build_model
 
@@ -175,7 +176,7 @@ def test_functions_of_ones_own_are_named_in_the_configuration(make_problem):
         ({"name": "own", "weight": weight, "bias": None}, 0.125),
         ({"name": "own", "_target_": "optbench.initializers.initialize", "bias": 0.5}, None),
     ):
-        model = build_model(make_problem(initializer=configured.build_initializer(init)), 0)
+        model = build_model(make_problem(initializer=build.build_initializer(init)), 0)
         if expected is None:
             assert (model[1].bias == 0.5).all()
         else:

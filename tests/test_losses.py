@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from optbench import configured, losses
+from optbench import losses
 from optbench.common.errors import UserError
+from optbench.config import build
 from optbench.datasets.prepare import prepare
 from optbench.problem import build_model
 from optbench.training.evaluation import EVAL_BATCH_DENSE, score
@@ -97,7 +98,7 @@ def mean_of_everything(logits, labels):
 )
 def test_losses_of_torch_are_called_as_torch_calls_them(make_problem, target, arguments, expected):
     node = {"_target_": target, "_partial_": True, "name": "own", **arguments}
-    loss = losses.as_function(configured.build("loss", node))
+    loss = losses.as_function(build.build("loss", node))
     problem = make_problem(loss=loss, batch_size=48, epochs=1, n=6000)
     data, model = problem.dataset, build_model(problem, 0)
     logits = model(data.train_x)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from optbench import configured, experiment
+from optbench import experiment
 from optbench.common.errors import UserError
+from optbench.config import build
 from optbench.training import closures
 
 STEPS, STOP_AT = 40, 17
@@ -39,7 +40,7 @@ def check(words, manner, folder, model=MODEL):
     assert list(map(str, again)) == list(map(str, whole))
     planned = experiment.plan(config | {"force": True}, folder)
     problem = experiment.arguments(planned)["problem"]
-    make = configured.build("optimizer", config["optimizer"])
+    make = build.build("optimizer", config["optimizer"])
     plain = plain_loop.plain_losses(problem, make, manner, exact=False)
     assert list(map(str, whole)) == [str(float(f"{loss:.9g}")) for loss in plain]
     assert len(set(whole)) > STEPS / 2

@@ -24,9 +24,9 @@ from omegaconf import OmegaConf
 from optbench import experiment, manifest, plot
 from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
+from optbench.config.resolve import config_folder
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
-from optbench.overrides import config_folder
 from optbench.report import page
 from optbench.runs import own_code
 from optbench.runs.own_code import installed

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import configured, experiment, models
+from optbench import experiment, models
 from optbench.common.errors import UserError
+from optbench.config import build
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import import_torchvision, with_torchvision
 from optbench.engines.cohort.stacked_models import Masks
@@ -220,7 +221,7 @@ def test_torchvisions_models_are_called_by_name(monkeypatch):
         torch.hub, "load_state_dict_from_url", lambda *a, **k: pytest.fail("fetched")
     )
     node = {"_target_": "torchvision.models.mobilenet_v3_small", "_partial_": True}
-    model = call_model(configured.build("model", node), (3, 32, 32), 10)
+    model = call_model(build.build("model", node), (3, 32, 32), 10)
     assert isinstance(model, torchvision.models.MobileNetV3)
     assert model.classifier[-1].out_features == 10
 

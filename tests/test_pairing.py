@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from optbench import configured, models
+from optbench import models
 from optbench.__main__ import config_folder
+from optbench.config import build
 from optbench.training.loop import train
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
@@ -19,7 +20,7 @@ OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 def traces(make_problem, path: Path, seed: int) -> tuple[str, str]:
     """Hashes of the weights an optimizer is given, and of the first epoch's batches."""
     config = OmegaConf.to_container(OmegaConf.load(path))
-    factory = configured.build("optimizer", config)
+    factory = build.build("optimizer", config)
     weights, batches = hashlib.sha256(), []
 
     def noting(parameters, **arguments):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from optbench import configured, models
+from optbench import models
 from optbench.__main__ import config_folder
+from optbench.config import build
 from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
@@ -62,14 +63,14 @@ def training(problem, optimizer, schedule=None):
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
 def test_every_optimizer_within_an_epoch(make_problem, path: Path):
-    optimizer = configured.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    optimizer = build.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     check(training(make_problem(MODEL, epochs=3), optimizer), stop_at=4)
 
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("stop_at", [1, 6])
 def test_every_schedule(make_problem, path: Path, stop_at: int):
-    schedule = configured.build("schedule", OmegaConf.to_container(OmegaConf.load(path)))
+    schedule = build.build("schedule", OmegaConf.to_container(OmegaConf.load(path)))
     momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     check(training(make_problem(epochs=4), momentum, schedule), stop_at)
 

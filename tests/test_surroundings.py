@@ -14,11 +14,12 @@ from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import plot, settings, textbook
+from optbench import plot, textbook
 from optbench.common import console
 from optbench.common.errors import UserError
+from optbench.config import validate
+from optbench.config.resolve import check_words, quoted
 from optbench.formats.run import expanded, read_record
-from optbench.overrides import check_words, quoted
 from optbench.report import page
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
@@ -97,7 +98,7 @@ def test_words_of_the_command_line_are_read_as_utf_8():
 @pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, ["\udcff"], {"a": ["x", "\ud800"]}])
 def test_half_a_character_is_refused_in_every_value(value):
     with pytest.raises(UserError, match="written as UTF-8"):
-        settings.check_values(value, "optimizer")
+        validate.check_values(value, "optimizer")
 
 
 def test_name_that_the_file_system_cannot_hold_is_refused_in_words(monkeypatch):
@@ -106,9 +107,9 @@ def test_name_that_the_file_system_cannot_hold_is_refused_in_words(monkeypatch):
 
     monkeypatch.setattr(os, "fsencode", fsencode)
     with pytest.raises(UserError, match="set PYTHONUTF8=1"):
-        settings.check_name("é")
+        validate.check_name("é")
     with pytest.raises(UserError, match="set PYTHONUTF8=1"):
-        settings.check_results_dir("/tmp/é")
+        validate.check_results_dir("/tmp/é")
 
 
 @pytest.mark.parametrize(
