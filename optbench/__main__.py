@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench import interrupts, job, startup
+from optbench import job, startup
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.compose import mend_parser, texts_of
@@ -28,6 +28,7 @@ from optbench.config.resolve import (
 )
 from optbench.config.validate import check_results_dir
 from optbench.formats.run import expanded
+from optbench.runner import interrupts
 from optbench.sweep import check_figure
 
 # what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
@@ -105,10 +106,10 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
         check_figure(cfg.figure)
-        from optbench import experiment
+        from optbench.runner import run
 
         group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
-        outcome = experiment.run(config, group)
+        outcome = run.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
     except UserError as error:
         fail(str(error))

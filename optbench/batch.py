@@ -7,8 +7,8 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from optbench import experiment
 from optbench.compose import clone
+from optbench.runner import run
 from optbench.runs import folder as runs
 
 
@@ -57,7 +57,7 @@ class Job:
     config: DictConfig
     group: Path  # where its run's folder goes
     result: JobReturn
-    plan: experiment.Plan | None = None
+    plan: run.Plan | None = None
     folder: Path | None = None  # once the run is being written
 
 

@@ -31,7 +31,7 @@ def run(
     try:
         config = resolve(cfg, overrides)
         check_retry(config, overrides, folder)
-        from optbench import experiment
+        from optbench.runner import run as experiment
 
         tally.begin(label)
         outcome = experiment.run(config, folder / subfolder, label=label)

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import experiment, rehearsal, shared, unit
+from optbench import shared, unit
 from optbench.analysis.columns import count
 from optbench.batch import Batch, Job, Result
 from optbench.common.console import say
@@ -25,8 +25,9 @@ from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.datasets import prepare
 from optbench.engines.cohort import eligibility
 from optbench.formats import job_list
-from optbench.interrupts import interrupts
 from optbench.job import GO_ON, check_retry, settle
+from optbench.runner import rehearsal, run
+from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
 from optbench.sweep_progress import Board, board
 from optbench.training import device
@@ -139,7 +140,7 @@ def rehearse(batch: Batch, config: build.Config, subfolder: str) -> None:
     batch.lacking.remove(parts)
     found = batch.find.mark(build.results_of(config))
     group = batch.folder / subfolder
-    planned = experiment.plan(config, group, load=load, find=batch.find, released=found)
+    planned = run.plan(config, group, load=load, find=batch.find, released=found)
     if planned.done is None:
         rehearsal.build(planned)
     batch.built.add(kind)
@@ -168,7 +169,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
         runs_seen.add(job.plan.record["run_id"])
         key, kind = None, kind_of(words)
         try:
-            asked = experiment.arguments(job.plan)
+            asked = run.arguments(job.plan)
             if kind not in pays:
                 exact = job.plan.config["deterministic"]  # together it is within rounding
                 faster = not exact and eligibility.is_faster(asked, most)
@@ -187,7 +188,7 @@ def group(batch: Batch, shown: Board) -> list[list[Job]]:
         if len(kinds) == 1 and not pays[kind]:
             break  # the others are like it: they are planned as they begin
     for jobs_ in groups.values():
-        asked = experiment.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
+        asked = run.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
         members = -(-len(jobs_) // batch.size)
         if batch.together == "faster" and not eligibility.is_faster(asked, members):
             units += [[job] for job in jobs_]
@@ -265,13 +266,13 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
             results = build.results_of(config)
-            job.plan = experiment.plan(
+            job.plan = run.plan(
                 config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
             )
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
             rehearsal.build(job.plan)  # says again what was wrong with it
-        done = None if found is None else experiment.known(job.plan, found)
+        done = None if found is None else run.known(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
         return False
@@ -306,14 +307,14 @@ def follow(batch: Batch, shown: Board, event: Event) -> None:
         for job, ending in zip(group, endings, strict=True):
             if ending.outcome is None and job.folder is not None and job.plan is not None:
                 with suppress(OSError, ValueError):
-                    experiment.abandon(job.plan.config, job.folder, str(ending.error))
+                    run.abandon(job.plan.config, job.folder, str(ending.error))
             end(batch, job, ending.outcome, ending.error, shown, ending.text)
 
 
 def end(
     batch: Batch,
     job: Job,
-    outcome: experiment.Outcome | None,
+    outcome: run.Outcome | None,
     error: str | None,
     shown: Board,
     text: str = "",

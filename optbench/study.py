@@ -256,7 +256,8 @@ def arguments_of(
 def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> None:
     """Load and build what the runs of a contender need, at its defaults and near both ends of its
     space. Raises `UserError` before anything is trained."""
-    from optbench import launch, rehearsal
+    from optbench import launch
+    from optbench.runner import rehearsal
 
     size = sum(len(spec) if isinstance(spec, list) else 1 for spec in entry.space.values())
     for words, share in (("", None), (" low in its search space", 0.02), (" high in it", 0.98)):

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import experiment, shared, together
+from optbench import shared
 from optbench.common.console import describe
 from optbench.common.errors import reason
 from optbench.config import build
+from optbench.runner import run, run_cohort
 from optbench.training import device
 from optbench.training.loop import Update
 
@@ -34,7 +35,7 @@ class Report(NamedTuple):
 class Ending(NamedTuple):
     """What became of a run: an outcome, or an error. text: the figures of its last evaluation."""
 
-    outcome: experiment.Outcome | None
+    outcome: run.Outcome | None
     error: str | None = None
     text: str = ""
 
@@ -58,7 +59,7 @@ def set_up(threads: int, onednn: bool) -> None:
 
 
 def train(
-    plans: list[experiment.Plan],
+    plans: list[run.Plan],
     data: list[shared.Place | None],
     where: Surroundings,
     threads: int,
@@ -81,7 +82,7 @@ def train(
 
 
 def _train_together(
-    plans: list[experiment.Plan],
+    plans: list[run.Plan],
     data: list[shared.Place | None],
     threads: int,
     send: Callable[[Any], None],
@@ -94,7 +95,7 @@ def _train_together(
     try:
         dataset = build.load_dataset(config) if data[0] is None else shared.find(data[0])
         _choose(plans[0])
-        outcomes = together.complete_together(
+        outcomes = run_cohort.complete_together(
             [replace(planned, dataset=dataset) for planned in plans],
             [view.show for view in views],
             stop,
@@ -112,7 +113,7 @@ def _train_together(
 
 def _train(
     index: int,
-    planned: experiment.Plan,
+    planned: run.Plan,
     place: shared.Place | None,
     send: Callable[[Any], None],
     stop: Callable[[], bool],
@@ -123,7 +124,7 @@ def _train(
         dataset = build.load_dataset(config) if place is None else shared.find(place)
         _choose(planned)
         whole = replace(planned, dataset=dataset)
-        outcome = experiment.complete(whole, view.show, stop, view.opened)
+        outcome = run.complete(whole, view.show, stop, view.opened)
     except Exception as error:
         return Ending(None, reason(error))
     return Ending(outcome, None, view.text)
@@ -149,7 +150,7 @@ class View:
             self.last = monotonic()
 
 
-def _choose(planned: experiment.Plan) -> None:
+def _choose(planned: run.Plan) -> None:
     device.choose(
         str(planned.device),
         num_threads=planned.config["num_threads"],

@@ -23,13 +23,13 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optbench import experiment
 from optbench.common.errors import UserError
 from optbench.config import build
 from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import is_known_class
 from optbench.problem import Problem, build_model
+from optbench.runner import run
 from optbench.streams import stream
 from optbench.training.batches import Batches
 
@@ -155,9 +155,9 @@ def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[
     with contextlib.redirect_stderr(heard):
         if stop:
             calls = iter(range(1, 10**6))
-            planned = experiment.plan(config, folder)
-            experiment.complete(planned, lambda update: None, lambda: next(calls) >= STOP_AT)
-        outcome = experiment.run(config, folder)
+            planned = run.plan(config, folder)
+            run.complete(planned, lambda update: None, lambda: next(calls) >= STOP_AT)
+        outcome = run.run(config, folder)
     with (outcome.folder / "steps.csv").open() as file:
         losses = [row["train_loss"] for row in csv.DictReader(file)]
     assert len(losses) == STEPS or not isfinite(float(losses[-1])), f"{len(losses)} steps"
@@ -166,8 +166,8 @@ def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[
 
 def equal_manners(config: dict[str, Any], folder: Path, whole: list[str]) -> str:
     """The manners of a plain loop that give the run's losses to the last bit."""
-    planned = experiment.plan(config | {"force": True, "results_dir": str(folder)}, folder)
-    problem = experiment.arguments(planned)["problem"]
+    planned = run.plan(config | {"force": True, "results_dir": str(folder)}, folder)
+    problem = run.arguments(planned)["problem"]
     found = []
     for manner, words in MANNERS.items():
         make = build.build("optimizer", config["optimizer"])

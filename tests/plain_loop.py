@@ -14,12 +14,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from optbench import experiment
 from optbench.config import build
 from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import MuonWithAdamW, is_known_class
 from optbench.problem import Problem, build_model
+from optbench.runner import run as experiment
 from optbench.streams import stream
 from optbench.training.batches import Batches
 

@@ -18,11 +18,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import experiment
 from optbench.common.errors import UserError
 from optbench.config import build
 from optbench.config.resolve import config_folder
 from optbench.formats.run import COLUMNS, read_record, write_sealed
+from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
 

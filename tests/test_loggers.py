@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from test_config import resolved
 
-from optbench import experiment
 from optbench.common.errors import UserError
 from optbench.formats.run import flatten, read_record, write_sealed
+from optbench.runner import run as experiment
 from optbench.runs import loggers
 
 QUICK = ("data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu")

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from optbench import experiment
 from optbench.common.errors import UserError
 from optbench.config import build
+from optbench.runner import run
 from optbench.training import closures
 
 STEPS, STOP_AT = 40, 17
@@ -38,8 +38,8 @@ def check(words, manner, folder, model=MODEL):
     """Hold a run, and one that was stopped and resumed, against a plain loop in this manner."""
     config, whole, again = train(words, folder, model)
     assert list(map(str, again)) == list(map(str, whole))
-    planned = experiment.plan(config | {"force": True}, folder)
-    problem = experiment.arguments(planned)["problem"]
+    planned = run.plan(config | {"force": True}, folder)
+    problem = run.arguments(planned)["problem"]
     make = build.build("optimizer", config["optimizer"])
     plain = plain_loop.plain_losses(problem, make, manner, exact=False)
     assert list(map(str, whole)) == [str(float(f"{loss:.9g}")) for loss in plain]

@@ -21,13 +21,14 @@ from hydra import compose, initialize_config_dir
 from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import experiment, manifest, plot
+from optbench import manifest, plot
 from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
 from optbench.config.resolve import config_folder
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
 from optbench.report import page
+from optbench.runner import run as experiment
 from optbench.runs import own_code
 from optbench.runs.own_code import installed
 from optbench.runs.own_code.installed import distribution_of

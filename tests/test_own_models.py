@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from optbench import experiment, models
+from optbench import models
 from optbench.common.errors import UserError
 from optbench.config import build
 from optbench.datasets import prepare
@@ -16,6 +16,7 @@ from optbench.datasets.torchvision_shim import import_torchvision, with_torchvis
 from optbench.engines.cohort.stacked_models import Masks
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
+from optbench.runner import run
 from optbench.training.layer_stats import gradient_noise_scale
 from optbench.training.loop import Training, train
 
@@ -273,5 +274,5 @@ class SeededOne(Unseeded):
 @pytest.mark.parametrize(("model", "told"), [(Unseeded, True), (SeededOne, False)])
 def test_a_generator_without_a_seed_is_told(make_problem, capsys, model, told):
     asked = {"problem": make_problem(model), "optimizer": torch.optim.Adam}
-    experiment.warn_of_unseeded(Training(**asked), asked)
+    run.warn_of_unseeded(Training(**asked), asked)
     assert ("model.rng draws random numbers that no seed sets" in capsys.readouterr().err) == told

@@ -5,13 +5,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench import experiment
 from optbench.__main__ import config_folder
 from optbench.engines.cohort.eligibility import group_key
 from optbench.engines.cohort.stacked_models import Stack
 from optbench.formats.run import read_record, read_rows
+from optbench.runner import run
+from optbench.runner.run_cohort import complete_together
 from optbench.runs import folder as runs
-from optbench.together import complete_together
 
 
 def compose_plans(tmp_path, *optimizers, **more):
@@ -25,7 +25,7 @@ def compose_plans(tmp_path, *optimizers, **more):
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             config = compose("config", overrides=[*common, *words.split()])
         resolved = OmegaConf.to_container(config, resolve=True)
-        plans.append(experiment.plan(resolved, tmp_path / "group"))
+        plans.append(run.plan(resolved, tmp_path / "group"))
     return plans
 
 
@@ -37,14 +37,14 @@ def columns_of(folder, rows="steps"):
 def test_run_folders_are_those_of_runs_alone(tmp_path):
     words = "optimizer=adam", "optimizer=adam optimizer.lr=0.1 seed=1", "optimizer=sgd"
     plans = compose_plans(tmp_path / "a", *words)
-    keys = {group_key(experiment.arguments(plan)) for plan in plans}
+    keys = {group_key(run.arguments(plan)) for plan in plans}
     assert len(keys - {None}) == 1
     shown = [[] for _ in plans]
     outcomes = complete_together(plans, [each.append for each in shown], lambda: False)
     assert [outcome.status for outcome in outcomes] == ["completed"] * 3
     assert {updates[-1].status for updates in shown} == {"completed"}
     for plan, outcome in zip(plans, outcomes, strict=True):
-        alone = experiment.run(plan.config | {"results_dir": str(tmp_path / "b")}, tmp_path / "b")
+        alone = run.run(plan.config | {"results_dir": str(tmp_path / "b")}, tmp_path / "b")
         assert not alone.known
         assert alone.folder.name == outcome.folder.name
         assert sorted(f.name for f in alone.folder.iterdir()) == sorted(
@@ -58,7 +58,7 @@ def test_run_folders_are_those_of_runs_alone(tmp_path):
         record = read_record(outcome.folder / "run.json")
         assert record["cohort"] == 3
         assert record["run_id"] == read_record(alone.folder / "run.json")["run_id"]
-        assert experiment.plan(plan.config, plan.group).done == outcome.folder
+        assert run.plan(plan.config, plan.group).done == outcome.folder
 
 
 @pytest.mark.parametrize("after", [3, pytest.param(7, marks=pytest.mark.slow)])
@@ -80,7 +80,7 @@ def test_interrupted_runs_go_on_together_and_alone(tmp_path, alone, after):
     stopped = complete_together(plans, shows, lambda: next(calls) >= after)
     assert {outcome.status for outcome in stopped} == {"interrupted"}
     if alone:
-        rest = [experiment.run(plan.config, plan.group) for plan in plans]
+        rest = [run.run(plan.config, plan.group) for plan in plans]
     else:
         rest = complete_together(compose_plans(tmp_path / "b", *words), shows, lambda: False)
     for expected, before, outcome in zip(whole, stopped, rest, strict=True):

@@ -28,8 +28,8 @@ from optbench.config.build import (
 from optbench.datasets import prepare
 from optbench.formats.older_code import GROUPS, sourceless
 from optbench.formats.run import read_record
-from optbench.interrupts import interrupts
 from optbench.problem import identity
+from optbench.runner.interrupts import interrupts
 from optbench.runs import checkpoints, locks, own_code
 from optbench.runs import folder as runs
 from optbench.training import device, object_state, step_cost

@@ -9,7 +9,7 @@ from typing import Any
 from optbench.common.console import Show
 from optbench.common.errors import memory_is_full
 from optbench.engines.cohort import train
-from optbench.experiment import (
+from optbench.runner.run import (
     Outcome,
     Plan,
     arguments,
