@@ -14,10 +14,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench import job, startup
+from optbench import startup
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
-from optbench.compose import mend_parser, texts_of
 from optbench.config.resolve import (
     check_tuned,
     check_words,
@@ -29,7 +28,9 @@ from optbench.config.resolve import (
 from optbench.config.validate import check_results_dir
 from optbench.formats.run import expanded
 from optbench.runner import interrupts
-from optbench.sweep import check_figure
+from optbench.sweeps import job
+from optbench.sweeps.callback import check_figure
+from optbench.sweeps.hydra_internals import mend_parser, texts_of
 
 # what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
 CONFIGURATION_ERRORS = (

@@ -16,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import manifest, sweep, tuning
+from optbench import manifest, tuning
 from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
@@ -27,6 +27,7 @@ from optbench.formats import job_list
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
 from optbench.manifest import Contender, Plan
+from optbench.sweeps import callback
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.
@@ -51,7 +52,7 @@ def run(
     Raises `UserError` where the study cannot be judged by validation.
     """
     folder = Path(config.hydra.sweep.dir)
-    with sweep.exits():
+    with callback.exits():
         settings = check(config)
         contenders = [contender(each, compose) for each in expand(arguments)]
         if not any(entry.space for entry in contenders):
@@ -81,7 +82,7 @@ def run(
     def keep() -> None:
         done = manifest.done_of(folder, plan)
         record = manifest.describe(contenders, settings, int(config.seeds), done, earlier)
-        with sweep.exits():
+        with callback.exits():
             try:
                 write_sealed(folder / manifest.FILE, record | {"retry": config.retry})
             except OSError as error:
@@ -172,12 +173,12 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 def expand(arguments: list[str]) -> list[list[str]]:
     """The command line to one list of overrides per problem and optimizer."""
-    parsed = sweep.parse(arguments)
+    parsed = callback.parse(arguments)
     for override in parsed:
         key = override.key_or_group
         if key in ITS_OWN:
             raise UserError(f"a tuned study sets {key} by itself: {ITS_OWN[key]}")
-    found = sweep.expand(parsed)
+    found = callback.expand(parsed)
     for overrides in found:
         if found.count(overrides) > 1:
             raise UserError(f"asked for twice: {' '.join(overrides)}")
@@ -256,8 +257,8 @@ def arguments_of(
 def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> None:
     """Load and build what the runs of a contender need, at its defaults and near both ends of its
     space. Raises `UserError` before anything is trained."""
-    from optbench import launch
     from optbench.runner import rehearsal
+    from optbench.sweeps import launcher as launch
 
     size = sum(len(spec) if isinstance(spec, list) else 1 for spec in entry.space.values())
     for words, share in (("", None), (" low in its search space", 0.02), (" high in it", 0.98)):

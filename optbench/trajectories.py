@@ -109,7 +109,7 @@ def variants(optimizer: str, own: dict[str, str]) -> list[list[str]]:
     """One list of overrides for each combination of values: `lr=0.1,0.3` makes two."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from optbench.compose import mend_parser
+    from optbench.sweeps.hydra_internals import mend_parser
 
     mend_parser()
     from hydra.errors import HydraException

@@ -7,7 +7,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from optbench.__main__ import config_folder
-from optbench.compose import SweepLoader
+from optbench.sweeps.hydra_internals import SweepLoader
 
 MASTERS = (
     ["study=comparison"],

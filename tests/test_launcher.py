@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from optbench import __main__ as cli
-from optbench import crew, shared
 from optbench.datasets import loaders, prepare
 from optbench.runs import folder as runs
+from optbench.sweeps import concurrency, shared_dataset
 from optbench.training import device
 
 QUICK = ["-m", "data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu"]
@@ -185,22 +185,22 @@ def test_never_more_threads_than_cores():
     for cores in (1, 2, 3, 8, 64):
         for count in (1, 2, 5, 100):
             for threads in (None, 1, 2, 4):
-                workers, each = crew.share_of_cores(cores, count, threads, None)
+                workers, each = concurrency.share_of_cores(cores, count, threads, None)
                 assert 1 <= workers <= max(count, 1)
                 assert workers * each <= max(cores, threads or 1)
-    assert crew.share_of_cores(8, 100, None, None) == (8, 1)
-    assert crew.share_of_cores(8, 2, None, None) == (2, 4)
-    assert crew.share_of_cores(8, 100, 4, None) == (2, 4)
-    assert crew.share_of_cores(8, 100, None, 2) == (2, 4)
+    assert concurrency.share_of_cores(8, 100, None, None) == (8, 1)
+    assert concurrency.share_of_cores(8, 2, None, None) == (2, 4)
+    assert concurrency.share_of_cores(8, 100, 4, None) == (2, 4)
+    assert concurrency.share_of_cores(8, 100, None, 2) == (2, 4)
 
 
 def test_a_shared_dataset_is_the_same_and_goes_with_its_owner():
     raw = prepare.prepare(loaders.mnist_5k(), subset=50)
-    mapped = shared.share(raw)
-    place = shared.place(mapped)
+    mapped = shared_dataset.share(raw)
+    place = shared_dataset.place(mapped)
     assert place is not None
-    assert shared.place(raw) is None
-    other = shared.find(place)
+    assert shared_dataset.place(raw) is None
+    other = shared_dataset.find(place)
     for one in (mapped, other):
         assert one.digest == raw.digest
         assert one.classes == raw.classes
@@ -209,7 +209,7 @@ def test_a_shared_dataset_is_the_same_and_goes_with_its_owner():
     other.test_x[0] = 7  # nobody else's copy changes
     assert not torch.equal(other.test_x, mapped.test_x)
     assert torch.equal(raw.test_x, mapped.test_x)
-    shared.find.cache_clear()
+    shared_dataset.find.cache_clear()
     del mapped, one
     assert not Path(place.path).exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench.workers import Pool, Task
+from optbench.sweeps.worker_pool import Pool, Task
 
 
 def set_up(value: int) -> None:

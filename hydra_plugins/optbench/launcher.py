@@ -1,6 +1,6 @@
 """`hydra/launcher=auto`, `cohort` and `workers`: the jobs of a sweep in processes that stay.
 
-Hydra asks that a launcher lives here; what it does is in `optbench.launch`.
+Hydra asks that a launcher lives here; what it does is in `optbench.sweeps.launcher`.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 # torch's optimizers import its compiler at their first step; a worker for itself needs a second
-PRELOAD = ("optbench.unit", "torch._dynamo")
+PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
 class WorkersLauncher(BasicLauncher):
@@ -27,25 +27,25 @@ class WorkersLauncher(BasicLauncher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before the sweep is checked and launched."""
-        from optbench.compose import SweepLoader
+        from optbench.sweeps.hydra_internals import SweepLoader
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
-            from optbench import workers
+            from optbench.sweeps import worker_pool as workers
 
             workers.prepare(PRELOAD)  # while this process imports torch too
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
-        from optbench import crew, launch, sweep
+        from optbench.sweeps import callback, concurrency, launcher
 
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
-        with sweep.exits():
-            crew.check(self.workers, self.time_limit)
-        return launch.launch(
+        with callback.exits():
+            concurrency.check(self.workers, self.time_limit)
+        return launcher.launch(
             self.hydra_context,
             self.config,
             self.task_function,

@@ -13,25 +13,26 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench import shared, unit
 from optbench.analysis.columns import count
-from optbench.batch import Batch, Job, Result
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
-from optbench.compose import texts_of
 from optbench.config import build, validate
 from optbench.config.resolve import resolve
-from optbench.crew import asked_threads, on_cpu, pool, share_of_cores
 from optbench.datasets import prepare
 from optbench.engines.cohort import eligibility
 from optbench.formats import job_list
-from optbench.job import GO_ON, check_retry, settle
 from optbench.runner import rehearsal, run
 from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
-from optbench.sweep_progress import Board, board
+from optbench.sweeps import shared_dataset
+from optbench.sweeps import worker as unit
+from optbench.sweeps.batch import Batch, Job, Result
+from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
+from optbench.sweeps.hydra_internals import texts_of
+from optbench.sweeps.job import GO_ON, check_retry, settle
+from optbench.sweeps.progress import Board, board
+from optbench.sweeps.worker_pool import Event, Task
 from optbench.training import device
-from optbench.workers import Event, Task
 
 # what decides whether runs are faster together
 SIZES = (
@@ -224,7 +225,7 @@ def as_task(batch: Batch, unit_: list[Job], shown: Board) -> Task:
     for job in unit_:
         assert job.plan is not None
         shown.begin(job.label)
-        places.append(shared.place(job.plan.dataset))
+        places.append(shared_dataset.place(job.plan.dataset))
         plans.append(replace(job.plan, dataset=None))  # type: ignore[arg-type]  # the worker has it
     hydra = unit_[0].config.hydra
     where = unit.Surroundings(
@@ -366,7 +367,7 @@ def load(config: build.Config) -> prepare.Dataset:
 def _load(parts: str) -> prepare.Dataset:
     dataset = build.prepare_dataset(parts)
     try:
-        return shared.share(dataset)
+        return shared_dataset.share(dataset)
     except OSError as error:
         text = f"each worker loads the dataset for itself, since it cannot be shared: {error}"
         print(f"warning: {text}", file=sys.stderr)

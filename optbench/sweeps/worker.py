@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench import shared
 from optbench.common.console import describe
 from optbench.common.errors import reason
 from optbench.config import build
 from optbench.runner import run, run_cohort
+from optbench.sweeps import shared_dataset
 from optbench.training import device
 from optbench.training.loop import Update
 
@@ -60,7 +60,7 @@ def set_up(threads: int, onednn: bool) -> None:
 
 def train(
     plans: list[run.Plan],
-    data: list[shared.Place | None],
+    data: list[shared_dataset.Place | None],
     where: Surroundings,
     threads: int,
     *,
@@ -83,7 +83,7 @@ def train(
 
 def _train_together(
     plans: list[run.Plan],
-    data: list[shared.Place | None],
+    data: list[shared_dataset.Place | None],
     threads: int,
     send: Callable[[Any], None],
     stop: Callable[[], bool],
@@ -93,7 +93,7 @@ def _train_together(
     config = plans[0].config
     views = [View(index, send) for index in range(len(plans))]
     try:
-        dataset = build.load_dataset(config) if data[0] is None else shared.find(data[0])
+        dataset = build.load_dataset(config) if data[0] is None else shared_dataset.find(data[0])
         _choose(plans[0])
         outcomes = run_cohort.complete_together(
             [replace(planned, dataset=dataset) for planned in plans],
@@ -114,14 +114,14 @@ def _train_together(
 def _train(
     index: int,
     planned: run.Plan,
-    place: shared.Place | None,
+    place: shared_dataset.Place | None,
     send: Callable[[Any], None],
     stop: Callable[[], bool],
 ) -> Ending:
     view = View(index, send)
     try:
         config = planned.config
-        dataset = build.load_dataset(config) if place is None else shared.find(place)
+        dataset = build.load_dataset(config) if place is None else shared_dataset.find(place)
         _choose(planned)
         whole = replace(planned, dataset=dataset)
         outcome = run.complete(whole, view.show, stop, view.opened)

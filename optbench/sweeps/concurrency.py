@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optbench import unit
 from optbench.common.errors import UserError
+from optbench.sweeps import worker
+from optbench.sweeps.worker_pool import Pool
 from optbench.training import device
-from optbench.workers import Pool
 
 
 def check(workers: Any, time_limit: Any) -> None:
@@ -63,6 +63,6 @@ def pool(size: int, threads: int) -> Pool:
         for other in _pools.values():
             other.close()
         _pools.clear()
-        _pools[size, threads] = Pool(size, unit.set_up, threads, device.onednn_pays())
+        _pools[size, threads] = Pool(size, worker.set_up, threads, device.onednn_pays())
         atexit.register(_pools[size, threads].close)
     return _pools[size, threads]

@@ -11,7 +11,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
-from optbench.sweep_progress import Tally
+from optbench.sweeps.progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"
 UNLOGGED = ", and not logged again: force=true runs it and logs it"

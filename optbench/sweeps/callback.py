@@ -23,12 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from optbench import startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
-from optbench.compose import texts_of
 from optbench.config import validate
 from optbench.config.resolve import check_tuned, config_folder, explain
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, expanded, write_sealed
 from optbench.runs import locks
+from optbench.sweeps.hydra_internals import texts_of
 
 WHOLE = (
     "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",

@@ -7,9 +7,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from optbench.compose import clone
 from optbench.runner import run
 from optbench.runs import folder as runs
+from optbench.sweeps.hydra_internals import clone
 
 
 class Result(JobReturn):
