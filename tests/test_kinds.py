@@ -26,8 +26,6 @@ from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
 from optbench.common.errors import UserError
-from optbench.contours import still
-from optbench.descent import follow
 from optbench.figures import kinds, style
 from optbench.figures.cost import cost
 from optbench.figures.critical_difference import cd_diagram
@@ -40,9 +38,11 @@ from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
-from optbench.functions import FUNCTIONS
 from optbench.plot import Options, draw_all, main
 from optbench.stats.tuning_curves import trial_scores
+from optbench.trajectories.contours import still
+from optbench.trajectories.descent import follow
+from optbench.trajectories.functions import FUNCTIONS
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
 COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}

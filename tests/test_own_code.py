@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import manifest, plot
+from optbench import plot
 from optbench.analysis.table import load_runs, read_runs
 from optbench.common.errors import UserError
 from optbench.config.resolve import config_folder
@@ -33,6 +33,7 @@ from optbench.runs import own_code
 from optbench.runs.own_code import installed
 from optbench.runs.own_code.installed import distribution_of
 from optbench.runs.own_code.syntax_trees import digest, imports
+from optbench.tuning import manifest
 
 OPTIMIZER = '''"""One's own rule."""
 import torch

@@ -10,10 +10,9 @@ from made_runs import make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optbench import contours, plot
+from optbench import plot
 from optbench.analysis import summary
 from optbench.analysis.table import load_runs
-from optbench.descent import Trajectory
 from optbench.figures.axes import blown_up, cap, set_log_y
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
@@ -22,8 +21,10 @@ from optbench.figures.layers import over_time
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter, tuning_budget
 from optbench.formats.run import COLUMNS, read_csv
-from optbench.functions import quadratic
 from optbench.report import page
+from optbench.trajectories import contours
+from optbench.trajectories.descent import Trajectory
+from optbench.trajectories.functions import quadratic
 
 LOSSES = ("train_loss", "running_loss", "val_loss", "test_loss")
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from optbench import contours, textbook, trajectories
+from optbench import textbook
+from optbench.commands import trajectories
 from optbench.common.errors import UserError
-from optbench.descent import Trajectory, follow, follow_best, measure
-from optbench.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
+from optbench.trajectories import contours
+from optbench.trajectories.descent import Trajectory, follow, follow_best, measure
+from optbench.trajectories.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
 MOMENTUM = partial(SGD, lr=0.1, momentum=0.9)

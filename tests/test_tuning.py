@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import manifest, tuning
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats import study as study_files
-from optbench.manifest import Contender
 from optbench.runner import run as experiment
+from optbench.tuning import manifest
+from optbench.tuning import search as tuning
+from optbench.tuning.manifest import Contender
 
 LR = {"low": 1e-4, "high": 1.0, "scale": "log"}
 SPACES = {

@@ -1,6 +1,6 @@
 """`-m hydra/sweeper=tuned`: equal tuning budgets, then new seeds of the best and of the defaults.
 
-Hydra asks that a sweeper lives here; what it decides is in `optbench.tuning` and `optbench.study`.
+Hydra asks that a sweeper lives here; what it decides is in `optbench.tuning`.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class TunedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the study; Hydra ignores what is returned."""
-        from optbench import study
+        from optbench.tuning import study
 
         def compose(overrides: list[str]) -> DictConfig:
             return self.context.config_loader.load_sweep_config(self.study, overrides)

@@ -8,12 +8,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from optbench import tuning
 from optbench.analysis.columns import count
 from optbench.formats import job_list
 from optbench.formats.older_code import code_in
 from optbench.formats.study import read_manifest
 from optbench.stats.corrections import HOLM, series_and_seeds, too_few_seeds
+from optbench.tuning import search
 
 FILE = "study.json"
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
@@ -25,9 +25,9 @@ class Contender:
 
     overrides: list[str]
     name: str
-    space: tuning.Space
+    space: search.Space
     added: frozenset[str] = frozenset()  # of the space, what the optimizer's YAML does not have
-    points: list[tuning.Point] = field(default_factory=list)
+    points: list[search.Point] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     run_ids: list[str | None] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Contender:
     @property
     def best(self) -> int | None:
         """The index of the chosen trial."""
-        return tuning.choose(self.scores)
+        return search.choose(self.scores)
 
 
 def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def of_trials(entry: Contender, who: str) -> Iterator[str]:
     if entry.best is None:
         yield f"{who}: no trial came to an end, so it has no tuned setting"
         return
-    for where in tuning.at_edge(entry.space, entry.points[entry.best]):
+    for where in search.at_edge(entry.space, entry.points[entry.best]):
         yield f"{who}: the best setting lies at the edge of its search space ({where})"
     diverged = sum(status == "diverged" for status in entry.statuses)
     # a loss may grow without end and stay finite as long as the run lasts

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.descent import Trajectory
 from optbench.figures import style
 from optbench.figures.save import save, writable
-from optbench.functions import Function, Point
+from optbench.trajectories.descent import Trajectory
+from optbench.trajectories.functions import Function, Point
 
 GRID = 301  # points of the contours along each axis
 FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from optbench import contours
 from optbench.common.console import streams
 from optbench.common.errors import UserError, did_you_mean
-from optbench.descent import Trajectory, follow, follow_best, measure
 from optbench.formats.run import expanded
-from optbench.functions import FUNCTIONS, Function, Point
+from optbench.trajectories import contours
+from optbench.trajectories.descent import Trajectory, follow, follow_best, measure
+from optbench.trajectories.functions import FUNCTIONS, Function, Point
 
 
 class Asked(NamedTuple):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench import optimizers
-from optbench.functions import Function, Point
 from optbench.problem import stream
+from optbench.trajectories.functions import Function, Point
 
 RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
 

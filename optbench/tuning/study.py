@@ -16,7 +16,6 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import manifest, tuning
 from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
@@ -26,8 +25,10 @@ from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
-from optbench.manifest import Contender, Plan
 from optbench.sweeps import callback
+from optbench.tuning import manifest
+from optbench.tuning import search as tuning
+from optbench.tuning.manifest import Contender, Plan
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.

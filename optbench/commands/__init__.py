@@ -1,0 +1,1 @@
+"""The sub-commands: arguments and files, then one call."""

@@ -1,0 +1,1 @@
+"""Tuned studies: search, selection, final runs."""
