@@ -1,8 +1,9 @@
-"""The command line: `python -m optbench [-m] [GROUP=NAME] [KEY=VALUE]`."""
+"""The program: `optbench [-m] [GROUP=NAME] [KEY=VALUE]` trains; `optbench COMMAND` reads runs."""
 
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,11 +37,16 @@ from optbench.sweeps.hydra_internals import mend_parser, texts_of
 CONFIGURATION_ERRORS = (
     HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError,
 )  # fmt: skip
+COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
 
 
 def main() -> None:
     """Run optbench; exit status 0, 1 for an error, 128 + signal when interrupted."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        command = import_module(f"optbench.commands.{sys.argv[1]}")
+        with streams():
+            sys.exit(command.main(sys.argv[2:]))
     # The console script looks for a user's own classes where `python -m` does: here.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

@@ -18,6 +18,7 @@ from optbench.__main__ import config_folder
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.values import measure, pick, title
 from optbench.analysis.table import load_runs
+from optbench.commands import claims as claims_command
 from optbench.common.errors import UserError
 from optbench.figures import layers as layer_plots
 from optbench.stats.paired_tests import enough_seeds
@@ -293,12 +294,12 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
     assert pd.read_csv(folder / "claim.csv")["n"].tolist() == [2, 2, 2]
     assert (folder / "claim.png").stat().st_size > 5000
     (folder / "claim.md").unlink()
-    assert judge.main([str(folder)]) == 0
+    assert claims_command.main([str(folder)]) == 0
     assert (folder / "claim.md").read_text() == text
     record = json.loads(next(folder.glob("*/run.json")).read_text())
     assert "claim" not in record["config"]
 
 
 def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
-    assert judge.main([str(tmp_path)]) == 1
+    assert claims_command.main([str(tmp_path)]) == 1
     assert "no readable claim.json" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
+from optbench.commands.plot import Options, draw_all, main
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
 from optbench.figures.cost import cost
@@ -38,7 +39,6 @@ from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
-from optbench.plot import Options, draw_all, main
 from optbench.stats.tuning_curves import trial_scores
 from optbench.trajectories.contours import still
 from optbench.trajectories.descent import follow
@@ -278,7 +278,7 @@ def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
 
 
 def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
-    from optbench.plot import shown
+    from optbench.commands.plot import shown
 
     assert shown(["a", "b"], "x") == ["Warning: a", "Warning: b"]
     long = ["few " * 50, "edge " * 50, *("c" * 90 for _ in range(6))]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from made_runs import make_run
 
-from optbench import losses, models, plot
+from optbench import losses, models
 from optbench.analysis.table import load_runs
+from optbench.commands import plot
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
 from optbench.engines.cohort.train import train_together

@@ -21,8 +21,8 @@ from hydra import compose, initialize_config_dir
 from made_runs import make_run
 from omegaconf import OmegaConf
 
-from optbench import plot
 from optbench.analysis.table import load_runs, read_runs
+from optbench.commands import plot
 from optbench.common.errors import UserError
 from optbench.config.resolve import config_folder
 from optbench.formats.older_code import sourceless, targets

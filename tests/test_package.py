@@ -68,9 +68,9 @@ def test_an_installed_wheel_trains_and_plots_outside_the_checkout(wheel, tmp_pat
     assert where.startswith(str(home))
     run(str(Path(scripts) / "optbench"), "-m", "optimizer=sgd,adam", "epochs=1", "name=x")
     assert (work / "results" / "x" / "train_loss-epoch.png").exists()
-    out = run(str(python), "-m", "optbench.plot", "results/x", "--format", "svg")
+    out = run(str(python), "-m", "optbench", "plot", "results/x", "--format", "svg")
     assert "train_loss-epoch.svg" in out
-    run(str(python), "-m", "optbench.report.page", "results/x")
+    run(str(python), "-m", "optbench", "report", "results/x")
     assert (work / "results" / "x" / "report.html").stat().st_size > 60_000
 
 

@@ -14,7 +14,7 @@ from optbench.analysis.latex import Cell, bold, cells, to_latex
 from optbench.analysis.leader import winner
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
-from optbench.plot import Options, draw_all
+from optbench.commands.plot import Options, draw_all
 from optbench.stats.pairwise import compare
 
 COLUMNS = ["train_loss", "test_accuracy"]

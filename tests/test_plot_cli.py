@@ -1,4 +1,4 @@
-"""`python -m optbench.plot`: figures from CSV alone, and one clear message for each mistake."""
+"""`python -m optbench plot`: figures from CSV alone, and one clear message for each mistake."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
+from optbench.commands.plot import Options, draw_all, main
 from optbench.common.errors import UserError
-from optbench.plot import Options, draw_all, main
 
 
 def names(folder: Path) -> set[str]:
@@ -38,7 +38,7 @@ def test_writes_everything_and_lists_it(tmp_path: Path, capsys: pytest.CaptureFi
 def test_same_runs_same_bytes_without_torch(tmp_path: Path) -> None:
     sweep(tmp_path / "r", ("adam", "sgd"), 2)
     code = (
-        "import sys; from optbench.plot import main; status = main(sys.argv[1:]);"
+        "import sys; from optbench.commands.plot import main; status = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules; sys.exit(status)"
     )
     formats = ["--format", "png", "pdf", "svg"]

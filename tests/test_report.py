@@ -15,9 +15,10 @@ from optbench.analysis.leader import best_settings
 from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import flatten
+from optbench.commands.report import main
 from optbench.common.errors import UserError
 from optbench.report import page as report
-from optbench.report.page import main, render, source_hash
+from optbench.report.page import render, source_hash
 from optbench.report.sections import curves as report_curves
 from optbench.report.sections.curves import facet_keys
 from optbench.report.sections.page_data import collect, plain

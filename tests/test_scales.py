@@ -10,9 +10,10 @@ from made_runs import make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optbench import plot
 from optbench.analysis import summary
 from optbench.analysis.table import load_runs
+from optbench.commands import plot
+from optbench.commands import report as report_command
 from optbench.figures.axes import blown_up, cap, set_log_y
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
@@ -21,7 +22,6 @@ from optbench.figures.layers import over_time
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter, tuning_budget
 from optbench.formats.run import COLUMNS, read_csv
-from optbench.report import page
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory
 from optbench.trajectories.functions import quadratic
@@ -186,7 +186,7 @@ def test_runs_that_all_diverge_at_once_are_told_and_tabled(tmp_path, capsys):
     text = (tmp_path / "summary.md").read_text()
     assert text.count("diverged") >= 6
     assert "is first by" not in text
-    assert page.main([str(tmp_path)]) == 0
+    assert report_command.main([str(tmp_path)]) == 0
     assert "all 4 runs diverged" in (tmp_path / "report.html").read_text()
     assert plot.main([str(tmp_path), "--kind", "curves"]) == 1
     assert "all runs diverged" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.6667" in out
     assert "n = 4 workloads" in out
     ran = subprocess.run(
-        [sys.executable, "-m", "optbench.stats.algoperf", str(path)],
+        [sys.executable, "-m", "optbench", "score", str(path)],
         capture_output=True,
         check=False,
     )

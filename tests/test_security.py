@@ -21,8 +21,8 @@ import torch
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench import plot
 from optbench.analysis.table import load_runs
+from optbench.commands import plot
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.datasets.files import over_https
@@ -204,7 +204,7 @@ def test_no_connection_is_opened(tmp_path):
 
     words = ["hydra/launcher=workers", "hydra.launcher.workers=2", "optimizer=sgd,adam"]
     assert call("optbench", "-m", "name=s", *words, *QUICK) == 0
-    assert call("optbench.report.page", str(tmp_path / "results" / "s")) == 0
+    assert call("optbench", "report", str(tmp_path / "results" / "s")) == 0
     assert not watched.exists(), watched.read_text()
     # the watch sees what a download does
     assert call("optbench", "dataset=kmnist", "quiet=true") == 1

@@ -14,13 +14,14 @@ from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import plot, textbook
+from optbench import textbook
+from optbench.commands import plot
+from optbench.commands import report as report_command
 from optbench.common import console
 from optbench.common.errors import UserError
 from optbench.config import validate
 from optbench.config.resolve import check_words, quoted
 from optbench.formats.run import expanded, read_record
-from optbench.report import page
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
 QUICK += ["record_steps=false"]  # nothing is compiled in a home folder that is new each time
@@ -141,7 +142,7 @@ def test_results_in_the_home_folder_are_found_by_every_command(here, tmp_path, c
     assert f"{home}/x/s/summary.csv" in out
     assert plot.main(["~/x/s", "-o", "~/drawn", "--format", "svg"]) == 0
     assert (home / "drawn" / "summary.csv").exists()
-    assert page.main(["~/x/s", "-o", "$HOME/page.html"]) == 0
+    assert report_command.main(["~/x/s", "-o", "$HOME/page.html"]) == 0
     assert (home / "page.html").exists()
     status, _, err = here("-m", "hydra.sweep.dir=~/swept", "optimizer=sgd,adam")
     assert status == 0, err
@@ -215,5 +216,5 @@ def test_a_folder_whose_name_is_no_text_is_refused_in_words(tmp_path, capsys):
         folder = made_sweep(Path(os.fsdecode(bytes(tmp_path) + b"/a\xff")), ("adam", "sgd"), 1)
     except (OSError, UnicodeError):
         pytest.skip("this file system has no such name")
-    assert page.main([str(folder), "-o", str(tmp_path / "page.html")]) == 1
+    assert report_command.main([str(folder), "-o", str(tmp_path / "page.html")]) == 1
     assert "bytes that are no UTF-8" in capsys.readouterr().err

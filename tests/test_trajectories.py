@@ -210,7 +210,7 @@ def test_the_committed_scenes_are_as_expected():
     text = (folder / "README.md").read_text("utf-8")
     assert text.count("So it was.") >= 8
     assert "It was not so." not in text
-    command = re.search(r"python -m optbench.trajectories (function=ravine .*)", text)
+    command = re.search(r"python -m optbench trajectories (function=ravine .*)", text)
     _, table = trajectories.run(trajectories.parse(command[1].split()))
     committed = pd.read_csv(folder / "ravine.csv")
     pd.testing.assert_frame_equal(table, committed, check_dtype=False, rtol=1e-6, atol=1e-12)

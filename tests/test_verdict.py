@@ -10,8 +10,9 @@ from made_runs import make_run
 
 from optbench.analysis import verdict
 from optbench.analysis.table import load_runs
+from optbench.commands import verdict as verdict_command
+from optbench.commands.plot import split_trials
 from optbench.common.errors import UserError
-from optbench.plot import split_trials
 
 
 def study(folder: Path, seeds: int = 8) -> Path:
@@ -73,5 +74,5 @@ def test_trials_are_scored_by_validation_and_divergence_is_the_worst(tmp_path):
 def test_another_folder_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="not the folder of a tuned study"):
         verdict.write(tmp_path)
-    assert verdict.main([str(tmp_path)]) == 1
+    assert verdict_command.main([str(tmp_path)]) == 1
     assert "error:" in capsys.readouterr().err

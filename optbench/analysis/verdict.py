@@ -5,10 +5,7 @@ was settled before the runs that are compared here, so it is not the best of man
 How much tuning each optimizer needs, and how sensitive it is to its learning rate, the trials tell.
 """
 
-import argparse
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +17,9 @@ from optbench.analysis.series import layout
 from optbench.analysis.summary import COSTS, STEP_COSTS, cost_cell, number
 from optbench.analysis.table import read_runs
 from optbench.analysis.time_to_target import reach
-from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded, replace_text
+from optbench.formats.run import replace_text
 from optbench.formats.study import MANIFEST, figure_of, manifests_of, protocol_of
 from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.pairwise import compare
@@ -216,23 +212,3 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
     if found.clocks:
         lines += ["", f"{found.clocks[0].upper()}{found.clocks[1:]}."]
     return "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m optbench.verdict FOLDER`: the verdicts of a tuned study, again from its files."""
-    parser = argparse.ArgumentParser(prog="python -m optbench.verdict", description=main.__doc__)
-    parser.add_argument(
-        "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
-    )
-    try:
-        text, paths = write(parser.parse_args(argv).folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(text, *paths, sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    with streams():
-        sys.exit(main())

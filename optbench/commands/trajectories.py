@@ -1,4 +1,4 @@
-"""`python -m optbench.trajectories function=NAME optimizer=NAME,NAME`: optimizers on a plane.
+"""`optbench trajectories function=NAME optimizer=NAME,NAME`: optimizers on a plane.
 
 Draws their paths over the contours of a function of two variables, as a still and as an
 animation, and writes a table of what they did on the way.
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from optbench.common.console import streams
 from optbench.common.errors import UserError, did_you_mean
 from optbench.formats.run import expanded
 from optbench.trajectories import contours
@@ -178,7 +177,7 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
 
 
 HELP = """\
-python -m optbench.trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
+optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
   optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
                                   lr=best tries 21 from 1e-4 to 10)
   function.condition=30, noise=0.1, start=-1.2,1, steps=200, seed=0, tolerance=0.05
@@ -209,8 +208,3 @@ def main(words: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 0
-
-
-if __name__ == "__main__":
-    with streams():
-        sys.exit(main())

@@ -193,7 +193,7 @@ def chosen(names: Sequence[str]) -> list[str]:
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(
                 f"no kind of figure {name!r}{hint}; allowed: {', '.join(KINDS)}, {ALL}. Ways over "
-                "a function of two variables: python -m optbench.trajectories"
+                "a function of two variables: python -m optbench trajectories"
             )
     return list(KINDS) if ALL in names else list(dict.fromkeys(names))
 

@@ -1,16 +1,13 @@
-"""AlgoPerf's performance profiles and benchmark score: `python -m optbench.score times.csv`.
+"""AlgoPerf's performance profiles and benchmark score: `python -m optbench score times.csv`.
 
 Dahl et al. 2023, "Benchmarking Neural Network Training Algorithms", section 4.3, and the scoring
 code of mlcommons/algorithmic-efficiency. A CSV has a row for each optimizer, a column for each
 workload and times to target as cells, `inf` for a miss.
 """
 
-import argparse
 import csv
 import io
 import math
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +15,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import count
-from optbench.common.console import streams
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded
 from optbench.stats.paired_tests import check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
@@ -227,38 +222,3 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the profile and both scores of a CSV; a bad CSV gets one line and exit 1."""
-    parser = argparse.ArgumentParser(prog="python -m optbench.score", description=__doc__)
-    parser.add_argument("times", type=expanded, help=f"CSV: {FORM}")
-    asked = parser.parse_args(arguments)
-    try:
-        times = read_times(asked.times)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    shown = pd.DataFrame(
-        {
-            "score": closed_form(times),
-            "trapezoid": trapezoid(times),
-            **{f"rho({tau:g})": profile(times, [tau])[tau] for tau in (1, 1.5, 2, 3, 4)},
-            "reached": np.isfinite(times).sum(axis=1),
-        }
-    ).sort_values("score", ascending=False, kind="stable")
-    try:
-        print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
-        print(
-            f"n = {times.shape[1]} workloads. score: the closed form; trapezoid: AlgoPerf's "
-            f"{POINTS} points on [1, {R_MAX:g}]; rho(tau): share of workloads within tau times "
-            "the fastest.",
-            flush=True,
-        )
-    except BrokenPipeError:  # as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    with streams():
-        main()

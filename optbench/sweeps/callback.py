@@ -265,8 +265,8 @@ def begin(
 
 def show_comparison(sweep: Path) -> None:
     """Draw the figures of a sweep that is over, and print its table and its verdict."""
-    from optbench import plot
     from optbench.analysis import summary
+    from optbench.commands import plot
     from optbench.formats import study as study_files
 
     result = plot.draw_all([sweep], sweep)

@@ -8,9 +8,7 @@ enough to call a claim false, so p-values are corrected over the claim's compari
 (Holm 1979).
 """
 
-import argparse
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,9 @@ from optbench.analysis.claims.sides import RULE, choice_factor
 from optbench.analysis.columns import count, show, where
 from optbench.analysis.summary import seeds_text
 from optbench.analysis.table import read_runs
-from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded, read_sealed, replace_text
+from optbench.formats.run import read_sealed, replace_text
 from optbench.stats.paired_tests import enough_seeds, holm
 
 KEYS = {"text", "checks", "figure"}
@@ -211,24 +208,3 @@ def draw(
     except TypeError as error:
         raise UserError(f"claim.figure: {error}") from None
     return save(figure, folder, "claim", ("png", "pdf"))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m optbench.claims FOLDER...`: judge the claims of sweeps again, from their files."""
-    parser = argparse.ArgumentParser(prog="python -m optbench.claims", description=main.__doc__)
-    parser.add_argument(
-        "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
-    )
-    try:
-        for folder in parser.parse_args(argv).folders:
-            text, paths = write(folder)
-            print(text, *paths, "", sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    with streams():
-        sys.exit(main())

@@ -19,12 +19,12 @@ from optbench.analysis.comparison import has_rates, ranked, ranks_figure, times_
 from optbench.analysis.series import layout
 from optbench.analysis.table import read_runs
 from optbench.analysis.time_to_target import phases, reach_figure
+from optbench.commands.plot import UNDATED, Options, from_config, split_trials
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.job_list import ASIDE, HARMLESS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
-from optbench.plot import UNDATED, Options, from_config, split_trials
 from optbench.report import tables as report_data
 from optbench.report.sections import curves, pairs, targets, verdict
 from optbench.report.sections import runs as report_runs

@@ -1,4 +1,4 @@
-"""`python -m optbench.plot FOLDER...`: every figure and table again, from the CSV files alone."""
+"""`optbench plot FOLDER...`: every figure and table again, from the CSV files alone."""
 
 import argparse
 import sys
@@ -17,7 +17,6 @@ from optbench.analysis.latex import bold, cells, to_latex
 from optbench.analysis.series import layout
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import read_runs
-from optbench.common.console import streams
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
@@ -199,7 +198,7 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m optbench.plot",
+        prog="optbench plot",
         description="Draw the figures and tables of finished runs again, from their CSV files.",
     )
     add = parser.add_argument
@@ -296,8 +295,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"left out: {problem}", file=sys.stderr)
     # of "all" some never apply; who names a kind wants it
     return 1 if result.problems or (result.skipped and kinds.ALL not in options.kinds) else 0
-
-
-if __name__ == "__main__":
-    with streams():
-        sys.exit(main())

@@ -1,0 +1,25 @@
+"""`optbench claims FOLDER...`: judge the claims of sweeps again, from their files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from optbench.analysis.claims.judge import write
+from optbench.common.errors import UserError
+from optbench.formats.run import expanded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`optbench claims FOLDER...`: judge the claims of sweeps again, from their files."""
+    parser = argparse.ArgumentParser(prog="optbench claims", description=main.__doc__)
+    parser.add_argument(
+        "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
+    )
+    try:
+        for folder in parser.parse_args(argv).folders:
+            text, paths = write(folder)
+            print(text, *paths, "", sep="\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,51 @@
+"""`optbench report FOLDER... -o report.html`: one self-contained, interactive page."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from optbench.common.errors import UserError
+from optbench.formats.run import expanded
+from optbench.report.page import write
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 1 when something was wrong or a file was left out (named on stderr)."""
+    parser = argparse.ArgumentParser(
+        prog="optbench report",
+        description="Write one self-contained page: verdict, interactive curves, tables, commands.",
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=expanded, metavar="FOLDER",
+        help="a run, a sweep, a study, or a folder above",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--out", type=expanded, metavar="FILE",
+        help="the page (default: report.html in the one FOLDER)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="only runs with this value; several values of one key are alternatives",
+    )  # fmt: skip
+    parser.add_argument(
+        "--facet", nargs="+", metavar="KEY",
+        help="config keys that make the panels (default: those in which a sweep's problems differ)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
+    )
+    parser.add_argument("--title", help="of the page (default: the names of the folders)")
+    asked = parser.parse_args(argv)
+    try:
+        if asked.out is None and len(asked.folders) != 1:
+            raise UserError("several folders were given: say where the page goes with -o FILE")
+        out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
+        written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
+    for problem in [*written.problems, *written.older]:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if written.problems else 0

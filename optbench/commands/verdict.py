@@ -1,0 +1,24 @@
+"""`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from optbench.analysis.verdict import write
+from optbench.common.errors import UserError
+from optbench.formats.run import expanded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
+    parser = argparse.ArgumentParser(prog="optbench verdict", description=main.__doc__)
+    parser.add_argument(
+        "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
+    )
+    try:
+        text, paths = write(parser.parse_args(argv).folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text, *paths, sep="\n")
+    return 0
