@@ -26,7 +26,7 @@ from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
 
 

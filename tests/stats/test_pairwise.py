@@ -183,7 +183,7 @@ def test_compare_pairs_only_common_seeds() -> None:
 
 
 def test_identical_optimizers_are_not_told_apart() -> None:
-    path = Path(__file__).parent.parent / "scripts" / "false-positive-rate"
+    path = Path(__file__).parents[2] / "scripts" / "false-positive-rate"
     loader = importlib.machinery.SourceFileLoader("false_positive_rate", str(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None

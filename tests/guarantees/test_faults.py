@@ -19,7 +19,7 @@ import pytest
 
 resource = pytest.importorskip("resource")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = [
     *["data.subset=300", "model.hidden=[8]", "log.steps=1", "num_threads=1", "device=cpu"],
     *["batch_size=32", "optimizer=adam"],

@@ -206,7 +206,7 @@ def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):
 
 def test_the_committed_scenes_are_as_expected():
     """Their tables are of this code: the ravine again, against what is committed."""
-    folder = Path(__file__).resolve().parent.parent / "results" / "trajectories"
+    folder = Path(__file__).resolve().parents[2] / "results" / "trajectories"
     text = (folder / "README.md").read_text("utf-8")
     assert text.count("So it was.") >= 8
     assert "It was not so." not in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=2", "log.steps=1", "quiet=true"]
 QUICK += ["deterministic=true", "model.dropout=0.2", "model.batch_norm=true", "device=cpu"]
 SURROUNDINGS = (

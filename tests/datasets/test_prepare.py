@@ -13,7 +13,7 @@ from optbench.datasets import prepare as data
 from optbench.datasets.prepare import RawDataset, prepare
 from optbench.datasets.preprocessing import PREPROCESSING
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def images(n=60, n_test=20, channels=1, seed=0, dtype=torch.uint8) -> RawDataset:

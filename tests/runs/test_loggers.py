@@ -277,7 +277,7 @@ def test_a_sweep_logs_each_run_once(tmp_path, launcher):
     ]
     done = subprocess.run(
         [*command, f"hydra/launcher={launcher}", f"results_dir={tmp_path}"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

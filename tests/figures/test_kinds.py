@@ -44,7 +44,7 @@ from optbench.trajectories.contours import still
 from optbench.trajectories.descent import follow
 from optbench.trajectories.functions import FUNCTIONS
 
-CONF = Path(__file__).resolve().parent.parent / "conf" / "optimizer"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
 COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}
 
 

@@ -26,7 +26,7 @@ from optbench.datasets.prepare import prepare
 from optbench.datasets.preprocessing import PREPROCESSING
 from optbench.datasets.torchvision_shim import import_torchvision
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 # ---- the bundled set

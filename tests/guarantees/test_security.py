@@ -33,7 +33,7 @@ from optbench.report import page
 from optbench.runs import checkpoints
 from optbench.runs import folder as runs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=60", "model.hidden=[4]", "epochs=1", "num_threads=1", "quiet=true"]
 OPTBENCH = [sys.executable, "-m", "optbench"]
 FORMULA = "=cmd|' /C calc'!A0"

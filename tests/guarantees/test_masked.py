@@ -5,15 +5,15 @@ import pytest
 
 # numbers of each way of taking steps, as fast tests
 NUMBERS = """
-tests/test_dense.py::test_plain_steps_are_those_of_a_plain_loop_bit_for_bit
-tests/test_dense.py::test_the_settings_of_optimizers
-tests/test_dense.py::test_every_activation
-tests/test_dense.py::test_sums_are_as_near_to_float64_as_float32_allows
-tests/test_dense.py::test_threads_and_chunks_change_no_bit
-tests/test_dense_sums.py
-tests/test_training.py
-tests/test_cohort.py::test_seven_optimizers_on_an_mlp
-tests/test_device.py
+tests/engines/test_compiled_steps.py::test_plain_steps_are_those_of_a_plain_loop_bit_for_bit
+tests/engines/test_compiled_steps.py::test_the_settings_of_optimizers
+tests/engines/test_compiled_steps.py::test_every_activation
+tests/engines/test_compiled_steps.py::test_sums_are_as_near_to_float64_as_float32_allows
+tests/engines/test_compiled_steps.py::test_threads_and_chunks_change_no_bit
+tests/engines/test_compiled_evaluation.py
+tests/training/test_loop.py
+tests/engines/test_cohort.py::test_seven_optimizers_on_an_mlp
+tests/training/test_device.py
 """
 
 

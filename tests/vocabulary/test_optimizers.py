@@ -18,7 +18,7 @@ from optbench import schedules
 from optbench.common.errors import UserError
 from optbench.optimizers import MuonWithAdamW, build, learning_rate
 
-CONF = Path(__file__).parent.parent / "conf" / "optimizer"
+CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 NAMES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
 every_yaml = pytest.mark.parametrize("name", NAMES)
 

@@ -15,7 +15,7 @@ import pytest
 
 from optbench.datasets import loaders
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "fetch-data"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fetch-data"
 CONTENT = {name: f"content of {name}".encode() for name in loaders.IDX_FILES}
 
 

@@ -182,7 +182,7 @@ def test_without_asserts_and_docstrings_everything_runs(tmp_path, level):
 
 def test_no_behaviour_hangs_on_an_assert():
     """An assert only tells the type checker what is not None."""
-    for path in Path(cli.__file__).parent.glob("*.py"):
+    for path in Path(cli.__file__).parent.rglob("*.py"):
         for line in path.read_text("utf-8").splitlines():
             if line.strip().startswith("assert "):
                 assert line.rstrip().endswith(" is not None"), f"{path}: {line}"

@@ -17,7 +17,7 @@ from optbench.common.errors import UserError
 from optbench.optimizers import MuonWithAdamW
 from optbench.textbook import Nesterov
 
-CONF = Path(__file__).parent.parent / "conf" / "schedule"
+CONF = Path(__file__).parents[2] / "conf" / "schedule"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from optbench.runs import folder as runs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ from optbench.analysis.targets import (
     times,
     worst_baseline_targets,
 )
+from optbench.commands.score import main
 from optbench.common.errors import UserError
 from optbench.stats import by_seed
 from optbench.stats.algoperf import (
     closed_form,
     held_out,
-    main,
     over_studies,
     profile,
     read_times,
