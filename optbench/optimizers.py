@@ -96,9 +96,12 @@ def is_known(optimizer: Optimizer) -> bool:
     return known and "step" not in vars(optimizer) and not _has_step_hooks(optimizer)
 
 
-def is_known_class(factory: Callable[..., Optimizer]) -> bool:
-    """Whether what it makes is an optimizer of torch or ours, exactly."""
-    return _unwrap(factory)[0] in _known()
+def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
+    """Return whether it makes one of torch's optimizers or ours that computes in any layout.
+
+    LBFGS does not: it takes a `view` of every gradient as a vector.
+    """
+    return _unwrap(factory)[0] in _known() - {torch.optim.LBFGS}
 
 
 @cache

@@ -14,10 +14,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from optbench import optimizers
 from optbench.config import build
 from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
-from optbench.optimizers import MuonWithAdamW, is_known_class
+from optbench.optimizers import MuonWithAdamW
 from optbench.problem import Problem, build_model
 from optbench.runner import run as experiment
 from optbench.streams import stream
@@ -90,7 +91,7 @@ def plain_losses(
     model, data = build_model(problem, SEED).train(), problem.dataset
     model = model.double() if exact else model
     x = data.train_x.double() if exact else data.train_x
-    if is_known_class(make) and takes_any_layout(model) and not exact:
+    if optimizers.takes_any_layout(make) and takes_any_layout(model) and not exact:
         model = model.to(memory_format=torch.channels_last)
     draw_from(model, stream(SEED, "dropout"))
     seed_all(stream(SEED, "optimizer").initial_seed())

@@ -121,7 +121,7 @@ class Training:
             self.data = self.data.double()
         # convolutions take the layout of their weights: channels last was 1.5 times as fast
         images = any(p.ndim == 4 for p in self.model.parameters())
-        known = optimizers.is_known_class(optimizer) and takes_any_layout(self.model)
+        known = optimizers.takes_any_layout(optimizer) and takes_any_layout(self.model)
         if channels_last and images and known:
             layout = torch.channels_last
             self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs

@@ -277,7 +277,7 @@ def test_optimizers_that_flatten_train_convolutions(channels_last):
         torch.rand(12, 1, 8, 8), torch.arange(12) % 3, torch.rand(3, 1, 8, 8), torch.arange(3)
     )
     problem = Problem(
-        prepare.prepare(raw, val_size=0), partial(models.cnn, channels=[3], hidden=[4]),
+        prepare.prepare(raw, val_size=0), partial(models.cnn, channels=[3, 2], hidden=[4]),
         losses.cross_entropy, initialize, 4, epochs=1,
     )  # fmt: skip
     optimizer = partial(torch.optim.LBFGS, max_iter=2)
