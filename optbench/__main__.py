@@ -18,6 +18,7 @@ from yaml import YAMLError
 from optbench import startup
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
+from optbench.common.files import expanded
 from optbench.config.resolve import (
     check_tuned,
     check_words,
@@ -27,7 +28,6 @@ from optbench.config.resolve import (
     resolve,
 )
 from optbench.config.validate import check_results_dir
-from optbench.formats.run import expanded
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure

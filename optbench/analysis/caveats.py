@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import count, problem_text, show
+from optbench.analysis.columns import problem_text
 from optbench.analysis.leader import first_against_second, ranked
+from optbench.analysis.pairing import pair_up
 from optbench.analysis.series import Layout, layout
 from optbench.analysis.summary import final_values, seeds_text
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import count, show
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.stats.estimates import middle, pair_up, smaller_is_better
+from optbench.stats.estimates import middle
 from optbench.stats.paired_tests import differences, holm, signed_rank
 from optbench.stats.pairwise import claim
 from optbench.stats.tuning_curves import check_exchangeable

@@ -1,23 +1,13 @@
 """The config keys of a table: to name, to show, to sort and to filter by."""
 
-import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
+from optbench.common.text import show
 from optbench.formats.run import COLUMNS, COST_COLUMNS
-
-
-def show(value: object) -> str:
-    """A config value as it would stand in YAML."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(value).lower()
-    if isinstance(value, (float, np.floating)):
-        return "unset" if math.isnan(value) else f"{value:g}"
-    return str(value)
 
 
 def short(key: str) -> str:
@@ -31,18 +21,6 @@ def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
         show(value) if key == "phase" else f"{short(key)}={show(value)}"
         for key, value in zip(keys, values, strict=True)
     )
-
-
-def count(number: int, what: str) -> str:
-    """A number of things, as in "1 run" and "2 runs"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def order(value: object) -> tuple[int, float, str]:
-    """Sort key for mixed config values: numbers, then text, then unset."""
-    if isinstance(value, (bool, int, float, np.number, np.bool_)):
-        return (2, 0.0, "") if math.isnan(value) else (0, float(value), "")
-    return (1, 0.0, str(value))
 
 
 def measured_columns(table: pd.DataFrame) -> list[str]:

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.series import layout
 from optbench.analysis.targets import time_matrix
 from optbench.analysis.time_to_target import Reach, phases, reach
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
 from optbench.figures.critical_difference import cd_diagram
 from optbench.figures.profile import scores
-from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.paired_tests import enough_seeds
 from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
 

@@ -15,9 +15,12 @@ import pandas as pd
 
 from optbench.analysis.caveats import problem_of
 from optbench.analysis.leader import winner
+from optbench.analysis.pairing import pair_up
 from optbench.analysis.series import layout
-from optbench.analysis.summary import BOLD, final_values, number
-from optbench.stats.estimates import middle, pair_up, smaller_is_better
+from optbench.analysis.summary import BOLD, final_values
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import number
+from optbench.stats.estimates import middle
 
 ACROSS = 4  # problems beside each other
 

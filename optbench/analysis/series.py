@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import measured_columns, resolve, short, show
+from optbench.analysis.columns import measured_columns, resolve, short
 from optbench.analysis.table import IDENTITY
 from optbench.common.errors import UserError
+from optbench.common.text import show
 
 MAX_LINES = 10  # more than this in one panel cannot be told apart
 

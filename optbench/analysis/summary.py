@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import count, measured_columns, order, problem_text, show
+from optbench.analysis.columns import measured_columns, problem_text
 from optbench.analysis.series import layout
 from optbench.common.errors import UserError
+from optbench.common.metrics import worst
+from optbench.common.text import count, limit, number, order, show
 from optbench.formats.run import COST_COLUMNS
+from optbench.stats.estimates import median
 
 COSTS = {
     "seconds_per_epoch": "seconds per epoch",
@@ -26,19 +29,6 @@ BOLD = (
 )
 MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
-
-
-def worst(column: str) -> float:
-    """What a diverged run counts as: the worst value, so that no one averages over survivors."""
-    if "accuracy" in column:
-        return -math.inf
-    return math.inf if "loss" in column else math.nan
-
-
-def median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """`np.median` where infinities (diverged runs) and overflow are no reason for a warning."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.median(values, axis=axis))
 
 
 def final_values(table: pd.DataFrame, column: str) -> pd.Series:
@@ -260,19 +250,6 @@ def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
     if name == "step_ms" and value >= whole:
         return "about all"
     return f"{value:g}" if name == "runs_at_once" else number(value)
-
-
-def limit(value: float) -> str:
-    """An end of an interval; an infinite one is called what it is."""
-    return number(value) if math.isfinite(value) else "diverged"
-
-
-def number(value: float) -> str:
-    """Four significant digits, without an exponent where that is readable."""
-    if not math.isfinite(value):
-        return "n/a"
-    readable = value == 0 or 1e-3 <= abs(value) < 1e4
-    return f"{value:#.4g}".removesuffix(".") if readable else f"{value:.3e}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

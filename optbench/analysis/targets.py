@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.pairing import pair_up, run_keys
 from optbench.common.errors import UserError
-from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
+from optbench.common.metrics import smaller_is_better
+from optbench.stats.estimates import middle
 
 CLOCKS = ("step", "epoch", "seconds")
 Targets = float | Mapping[str, float]

@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from optbench.analysis.pairing import pair_up, run_keys
 from optbench.analysis.series import layout
 from optbench.analysis.summary import (
     STEP_COSTS,
@@ -31,9 +32,10 @@ from optbench.analysis.targets import (
     run_times,
 )
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
 from optbench.figures import style
 from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
-from optbench.stats.estimates import middle, pair_up, run_keys, smaller_is_better
+from optbench.stats.estimates import middle
 
 RULES = "a number, worst, baseline:NAME or quantile:SHARE"
 UNITS = {"step": "steps", "epoch": "epochs", "seconds": "seconds"}

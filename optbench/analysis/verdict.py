@@ -12,23 +12,20 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.caveats import objections
-from optbench.analysis.columns import show
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.series import layout
-from optbench.analysis.summary import COSTS, STEP_COSTS, cost_cell, number
+from optbench.analysis.summary import COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.table import read_runs
 from optbench.analysis.time_to_target import reach
+from optbench.analysis.trials import trial_scores
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.formats.run import replace_text
+from optbench.common.files import replace_text
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import number, show
 from optbench.formats.study import MANIFEST, figure_of, manifests_of, protocol_of
-from optbench.stats.estimates import by_seed, smaller_is_better
 from optbench.stats.pairwise import compare
-from optbench.stats.tuning_curves import (
-    check_exchangeable,
-    expected_best,
-    rate_widths,
-    trial_scores,
-)
+from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
 
 def write(study: str | Path) -> tuple[str, list[Path]]:

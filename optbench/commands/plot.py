@@ -19,12 +19,12 @@ from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import read_runs
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
+from optbench.common.files import expanded, replace_text
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS, Study
 from optbench.figures.panels import add_note
 from optbench.figures.profile import scores
 from optbench.figures.save import FORMATS, UNDATED, save, writable  # noqa: F401
-from optbench.formats.run import expanded, replace_text
 from optbench.formats.study import figure_of, manifests_of, protocol_of
 
 MOST_WARNINGS = 300  # characters of them in a figure; beyond that their number

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded
+from optbench.common.files import expanded
 from optbench.report.page import write
 
 

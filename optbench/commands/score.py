@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded
+from optbench.common.files import expanded
 from optbench.stats import algoperf
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.common.errors import UserError, did_you_mean
-from optbench.formats.run import expanded
+from optbench.common.files import expanded
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory, follow, follow_best, measure
 from optbench.trajectories.functions import FUNCTIONS, Function, Point

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optbench.analysis.verdict import write
 from optbench.common.errors import UserError
-from optbench.formats.run import expanded
+from optbench.common.files import expanded
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.formats.run import replace_text
+from optbench.common.files import replace_text
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins with one of these
 

@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from optbench.common.errors import UserError, did_you_mean
+from optbench.common.files import expanded
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
-from optbench.formats.run import expanded
 from optbench.initializers import initialize
 from optbench.losses import as_function
 from optbench.problem import Problem

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError, did_you_mean, is_text, shorten
-from optbench.formats.run import expanded
+from optbench.common.files import expanded
 
 Config = dict[str, Any]
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")

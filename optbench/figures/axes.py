@@ -16,8 +16,10 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from optbench.analysis.columns import logged_columns, show
+from optbench.analysis.columns import logged_columns
 from optbench.common.errors import UserError
+from optbench.common.metrics import default_log
+from optbench.common.text import show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
 LINEAR = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
@@ -37,11 +39,6 @@ def check_column(table: pd.DataFrame, y: str) -> None:
         raise NothingFinite(f"all runs diverged, and column {y!r} holds no finite number")
     if not np.isfinite(table[y]).any():
         raise UserError(f"column {y!r} holds no finite number in these runs (no such split?)")
-
-
-def default_log(y: str) -> bool:
-    """Whether the y axis is logarithmic where nobody says: losses and rates are."""
-    return "accuracy" not in y and "seconds" not in y
 
 
 def y_label(table: pd.DataFrame, y: str) -> str:

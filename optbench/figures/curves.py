@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.series import layout
-from optbench.analysis.summary import median, unlike_clocks, worst
+from optbench.analysis.summary import unlike_clocks
 from optbench.common.errors import UserError
+from optbench.common.metrics import default_log, worst
 from optbench.figures import style
 from optbench.figures.axes import (
     MARKED,
     check_column,
-    default_log,
     limit_words,
     log_ticks,
     set_log_y,
@@ -39,6 +39,7 @@ from optbench.figures.panels import (
     series_of,
     spread_note,
 )
+from optbench.stats.estimates import median
 
 X_LABELS = {
     "epoch": "passes over the training set (epochs)",

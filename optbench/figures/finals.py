@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from optbench.analysis.series import layout
-from optbench.analysis.summary import final_values, median, seeds_text, worst
+from optbench.analysis.summary import final_values, seeds_text
+from optbench.common.metrics import default_log, worst
 from optbench.figures import style
-from optbench.figures.axes import blown_up, check_column, default_log, ticks, y_label
+from optbench.figures.axes import blown_up, check_column, ticks, y_label
 from optbench.figures.panels import caption, context, cross, label_axes, make_panels, series_of
+from optbench.stats.estimates import median
 
 BOXED = 5  # runs: the quartiles of fewer are made up of one or two
 SPREAD = 0.22  # of the dots of a row, upwards and downwards

@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from optbench import losses
 from optbench.analysis.claims.values import numbers
-from optbench.analysis.columns import order, resolve, short, show
+from optbench.analysis.columns import resolve, short
 from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
+from optbench.common.text import order, show
 from optbench.figures import style
 from optbench.figures.axes import set_log_y
 from optbench.figures.depth import WEIGHTED, band

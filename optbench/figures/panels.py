@@ -10,16 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optbench.analysis.columns import order, short, show
+from optbench.analysis.columns import short
 from optbench.analysis.series import Layout
 from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
+from optbench.common.metrics import default_log as default_log
+from optbench.common.text import order, show
 from optbench.figures import style
 from optbench.figures.axes import MARKED
 from optbench.figures.axes import (
     check_column as check_column,  # the report's modules know them from here
 )
-from optbench.figures.axes import default_log as default_log
 from optbench.figures.axes import y_label as y_label
 
 MAX_PANELS = 24

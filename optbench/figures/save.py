@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from optbench.common.errors import UserError
+from optbench.common.files import replace_bytes, replace_text
 from optbench.figures import style
-from optbench.formats.run import replace_bytes, replace_text
 
 ATTEMPTS = 6  # at a layout, each higher than the one before
 FORMATS = ("png", "pdf", "svg")

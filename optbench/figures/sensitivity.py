@@ -11,8 +11,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from optbench.analysis.columns import resolve, short
 from optbench.analysis.series import Layout, layout
-from optbench.analysis.summary import final_values, median, worst
+from optbench.analysis.summary import final_values
 from optbench.common.errors import UserError
+from optbench.common.metrics import worst
 from optbench.figures import style
 from optbench.figures.axes import cap, check_column, dress, log_ticks, show_all, y_label
 from optbench.figures.panels import (
@@ -24,6 +25,7 @@ from optbench.figures.panels import (
     series_of,
     spread_note,
 )
+from optbench.stats.estimates import median
 
 
 def sensitivity(

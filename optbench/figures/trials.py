@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.series import Layout, layout, one_line_per_run, variant_keys
-from optbench.analysis.summary import worst
+from optbench.analysis.trials import trial_scores
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better, worst
 from optbench.figures import style
 from optbench.figures.axes import blown_up, cap, dress, log_ticks, show_all, y_label
 from optbench.figures.panels import Entry, add_legends, cross, finish, make_panels, series_of
-from optbench.stats.estimates import smaller_is_better
-from optbench.stats.tuning_curves import check_exchangeable, expected_best, trial_scores
+from optbench.stats.tuning_curves import check_exchangeable, expected_best
 
 
 def trial_layout(

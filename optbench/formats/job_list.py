@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.common.console import say
-from optbench.formats.run import read_text, replace_text
+from optbench.common.files import read_text, replace_text
 
 FILE = "jobs.jsonl"
 DONE = ("completed", "diverged")

@@ -7,16 +7,14 @@ ValueError, the latter with the end of a sentence that begins with the file's na
 import hashlib
 import json
 import math
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optbench import __version__
+from optbench.common.files import read_text, replace_text
 from optbench.formats.checksummed_json import seal, unseal
 
 FORMAT = 1
@@ -56,14 +54,6 @@ OPTIONAL = {
     "device": str, "versions": dict, "summary": dict, "cohort": int,
     "started": str, "finished": str,
 }  # fmt: skip
-
-
-def expanded(path: str) -> str:
-    """Return a path with its `~`, `~USER` and `$NAME` as a shell would read them.
-
-    A shell itself leaves those of KEY=~/x alone, and nobody reads those of a variable's value.
-    """
-    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -264,44 +254,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its seal, as a whole. A NaN is a ValueError."""
     replace_text(path, json.dumps(seal(content), indent=1, allow_nan=False) + "\n")
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8. Raises OSError, or ValueError for what is none."""
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise ValueError("is no ordinary file")  # a pipe would be waited for
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    if text.startswith("\ufeff"):
-        raise ValueError("begins with a byte-order mark: another program has saved it anew")
-    return text
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 as `replace_bytes` does."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: Path, data: bytes) -> None:
-    """Write a file as a whole: a reader sees the old one or the new one, never half of it.
-
-    A link in its place is replaced, and not followed: the folder may come from others.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power failure may leave the new name and no text
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from optbench.analysis.table import check_names
 from optbench.common.errors import UserError
-from optbench.formats.run import replace_text
+from optbench.common.files import replace_text
 from optbench.report.sections.page_data import collect
 
 WEB = Path(__file__).resolve().parent / "web"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import logged_columns, order, show
+from optbench.analysis.columns import logged_columns
 from optbench.analysis.series import layout
 from optbench.analysis.summary import (
     AT_ONCE,
@@ -21,15 +21,15 @@ from optbench.analysis.summary import (
     cell,
     cost_cell,
     final_values,
-    median,
-    number,
     summary,
 )
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import number, order, show
 from optbench.figures.panels import default_log, titles, y_label
 from optbench.figures.trials import envelope, scored, trial_layout
 from optbench.report.sections.curves import Names, thinned
-from optbench.stats.estimates import smaller_is_better
+from optbench.stats.estimates import median
 from optbench.stats.tuning_curves import check_exchangeable, expected_best
 
 Panel = dict[str, Any]

@@ -21,15 +21,8 @@ from typing import Any, TextIO
 from optbench import __version__, allocator
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, unwritable
-from optbench.formats.run import (
-    COLUMNS,
-    FORMAT,
-    check_whole,
-    read_record,
-    read_text,
-    replace_text,
-    write_sealed,
-)
+from optbench.common.files import read_text, replace_text
+from optbench.formats.run import COLUMNS, FORMAT, check_whole, read_record, write_sealed
 from optbench.runs import locks
 from optbench.runs.loggers import Loggers
 from optbench.training.evaluation import Row

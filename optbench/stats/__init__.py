@@ -8,7 +8,6 @@ it raises UserError, or, where it says so, returns NaN. In the frames of `by_see
 from optbench.stats.estimates import (
     Estimate,
     bootstrap,
-    by_seed,
     describe,
     describe_all,
     iqm,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import count
 from optbench.common.errors import UserError
+from optbench.common.text import count
 from optbench.stats.paired_tests import check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)

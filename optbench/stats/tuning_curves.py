@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.summary import final_values, median
 from optbench.common.errors import UserError
-from optbench.stats.estimates import smaller_is_better
+from optbench.stats.estimates import median
 from optbench.stats.paired_tests import check_share, check_whole
 
 ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
@@ -24,26 +23,6 @@ class Width(NamedTuple):
     open_low: bool  # reaches the smallest rate tried: the range may be wider
     open_high: bool
     n: int  # rates tried
-
-
-def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
-    """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
-    first = trials.groupby("run", observed=True, sort=False).first()
-    score = final_values(trials, metric)
-    if pick == "best":
-        # the untrained model is nobody's best epoch
-        by_run = trials[trials["step"] > 0].groupby("run", observed=True, sort=False)[metric]
-        best = by_run.min() if smaller_is_better(metric) else by_run.max()
-        score = best.reindex(score.index).where(score.abs() < math.inf, score)
-    lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)
-    return pd.DataFrame(
-        {
-            "problem": first["problem"].astype(str),
-            "optimizer": first["optimizer"].astype(str),
-            "lr": pd.to_numeric(lr.astype(object), errors="coerce"),
-            "score": score.reindex(first.index).astype(float),
-        }
-    )
 
 
 def check_exchangeable(trials: pd.DataFrame) -> None:

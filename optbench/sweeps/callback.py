@@ -23,10 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from optbench import startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
+from optbench.common.files import expanded
 from optbench.config import validate
 from optbench.config.resolve import check_tuned, config_folder, explain
 from optbench.formats import job_list
-from optbench.formats.run import COLUMNS, expanded, write_sealed
+from optbench.formats.run import COLUMNS, write_sealed
 from optbench.runs import locks
 from optbench.sweeps.hydra_internals import texts_of
 
@@ -157,8 +158,8 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
 
     claim: the study's, which has tests of its own.
     """
-    from optbench.analysis import columns
     from optbench.analysis.claims import judge
+    from optbench.common import text
     from optbench.stats import corrections  # slow to import, needed at the end as well
 
     series, seeds = corrections.series_and_seeds(planned)
@@ -168,7 +169,7 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
     if not seeds or series < 2:
         return ""
     why = corrections.too_few_seeds(seeds, series - 1, corrections.MAX_TYPE)
-    return why and f"{columns.count(seeds, 'seed')}: {why}"
+    return why and f"{text.count(seeds, 'seed')}: {why}"
 
 
 class Comparison(Callback):

@@ -13,9 +13,9 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, set
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
+from optbench.common.text import count
 from optbench.config import build, validate
 from optbench.config.resolve import resolve
 from optbench.datasets import prepare

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from optbench.analysis.columns import count
+from optbench.common.text import count
 from optbench.formats import job_list
 from optbench.formats.older_code import code_in
 from optbench.formats.study import read_manifest

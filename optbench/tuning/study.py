@@ -16,9 +16,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.analysis.columns import count
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.common.text import count
 from optbench.config.resolve import resolve
 from optbench.config.validate import LARGEST, check_group
 from optbench.config.validate import check as check_settings

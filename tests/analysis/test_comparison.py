@@ -16,6 +16,7 @@ from optbench.analysis.comparison import ranks_figure, times_by_problem
 from optbench.analysis.summary import AT_ONCE, final_values, summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
+from optbench.analysis.trials import trial_scores
 from optbench.commands.plot import Options, draw_all, main, split_trials
 from optbench.common.errors import UserError
 from optbench.figures.curves import curves
@@ -23,7 +24,7 @@ from optbench.figures.profile import profile_figure, scores
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import envelope, rate_scatter, tuning_budget
 from optbench.report.sections.verdict import cost_text
-from optbench.stats.tuning_curves import expected_best, trial_scores
+from optbench.stats.tuning_curves import expected_best
 
 PNG = Options(formats=["png"])
 

@@ -25,6 +25,7 @@ from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import reach, reach_figure
+from optbench.analysis.trials import trial_scores
 from optbench.commands.plot import Options, draw_all, main
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
@@ -39,7 +40,6 @@ from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
-from optbench.stats.tuning_curves import trial_scores
 from optbench.trajectories.contours import still
 from optbench.trajectories.descent import follow
 from optbench.trajectories.functions import FUNCTIONS

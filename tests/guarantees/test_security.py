@@ -25,10 +25,11 @@ from optbench.analysis.table import load_runs
 from optbench.commands import plot
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
+from optbench.common.files import replace_text
 from optbench.datasets.files import over_https
 from optbench.datasets.torchvision_shim import import_torchvision
 from optbench.figures.save import save
-from optbench.formats.run import read_record, replace_text
+from optbench.formats.run import read_record
 from optbench.report import page
 from optbench.runs import checkpoints
 from optbench.runs import folder as runs

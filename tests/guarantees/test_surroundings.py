@@ -19,9 +19,10 @@ from optbench.commands import plot
 from optbench.commands import report as report_command
 from optbench.common import console
 from optbench.common.errors import UserError
+from optbench.common.files import expanded
 from optbench.config import validate
 from optbench.config.resolve import check_words, quoted
-from optbench.formats.run import expanded, read_record
+from optbench.formats.run import read_record
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
 QUICK += ["record_steps=false"]  # nothing is compiled in a home folder that is new each time

@@ -13,11 +13,11 @@ from made_runs import make_run
 
 from optbench.analysis.caveats import objections
 from optbench.analysis.leader import best_settings, first_against_second, winner
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.report.sections.page_data import collect
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
-from optbench.stats.estimates import by_seed
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
 from optbench.stats.pairwise import claim, compare, judge

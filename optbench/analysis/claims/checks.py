@@ -17,9 +17,9 @@ from optbench.analysis.claims.sides import (
     side,
 )
 from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
-from optbench.analysis.summary import median
 from optbench.common.errors import UserError
-from optbench.stats.estimates import smaller_is_better
+from optbench.common.metrics import smaller_is_better
+from optbench.stats.estimates import median
 from optbench.stats.pairwise import Verdict, claim
 
 DIRECTIONS = ("lower", "higher")

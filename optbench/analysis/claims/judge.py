@@ -18,12 +18,14 @@ import pandas as pd
 
 from optbench.analysis.claims.checks import Check, compare
 from optbench.analysis.claims.sides import RULE, choice_factor
-from optbench.analysis.columns import count, show, where
+from optbench.analysis.columns import where
 from optbench.analysis.summary import seeds_text
 from optbench.analysis.table import read_runs
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.formats.run import read_sealed, replace_text
+from optbench.common.files import replace_text
+from optbench.common.text import count, show
+from optbench.formats.run import read_sealed
 from optbench.stats.paired_tests import enough_seeds, holm
 
 KEYS = {"text", "checks", "figure"}

@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.claims.values import measure
-from optbench.analysis.columns import order, resolve, short, show, where
-from optbench.analysis.summary import median
+from optbench.analysis.columns import resolve, short, where
 from optbench.common.errors import UserError
-from optbench.stats.estimates import smaller_is_better
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import order, show
+from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, signed_rank
 from optbench.stats.power import rank_biserial
 

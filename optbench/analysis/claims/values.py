@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import measured_columns, short
-from optbench.analysis.summary import worst
 from optbench.common.errors import UserError
+from optbench.common.metrics import worst
 
 CHECK_KEYS = ("value", "at", "kind", "depth")
 ENDS = {"first": 0, "last": -1}

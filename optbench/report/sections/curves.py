@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import logged_columns, order, short, show
+from optbench.analysis.columns import logged_columns, short
 from optbench.analysis.series import Layout
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import order, show
 from optbench.figures import style
 from optbench.figures.panels import default_log, series_of, titles, y_label
-from optbench.stats.estimates import smaller_is_better
 
 CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
 MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run

@@ -21,6 +21,7 @@ from optbench.analysis.table import read_runs
 from optbench.analysis.time_to_target import phases, reach_figure
 from optbench.commands.plot import UNDATED, Options, from_config, split_trials
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
 from optbench.figures import style
 from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.job_list import ASIDE, HARMLESS
@@ -28,7 +29,6 @@ from optbench.formats.study import figure_of, manifests_of, protocol_of
 from optbench.report import tables as report_data
 from optbench.report.sections import curves, pairs, targets, verdict
 from optbench.report.sections import runs as report_runs
-from optbench.stats.estimates import smaller_is_better
 from optbench.stats.ranks import mean_ranks
 
 MOST_REACHED = 40  # rows of the figure of times to target

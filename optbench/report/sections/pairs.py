@@ -4,13 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.analysis.columns import show
 from optbench.analysis.leader import best_settings
+from optbench.analysis.pairing import by_seed, run_keys
 from optbench.analysis.series import layout
 from optbench.analysis.time_to_target import phases
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
-from optbench.stats.estimates import by_seed, run_keys, smaller_is_better
 from optbench.stats.pairwise import compare
 
 MOST_PAIRED = 12  # series of one matrix: 66 pairs

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.analysis.columns import show
 from optbench.analysis.series import Layout
 from optbench.analysis.table import FINISHED, find_runs, flatten
+from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.older_code import newest_only

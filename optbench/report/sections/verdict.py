@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import show
 from optbench.analysis.leader import best_settings, medians_of
-from optbench.analysis.summary import STEP_COSTS, cost_of_runs, final_values, number, timing_note
+from optbench.analysis.pairing import run_keys
+from optbench.analysis.summary import STEP_COSTS, cost_of_runs, final_values, timing_note
 from optbench.analysis.time_to_target import phases
+from optbench.analysis.trials import trial_scores
 from optbench.common.errors import UserError
+from optbench.common.metrics import smaller_is_better
+from optbench.common.text import number, show
 from optbench.formats.study import Protocol
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import finals, labels_of, owner_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
-from optbench.stats.estimates import run_keys, smaller_is_better
 from optbench.stats.pairwise import compare
-from optbench.stats.tuning_curves import Width, rate_width, trial_scores
+from optbench.stats.tuning_curves import Width, rate_width
 
 
 def cards(

@@ -1,0 +1,39 @@
+"""Numbers, counts and config values as a person reads them, and their order."""
+
+import math
+
+import numpy as np
+
+
+def show(value: object) -> str:
+    """A config value as it would stand in YAML."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    if isinstance(value, (float, np.floating)):
+        return "unset" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, as in "1 run" and "2 runs"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def order(value: object) -> tuple[int, float, str]:
+    """Sort key for mixed config values: numbers, then text, then unset."""
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
+        return (2, 0.0, "") if math.isnan(value) else (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+def limit(value: float) -> str:
+    """An end of an interval; an infinite one is called what it is."""
+    return number(value) if math.isfinite(value) else "diverged"
+
+
+def number(value: float) -> str:
+    """Four significant digits, without an exponent where that is readable."""
+    if not math.isfinite(value):
+        return "n/a"
+    readable = value == 0 or 1e-3 <= abs(value) < 1e4
+    return f"{value:#.4g}".removesuffix(".") if readable else f"{value:.3e}"
