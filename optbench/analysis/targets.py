@@ -18,7 +18,7 @@ Targets = float | Mapping[str, float]
 def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -> dict[str, float]:
     """Target of each problem: the best final result of a named baseline.
 
-    frame: `stats.by_seed` of a validation column. Its result is the median over seeds (see
+    frame: `pairing.by_seed` of a validation column. Its result is the median over seeds (see
     `best_final`); where it was run with several settings ("adam lr=0.01", ...), the best counts.
     """
     return {
@@ -98,7 +98,7 @@ def times(
     clock: str = "step",
     facet: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Times to target in the form of `stats.by_seed`: (problem, seed) by optimizer; inf: a miss.
+    """Times to target in the form of `pairing.by_seed`: (problem, seed) by optimizer; inf: a miss.
 
     target: one number, or one for each problem as named by `by_seed`.
     Raises UserError where a problem has no target, and as `by_seed` does.

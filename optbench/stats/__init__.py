@@ -2,7 +2,8 @@
 
 Location, spread and intervals; two optimizers on one problem; many over many problems; how much
 tuning each needs. Each function says its source. None answers NaN among its values with a number:
-it raises UserError, or, where it says so, returns NaN. In the frames of `by_seed` NaN is no run.
+it raises UserError, or, where it says so, returns NaN. In the frames of `analysis.pairing` NaN is
+no run.
 """
 
 from optbench.stats.estimates import (
@@ -49,7 +50,7 @@ from optbench.stats.tuning_curves import Width, expected_best, rate_width, rate_
 median = middle
 
 __all__ = [
-    "Estimate", "Friedman", "Verdict", "Width", "bootstrap", "by_problem", "by_seed", "claim",
+    "Estimate", "Friedman", "Verdict", "Width", "bootstrap", "by_problem", "claim",
     "cliques", "compare", "critical_difference", "describe", "describe_all", "differences",
     "effect_size", "enough_seeds", "expected_best", "friedman", "hodges_lehmann", "holm", "iqm",
     "least_p", "max_sign_flip", "mean", "mean_ranks", "median", "middle", "nemenyi",

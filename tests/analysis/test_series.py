@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, sweep
 
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.series import layout
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.figures.curves import curves
 from optbench.figures.panels import TooManyPanels
-from optbench.stats import by_seed
 from optbench.stats.pairwise import compare
 
 

@@ -12,6 +12,7 @@ from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs
 from optbench.analysis.leader import best_settings
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.series import layout
 from optbench.analysis.summary import final_values
 from optbench.analysis.table import flatten
@@ -24,7 +25,6 @@ from optbench.report.sections.curves import facet_keys
 from optbench.report.sections.page_data import collect, plain
 from optbench.report.sections.pairs import owner_of
 from optbench.report.sections.verdict import margin, sentence
-from optbench.stats import by_seed
 from optbench.stats.pairwise import compare
 
 EVIL = "<script>alert(1)</script>"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run, sweep
 
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
 from optbench.analysis.targets import (
     baseline_targets,
@@ -24,7 +25,6 @@ from optbench.analysis.targets import (
 )
 from optbench.commands.score import main
 from optbench.common.errors import UserError
-from optbench.stats import by_seed
 from optbench.stats.algoperf import (
     closed_form,
     held_out,

@@ -8,10 +8,11 @@ import pytest
 from made_runs import make_run, sweep
 from scipy import stats as reference
 
+from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
 from optbench.analysis.targets import times
 from optbench.common.errors import UserError
-from optbench.stats import bootstrap, by_seed, describe, describe_all, iqm, mean, sd
+from optbench.stats import bootstrap, describe, describe_all, iqm, mean, sd
 from optbench.stats.pairwise import compare
 
 VALUES = np.random.default_rng(0).normal(3, 1, 12)

@@ -115,7 +115,7 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
     "track3": lambda: external_scores.track3([1.0], NAN),
 }  # fmt: skip
 # these take tables of runs, in which NaN means that there is no such run, and are tuples
-OF_RUNS = {"by_problem", "by_seed", "compare", "describe_all"}
+OF_RUNS = {"by_problem", "compare", "describe_all"}
 TUPLES = {"Estimate", "Friedman", "Verdict", "Width"}
 
 
