@@ -4,8 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from composed import resolved
 
 from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
@@ -15,14 +14,6 @@ from optbench.datasets.prepare import prepare
 from optbench.training.loop import train
 
 CONF = config_folder()
-
-
-def resolved(*overrides: str, multirun: bool = False) -> dict:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides), return_hydra_config=multirun)
-    if multirun:
-        return OmegaConf.to_container(config, resolve=False)
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def options(group: str) -> list[str]:

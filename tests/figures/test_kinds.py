@@ -310,7 +310,7 @@ def test_sizes_and_styles(tmp_path: Path) -> None:
     with rc_context():
         import matplotlib.style
 
-        matplotlib.style.use("optbench.analysis.comparison")
+        matplotlib.style.use("optbench.paper")
         assert rcParams["pdf.fonttype"] == 42
 
 

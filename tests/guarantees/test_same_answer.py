@@ -67,8 +67,8 @@ import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from optbench import experiment
-from optbench.overrides import config_folder
+from optbench.runner import run as experiment
+from optbench.config.resolve import config_folder
 
 words = ["data.subset=200", "model.hidden=[4]", "epochs=1", "quiet=true", "num_threads=1"]
 words += ["optimizer=adam", "model.dropout=0.1", f"results_dir={sys.argv[1]}", "device=cpu"]

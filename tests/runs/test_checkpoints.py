@@ -181,7 +181,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
 HOLD = """
 import sys, time
 from pathlib import Path
-from optbench import locks
+from optbench.runs import locks
 with locks.only_one(Path(sys.argv[1]), "abc", waiting=print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

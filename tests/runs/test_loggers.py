@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_config import resolved
+from composed import resolved
 
 from optbench.common.errors import UserError
 from optbench.formats.run import flatten, read_record, write_sealed
@@ -294,7 +294,7 @@ def test_a_sweep_logs_each_run_once(tmp_path, launcher):
 
 def test_nobody_waits_for_a_logger_that_was_not_asked_for():
     code = (
-        "import sys, optbench.experiment; "
+        "import sys, optbench.runner.run; "
         "print([m for m in ('tensorboard', 'mlflow', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)

@@ -23,11 +23,11 @@ from omegaconf import OmegaConf
 
 from optbench.analysis.table import load_runs, read_runs
 from optbench.commands import plot
+from optbench.commands import report as report_command
 from optbench.common.errors import UserError
 from optbench.config.resolve import config_folder
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
-from optbench.report import page
 from optbench.runner import run as experiment
 from optbench.runs import own_code
 from optbench.runs.own_code import installed
@@ -123,7 +123,7 @@ def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder, capsys):
     out, err = command(folder, *sweep, "seed=range(9)")
     assert out.count("already done") == 9
 
-    for main in (plot.main, page.main):
+    for main in (plot.main, report_command.main):
         assert main([str(results)]) == 0
         assert capsys.readouterr().err == "left out: 8 runs made before my_optimizers.py changed\n"
 
@@ -670,7 +670,7 @@ def test_reading_imports_neither_torch_nor_what_a_run_names(tmp_path):
     make_run(tmp_path / "a", "one", record={"code": code}, optimizer___target_="own.one")
     (tmp_path / "own.py").write_text("raise SystemExit('it was run')\n")
     text = (
-        "import sys; from optbench.table import read_runs; read_runs('a'); "
+        "import sys; from optbench.analysis.table import read_runs; read_runs('a'); "
         "print({'torch', 'hydra', 'own', 'optbench.runs.own_code'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -130,8 +130,8 @@ def test_whoever_leaves_early_ends_the_workers(pool):
 
 def test_workers_end_with_their_parent(tmp_path):
     script = (
-        "import sys, test_workers as t\n"
-        "from optbench.workers import Pool, Task\n"
+        "import sys, test_worker_pool as t\n"
+        "from optbench.sweeps.worker_pool import Pool, Task\n"
         "left = [Task(0, t.hang, ()), Task(1, t.wait, ())]\n"
         "pool = Pool(2, t.set_up, 1)\n"
         "for e in pool.run(lambda: left.pop() if left else None):\n"
