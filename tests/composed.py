@@ -1,9 +1,11 @@
 """Configurations as the command line composes them."""
 
+from typing import Any
+
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.config.resolve import config_folder
+from optbench.config.resolve import config_folder, resolve
 
 CONF = config_folder()
 
@@ -14,3 +16,9 @@ def resolved(*overrides: str, multirun: bool = False) -> dict:
     if multirun:
         return OmegaConf.to_container(config, resolve=False)
     return OmegaConf.to_container(config, resolve=True)
+
+
+def configuration(*overrides: str) -> dict[str, Any]:
+    """Return what a run of this command line gets: the same, checked by `resolve`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("config", list(overrides)), overrides)

@@ -1,8 +1,9 @@
 """Runs of the default command line beside a loop of plain torch, for any model and optimizer."""
 
+import contextlib
 import csv
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ import differential_optimizers
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composed import configuration
 
 from optbench import optimizers
 from optbench.config import build
-from optbench.config.resolve import config_folder, resolve
 from optbench.models import draw_from, takes_any_layout
 from optbench.optimizers import MuonWithAdamW
 from optbench.problem import Problem, build_model
@@ -31,13 +31,11 @@ FUSED = (
 )  # fmt: skip
 
 
-def configuration(folder: Path, *overrides: str) -> dict[str, Any]:
-    """What the command line with these overrides asks for."""
+def command_line(folder: Path, *overrides: str) -> dict[str, Any]:
+    """Return what a short command line with these overrides asks for."""
     quick = ["data.subset=400", "batch_size=32", f"steps={STEPS}", "log.steps=1", "quiet=true"]
     places = [f"results_dir={folder}", "log.eval_epochs=9", "device=cpu", f"seed={SEED}"]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        words = [*quick, *places, *overrides]
-        return resolve(compose("config", words), words)
+    return configuration(*quick, *places, *overrides)
 
 
 def overrides(model: str, optimizer: str) -> list[str]:
@@ -85,47 +83,77 @@ def set_states(found: tuple[Any, ...]) -> None:
 
 
 def plain_losses(
-    problem: Problem, make: Callable[..., torch.optim.Optimizer], manner: str, *, exact: bool
+    problem: Problem,
+    make: Callable[..., torch.optim.Optimizer],
+    manner: str,
+    *,
+    steps: int = STEPS,
+    exact: bool = False,
+    evaluated: Sequence[int] = (),
 ) -> list[float]:
-    """The losses of a loop written out. exact: in float64."""
+    """Return the losses of a loop written out, up to the first that is not finite.
+
+    manner: how `step` is called: after "gradients", with a "closure", or "both". exact: in float64.
+    evaluated: steps after which the optimizer's own `eval` and `train` are called, if it has them.
+    """
     model, data = build_model(problem, SEED).train(), problem.dataset
     model = model.double() if exact else model
     x = data.train_x.double() if exact else data.train_x
     if optimizers.takes_any_layout(make) and takes_any_layout(model) and not exact:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw_from(model, stream(SEED, "dropout"))
     seed_all(stream(SEED, "optimizer").initial_seed())
-    fused = {"fused": True} if make.func in FUSED else {}
+    fused = {"fused": True} if getattr(make, "func", None) in FUSED else {}
     optimizer = make([p for p in model.parameters() if p.requires_grad], **fused)
-    others = states()
+
+    def switch(name: str) -> None:
+        with contextlib.suppress(AttributeError):  # also of the one that a wrapper wraps
+            getattr(optimizer, name)()
+
+    switch("train")
+    others = states()  # the optimizer draws from generators of its own
     seed_all(stream(SEED, "model").initial_seed())
-    batches, losses = Batches(problem, SEED), []
-    while len(losses) < STEPS:
-        for batch in batches.epoch()[: STEPS - len(losses)]:
-            calls: list[float] = []
 
-            def closure(batch: Any = batch, calls: list[float] = calls) -> torch.Tensor:
-                nonlocal others
-                if manner != "gradients" and (manner == "closure" or calls):
-                    outside, _ = states(), set_states(others)
-                optimizer.zero_grad()
-                with torch.enable_grad():
-                    loss = problem.loss(model(x[batch]), data.train_y[batch])
-                    loss.backward()
-                calls.append(loss.item())
-                if manner != "gradients" and (manner == "closure" or len(calls) > 1):
-                    others = states()
-                    set_states(outside)
-                return loss
+    def swap() -> None:
+        nonlocal others
+        mine, others = others, states()
+        set_states(mine)
 
-            if manner != "closure":
-                closure()
-            others, _ = states(), set_states(others)
-            optimizer.step() if manner == "gradients" else optimizer.step(closure)
-            others, _ = states(), set_states(others)
-            losses.append(calls[0])
-            if not isfinite(calls[0]):
+    def step(batch: torch.Tensor) -> float:
+        calls: list[float] = []
+        stepping = False
+
+        def closure() -> Any:
+            if stepping:
+                swap()
+            optimizer.zero_grad()
+            with torch.enable_grad():
+                loss = problem.loss(model(x[batch]), data.train_y[batch])
+                loss.backward()
+            calls.append(loss.item())
+            if stepping:
+                swap()
+            return loss
+
+        if manner != "closure":
+            closure()
+        swap()
+        stepping = True
+        optimizer.step() if manner == "gradients" else optimizer.step(closure)
+        swap()
+        return calls[0]
+
+    batches, losses = Batches(problem, SEED), list[float]()
+    while len(losses) < steps:
+        for batch in batches.epoch()[: steps - len(losses)]:
+            losses.append(step(batch))
+            if not isfinite(losses[-1]):
                 return losses
+            if len(losses) in evaluated:
+                swap()
+                switch("eval")
+                switch("train")
+                swap()
     return losses
 
 
@@ -135,7 +163,7 @@ def check_pair(model: str, optimizer: str, folder: Path, stop_at: int) -> None:
     Equal to the last bit; where compiled steps were taken, no farther from the loop in float64 than
     twice the loop in float32 is, and 1e-6.
     """
-    config = configuration(folder, *overrides(model, optimizer))
+    config = command_line(folder, *overrides(model, optimizer))
     before = states()
     whole = run(config, folder / "whole")
     resumed = run(
@@ -146,7 +174,7 @@ def check_pair(model: str, optimizer: str, folder: Path, stop_at: int) -> None:
     planned = experiment.plan(config | {"force": True}, folder)
     problem = experiment.arguments(planned)["problem"]
     make, manner = build.build("optimizer", config["optimizer"]), _manner(optimizer)
-    plain = plain_losses(problem, make, manner, exact=False)
+    plain = plain_losses(problem, make, manner)
     compiled = (model, optimizer) in COMPILED_PAIRS
     if not compiled:
         assert list(map(str, whole)) == [str(float(f"{loss:.9g}")) for loss in plain]

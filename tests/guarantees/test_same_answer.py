@@ -65,16 +65,13 @@ def test_neither_hashes_nor_locale_nor_time_zone_nor_folder_nor_launcher_matter(
 MANY = """
 import sys
 from pathlib import Path
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+sys.path.append("tests")
+from composed import configuration
 from optbench.runner import run as experiment
-from optbench.config.resolve import config_folder
 
 words = ["data.subset=200", "model.hidden=[4]", "epochs=1", "quiet=true", "num_threads=1"]
 words += ["optimizer=adam", "model.dropout=0.1", f"results_dir={sys.argv[1]}", "device=cpu"]
-with initialize_config_dir(str(config_folder()), version_base="1.3"):
-    config = OmegaConf.to_container(compose("config", words), resolve=True)
-config = {key: value for key, value in config.items() if key != "hydra"}
+config = configuration(*words)
 for seed in range(200):
     outcome = experiment.run(config | {"seed": seed}, Path(sys.argv[1]) / "runs")
     assert outcome.status == "completed"

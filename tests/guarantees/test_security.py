@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-import importlib.machinery
-import importlib.util
 import io
 import json
 import os
@@ -33,6 +31,7 @@ from optbench.formats.run import read_record
 from optbench.report import page
 from optbench.runs import checkpoints
 from optbench.runs import folder as runs
+from scripts.results import fetch_data
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=60", "model.hidden=[4]", "epochs=1", "num_threads=1", "quiet=true"]
@@ -246,17 +245,13 @@ def evil_tar(members: dict[str, bytes]) -> bytes:
 
 def test_members_that_lead_out_of_an_archive_stay_inside(tmp_path, monkeypatch):
     """scripts/fetch-data takes files by their base names, and neither links nor devices."""
-    path = str(ROOT / "scripts" / "fetch-data")
-    loader = importlib.machinery.SourceFileLoader("fetch_data", path)
-    fetch = importlib.util.module_from_spec(importlib.util.spec_from_loader("fetch_data", loader))
-    loader.exec_module(fetch)
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
-    name = fetch.FILES[0]
+    name = fetch_data.FILES[0]
     members = {f"../../{name}": b"1", f"/tmp/../{name}": b"2", "../../other": b"3"}
     (folder / "x.tgz").write_bytes(evil_tar(members))
-    monkeypatch.setattr(fetch, "run", lambda *arguments: None)
-    fetch.unpack_npm(folder)
+    monkeypatch.setattr(fetch_data, "run", lambda *arguments: None)
+    fetch_data.unpack_npm(folder)
     assert files_below(tmp_path) == {"a", "a/b", "a/b/c", "a/b/c/x.tgz", f"a/b/c/{name}"}
 
 

@@ -337,7 +337,7 @@ def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
 def test_killed_runs_end_as_undisturbed_ones(kind):
     kills = {"--kills": 0, kind: 2}
     words = [word for key, number in kills.items() for word in (key, str(number))]
-    script = [sys.executable, str(ROOT / "scripts" / "kill-runs"), *words, "--seed", "1"]
+    script = [sys.executable, "-m", "scripts.reliability.kill_runs", *words, "--seed", "1"]
     result = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, timeout=500)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{kills[kind]} SIGKILLs" in result.stdout

@@ -1,10 +1,7 @@
 """Pairs: exact tests against scipy, R's and G*Power's published numbers, and properties."""
 
-import importlib.machinery
-import importlib.util
 import math
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,6 +29,7 @@ from optbench.stats.power import (
     seeds_needed,
     t_power,
 )
+from scripts.reliability import false_positive_rate as simulation
 
 RANDOM = np.random.default_rng(0)
 INF = math.inf
@@ -183,20 +181,16 @@ def test_compare_pairs_only_common_seeds() -> None:
 
 
 def test_identical_optimizers_are_not_told_apart() -> None:
-    path = Path(__file__).parents[2] / "scripts" / "false-positive-rate"
-    loader = importlib.machinery.SourceFileLoader("false_positive_rate", str(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    script = importlib.util.module_from_spec(spec)
-    loader.exec_module(script)
     studies = 25
     # exact tests at 8 seeds: at most 12 of 256 flips, 4.7 %; one in a million passes this bound
     highest = reference.binom.ppf(1 - 1e-6, studies, 12 / 256)
-    for way in script.WAYS:
-        kind = script.KINDS[len(way) % len(script.KINDS)]
-        assert script.false_claims(way, kind, DEFAULT_SEEDS, studies) <= highest, (way, kind)
-    assert script.power("the first of 7 against the others", "normal", DEFAULT_SEEDS, 10, 3) > 0.5
-    assert script.upper_end(0, 100) == pytest.approx(1 - 0.025 ** (1 / 100))
+    for way in simulation.WAYS:
+        kind = simulation.KINDS[len(way) % len(simulation.KINDS)]
+        assert simulation.false_claims(way, kind, DEFAULT_SEEDS, studies) <= highest, (way, kind)
+    assert (
+        simulation.power("the first of 7 against the others", "normal", DEFAULT_SEEDS, 10, 3) > 0.5
+    )
+    assert simulation.upper_end(0, 100) == pytest.approx(1 - 0.025 ** (1 / 100))
 
 
 def test_what_is_said_of_too_few_seeds():

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Damages result and dataset files in many ways, and reads them as optbench does.
 
 A file is cut, emptied, has bits or digits flipped, lines lost, doubled or swapped, is replaced by
@@ -22,20 +21,17 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
-from damage import BYTES, PLACES, Damage
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from reliability import rows_of_other_seeds, write_section
+from composed import configuration
 
 from optbench.analysis import verdict
 from optbench.analysis.claims import judge
@@ -51,6 +47,8 @@ from optbench.report import page, repeat_command
 from optbench.report.sections import runs
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints
+from scripts.reliability.damage import BYTES, PLACES, Damage
+from scripts.reliability.sections import rows_of_other_seeds, write_section
 
 SECONDS = 60  # for one damaged file
 TINY = ["data.subset=60", "model.hidden=[4]", "log.steps=1", "num_threads=1", "quiet=true"]
@@ -119,9 +117,7 @@ class Fuzz:
     def run(self, folder: Path, after: int | None = None) -> Path:
         """A run into the folder, or the rest of one; after: the steps after which it is stopped."""
         words = [*TINY, *RESUMED, f"results_dir={folder}"]
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: Any = OmegaConf.to_container(compose("config", words), resolve=True)
-        config.pop("hydra", None)
+        config = configuration(*words)
         if after is None:
             outcome = experiment.run(config, folder / "runs")
             if outcome.status != "completed":
@@ -366,7 +362,7 @@ def write(seed: int, files: int, fuzz: Fuzz) -> None:
         {"seed": seed, "file": file, "damage": how, "outcome": outcome, "times": count}
         for (file, how, outcome), count in sorted(fuzz.counts.items())
     ]
-    rows = [*rows_of_other_seeds("files", seed), *own]
+    rows: list[Mapping[str, object]] = [*rows_of_other_seeds("files", seed), *own]
     sums: Counter[str] = Counter()
     for row in rows:
         sums[str(row["outcome"])] += int(str(row["times"]))
@@ -375,7 +371,7 @@ def write(seed: int, files: int, fuzz: Fuzz) -> None:
     write_section(
         "files",
         "Files damaged",
-        command=f"scripts/fuzz-files --files {files} --seed SEED --write",
+        command=f"fuzz_files --files {files} --seed SEED --write",
         text=f"{sum(sums.values())} files of a sweep, a tuned study, an interrupted run and a "
         f"dataset damaged, one at a time (seeds {', '.join(map(str, seeds))}), and read again: "
         f"{parts}. Read means: the numbers that were written, because the reader has no use for "

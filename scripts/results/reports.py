@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Makes the reports of results/fair_comparison and results/comparison, and a picture of the first.
 
-The runs are not committed: scripts/mnist-comparison and `python -m optbench study=fair_comparison
-name=fair_comparison` make them. The picture needs Playwright and a Chromium.
+The runs are not committed: `python -m scripts.results.mnist_comparison` and `python -m optbench
+study=fair_comparison name=fair_comparison` make them. The picture needs Playwright and a Chromium.
 """
 
 import argparse
@@ -15,8 +14,8 @@ from PIL import Image
 
 from optbench.common.errors import UserError
 from optbench.report import page as report
+from scripts import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PICTURED = "fair_comparison"
 REPORTS = {  # folder of results/: title, and where the runs' folders lie in it

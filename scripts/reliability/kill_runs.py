@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Kills runs, workers and sweeps with SIGKILL at random moments, calls the same command again until
 it is done, and compares what is left with what undisturbed ones left.
 
@@ -24,14 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-from reliability import write_section
+from composed import configuration
 
-from optbench.config.resolve import config_folder
 from optbench.runner import run as experiment
+from scripts import ROOT
+from scripts.reliability.sections import write_section
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICK = [
     "data.subset=600", "model.hidden=[32]", "epochs=6", "log.steps=1", "num_threads=1",
     "quiet=true", "checkpoint_seconds=0", "model.batch_norm=true", "model.dropout=0.2",
@@ -100,8 +97,8 @@ def main() -> int:
             words = {"kills": 0, key: sum(case["kills"] for case in mine), "seed": asked.seed}
             options = " ".join(f"--{name} {value}" for name, value in words.items())
             write_section(
-                f"kills-{kind}", title, command=f"./scripts/kill-runs {options} --write",
-                text=text, rows=mine,
+                f"kills-{kind}", title, text=text, rows=mine,
+                command=f"kill_runs {options} --write",
             )  # fmt: skip
     return 0 if all(case["result"] == "equal" for case in cases) else 1
 
@@ -193,7 +190,7 @@ class start:
     """A run in a child process; calling it waits for its end."""
 
     def __init__(self, case: list[str], folder: Path) -> None:
-        config = resolved((*QUICK, *case, f"results_dir={folder}"))
+        config = configuration(*QUICK, *case, f"results_dir={folder}")
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
@@ -239,13 +236,6 @@ def workers(parent: int) -> list[int]:
             continue  # it has ended meanwhile
         children.setdefault(int(fields[1]), []).append(int(path.parent.name))
     return [pid for child in children.get(parent, []) for pid in children.get(child, [])]
-
-
-def resolved(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration of a command line."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-    return {key: value for key, value in config.items() if key != "hydra"}
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Makes results/gallery: a page with every kind of figure, of small studies that it runs first.
 
 The runs go into results/gallery/runs, which is not committed; a second call finds them there.
@@ -17,8 +16,8 @@ from PIL import Image
 
 from optbench.commands import plot
 from optbench.figures.kinds import KINDS
+from scripts import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "gallery"
 SMALL = "data.subset=1500 epochs=6 num_threads=1"
 STUDIES = {
@@ -163,7 +162,7 @@ TABLES = """\
 `summary.csv`. A value is bold only where its optimizer may be claimed to be better than every other
 one in the column.
 """
-END = "`scripts/gallery` runs these commands and writes this file.\n"
+END = "`python -m scripts.results.gallery` runs these commands and writes this file.\n"
 
 if __name__ == "__main__":
     main()

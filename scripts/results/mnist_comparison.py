@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Makes results/comparison: tune each optimizer's learning rate on validation, then compare.
 
 Phase 1 runs study=comparison_mnist_grid, phase 2 study=comparison_mnist with the chosen rates and
@@ -14,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from optbench import load_runs
+from scripts import ROOT
+from scripts.tables import markdown
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("results/comparison")
 OPTIMIZERS = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"]
 
@@ -43,7 +43,7 @@ def main() -> None:
     run_all(list(final.values()), asked.processes)
     folders = " ".join(f"{OUT}/runs/final-{name}" for name in OPTIMIZERS)
     draw = f"python -m optbench plot {folders} -o {OUT}"
-    page = "python scripts/reports comparison"
+    page = "python -m scripts.results.reports comparison"
     run_all([draw, page], 1)
     tried.to_csv(ROOT / OUT / "grid.csv", index=False)
     commands = [*grid.values(), *final.values(), draw, page]
@@ -112,7 +112,7 @@ def readme(tried: pd.DataFrame, best: "pd.Series[float]", commands: list[str]) -
             "",
             "## Validation loss of each learning rate (`grid.csv`)",
             "",
-            markdown(rows),
+            *markdown(rows),
             "",
             f"At the edge of the grid: {', '.join(edges) or 'none'}. `inf` is a run that diverged.",
             "",
@@ -121,18 +121,13 @@ def readme(tried: pd.DataFrame, best: "pd.Series[float]", commands: list[str]) -
             (ROOT / OUT / "summary.md").read_text("utf-8"),
             "## Commands",
             "",
-            "`scripts/mnist-comparison` runs these, once `scripts/fetch-data mnist` got the data:",
+            "`python -m scripts.results.mnist_comparison` runs these, once",
+            "`scripts/fetch-data mnist` got the data:",
             "",
             *(f"    {command}" for command in commands),
             "",
         ]
     )
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A Markdown table of text cells."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make mnist_5k.npz of optbench/datasets/bundled from the original MNIST, byte for byte.
 
 MNIST comes from two groups of writers. The training set alternates between them (even and odd
@@ -17,11 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from optbench.common.errors import UserError  # noqa: E402
-from optbench.datasets.loaders import BUNDLED_MNIST, BUNDLED_MNIST_SHA256, mnist  # noqa: E402
+from optbench.common.errors import UserError
+from optbench.datasets.loaders import BUNDLED_MNIST, BUNDLED_MNIST_SHA256, mnist
 
 
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
@@ -47,7 +43,7 @@ def main() -> int:
     try:
         raw = mnist(options.root, download=False)
     except UserError as error:
-        print(f"make-mnist-5k: {error}", file=sys.stderr)
+        print(f"make_mnist_5k: {error}", file=sys.stderr)
         return 1
     every = np.arange(5000)
     kept = 12 * every + every % 2

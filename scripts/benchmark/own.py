@@ -13,12 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from benchmark_peers import ROOT, Worker, markdown
-from peer_job import LR, Job
+
+from scripts import ROOT
+from scripts.benchmark.epochs import Worker
+from scripts.benchmark.job import LR, Job
+from scripts.tables import markdown
 
 MEMBERS = (1, 4, 16, 64, 256)
 
@@ -56,10 +59,10 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
     thread, as in a worker; on the CPU only models for which it may pay.
     """
     import torch
-    from peers_torch import problem
 
     from optbench import train
     from optbench.engines.cohort.train import train_together
+    from scripts.benchmark.peers_torch import problem
 
     arrays = np.load(data)
     names = ("train_x", "train_y", "test_x", "test_y")
@@ -88,7 +91,7 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
                     ends = [
                         update.epoch["total_seconds"]
                         for k, update in train_together([a | {"problem": same} for a in asked_for])
-                        if k == 0 and update.epoch
+                        if k == 0 and not isinstance(update, Exception) and update.epoch
                     ]
                 except torch.OutOfMemoryError:
                     notes.append(f"{model}, {members} at once: the device's memory is too small.")
@@ -101,7 +104,8 @@ def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
     table.to_csv(asked.out / f"cohorts_{device}.csv", index=False)
     best = table.groupby(["model", "members"], sort=False)["seconds"].min()
     lines = []
-    for (model, members), s in best.items():
+    for key, s in best.items():
+        model, members = cast(tuple[str, int], key)
         alone = best[model, 0]
         each = s / max(members, 1)
         lines.append(
@@ -229,7 +233,7 @@ def call(*words: str, folder: str) -> None:
 def optimizers(asked: argparse.Namespace) -> list[str]:
     """Step time and state of each configured optimizer beside plain SGD's, on one MLP."""
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     from optbench import models
     from optbench.optimizers import build
@@ -241,7 +245,7 @@ def optimizers(asked: argparse.Namespace) -> list[str]:
     costs: dict[str, list[Any]] = {name: [] for name in names}
     for _ in range(asked.rounds[-1]):
         for name, file in zip(names, files, strict=True):
-            config = OmegaConf.load(file)
+            config = cast(DictConfig, OmegaConf.load(file))
             for key in ("name", "search", "defaults"):
                 config.pop(key, None)
             factory = instantiate(config, _convert_="all")
@@ -296,9 +300,10 @@ def growth(asked: argparse.Namespace, data: Path) -> list[str]:
         worker.close()
     table = pd.DataFrame(rows).groupby(["grows", "count"], sort=False)["seconds"].min()
     table.to_csv(asked.out / "growth.csv")
-    lines = [
-        {"what grows": str(grows), "count": f"{count:,}", "seconds": f"{s:.3f}",
-         "each": f"{s / count:.2f} s" if "runs" in grows else f"{s / count * 1e6:.2f} µs"}
-        for (grows, count), s in table.items()
-    ]  # fmt: skip
+    lines = []
+    for key, s in table.items():
+        grows, count = cast(tuple[str, int], key)
+        each = f"{s / count:.2f} s" if "runs" in grows else f"{s / count * 1e6:.2f} µs"
+        line = {"what grows": grows, "count": f"{count:,}", "seconds": f"{s:.3f}", "each": each}
+        lines.append(line)
     return [*markdown(lines), ""]

@@ -1,4 +1,4 @@
-"""What can happen to a file: the kinds of damage that scripts/fuzz-files does."""
+"""What can happen to a file: the kinds of damage that `fuzz_files` does."""
 
 import json
 import random

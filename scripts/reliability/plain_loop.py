@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Holds 30 models x 15 optimizers on the default command line against a loop of plain torch.
 
 Each pair trains for 300 steps, undisturbed and stopped and resumed at a random step; see
@@ -15,10 +14,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from reliability import write_section
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from plain_loop import COMPILED_PAIRS, PAIRS, STEPS, check_pair
+
+from scripts.reliability.sections import write_section
 
 
 def main() -> int:
@@ -55,7 +53,7 @@ def main() -> int:
     )
     print(text)
     if asked.write:
-        command = f"./scripts/plain-loop --seed {asked.seed} --write"
+        command = f"plain_loop --seed {asked.seed} --write"
         write_section(
             "plain-loop", "Beside a loop of plain torch", command=command, text=text, rows=rows
         )

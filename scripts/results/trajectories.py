@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Makes results/trajectories: optimizers on functions of two variables, a still, an animation and
 a table for each scene, and a README that says from the table what each shows."""
 
@@ -13,8 +12,9 @@ from PIL import Image, ImageSequence
 
 from optbench.commands import trajectories
 from optbench.trajectories import contours
+from scripts import ROOT
 
-OUT = Path(__file__).resolve().parent.parent / "results" / "trajectories"
+OUT = ROOT / "results" / "trajectories"
 COLUMNS = [
     *["optimizer", "steps_to_minimum", "steps_settled", "distance", "overshoot"],
     *["last_to_first_step", "effective_step", "x", "y", "loss"],
@@ -160,7 +160,8 @@ def shrink(file: Path) -> None:
     with Image.open(file) as gif:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
         pause = gif.info["duration"]
-    size = tuple(round(side * 2 / 3) for side in frames[0].size)
+    width, height = frames[0].size
+    size = round(width * 2 / 3), round(height * 2 / 3)
     small = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
     palette = small[-1].quantize(32)
     kept = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in small[::2]]
@@ -205,7 +206,7 @@ minimum, `steps settled` the one after which it stays there, `distance` the leng
 of these steps, `effective step` the same after each was divided by the length of its gradient.
 
 """
-END = "\n`scripts/trajectories` runs these commands and writes this file.\n"
+END = "\n`python -m scripts.results.trajectories` runs these commands and writes this file.\n"
 
 if __name__ == "__main__":
     main()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peers import PEERS, missing
 
-ROOT = Path(__file__).resolve().parent.parent
+from scripts import ROOT
+from scripts.benchmark.peers import PEERS, missing
+from scripts.tables import markdown
+
 MOST_SECONDS = 300  # for one answer: JAX's convolutions in a scan took twice as long for an epoch
 LEAST_ACCURACY = 0.8  # a peer below it does not learn, and its time says nothing
 
@@ -25,7 +27,7 @@ class Worker:
         environment = os.environ | dict(PEERS[name].env)
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "peers.py"), name],
+            [sys.executable, "-m", "scripts.benchmark.peers", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -154,9 +156,3 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     for suffix in ("png", "pdf"):
         figure.savefig(path.with_suffix(f".{suffix}"))
     plt.close(figure)
-
-
-def markdown(rows: list[dict[str, str]]) -> list[str]:
-    """A Markdown table of text cells."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]

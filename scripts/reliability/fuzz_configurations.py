@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Throws generated configurations at optbench: each trains one step, or is refused in words.
 
 Command lines of every kind (valid, nearly valid, wrong types, extreme numbers, unicode, quotes,
@@ -20,7 +19,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from pathlib import Path
@@ -28,12 +27,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
-from command_lines import CONF, command_line
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from reliability import rows_of_other_seeds, write_section
 
 from optbench.__main__ import CONFIGURATION_ERRORS
 from optbench.common.errors import LONGEST, UserError
@@ -44,6 +41,8 @@ from optbench.runner import run as experiment
 from optbench.sweeps import hydra_internals
 from optbench.sweeps.hydra_internals import SweepLoader, texts_of
 from optbench.training.loop import Training
+from scripts.reliability.command_lines import CONF, command_line
+from scripts.reliability.sections import rows_of_other_seeds, write_section
 
 HYDRAS = "of these in Hydra's own words"
 SECONDS = 20  # for one command line
@@ -123,7 +122,7 @@ def limited(seconds: int) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, up)
     signal.alarm(seconds)
-    faulthandler.dump_traceback_later(3 * seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(3 * seconds, exit=True, file=2)
     try:
         yield
     finally:
@@ -140,7 +139,7 @@ def no_network(*arguments: Any, **options: Any) -> NoReturn:
 def write(seed: int, examples: int, fuzz: Fuzz) -> None:
     """The figures of this seed, beside those of others."""
     own = [{"seed": seed, "outcome": k, "command_lines": n} for k, n in fuzz.counts.items()]
-    rows = [*rows_of_other_seeds("configurations", seed), *own]
+    rows: list[Mapping[str, object]] = [*rows_of_other_seeds("configurations", seed), *own]
     sums: Counter[str] = Counter()
     for row in rows:
         sums[str(row["outcome"])] += int(str(row["command_lines"]))
@@ -150,7 +149,7 @@ def write(seed: int, examples: int, fuzz: Fuzz) -> None:
     write_section(
         "configurations",
         "Configurations tried",
-        command=f"scripts/fuzz-configurations --examples {examples} --seed SEED --write",
+        command=f"fuzz_configurations --examples {examples} --seed SEED --write",
         text=f"{total} generated command lines (seeds {', '.join(map(str, seeds))}): {parts}. Each "
         "that was accepted trained one step; each that was refused was so in one paragraph, "
         f"without a traceback, and none took more than {SECONDS} s. Findings: {sums['findings']}.",
@@ -171,7 +170,7 @@ def main() -> int:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     hydra_internals.KEPT = 4096  # compositions, and below datasets, that recur
-    build._load_dataset = lru_cache(maxsize=64)(build.prepare_dataset)  # type: ignore
+    build._load_dataset = lru_cache(maxsize=64)(build.prepare_dataset)
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
     socket.socket.connect = no_network  # type: ignore[method-assign]

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Makes results/claims: runs the studies of conf/study/claims (or those named) and judges each.
 
 A second call goes on where the first stopped; the README is made anew from all that was judged.
@@ -18,8 +17,8 @@ import yaml
 
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import RULE, number
+from scripts import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "conf" / "study" / "claims"
 OUT = ROOT / "results" / "claims"
 
@@ -127,7 +126,7 @@ def readme(names: list[str]) -> str:
         for warning in dict.fromkeys(joined.split("; ") if joined else []):
             lines += [f"Warning: {warning}.", ""]
         lines += [f"    {command(name)}"]
-    lines += ["", "`scripts/claims` runs them all and writes this file.", ""]
+    lines += ["", "`python -m scripts.results.claims` runs them all and writes this file.", ""]
     return "\n".join(lines)
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from optbench import __version__
+from scripts import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "results" / "reliability"
+FOLDER = ROOT / "results" / "reliability"
 ABOUT = """# What was done to it, and what it survived
 
 Each section is written by the script that its command names, which prints the same figures; the
@@ -32,7 +33,8 @@ def write_section(
 ) -> Path:
     """Write `NAME.md` and `NAME.csv` into the folder, then README.md anew; returns the first.
 
-    name: of the files, such as "kills". command: how to do it again, from the repository's root.
+    name: of the files, such as "kills". command: how to do it again, a module of this package and
+    its options.
     text: Markdown, what was measured. rows: one for each case, all with the same keys; no CSV
     where there are none.
     """
@@ -41,7 +43,7 @@ def write_section(
         f"{datetime.now(UTC):%Y-%m-%d}, optbench {__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
-    parts = [f"## {title}", f"    {command}", text.strip()]
+    parts = [f"## {title}", f"    python -m {__package__}.{command}", text.strip()]
     if rows:
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

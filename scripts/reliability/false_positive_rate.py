@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How often identical optimizers are called different, and how often real differences are seen.
 
 Simulates studies whose results come from one distribution and judges them by the functions that
@@ -60,7 +59,7 @@ def main() -> None:
     highest = max(line["up_to"] for line in lines)
     print(f"The highest upper end is {highest:.2%}; allowed: {HIGHEST:.0%}.")
     if asked.write:
-        write(lines, f"scripts/false-positive-rate --studies {asked.studies} --write")
+        write(lines, f"false_positive_rate --studies {asked.studies} --write")
     raise SystemExit(highest > HIGHEST)
 
 
@@ -219,20 +218,20 @@ WAYS: dict[str, Study] = {
 
 def write(lines: list[dict[str, object]], command: str) -> None:
     """Write the table as a section of results/reliability."""
-    from reliability import write_section
+    from scripts.reliability.sections import write_section
+    from scripts.tables import markdown
 
-    head = ["compared", "results", "claims", "up to", *(f"{gap} sd" for gap in DIFFERENCES)]
-    rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    head = ["claims", "up to", *(f"{gap} sd" for gap in DIFFERENCES)]
+    rows = []
     for line in lines:
         shares = [f"{float(str(value)):.1%}" for value in list(line.values())[4:]]
-        rows.append(
-            "| " + " | ".join([str(line["compared"]), str(line["results"]), *shares]) + " |"
-        )
+        row = {key: str(line[key]) for key in ("compared", "results")}
+        rows.append(row | dict(zip(head, shares, strict=True)))
     write_section(
         "false-claims",
         "Identical optimizers called different",
         command=command,
-        text=f"{ABOUT}\n\n" + "\n".join(rows),
+        text=f"{ABOUT}\n\n" + "\n".join(markdown(rows)),
         rows=lines,
     )
 

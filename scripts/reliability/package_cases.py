@@ -7,33 +7,25 @@ import importlib.metadata
 import io
 import json
 import os
-import random
 import re
 import signal
 import tempfile
 import time
-from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from composed import configuration
+from plain_loop import SEED, plain_losses
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.config.resolve import config_folder, resolve
-from optbench.models import draw_from, takes_any_layout
-from optbench.optimizers import is_known_class
-from optbench.problem import Problem, build_model
 from optbench.runner import run
-from optbench.streams import stream
-from optbench.training.batches import Batches
 
-STEPS, STOP_AT, SEED = 40, 23, 3
+STEPS, STOP_AT = 40, 23
 EVALUATED = (20, 40)  # steps, of 20 batches in two epochs
 PACKAGES = {  # of the registry: of Python
     "pytorch-optimizer": "pytorch_optimizer",
@@ -44,8 +36,8 @@ PACKAGES = {  # of the registry: of Python
     "heavyball": "heavyball",
 }
 MANNERS = {
-    "step()": "gradients, then step()",
-    "step(closure)": "step(closure)",
+    "gradients": "gradients, then step()",
+    "closure": "step(closure)",
     "both": "gradients, then step(closure)",
 }
 Row = dict[str, str]
@@ -111,7 +103,7 @@ def examine(cls: type[Optimizer], folder: Path) -> Row:
     """Train with a class twice, once stopped and resumed, and in each manner of a plain loop."""
     try:
         words = [f"optimizer._target_={cls.__module__}.{cls.__qualname__}"]
-        config = configuration(words)
+        config = command_line(words)
         whole, _ = train(config, folder / "whole")
         if train(config, folder / "again")[0] != whole:
             return _row("differs", "two runs of one seed differ")
@@ -135,17 +127,13 @@ def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:
     return {"outcome": outcome, "manner": manners, "sentence": sentence}
 
 
-def configuration(words: list[str]) -> dict[str, Any]:
-    """What the command line with these words asks for, on a small problem."""
-    small = [
-        "model._target_=package_cases.Net", "data.subset=360", "data.val_size=40", "batch_size=16",
+def command_line(words: list[str]) -> dict[str, Any]:
+    """Return what the command line with these words asks for, on a small problem."""
+    return configuration(
+        f"model._target_={__name__}.Net", "data.subset=360", "data.val_size=40", "batch_size=16",
         f"steps={STEPS}", "log.steps=1", "log.eval_epochs=1", "quiet=true", "device=cpu",
-        f"seed={SEED}", "num_threads=1",
-    ]  # fmt: skip
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        words = [*small, *words]
-        config: dict[str, Any] = resolve(compose("config", words), words)
-    return config
+        f"seed={SEED}", "num_threads=1", *words,
+    )  # fmt: skip
 
 
 def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[list[str], str]:
@@ -172,86 +160,9 @@ def equal_manners(config: dict[str, Any], folder: Path, whole: list[str]) -> str
     for manner, words in MANNERS.items():
         make = build.build("optimizer", config["optimizer"])
         with contextlib.suppress(Exception):  # a class that cannot be called in that manner
-            losses = plain_losses(problem, make, manner)
+            losses = plain_losses(problem, make, manner, steps=STEPS, evaluated=EVALUATED)
             if [float(text) for text in whole] == [float(f"{loss:.9g}") for loss in losses] or (
                 whole[-1] == "nan" and whole[:-1] == [f"{loss:.9g}" for loss in losses[:-1]]
             ):
                 found.append(words)
     return "; ".join(found)
-
-
-def plain_losses(problem: Problem, make: Callable[..., Optimizer], manner: str) -> list[float]:
-    """The losses of a loop written out."""
-    model, data = build_model(problem, SEED).train(), problem.dataset
-    known = is_known_class(make)
-    if known and takes_any_layout(model):
-        model = model.to(memory_format=torch.channels_last)
-    draw_from(model, stream(SEED, "dropout"))
-    seed_all(stream(SEED, "optimizer").initial_seed())
-    fused = {"fused": True} if known and "fused" in make.func.__init__.__annotations__ else {}
-    optimizer = make([p for p in model.parameters() if p.requires_grad], **fused)
-
-    def switch(name: str) -> None:
-        with contextlib.suppress(AttributeError):  # also of the one that a wrapper wraps
-            getattr(optimizer, name)()
-
-    switch("train")
-    others = states()
-    seed_all(stream(SEED, "model").initial_seed())
-
-    def swap() -> None:
-        nonlocal others
-        others, _ = states(), set_states(others)
-
-    def step(batch: Any) -> float:
-        calls: list[float] = []
-        stepping = False
-
-        def closure() -> Tensor:
-            if stepping:
-                swap()
-            with torch.enable_grad():
-                optimizer.zero_grad()
-                loss = problem.loss(model(data.train_x[batch]), data.train_y[batch])
-                loss.backward()
-            calls.append(loss.item())
-            if stepping:
-                swap()
-            return loss
-
-        if manner != "step(closure)":
-            closure()
-        swap()
-        stepping = True
-        optimizer.step() if manner == "step()" else optimizer.step(closure)
-        swap()
-        return calls[0]
-
-    batches, losses = Batches(problem, SEED), []
-    while len(losses) < STEPS:
-        for batch in batches.epoch()[: STEPS - len(losses)]:
-            losses.append(step(batch))
-            if not isfinite(losses[-1]):
-                return losses
-            if len(losses) in EVALUATED:
-                swap()
-                switch("eval")
-                switch("train")
-                swap()
-    return losses
-
-
-def seed_all(number: int) -> None:
-    torch.manual_seed(number)
-    random.seed(number)
-    np.random.seed([number % 2**32, number >> 32])  # noqa: NPY002
-
-
-def states() -> tuple[Any, ...]:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-
-
-def set_states(found: tuple[Any, ...]) -> None:
-    torch.set_rng_state(found[0])
-    random.setstate(found[1])
-    np.random.set_state(found[2])  # noqa: NPY002

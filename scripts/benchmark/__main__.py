@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Times optbench and its peers on the same job, alternating, and writes results/benchmark.
 
 Each peer runs in a process of its own that stays alive; a round asks each of them in turn, so that
@@ -16,14 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from scripts import ROOT
 
 try:
     import numpy as np
-    from benchmark_own import cohorts, growth, memory, optimizers, overhead, sweep
-    from benchmark_peers import epochs
-    from peers import ALLOCATOR, PEERS
+
+    from scripts.benchmark.epochs import epochs
+    from scripts.benchmark.own import cohorts, growth, memory, optimizers, overhead, sweep
+    from scripts.benchmark.peers import ALLOCATOR, PEERS
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: run it with a Python that has them: pip install '.[benchmark]'")
 
@@ -105,7 +104,7 @@ def main() -> None:
     for section, (title, measure) in others.items():
         if section in sections:
             lines += [f"## {title}", "", *measure(asked)]
-    command = " ".join(["scripts/benchmark", *sys.argv[1:]])
+    command = " ".join(["python -m scripts.benchmark", *sys.argv[1:]])
     (asked.out / "README.md").write_text("\n".join([*lines, f"Made by `{command}`.", ""]), "utf-8")
     print("\n".join(lines))
 
@@ -146,8 +145,7 @@ def dataset(folder: Path, quick: bool) -> tuple[Path, str]:
     from optbench.datasets import loaders
 
     root = os.environ.get("OPTBENCH_DATA")
-    full = not quick and root is not None and (Path(root) / "MNIST" / "raw").exists()
-    if full:
+    if not quick and root is not None and (Path(root) / "MNIST" / "raw").exists():
         raw, source = loaders.mnist(root=root, download=False), "MNIST"
     else:
         raw, source = loaders.mnist_5k(), "mnist_5k (bundled; MNIST where OPTBENCH_DATA has it)"

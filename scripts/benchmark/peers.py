@@ -1,8 +1,9 @@
 """The same training job in other frameworks, and a worker that serves them.
 
 A job: train on `train_x (n, 1, height, width)`, `train_y`, with Adam (lr 0.001), float32 and one
-evaluation on the test set after each epoch. `python scripts/peers.py PEER` reads jobs from stdin,
-one JSON object a line, and answers each with a line; it stays alive, so that rounds alternate.
+evaluation on the test set after each epoch. `python -m scripts.benchmark.peers PEER` reads jobs
+from stdin, one JSON object a line, and answers each with a line; it stays alive, so that rounds
+alternate.
 """
 
 import importlib.util
@@ -16,9 +17,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from peer_job import Answer, Job
-from peers_other import jax_scan, keras, scikit_learn
-from peers_torch import (
+
+from optbench.allocator import chosen
+from scripts.benchmark.job import Answer, Job
+from scripts.benchmark.peers_other import jax_scan, keras, scikit_learn
+from scripts.benchmark.peers_torch import (
     bound,
     lightning,
     optbench,
@@ -27,8 +30,6 @@ from peers_torch import (
     tensors_and_slices,
     tutorial,
 )  # fmt: skip
-
-from optbench.allocator import chosen
 
 
 class Peer(NamedTuple):

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from peer_job import CHANNELS, LR, Answer, Job, timed
+
+from scripts.benchmark.job import CHANNELS, LR, Answer, Job, timed
 
 
 def scikit_learn(job: Job) -> Answer:

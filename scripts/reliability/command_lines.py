@@ -1,4 +1,4 @@
-"""Generated command lines, right and wrong in many ways, for scripts/fuzz-configurations."""
+"""Generated command lines, right and wrong in many ways, for `fuzz_configurations`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Trains with every optimizer class of six packages, each in a process of its own.
 
 A class trains a small network (a convolution, a layer norm, dropout) for 40 steps through the
@@ -19,8 +18,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from package_cases import PACKAGES, Row, classes, in_child
-from reliability import write_section
+
+from scripts.reliability.package_cases import PACKAGES, Row, classes, in_child
+from scripts.reliability.sections import write_section
 
 COLUMNS = ("package", "version", "class", "outcome", "manner", "sentence")
 GOOD = ("equal, resumed", "equal, restarts", "refused", "missing")
@@ -60,7 +60,8 @@ def main() -> int:
     if asked.write:
         write_section(
             "package-optimizers", "Optimizers of six packages",
-            command="./scripts/package-optimizers --write", text=text, rows=ordered,
+            command="package_optimizers --write",
+            text=text, rows=ordered,
         )  # fmt: skip
     return 0 if all(row["outcome"] in GOOD for row in ordered) else 1
 

@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from peer_job import CHANNELS, CNN_HIDDEN, LR, Answer, Job, timed
+
+from scripts.benchmark.job import CHANNELS, CNN_HIDDEN, LR, Answer, Job, timed
 
 
 def _torch_model(job: Job) -> Any:
@@ -63,8 +64,7 @@ def problem(job: Job) -> Any:
 
 
 def optbench(job: Job) -> Answer:
-    """optbench itself: its loop, with an evaluation on the test set only. What is not compiled is
-    recorded from the beginning, as in a run of 1,000 steps or more."""
+    """optbench itself: its loop, with an evaluation on the test set only."""
     import torch
 
     from optbench import train
@@ -76,7 +76,6 @@ def optbench(job: Job) -> Answer:
         partial(torch.optim.Adam, lr=LR),
         device=device,
         eval_train_examples=1,
-        record=True if job.model == "cnn" and device.type == "cpu" else None,
     )
     rows = [update.epoch for update in updates if update.epoch]
     ends = [float(row["total_seconds"] or 0) for row in rows]
@@ -133,7 +132,7 @@ def tutorial(job: Job) -> Answer:
         [transforms.ToTensor(), transforms.Normalize((float(mean),), (float(std),))]
     )
 
-    class Images(Dataset):  # type: ignore[type-arg]
+    class Images(Dataset[Any]):
         def __len__(self) -> int:
             return len(pixels)
 
@@ -141,7 +140,8 @@ def tutorial(job: Job) -> Answer:
             return convert(pixels[i].transpose(1, 2, 0)), int(job.train_y[i])
 
     loader = DataLoader(Images(), batch_size=job.batch, shuffle=True)
-    return _loader_loop(job, loader, *_tensors(job)[2:], torch.device(job.device))
+    test_x, test_y = _tensors(job)[2:]
+    return _loader_loop(job, loader, test_x, test_y, torch.device(job.device))
 
 
 def _loader_loop(job: Job, loader: Any, test_x: Any, test_y: Any, device: Any) -> Answer:

@@ -1,0 +1,1 @@
+"""Time optbench and its peers on the same jobs: `python -m scripts.benchmark`."""
