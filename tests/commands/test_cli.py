@@ -344,7 +344,7 @@ def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):
     assert record(run)["name"] == "../../<b>/x"
 
 
-def test_a_sweep_over_all_choices_of_a_group(here, tmp_path):
+def test_a_sweep_tries_every_choice_of_a_group(here, tmp_path):
     status, out, err = here("-m", "schedule=glob(*)", "name=all")
     assert status == 0, err
     assert "[8/8]" in out

@@ -52,7 +52,7 @@ def test_same_runs_same_bytes_without_torch(tmp_path: Path) -> None:
         )
 
 
-def test_options(tmp_path: Path) -> None:
+def test_options_choose_axes_lines_facets_and_formats(tmp_path: Path) -> None:
     for size in (1, 32, "full"):
         sweep(tmp_path / "r", ("adam", "sgd"), 1, batch_size=size)
     folder, out = str(tmp_path / "r"), str(tmp_path / "o")

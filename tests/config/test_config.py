@@ -102,7 +102,7 @@ def test_every_activation_trains_a_step(model, activation):
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid", "linear"])
-def test_mse_outputs(output):
+def test_mse_trains_behind_every_output(output):
     one_step(resolved("loss=mse", f"loss.output={output}"))
 
 

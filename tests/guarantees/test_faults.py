@@ -167,7 +167,7 @@ def mounted(folder: Path, option: str, *words: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.slow
-def test_a_file_system_without_room(tmp_path):
+def test_a_file_system_without_room_is_named_and_the_next_call_is_whole(tmp_path):
     words = [*QUICK, "model.hidden=[64]", "epochs=4", "checkpoint_seconds=0"]
     done = mounted(tmp_path, "size=1000k", *words)
     check_error(done.returncode, done.stderr, f"cannot write {tmp_path / 'results'}")
@@ -181,7 +181,7 @@ def test_a_file_system_without_room(tmp_path):
     assert completed(tmp_path) == completed(tmp_path / "whole")
 
 
-def test_a_read_only_file_system(tmp_path):
+def test_a_read_only_file_system_is_named(tmp_path):
     for words in ([], ["-m", "seed=0,1", "name=x"]):
         done = mounted(tmp_path, "ro", *QUICK, "epochs=1", *words)
         check_error(done.returncode, done.stderr, "cannot write", str(tmp_path / "results"))
@@ -190,13 +190,13 @@ def test_a_read_only_file_system(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_read_only_folder(tmp_path):
+def test_a_read_only_folder_is_named(tmp_path):
     (tmp_path / "results").mkdir(mode=0o555)
     status, _, err = call(tmp_path, *QUICK, "epochs=1")
     check_error(status, err, "cannot write", str(tmp_path / "results"))
 
 
-def test_a_folder_that_vanishes(tmp_path):
+def test_a_folder_that_vanishes_is_named(tmp_path):
     process = begin(tmp_path, *DAWDLE, "+optimizer.seconds=0.01", "epochs=500")
     results = tmp_path / "results"
     until(process, lambda: list(results.glob("runs/*/steps.csv")))
@@ -206,7 +206,7 @@ def test_a_folder_that_vanishes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_folder_of_one_run_of_a_sweep_vanishes(tmp_path):
+def test_a_run_whose_folder_vanishes_leaves_the_others_alone(tmp_path):
     words = ["-m", *DAWDLE, "+optimizer.seconds=0.01", "epochs=20", "seed=0,1,2", "name=x"]
     process = begin(tmp_path, *words, "hydra/launcher=workers", "hydra.launcher.workers=2")
     folder = tmp_path / "results" / "x"

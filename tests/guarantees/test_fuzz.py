@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
     ids=lambda words: words[0],
 )
-def test_nothing_is_found(words):
+def test_fuzzing_finds_nothing(words):
     command = [sys.executable, "-m", f"scripts.reliability.{words[0]}", *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -65,7 +65,7 @@ def losses_of(updates: list[Update]) -> list[float]:
 
 @WAYS
 @pytest.mark.parametrize("labels", [[0], [2]])
-def test_one_training_example(way, labels):
+def test_one_training_example_is_trained_on(way, labels):
     updates = way(problem_of(labels, [0, 1], batch_size=8))
     assert updates[-1].status == "completed"
     assert len(losses_of(updates)) == 2
@@ -78,7 +78,7 @@ def test_one_training_example_leaves_none_for_validation():
 
 
 @WAYS
-def test_a_class_that_is_missing_in_training(way):
+def test_a_class_that_is_missing_in_training_is_counted_in_the_test(way):
     updates = way(problem_of([0, 2, 0, 2, 2], [0, 1, 2]))
     assert updates[-1].status == "completed"
     row = updates[-1].epoch
@@ -134,7 +134,7 @@ def scaled(factor: float):
         (0.0, "completed", 2),
     ],
 )
-def test_losses_of_any_size(way, factor, status, steps):
+def test_losses_of_any_size_end_as_a_result(way, factor, status, steps):
     updates = way(problem_of([0, 1, 0, 1], [0], loss=scaled(factor)))
     assert updates[-1].status == status
     assert (updates[-1].step >= steps) if status == "diverged" else (updates[-1].step == steps)
@@ -166,7 +166,7 @@ def test_every_number_comes_back_from_the_files(tmp_path):
 
 
 @pytest.mark.filterwarnings("error:.*traceback")
-def test_figures_and_tables_of_extreme_numbers(tmp_path: Path):
+def test_extreme_numbers_are_drawn_and_tabled(tmp_path: Path):
     """They are drawn: nothing is left out, nothing ends in a traceback."""
     for seed, value in enumerate(("1e300", "5e-324", "inf", "nan", "-1e300", "0")):
         path = make_run(tmp_path / f"r{seed}", "adam" if seed % 2 else "sgd", seed) / "epochs.csv"

@@ -16,6 +16,6 @@ CHOSEN += random.Random(1).sample([pair for pair in PAIRS if pair not in CHOSEN]
 
 
 @pytest.mark.parametrize(("model", "optimizer"), CHOSEN)
-def test_equals_a_loop_of_plain_torch(model, optimizer, tmp_path):
+def test_a_run_equals_a_loop_of_plain_torch(model, optimizer, tmp_path):
     stop_at = random.Random(f"{model} {optimizer}").randrange(1, STEPS)
     check_pair(model, optimizer, tmp_path, stop_at)

@@ -51,12 +51,12 @@ def test_there_are_examples_of_each_kind():
         for words in COMMANDS
     ],
 )
-def test_a_command_of_the_readme(folder, command):
+def test_every_command_of_the_readme_runs(folder, command):
     done = run(folder, "-m", "optbench", *command.split())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_python_examples(folder):
+def test_the_python_examples_run(folder):
     first, second = re.findall(r"```python\n(.*?)```", README.split("## From Python")[1], re.S)
     done = run(folder, "-c", first + "\nassert len(rows) == 2, rows")
     assert done.returncode == 0, done.stderr

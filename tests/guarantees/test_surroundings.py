@@ -154,7 +154,7 @@ def test_results_in_the_home_folder_are_found_by_every_command(here, tmp_path, c
     assert not list(tmp_path.glob("~*"))
 
 
-def test_results_of_a_tuned_study_in_the_home_folder(here, tmp_path):
+def test_a_tuned_study_writes_into_the_home_folder(here, tmp_path):
     words = ["hydra/sweeper=tuned", "optimizer=sgd", "tuning.trials=1", "seeds=1"]
     status, _, err = here(*words, "results_dir=~/x", "name=t")
     assert status == 0, err

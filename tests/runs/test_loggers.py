@@ -154,7 +154,7 @@ class Recorder:
         self.calls.append((status,))
 
 
-def test_a_logger_of_ones_own(tmp_path, monkeypatch):
+def test_a_logger_of_ones_own_gets_every_row(tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "calls", [])
     words = ("+logger.mine._target_=test_loggers.Recorder", "+logger.mine.word=hello")
     outcome = train(tmp_path, *words)

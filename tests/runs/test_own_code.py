@@ -214,7 +214,7 @@ def test_layout_comments_and_docstrings_do_not_count(text):
         BASE + "syntax error\n",
     ],
 )
-def test_everything_else_counts(text):
+def test_every_other_edit_counts(text):
     assert digest(text) != digest(BASE)
 
 
@@ -268,7 +268,7 @@ def test_edits_of_imported_modules_count(place, text):
     assert {name for name in after if after[name] != before[name]} == {"helper.py"}
 
 
-def test_relative_imports_packages_and_circles(place):
+def test_relative_imports_packages_and_circles_are_followed(place):
     place.write(
         pack__INIT="from .one import One\n",
         pack__one="from . import two\nfrom .sub.three import three\nclass One: pass\n",
@@ -282,7 +282,7 @@ def test_relative_imports_packages_and_circles(place):
     assert place.code("pack.one.One") == place.code("pack.One")
 
 
-def test_namespace_packages_links_and_zip_files(place):
+def test_namespace_packages_links_and_zip_files_count(place):
     place.write(space__one="from space import two\nclass A: pass\n", space__two="x = 1\n")
     before = place.code("space.one.A")
     assert set(before) == {"space/one.py", "space/two.py"}
@@ -298,7 +298,7 @@ def test_namespace_packages_links_and_zip_files(place):
     assert found["zhelper.py"] == digest("x = 1")
 
 
-def test_what_is_no_plain_class(place):
+def test_targets_that_are_no_plain_classes_have_their_code(place):
     place.write(
         own="""
 import functools, torch
@@ -442,7 +442,7 @@ def test_what_has_no_source_is_never_the_same(place, capsys):
     assert "user.A is made by code without source (compiled)" in told
 
 
-def test_files_that_cannot_be_read_or_parsed(place, monkeypatch):
+def test_files_that_cannot_be_read_or_parsed_still_count(place, monkeypatch):
     user = "try:\n  import helper\nexcept Exception: pass\nclass A: pass\n"
     place.write(user=user, helper="not python at all\n")
     before = place.code("user.A")

@@ -50,7 +50,7 @@ def naive(d: np.ndarray) -> list[float]:
 
 @given(matrices)
 @settings(max_examples=60, deadline=None)
-def test_all_flips_against_plain_enumeration(d: np.ndarray) -> None:
+def test_p_values_are_those_of_plain_enumeration(d: np.ndarray) -> None:
     # pairs with few seeds enter as well: all have the same number
     assert max_sign_flip(d) == pytest.approx(naive(d))
 
@@ -103,7 +103,7 @@ def test_the_least_p_does_not_depend_on_the_number_of_pairs() -> None:
         assert m * 2 ** (1 - n) <= 0.05 < m * 2 ** (2 - n)
 
 
-def test_equal_zero_and_infinite_differences() -> None:
+def test_equal_zero_and_infinite_differences_have_p_values() -> None:
     shape = (8, 1)
     assert max_sign_flip(np.zeros(shape)) == [1.0]
     assert max_sign_flip(np.full(shape, 0.1)) == [least_p(8)]  # t is infinite
@@ -122,7 +122,7 @@ def test_equal_zero_and_infinite_differences() -> None:
     assert max_sign_flip(half) == [1.0]
 
 
-def test_missing_seeds() -> None:
+def test_missing_seeds_are_not_read() -> None:
     random = np.random.default_rng(1)
     d = random.normal(1.5, 1, size=(8, 3))
     present = np.ones(d.shape, bool)

@@ -48,7 +48,7 @@ def brute_force(d: np.ndarray) -> float:
     return float(np.mean([s >= abs(d.sum()) - 1e-9 for s in sums]))
 
 
-def test_exact_tests() -> None:
+def test_exact_tests_are_those_of_all_flips() -> None:
     for n in (5, 6, 8, 10):
         d = RANDOM.normal(0.5, 1, n)
         assert sign_flip(d) == pytest.approx(brute_force(d))
@@ -59,7 +59,7 @@ def test_exact_tests() -> None:
     assert sign_flip(DARWIN) == pytest.approx(0.0527, abs=0.006)  # 15 pairs: random flips
 
 
-def test_the_least_p() -> None:
+def test_the_least_p_is_reached() -> None:
     for n in range(2, 11):
         d = np.arange(1, n + 1) + 0.5
         assert signed_rank(d) == pytest.approx(least_p(n))
@@ -70,7 +70,7 @@ def test_the_least_p() -> None:
     assert null_cdf(4)[0] == 1 / 16
 
 
-def test_diverged_pairs() -> None:
+def test_a_diverged_run_outweighs_all_finite_differences() -> None:
     d = differences([INF, INF, 1.0], [INF, 2.0, INF])
     assert list(d) == [0, INF, -INF]
     # an infinite difference outweighs all finite ones
@@ -102,7 +102,7 @@ def test_interval_agrees_with_the_test() -> None:
     assert hodges_lehmann(np.arange(1.0, 6))[1:] == (-INF, INF)
 
 
-def test_holm() -> None:
+def test_holm_is_that_of_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
     p = RANDOM.random(20) ** 3
@@ -110,7 +110,7 @@ def test_holm() -> None:
     assert list(holm([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def test_power_against_published_tables() -> None:
+def test_power_is_that_of_published_tables() -> None:
     # G*Power, two-sided paired t test, alpha 0.05, power 0.8: n = 199, 34, 15 for d = .2, .5, .8
     for size, n in ((0.2, 199), (0.5, 34), (0.8, 15)):
         assert t_power(size, n - 1) < 0.8 <= t_power(size, n)
@@ -124,7 +124,7 @@ def test_power_against_published_tables() -> None:
     assert probability_of_improvement(np.array([3.0, 5, 9]), np.array([4.0, 5]), False) == u / 6
 
 
-def test_claims() -> None:
+def test_a_claim_says_better_worse_or_cannot_tell() -> None:
     a = np.arange(8) / 10
     # b is better by 0.5 and a bit, then a tie of two noisy ones
     better = claim(a, a + 0.5 + a**2)
@@ -193,7 +193,7 @@ def test_identical_optimizers_are_not_told_apart() -> None:
     assert simulation.upper_end(0, 100) == pytest.approx(1 - 0.025 ** (1 / 100))
 
 
-def test_what_is_said_of_too_few_seeds():
+def test_too_few_seeds_are_told_how_many_are_needed():
     one = claim([1.0], [2.0])
     assert math.isnan(one.needed)
     assert one.text.startswith("cannot tell (n = 1; one pair shows no spread")

@@ -47,7 +47,7 @@ Q05 = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
 Q10 = [1.645, 2.052, 2.291, 2.459, 2.589, 2.693, 2.780, 2.855, 2.920]
 
 
-def test_demsars_example() -> None:
+def test_ranks_and_friedman_are_those_of_demsars_example() -> None:
     ranks = mean_ranks(AUC, smaller=False)
     wanted = {"C4.5": 3.143, "C4.5+m": 2.000, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964}
     assert ranks.to_dict() == pytest.approx(wanted, abs=5e-4)
@@ -67,7 +67,7 @@ def test_demsars_example() -> None:
     assert found[4:] == (14, 4)
 
 
-def test_nemenyi_against_demsar() -> None:
+def test_nemenyi_is_that_of_demsars_tables() -> None:
     for k, (q05, q10) in enumerate(zip(Q05, Q10, strict=True), start=2):
         root = math.sqrt(k * (k + 1) / (6 * 14))
         assert critical_difference(k, 14) / root == pytest.approx(q05, abs=1.5e-3)
@@ -81,7 +81,7 @@ def test_nemenyi_against_demsar() -> None:
     assert groups == [["C4.5+m+cf", "C4.5+m", "C4.5+cf"], ["C4.5+cf", "C4.5"]]
 
 
-def test_wilcoxon_holm() -> None:
+def test_wilcoxon_holm_corrects_each_pair() -> None:
     scores = AUC[["C4.5", "C4.5+m", "C4.5+cf"]]
     p = wilcoxon_holm(scores)
     raw = [
@@ -93,7 +93,7 @@ def test_wilcoxon_holm() -> None:
     assert (p.to_numpy() == p.to_numpy().T).all()
 
 
-def test_diverged_and_missing() -> None:
+def test_diverged_runs_rank_last_and_missing_ones_are_named() -> None:
     scores = pd.DataFrame({"a": [1.0, math.inf], "b": [2.0, math.inf], "c": [math.inf, 1]})
     assert rank(scores).to_numpy().tolist() == [[1, 2, 3], [2.5, 2.5, 1]]
     same = pd.DataFrame(np.ones((4, 3)), columns=list("abc"))
@@ -110,7 +110,7 @@ def test_diverged_and_missing() -> None:
 
 @given(st.permutations(range(4)), st.floats(-5, 5))
 @settings(max_examples=15, deadline=None)
-def test_permutations_and_scales(order: list[int], shift: float) -> None:
+def test_order_and_shifts_change_no_rank(order: list[int], shift: float) -> None:
     values = np.random.default_rng(2).normal(size=(6, 4))
     scores = pd.DataFrame(values, columns=list("abcd"))
     other = scores.iloc[:, order]

@@ -49,7 +49,7 @@ matrix = st.integers(1, 5).flatmap(
 )
 
 
-def test_profile_and_score_by_hand() -> None:
+def test_profile_and_score_are_those_by_hand() -> None:
     shares = profile(TIMES, [1, 1.5, 2, 4, 5])
     assert shares.loc["a"].tolist() == [0.25, 0.25, 0.5, 0.5, 0.5]
     assert shares.loc["c"].tolist() == [0, 0.25, 0.25, 0.25, 0.5]
@@ -73,7 +73,7 @@ def test_closed_form_is_the_trapezoid_up_to_its_grid(rows: list[list[float]]) ->
     pd.testing.assert_series_equal(closed_form(frame * 8), exact)
 
 
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "times.csv"
     TIMES.to_csv(path, na_rep="inf")
     pd.testing.assert_frame_equal(read_times(path), TIMES)
@@ -106,7 +106,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("name,w\na,nan\n", "nan is not a time"),
     ],
 )
-def test_bad_csv(
+def test_what_is_no_table_of_times_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     path = tmp_path / "times.csv"
@@ -137,13 +137,13 @@ def test_names_may_be_missing(tmp_path: Path, text: str, optimizers: str, worklo
 
 
 @pytest.mark.parametrize("form", [np.array, list, pd.DataFrame])
-def test_matrices_of_any_kind(form: Any) -> None:
+def test_matrices_may_be_of_any_kind(form: Any) -> None:
     times = form([[10.0, 20.0], [20.0, INF]])
     assert closed_form(times).tolist() == [1.0, pytest.approx(1 / 3)]
     assert profile(times, [1.0])[1.0].tolist() == [1.0, 0.0]
 
 
-def test_missing_and_binary_csv(tmp_path: Path) -> None:
+def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read_times(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
@@ -151,7 +151,7 @@ def test_missing_and_binary_csv(tmp_path: Path) -> None:
         read_times(tmp_path / "binary.csv")
 
 
-def test_studies_and_trials() -> None:
+def test_a_study_counts_its_best_trial_and_a_workload_the_median() -> None:
     rows = [("a", "w", s, t) for s, ts in enumerate([(5, 3), (INF, 9), (INF, INF)]) for t in ts]
     trials = pd.DataFrame(rows, columns=["optimizer", "workload", "study", "time"])
     assert over_studies(trials).loc["a", "w"] == 9  # of 3, 9, inf
@@ -164,7 +164,7 @@ def test_studies_and_trials() -> None:
         over_studies(trials.drop(columns="study"))
 
 
-def test_held_out_variants() -> None:
+def test_a_missed_variant_voids_its_workload() -> None:
     frame = pd.DataFrame(
         [[10.0, 10, 7], [12, INF, 7], [50, 2, 7], [15, 50, 7]],
         index=["good", "fails variant", "slow", "slow on variant"],
@@ -178,14 +178,14 @@ def test_held_out_variants() -> None:
         held_out(frame, {"w": "v"})
 
 
-def test_speed_up() -> None:
+def test_speed_up_is_the_geometric_mean_of_shared_workloads() -> None:
     frame = TIMES[["w", "x"]]
     assert speed_up(frame, "b", "c") == pytest.approx((math.sqrt(2.5 * 1.5), 2))
     assert speed_up(TIMES[["w", "x", "y"]], "a", "b") == (0.0, 2)
     assert math.isnan(speed_up(TIMES, "a", "b")[0])
 
 
-def test_deepobs() -> None:
+def test_deepobs_scores_are_those_by_hand() -> None:
     curves = [[2.0, 1.5, 0.9, 0.8], [2.0, 1.0, 1.2, 0.7], [2.0, 2, 2, 2]]
     # epochs 2 and 1, and a miss in 3 epochs: 4
     assert deepobs_speed(curves, 1.0) == pytest.approx((2 + 1 + 4) / 3)
@@ -193,7 +193,7 @@ def test_deepobs() -> None:
     assert deepobs_overhead([2.0, 3], [1.0, 1]) == (2.5, 2.0, 3.0, 2)
 
 
-def test_track3() -> None:
+def test_track3_passes_the_published_record() -> None:
     # the published record of 3148 steps: mean 3.2786 over 16 seeds gives 0.0056
     assert track3([3.2786] * 16).statistic == pytest.approx(0.0056)
     assert track3([3.2786] * 16).passes
@@ -202,7 +202,7 @@ def test_track3() -> None:
     assert not track3([3.2, math.inf]).passes
 
 
-def test_adam_steps() -> None:
+def test_losses_become_steps_of_adam() -> None:
     steps = [0, 10, 20, 30]
     adam = [[4.0, 3, 1, 2], [4.0, 2, 2, math.inf]]
     found = adam_steps([4.0, 3, 2, 1.5, 1, 0.5, math.inf, math.nan], steps, adam)
@@ -214,7 +214,7 @@ def test_adam_steps() -> None:
         adam_steps([1.0], [0, 0], [[1.0, 2]])
 
 
-def test_times_to_target(tmp_path: Path) -> None:
+def test_times_to_target_are_the_first_steps_below_it(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 3)
     make_run(tmp_path / "x", "sgd", 3, diverged_at=200)
     table = load_runs(tmp_path)
@@ -247,7 +247,7 @@ def test_half_of_an_even_number_of_seeds_reaches_the_target() -> None:
     assert baseline_targets(frame, "sgd", smaller=False) == {"p": 2.0}
 
 
-def test_target_rules(tmp_path: Path) -> None:
+def test_target_rules_are_those_by_hand(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd", "adagrad"), 3)
     frame = by_seed(load_runs(tmp_path), "val_loss")
     (problem,) = frame.index.get_level_values("problem").unique()

@@ -18,7 +18,7 @@ from optbench.stats.pairwise import compare
 VALUES = np.random.default_rng(0).normal(3, 1, 12)
 
 
-def test_against_scipy_and_numpy() -> None:
+def test_estimates_are_those_of_scipy_and_numpy() -> None:
     assert iqm(VALUES) == pytest.approx(np.sort(VALUES)[3:9].mean())
     assert sd(VALUES) == pytest.approx(np.std(VALUES, ddof=1))
     found = bootstrap(VALUES, "mean", method="bca", resamples=5000, seed=1)
@@ -57,7 +57,7 @@ def test_divergence_is_never_averaged_away() -> None:
         assert bootstrap(-values, "median", method=method).value == -4.5
 
 
-def test_degenerate_samples() -> None:
+def test_degenerate_samples_have_an_answer_or_are_refused() -> None:
     assert bootstrap([2.0, 2.0, 2.0], "mean")[:3] == (2, 2, 2)
     assert math.isnan(bootstrap([2.0], "mean").low)
     assert math.isnan(sd(np.array([2.0])))

@@ -44,7 +44,7 @@ def test_a_diverged_trial_makes_the_expectation_infinite() -> None:
         expected_best([math.nan])
 
 
-def test_width_by_hand() -> None:
+def test_the_width_of_good_rates_is_that_by_hand() -> None:
     rates, losses = [1e-4, 1e-3, 1e-2, 1e-1, 1], [2.0, 1.1, 1.0, 1.2, math.inf]
     found = rate_width(rates, losses, within=0.1)
     # from 1e-3, where 1.1 is met, to half-way (in log) between 1e-2 and 1e-1

@@ -27,7 +27,7 @@ def without_times(rows):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
-def test_the_first_step_against_the_formulas(make_problem):
+def test_the_first_step_has_the_numbers_of_the_formulas(make_problem):
     problem = make_problem(partial(models.mlp, hidden=[8, 6], activation="tanh"), epochs=1)
     rows = {row["layer"]: row for row in rows_of(problem, seed=3) if row["step"] == 1}
     assert [(row["kind"], row.get("depth")) for row in rows.values()] == [
@@ -69,7 +69,7 @@ def test_watching_changes_nothing(make_problem, optimizer):
         assert without_times([a.epoch]) == without_times([b.epoch])
 
 
-def test_when_steps_are_watched(make_problem):
+def test_steps_are_watched_at_the_first_and_at_an_interval(make_problem):
     problem = make_problem(epochs=2)  # three steps an epoch
     assert sorted({row["step"] for row in rows_of(problem)}) == [1, 3, 6]
     assert sorted({row["step"] for row in rows_of(problem, layers_every=2)}) == [1, 2, 4, 6]
@@ -101,7 +101,7 @@ def test_convolutions_count_dead_channels_over_all_pixels():
     assert [row["dead_fraction"] for row in rows[:2]] == [0.5, 0.5]
 
 
-def test_the_noise_scale_of_a_known_gradient():
+def test_the_noise_scale_is_that_of_a_known_gradient():
     """Example i's gradient is theta - x_i: covariance 4 in each of d dimensions, mean theta."""
     model = nn.Linear(10, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)

@@ -32,7 +32,7 @@ def without_times(rows):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
-def test_equals_a_loop_written_out(make_problem):
+def test_training_equals_a_loop_written_out(make_problem):
     problem = make_problem(epochs=3)
     steps, epochs, status = run(problem, seed=4)
     model, data = build_model(problem, 4), problem.dataset
@@ -209,7 +209,7 @@ def test_fixed_order_replays_one_permutation_and_every_epoch_does_not(make_probl
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 48), (7, 7), ("full", 1), (1000, 1)])
-def test_batch_sizes(make_problem, batch_size, steps):
+def test_every_batch_size_trains(make_problem, batch_size, steps):
     rows, epochs, status = run(make_problem(batch_size=batch_size, epochs=1))
     assert (len(rows), status) == (steps, "completed")
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
@@ -228,7 +228,7 @@ def test_a_budget_in_steps_may_end_within_an_epoch(make_problem):
     assert epochs[-1]["epoch"] == pytest.approx(4 / 3)
 
 
-def test_evaluation_interval_and_part(make_problem):
+def test_evaluations_come_at_an_interval_and_on_a_part(make_problem):
     problem = make_problem(epochs=5)
     epochs = [u.epoch["epoch"] for u in train(problem, SGD, eval_every=2) if u.epoch]
     assert epochs == [0, 2, 4, 5]
@@ -248,7 +248,7 @@ def test_the_test_set_is_measured_when_asked(make_problem, when, measured):
     assert seen[-1] == (when != "never")
 
 
-def test_rows_at_an_interval(make_problem):
+def test_rows_come_at_an_interval(make_problem):
     updates = train(make_problem(epochs=5), SGD, log_every=4)
     assert [r["step"] for u in updates for r in u.steps] == [1, 4, 8, 12, 15]
 
@@ -278,7 +278,7 @@ def test_schedule_steps_with_every_step(make_problem):
     assert [row["lr"] for row in steps] == pytest.approx([0.1, 0.2 / 3, 0.1 / 3])
 
 
-def test_lbfgs_and_its_closure(make_problem):
+def test_lbfgs_trains_with_its_closure(make_problem):
     problem = make_problem(batch_size="full", epochs=5)
     steps, epochs, status = run(problem, partial(torch.optim.LBFGS, lr=1.0))
     assert status == "completed"

@@ -188,7 +188,7 @@ CLOSURES = [
 
 
 @pytest.mark.parametrize(("cls", "manner"), CLOSURES)
-def test_every_way_to_take_a_closure(cls, manner, tmp_path):
+def test_every_way_to_take_a_closure_is_served(cls, manner, tmp_path):
     check(own(cls), manner, tmp_path)
 
 
@@ -330,7 +330,7 @@ class OnParameters(Base):
         (OnParameters, "gradients", []),
     ],
 )
-def test_what_lies_in_and_beside_the_groups(cls, manner, words, tmp_path):
+def test_values_in_and_beside_the_groups_are_kept(cls, manner, words, tmp_path):
     check(own(cls, *words), manner, tmp_path)
 
 
@@ -479,7 +479,7 @@ class Delegates(NoHooks):
 
 
 @pytest.mark.parametrize("cls", [NoHooks, Properties, WrapperInGroup, averaged, Delegates])
-def test_wrappers_without_hooks(cls, tmp_path):
+def test_wrappers_without_hooks_are_served(cls, tmp_path):
     check(own(cls), "gradients", tmp_path)
 
 
@@ -685,7 +685,7 @@ def schedule(name, options):
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
-def test_schedules_of_torch_by_name(name, tmp_path):
+def test_schedules_of_torch_are_called_by_name(name, tmp_path):
     options = SCHEDULES[name]
     _, whole, again = train(
         ["optimizer=sgd", "optimizer.lr=0.1", *schedule(name, options)], tmp_path

@@ -62,14 +62,14 @@ def training(problem, optimizer, schedule=None):
 
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
-def test_every_optimizer_within_an_epoch(make_problem, path: Path):
+def test_every_optimizer_resumes_within_an_epoch(make_problem, path: Path):
     optimizer = build.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     check(training(make_problem(MODEL, epochs=3), optimizer), stop_at=4)
 
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("stop_at", [1, 6])
-def test_every_schedule(make_problem, path: Path, stop_at: int):
+def test_every_schedule_resumes(make_problem, path: Path, stop_at: int):
     schedule = build.build("schedule", OmegaConf.to_container(OmegaConf.load(path)))
     momentum = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     check(training(make_problem(epochs=4), momentum, schedule), stop_at)
@@ -77,7 +77,7 @@ def test_every_schedule(make_problem, path: Path, stop_at: int):
 
 @pytest.mark.parametrize("shuffle", ["every_epoch", "fixed_order"])
 @pytest.mark.parametrize("stop_at", [1, 3, 5])  # 3: the end of an epoch
-def test_the_order_of_batches(make_problem, shuffle: str, stop_at: int):
+def test_the_order_of_batches_resumes(make_problem, shuffle: str, stop_at: int):
     check(training(make_problem(shuffle=shuffle, epochs=3), torch.optim.Adam), stop_at)
 
 
@@ -101,7 +101,7 @@ class Counting(torch.optim.Optimizer):
         return loss
 
 
-def test_a_class_of_ones_own_with_attributes(make_problem):
+def test_a_class_of_ones_own_resumes_with_its_attributes(make_problem):
     check(training(make_problem(epochs=3), partial(Counting, lr=0.1)), stop_at=5)
 
 
@@ -110,7 +110,7 @@ class GlobalDropout(torch.nn.Module):
         return torch.nn.functional.dropout(x, 0.5, self.training)
 
 
-def test_layers_that_draw_from_the_global_generator(make_problem):
+def test_layers_that_draw_from_the_global_generator_resume(make_problem):
     def model(shape, classes):
         return torch.nn.Sequential(GlobalDropout(), torch.nn.Linear(shape[0], classes))
 

@@ -28,7 +28,7 @@ from optbench.training.step_cost import cost_of_run, step_cost, timed
         (torch.optim.LBFGS, None),
     ],
 )
-def test_state_bytes(build: Callable[..., Any], per_parameter: int | None) -> None:
+def test_state_is_counted_in_bytes(build: Callable[..., Any], per_parameter: int | None) -> None:
     model = nn.Linear(30, 20)
     before = [p.clone() for p in model.parameters()]
     cost = step_cost(build, model, steps=3)
@@ -41,7 +41,7 @@ def test_state_bytes(build: Callable[..., Any], per_parameter: int | None) -> No
         assert cost.bytes_per_parameter == cost.state_bytes / 620
 
 
-def test_nothing_to_train() -> None:
+def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(ValueError, match="no parameter"):
         step_cost(torch.optim.Adam, [])
 

@@ -53,12 +53,12 @@ def test_minima_are_minima(function):
         ("quadratic", (10.0, 1.0), 1.0),
     ],
 )
-def test_values_at_known_points(name, point, value):
+def test_functions_have_the_published_values(name, point, value):
     x, y = torch.tensor(point, dtype=torch.float64)
     assert FUNCTIONS[name]().value(x, y).item() == pytest.approx(value, abs=1e-5)
 
 
-def test_the_way_of_gradient_descent_by_hand():
+def test_gradient_descent_goes_the_way_computed_by_hand():
     path = follow(ravine(), partial(SGD, lr=0.1), steps=3, start=(-5.0, -2.0))
     k = np.arange(4)
     np.testing.assert_allclose(path.points[:, 0], -5 * (1 - 0.1 * 0.2) ** k)
@@ -164,7 +164,7 @@ def test_the_best_rate_is_the_one_that_settles_first():
     assert 0.1 < lr < 0.6
 
 
-def test_measures_of_a_way_by_hand():
+def test_measures_of_a_way_are_those_by_hand():
     points = np.array([[-4.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.01], [0.0, 0.0]])
     path = Trajectory("x", "x", points, np.zeros(5))
     row = measure(ravine(), path, 4)
@@ -175,7 +175,7 @@ def test_measures_of_a_way_by_hand():
     assert (away["steps_to_minimum"], away["steps_settled"]) == (math.inf, math.inf)
 
 
-def test_how_much_the_steps_fade():
+def test_the_steps_of_adagrad_fade_as_the_formula_says():
     sgd = measure(ravine(), follow(ravine(), partial(SGD, lr=0.1), steps=50), 50)
     assert sgd["effective_step"] == pytest.approx(1)
     x, y = 5 * 0.02 * 0.98**49, 2 * 0.4 * 0.6**49

@@ -58,7 +58,7 @@ def test_points_lie_in_the_space_and_more_trials_only_add(space, method, trials,
         )
 
 
-def test_scales_against_their_definitions():
+def test_scales_follow_their_definitions():
     unit = [0.0, 0.5, 1.0]
     log = [tuning.scale_point(SPACES["lr"], [u])["lr"] for u in unit]
     assert log == pytest.approx([1e-4, 1e-2, 1.0])
@@ -209,7 +209,7 @@ def record(path: Path) -> dict:
     return json.loads((path / "run.json").read_text())
 
 
-def test_a_study_end_to_end(study, tmp_path):
+def test_a_study_tunes_and_then_compares_on_new_seeds(study, tmp_path):
     asked = ["optimizer=sgd,momentum", "tuning.trials=4", "seeds=3"]
     status, manifest, out, err = study(*asked)
     assert status == 0, err
@@ -394,7 +394,7 @@ def test_an_optimizer_with_nothing_to_search_has_one_trial_and_it_is_said(study)
     assert not any("unequal" in text for text in manifest["warnings"])
 
 
-def test_tpe_end_to_end(study, tmp_path):
+def test_a_study_by_tpe_draws_no_budget_curve(study, tmp_path):
     pytest.importorskip("optuna")
     status, manifest, _, err = study(
         "optimizer=sgd,adam", "tuning.trials=3", "tuning.method=tpe", "seeds=1"

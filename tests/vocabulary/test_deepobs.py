@@ -215,7 +215,7 @@ def reference_hessian() -> tuple[np.ndarray, np.ndarray]:
     return r.T @ np.diag(eigenvalues) @ r, eigenvalues
 
 
-def test_the_quadratics_matrix():
+def test_the_quadratics_matrix_is_the_published_one():
     q, eigenvalues = reference_hessian()
     ours = deepobs.hessian()
     np.testing.assert_allclose(ours, q, atol=1e-11)
@@ -225,7 +225,7 @@ def test_the_quadratics_matrix():
     assert np.linalg.det(rotation) == pytest.approx(1)
 
 
-def test_the_quadratics_first_steps_against_numpy():
+def test_the_quadratics_first_steps_are_those_of_numpy():
     """Loss, gradient and SGD in float64, on the batches of the seed; one order in each epoch."""
     problem = made("quadratic_deep", epochs=3)
     assert (problem.steps_per_epoch, problem.shuffle) == (7, "fixed_order")

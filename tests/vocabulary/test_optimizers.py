@@ -120,7 +120,7 @@ def test_every_yaml_resumes_exactly(name: str) -> None:
 
 
 @every_yaml
-def test_every_yaml_with_a_schedule_and_learning_rate(name: str) -> None:
+def test_every_yaml_follows_a_schedule(name: str) -> None:
     model = Network()
     opt = build(load(name), model)
     bases = [group["lr"] for group in opt.param_groups]
@@ -187,7 +187,7 @@ def test_what_is_configured_is_not_overruled(key: str) -> None:
     assert not opt.param_groups[0]["fused"]
 
 
-def test_decay_on_weights_only() -> None:
+def test_decay_can_be_on_weights_only() -> None:
     model = Network()
     opt = build(load("adamw", weight_decay=0.5), model, decay_biases_and_norms=False)
     decay = {id(p): group["weight_decay"] for group in opt.param_groups for p in group["params"]}
@@ -238,7 +238,7 @@ class Forgetful(torch.optim.SGD):
         (load("muon", adamw_lr_ratio=-1), True, "adamw_lr_ratio"),
     ],
 )
-def test_messages(factory: Any, decay_all: bool, words: str) -> None:
+def test_wrong_settings_are_named(factory: Any, decay_all: bool, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build(factory, Network(), decay_biases_and_norms=decay_all)
 
@@ -279,7 +279,7 @@ def test_muon_equals_its_two_parts() -> None:
 @pytest.mark.parametrize(
     "model", [nn.Linear(3, 2, bias=False), nn.BatchNorm1d(3)], ids=["only", "no"]
 )
-def test_muon_with_only_or_no_matrices(model: nn.Module) -> None:
+def test_muon_trains_with_only_or_no_matrices(model: nn.Module) -> None:
     opt = build(load("muon"), model)
     for p in model.parameters():
         p.grad = torch.ones_like(p)

@@ -56,38 +56,38 @@ def test_constant_costs_nothing() -> None:
     assert schedules.constant(torch.optim.SGD([torch.zeros(1)], lr=0.1), 10) is None
 
 
-def test_step() -> None:
+def test_step_follows_its_formula() -> None:
     rates, _ = factors(schedules.step, 30, milestones=[0.1, 0.5], gamma=0.2)
     assert rates == [1] * 3 + [0.2] * 12 + [0.04] * 15
     rates, _ = factors(schedules.step, 5, milestones=[], gamma=0.2)
     assert rates == [1] * 5
 
 
-def test_exponential() -> None:
+def test_exponential_follows_its_formula() -> None:
     rates, after = factors(schedules.exponential, 8, final=0.1)
     assert rates == [0.1 ** (k / 8) for k in range(8)]
     assert after == pytest.approx(0.1)
 
 
-def test_cosine() -> None:
+def test_cosine_follows_its_formula() -> None:
     rates, after = factors(schedules.cosine, 10, final=0.1)
     assert rates == [0.1 + 0.9 * half_cosine(k / 10) for k in range(10)]
     assert after == pytest.approx(0.1)
 
 
-def test_warmup_cosine() -> None:
+def test_warmup_cosine_follows_its_formula() -> None:
     rates, after = factors(schedules.warmup_cosine, 10, warmup=0.3)
     assert rates == [1 / 4, 2 / 4, 3 / 4] + [half_cosine(k / 7) for k in range(7)]
     assert after == 0
 
 
-def test_warmup_constant() -> None:
+def test_warmup_constant_follows_its_formula() -> None:
     rates, after = factors(schedules.warmup_constant, 10, warmup=0.3)
     assert rates == [1 / 4, 2 / 4, 3 / 4] + [1] * 7
     assert after == 1
 
 
-def test_trapezoid() -> None:
+def test_trapezoid_follows_its_formula() -> None:
     rates, after = factors(schedules.trapezoid, 10, warmup=0.2, cooldown=0.4)
     assert rates == [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4]
     assert after == 0
@@ -96,7 +96,7 @@ def test_trapezoid() -> None:
 
 
 @pytest.mark.parametrize("total", [10, 37, 100])
-def test_as_torch(total: int) -> None:
+def test_schedules_are_those_of_torch(total: int) -> None:
     def same(ours: Any, theirs: Callable[[Any], Any], **settings: Any) -> None:
         rates, _ = factors(ours, total, lr=0.3, **settings)
         expected, _ = factors(lambda opt, n: theirs(opt), total, lr=0.3)
@@ -141,7 +141,7 @@ def optimizers() -> list[torch.optim.Optimizer]:
 
 @pytest.mark.parametrize("total", [1, 2, 3, 10])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_yaml_with_every_kind_of_optimizer(name: str, total: int) -> None:
+def test_every_yaml_scales_every_kind_of_optimizer(name: str, total: int) -> None:
     for opt in optimizers():
         bases = [group["lr"] for group in opt.param_groups]
         scheduler = load(name)(opt, total)
@@ -183,7 +183,7 @@ def test_every_yaml_with_every_kind_of_optimizer(name: str, total: int) -> None:
         (schedules.step, {"gamma": 10}, "schedule.gamma"),
     ],
 )
-def test_messages(schedule: Any, settings: dict[str, Any], words: str) -> None:
+def test_wrong_settings_are_named(schedule: Any, settings: dict[str, Any], words: str) -> None:
     opt = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     with pytest.raises(UserError, match=words):
         schedule(opt, 100, **settings)

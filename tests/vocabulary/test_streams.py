@@ -59,7 +59,7 @@ def interrupted(block):
     return found
 
 
-def test_gives_what_the_documented_seeds_give():
+def test_a_stream_gives_what_its_documented_seed_gives():
     expected = alone("model", 3)
     draws = Stream(SEED, "model")
     with draws:
@@ -90,7 +90,7 @@ def test_callers_generators_stay_as_they_were():
     assert [*found, drawn()] == expected
 
 
-def test_streams_within_streams():
+def test_streams_within_streams_go_on_where_they_were():
     """An optimizer's within the model's, and the model's within a closure, and so on."""
     outer, model, own = caller(), alone("model", 4), alone("optimizer", 4)
     draws, steps = Stream(SEED, "model"), Stream(SEED, "optimizer")

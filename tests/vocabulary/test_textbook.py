@@ -113,7 +113,7 @@ SAME: dict[str, tuple[Any, dict[str, Any], Any, dict[str, Any]]] = {
 @problems
 @pytest.mark.parametrize("schedule", [lambda opt, k: None, halve], ids=["constant", "halved"])
 @pytest.mark.parametrize("case", SAME)
-def test_same_map_as_torch(case: str, schedule: Any, problem: Any) -> None:
+def test_the_rules_are_those_of_torch(case: str, schedule: Any, problem: Any) -> None:
     ours, settings, theirs, torch_settings = SAME[case]
     a = trajectory(problem, ours, each_step=schedule, **settings)
     assert_equal(a, trajectory(problem, theirs, each_step=schedule, **torch_settings))
@@ -165,7 +165,7 @@ def test_nesterov_torch_iterates_at_the_look_ahead_point(problem: Any) -> None:
     ],
     ids=["adagrad", "rmsprop"],
 )
-def test_epsilon_inside_or_outside_the_root(
+def test_epsilon_stands_inside_the_root_unlike_torchs(
     ours: Any, theirs: Any, settings: Any, torch_settings: Any, problem: Any
 ) -> None:
     large = trajectory(problem, ours, **settings, eps=0.1)
@@ -201,7 +201,7 @@ def test_first_step_of_adam_without_bias_correction_is_longer() -> None:
     assert steps[False] / steps[True] == pytest.approx(0.1 / 0.001**0.5)
 
 
-def test_rprop_by_hand() -> None:
+def test_rprop_goes_the_way_computed_by_hand() -> None:
     """Signs + + - +: grows, jumps, is taken back (or rests), then goes on with the old Delta."""
 
     def path(backtracking: bool) -> list[float]:
@@ -231,7 +231,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_groups_and_parameters_without_a_gradient(rule: Any) -> None:
+def test_parameters_without_a_gradient_rest(rule: Any) -> None:
     a, b, unused = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
     opt = rule([{"params": [a, unused], "lr": 0.02}, {"params": [b], "lr": 0.0}])
 
@@ -296,6 +296,6 @@ def test_nesterov_needs_a_closure_and_restores_exactly() -> None:
         (textbook.Rprop, {"step_sizes": [1.0, 0.1]}, "second of step_sizes"),
     ],
 )
-def test_settings_out_of_range(rule: Any, settings: dict[str, Any], words: str) -> None:
+def test_settings_out_of_range_are_named(rule: Any, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         rule([torch.ones(1, requires_grad=True)], **settings)
