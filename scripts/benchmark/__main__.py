@@ -34,7 +34,7 @@ SECTIONS = ("epochs", "gpu", "cohorts", "growth", "sweep", "overhead", "memory",
 
 def main() -> None:
     """Measure the sections asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(f"python -m {__package__}", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes: small and few")
     parser.add_argument(
         "--rounds",

@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of where runs are stopped")
     parser.add_argument("--write", action="store_true", help="the section in results/reliability")
     asked = parser.parse_args()
+    known = {f"{model}-{optimizer}" for model, optimizer in PAIRS}
+    if unknown := set(asked.pairs) - known:
+        parser.error(f"no pair {', '.join(sorted(unknown))}; there is: {', '.join(sorted(known))}")
     torch.set_num_threads(1)
     rows = []
     for model, optimizer in PAIRS:
