@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,13 @@ from optbench.common.errors import UserError, did_you_mean
 from optbench.common.files import expanded
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
+from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, Role, identity_part
 from optbench.initializers import initialize
 from optbench.losses import as_function
 from optbench.problem import Problem
 from optbench.runs.loggers import Loggers
 
 Config = dict[str, Any]
-# What makes the problem, apart from the data's bytes; all optimizers compared share it.
-PROBLEM_KEYS = (
-    "model", "dataset", "preprocessing", "data", "loss", "initializer", "batch_size", "epochs",
-    "steps", "shuffle", "precision",
-)  # fmt: skip
-# Keys that came later: a problem is described without them while they have these values, so that
-# what was run before they existed keeps its identity.
-LATER_KEYS: Config = {"drop_last": False, "weight_penalty": 0.0}
-LATER_DATA_KEYS: Config = {"targets": "labels"}
-NOT_ARGUMENTS = ("name", "search")  # the label, and what a tuned study tries
-PLACES = ("root", "download")  # where a dataset lies is not what it is
 
 
 def results_of(config: Config) -> Path:
@@ -61,17 +52,14 @@ def prepare_dataset(parts: str) -> prepare.Dataset:
     """Load and prepare the dataset of `dataset_parts`."""
     config = json.loads(parts)
     source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
-    split = {k: v for k, v in config["data"].items() if k not in PLACES}
+    split = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}
     return prepare.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
 
 
 def describe_problem(config: Config) -> Config:
     """The part of a configuration that says what is minimised, whatever the optimizer."""
-    problem = {key: config[key] for key in PROBLEM_KEYS}
-    for group in ("dataset", "data"):
-        problem[group] = {k: v for k, v in problem[group].items() if k not in PLACES}
-    problem["data"] = {k: v for k, v in problem["data"].items() if v != LATER_DATA_KEYS.get(k, ...)}
-    problem |= {k: config[k] for k, default in LATER_KEYS.items() if config[k] != default}
+    problem = identity_part(config, Role.PROBLEM)
+    problem["dataset"] = {k: v for k, v in problem["dataset"].items() if k not in DATA_SOURCES}
     if config["drop_last"]:
         # runs from before this was so measured it over whole batches, and are not mixed with these
         problem["train_loss_over"] = "all examples"
@@ -81,13 +69,13 @@ def describe_problem(config: Config) -> Config:
 
 def build_problem(config: Config, dataset: prepare.Dataset) -> Problem:
     """The problem of a configuration, as plain Python objects."""
+    settings = [field.name for field in fields(Problem) if field.name not in GROUPS]
     return Problem(
         dataset,
         model=build("model", config["model"]),
         loss=as_function(build("loss", config["loss"])),
         initializer=build_initializer(config["initializer"]),
-        **{k: config[k] for k in ("batch_size", "epochs", "steps", "shuffle", "precision")},
-        **{k: config[k] for k in LATER_KEYS},
+        **{key: config[key] for key in settings},
     )
 
 
@@ -109,7 +97,7 @@ def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], No
 
 def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
-    arguments = {key: value for key, value in node.items() if key not in NOT_ARGUMENTS}
+    arguments = {key: value for key, value in node.items() if key not in LABELS}
     try:
         made = with_torchvision(lambda: instantiate(arguments, _convert_="all"))
         if group != "optimizer":  # `optimizers.build` has more to say of those

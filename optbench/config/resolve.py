@@ -13,9 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError, did_you_mean, is_text, shorten
 from optbench.common.files import expanded
+from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, nested_keys
 
 Config = dict[str, Any]
-GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
 UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
 
@@ -46,7 +46,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
             resolved[str(key)] = node
     except OmegaConfBaseException as error:
         raise UserError(explain(error, config_folder())) from error
-    check_keys(resolved, config_folder())
+    check_keys(resolved)
     return own_keys(resolved, overrides)
 
 
@@ -196,7 +196,7 @@ def _advice(key: str, conf: Path) -> str:
         )
     top = _top(conf)
     dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
-    near = did_you_mean(key, [*top, *GROUPS, "problem", "study", *dotted])
+    near = did_you_mean(key, [*top, *GROUPS, *OVERLAYS, *dotted])
     nearest = difflib.get_close_matches(group, GROUPS, n=1) if rest and not near else []
     if nearest:
         near = f". Did you mean {nearest[0]}.{rest}?"
@@ -211,7 +211,7 @@ def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
     """Raise `UserError` for keys of a tuned study where none was asked for: they do nothing."""
     for text in overrides:
         key = text.lstrip("+").split("=", 1)[0]
-        if choices.get("hydra/sweeper") != "tuned" and key.split(".")[0] in ("tuning", "seeds"):
+        if choices.get("hydra/sweeper") != "tuned" and key.split(".")[0] in TUNING_KEYS:
             hint = ", or seed=0,1,2 with -m in an ordinary sweep" if key == "seeds" else ""
             raise UserError(f"{key} is for a tuned study: add hydra/sweeper=tuned{hint}")
 
@@ -226,21 +226,18 @@ def _read(path: Path) -> Config:
     return config
 
 
-def check_keys(config: Config, conf: Path) -> None:
+def check_keys(config: Config) -> None:
     """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
-    top = _top(conf)
-    known = {*top, *GROUPS} - {"defaults", "hydra"}
-    for key in sorted(known - set(config)):
+    for key in sorted({*TOP_KEYS} - {"logger", *config}):
         raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
-    known |= {"logger"}
-    for key in config:
-        if key not in known:
-            raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(known)))
-        if isinstance(top.get(key), dict) and isinstance(config[key], dict):
-            for inner in config[key]:
-                if inner not in top[key]:
-                    near = did_you_mean(str(inner), [*top[key]])
+    for key, value in config.items():
+        if key not in TOP_KEYS:
+            raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(TOP_KEYS)))
+        if (known := nested_keys(key)) and isinstance(value, dict):
+            for inner in value:
+                if inner not in known:
+                    near = did_you_mean(str(inner), known)
                     raise UserError(f"unknown key '{key}.{inner}'{near}")
-            for inner in top[key]:
-                if inner not in config[key]:
+            for inner in known:
+                if inner not in value:
                     raise UserError(f"{key}.{inner} was taken away, and a run needs it")

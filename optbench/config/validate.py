@@ -8,35 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from optbench.common.errors import UserError, did_you_mean, is_text
+from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, Switch
 
-CHOICES: dict[str, tuple[str | bool | None, ...]] = {
-    "shuffle": ("every_epoch", "fixed_order"),
-    "precision": ("float32", "bfloat16", "float64"),
-    "data.targets": ("labels", "inputs"),
-    "log.eval_test": ("each", "end", "never"),
-    "diagnostics": (None, "layers"),
-    "record_steps": (None, False),
-    "retry": ("failed", "none"),
-}
-# key: (smallest, what it counts); these may also be null
-COUNTS = {
-    "epochs": (1, "passes over the training set"),
-    "steps": (1, "optimizer steps"),
-    "num_threads": (1, "CPU threads"),
-    "data.subset": (2, "training examples"),
-    "log.eval_train_examples": (1, "training examples"),
-    "log.layer_steps": (1, "steps between rows of layers.csv"),
-}
-# the same, but never null
-REQUIRED_COUNTS = {
-    "seed": (0, "a number that names the run"),
-    "data.split_seed": (0, "a number that names the split"),
-    "log.steps": (1, "steps between rows of steps.csv"),
-    "log.eval_epochs": (1, "epochs between evaluations"),
-}
-SWITCHES = (
-    "force", "quiet", "deterministic", "decay_biases_and_norms", "drop_last", "data.download",
-)  # fmt: skip
 MOST_THREADS = 4096  # more than any machine has; a million of them would end the process
 LARGEST_FLOAT = 1e30  # float32 holds it, and a hundred million times as much
 LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
@@ -45,16 +18,9 @@ LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
 def check(config: Mapping[str, Any]) -> None:
     """Raise `UserError`, naming the key, its value and what is allowed, at the first mistake."""
     for key, value in config.items():
-        if key not in ("figure", "claim"):
+        if key not in ENDING_KEYS:
             check_values(value, key)
-    for key, (least, meaning) in (COUNTS | REQUIRED_COUNTS).items():
-        value = _get(config, key)
-        if value is None and key in COUNTS:
-            continue
-        if not _is_count(value, least):
-            raise UserError(
-                f"{key} must be a whole number of at least {least} ({meaning}), not {value!r}"
-            )
+    check_kinds(config, Count)
     if (config["num_threads"] or 0) > MOST_THREADS:
         raise UserError(f"num_threads must be at most {MOST_THREADS}, not {config['num_threads']}")
     if config["steps"] is None and config["epochs"] is None:
@@ -65,19 +31,8 @@ def check(config: Mapping[str, Any]) -> None:
             f"batch_size must be a whole number of at least 1, or 'full' for batch gradient "
             f"descent, not {batch_size!r}"
         )
-    for key, allowed in CHOICES.items():
-        value = _get(config, key)
-        if not any(
-            value is choice or (isinstance(choice, str) and value == choice) for choice in allowed
-        ):
-            words = ["null" if c is None else str(c).lower() for c in allowed]
-            raise UserError(
-                f"{key} must be one of {', '.join(words)}, not {value!r}"
-                + did_you_mean(str(value), words)
-            )
-    for key in SWITCHES:
-        if not isinstance(_get(config, key), bool):
-            raise UserError(f"{key} must be true or false, not {_get(config, key)!r}")
+    check_kinds(config, Choice)
+    check_kinds(config, Switch)
     every = config["checkpoint_seconds"]
     if every is not None and (not _is_number(every) or not 0 <= every < math.inf):
         raise UserError(
@@ -92,7 +47,9 @@ def check(config: Mapping[str, Any]) -> None:
     bias = config["initializer"].get("bias")
     if bias is not None and (not _is_number(bias) or abs(bias) >= LARGEST_FLOAT):
         raise UserError(f"initializer.bias must be a number (below 1e30), or null, not {bias!r}")
-    for group in ("model", "dataset", "loss", "optimizer", "schedule"):
+    for group in GROUPS:
+        if group == "initializer":
+            continue  # it may have no class
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
         label = config[group].get("name")
@@ -107,6 +64,31 @@ def check(config: Mapping[str, Any]) -> None:
     # null is for the class to allow: some find a rate of their own
     if lr is not None and (not _is_number(lr) or not 0 < lr < LARGEST_FLOAT):
         raise UserError(f"optimizer.lr must be above 0 and below {LARGEST_FLOAT:g}, not {lr!r}")
+
+
+def check_kinds(config: Mapping[str, Any], kind: type) -> None:
+    """Raise `UserError` at the first key whose check in the table is of this kind and fails."""
+    for key, known in KEYS.items():
+        if isinstance(known.check, kind):
+            value = _get(config, key)
+            if must := _mistake(value, known.check):
+                raise UserError(f"{key} must be {must}")
+
+
+def _mistake(value: Any, check: object) -> str:
+    """Return what a value must be and is not; "" for a right one."""
+    match check:
+        case Count(least, meaning, null):
+            if (value is None and null) or _is_count(value, least):
+                return ""
+            return f"a whole number of at least {least} ({meaning}), not {value!r}"
+        case Choice(allowed):
+            if any(value is one or (isinstance(one, str) and value == one) for one in allowed):
+                return ""
+            words = ["null" if one is None else str(one).lower() for one in allowed]
+            near = did_you_mean(str(value), words)
+            return f"one of {', '.join(words)}, not {value!r}{near}"
+    return "" if isinstance(value, bool) else f"true or false, not {value!r}"
 
 
 def check_name(name: Any) -> None:

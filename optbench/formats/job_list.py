@@ -8,16 +8,10 @@ from typing import Any
 
 from optbench.common.console import say
 from optbench.common.files import read_text, replace_text
+from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
 FILE = "jobs.jsonl"
 DONE = ("completed", "diverged")
-# Overrides that change where and how a sweep runs, but not what is compared.
-ASIDE = (
-    "study", "name", "results_dir", "force", "retry", "quiet", "checkpoint_seconds", "device",
-    "num_threads", "data.root", "phase", "log.eval_test", "logger",
-)  # fmt: skip
-# on them no run depends
-HARMLESS = ("force", "retry", "quiet", "seeds", "tuning", "figure", "logger")
 Job = dict[str, Any]
 ended: list[Job] = []  # of this process's sweep
 unlisted: list[Job] = []  # of these, what could not be written
@@ -113,7 +107,8 @@ def failed(folder: Path) -> list[Job]:
 
 def what(overrides: Iterable[str]) -> tuple[str, ...]:
     """A job by its overrides, less those on which its failure cannot depend."""
-    return tuple(sorted(text for text in overrides if _key(text).split(".")[0] not in HARMLESS))
+    top = {text: _key(text).split(".")[0] for text in overrides}
+    return tuple(sorted(text for text, key in top.items() if key not in NO_EFFECT_KEYS))
 
 
 def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -> dict[str, Any]:
@@ -142,7 +137,7 @@ def of_sweep(folder: Path) -> dict[str, Any]:
 def is_aside(override: str) -> bool:
     """Whether an override changes nothing that is compared."""
     key = _key(override)
-    return key in ASIDE or key.startswith("logger.")
+    return key in COSMETIC_KEYS or key.startswith("logger.")
 
 
 def _key(override: str) -> str:

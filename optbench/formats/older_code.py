@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule")
-OF_PROBLEM = ("model", "dataset", "loss", "initializer")
+from optbench.formats.keys import GROUPS
+
 # `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
 GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
 UNKNOWN = "unknown-"  # begins the digest of what has no source

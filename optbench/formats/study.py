@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.common.errors import UserError
+from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.run import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
@@ -98,7 +99,7 @@ def setting_of(record: Mapping[str, Any]) -> str:
     The search space is no part of it: it says what is tried, not what was.
     """
     config = record["config"]
-    sides = {key: config.get(key) for key in ("optimizer", "schedule", "decay_biases_and_norms")}
+    sides = {key: config.get(key) for key in SERIES_KEYS}
     if isinstance(sides["optimizer"], dict):
         sides["optimizer"] = {k: v for k, v in sides["optimizer"].items() if k != "search"}
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]

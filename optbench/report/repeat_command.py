@@ -9,13 +9,8 @@ from typing import Any
 
 import yaml
 
-GROUPS = ("dataset", "model", "loss", "initializer", "optimizer", "schedule")
-# where a run's files go and how a study came to it, not what it is
-ASIDE = {
-    "results_dir", "name", "force", "retry", "quiet", "figure", "tuning", "seeds", "phase",
-    "logger",
-}  # fmt: skip
-ASIDE_DATA = {"root", "download"}
+from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, OVERLAYS, UNREPEATED_KEYS
+
 PLAIN = re.compile(r"[\w./:@%-]+")  # text that Hydra reads as it stands
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf|true|false|null", re.I)
 
@@ -28,7 +23,7 @@ def command(config: dict[str, Any], conf: Path) -> str:
     """
     words = ["python", "-m", "optbench"]
     changes: list[str] = []
-    for group in GROUPS:
+    for group in sorted(GROUPS, key="dataset".__ne__):  # the dataset first
         own = config.get(group)
         if not isinstance(own, dict):
             continue
@@ -44,12 +39,13 @@ def command(config: dict[str, Any], conf: Path) -> str:
             base = {}
         elif choice != default_choice(conf, group):
             words.append(f"{group}={choice}")
-        labels = ("name", "_target_", "_partial_", "search")
+        labels = (*LABELS, "_target_", "_partial_")
         rest = {key: value for key, value in own.items() if key not in labels}
         changes += differences(rest, base, config, f"{group}.")
-    root = {k: v for k, v in config.items() if k not in {*ASIDE, *GROUPS, "problem", "study"}}
+    left_out = {*UNREPEATED_KEYS, *GROUPS, *OVERLAYS}
+    root = {k: v for k, v in config.items() if k not in left_out}
     if isinstance(root.get("data"), dict):
-        root["data"] = {k: v for k, v in root["data"].items() if k not in ASIDE_DATA}
+        root["data"] = {k: v for k, v in root["data"].items() if k not in DATA_SOURCES}
     changes += differences(root, tree(conf / "config.yaml"), config)
     return " ".join([*words, *map(shlex.quote, changes)])
 

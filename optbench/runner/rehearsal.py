@@ -6,6 +6,7 @@ from typing import Any
 from optbench import optimizers, schedules
 from optbench.config.build import results_of
 from optbench.datasets import prepare
+from optbench.formats.keys import LABELS
 from optbench.problem import build_model, identity
 from optbench.runner import run
 from optbench.streams import Stream
@@ -44,6 +45,6 @@ def kind_of(config: Config) -> str:
     """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
     parts = {key: config[key] for key in ("model", "dataset", "preprocessing", "data", "loss")}
     parts |= {key: config[key] for key in ("initializer", "schedule", "logger") if key in config}
-    numbers = {k: v for k, v in config["optimizer"].items() if k not in ("name", "search")}
+    numbers = {k: v for k, v in config["optimizer"].items() if k not in LABELS}
     numbers = {k: bool(v) if isinstance(v, int | float) else v for k, v in numbers.items()}
     return identity(parts | {"optimizer": numbers})

@@ -26,7 +26,8 @@ from optbench.config.build import (
     results_of,
 )  # fmt: skip
 from optbench.datasets import prepare
-from optbench.formats.older_code import GROUPS, sourceless
+from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, identity_part
+from optbench.formats.older_code import sourceless
 from optbench.formats.run import read_record
 from optbench.problem import identity
 from optbench.runner.interrupts import interrupts
@@ -34,10 +35,6 @@ from optbench.runs import checkpoints, locks, own_code
 from optbench.runs import folder as runs
 from optbench.training import device, object_state, step_cost
 from optbench.training.loop import Training, Update
-
-LATER_LOG_KEYS: Config = {"layer_steps": None}  # as `configured.LATER_KEYS`
-RUN_KEYS = ("optimizer", "schedule", "decay_biases_and_norms", "seed", "log", "deterministic")
-
 
 UNSAVEABLE = (
     "no checkpoint can be written, since {}: if the run is interrupted, it restarts from the "
@@ -225,7 +222,7 @@ def plan(
     config = config | {"optimizer": settled}
     if config["steps"] is not None:
         config = config | {"epochs": None}
-    kept = {key: value for key, value in config.items() if key not in ("figure", "claim", "logger")}
+    kept = {key: value for key, value in config.items() if key not in UNRECORDED_KEYS}
     where = device.choose(
         config["device"],
         num_threads=config["num_threads"],
@@ -233,10 +230,7 @@ def plan(
     )
     dataset = (load or load_dataset)(config)
     problem = describe_problem(config) | {"data_digest": dataset.digest}
-    described = {key: config[key] for key in RUN_KEYS}
-    described["log"] = {k: v for k, v in config["log"].items() if v != LATER_LOG_KEYS.get(k, ...)}
-    if config["diagnostics"] is not None:
-        described["diagnostics"] = config["diagnostics"]
+    described = identity_part(config, Role.RUN)
     dataless = {key: value for key, value in problem.items() if key != "data_digest"}
     settings_hash = identity(described | {"problem": dataless, "device": where.type})
     # runs of torch's and optbench's classes alone are described without it, as they ever were

@@ -27,14 +27,11 @@ from optbench.common.files import expanded
 from optbench.config import validate
 from optbench.config.resolve import check_tuned, config_folder, explain
 from optbench.formats import job_list
+from optbench.formats.keys import SWEEP_KEYS
 from optbench.formats.run import COLUMNS, write_sealed
 from optbench.runs import locks
 from optbench.sweeps.hydra_internals import texts_of
 
-WHOLE = (
-    "tuning", "seeds", "results_dir", "name", "force", "retry", "quiet", "figure", "claim",
-    "logger",
-)  # fmt: skip
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
 OURS = (job_list.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
@@ -113,7 +110,7 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
                 f"~{key}: a sweep sets values and takes none away: {key}=null, or leave it out"
             )
         text = override.get_value_string()
-        if override.is_sweep_override() and key.split(".")[0] in WHOLE:
+        if override.is_sweep_override() and key.split(".")[0] in SWEEP_KEYS:
             raise UserError(f"{key} has one value in a sweep, not several ({text})")
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(

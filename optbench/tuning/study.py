@@ -23,6 +23,7 @@ from optbench.config.resolve import resolve
 from optbench.config.validate import LARGEST, check_group
 from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
+from optbench.formats.keys import LABELS
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
 from optbench.sweeps import callback
@@ -32,7 +33,6 @@ from optbench.tuning.manifest import Contender, Plan
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.
-NO_ARGUMENTS = ("name", "search")
 ITS_OWN = {
     "seed": "tuning.seed is that of the trials, and seeds=N asks for N new ones",
     "phase": "name=NAME names its folder",
@@ -209,7 +209,7 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
     tuning.check_space(space)
     if any(re.fullmatch(r"\+*optimizer\.search=\{\s*\}", text) for text in overrides):
         tuning.check_space({})  # Hydra would merge it with the YAML's, which then stays as it is
-    defaults = {k: v for k, v in optimizer.items() if k[0] != "_" and k not in NO_ARGUMENTS}
+    defaults = {k: v for k, v in optimizer.items() if k[0] != "_" and k not in LABELS}
     own = "optimizer._target_" in given  # the YAML lists no keys of a class of one's own
     keys, defaults = arguments_of(optimizer, defaults) if own else (list(defaults), defaults)
     for key in space:

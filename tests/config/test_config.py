@@ -139,8 +139,8 @@ def test_a_wrong_value_is_named(override, message):
 
 def test_unknown_top_level_keys_are_refused():
     with pytest.raises(UserError, match="Did you mean epochs"):
-        check_keys(resolved("+epoch=3"), CONF)
-    check_keys(resolved(), CONF)
+        check_keys(resolved("+epoch=3"))
+    check_keys(resolved())
 
 
 def test_did_you_mean_is_silent_where_nothing_is_near():

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from optbench.__main__ import config_folder
 from optbench.config.resolve import own_keys
-from optbench.report.repeat_command import ASIDE, ASIDE_DATA, command
+from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
+from optbench.report.repeat_command import command
 
 CASES = [
     [],
@@ -31,8 +32,8 @@ def composed(overrides: list[str]) -> dict[str, Any]:
         config: Any = OmegaConf.to_container(compose("config", overrides), resolve=True)
     config = own_keys(config, overrides)
     config["optimizer"].pop("search", None)
-    config = {k: v for k, v in config.items() if k not in ASIDE}
-    config["data"] = {k: v for k, v in config["data"].items() if k not in ASIDE_DATA}
+    config = {k: v for k, v in config.items() if k not in UNREPEATED_KEYS}
+    config["data"] = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}
     return config
 
 

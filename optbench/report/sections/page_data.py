@@ -24,7 +24,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import smaller_is_better
 from optbench.figures import style
 from optbench.figures.panels import TooManyPanels, check_column
-from optbench.formats.job_list import ASIDE, HARMLESS
+from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 from optbench.formats.study import figure_of, manifests_of, protocol_of
 from optbench.report import tables as report_data
 from optbench.report.sections import curves, pairs, targets, verdict
@@ -155,7 +155,8 @@ def readable(text: str) -> str:
     words = head.split(" ")
     if not colon or not all("=" in word for word in words):
         return text
-    kept = [word for word in words if word.split("=")[0].split(".")[0] not in (*ASIDE, *HARMLESS)]
+    left_out = (*COSMETIC_KEYS, *NO_EFFECT_KEYS)
+    kept = [word for word in words if word.split("=")[0].split(".")[0] not in left_out]
     return f"{' '.join(kept)}: {rest}"
 
 

@@ -12,12 +12,12 @@ from optbench.analysis.table import FINISHED, find_runs, flatten
 from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
+from optbench.formats.keys import PATHS
 from optbench.formats.older_code import newest_only
 from optbench.formats.run import read_record
 from optbench.formats.study import current
 from optbench.report.repeat_command import command
 
-PLACES = ("results_dir", "data.root", "dataset.root")  # of the machine, and nothing of the run
 Record = tuple[Path, dict[str, Any]]
 
 
@@ -40,7 +40,7 @@ def run_list(
     conf: see `commands.command`.
     """
     flat = [
-        {k: show(v) for k, v in flatten(record["config"]).items() if k not in PLACES}
+        {k: show(v) for k, v in flatten(record["config"]).items() if k not in PATHS}
         for _, record in records
     ]
     keys = list(dict.fromkeys(key for config in flat for key in config))

@@ -20,8 +20,8 @@ from uuid import uuid4
 from optbench.common.console import say
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
+from optbench.formats.keys import PROBLEM_GROUPS
 from optbench.formats.older_code import (
-    OF_PROBLEM,
     UNKNOWN,
     Code,
     changes,
@@ -60,7 +60,7 @@ def code_of(groups: Mapping[str, Any]) -> Code:
 
 def of_problem(config: Mapping[str, Any]) -> Code:
     """The code of what all optimizers that are compared share."""
-    return code_of({key: config.get(key) for key in OF_PROBLEM})
+    return code_of({key: config.get(key) for key in PROBLEM_GROUPS})
 
 
 def tell(code: Code) -> None:

@@ -1,0 +1,229 @@
+"""The one table of the config keys: of each its type, roles, check, and value before it existed.
+
+A key takes one line here, one in its YAML, and its use. All lists of keys are derived from the
+table. It stands in `formats`, without torch and Hydra, since the readers need the roles as well.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import Flag, auto
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    get_type_hints,
+    is_typeddict,
+)
+
+Node = dict[str, Any]  # a `_target_` with its arguments
+
+
+class Role(Flag):
+    """What a key is, and what it is left out of."""
+
+    PROBLEM = auto()  # what is minimised: all optimizers that are compared share it
+    RUN = auto()  # the rest of a run's identity
+    GROUP = auto()  # chosen by the name of a file, as in optimizer=sgd; it names code
+    SERIES = auto()  # the optimizer's side of a run
+    SOURCE = auto()  # how the data are had: their bytes say what they are
+    PATH = auto()  # of this machine
+    COSMETIC = auto()  # changes nothing that is compared: no part of a sweep's name
+    NO_EFFECT = auto()  # no run succeeds or fails by it
+    SWEEP = auto()  # of a whole sweep: one value in it, and no part of the command of a run
+    TUNING = auto()  # for a tuned study alone
+    STUDY = auto()  # set by a tuned study, never by hand
+    UNRECORDED = auto()  # not kept in run.json
+    ENDING = auto()  # of the figures that a sweep ends with: checked there, and not kept either
+
+
+PROBLEM, RUN, GROUP, SERIES, SOURCE, PATH, COSMETIC = list(Role)[:7]
+NO_EFFECT, SWEEP, TUNING, STUDY, UNRECORDED, ENDING = list(Role)[7:]
+COMMAND = COSMETIC | NO_EFFECT | SWEEP  # how one command goes on, and says so
+NESTED = Role(0)  # a key of a group of keys that has roles
+
+
+class Count(NamedTuple):
+    """The check of a whole number."""
+
+    least: int
+    meaning: str  # what it counts
+    null: bool = False
+
+
+class Choice(NamedTuple):
+    """The check of a value of which there are few."""
+
+    allowed: tuple[str | bool | None, ...]
+
+
+class Switch(NamedTuple):
+    """The check of true or false."""
+
+
+class Key(NamedTuple):
+    """What is known of a config key.
+
+    before: the value that stands for the time before the key existed. What has it is described
+    without the key, so that earlier runs keep their identity; `...` for the first keys.
+    Keys without a check here have one with words of its own in `config.validate`, or any value.
+    """
+
+    role: Role = NESTED
+    check: Count | Choice | Switch | None = None
+    before: Any = ...
+
+
+class DataConfig(TypedDict):
+    """The keys of `data`."""
+
+    root: Annotated[str, Key(SOURCE | PATH | COSMETIC)]
+    download: Annotated[bool, Key(SOURCE, Switch())]
+    val_size: Annotated[float, Key()]
+    split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
+    subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]
+    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs")), before="labels")]
+
+
+class LogConfig(TypedDict):
+    """The keys of `log`."""
+
+    steps: Annotated[int, Key(NESTED, Count(1, "steps between rows of steps.csv"))]
+    eval_epochs: Annotated[int, Key(NESTED, Count(1, "epochs between evaluations"))]
+    eval_train_examples: Annotated[
+        int | None, Key(NESTED, Count(1, "training examples", null=True))
+    ]
+    layer_steps: Annotated[
+        int | None,
+        Key(NESTED, Count(1, "steps between rows of layers.csv", null=True), before=None),
+    ]
+    eval_test: Annotated[str, Key(COSMETIC, Choice(("each", "end", "never")))]
+
+
+class TuningConfig(TypedDict):
+    """The keys of `tuning`, which `tuning.study` checks."""
+
+    trials: Annotated[int, Key()]
+    method: Annotated[str, Key()]
+    metric: Annotated[str, Key()]
+    pick: Annotated[str, Key()]
+    seed: Annotated[int, Key()]
+
+
+class FigureConfig(TypedDict):
+    """The keys of `figure`, which the sweep's callback checks."""
+
+    y: Annotated[str, Key()]
+    x: Annotated[str, Key()]
+    facet: Annotated[list[str] | None, Key()]
+    lines: Annotated[str | None, Key()]
+    log: Annotated[bool, Key()]
+    style: Annotated[str, Key()]
+    columns: Annotated[int | None, Key()]
+    target: Annotated[float | str | None, Key()]
+
+
+class RunConfig(TypedDict):
+    """A resolved configuration: what `config.resolve` gives, and the table of its keys."""
+
+    model: Annotated[Node, Key(PROBLEM | GROUP)]
+    dataset: Annotated[Node, Key(PROBLEM | GROUP)]
+    preprocessing: Annotated[str, Key(PROBLEM)]
+    data: Annotated[DataConfig, Key(PROBLEM)]
+    loss: Annotated[Node, Key(PROBLEM | GROUP)]
+    initializer: Annotated[Node, Key(PROBLEM | GROUP)]
+    batch_size: Annotated[int | Literal["full"], Key(PROBLEM)]
+    epochs: Annotated[int | None, Key(PROBLEM, Count(1, "passes over the training set", null=True))]
+    steps: Annotated[int | None, Key(PROBLEM, Count(1, "optimizer steps", null=True))]
+    shuffle: Annotated[str, Key(PROBLEM, Choice(("every_epoch", "fixed_order")))]
+    precision: Annotated[str, Key(PROBLEM, Choice(("float32", "bfloat16", "float64")))]
+    drop_last: Annotated[bool, Key(PROBLEM, Switch(), before=False)]
+    weight_penalty: Annotated[float, Key(PROBLEM, before=0.0)]
+
+    optimizer: Annotated[Node, Key(RUN | GROUP | SERIES)]
+    schedule: Annotated[Node, Key(RUN | GROUP | SERIES)]
+    decay_biases_and_norms: Annotated[bool, Key(RUN | SERIES, Switch())]
+    seed: Annotated[int, Key(RUN, Count(0, "a number that names the run"))]
+    log: Annotated[LogConfig, Key(RUN)]
+    deterministic: Annotated[bool, Key(RUN, Switch())]
+    diagnostics: Annotated[str | None, Key(RUN, Choice((None, "layers")), before=None)]
+
+    # the kind of device is told by the run; these change the rounding at most
+    device: Annotated[str, Key(COSMETIC)]
+    num_threads: Annotated[int | None, Key(COSMETIC, Count(1, "CPU threads", null=True))]
+    record_steps: Annotated[bool | None, Key(NESTED, Choice((None, False)))]
+    checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
+
+    tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]
+    seeds: Annotated[int, Key(TUNING | NO_EFFECT | SWEEP)]
+    phase: Annotated[str | None, Key(STUDY | COSMETIC)]
+
+    results_dir: Annotated[str, Key(PATH | COSMETIC | SWEEP)]
+    name: Annotated[str | None, Key(COSMETIC | SWEEP)]
+    force: Annotated[bool, Key(COMMAND, Switch())]
+    retry: Annotated[str, Key(COMMAND, Choice(("failed", "none")))]
+    quiet: Annotated[bool, Key(COMMAND, Switch())]
+    figure: Annotated[FigureConfig, Key(NO_EFFECT | SWEEP | ENDING)]
+    claim: Annotated[Node | None, Key(SWEEP | ENDING)]
+    logger: NotRequired[Annotated[dict[str, Node], Key(COMMAND | UNRECORDED)]]
+
+
+def _keys(of: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    # `NotRequired` stands within or around what is annotated
+    for name, hint in get_type_hints(of, include_extras=True).items():
+        annotated = hint if hasattr(hint, "__metadata__") else hint.__args__[0]
+        yield prefix + name, annotated.__metadata__[0]
+        if is_typeddict(annotated.__origin__):
+            yield from _keys(annotated.__origin__, f"{prefix}{name}.")
+
+
+KEYS = dict(_keys(RunConfig))  # by dotted name
+OVERLAYS = ("problem", "study")  # chosen by name, and no keys: each sets several keys at once
+
+
+def nested_keys(key: str) -> list[str]:
+    """The keys of a group of keys, as they stand in it; none of a key that has a value."""
+    return [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]
+
+
+def having(role: Role) -> tuple[str, ...]:
+    """The dotted names of the keys that have one of these roles, in the order of the table."""
+    return tuple(name for name, key in KEYS.items() if key.role & role)
+
+
+TOP_KEYS = tuple(name for name in KEYS if "." not in name)
+GROUPS = having(GROUP)
+PROBLEM_GROUPS = tuple(name for name in GROUPS if KEYS[name].role & PROBLEM)
+SERIES_KEYS = having(SERIES)
+DATA_SOURCES = tuple(name.removeprefix("data.") for name in having(SOURCE))
+PATHS = (*having(PATH), "dataset.root")  # the latter is data.root again
+COSMETIC_KEYS = ("study", *having(COSMETIC))
+NO_EFFECT_KEYS = having(NO_EFFECT)
+SWEEP_KEYS = having(SWEEP)
+TUNING_KEYS = having(TUNING)
+UNREPEATED_KEYS = having(SWEEP | STUDY)  # not said in the command that repeats a run
+UNRECORDED_KEYS = having(UNRECORDED | ENDING)
+ENDING_KEYS = having(ENDING)
+LABELS = ("name", "search")  # of a group: the label, and what a tuned study tries; no arguments
+
+
+def identity_part(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """The keys of a role that tell two runs apart, with their values.
+
+    Without how the data are had, and without keys that have the value of runs from before them.
+    """
+    part: dict[str, Any] = {}
+    for key in having(role):
+        value = config[key]
+        if value == KEYS[key].before:
+            continue
+        if nested_keys(key):
+            nested = {name: KEYS.get(f"{key}.{name}", Key()) for name in value}
+            value = {
+                name: item
+                for name, item in value.items()
+                if item != nested[name].before and not nested[name].role & SOURCE
+            }
+        part[key] = value
+    return part
