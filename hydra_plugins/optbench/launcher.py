@@ -1,4 +1,4 @@
-"""`hydra/launcher=auto`, `cohort` and `workers`: the jobs of a sweep in processes that stay.
+"""`hydra/launcher=workers`: the jobs of a sweep in processes that stay.
 
 Hydra asks that a launcher lives here; what it does is in `optbench.sweeps.launcher`.
 """
@@ -16,8 +16,6 @@ PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 class WorkersLauncher(BasicLauncher):
     """A process for each core, each with its share of threads; on a GPU one process."""
-
-    together = "never"
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
         super().__init__()
@@ -53,17 +51,4 @@ class WorkersLauncher(BasicLauncher):
             initial_job_idx,
             workers=self.workers,
             time_limit=self.time_limit,
-            together=self.together,
         )
-
-
-class AutoLauncher(WorkersLauncher):
-    """Runs are trained at once where that is faster, on a GPU always."""
-
-    together = "faster"
-
-
-class CohortLauncher(WorkersLauncher):
-    """Runs are trained at once wherever they can be."""
-
-    together = "always"

@@ -17,6 +17,11 @@ from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, neste
 
 Config = dict[str, Any]
 UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
+NO_COHORT = (
+    "hydra/launcher=cohort is gone: it trained runs of small models at once, which was faster only "
+    "where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or use "
+    "hydra/launcher=workers, the default"
+)
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
 
 
@@ -134,6 +139,8 @@ def _explain(error: Exception, conf: Path) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
+        if match[0].endswith("'hydra/launcher/cohort'"):
+            return NO_COHORT
         options = _options(conf / match[1])
         options += ["basic"] if match[1].startswith("hydra/") else []  # Hydra's own
         return (

@@ -4,7 +4,7 @@ Steps that torch does not take itself may only serve what is known to compute wh
 no subclass, no hook, no replaced method, no mode that changes what torch's functions do.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -55,7 +55,7 @@ def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[s
 def weights_are_plain(model: nn.Module) -> bool:
     """Return whether each weight learns by itself: of torch's class, unwatched, sharing nothing."""
     weights = [p for m in model.modules() for p in m._parameters.values() if p is not None]
-    tensors = [t for t in (*weights, *model.buffers()) if t.numel() and not t.is_meta]
+    tensors = [t for t in (*weights, *model.buffers()) if t.numel()]
     places = [t.untyped_storage().data_ptr() for t in tensors]
     return len(set(places)) == len(places) and all(
         type(p) is nn.Parameter
@@ -101,19 +101,6 @@ def _is_partial(function: Any) -> bool:
     """Return whether it is functools' class, or that of Hydra, which then calls it alike."""
     made = type(function)
     return made is partial or (issubclass(made, partial) and made.__module__.startswith("hydra."))
-
-
-def is_value(value: Any) -> bool:
-    """Return whether a setting is a number, a text or nothing, or a list of these: equal settings
-    have equal texts."""
-    if type(value) in (list, tuple):
-        return all(map(is_value, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def is_one_of(function: Callable[..., Any] | None, functions: Iterable[Callable[..., Any]]) -> bool:
-    """Return whether a function is one of these, by identity."""
-    return any(function is own for own in functions)
 
 
 def is_number(value: Any) -> bool:

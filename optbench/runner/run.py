@@ -193,7 +193,7 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
         warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
-    before, now = state.get("steps_by"), planned.record.get("steps_by")  # of a cohort: none
+    before, now = state.get("steps_by"), planned.record.get("steps_by")
     if now and before not in (None, now):
         warn(f"{path} goes on with steps by {now} after {before}: equal within rounding only")
     folder.follow(loggers(planned.config), results_of(planned.config))

@@ -15,7 +15,7 @@ from optbench.formats.older_code import all_changes, code_in, sourceless
 from optbench.formats.run import read_record
 
 FILE = "checkpoint.pt"
-FORMAT = 3
+FORMAT = 4
 # failed: its process died, or could not write; a run whose code failed leaves no checkpoint
 UNFINISHED = ("running", "interrupted", "failed")
 OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "steps_by")

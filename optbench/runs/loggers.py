@@ -244,7 +244,7 @@ class WandB:
             config=run.config,
             dir=str(run.folder),
             mode=self.mode,
-            reinit="create_new",  # the runs of a cohort are open at once
+            reinit="create_new",  # a program may have others open
             settings=self.module.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True,
                 x_disable_stats=True,

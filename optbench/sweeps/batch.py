@@ -73,10 +73,10 @@ class Batch:
     left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
     composed: dict[int, DictConfig] = field(default_factory=dict)  # of those in `left`, by index
     results: dict[int, JobReturn] = field(default_factory=dict)
-    together: str = "never"  # train runs at once: always where they can be, or where it is "faster"
     size: int = 1  # worker processes
-    units: list[list[Job]] | None = None  # to be trained at once; None: not looked for yet
-    running: dict[str, list[Job]] = field(default_factory=dict)  # by the key of their unit
+    checked: bool = False  # whether all configurations were looked at
+    told: bool = False  # in how many processes they run
+    running: dict[str, Job] = field(default_factory=dict)  # by the key of their task
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
     built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built
     lacking: set[str] = field(default_factory=set)  # `dataset_parts` of what cannot be loaded

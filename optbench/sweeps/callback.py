@@ -25,7 +25,7 @@ from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
-from optbench.config.resolve import check_tuned, config_folder, explain
+from optbench.config.resolve import NO_COHORT, check_tuned, config_folder, explain
 from optbench.formats import job_list
 from optbench.formats.keys import SWEEP_KEYS
 from optbench.formats.run import COLUMNS, write_sealed
@@ -184,6 +184,8 @@ class Comparison(Callback):
             validate.check_group(config.get("figure"), "figure.y", "figure")
             check_figure(config.figure)
             check_tuned(config.hydra.overrides.task, config.hydra.runtime.choices)
+            if str(config.hydra.launcher._target_).endswith(".CohortLauncher"):
+                raise UserError(NO_COHORT)  # it was asked for by a file of the user's own
             if not any(
                 text.startswith("hydra.sweep.dir=")
                 for text in texts_of(config.hydra.overrides.hydra)

@@ -1,7 +1,7 @@
 """Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -19,13 +19,11 @@ from optbench.common.text import count
 from optbench.config import build, validate
 from optbench.config.resolve import resolve
 from optbench.datasets import prepare
-from optbench.engines.cohort import eligibility
 from optbench.formats import job_list
 from optbench.runner import rehearsal, run
 from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
-from optbench.sweeps import shared_dataset
-from optbench.sweeps import worker as unit
+from optbench.sweeps import shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
 from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
 from optbench.sweeps.hydra_internals import texts_of
@@ -33,12 +31,6 @@ from optbench.sweeps.job import GO_ON, check_retry, settle
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.worker_pool import Event, Task
 from optbench.training import device
-
-# what decides whether runs are faster together
-SIZES = (
-    "model", "dataset", "data.", "problem", "batch_size", "epochs", "steps", "record_steps",
-    "device", "deterministic",
-)  # fmt: skip
 
 
 def launch(
@@ -50,12 +42,8 @@ def launch(
     *,
     workers: int | None = None,
     time_limit: float | None = None,
-    together: str = "never",
 ) -> list[JobReturn]:
     """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
-
-    together: "always" trains those at once that can be, "faster" where that takes less time;
-    "never", and where there is a time limit for each run, one after another.
 
     workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
     leaves room for). time_limit: seconds for each run.
@@ -71,9 +59,6 @@ def launch(
         device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
     )  # fmt: skip
     batch = Batch(context, master, task, first, threads, left[::-1], size=size)
-    if time_limit and together == "always":
-        say("hydra.launcher.time_limit is each run's own: none are trained at once")
-    batch.together = "never" if time_limit else together
     crew = pool(size, threads)
     with (
         interrupts() as received,
@@ -92,21 +77,19 @@ def launch(
 
 def next_task(batch: Batch, shown: Board) -> Task | None:
     """Begin jobs up to the first that needs a worker."""
-    if batch.units is None:
+    if not batch.checked:
         # the last is the first: what is wrong is said before anything is trained
         batch.left.sort(key=lambda job: is_wrong(batch, *job))
-        batch.units = group(batch, shown)
-    if batch.units:
-        return as_task(batch, batch.units.pop(0), shown)
+        batch.checked = True
     again, batch.waiting = batch.waiting, []
     for number, job in enumerate(again):
         if is_ready(batch, job, shown):
             batch.waiting += again[number + 1 :]
-            return as_task(batch, [job], shown)
+            return as_task(batch, job, shown)
     while batch.left:
         job = begin(batch, batch.left.pop()[0])
         if is_ready(batch, job, shown):
-            return as_task(batch, [job], shown)
+            return as_task(batch, job, shown)
     return None
 
 
@@ -147,93 +130,25 @@ def rehearse(batch: Batch, config: build.Config, subfolder: str) -> None:
     batch.built.add(kind)
 
 
-def group(batch: Batch, shown: Board) -> list[list[Job]]:
-    """All jobs, planned and put together as they are to be trained; none where each goes alone.
-
-    On the CPU each worker gets its part of a group.
-    """
-    units: list[list[Job]] = []
-    groups: dict[Any, list[Job]] = {}
-    runs_seen: set[str] = set()
-    most = -(-len(batch.left) // batch.size)  # members of one group
-    kinds = {kind_of(words) for _, words in batch.left}
-    pays: dict[tuple[str, ...], bool] = {}
-    while batch.together != "never" and batch.left:
-        index, words = batch.left.pop()
-        job = begin(batch, index)
-        if not is_ready(batch, job, shown):
-            continue
-        assert job.plan is not None
-        if job.plan.record["run_id"] in runs_seen:
-            batch.waiting.append(job)
-            continue
-        runs_seen.add(job.plan.record["run_id"])
-        key, kind = None, kind_of(words)
-        try:
-            asked = run.arguments(job.plan)
-            if kind not in pays:
-                exact = job.plan.config["deterministic"]  # together it is within rounding
-                faster = not exact and eligibility.is_faster(asked, most)
-                pays[kind] = faster or batch.together == "always"
-            if pays[kind]:
-                key = eligibility.group_key(asked)
-        except UserError as error:
-            end(batch, job, None, str(error), shown)
-            continue
-        if key is None:
-            units.append([job])
-        else:
-            # what is set for a whole process
-            settled = (job.plan.config["deterministic"], job.plan.config["num_threads"])
-            groups.setdefault((key, settled), []).append(job)
-        if len(kinds) == 1 and not pays[kind]:
-            break  # the others are like it: they are planned as they begin
-    for jobs_ in groups.values():
-        asked = run.arguments(jobs_[0].plan)  # type: ignore[arg-type]  # it is planned
-        members = -(-len(jobs_) // batch.size)
-        if batch.together == "faster" and not eligibility.is_faster(asked, members):
-            units += [[job] for job in jobs_]
-        else:
-            units += [jobs_[at : at + members] for at in range(0, len(jobs_), members)]
-    trained = units or batch.left or batch.waiting
-    if trained and not batch.master.quiet and batch.first == 0:
-        say(how(batch, units))
-    return sorted(units, key=lambda unit: unit[0].index)
-
-
-def kind_of(words: Iterable[str]) -> tuple[str, ...]:
-    """Those overrides of a job that decide whether it is faster together with others like it."""
-    return tuple(word for word in words if word.lstrip("+").startswith(SIZES))
-
-
-def how(batch: Batch, units: list[list[Job]]) -> str:
-    """In words how the runs are trained."""
-    processes = f"{batch.size} process{'es' if batch.size > 1 else ''}"
-    words = f"{processes} with {count(batch.threads, 'thread')} each, "
-    sizes = [len(unit) for unit in units if len(unit) > 1]
-    if not sizes:
-        return words + "each run alone"
-    groups = " and ".join(map(str, sorted(set(sizes))))
-    return words + f"{sum(sizes)} of {sum(map(len, units))} runs at once in groups of {groups}"
-
-
-def as_task(batch: Batch, unit_: list[Job], shown: Board) -> Task:
-    """A unit of work: jobs that one worker trains."""
-    key = " ".join(str(job.number) for job in unit_)
-    batch.running[key] = unit_
-    plans, places = [], []
-    for job in unit_:
-        assert job.plan is not None
-        shown.begin(job.label)
-        places.append(shared_dataset.place(job.plan.dataset))
-        plans.append(replace(job.plan, dataset=None))  # type: ignore[arg-type]  # the worker has it
-    hydra = unit_[0].config.hydra
-    where = unit.Surroundings(
+def as_task(batch: Batch, job: Job, shown: Board) -> Task:
+    """The job as a worker trains it."""
+    assert job.plan is not None
+    if not batch.told and not batch.master.quiet and batch.first == 0:
+        processes = f"{batch.size} process{'es' if batch.size > 1 else ''}"
+        say(f"{processes} with {count(batch.threads, 'thread')} each")
+    batch.told = True
+    key = str(job.number)
+    batch.running[key] = job
+    shown.begin(job.label)
+    hydra = job.config.hydra
+    where = worker.Environment(
         folder=str(hydra.runtime.output_dir if hydra.job.chdir else Path.cwd()),
         environment=dict(hydra.job.env_set),
         modules=list(sys.path),
     )
-    return Task(key, unit.train, (plans, places, where, batch.threads))
+    plan = replace(job.plan, dataset=None)  # type: ignore[arg-type]  # the worker has it
+    place = shared_dataset.place(job.plan.dataset)
+    return Task(key, worker.train, (plan, place, where, batch.threads))
 
 
 def begin(batch: Batch, index: int) -> Job:
@@ -280,7 +195,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     if done is not None:
         end(batch, job, done, None, shown)
         return False
-    running = [other.plan for group in batch.running.values() for other in group]
+    running = [other.plan for other in batch.running.values()]
     run_id = job.plan.record["run_id"]
     if not config["force"] and any(plan and plan.record["run_id"] == run_id for plan in running):
         batch.waiting.append(job)
@@ -289,27 +204,24 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
 
 
 def follow(batch: Batch, shown: Board, event: Event) -> None:
-    """What a worker said of the jobs of its unit."""
-    group = batch.running[event.key]
+    """What a worker said of its job."""
+    job = batch.running[event.key]
     if event.kind == "printed":
         print(event.value, end="", file=sys.stderr, flush=True)
     elif event.kind == "sent":
-        report: unit.Report = event.value
-        job = group[report.place]
+        report: worker.Report = event.value
         if report.folder is not None:
             job.folder = report.folder
         elif report.total_steps is not None:
             shown.move(job.label, report.step, report.total_steps, report.loss)
     elif event.kind in ("done", "failed", "died"):
         del batch.running[event.key]
-        endings = (
-            event.value if event.kind == "done" else [unit.Ending(None, event.value)] * len(group)
-        )
-        for job, ending in zip(group, endings, strict=True):
-            if ending.outcome is None and job.folder is not None and job.plan is not None:
-                with suppress(OSError, ValueError):
-                    run.abandon(job.plan.config, job.folder, str(ending.error))
-            end(batch, job, ending.outcome, ending.error, shown, ending.text)
+        done = event.kind == "done"
+        result = event.value if done else worker.RunResult(None, event.value)
+        if result.outcome is None and job.folder is not None and job.plan is not None:
+            with suppress(OSError, ValueError):
+                run.abandon(job.plan.config, job.folder, str(result.error))
+        end(batch, job, result.outcome, result.error, shown, result.text)
 
 
 def end(

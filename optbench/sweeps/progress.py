@@ -15,7 +15,7 @@ from optbench.formats import job_list
 EVERY = 30.0  # seconds between two lines on the whole sweep, in a log
 EACH = 60  # runs: in a sweep of more, a log names only those that took long or went wrong
 LONG = 1.0  # seconds between two such lines
-MOST_BARS = 8  # of single runs: a cohort may train hundreds at once
+MOST_BARS = 8  # of single runs: a machine may have hundreds of cores
 SOON = 3.0  # seconds, before which nobody can say how long it will take
 
 

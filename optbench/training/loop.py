@@ -250,13 +250,6 @@ class Training:
                 f"the checkpoint is of step {state['step']}, and the run has none such"
             )
         object_state.restore(self._objects(), self.parameters, state["objects"])
-        if self.stepper.known:
-            for p, own in self.optimizer.state.items():
-                for key, value in own.items():
-                    # of another layout where it was trained in a cohort: kernels want the weights'
-                    strided = isinstance(value, Tensor) and value.layout is torch.strided
-                    if strided and value.shape == p.shape:
-                        own[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
         self.stepper.keep_gradients(state["gradients"])
         self.batches.load_state_dict(state["batches"])
         self.noise.set_state(state["noise"])

@@ -21,7 +21,7 @@ try:
     import numpy as np
 
     from scripts.benchmark.epochs import epochs
-    from scripts.benchmark.own import cohorts, growth, memory, optimizers, overhead, sweep
+    from scripts.benchmark.own import growth, memory, optimizers, overhead, sweep
     from scripts.benchmark.peers import ALLOCATOR, PEERS
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: run it with a Python that has them: pip install '.[benchmark]'")
@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
 WIDTHS = re.compile(r"\d+(-\d+)*")
 MODELS = ("128", "1000-1000", "cnn")
 PARTS = ("peers", "models", "sections")
-SECTIONS = ("epochs", "gpu", "cohorts", "growth", "sweep", "overhead", "memory", "optimizers")
+SECTIONS = ("epochs", "gpu", "growth", "sweep", "overhead", "memory", "optimizers")
 
 
 def main() -> None:
@@ -90,9 +90,6 @@ def main() -> None:
         for device in ("cpu", "cuda") if gpu else ("cpu",):
             if ("epochs" if device == "cpu" else "gpu") in sections:
                 lines += [f"## Seconds per epoch on {device}", "", *epochs(asked, data, device)]
-            if "cohorts" in sections:
-                lines += [f"## Runs trained at once on {device}", ""]
-                lines += cohorts(asked, data, device)
         if "growth" in sections:
             lines += ["## How cost grows", "", *growth(asked, data)]
     others = {

@@ -1,5 +1,5 @@
-"""The parts of the benchmark that measure optbench against itself: sweeps, runs trained at once,
-memory, optimizers, and how cost grows.
+"""The parts of the benchmark that measure optbench against itself: sweeps, memory, optimizers, and
+how cost grows.
 """
 
 import argparse
@@ -20,10 +20,7 @@ import pandas as pd
 
 from scripts import ROOT
 from scripts.benchmark.epochs import Worker
-from scripts.benchmark.job import LR, Job
 from scripts.tables import markdown
-
-MEMBERS = (1, 4, 16, 64, 256)
 
 
 def sweep(asked: argparse.Namespace) -> list[str]:
@@ -50,74 +47,6 @@ def sweep(asked: argparse.Namespace) -> list[str]:
     best = table.groupby("way", sort=False)["seconds"].min()
     count = f"{len(names) * len(seeds)} runs of {n} epochs on mnist_5k"
     return [*markdown([{count: way, "seconds": f"{s:.1f}"} for way, s in best.items()]), ""]
-
-
-def cohorts(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
-    """Seconds an epoch of mnist_5k takes each of so many runs trained at once, beside one alone.
-
-    The runs have eight learning rates and as many seeds as that asks for, as in a sweep. One
-    thread, as in a worker; on the CPU only models for which it may pay.
-    """
-    import torch
-
-    from optbench import train
-    from optbench.engines.cohort.train import train_together
-    from scripts.benchmark.peers_torch import problem
-
-    arrays = np.load(data)
-    names = ("train_x", "train_y", "test_x", "test_y")
-    given = {n: arrays[n][: 5000 if n[:5] == "train" else 1000] for n in names}
-    wanted = ["32", *asked.models.split(",")] if device == "cuda" else ["32", "128"]
-    count, kept = (16 if asked.quick else MEMBERS[-1]), torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows, notes = [], []
-
-    def one(model: str, k: int) -> dict[str, Any]:
-        job = problem(Job(**given, model=model, epochs=3, device=device))
-        adam = partial(torch.optim.Adam, lr=LR * 2.0 ** (k % 8 - 4))
-        return {"problem": job, "optimizer": adam, "device": device, "eval_train_examples": 1,
-                "seed": k // 8}  # fmt: skip
-
-    for turn in range(asked.rounds[-1]):
-        for model in wanted:
-            alone = train(**one(model, 0))
-            ends = [update.epoch["total_seconds"] for update in alone if update.epoch]
-            common = {"device": device, "model": model, "round": turn + 1}
-            rows.append(common | {"members": 0, "seconds": (ends[-1] - ends[1]) / 2})
-            for members in (m for m in MEMBERS if m <= count):
-                asked_for = [one(model, k) for k in range(members)]
-                same = asked_for[0]["problem"]
-                try:
-                    ends = [
-                        update.epoch["total_seconds"]
-                        for k, update in train_together([a | {"problem": same} for a in asked_for])
-                        if k == 0 and not isinstance(update, Exception) and update.epoch
-                    ]
-                except torch.OutOfMemoryError:
-                    notes.append(f"{model}, {members} at once: the device's memory is too small.")
-                    continue
-                rows.append(common | {"members": members, "seconds": (ends[-1] - ends[1]) / 2})
-                print(f"{device} {model} {members} at once: {rows[-1]['seconds']:.3f} s",
-                      file=sys.stderr, flush=True)  # fmt: skip
-    torch.set_num_threads(kept)
-    table = pd.DataFrame(rows)
-    table.to_csv(asked.out / f"cohorts_{device}.csv", index=False)
-    best = table.groupby(["model", "members"], sort=False)["seconds"].min()
-    lines = []
-    for key, s in best.items():
-        model, members = cast(tuple[str, int], key)
-        alone = best[model, 0]
-        each = s / max(members, 1)
-        lines.append(
-            {
-                "model": model,
-                "runs at once": str(members) if members else "one, alone",
-                "seconds an epoch": f"{s:.3f}",
-                "of each": f"{each:.4f}",
-                "times as fast as alone": f"{alone / each:.2f}",
-            }
-        )
-    return [*markdown(lines), "", *dict.fromkeys(notes), ""]
 
 
 def overhead(asked: argparse.Namespace) -> list[str]:

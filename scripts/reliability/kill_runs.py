@@ -2,14 +2,12 @@
 it is done, and compares what is left with what undisturbed ones left.
 
 Each run must have the rows and the final figures of one that was never disturbed: each row once, in
-order, none torn, bit for bit but for the times. Runs that were trained together go on together or
-alone, so that theirs may differ by rounding.
+order, none torn, bit for bit but for the times.
 """
 
 import argparse
 import csv
 import json
-import math
 import os
 import random
 import shutil
@@ -40,22 +38,12 @@ RUNS = (
     ["optimizer=adagrad", "shuffle=fixed_order"],
     ["optimizer=rmsprop", "model=cnn", "model.channels=[4]", "~model.hidden", "+model.hidden=[8]"],
 )
-SWEEP = ["seed=0,1", "epochs=12", "device=cpu"]
-OPTIMIZERS = {
-    "workers": "adam,momentum,rmsprop",
-    # whose steps are as small as their gradients' differences: adam's grow out of rounding alone
-    "cohort": "sgd,momentum,nesterov",
-}
-LAUNCHERS = {
-    "workers": ["hydra/launcher=workers", "hydra.launcher.workers=2"],
-    "cohort": ["hydra/launcher=cohort", "hydra.launcher.workers=2"],
-}
-ROUNDING = 1e-3  # relative, of a loss; a cohort's rows
+SWEEP = ["optimizer=adam,momentum,rmsprop", "seed=0,1", "epochs=12", "device=cpu"]
+LAUNCHER = ["hydra/launcher=workers", "hydra.launcher.workers=2"]
 MOST = 8  # kills of one run or sweep, before it is left alone
 SECTIONS = {
     "run": ("kills", "Killed: single runs"),
     "workers": ("sweep-kills", "Killed: sweeps in several processes"),
-    "cohort": ("cohort-kills", "Killed: runs trained together"),
 }
 Case = dict[str, Any]
 
@@ -67,7 +55,6 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=100, help="of single runs")
     parser.add_argument("--sweep-kills", type=int, default=0, help="of a sweep's processes")
-    parser.add_argument("--cohort-kills", type=int, default=0, help="the same, of a cohort's")
     parser.add_argument("--minutes", type=float, default=60, help="then no other run is begun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="into results/reliability")
@@ -80,7 +67,6 @@ def main() -> int:
         for kind, killed, kills in (
             ("run", kill_runs, asked.kills),
             ("workers", kill_sweeps, asked.sweep_kills),
-            ("cohort", kill_sweeps, asked.cohort_kills),
         ):
             for case in killed(kind, kills, rng, Path(scratch, kind)) if kills else ():
                 cases.append({"kind": kind} | case)
@@ -105,19 +91,15 @@ def main() -> int:
 
 def summary(kind: str, cases: list[Case]) -> str:
     """What was killed, and what came out of it."""
-    what, how = {
-        "run": ("single runs", "bit for bit"),
-        "workers": ("sweeps of 6 runs in two worker processes", "bit for bit"),
-        "cohort": ("sweeps of 6 runs trained together, in two", f"to {ROUNDING:g} of each loss"),
-    }[kind]
+    what = {"run": "single runs", "workers": "sweeps of 6 runs in two worker processes"}[kind]
     kills = sum(case["kills"] for case in cases)
     parents = sum(case["of the parent"] for case in cases)
     whom = "" if kind == "run" else f" ({parents} of the parent, {kills - parents} of a worker)"
     equal = sum(case["result"] == "equal" for case in cases)
     return (
         f"{len(cases)} {what}, {kills} SIGKILLs at random moments{whom}, the same command again "
-        f"after each: {equal} ended as undisturbed ones ({how}, apart from times; each row once, "
-        f"in order), {len(cases) - equal} did not."
+        f"after each: {equal} ended as undisturbed ones (bit for bit, apart from times; each row "
+        f"once, in order), {len(cases) - equal} did not."
     )
 
 
@@ -140,7 +122,7 @@ def kill_runs(kind: str, kills: int, rng: random.Random, scratch: Path) -> Itera
                 continue
             wait()
             break
-        result = compare(contents(folder), whole, 0.0)
+        result = compare(contents(folder), whole)
         shutil.rmtree(folder)
         runs += 1
         yield {
@@ -151,8 +133,7 @@ def kill_runs(kind: str, kills: int, rng: random.Random, scratch: Path) -> Itera
 
 def kill_sweeps(kind: str, kills: int, rng: random.Random, scratch: Path) -> Iterator[Case]:
     """Sweeps in worker processes, of which one or the parent is killed; yields how each ended."""
-    asked = [f"optimizer={OPTIMIZERS[kind]}", *SWEEP]
-    words = [*asked, *LAUNCHERS[kind]]
+    words = [*SWEEP, *LAUNCHER]
     begun = time.monotonic()
     sweep(words, scratch / "whole").wait()
     seconds = time.monotonic() - begun
@@ -176,12 +157,12 @@ def kill_sweeps(kind: str, kills: int, rng: random.Random, scratch: Path) -> Ite
                     os.kill(victim, signal.SIGKILL)
                     done, here, parents = done + 1, here + 1, parents + (victim == process.pid)
             status = process.wait()
-        result = compare(contents(folder), whole, ROUNDING if kind == "cohort" else 0.0)
+        result = compare(contents(folder), whole)
         if status != 0:
             result = f"exit status {status} after {calls} calls"
         shutil.rmtree(folder)
         yield {
-            "case": " ".join(asked), "kills": here, "of the parent": parents, "calls": calls,
+            "case": " ".join(SWEEP), "kills": here, "of the parent": parents, "calls": calls,
             "result": result,
         }  # fmt: skip
 
@@ -258,34 +239,19 @@ def contents(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def compare(found: Any, whole: Any, rounding: float, key: str = "") -> str:
-    """The first thing that is not equal, or "equal".
-
-    rounding: by how much numbers may differ, relatively. key: what holds them.
-    """
+def compare(found: Any, whole: Any) -> str:
+    """The first thing that is not equal, or "equal"."""
     pairs: list[tuple[Any, Any, Any]] = []
     if isinstance(whole, dict) and isinstance(found, dict) and found.keys() == whole.keys():
         pairs = [(name, found[name], whole[name]) for name in whole]
     elif isinstance(whole, list) and isinstance(found, list) and len(found) == len(whole):
         pairs = list(zip(range(len(whole)), found, whole, strict=True))
-    elif not is_close(key, found, whole, rounding):
+    elif found != whole:
         return f"{found!r} instead of {whole!r}"
     for name, a, b in pairs:
-        if (text := compare(a, b, rounding, str(name))) != "equal":
+        if (text := compare(a, b)) != "equal":
             return f"{name}: {text}"
     return "equal"
-
-
-def is_close(key: str, a: Any, b: Any, rounding: float) -> bool:
-    """Whether two cells of that column are equal, or numbers near each other."""
-    if a == b or not rounding:
-        return bool(a == b)
-    try:
-        # an accuracy may differ by an example whose two classes are as likely
-        near = 0.02 if key.endswith("accuracy") else 1e-6
-        return math.isclose(float(a), float(b), rel_tol=rounding, abs_tol=near)
-    except (TypeError, ValueError):
-        return False
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ tests/engines/test_compiled_steps.py::test_sums_are_as_near_to_float64_as_float3
 tests/engines/test_compiled_steps.py::test_threads_and_chunks_change_no_bit
 tests/engines/test_compiled_evaluation.py
 tests/training/test_loop.py
-tests/engines/test_cohort.py::test_seven_optimizers_on_an_mlp
 tests/training/test_device.py
 """
 

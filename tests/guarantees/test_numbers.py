@@ -1,4 +1,4 @@
-"""Extreme numbers and degenerate data: what happens is defined, alone and in a cohort."""
+"""Extreme numbers and degenerate data: what happens is defined."""
 
 import math
 from functools import partial
@@ -14,7 +14,6 @@ from optbench.analysis.table import load_runs
 from optbench.commands import plot
 from optbench.common.errors import UserError
 from optbench.datasets import prepare
-from optbench.engines.cohort.train import train_together
 from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
@@ -39,34 +38,17 @@ def problem_of(train_y: list[int], test_y: list[int], **changes) -> Problem:
     return Problem(dataset, **settings)
 
 
-def alone(problem: Problem, loss=None) -> list[Update]:
+def trained(problem: Problem) -> list[Update]:
     return list(train(problem, SGD, log_every=1))
-
-
-def in_a_cohort(problem: Problem) -> list[Update]:
-    """The same run, trained beside another one."""
-    members = [{"problem": problem, "optimizer": SGD, "log_every": 1}]
-    members.append(members[0] | {"optimizer": partial(torch.optim.SGD, lr=0.01)})
-    updates = []
-    for index, update in train_together(members):
-        if index == 0:
-            if isinstance(update, Exception):
-                raise update
-            updates.append(update)
-    return updates
-
-
-WAYS = pytest.mark.parametrize("way", [alone, in_a_cohort])
 
 
 def losses_of(updates: list[Update]) -> list[float]:
     return [row["train_loss"] for update in updates for row in update.steps]
 
 
-@WAYS
 @pytest.mark.parametrize("labels", [[0], [2]])
-def test_one_training_example_is_trained_on(way, labels):
-    updates = way(problem_of(labels, [0, 1], batch_size=8))
+def test_one_training_example_is_trained_on(labels):
+    updates = trained(problem_of(labels, [0, 1], batch_size=8))
     assert updates[-1].status == "completed"
     assert len(losses_of(updates)) == 2
     assert all(map(math.isfinite, losses_of(updates)))
@@ -77,9 +59,8 @@ def test_one_training_example_leaves_none_for_validation():
         prepare.prepare((*examples([0]), *examples([0, 1])), val_size=0.1)
 
 
-@WAYS
-def test_a_class_that_is_missing_in_training_is_counted_in_the_test(way):
-    updates = way(problem_of([0, 2, 0, 2, 2], [0, 1, 2]))
+def test_a_class_that_is_missing_in_training_is_counted_in_the_test():
+    updates = trained(problem_of([0, 2, 0, 2, 2], [0, 1, 2]))
     assert updates[-1].status == "completed"
     row = updates[-1].epoch
     assert row["test_accuracy"] <= 2 / 3  # class 1 is there, and was never seen
@@ -91,28 +72,25 @@ def test_labels_out_of_range_are_refused(labels):
         prepare.prepare((*examples(labels), *examples([0])))
 
 
-@WAYS
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_a_batch_larger_than_the_dataset_is_the_dataset(way, drop_last):
+def test_a_batch_larger_than_the_dataset_is_the_dataset(drop_last):
     labels = [0, 1, 0, 1, 1]
-    whole = losses_of(way(problem_of(labels, [0], batch_size="full")))
-    larger = losses_of(way(problem_of(labels, [0], batch_size=10**9, drop_last=drop_last)))
+    whole = losses_of(trained(problem_of(labels, [0], batch_size="full")))
+    larger = losses_of(trained(problem_of(labels, [0], batch_size=10**9, drop_last=drop_last)))
     assert larger == whole
 
 
-@WAYS
-def test_a_last_batch_of_one_joins_the_one_before_under_batch_norm(way):
-    updates = way(problem_of([0, 1, 0, 1, 1], [0], model=NORMED))  # 5 in batches of 4
+def test_a_last_batch_of_one_joins_the_one_before_under_batch_norm():
+    updates = trained(problem_of([0, 1, 0, 1, 1], [0], model=NORMED))  # 5 in batches of 4
     assert updates[-1].status == "completed"
     assert updates[-1].step == 2  # one of 5 in each epoch
 
 
-@WAYS
 @pytest.mark.parametrize(("labels", "batch_size"), [([0, 1, 0], 1), ([0], 4), ([1], "full")])
-def test_batches_of_one_under_batch_norm_are_refused_before_training(way, labels, batch_size):
+def test_batches_of_one_under_batch_norm_are_refused_before_training(labels, batch_size):
     problem = problem_of(labels, [0, 1], model=NORMED, batch_size=batch_size)
     with pytest.raises(UserError, match="batch of one example"):
-        way(problem)
+        trained(problem)
 
 
 def scaled(factor: float):
@@ -122,7 +100,6 @@ def scaled(factor: float):
     return loss
 
 
-@WAYS
 @pytest.mark.parametrize(
     ("factor", "status", "steps"),
     [
@@ -134,8 +111,8 @@ def scaled(factor: float):
         (0.0, "completed", 2),
     ],
 )
-def test_losses_of_any_size_end_as_a_result(way, factor, status, steps):
-    updates = way(problem_of([0, 1, 0, 1], [0], loss=scaled(factor)))
+def test_losses_of_any_size_end_as_a_result(factor, status, steps):
+    updates = trained(problem_of([0, 1, 0, 1], [0], loss=scaled(factor)))
     assert updates[-1].status == status
     assert (updates[-1].step >= steps) if status == "diverged" else (updates[-1].step == steps)
     first = updates[0].epoch["train_loss"]

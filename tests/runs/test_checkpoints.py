@@ -328,11 +328,7 @@ def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        "--kills",
-        pytest.param("--sweep-kills", marks=pytest.mark.slow),
-        pytest.param("--cohort-kills", marks=pytest.mark.slow),
-    ],
+    ["--kills", pytest.param("--sweep-kills", marks=pytest.mark.slow)],
 )
 def test_killed_runs_end_as_undisturbed_ones(kind):
     kills = {"--kills": 0, kind: 2}

@@ -254,7 +254,7 @@ def test_a_logger_that_fails_is_left_behind_with_one_warning(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["workers", "cohort", "basic"])
+@pytest.mark.parametrize("launcher", ["workers", "basic"])
 def test_a_sweep_logs_each_run_once(tmp_path, launcher):
     pytest.importorskip("tensorboard")
     pytest.importorskip("mlflow")

@@ -238,36 +238,16 @@ def test_finished_runs_are_listed_once(tmp_path, monkeypatch):
     assert find(tmp_path, "late") is None  # its record is another's
 
 
-def test_short_runs_of_small_models_are_trained_at_once_unasked(sweep, tmp_path):
-    model = "model.activation=gelu"  # others are compiled, and as fast alone
-    status, out, _ = sweep("seed=range(12)", model, "hydra.launcher.workers=2")
-    assert (status, len(jobs(tmp_path / "x"))) == (0, 12)
-    assert "12 of 12 runs at once in groups of 6" in out
-    assert len(list((tmp_path / "x").glob("*/epochs.csv"))) == 12
-    # it would be the same within rounding only
-    status, out, _ = sweep("seed=range(12)", model, "deterministic=true", name="y")
-    assert status == 0
-    assert "each run alone" in out
-
-
-def test_what_is_set_for_a_whole_process_is_not_mixed(sweep, tmp_path):
-    status, out, _ = sweep(
-        "hydra/launcher=cohort", "hydra.launcher.workers=1", "seed=0,1", "deterministic=true,false"
-    )
-    assert status == 0
-    assert "4 of 4 runs at once in groups of 2" in out
-    # nothing is trained the second time, so nothing is said of how
-    _, out, _ = sweep(
-        "hydra/launcher=cohort", "hydra.launcher.workers=1", "seed=0,1", "deterministic=true,false"
-    )
-    assert "already done" in out
-    assert "1 process" not in out
-
-
-def test_one_large_run_among_small_ones_goes_alone(sweep, tmp_path):
-    status, out, _ = sweep(
-        *("model.hidden=[8],[300]", "model.activation=gelu", "seed=range(6)"),
-        *("hydra.launcher.workers=1", "epochs=1"),
-    )
-    assert (status, len(jobs(tmp_path / "x"))) == (0, 12)
-    assert "6 of 12 runs at once in groups of 6" in out
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hydra/launcher=cohort"],
+        ["++hydra.launcher._target_=hydra_plugins.optbench.launcher.CohortLauncher"],
+    ],
+)
+def test_cohort_launcher_is_told_to_be_gone(sweep, words):
+    status, _, err = sweep(*words, "seed=0,1")
+    assert status == 1
+    assert "hydra/launcher=cohort is gone: it trained runs of small models at once" in err
+    assert "use hydra/launcher=workers, the default" in " ".join(err.split())
+    assert "Traceback" not in err

@@ -181,9 +181,8 @@ def fits(problem: Problem, model: nn.Module) -> bool:
 
 
 def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether a tensor is an ordinary one that compiled code can read where it lies, or is
-    to be one: `grouping.is_faster` asks of models on the meta device."""
-    plain = type(t) is Tensor and t.layout is torch.strided and t.device.type in ("cpu", "meta")
+    """Return whether a tensor is an ordinary one that compiled code can read where it lies."""
+    plain = type(t) is Tensor and t.layout is torch.strided and t.device.type == "cpu"
     return plain and t.dtype is dtype and t.is_contiguous()
 
 

@@ -1,1 +1,0 @@
-"""Several runs trained as one: stacked models, stacked optimizers."""
