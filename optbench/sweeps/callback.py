@@ -172,7 +172,7 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
     return why and f"{text.count(seeds, 'seed')}: {why}"
 
 
-class Comparison(Callback):
+class SweepCallback(Callback):
     """Announces a sweep, and ends it with the ranked table, the figures and the exit status.
 
     Hydra turns a callback's exceptions into warnings; an exit it lets pass.
