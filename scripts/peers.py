@@ -8,10 +8,12 @@ one JSON object a line, and answers each with a line; it stays alive, so that ro
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,8 +30,6 @@ from peers_torch import (
     tutorial,
 )  # fmt: skip
 
-from optbench.allocator import chosen
-
 
 class Peer(NamedTuple):
     """A peer's title, function, the libraries it needs and its environment."""
@@ -41,9 +41,12 @@ class Peer(NamedTuple):
     gpu: bool = True  # runs on CUDA when asked
 
 
-ALLOCATOR = chosen()
-# as `python -m optbench` sets it
-OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": str(ALLOCATOR)} if ALLOCATOR else {})
+# as `scripts/run` and `python -m optbench` set them
+SETUP = Path(__file__).with_name("setup")
+ALLOCATOR = subprocess.run(
+    ["bash", "-c", f"source '{SETUP}'; allocator"], capture_output=True, text=True
+).stdout.strip()
+OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": ALLOCATOR} if ALLOCATOR else {})
 PEERS = {
     "optbench": Peer("optbench", optbench, env=OURS),
     "tutorial": Peer("tutorial loop: DataLoader, transforms, loss.item()", tutorial),

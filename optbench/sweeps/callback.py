@@ -20,7 +20,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
@@ -180,7 +179,6 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the sweep's folder and start its list of jobs afresh."""
-        startup.end()  # from here on there is garbage, of as many jobs as the sweep has
         with exits():
             validate.check_results_dir(config.results_dir)
             validate.check_name(config.name)

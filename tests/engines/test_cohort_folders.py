@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.__main__ import config_folder
+from optbench.config.resolve import config_folder
 from optbench.engines.cohort.eligibility import group_key
 from optbench.engines.cohort.stacked_models import Stack
 from optbench.formats.run import read_record, read_rows
