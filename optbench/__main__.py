@@ -1,166 +1,34 @@
-"""The program: `optbench [-m] [GROUP=NAME] [KEY=VALUE]` trains; `optbench COMMAND` reads runs."""
+"""The program: `optbench [-m] [GROUP=NAME] [KEY=VALUE]` trains; `optbench COMMAND` reads runs.
 
+The rest is imported within `main`, so that Ctrl-C while that takes its time shows no traceback.
+"""
+
+import atexit
+import gc
 import os
 import signal
 import sys
 from importlib import import_module
-from pathlib import Path
-from typing import Any, NoReturn
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from optbench.common.console import streams
 
-from optbench import startup
-from optbench.common.console import say, streams
-from optbench.common.errors import UserError, memory_is_full, reason
-from optbench.common.files import expanded
-from optbench.config.resolve import (
-    check_tuned,
-    check_words,
-    config_folder,
-    explain,
-    quoted,
-    resolve,
-)
-from optbench.config.validate import check_results_dir
-from optbench.runner import interrupts
-from optbench.sweeps import job
-from optbench.sweeps.callback import check_figure
-from optbench.sweeps.hydra_internals import mend_parser, texts_of
-
-# what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
-CONFIGURATION_ERRORS = (
-    HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError,
-)  # fmt: skip
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
-SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
 
 
 def main() -> None:
     """Run optbench; exit status 0, 1 for an error, 128 + signal when interrupted."""
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        command = import_module(f"optbench.commands.{sys.argv[1]}")
-        with streams():
-            sys.exit(command.main(sys.argv[2:]))
-    # The console script looks for a user's own classes where `python -m` does: here.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    # OpenMP's threads wait by spinning, and where another process wants the core each spin costs
-    # a time slice: small steps then take ten times as long. A short spin costs nothing that could
-    # be measured where nothing else runs. To be set before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "6000")
-    startup.begin()
-    sys.argv = [sys.argv[0], *(quoted(as_text(word)) for word in sys.argv[1:])]
-    # -m may stand anywhere; argparse would take no override behind it if one stands before.
-    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
-    flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
-    if "hydra/sweeper=tuned" in words and not SHOW & {word.split("=")[0] for word in words}:
-        flags = ["-m"]  # a tuned study is never a single run
-    sys.argv = ["optbench", *flags, *words]
-    # Hydra would print a part of the traceback and exit; its errors are for us to explain.
-    debug = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    mend_parser()
-    conf = config_folder()
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        interrupts.early.clear()
-        signal.signal(signal.SIGINT, interrupts.first)
-    with streams():
-        try:
-            check_words(words)
-            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
-        except BrokenPipeError:
-            raise  # nobody reads what Hydra prints: `--help | head`
-        except UserError as error:
-            fail(str(error))
-        except CONFIGURATION_ERRORS as error:
-            if debug:
-                raise
-            fail(explain(error, conf))
-        except KeyboardInterrupt:
-            sys.exit(130)
-        finally:
-            startup.end()
-            if debug is None:
-                del os.environ["HYDRA_FULL_ERROR"]
-
-
-def as_text(word: str) -> str:
-    """Return a word of the command line as UTF-8, which a locale of ASCII cannot decode."""
+    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    name = "".join(sys.argv[1:2])
     try:
-        return word if word.isascii() else os.fsencode(word).decode("utf-8")
-    except UnicodeError:  # a locale that has other bytes for it, or bytes that are no text
-        return word
-
-
-def task(cfg: DictConfig) -> dict[str, Any] | None:
-    """One run: a whole command, or one job of a sweep.
-
-    Hydra would wrap exceptions, so none leaves this function: it exits instead.
-    """
-    hydra_config = HydraConfig.get()
-    overrides = texts_of(hydra_config.overrides.task)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
-        return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
-    try:
-        check_tuned(overrides, hydra_config.runtime.choices)
-        config = resolve(cfg, overrides)
-        check_results_dir(config["results_dir"])
-        check_figure(cfg.figure)
-        from optbench.runner import run
-
-        group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
-        outcome = run.run(config, group)
-        finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
-    except UserError as error:
-        fail(str(error))
-    except Exception as error:
-        words = reason(error)  # it has printed the traceback of what is nobody's mistake
-        if memory_is_full(error):
-            fail(words)
-        sys.exit(1)
-    return None
-
-
-def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
-    """Say how a single run ended and what it wrote. logged: to more than the CSV files."""
-    from optbench.formats.run import read_record
-
-    if outcome.signal and not (outcome.folder / "run.json").exists():
-        sys.exit(128 + outcome.signal)  # while it waited for another process with the run
-    try:
-        record = read_record(outcome.folder / "run.json")
-    except (OSError, ValueError) as error:
-        raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
-    if outcome.known:
-        again = "force=true runs it again" + (" and logs it: it was not logged now" * logged)
-        say(f"already done ({outcome.status}); {again}")
-    if outcome.status == "diverged":
-        step = record["diverged_at_step"]
-        hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
-        say(f"diverged: the loss was not finite at step {step}; {hint}")
-    if not quiet:
-        figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
-        width = max(map(len, figures), default=0)
-        for key, value in figures.items():
-            say(f"  {key:<{width}}  {value:.6g}")
-    say(f"{outcome.status}: {outcome.folder}")
-    for name in ("run.json", "epochs.csv", "steps.csv"):
-        say(f"  {outcome.folder / name}")
-    if outcome.signal:
-        sys.exit(128 + outcome.signal)
-
-
-def fail(message: str) -> NoReturn:
-    """Print an error for the user and exit with status 1."""
-    say(f"optbench: {message}", error=True)
-    sys.exit(1)
+        if name in COMMANDS:
+            with streams():
+                sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
+        import_module("optbench.program").run()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

@@ -134,8 +134,7 @@ def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> d
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from optbench.__main__ import config_folder
-    from optbench.config.resolve import explain
+    from optbench.config.resolve import config_folder, explain
 
     folder = config_folder()
     words = [f"optimizer={name}", *overrides]

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import torch
 
-from optbench import startup
 from optbench.common.console import Show, progress, say
 from optbench.common.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.config import validate
@@ -129,7 +128,6 @@ def _complete(
 ) -> Outcome:
     asked = arguments(planned)
     training = Training(**asked)
-    startup.end()  # the first optimizer has made torch import its compiler
     with ExitStack() as held:
         if planned.config["num_threads"] is None and planned.device.type == "cpu":
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)

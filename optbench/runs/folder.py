@@ -18,7 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-from optbench import __version__, allocator
+from optbench import __version__
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, unwritable
 from optbench.common.files import read_text, replace_text
@@ -357,10 +357,19 @@ def _machine(device: str) -> dict[str, str]:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
     found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
-    found |= {"cores": str(os.cpu_count()), "allocator": allocator.in_use()}
+    found |= {"cores": str(os.cpu_count()), "allocator": allocator()}
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def allocator() -> str:
+    """Return the preloaded library that allocates memory; "system" for the C library's own."""
+    words = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text("utf-8", "replace") if words and maps.exists() else ""
+    found = (p.name for p in map(Path, words) if "malloc" in p.name and p.resolve().name in loaded)
+    return next(found, "system")
 
 
 @cache

@@ -20,7 +20,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench import startup
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
@@ -169,7 +168,7 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
     return why and f"{text.count(seeds, 'seed')}: {why}"
 
 
-class Comparison(Callback):
+class SweepCallback(Callback):
     """Announces a sweep, and ends it with the ranked table, the figures and the exit status.
 
     Hydra turns a callback's exceptions into warnings; an exit it lets pass.
@@ -177,7 +176,6 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the sweep's folder and start its list of jobs afresh."""
-        startup.end()  # from here on there is garbage, of as many jobs as the sweep has
         with exits():
             validate.check_results_dir(config.results_dir)
             validate.check_name(config.name)

@@ -5,6 +5,7 @@ tasks do; a worker that ends or hangs is reported with its last words, and repla
 """
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import pickle
@@ -23,8 +24,6 @@ from queue import SimpleQueue
 from time import monotonic
 from types import ModuleType
 from typing import Any, NamedTuple
-
-from optbench import startup
 
 TICK = 0.2  # seconds between two looks at signals and time limits
 LAST_WORDS = 12  # lines
@@ -78,7 +77,7 @@ def prepare(preload: Sequence[str]) -> None:
     """
     context: Any = _context()
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["optbench.uncollected", *preload])
+        context.set_forkserver_preload(list(preload))
         _serve()
 
 
@@ -272,7 +271,7 @@ def _how(code: int | None) -> str:
 
 def _work(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
     """What a worker does: tasks, until the other end of the pipe is closed."""
-    startup.end()  # frozen objects stay in the memory that is shared with the server
+    gc.freeze()  # what is shared with the server stays shared: nothing looks at it again
     # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
     # So does Slurm's SIGUSR1, and a batch system's SIGTERM.
     for number in TOLD:

@@ -128,7 +128,7 @@ def machine(torch: Any) -> list[str]:
         name = names[0].split(": ")[1] if names else name
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    allocator = ALLOCATOR.name if ALLOCATOR else "the system's"
+    allocator = ALLOCATOR or "the system's"
     return [
         f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch{gpu}{load}; "
         f"torch {torch.__version__}, Python {platform.python_version()}; optbench and the "

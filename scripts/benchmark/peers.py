@@ -9,16 +9,17 @@ alternate.
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optbench.allocator import chosen
 from scripts.benchmark.job import Answer, Job
 from scripts.benchmark.peers_other import jax_scan, keras, scikit_learn
 from scripts.benchmark.peers_torch import (
@@ -42,9 +43,12 @@ class Peer(NamedTuple):
     gpu: bool = True  # runs on CUDA when asked
 
 
-ALLOCATOR = chosen()
-# as `python -m optbench` sets it
-OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": str(ALLOCATOR)} if ALLOCATOR else {})
+# as `scripts/run` and `python -m optbench` set them
+SETUP = Path(__file__).with_name("setup")
+ALLOCATOR = subprocess.run(
+    ["bash", "-c", f"source '{SETUP}'; allocator"], capture_output=True, text=True
+).stdout.strip()
+OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": ALLOCATOR} if ALLOCATOR else {})
 PEERS = {
     "optbench": Peer("optbench", optbench, env=OURS),
     "tutorial": Peer("tutorial loop: DataLoader, transforms, loss.item()", tutorial),

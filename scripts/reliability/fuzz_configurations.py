@@ -32,11 +32,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from optbench.__main__ import CONFIGURATION_ERRORS
 from optbench.common.errors import LONGEST, UserError
 from optbench.config import build
 from optbench.config.resolve import check_tuned, check_words, explain, resolve
 from optbench.config.validate import check_results_dir
+from optbench.program import CONFIGURATION_ERRORS
 from optbench.runner import run as experiment
 from optbench.sweeps import hydra_internals
 from optbench.sweeps.hydra_internals import SweepLoader, texts_of
@@ -87,7 +87,7 @@ class Fuzz:
             self.found(error, words)
 
     def attempt(self, words: list[str]) -> str:
-        """What `optbench.__main__` does with a command line, and one step of the training."""
+        """What `optbench.program` does with a command line, and one step of the training."""
         self.composing = True
         check_words(words)
         composed = self.loader.load_sweep_config(self.master, words)

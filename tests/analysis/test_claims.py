@@ -14,12 +14,12 @@ import yaml
 from made_runs import make_run
 from matplotlib.figure import Figure
 
-from optbench.__main__ import config_folder
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.values import measure, pick, title
 from optbench.analysis.table import load_runs
 from optbench.commands import claims as claims_command
 from optbench.common.errors import UserError
+from optbench.config.resolve import config_folder
 from optbench.figures import layers as layer_plots
 from optbench.stats.paired_tests import enough_seeds
 

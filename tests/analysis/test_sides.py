@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_claim_words import signed_ranks
 
-from optbench.__main__ import config_folder
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import (
     Side,
@@ -23,6 +22,7 @@ from optbench.analysis.claims.sides import (
     p_of_best,
 )
 from optbench.common.errors import UserError
+from optbench.config.resolve import config_folder
 from optbench.datasets.loaders import wine
 from optbench.initializers import initialize
 from optbench.models import logreg

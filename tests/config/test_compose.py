@@ -6,7 +6,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from optbench.__main__ import config_folder
+from optbench.config.resolve import config_folder
 from optbench.sweeps.hydra_internals import SweepLoader
 
 MASTERS = (

@@ -6,10 +6,9 @@ import pytest
 import torch
 from composed import resolved
 
-from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.config import build, validate
-from optbench.config.resolve import check_keys, did_you_mean, own_keys
+from optbench.config.resolve import check_keys, config_folder, did_you_mean, own_keys
 from optbench.datasets.prepare import prepare
 from optbench.training.loop import train
 

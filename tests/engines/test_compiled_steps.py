@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from optbench import losses, models
-from optbench.__main__ import config_folder
 from optbench.config import build
+from optbench.config.resolve import config_folder
 from optbench.engines.compiled_mlp import compile, mlp
 from optbench.problem import Problem
 from optbench.training.loop import Training

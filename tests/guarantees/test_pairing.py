@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from optbench import models
-from optbench.__main__ import config_folder
 from optbench.config import build
+from optbench.config.resolve import config_folder
 from optbench.training.loop import train
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))

@@ -14,7 +14,7 @@ from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import textbook
+from optbench import program, textbook
 from optbench.commands import plot
 from optbench.commands import report as report_command
 from optbench.common import console
@@ -88,11 +88,11 @@ def test_a_stream_that_cannot_print_a_character_prints_its_escape(monkeypatch):
 
 
 def test_words_of_the_command_line_are_read_as_utf_8():
-    assert cli.as_text("name=x") == "name=x"
-    assert cli.as_text("é中") == "é中"
+    assert program.as_text("name=x") == "name=x"
+    assert program.as_text("é中") == "é中"
     raw = "é中".encode().decode("ascii", "surrogateescape")  # as a locale of ASCII decodes it
-    assert cli.as_text(raw) == "é中"
-    assert cli.as_text("a\udcff") == "a\udcff"
+    assert program.as_text(raw) == "é中"
+    assert program.as_text("a\udcff") == "a\udcff"
     with pytest.raises(UserError, match="no text in UTF-8"):
         check_words(["optimizer.name=a\udcff"])
 

@@ -7,8 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.__main__ import config_folder
-from optbench.config.resolve import own_keys
+from optbench.config.resolve import config_folder, own_keys
 from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
 from optbench.report.repeat_command import command
 

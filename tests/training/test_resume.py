@@ -9,8 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from optbench import models
-from optbench.__main__ import config_folder
 from optbench.config import build
+from optbench.config.resolve import config_folder
 from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))

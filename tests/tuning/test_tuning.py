@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from optbench import __main__ as cli
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
+from optbench.config.resolve import config_folder
 from optbench.formats import study as study_files
 from optbench.runner import run as experiment
 from optbench.tuning import manifest
@@ -140,7 +141,7 @@ def test_a_malformed_space_is_named(spec, message):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((cli.config_folder() / "optimizer").rglob("*.yaml")), ids=lambda p: p.stem
+    "path", sorted((config_folder() / "optimizer").rglob("*.yaml")), ids=lambda p: p.stem
 )
 def test_every_optimizer_has_a_space_that_holds_its_default_lr(path: Path):
     config = OmegaConf.to_container(OmegaConf.load(path))

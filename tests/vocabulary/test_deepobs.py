@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from optbench import deepobs, initializers
-from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.config import build as configured
 from optbench.config import validate
+from optbench.config.resolve import config_folder
 from optbench.datasets import prepare
 from optbench.problem import Problem, build_model, stream
 from optbench.training.evaluation import objective

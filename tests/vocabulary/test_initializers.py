@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from optbench import models
-from optbench.__main__ import config_folder
 from optbench.common.errors import UserError
 from optbench.config import build
+from optbench.config.resolve import config_folder
 from optbench.initializers import initialize
 from optbench.problem import build_model
 

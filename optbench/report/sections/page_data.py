@@ -12,7 +12,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from optbench import __version__
-from optbench.__main__ import config_folder
 from optbench.analysis.caveats import objections
 from optbench.analysis.columns import of_runs, where
 from optbench.analysis.comparison import has_rates, ranked, ranks_figure, times_to_target
@@ -22,6 +21,7 @@ from optbench.analysis.time_to_target import phases, reach_figure
 from optbench.commands.plot import UNDATED, Options, from_config, split_trials
 from optbench.common.errors import UserError
 from optbench.common.metrics import smaller_is_better
+from optbench.config.resolve import config_folder
 from optbench.figures import style
 from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
