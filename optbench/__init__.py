@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Problem": "problem",
     "prepare": "datasets.prepare",
-    "train": "training.loop",
+    "train": "runner.train",
     "load_runs": "analysis.table",
     "UserError": "common.errors",
 }

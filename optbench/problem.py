@@ -106,15 +106,19 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     """
     data = problem.dataset
     generator = stream(seed, "weights")
+
+    def make() -> nn.Module:
+        return call_model(problem.model, data.input_shape, data.classes)
+
     # what a model or an initializer draws from the global generators depends on the seed too
     with Stream(seed, "weights"):
         with refusals(f"the model {call_of(problem.model)} cannot be built"):
-            model = call_model(problem.model, data.input_shape, data.classes)
+            model = make()
             _check_new(model)
         trial.materialise(model, data)
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             fill(problem.initializer, model, generator)
-        trial.check(problem, model)
+        trial.check(model, data, problem.loss, problem.batch_size, make)
     return model
 
 

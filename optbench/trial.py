@@ -3,24 +3,20 @@
 What is tried is a copy: neither the weights nor the random numbers of the run change.
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from math import isclose, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from optbench.common.errors import UserError, refusals
-from optbench.model_calls import call_model
+from optbench.datasets.prepare import Dataset
 
-if TYPE_CHECKING:
-    from optbench.datasets.prepare import Dataset
-    from optbench.problem import Problem
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def materialise(model: nn.Module, data: Dataset) -> None:
@@ -41,13 +37,21 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def check(problem: Problem, model: nn.Module) -> None:
-    """Raise `UserError` unless the model and the loss can train, tried on a few examples."""
-    data = problem.dataset
+def check(
+    model: nn.Module,
+    data: Dataset,
+    loss: Loss,
+    batch_size: int | str,
+    make: Callable[[], nn.Module],
+) -> None:
+    """Raise `UserError` unless the model and the loss can train, tried on a few examples.
+
+    make: gives another model of the kind, where this one cannot be copied.
+    """
     # another number than the classes: (n, n) and (n,) would be broadcast in silence
     count = 3 if data.classes == 2 else 2
     x, y = data.train_x[:count].cpu(), data.train_y[:count].cpu()
-    copy = _copy(problem, model)
+    copy = _copy(model, data, make)
     names = [name for name, _ in copy.named_parameters()]
     misfit = f"the model does not fit examples of shape {data.input_shape}"
     with refusals(misfit, _advice(model, data)), torch.no_grad():
@@ -59,22 +63,21 @@ def check(problem: Problem, model: nn.Module) -> None:
         )
     _check_outputs(data, outputs, len(x))
     with torch.no_grad():
-        _check_loss(problem, outputs, y)
-    if min(len(data.train_y), 1 if problem.batch_size == 1 else 2) == 1:
+        _check_loss(loss, data.classes, outputs, y)
+    if min(len(data.train_y), 1 if batch_size == 1 else 2) == 1:
         x, y = x[:1], y[:1]
     with refusals(f"the model cannot train on examples of shape {data.input_shape}"):
         trained = _train(copy.train(), x)
     _check_outputs(data, trained, len(x), " while training")
     with refusals("the gradient of the loss cannot be taken"):
-        _check_gradient(problem, copy, trained, y)
+        _check_gradient(loss, copy, trained, y)
 
 
-def _copy(problem: Problem, model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, data: Dataset, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return deepcopy(model)
     except Exception:  # of anybody's model; another one of the same kind serves as well
-        data = problem.dataset
-        made = call_model(problem.model, data.input_shape, data.classes)
+        made = make()
         materialise(made, data)
         return made
 
@@ -147,12 +150,11 @@ def _described(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _check_loss(problem: Problem, outputs: Tensor, y: Tensor) -> None:
-    classes = problem.dataset.classes
+def _check_loss(function: Loss, classes: int, outputs: Tensor, y: Tensor) -> None:
     given = "the model's outputs and, as targets, the inputs"
     if classes:
         given = f"logits (n, {classes}) and integer labels (n,)"
-    own = getattr(problem.loss, "module", problem.loss)
+    own = getattr(function, "module", function)
     if isinstance(own, nn.Module) and (names := [name for name, _ in own.named_parameters()]):
         raise UserError(
             f"the loss has parameters ({', '.join(names)}), which no optimizer would train: make "
@@ -164,7 +166,7 @@ def _check_loss(problem: Problem, outputs: Tensor, y: Tensor) -> None:
         with fits, warnings.catch_warnings():
             # it is no mean over the examples if these are broadcast
             warnings.filterwarnings("error", "Using a target size")
-            return problem.loss(outputs.clone(), y.clone())
+            return function(outputs.clone(), y.clone())
 
     loss = loss_of(outputs, y)
     if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.is_floating_point():
@@ -186,8 +188,8 @@ def _check_loss(problem: Problem, outputs: Tensor, y: Tensor) -> None:
         )
 
 
-def _check_gradient(problem: Problem, model: nn.Module, outputs: Tensor, y: Tensor) -> None:
-    loss = problem.loss(outputs.float(), y)
+def _check_gradient(function: Loss, model: nn.Module, outputs: Tensor, y: Tensor) -> None:
+    loss = function(outputs.float(), y)
     if loss.requires_grad:
         loss.backward()
     elif any(p.requires_grad for p in model.parameters()):

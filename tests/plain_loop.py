@@ -54,7 +54,7 @@ def run(config: dict[str, Any], folder: Path, stop_at: int | None = None) -> lis
         calls = iter(range(1, 10**6))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "optbench.training.loop.CHUNK", 1
+                "optbench.training.loop.SYNC_EVERY", 1
             )  # compiled steps are taken many in a call
             experiment.complete(planned, lambda update: None, lambda: next(calls) >= stop_at)
     outcome = experiment.run(config, folder)

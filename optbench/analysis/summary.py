@@ -165,7 +165,7 @@ def unlike_clocks(table: pd.DataFrame) -> str:
         return ""
     return (
         f"seconds are not to be compared: the steps of {', '.join(compiled)} are compiled, those "
-        f"of {', '.join(by_torch)} torch's (record_steps=false: all are torch's)"
+        f"of {', '.join(by_torch)} torch's (engine=plain: all are torch's)"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:  # it imports torch, and `--help` need not wait for that
-    from optbench.training.loop import Update
+    from optbench.training.steps import Update
 
 
 class Show(Protocol):

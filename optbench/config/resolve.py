@@ -22,6 +22,10 @@ NO_COHORT = (
     "where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or use "
     "hydra/launcher=workers, the default"
 )
+NO_RECORD_STEPS = (
+    "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
+    "and record_steps=false is engine=plain, where every step is torch's"
+)
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
 
 
@@ -35,6 +39,8 @@ def config_folder() -> Path:
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
     """The configuration as plain values; `UserError` for keys that mean nothing."""
     for text in overrides:
+        if text.lstrip("+").partition("=")[0] == "record_steps":
+            raise UserError(NO_RECORD_STEPS)
         group, _, value = text.partition("=")
         if group in GROUPS and value.startswith("["):
             raise UserError(
@@ -51,6 +57,8 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
             resolved[str(key)] = node
     except OmegaConfBaseException as error:
         raise UserError(explain(error, config_folder())) from error
+    if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
+        resolved["engine"] = "plain"  # by a file from before there was `engine`
     check_keys(resolved)
     return own_keys(resolved, overrides)
 
@@ -137,6 +145,8 @@ def _explain(error: Exception, conf: Path) -> str:
     if isinstance(error, RecursionError):
         return "the configuration is nested too deeply, or contains itself"
     if match := re.search(r"Could not override '([^']+)'", message):
+        if match[1] == "record_steps":
+            return NO_RECORD_STEPS
         return f"unknown key '{match[1]}'" + _advice(match[1], conf)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
         if match[0].endswith("'hydra/launcher/cohort'"):

@@ -1,1 +1,70 @@
-"""Ways to take many training steps in a call, with the results of plain steps."""
+"""Faster ways to take training steps, all optional; this is the one door to them.
+
+An engine may only make steps faster. The core runs and passes its tests without this folder. Each
+engine has a measured reason in its docstring, or it goes.
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench import schedules
+from optbench.common.errors import UserError
+from optbench.problem import Problem
+from optbench.training.loop import WARMUP_STEPS
+
+if TYPE_CHECKING:
+    from optbench.training.steps import Engine
+
+NAMES = ("compiled_mlp",)  # the fastest first, in which order `auto` asks; after them: plain steps
+
+
+def select(
+    name: str,
+    problem: Problem,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+) -> "Engine | None":
+    """Return the engine of that name for a training, or None for plain steps.
+
+    name: "plain"; "auto", which is the first of NAMES that serves; or one of NAMES, which raises
+    `UserError` where it does not serve.
+    """
+    for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
+        why = refusal(candidate, problem, model, optimizer, scheduler)
+        if not why:
+            from optbench.engines.compiled_mlp.mlp import CompiledMlp
+
+            return CompiledMlp(problem.loss, model, optimizer)
+        if name != "auto":
+            raise UserError(
+                f"engine={name} does not serve this run: {why}. Leave engine out (auto takes what "
+                f"serves), or use engine=plain"
+            )
+    return None
+
+
+def refusal(
+    name: str,
+    problem: Problem,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+) -> str:
+    """Return in words why the engine `name` does not serve a training; "" where it does."""
+    from optbench.engines.compiled_mlp import eligibility, mlp
+
+    if name not in NAMES:
+        return f"there is no engine of that name, but {', '.join(NAMES)}"
+    if problem.total_steps <= WARMUP_STEPS:
+        return f"the first {WARMUP_STEPS} steps are always plain, and the run has no more"
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        return "it computes on the CPU: device=cpu"
+    if why := eligibility.refusal(problem, model, optimizer):
+        return why
+    if not schedules.changes_only_lr(scheduler):  # a rule is compiled with its settings
+        return f"the schedule ({type(scheduler).__name__}) may change more than lr"
+    return "" if mlp.available() else "it needs a C++ compiler: g++, clang++ or what CXX names"

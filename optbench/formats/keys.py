@@ -152,7 +152,7 @@ class RunConfig(TypedDict):
     # the kind of device is told by the run; these change the rounding at most
     device: Annotated[str, Key(COSMETIC)]
     num_threads: Annotated[int | None, Key(COSMETIC, Count(1, "CPU threads", null=True))]
-    record_steps: Annotated[bool | None, Key(NESTED, Choice((None, False)))]
+    engine: Annotated[str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp")))]
     checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
 
     tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]

@@ -51,7 +51,7 @@ REQUIRED = {
 }
 
 OPTIONAL = {
-    "device": str, "versions": dict, "summary": dict, "cohort": int,
+    "device": str, "versions": dict, "summary": dict, "cohort": int, "engine": str,
     "started": str, "finished": str,
 }  # fmt: skip
 

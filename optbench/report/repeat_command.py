@@ -42,6 +42,9 @@ def command(config: dict[str, Any], conf: Path) -> str:
         labels = (*LABELS, "_target_", "_partial_")
         rest = {key: value for key, value in own.items() if key not in labels}
         changes += differences(rest, base, config, f"{group}.")
+    if config.get("record_steps") is False:  # from before there was `engine`
+        config = config | {"engine": "plain"}
+    config = {key: value for key, value in config.items() if key != "record_steps"}
     left_out = {*UNREPEATED_KEYS, *GROUPS, *OVERLAYS}
     root = {k: v for k, v in config.items() if k not in left_out}
     if isinstance(root.get("data"), dict):

@@ -29,11 +29,13 @@ from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, identity_part
 from optbench.formats.older_code import sourceless
 from optbench.formats.run import read_record
 from optbench.problem import identity
+from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
 from optbench.runs import checkpoints, locks, own_code
 from optbench.runs import folder as runs
-from optbench.training import device, object_state, step_cost
-from optbench.training.loop import Training, Update
+from optbench.training import device, object_state, saved_state, step_cost
+from optbench.training.loop import Training
+from optbench.training.steps import Update
 
 UNSAVEABLE = (
     "no checkpoint can be written, since {}: if the run is interrupted, it restarts from the "
@@ -64,14 +66,16 @@ class Plan:
     record: Config  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
     released: int = 0  # `locks.released` before that was looked for
+    engine: str = engine.AUTO  # that takes its steps, or "plain"; "auto": the run chooses itself
 
 
-def run(config: Config, group: Path, *, label: str = "") -> Outcome:
+def run(config: Config, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
     """Train what `config` describes into a new folder of `group`, or find that it is done.
 
+    chosen: the engine of the run's sweep; see `plan`.
     Raises `UserError` for a mistake in the configuration or the data, before anything is written.
     """
-    planned = plan(config, group)
+    planned = plan(config, group, chosen=chosen)
     if planned.done is not None:
         return known(planned, planned.done)
     name = planned.record["name"]
@@ -133,7 +137,7 @@ def _complete(
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
         # no part of the identity either
-        planned.record["steps_by"] = "dense.cpp" if training.compiled else "torch"
+        planned.record["engine"] = training.engine.name if training.engine else engine.PLAIN
         folder = None
         if found := unfinished(planned):
             folder, state = found
@@ -144,7 +148,7 @@ def _complete(
                 say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
                 folder, training = None, Training(**asked)
         every = planned.config["checkpoint_seconds"]
-        why = training.unsaveable()
+        why = saved_state.unsaveable(training)
         warn_of_unseeded(training, asked)
         updates = training.updates(stop)
         first = next(updates)  # a misfit leaves no folder
@@ -191,9 +195,9 @@ def unfinished(planned: Plan) -> tuple[runs.RunFolder, Config] | None:
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
         warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
-    before, now = state.get("steps_by"), planned.record.get("steps_by")
-    if now and before not in (None, now):
-        warn(f"{path} goes on with steps by {now} after {before}: equal within rounding only")
+    before, now = state.get("engine"), planned.record["engine"]
+    if before not in (None, now):
+        warn(f"{path} goes on with engine={now} after {before}: equal within rounding only")
     folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)
     return folder, state["training"]
@@ -206,11 +210,13 @@ def plan(
     load: Callable[[Config], prepare.Dataset] | None = None,
     find: Callable[[Path, str, Path], Path | None] = runs.find_finished,
     released: int | None = None,
+    chosen: str | None = None,
 ) -> Plan:
     """Check a configuration, load its data, and say what the run is.
 
     load, find: in the place of `load_dataset` and `runs.find_finished`, for many plans at once.
     released: `locks.released` of the time from which `find` knows what is done.
+    chosen: the engine of the run's sweep, where the configuration leaves the choice open.
     Raises `UserError` for a mistake in the configuration or the data.
     """
     validate.check(config)
@@ -259,7 +265,10 @@ def plan(
         record["code"] = code
     mark = locks.released(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)
-    return Plan(config, group, where, dataset, record, done, mark)
+    name = engine.asked(config)
+    if name == engine.AUTO and chosen is not None:
+        name = chosen
+    return Plan(config, group, where, dataset, record, done, mark, name)
 
 
 def known(planned: Plan, done: Path) -> Outcome:
@@ -275,7 +284,7 @@ def known(planned: Plan, done: Path) -> Outcome:
 
 
 def arguments(planned: Plan) -> dict[str, Any]:
-    """The arguments of `optbench.training.loop.train` for this run.
+    """The arguments of `optbench.training.loop.Training` for this run.
 
     Raises `UserError` where they cannot be made, or this process has loaded other code than the
     one that planned the run.
@@ -294,7 +303,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "eval_test": config["log"]["eval_test"],
         "layers": config["diagnostics"] == "layers",
         "layers_every": config["log"]["layer_steps"],
-        "compile_steps": config["record_steps"] is None,
+        "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
     }
     code = own_code.code_of({group: config[group] for group in GROUPS})
     own_code.check_unchanged(code, planned.record)
@@ -384,10 +393,10 @@ def write(folder: runs.RunFolder, update: Update) -> None:
 
 def warn_of_unseeded(training: Training, asked: Mapping[str, Any]) -> None:
     """Say where a random generator of the model's or the optimizer's own has no seed."""
-    states = training.generators()
+    states = saved_state.generators(training)
     if not states:
         return
-    again = Training(**asked).generators()
+    again = saved_state.generators(Training(**asked))
     if unseeded := [path for path, state in states.items() if again.get(path) != state]:
         say(
             f"warning: {', '.join(unseeded)} draws random numbers that no seed sets, so that two "

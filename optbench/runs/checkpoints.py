@@ -18,7 +18,7 @@ FILE = "checkpoint.pt"
 FORMAT = 4
 # failed: its process died, or could not write; a run whose code failed leaves no checkpoint
 UNFINISHED = ("running", "interrupted", "failed")
-OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "steps_by")
+OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "engine")
 MADE_BY = {"format": FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
 

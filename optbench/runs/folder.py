@@ -26,7 +26,7 @@ from optbench.formats.run import COLUMNS, FORMAT, check_whole, read_record, writ
 from optbench.runs import locks
 from optbench.runs.loggers import Loggers
 from optbench.training.evaluation import Row
-from optbench.training.loop import Update
+from optbench.training.steps import Update
 
 FINISHED = ("completed", "diverged")
 HERE = Path(__file__).resolve().parents[2]  # the checkout that optbench runs from, if it is one

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from optbench.runner import run
 from optbench.runs import folder as runs
+from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.hydra_internals import clone
 
 
@@ -71,6 +72,7 @@ class Batch:
     first: int
     threads: int
     left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
+    choice: EngineChoice  # of the sweep's problems
     composed: dict[int, DictConfig] = field(default_factory=dict)  # of those in `left`, by index
     results: dict[int, JobReturn] = field(default_factory=dict)
     size: int = 1  # worker processes

@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
-from optbench.config.resolve import NO_COHORT, check_tuned, config_folder, explain
+from optbench.config.resolve import NO_COHORT, check_tuned, config_folder, explain, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import SWEEP_KEYS
 from optbench.formats.run import COLUMNS, write_sealed
@@ -33,7 +33,14 @@ from optbench.sweeps.hydra_internals import texts_of
 
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
-OURS = (job_list.FILE, "study.json", "figure.json", CLAIM)  # what a sweep leaves in its folder
+ENGINES = "engines.json"  # which engine takes the steps of each problem
+OURS = (
+    job_list.FILE,
+    "study.json",
+    "figure.json",
+    CLAIM,
+    ENGINES,
+)  # what a sweep leaves in its folder
 
 
 def folder(config: DictConfig) -> Path:
@@ -202,6 +209,8 @@ class SweepCallback(Callback):
             except OSError as error:
                 where = error.filename2 or sweep
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
+            if planned is not None and not launcher_chooses(config):
+                choose_engines(config, sweep, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
             if why := too_few_seeds(planned or [], claim):
                 say(f"warning: {why}", error=True)
@@ -236,6 +245,32 @@ class SweepCallback(Callback):
             sys.exit(1)
 
 
+def launcher_chooses(config: DictConfig) -> bool:
+    """Return whether one of our launchers gets all jobs at once, and so chooses their engines."""
+    ours = str(config.hydra.launcher._target_).startswith("hydra_plugins.optbench.")
+    return ours and config.hydra.sweeper.get("max_batch_size") is None
+
+
+def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) -> None:
+    """Choose the engine of each problem for jobs that another launcher runs, each by itself."""
+    from optbench.config.build import load_dataset
+    from optbench.sweeps import engine_choice
+    from optbench.sweeps.hydra_internals import SweepLoader, hydra_config
+
+    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+
+    def configs() -> Iterator[dict[str, Any]]:
+        for words in planned:
+            with suppress(Exception):  # the job itself says what is wrong with it
+                composed = loader.take_config(config, words)
+                with hydra_config(composed):
+                    resolved = resolve(composed, words)
+                    validate.check(resolved)
+                yield resolved
+
+    engine_choice.choose(sweep, configs(), load_dataset)
+
+
 @contextmanager
 def alone(config: DictConfig) -> Iterator[None]:
     """While no other process writes this sweep's own files. Raises OSError."""
@@ -252,6 +287,7 @@ def begin(
     """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
     sweep.mkdir(parents=True, exist_ok=True)
     job_list.plan(sweep, count, str(config.retry), planned)
+    (sweep / ENGINES).unlink(missing_ok=True)  # of another call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / "figure.json", figure)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None

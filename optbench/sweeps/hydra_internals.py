@@ -2,12 +2,14 @@
 
 import os
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser import overrides_visitor
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -56,22 +58,22 @@ class SweepLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoaderImpl) -> None:
         super().__init__(loader.config_search_path)
         self._bases: dict[tuple[str, ...], bytes] = {}
-        self._looked_at: dict[tuple[Any, ...], DictConfig] = {}
+        self._validated: dict[tuple[Any, ...], DictConfig] = {}
         self._parsed: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """The configuration of one job, as Hydra would compose it, to look at: see `take`."""
+        """The configuration of one job, as Hydra would compose it: see `take_config`."""
         config = self._compose(master_config, sweep_overrides)
-        self._looked_at[id(master_config), *sweep_overrides] = config
+        self._validated[id(master_config), *sweep_overrides] = config
         return config
 
-    def take(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+    def take_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job, to be changed. Sweepers compose all jobs to see whether
         that can be done, and keep none: it is the one that they saw."""
-        seen = self._looked_at.pop((id(master_config), *sweep_overrides), None)
+        seen = self._validated.pop((id(master_config), *sweep_overrides), None)
         return self._compose(master_config, sweep_overrides) if seen is None else seen
 
     def _compose(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
@@ -137,6 +139,19 @@ def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
         item_sep=settings.item_sep,
         exclude_keys=settings.exclude_keys,
     )
+
+
+@contextmanager
+def hydra_config(config: DictConfig) -> Iterator[None]:
+    """`${hydra:...}` means this configuration's."""
+    before = HydraConfig.instance().cfg
+    OmegaConf.set_readonly(config.hydra, True)
+    # Hydra puts a copy of the node there, for a fifth of the cost of a whole job
+    HydraConfig.instance().cfg = config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def texts_of(overrides: Any) -> list[str]:

@@ -32,9 +32,12 @@ def run(
         config = resolve(cfg, overrides)
         check_retry(config, overrides, folder)
         from optbench.runner import run as experiment
+        from optbench.sweeps.engine_choice import chosen
 
         tally.begin(label)
-        outcome = experiment.run(config, folder / subfolder, label=label)
+        outcome = experiment.run(
+            config, folder / subfolder, label=label, chosen=chosen(folder, config)
+        )
     except Exception as raised:
         error = reason(raised)
     record = settle(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)

@@ -1,14 +1,13 @@
 """Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -23,10 +22,11 @@ from optbench.formats import job_list
 from optbench.runner import rehearsal, run
 from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
-from optbench.sweeps import shared_dataset, worker
+from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
 from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
-from optbench.sweeps.hydra_internals import texts_of
+from optbench.sweeps.engine_choice import EngineChoice
+from optbench.sweeps.hydra_internals import hydra_config, texts_of
 from optbench.sweeps.job import GO_ON, check_retry, settle
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.worker_pool import Event, Task
@@ -58,7 +58,8 @@ def launch(
         # all jobs of a tuned study, whatever the size of its batches, get the same threads
         device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
     )  # fmt: skip
-    batch = Batch(context, master, task, first, threads, left[::-1], size=size)
+    choice = EngineChoice(load, engine_choice.read(Path(master.hydra.sweep.dir)))
+    batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
     crew = pool(size, threads)
     with (
         interrupts() as received,
@@ -81,6 +82,7 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
         # the last is the first: what is wrong is said before anything is trained
         batch.left.sort(key=lambda job: is_wrong(batch, *job))
         batch.checked = True
+        engine_choice.keep(batch.folder, batch.choice)
     again, batch.waiting = batch.waiting, []
     for number, job in enumerate(again):
         if is_ready(batch, job, shown):
@@ -96,13 +98,14 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     """Compose the configuration of a job; whether it is refused, or cannot be built."""
     loader: Any = batch.context.config_loader  # a SweepLoader
-    config = loader.take(batch.master, overrides)
+    config = loader.take_config(batch.master, overrides)
     batch.composed[index] = config
     try:
         with hydra_config(config):
             resolved = resolve(config, texts_of(config.hydra.overrides.task))
             validate.check(resolved)
             rehearse(batch, resolved, str(config.hydra.sweep.subdir))
+            batch.choice.look_at(resolved)
     except Exception:  # it is said where the job begins
         return True
     return False
@@ -181,10 +184,11 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
-            results = build.results_of(config)
             job.plan = run.plan(
-                config, job.group, load=load, find=batch.find, released=batch.find.mark(results)
-            )
+                config, job.group, load=load, find=batch.find,
+                released=batch.find.mark(build.results_of(config)),
+                chosen=batch.choice.of(config),
+            )  # fmt: skip
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
             rehearsal.build(job.plan)  # says again what was wrong with it
@@ -245,19 +249,6 @@ def end(
     batch.results[job.index] = job.result
     with hydra_config(job.config):
         batch.context.callbacks.on_job_end(config=job.config, job_return=job.result)
-
-
-@contextmanager
-def hydra_config(config: DictConfig) -> Iterator[None]:
-    """`${hydra:...}` means this configuration's."""
-    before = HydraConfig.instance().cfg
-    OmegaConf.set_readonly(config.hydra, True)
-    # Hydra puts a copy of the node there, for a fifth of the cost of a whole job
-    HydraConfig.instance().cfg = config  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def save(result: JobReturn, folder: Path) -> None:

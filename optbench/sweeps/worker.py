@@ -17,7 +17,7 @@ from optbench.config import build
 from optbench.runner import run
 from optbench.sweeps import shared_dataset
 from optbench.training import device
-from optbench.training.loop import Update
+from optbench.training.steps import Update
 
 EVERY = 0.2  # seconds between two reports of a run's progress
 

@@ -6,6 +6,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from optbench.datasets.prepare import Dataset
 from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
 
@@ -13,8 +14,6 @@ from optbench.problem import Problem, weight_penalty
 # times slower; a small MLP takes a fifth longer by 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
 Row = dict[str, float | None]  # None: there is no such value
-# of examples and labels, what `batch_sums` gives; None where that is for torch to do
-Sums = Callable[[Tensor, Tensor], Tensor | None]
 
 
 def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -28,22 +27,37 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
     return loss + weight_penalty(problem, model) if problem.weight_penalty else loss
 
 
-def score(
-    problem: Problem, model: nn.Module, x: Tensor, y: Tensor, compiled: Sums | None = None
-) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over the examples; None where there are none, or no classes.
+def scores(
+    problem: Problem, model: nn.Module, data: Dataset, train_examples: int | None, *, tested: bool
+) -> Row:
+    """Return loss and accuracy on the training, validation and test examples, by column.
 
-    compiled: of the model, and asked first; torch does what it leaves.
+    train_examples: only the first so many of training; None: all. tested: measure the test set.
     """
+    test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
+    parts = {
+        "train": (data.train_x[:train_examples], data.train_y[:train_examples]),
+        "val": whole_batches(problem, data.val_x, data.val_y),
+        "test": whole_batches(problem, *test),
+    }
+    row: Row = {}
+    for name, (x, y) in parts.items():
+        row[f"{name}_loss"], row[f"{name}_accuracy"] = score(problem, model, x, y)
+    return row
+
+
+def score(
+    problem: Problem, model: nn.Module, x: Tensor, y: Tensor
+) -> tuple[float | None, float | None]:
+    """Mean loss and accuracy over the examples; None where there are none, or no classes."""
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
-    sums = compiled(x, y) if compiled and len(y) else None
-    if sums is None and len(y) and not is_own(problem.loss):
+    if len(y) and not is_own(problem.loss):
         # it may weigh the examples, as by class: its mean over all is no mean of batches' means
         with torch.no_grad():
             outputs = torch.cat([outputs_of(problem, model, xb) for xb in x.split(size)])
             sums = output_sums(problem, model, outputs, y)
-    if sums is None:
+    else:
         sums = total(lambda xb, yb: batch_sums(problem, model, xb, yb), x, y, size)
     return means(problem, *sums.tolist())
 

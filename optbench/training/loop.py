@@ -4,54 +4,33 @@ It knows nothing of files or configurations. The clock stops during evaluation, 
 for the device: losses stay there until a chunk of steps is read at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import isfinite
 from time import perf_counter
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import optimizers, schedules
 from optbench.common.errors import UserError, blame
-from optbench.engines.compiled_mlp import mlp
-from optbench.models import draw_from, takes_any_layout
-from optbench.problem import Problem, build_model
+from optbench.models import draw_from
+from optbench.problem import Problem
 from optbench.streams import Stream, stream
-from optbench.training import closures, object_state
+from optbench.training import closures, evaluation, saved_state
 from optbench.training.batches import Batch, Batches
-from optbench.training.evaluation import Row, is_finite, objective, score, whole_batches
+from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.layer_stats import LayerRow, watched_step
-from optbench.training.replay import Replay
+from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
+from optbench.training.steps import Engine, EngineFactory, Update, next_lrs
 
-WARMUP_STEPS = 2  # of torch's own, which make the optimizer's state, before compiled ones
-STOP_CHECK_SECONDS = 0.5  # of steps in one call, between two looks at whether to stop
-CHUNK = 100  # steps between two reads of the device: short enough to see, long enough not to cost
-
-
-@dataclass
-class Update:
-    """What happened since the last update.
-
-    steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
-    between evaluations. loss: of the last mini-batch. note: something to tell a person, or "".
-    status: "running", and in the last update "completed", "diverged" or "interrupted".
-    """
-
-    step: int
-    total_steps: int
-    steps: list[Row] = field(default_factory=list)
-    layers: list[LayerRow] = field(default_factory=list)
-    epoch: Row | None = None
-    loss: float | None = None
-    status: str = "running"
-    note: str = ""
+WARMUP_STEPS = 2  # plain ones, which make the optimizer's state, before an engine's
+STOP_CHECK_SECONDS = 0.5  # of an engine's steps in one call, between two looks at whether to stop
+SYNC_EVERY = 100  # steps between two reads of the device: often enough to see, too rare to cost
 
 
 def train(
@@ -86,7 +65,7 @@ class Training:
         eval_test: str = "each",
         layers: bool = False,
         layers_every: int | None = None,
-        compile_steps: bool = True,
+        engine: EngineFactory | None = None,
         channels_last: bool = True,
     ) -> None:
         """Build model, optimizer and schedule.
@@ -97,8 +76,8 @@ class Training:
         eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        compile_steps: on the CPU, take compiled steps (see `engines`) for the models, losses
-        and optimizers that they know: the same numbers within the rounding of float32.
+        engine: makes what takes all steps but the first few and those that are watched, of the
+        problem, the model, the optimizer and its schedule; None where it has none for these.
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
 
@@ -113,18 +92,9 @@ class Training:
         self.device = torch.device(device)
         self.draws = Stream(seed, "model", self.device)
         own = Stream(seed, "optimizer", self.device)
-        self.model: nn.Module = build_model(problem, seed).to(self.device)
-        self.data = problem.dataset.to(self.device)
-        if problem.precision == "float64":
-            # the same weights and examples, and from here on no rounding of float32
-            self.model.double()
-            self.data = self.data.double()
-        # convolutions take the layout of their weights: channels last was 1.5 times as fast
-        images = any(p.ndim == 4 for p in self.model.parameters())
-        known = optimizers.takes_any_layout(optimizer) and takes_any_layout(self.model)
-        if channels_last and images and known:
-            layout = torch.channels_last
-            self.model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs
+        self.model, self.data = make_model(
+            problem, optimizer, seed, self.device, channels_last=channels_last
+        )
         self.noise = stream(seed, "dropout", self.device)
         draw_from(self.model, self.noise)
         with own:
@@ -152,21 +122,11 @@ class Training:
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
-        self.compiled: Replay | None = None
-        self._sums: mlp.DenseSums | None = None
-        if (
-            compile_steps
-            and self.stepper.known
-            and self.device.type == "cpu"
-            and problem.total_steps > WARMUP_STEPS
-            and schedules.changes_only_lr(self.scheduler)  # a rule is compiled with its settings
-            and mlp.computes(problem, self.model, self.optimizer)
-        ):
-            scratch = mlp.Scratch()
-            bind = partial(mlp.DenseSteps, problem.loss, self.model, self.optimizer, scratch)
-            self.compiled = Replay(bind, self.optimizer, self.scheduler)
-            self._sums = mlp.DenseSums(problem.loss, self.model, scratch)
-        self._at_once = 2  # steps to take in a call before `stop` is asked, at most
+        self.engine: Engine | None = None
+        watched = layers and layers_every == 1  # each step is
+        if engine is not None and not watched:
+            self.engine = engine(problem, self.model, self.optimizer, self.scheduler)
+        self._steps_a_call = 2  # an engine's, at most, before `stop` is asked
         self._paused = 0.0  # seconds in which the clock stood, of the present chunk
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
@@ -191,48 +151,22 @@ class Training:
             epoch = self.batches.epoch()[: total - self.step + place]
             if place == 0:
                 self.running_loss, self.seen = 0.0, 0
-            for start in range(place, len(epoch), CHUNK):
-                update = self._advance(epoch[start : start + CHUNK], stop)
+            for start in range(place, len(epoch), SYNC_EVERY):
+                update = self._advance(epoch[start : start + SYNC_EVERY], stop)
                 if update.status != "diverged" and self.is_evaluated(self.step):
                     # an interrupted run too: it goes on with the step after this one
-                    self.judge(update, self._evaluate(begun))
+                    self.add_evaluation(update, self._evaluate(begun))
                 self.total_seconds = perf_counter() - begun
                 yield update
                 if update.status != "running":
                     return
-
-    def unsaveable(self) -> str:
-        """What keeps this run from being resumed, such as a function in a group; or ""."""
-        try:
-            object_state.capture(self._objects(), self.parameters)
-        except object_state.Unsaveable as error:
-            return str(error)
-        return ""
-
-    def generators(self) -> dict[str, str]:
-        """The states, as texts, of random generators that model, optimizer or loss keep for
-        themselves; not of that for dropout, which the seed sets."""
-        try:
-            found = object_state.generators(self._objects(), self.parameters)
-        except object_state.Unsaveable:
-            return {}
-        ours = repr([str(self.noise.device), self.noise.get_state()])
-        return {path: state for path, state in found.items() if state != ours}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which an equal `Training` resumes; see `load_state_dict`.
 
         To be called between two updates. Raises `object_state.Unsaveable`.
         """
-        return {
-            "objects": object_state.capture(self._objects(), self.parameters),
-            "gradients": self.stepper.kept_gradients(),
-            "batches": self.batches.state_dict(within=self.step % self._budget()[1] != 0),
-            "noise": self.noise.get_state(),
-            "model_draws": self.draws.state_dict(),
-            "optimizer_draws": self.stepper.draws.state_dict(),
-            **{key: getattr(self, key) for key in COUNTERS},
-        }
+        return saved_state.state_dict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from where `state_dict` was called, in a training made with the same arguments.
@@ -240,32 +174,7 @@ class Training:
         Raises ValueError for counters that no run has between two steps, and what torch raises for
         states of other shapes. The training is then of no use.
         """
-        for key in COUNTERS:
-            value = state[key]
-            real = isinstance(value, int if key in ("step", "seen") else float)
-            if not real or not isfinite(value) or (value < 0 and key != "running_loss"):
-                raise ValueError(f"the checkpoint has {value!r} as its {key}")
-        if not 0 < state["step"] < self._budget()[0]:
-            raise ValueError(
-                f"the checkpoint is of step {state['step']}, and the run has none such"
-            )
-        object_state.restore(self._objects(), self.parameters, state["objects"])
-        self.stepper.keep_gradients(state["gradients"])
-        self.batches.load_state_dict(state["batches"])
-        self.noise.set_state(state["noise"])
-        self.draws.load_state_dict(state["model_draws"])
-        self.stepper.draws.load_state_dict(state["optimizer_draws"])
-        for key in COUNTERS:
-            setattr(self, key, state[key])
-        if self.compiled is not None:
-            self.compiled.forget()
-
-    def _objects(self) -> dict[str, Any]:
-        """All that remembers something between steps."""
-        found = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        loss = getattr(self.problem.loss, "module", self.problem.loss)
-        plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
-        return found if plain else found | {"loss": loss}
+        saved_state.load_state_dict(self, state)
 
     def _budget(self) -> tuple[int, int]:
         return self.problem.total_steps, self.problem.steps_per_epoch
@@ -296,14 +205,15 @@ class Training:
         with self.draws:
             while len(rates) < len(chunk) and not interrupted:
                 number = self.step + len(rates) + 1
-                batches = self._compilable(chunk[len(rates) :], number)[: self._at_once]
-                if batches and self.compiled is not None:
+                batches = self._for_engine(chunk[len(rates) :], number)[: self._steps_a_call]
+                if batches and self.engine is not None:
                     begun = perf_counter()
-                    taken = self.compiled.take(self.data.train_x, self.data.train_y, batches)
-                    each = (perf_counter() - begun) / len(batches)
-                    self._at_once = max(2, min(CHUNK, int(STOP_CHECK_SECONDS / max(each, 1e-9))))
-                    self._losses.append(taken[0])
-                    rates += taken[1]
+                    lrs = next_lrs(self.optimizer, self.scheduler, len(batches))
+                    x, y = self.data.train_x, self.data.train_y
+                    self._losses.append(self.engine.steps(x, y, batches, lrs))
+                    each = max((perf_counter() - begun) / len(batches), 1e-9)
+                    self._steps_a_call = max(2, min(SYNC_EVERY, int(STOP_CHECK_SECONDS / each)))
+                    rates += [of_groups[0] for of_groups in lrs]
                 else:
                     rates.append(optimizers.learning_rate(self.optimizer))
                     layers += self._take_step(chunk[len(rates) - 1], number)
@@ -311,7 +221,7 @@ class Training:
         values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
-        update = self.record(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
+        update = self.log_steps(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
         update.layers = layers
         if update.status == "running" and interrupted and self.step < total:
             update.status = "interrupted"
@@ -341,7 +251,7 @@ class Training:
                         self.scheduler.step()
         return seen
 
-    def record(
+    def log_steps(
         self,
         losses: Sequence[float],
         rates: Sequence[float | None],
@@ -370,7 +280,7 @@ class Training:
         update.step = self.step
         return update
 
-    def judge(self, update: Update, row: Row) -> None:
+    def add_evaluation(self, update: Update, row: Row) -> None:
         """Add an evaluation's row to the update, and what it means for the status."""
         update.epoch = row
         if not is_finite(row):
@@ -378,10 +288,10 @@ class Training:
         elif self.step == self.problem.total_steps:
             update.status = "completed"
 
-    def _compilable(self, batches: list[Batch], number: int) -> list[Tensor]:
-        """The batches of the next steps, from step `number`, as far as compiled steps take them."""
+    def _for_engine(self, batches: list[Batch], number: int) -> list[Tensor]:
+        """The batches of the next steps, from step `number`, as far as the engine takes them."""
         found: list[Tensor] = []
-        if self.compiled is not None and number > WARMUP_STEPS:
+        if self.engine is not None and number > WARMUP_STEPS:
             for place, batch in enumerate(batches, start=number):
                 other = isinstance(batch, range) or len(batch) != len(batches[0])
                 if isinstance(batch, range) or other or self._is_watched(place):
@@ -393,62 +303,26 @@ class Training:
         return objective(self.problem, self.model, x, y)
 
     def _evaluate(self, begun: float) -> Row:
-        self.switch_mode(training=False)
-        model, compiled = self.model, self._sums
+        self.model.eval()
+        self.stepper.switch_mode(training=False, stepped=self.step > 0)
+        last = self.step == self.problem.total_steps
+        tested = self.eval_test == "each" or (self.eval_test == "end" and last)
         # a stream begun anew: how often a run is evaluated changes nothing in it
         draws = Stream(self.seed, "evaluation", self.device)
         with draws, blame("the evaluation of the model failed"):
-            scores = {
-                name: score(self.problem, model, *part, compiled)
-                for name, part in self.parts().items()
-            }
-        self.switch_mode(training=True)
-        row = self.row(scores, begun)
+            scores = evaluation.scores(
+                self.problem, self.model, self.data, self.eval_train_examples, tested=tested
+            )
+        self.model.train()
+        self.stepper.switch_mode(training=True, stepped=self.step > 0)
+        row: Row = {"epoch": self.step / self._budget()[1], "step": self.step}
+        row |= scores | {"running_loss": self.running_loss / self.seen if self.seen else None}
+        row |= {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
             value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
             with blame(f"a step of {type(self.scheduler).__name__} failed"):
                 self.scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
         return row
-
-    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """The examples and targets on which the model is evaluated now; some may be none."""
-        n, data = self.eval_train_examples, self.data
-        last = self.step == self.problem.total_steps
-        tested = self.eval_test == "each" or (self.eval_test == "end" and last)
-        test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
-        return {
-            "train": (data.train_x[:n], data.train_y[:n]),
-            "val": whole_batches(self.problem, data.val_x, data.val_y),
-            "test": whole_batches(self.problem, *test),
-        }
-
-    def row(self, scores: Mapping[str, tuple[float | None, float | None]], begun: float) -> Row:
-        """A row of epochs.csv. scores: loss and accuracy on each of `parts`."""
-        row: Row = {"epoch": self.step / self._budget()[1], "step": self.step}
-        for name, (loss, accuracy) in scores.items():
-            row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
-            if name == "train":
-                row["running_loss"] = self.running_loss / self.seen if self.seen else None
-        return row | {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
-
-    def switch_mode(self, *, training: bool) -> None:
-        """Make model and optimizer ready for training, or for an evaluation."""
-        self.model.train(training)
-        # Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
-        # Before the first step they have no second set, and some cannot be asked for it.
-        name = "train" if training else "eval"
-        switch = getattr(self.optimizer, name, None)
-        if callable(switch) and (training or self.step):
-            with self.stepper.draws, blame(f"{type(self.optimizer).__name__}.{name}() failed"):
-                try:
-                    switch()
-                except AttributeError as error:
-                    # a wrapper around one that has no such method
-                    if error.name not in ("train", "eval"):
-                        raise
-
-
-COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
 
 def _take(x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,23 @@ class Stepper:
                     self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
             return loss.detach()
 
+    def switch_mode(self, *, training: bool, stepped: bool) -> None:
+        """Make the optimizer ready for training, or for an evaluation. stepped: it took a step.
+
+        Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
+        Before the first step they have no second set, and some cannot be asked for it.
+        """
+        name = "train" if training else "eval"
+        switch = getattr(self.optimizer, name, None)
+        if callable(switch) and (training or stepped):
+            with self.draws, blame(f"{type(self.optimizer).__name__}.{name}() failed"):
+                try:
+                    switch()
+                except AttributeError as error:
+                    # a wrapper around one that has no such method
+                    if error.name not in ("train", "eval"):
+                        raise
+
     def kept_gradients(self) -> list[Tensor | None] | None:
         """Gradients that the next step may go on with: of a class with a zero_grad of its own."""
         return None if self._zero_grad is None else [p.grad for p in self.parameters]

@@ -61,11 +61,13 @@ def run(
                 "nothing to tune: every hyperparameter of the search space is given. Leave one "
                 "out, or ask for an ordinary sweep (without hydra/sweeper=tuned)"
             )
-        for entry in contenders:
-            rehearse(entry, compose)
+        from optbench.sweeps import engine_choice, launcher
+
+        configs = [config for entry in contenders for config in rehearse(entry, compose)]
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         job_list.plan(folder, total, config.retry)
+        engine_choice.choose(folder, configs, launcher.load)
         for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
             say(f"warning: {warning}", error=True)
         if not config.quiet:
@@ -255,12 +257,13 @@ def arguments_of(
     return (None if free else [*list(named)[1:], *given]), known
 
 
-def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> None:
+def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> list[dict[str, Any]]:
     """Load and build what the runs of a contender need, at its defaults and near both ends of its
-    space. Raises `UserError` before anything is trained."""
+    space, and return their configurations. Raises `UserError` before anything is trained."""
     from optbench.runner import rehearsal
-    from optbench.sweeps import launcher as launch
+    from optbench.sweeps import launcher
 
+    configs = []
     size = sum(len(spec) if isinstance(spec, list) else 1 for spec in entry.space.values())
     for words, share in (("", None), (" low in its search space", 0.02), (" high in it", 0.98)):
         if share is not None and not size:
@@ -268,11 +271,13 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> No
         point = {} if share is None else tuning.scale_point(entry.space, [share] * size)
         overrides = [*trial(entry, point), *phase("trials", 0)]
         try:
-            rehearsal.rehearse(resolve(compose(overrides), overrides), launch.load)
+            configs.append(resolve(compose(overrides), overrides))
+            rehearsal.rehearse(configs[-1], launcher.load)
         except (HydraException, OmegaConfBaseException):
             raise  # `sweep.exits` explains them
         except Exception as error:  # of code of the user's, too
             raise UserError(f"{entry.name}{words}: {reason(error)}") from error
+    return configs
 
 
 def trial(entry: Contender, point: tuning.Point) -> list[str]:

@@ -12,13 +12,15 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.optim import optimizer as torch_optimizer
 from torch.overrides import TorchFunctionMode
 
-from optbench import losses, models, schedules
+from optbench import engines, losses, models, schedules
 from optbench.config import build
+from optbench.engines.compiled_mlp import eligibility
 from optbench.engines.compiled_mlp import mlp as dense
 from optbench.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 MLP = partial(models.mlp, hidden=[5])
+AUTO = partial(engines.select, "auto")
 
 
 def mlp() -> nn.Sequential:
@@ -29,7 +31,7 @@ PLAIN_SGD = partial(SGD, lr=0.1)
 
 
 def is_compiled(problem, model, optimizer=PLAIN_SGD) -> bool:
-    return dense.computes(problem, model, optimizer(model.parameters()))
+    return not engines.refusal("compiled_mlp", problem, model, optimizer(model.parameters()))
 
 
 class OwnSequential(nn.Sequential):
@@ -206,8 +208,8 @@ def test_models_with_something_of_their_own_are_torchs(make_problem, make):
     assert is_compiled(problem, mlp())
     model = make()
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert not dense.computes(problem, model, SGD(trained, lr=0.1))
-    assert not dense.fits(problem, model)
+    assert engines.refusal("compiled_mlp", problem, model, SGD(trained, lr=0.1))
+    assert not eligibility.supports_model(problem, model)
 
 
 @pytest.mark.parametrize(
@@ -367,9 +369,9 @@ def of_two_groups(params):
 def test_known_settings_give_torchs_numbers(make_problem, make):
     problem = make_problem(epochs=4)
     found = []
-    for compile_steps in (True, False):
-        training = Training(problem, make, log_every=1, compile_steps=compile_steps)
-        assert bool(training.compiled) == compile_steps
+    for engine in (AUTO, None):
+        training = Training(problem, make, log_every=1, engine=engine)
+        assert bool(training.engine) == bool(engine)
         found.append([row["train_loss"] for u in training.updates() for row in u.steps])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -420,14 +422,14 @@ def test_another_default_type_is_obeyed(make_problem):
     optimizer = SGD(model.parameters(), lr=0.1)
     data = problem.dataset
     batches = [torch.arange(16), torch.arange(7, 23)]
-    expected = dense.DenseSteps(problem.loss, model, optimizer)(
+    expected = dense.CompiledSteps(problem.loss, model, optimizer)(
         data.train_x, data.train_y, batches, [[0.0]] * 2
     )
     torch.set_default_dtype(torch.float64)
     try:
         dense.available.cache_clear()
         assert dense.available()
-        steps = dense.DenseSteps(problem.loss, model, optimizer)
+        steps = dense.CompiledSteps(problem.loss, model, optimizer)
         taken = steps(data.train_x, data.train_y, batches, [[0.0]] * 2)
         assert not is_compiled(problem, mlp())
     finally:
@@ -495,7 +497,7 @@ def test_a_rule_that_changes_is_refused(make_problem):
     """Settings are read at each call: of a schedule that does more than it says."""
     problem, model = make_problem(), mlp()
     optimizer = SGD(model.parameters(), lr=0.1, weight_decay=0.5)
-    steps = dense.DenseSteps(problem.loss, model, optimizer)
+    steps = dense.CompiledSteps(problem.loss, model, optimizer)
     x, y = problem.dataset.train_x, problem.dataset.train_y
     before = model[1].weight.detach().clone()
     optimizer.param_groups[0]["weight_decay"] = 0.0
@@ -531,5 +533,5 @@ def of_a_step_of_its_own(optimizer, total_steps):
 @pytest.mark.parametrize("schedule", [of_other_settings, of_a_cycle, of_a_step_of_its_own])
 def test_schedules_with_functions_of_ones_own_are_torchs(make_problem, schedule):
     problem = make_problem()
-    assert not Training(problem, PLAIN_SGD, schedule=schedule).compiled
-    assert Training(problem, PLAIN_SGD, schedule=schedules.cosine).compiled
+    assert not Training(problem, PLAIN_SGD, schedule=schedule, engine=AUTO).engine
+    assert Training(problem, PLAIN_SGD, schedule=schedules.cosine, engine=AUTO).engine

@@ -22,7 +22,7 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 
 from optbench import losses
 from optbench.datasets import prepare
-from optbench.engines.compiled_mlp import mlp
+from optbench.engines.compiled_mlp import eligibility, mlp
 from optbench.problem import Problem
 
 pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
@@ -144,8 +144,8 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     model = deepcopy(start)
     optimizer = made(case, model)
     take(model, optimizer, x, y, batches[0], loss)
-    assert mlp.computes(problem, model, optimizer)
-    steps = mlp.DenseSteps(loss, model, optimizer)
+    assert not eligibility.refusal(problem, model, optimizer)
+    steps = mlp.CompiledSteps(loss, model, optimizer)
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []
     try:

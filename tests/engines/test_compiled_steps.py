@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import losses, models
+from optbench import engines, losses, models
 from optbench.config import build
 from optbench.config.resolve import config_folder
-from optbench.engines.compiled_mlp import compile, mlp
+from optbench.engines.compiled_mlp import compile, eligibility, mlp
 from optbench.problem import Problem
 from optbench.training.loop import Training
 
@@ -35,8 +35,9 @@ KNOWN = {
     "amsgrad",
 }
 ADAM = partial(torch.optim.Adam, lr=0.01)
+AUTO = partial(engines.select, "auto")
 UNIT = 2**-24  # float32's: what it rounds off, as a share
-# of a problem that is large enough for tiles, where the CPU has them
+# layers wider than a block of vectors
 LARGE_MODEL = partial(models.mlp, hidden=[300, 230], activation="tanh")
 LARGE = {"model": LARGE_MODEL, "n": 200, "batch_size": 70}
 pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
@@ -44,14 +45,14 @@ pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 
 def follow(problem, optimizer, **arguments):
     """The losses of each step with the weights at the end, and the training."""
-    training = Training(problem, optimizer, log_every=1, **arguments)
+    training = Training(problem, optimizer, log_every=1, **{"engine": AUTO} | arguments)
     found = [row["train_loss"] for update in training.updates() for row in update.steps]
     return Run(torch.tensor(found), weights_of(training.model)), training
 
 
 def check(problem, optimizer, **arguments) -> Training:
     own, training = follow(problem, optimizer, **arguments)
-    assert training.compiled
+    assert training.engine
     plain, exact = (
         plain_run(problem, optimizer, dtype, **arguments)
         for dtype in (torch.float32, torch.float64)
@@ -63,7 +64,7 @@ def check(problem, optimizer, **arguments) -> Training:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_plain_steps_are_those_of_a_plain_loop_bit_for_bit(make_problem, dropout):
     problem = make_problem(partial(models.mlp, hidden=[9], dropout=dropout), epochs=4)
-    own, _ = follow(problem, ADAM, compile_steps=False)
+    own, _ = follow(problem, ADAM, engine=None)
     expected = plain_run(problem, ADAM, torch.float32)
     assert torch.equal(own.losses, expected.losses)
     assert all(map(torch.equal, own.weights, expected.weights))
@@ -77,7 +78,7 @@ def test_every_optimizer(make_problem, path: Path):
         check(problem, optimizer)
         check(make_problem(**LARGE), optimizer)
     else:
-        assert not Training(problem, optimizer).compiled
+        assert not Training(problem, optimizer, engine=AUTO).engine
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_every_activation(make_problem, activation, initial):
     model = partial(models.mlp, hidden=[21, 9], activation=activation)
     problem = make_problem(model, epochs=4, initializer=initialize)
     if activation in ("gelu", "silu"):
-        assert not Training(problem, ADAM).compiled
+        assert not Training(problem, ADAM, engine=AUTO).engine
     else:
         check(problem, partial(torch.optim.SGD, lr=0.05))
         large = partial(model, hidden=[300, 230])
@@ -146,7 +147,7 @@ def test_gradients_are_those_of_float64(inputs, hidden, classes, batch, smoothin
     gradients = torch.autograd.grad(value, list(exact.parameters()))
     before = [p.detach().clone() for p in exact.parameters()]
     model.float()
-    steps = mlp.DenseSteps(loss, model, torch.optim.SGD(model.parameters(), lr=1.0))
+    steps = mlp.CompiledSteps(loss, model, torch.optim.SGD(model.parameters(), lr=1.0))
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -210,7 +211,7 @@ def gradients_and_bounds(model, x, y):
 @pytest.mark.parametrize(("widths", "batch"), [((784, 300, 200, 10), 128), ((1500, 70, 10), 64)])
 @pytest.mark.parametrize("spread", [1.0, 0.02])
 def test_sums_are_as_near_to_float64_as_float32_allows(widths, batch, scale, spread):
-    """Of products that are put together from bfloat16 parts too. spread: of the weights."""
+    """Of inputs of any size. spread: of the weights."""
     generator = torch.Generator().manual_seed(0)
     modules: list[nn.Module] = []
     for a, b in pairwise(widths):
@@ -233,7 +234,7 @@ def test_sums_are_as_near_to_float64_as_float32_allows(widths, batch, scale, spr
     kept = [torch.zeros_like(p) for p in model.parameters()]
     for p, buffer in zip(model.parameters(), kept, strict=True):
         optimizer.state[p]["momentum_buffer"] = buffer
-    mlp.DenseSteps(losses.cross_entropy, model, optimizer)(x, y, [chosen], [[0.0]])
+    mlp.CompiledSteps(losses.cross_entropy, model, optimizer)(x, y, [chosen], [[0.0]])
     loss = losses.cross_entropy(model(x[chosen]), y[chosen])
     usual = torch.autograd.grad(loss, list(model.parameters()))
     for own, torchs, (right, bound) in zip(kept, usual, wanted, strict=True):
@@ -253,17 +254,13 @@ def test_scratch_is_written_before_it_is_read():
             p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
         x, y = torch.randn(300, 400, generator=generator), torch.arange(300) % 5
-        steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
-        steps.scratch.floats = torch.empty(4_000_000)
+        steps = mlp.CompiledSteps(losses.cross_entropy, model, optimizer)
+        steps.scratch = torch.empty(4_000_000)
         found = []
         for size in (1, 16, 100, 33, 289):
-            steps.scratch.floats.fill_(value)
+            steps.scratch.fill_(value)
             batches = [torch.randperm(300, generator=generator)[:size] for _ in range(2)]
             found.append(steps(x, y, batches, [[0.01]] * 2))
-            sums = mlp.DenseSums(losses.cross_entropy, model, steps.scratch)
-            steps.scratch.floats.fill_(value)
-            if (measured := sums(x, y)) is not None:
-                found.append(measured)
         return torch.cat([*found, *(p.detach().flatten() for p in model.parameters())])
 
     assert torch.equal(run(0.0), run(float("nan")))
@@ -277,15 +274,15 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
     torch.set_num_threads(2)
     try:
         whole, _ = follow(problem, ADAM)
-        first = Training(problem, ADAM, log_every=1)
+        first = Training(problem, ADAM, log_every=1, engine=AUTO)
         seen: list[float] = []
-        monkeypatch.setattr("optbench.training.loop.CHUNK", 1)
+        monkeypatch.setattr("optbench.training.loop.SYNC_EVERY", 1)
         for update in first.updates(stop=lambda: first.step + 1 == stop_at):
             seen += [row["train_loss"] for row in update.steps]
         assert first.step == stop_at
         monkeypatch.undo()
         torch.set_num_threads(threads)
-        rest = Training(problem, ADAM, log_every=1)
+        rest = Training(problem, ADAM, log_every=1, engine=AUTO)
         rest.load_state_dict(first.state_dict())
         seen += [row["train_loss"] for update in rest.updates() for row in update.steps]
     finally:
@@ -321,7 +318,7 @@ def check_threads(widths, batch, threads):
             model = deepcopy(start)
             optimizer = torch.optim.Adagrad(model.parameters(), lr=0.01)
             torch.set_num_threads(number)
-            steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
+            steps = mlp.CompiledSteps(losses.cross_entropy, model, optimizer)
             found.append([steps(x, y, batches, [[0.01]] * 5), *weights_of(model)])
     finally:
         torch.set_num_threads(usual)
@@ -361,7 +358,7 @@ def test_a_last_example_joins_the_largest_batch(make_problem):
 
 def test_a_state_is_loaded_between_steps(make_problem):
     problem = make_problem(epochs=3)
-    first, second = Training(problem, ADAM), Training(problem, ADAM)
+    first, second = (Training(problem, ADAM, engine=AUTO) for _ in range(2))
     updates = first.updates()
     assert next(updates).step == 0
     assert next(updates).step == 3
@@ -379,7 +376,7 @@ def test_schedules_diagnostics_and_last_batches(make_problem):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
 
     problem = make_problem(n=75, epochs=5)  # batches of 16, and one of 12
-    assert check(problem, ADAM, schedule=cosine).compiled
+    assert check(problem, ADAM, schedule=cosine).engine
     check(problem, ADAM, layers=True, layers_every=3)
     check(make_problem(models.logreg, batch_size=1, epochs=1), partial(torch.optim.SGD, lr=0.01))
     check(make_problem(loss=losses.nll, epochs=3), ADAM)
@@ -400,7 +397,7 @@ def test_a_schedule_of_something_else_is_left_to_torch(make_problem):
     def decay(optimizer, total_steps):
         return OfDecay(optimizer, lambda step: 1.0)
 
-    assert not Training(problem, ADAM, schedule=decay).compiled
+    assert not Training(problem, ADAM, schedule=decay, engine=AUTO).engine
 
 
 def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
@@ -408,15 +405,15 @@ def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps, **arguments)
 
     problem, optimizer = make_problem(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    assert not Training(problem, optimizer, schedule=cycle).compiled
+    assert not Training(problem, optimizer, schedule=cycle, engine=AUTO).engine
     check(problem, optimizer, schedule=partial(cycle, cycle_momentum=False))
 
 
 def test_a_loss_that_is_not_finite_is_seen(make_problem):
     problem = make_problem(partial(models.mlp, hidden=[20, 20]), epochs=40)
     optimizer = partial(torch.optim.SGD, lr=1e5)
-    for compile_steps in (False, True):
-        training = Training(problem, optimizer, compile_steps=compile_steps)
+    for engine in (None, AUTO):
+        training = Training(problem, optimizer, engine=engine)
         assert list(training.updates())[-1].status == "diverged"
 
 
@@ -426,7 +423,9 @@ def test_numbers_that_are_no_numbers_stay_so(inputs, value):
     model = nn.Sequential(nn.Linear(inputs, 100), nn.Identity(), nn.Linear(100, 4))
     with torch.no_grad():
         model[0].weight[3, 5] = float(value)
-    steps = mlp.DenseSteps(losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    steps = mlp.CompiledSteps(
+        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
+    )
     x, y = torch.rand(80, inputs), torch.arange(80) % 4
     assert not steps(x, y, [torch.arange(70)], [[0.1]]).isfinite().any()
     assert model[2].bias.isnan().all()
@@ -439,7 +438,7 @@ def test_a_masked_class_stays_masked(units):
     with torch.no_grad():
         model[2].bias[1] = -torch.inf
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    steps = mlp.DenseSteps(losses.cross_entropy, model, optimizer)
+    steps = mlp.CompiledSteps(losses.cross_entropy, model, optimizer)
     x, y, batch = torch.rand(80, 70), torch.arange(80) % 2 * 2, torch.arange(70)
     assert steps(x, y, [batch] * 3, [[0.1]] * 3).isfinite().all()
     assert model[2].bias[1] == -torch.inf
@@ -483,30 +482,34 @@ def replaced(model: nn.Module) -> nn.Module:
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_what_dense_does_not_know_is_left_to_torch(make_problem, model):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
-    assert mlp.fits(make_problem(), plain)
-    assert not mlp.fits(make_problem(), model((5,), 3))
+    assert eligibility.supports_model(make_problem(), plain)
+    assert not eligibility.supports_model(make_problem(), model((5,), 3))
 
 
 def test_problems_that_dense_does_not_know(make_problem):
     model = models.mlp((5,), 3, hidden=[5])
-    assert mlp.fits(make_problem(), model)
+    assert eligibility.supports_model(make_problem(), model)
     for changes in (
         {"loss": losses.mse}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
         {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
-        assert not mlp.fits(make_problem(**changes), model)
+        assert not eligibility.supports_model(make_problem(**changes), model)
     large = make_problem(n=4000, batch_size=513)
-    assert not mlp.fits(large, model)
-    assert not mlp.fits(make_problem(batch_size=500), model)  # all examples in one batch
+    assert not eligibility.supports_model(large, model)
+    assert not eligibility.supports_model(
+        make_problem(batch_size=500), model
+    )  # all examples in one batch
     left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
-    assert not mlp.fits(replace(make_problem(), dataset=left_out), model)
+    assert not eligibility.supports_model(replace(make_problem(), dataset=left_out), model)
     assert isinstance(large, Problem)
 
 
 def test_data_of_another_kind_are_refused():
     model = nn.Sequential(nn.Linear(20, 4))
-    steps = mlp.DenseSteps(losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    steps = mlp.CompiledSteps(
+        losses.cross_entropy, model, torch.optim.SGD(model.parameters(), lr=0.1)
+    )
     before = model[0].weight.detach().clone()
     x, y, batch = torch.rand(50, 20), torch.arange(50) % 4, [torch.arange(50)]
     for inputs, labels in (
@@ -525,11 +528,11 @@ def test_without_a_compiler_steps_are_torchs(make_problem, monkeypatch, tmp_path
     compile.library.cache_clear()
     mlp.available.cache_clear()
     try:
-        assert not Training(make_problem(), ADAM).compiled
+        assert not Training(make_problem(), ADAM, engine=AUTO).engine
         monkeypatch.setenv("CXX", "false")
         compile.library.cache_clear()
         mlp.available.cache_clear()
-        assert not Training(make_problem(), ADAM).compiled
+        assert not Training(make_problem(), ADAM, engine=AUTO).engine
         assert "could not be compiled" in capsys.readouterr().err
     finally:
         compile.library.cache_clear()

@@ -10,7 +10,6 @@ tests/engines/test_compiled_steps.py::test_the_settings_of_optimizers
 tests/engines/test_compiled_steps.py::test_every_activation
 tests/engines/test_compiled_steps.py::test_sums_are_as_near_to_float64_as_float32_allows
 tests/engines/test_compiled_steps.py::test_threads_and_chunks_change_no_bit
-tests/engines/test_compiled_evaluation.py
 tests/training/test_loop.py
 tests/training/test_device.py
 """

@@ -18,7 +18,8 @@ from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.runs.folder import RunFolder
-from optbench.training.loop import Update, train
+from optbench.training.loop import train
+from optbench.training.steps import Update
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 NORMED = partial(models.mlp, hidden=[8], batch_norm=True)

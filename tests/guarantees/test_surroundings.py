@@ -25,7 +25,7 @@ from optbench.config.resolve import check_words, quoted
 from optbench.formats.run import read_record
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
-QUICK += ["record_steps=false"]  # nothing is compiled in a home folder that is new each time
+QUICK += ["engine=plain"]  # nothing is compiled in a home folder that is new each time
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # no UTF-8 anywhere
 
 

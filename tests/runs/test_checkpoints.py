@@ -42,7 +42,7 @@ def stopped(folder: Path, after: int, *overrides: str) -> experiment.Outcome:
     calls = iter(range(1, 10**6))
     planned = experiment.plan(configuration(folder, *overrides), folder / "runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("optbench.training.loop.CHUNK", 1)  # compiled steps are taken many at once
+        patch.setattr("optbench.training.loop.SYNC_EVERY", 1)
         return experiment.complete(planned, lambda update: None, lambda: next(calls) >= after)
 
 

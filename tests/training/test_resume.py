@@ -31,9 +31,7 @@ def finish(training: Training, stop_at: int | None = None) -> list[dict]:
     rows = []
     with pytest.MonkeyPatch.context() as patch:
         if stop_at is not None:
-            patch.setattr(
-                "optbench.training.loop.CHUNK", 1
-            )  # compiled steps are taken many at once
+            patch.setattr("optbench.training.loop.SYNC_EVERY", 1)
         for update in training.updates(lambda: training.step + 1 == stop_at):
             rows += update.steps
             rows += [update.epoch] if update.epoch else []

@@ -546,7 +546,7 @@ class Counted(torch.optim.SGD):
             raise TypeError(f"rounds must be an int, not {rounds}")
         super().__init__(params, lr=lr, weight_decay=weight_decay)
 """
-TINY = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "record_steps=false"]
+TINY = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "engine=plain"]
 
 
 @pytest.fixture

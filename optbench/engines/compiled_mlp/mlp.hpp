@@ -1,5 +1,4 @@
-// What the ways of taking a step have in common: numbers in vectors, activations, the loss, the
-// rules of optimizers.
+// Numbers in vectors, activations, the loss, and the rules of optimizers.
 
 #pragma once
 
@@ -302,7 +301,7 @@ struct Range {
   }
 };
 
-// A model, and the batches that it is to take a step with each, or only to be measured on.
+// A model, and the batches that it is to take a step with each.
 struct Job {
   const Layer* layers;
   long count;   // of layers
@@ -315,11 +314,8 @@ struct Job {
   long groups;
   const double* decays;  // of each group, what is added to the gradient
   double smoothing;      // of labels
-  bool learns;
-  long examples;         // of all steps: the last one may have fewer
 
   const int64_t* chosen(long step) const { return batches + step * batch; }
-  long real(long step) const { return std::min(batch, examples - step * batch); }
 };
 
 // Cross-entropy with label smoothing, and its gradient, of the WIDTH examples from place `m` on.
@@ -328,7 +324,7 @@ double cross_entropy(const Job& job, long step, long m, const float* logits, flo
                      long row) {
   const int64_t *Y = job.Y, *batch = job.chosen(step) + m;
   const long classes = job.layers[job.count - 1].out;
-  const long real = std::min<long>(WIDTH, job.real(step) - m);
+  const long real = std::min<long>(WIDTH, job.batch - m);
   const float smoothing = job.smoothing, even = smoothing / classes;
   Vec top = load(logits), total{}, all{};
   for (long c = 1; c < classes; c++) top = larger(load(logits + c * row), top);
@@ -351,29 +347,6 @@ double cross_entropy(const Job& job, long step, long m, const float* logits, flo
   for (int i = 0; i < real; i++) gradient[Y[batch[i]] * row + i] -= (1 - smoothing) * share[i];
   return sum;
 }
-
-// How many of the WIDTH examples from place `m` on have their largest logit, the first of equal ones,
-// at their class.
-long correct(const Job& job, long step, long m, const float* logits, long row) {
-  const long classes = job.layers[job.count - 1].out;
-  Vec top = load(logits);
-  Int at{};
-  for (int32_t c = 1; c < classes; c++) {
-    const Vec v = load(logits + c * row);
-    at = ((v > top) & c) | (~(v > top) & at);
-    top = larger(v, top);
-  }
-  long found = 0;
-  for (int i = 0; i < std::min<long>(WIDTH, job.real(step) - m); i++)
-    found += at[i] == job.Y[job.chosen(step)[m + i]];
-  return found;
-}
-
-// Of each WIDTH examples of a batch, padded ones too.
-struct Sums {
-  double losses[EXAMPLES / WIDTH + 4];
-  long correct[EXAMPLES / WIDTH + 4];
-};
 
 // Of each layer's weight and bias.
 typedef float Numbers[LAYERS][2][NUMBERS];

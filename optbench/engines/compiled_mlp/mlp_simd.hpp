@@ -78,38 +78,36 @@ struct Tile {
 // floats of a unit block's row in the layout by examples
 long width(long n, long from) { return std::min(BLOCK, up(n - from, WIDTH)); }
 
-// What one thread does of a step. Between two of these calls all threads wait for each other.
-class Vectors {
- public:
-  // How a batch is laid out, and where.
-  struct Plan {
-    const Job& job;
-    int vectors;   // of a block of examples
-    long columns;  // its examples
-    long padded;   // examples of all blocks
-    float *units[LAYERS + 1], *examples[LAYERS], *gradients[LAYERS];
+// How a batch is laid out, and where.
+struct Plan {
+  const Job& job;
+  int vectors;   // of a block of examples
+  long columns;  // its examples
+  long padded;   // examples of all blocks
+  float *units[LAYERS + 1], *examples[LAYERS], *gradients[LAYERS];
+  long floats;
 
-    Plan(const Job& job, float* scratch, long) : job(job) {
-      const long needed = up(job.batch, WIDTH) / WIDTH, blocks = up(needed, WIDE) / WIDE;
-      vectors = up(needed, blocks) / blocks;
-      columns = vectors * WIDTH;
-      padded = blocks * columns;
-      float* next = scratch;
-      auto take = [&](float*& place, long n) { place = next, next += up(n, WIDTH) * padded; };
-      for (long l = 0; l <= job.count; l++) {
-        const long n = l < job.count ? job.layers[l].in : job.layers[l - 1].out;
-        take(units[l], n);
-        if (l < job.count) take(examples[l], n);
-        if (l > 0) take(gradients[l - 1], n);
-      }
-      floats = next - scratch;
+  Plan(const Job& job, float* scratch) : job(job) {
+    const long needed = up(job.batch, WIDTH) / WIDTH, blocks = up(needed, WIDE) / WIDE;
+    vectors = up(needed, blocks) / blocks;
+    columns = vectors * WIDTH;
+    padded = blocks * columns;
+    float* next = scratch;
+    auto take = [&](float*& place, long n) { place = next, next += up(n, WIDTH) * padded; };
+    for (long l = 0; l <= job.count; l++) {
+      const long n = l < job.count ? job.layers[l].in : job.layers[l - 1].out;
+      take(units[l], n);
+      if (l < job.count) take(examples[l], n);
+      if (l > 0) take(gradients[l - 1], n);
     }
-    long floats;
-  };
+    floats = next - scratch;
+  }
+};
 
-  explicit Vectors(Plan& plan) : plan(plan), job(plan.job) {}
-  void begin() {}
-  void end() {}
+// What one thread does of a step. Between two of these calls all threads wait for each other.
+class Pass {
+ public:
+  explicit Pass(const Plan& plan) : plan(plan), job(plan.job) {}
 
   void gather(long step) {
     const long n = job.layers[0].in;
@@ -170,13 +168,13 @@ class Vectors {
     }
   }
 
-  void loss(long step, Sums& sums) {
+  void loss(long step, double* sums) {
     const long classes = job.layers[job.count - 1].out, columns = plan.columns;
     const Range own(plan.padded, WIDTH);
     for (long m = own.from; m < own.to; m += WIDTH) {
       const long at = m / columns * classes * columns + m % columns;
-      sums.losses[m / WIDTH] = cross_entropy(job, step, m, plan.units[job.count] + at,
-                                             plan.gradients[job.count - 1] + at, columns);
+      sums[m / WIDTH] = cross_entropy(job, step, m, plan.units[job.count] + at,
+                                      plan.gradients[job.count - 1] + at, columns);
     }
   }
 
@@ -261,7 +259,6 @@ class Vectors {
       ::update<Rule>(layer.bias, r, &g, 1, of_bias);
     }
   }
-
 
   const Plan& plan;
   const Job& job;

@@ -1,0 +1,78 @@
+"""Which engine takes a run's steps: the one place that imports `engines`, and goes on without."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench.common.errors import UserError, check_choice
+from optbench.problem import Problem
+from optbench.training.steps import EngineFactory
+
+spec = find_spec("optbench.engines")
+if spec is not None and spec.origin is not None:
+    from optbench import engines as found
+else:  # the folder was deleted: every step is a plain one
+    found = None  # type: ignore[assignment]
+
+AUTO, PLAIN = "auto", "plain"
+# the fastest first, in which order `auto` asks
+NAMES: tuple[str, ...] = () if found is None else found.NAMES
+KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
+OLDER = {"dense.cpp": "compiled_mlp", "torch": PLAIN}  # what `steps_by` said in its place
+
+
+def asked(config: Mapping[str, Any]) -> str:
+    """Return the engine that a configuration asks for; older ones have record_steps."""
+    if "engine" in config:
+        return str(config["engine"])
+    return PLAIN if config.get("record_steps") is False else AUTO
+
+
+def factory(name: str, *, required: bool = True) -> EngineFactory | None:
+    """Return what makes the engine of that name for a training; None for plain steps.
+
+    required: raise `UserError` where a named engine does not serve; else steps are plain there.
+    """
+    check_choice("engine", name, KNOWN)
+    if name == PLAIN or (found is None and (name == AUTO or not required)):
+        return None
+    if found is None:
+        raise UserError(
+            f"engine={name}: this copy of optbench has no engines (the folder optbench/engines is "
+            f"missing): use engine=plain, or leave it out"
+        )
+    return partial(found.select, name) if required else partial(_if_it_serves, name)
+
+
+def _if_it_serves(
+    name: str,
+    problem: Problem,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+) -> Any:
+    if found is None or found.refusal(name, problem, model, optimizer, scheduler):
+        return None
+    return found.select(name, problem, model, optimizer, scheduler)
+
+
+def serving(
+    names: tuple[str, ...],
+    problem: Problem,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: Callable[[], LRScheduler | None],
+) -> tuple[str, ...]:
+    """Return those of the named engines that serve a training, in their order.
+
+    scheduler: makes the optimizer's schedule.
+    """
+    if found is None:
+        return ()
+    made = scheduler() if names else None
+    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, made))

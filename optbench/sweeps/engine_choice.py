@@ -1,0 +1,124 @@
+"""Which engine trains each problem of a sweep: one for all its runs, so that seconds compare.
+
+`engine=auto` takes the fastest engine that serves every run of a problem, in the order of
+`runner.engine.NAMES`, else plain steps. The choice lies in the sweep's folder, for jobs may run in
+other processes, and a study may launch them in several batches.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from optbench import optimizers, schedules
+from optbench.config import build
+from optbench.datasets import prepare
+from optbench.formats.run import read_sealed, write_sealed
+from optbench.problem import Problem, build_model, identity
+from optbench.runner import engine
+from optbench.streams import Stream
+from optbench.sweeps.callback import ENGINES
+
+
+class EngineChoice:
+    """The engines that serve all runs of each problem that were looked at."""
+
+    def __init__(
+        self, load: Callable[[build.Config], prepare.Dataset], known: dict[str, str]
+    ) -> None:
+        """load: from a configuration to its dataset. known: what was chosen before, and stays."""
+        self._load, self._known = load, known
+        self._serving: dict[str, tuple[str, ...]] = {}  # by problem
+        self._models: dict[str, tuple[Problem, nn.Module]] = {}  # by problem
+        self._seen: set[str] = set()
+
+    def look_at(self, config: build.Config) -> None:
+        """Leave to its problem the engines that serve this run too, if it leaves the choice."""
+        key = problem_key(config)
+        if engine.asked(config) != engine.AUTO or key in self._known:
+            return
+        left = self._serving.get(key, engine.NAMES)
+        parts = ("optimizer", "schedule", "device", "decay_biases_and_norms", "diagnostics")
+        kind = json.dumps([key, *(config[part] for part in parts)], sort_keys=True)
+        if left and kind not in self._seen:
+            self._seen.add(kind)
+            try:
+                left = self._of_run(key, config, left)
+            except Exception:  # of anybody's code: the run itself says what is wrong
+                left = self._serving.get(key, engine.NAMES)
+        self._serving[key] = left
+
+    def _of_run(self, key: str, config: build.Config, names: tuple[str, ...]) -> tuple[str, ...]:
+        where = config["device"]
+        if where == "auto":
+            where = "cuda" if torch.cuda.is_available() else "cpu"
+        watched = config["diagnostics"] == "layers" and config["log"]["layer_steps"] == 1
+        if watched or torch.device(where).type != "cpu":
+            return ()  # each step is watched; all engines compute on the CPU
+        with Stream(config["seed"], "rehearsal"):
+            if key not in self._models:
+                problem = build.build_problem(config, self._load(config))
+                self._models[key] = problem, build_model(problem, config["seed"])
+            problem, model = self._models[key]
+            optimizer = optimizers.build(
+                build.build("optimizer", config["optimizer"]),
+                model,
+                decay_biases_and_norms=config["decay_biases_and_norms"],
+            )
+            schedule = build.build("schedule", config["schedule"])
+            return engine.serving(
+                names,
+                problem,
+                model,
+                optimizer,
+                lambda: schedules.build(schedule, optimizer, problem.total_steps),
+            )
+
+    def of(self, config: build.Config) -> str | None:
+        """Return the name of the engine of a run's problem; None: it was not looked at."""
+        return self.made().get(problem_key(config))
+
+    def made(self) -> dict[str, str]:
+        """Return the name of each problem's engine."""
+        own = {key: (*names, engine.PLAIN)[0] for key, names in self._serving.items()}
+        return own | self._known
+
+
+def choose(
+    sweep: Path,
+    configs: Iterable[build.Config],
+    load: Callable[[build.Config], prepare.Dataset],
+) -> None:
+    """Choose an engine for each problem of these runs, beside what was chosen before."""
+    choice = EngineChoice(load, read(sweep))
+    for config in configs:
+        choice.look_at(config)
+    keep(sweep, choice)
+
+
+def keep(sweep: Path, choice: EngineChoice) -> None:
+    """Write the choice into the sweep's folder."""
+    with suppress(OSError):  # each run then chooses for itself
+        write_sealed(sweep / ENGINES, {"engines": choice.made()})
+
+
+def read(sweep: Path) -> dict[str, str]:
+    """Return what was chosen in the sweep so far, by `problem_key`."""
+    try:
+        found = read_sealed(sweep / ENGINES)["engines"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {str(key): str(name) for key, name in found.items()}
+
+
+def chosen(sweep: Path, config: build.Config) -> str | None:
+    """Return the engine that the sweep chose for the problem of this run; None: no choice."""
+    return read(sweep).get(problem_key(config))
+
+
+def problem_key(config: build.Config) -> str:
+    """Return what names the problem of a configuration, before its data are loaded."""
+    return identity(build.describe_problem(config))

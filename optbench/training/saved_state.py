@@ -1,0 +1,83 @@
+"""What a training needs to be resumed, bit for bit, as tensors and plain values."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import isfinite
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from optbench.training import object_state
+
+if TYPE_CHECKING:
+    from optbench.training.loop import Training
+
+COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
+
+
+def state_dict(training: Training) -> dict[str, Any]:
+    """See `Training.state_dict`."""
+    return {
+        "objects": object_state.capture(objects(training), training.parameters),
+        "gradients": training.stepper.kept_gradients(),
+        "batches": training.batches.state_dict(
+            within=training.step % training.problem.steps_per_epoch != 0
+        ),
+        "noise": training.noise.get_state(),
+        "model_draws": training.draws.state_dict(),
+        "optimizer_draws": training.stepper.draws.state_dict(),
+        **{key: getattr(training, key) for key in COUNTERS},
+    }
+
+
+def load_state_dict(training: Training, state: dict[str, Any]) -> None:
+    """See `Training.load_state_dict`."""
+    for key in COUNTERS:
+        value = state[key]
+        real = isinstance(value, int if key in ("step", "seen") else float)
+        if not real or not isfinite(value) or (value < 0 and key != "running_loss"):
+            raise ValueError(f"the checkpoint has {value!r} as its {key}")
+    if not 0 < state["step"] < training.problem.total_steps:
+        raise ValueError(f"the checkpoint is of step {state['step']}, and the run has none such")
+    object_state.restore(objects(training), training.parameters, state["objects"])
+    training.stepper.keep_gradients(state["gradients"])
+    training.batches.load_state_dict(state["batches"])
+    training.noise.set_state(state["noise"])
+    training.draws.load_state_dict(state["model_draws"])
+    training.stepper.draws.load_state_dict(state["optimizer_draws"])
+    for key in COUNTERS:
+        setattr(training, key, state[key])
+    if training.engine is not None:
+        training.engine.rebind()
+
+
+def objects(training: Training) -> dict[str, Any]:
+    """All that remembers something between steps."""
+    found = {
+        "model": training.model,
+        "optimizer": training.optimizer,
+        "scheduler": training.scheduler,
+    }
+    loss = getattr(training.problem.loss, "module", training.problem.loss)
+    plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
+    return found if plain else found | {"loss": loss}
+
+
+def unsaveable(training: Training) -> str:
+    """Return what keeps a run from being resumed, such as a function in a group; or ""."""
+    try:
+        object_state.capture(objects(training), training.parameters)
+    except object_state.Unsaveable as error:
+        return str(error)
+    return ""
+
+
+def generators(training: Training) -> dict[str, str]:
+    """Return the states, as texts, of random generators that model, optimizer or loss keep for
+    themselves; not of that for dropout, which the seed sets."""
+    try:
+        found = object_state.generators(objects(training), training.parameters)
+    except object_state.Unsaveable:
+        return {}
+    ours = repr([str(training.noise.device), training.noise.get_state()])
+    return {path: state for path, state in found.items() if state != ours}
