@@ -17,6 +17,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.common.text import count
 from optbench.config import build, validate
+from optbench.config.compose import texts_of
 from optbench.config.resolve import resolve
 from optbench.datasets import prepare
 from optbench.formats import job_list
@@ -26,7 +27,6 @@ from optbench.runs import folder as runs
 from optbench.sweeps import shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
 from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
-from optbench.sweeps.hydra_internals import texts_of
 from optbench.sweeps.job import GO_ON, check_retry, settle
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.worker_pool import Event, Task
@@ -96,7 +96,7 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     """Compose the configuration of a job; whether it is refused, or cannot be built."""
     loader: Any = batch.context.config_loader  # a SweepLoader
-    config = loader.take(batch.master, overrides)
+    config = loader.take_config(batch.master, overrides)
     batch.composed[index] = config
     try:
         with hydra_config(config):

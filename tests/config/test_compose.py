@@ -6,8 +6,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from optbench.config.resolve import config_folder
-from optbench.sweeps.hydra_internals import SweepLoader
+from optbench.config.groups import config_folder
+from optbench.sweeps.sweep_loader import SweepLoader
 
 MASTERS = (
     ["study=comparison"],
@@ -85,14 +85,14 @@ def test_what_was_looked_at_is_taken_once(hydra_loader):
     config = hydra_loader.load_configuration("config", [], RunMode.MULTIRUN)
     fast = SweepLoader(hydra_loader)
     seen = fast.load_sweep_config(config, ["seed=1"])
-    taken = fast.take(config, ["seed=1"])
+    taken = fast.take_config(config, ["seed=1"])
     assert taken is seen
     taken.seed = 2
-    again = fast.take(config, ["seed=1"])
+    again = fast.take_config(config, ["seed=1"])
     assert (again.seed, again is seen) == (1, False)
     other = hydra_loader.load_configuration("config", ["hydra.job.name=mine"], RunMode.MULTIRUN)
     fast.load_sweep_config(config, ["seed=4"])
-    assert fast.take(other, ["seed=4"]).hydra.job.name == "mine"
+    assert fast.take_config(other, ["seed=4"]).hydra.job.name == "mine"
 
 
 @pytest.mark.parametrize("overrides", WRONG)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from optbench.config.resolve import config_folder, resolve
+from optbench.config.groups import config_folder
+from optbench.config.resolve import resolve
 from optbench.runner import run
 from optbench.sweeps import callback
 

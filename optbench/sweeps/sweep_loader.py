@@ -3,12 +3,8 @@
 import os
 import pickle
 from collections.abc import Iterable, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra.core.override_parser import overrides_visitor
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -16,33 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from optbench.config.compose import texts_of
+from optbench.config.hydra_internals import ConfigLoaderImpl, note_overrides_dirname
+
 KEPT = 64  # compositions of different groups, some 20 kB each
-
-
-def mend_parser() -> None:
-    """Let Hydra's parser work under `python -O`: it moves on to the next token within an assert.
-
-    Its own source is compiled with its asserts, and the two methods that need them are taken.
-    Without this `+optimizer.search.lr={low:...}`, `range(3)` and `glob(*)` end in an error.
-    """
-    if __debug__:
-        return
-    name, source = overrides_visitor.__name__, str(overrides_visitor.__file__)
-    loader = WithAsserts(name, source)  # of Hydra's file, as it is installed
-    again = module_from_spec(ModuleSpec(name, loader, origin=source))
-    loader.exec_module(again)
-    for method in ("visitDictKeyValuePair", "visitFunction"):
-        mended = vars(again.HydraOverrideVisitor)[method]
-        setattr(overrides_visitor.HydraOverrideVisitor, method, mended)
-
-
-class WithAsserts(SourceFileLoader):
-    """Loads a module with its asserts, whatever `python -O` says."""
-
-    def get_code(self, fullname: str) -> Any:
-        """The module's code, compiled anew from its source."""
-        path = self.get_filename(fullname)
-        return compile(self.get_data(path), path, "exec", optimize=0)
 
 
 class SweepLoader(ConfigLoaderImpl):
@@ -56,22 +29,22 @@ class SweepLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoaderImpl) -> None:
         super().__init__(loader.config_search_path)
         self._bases: dict[tuple[str, ...], bytes] = {}
-        self._looked_at: dict[tuple[Any, ...], DictConfig] = {}
+        self._validated: dict[tuple[Any, ...], DictConfig] = {}
         self._parsed: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """The configuration of one job, as Hydra would compose it, to look at: see `take`."""
+        """Return one job's configuration, as Hydra composes it, to look at: see `take_config`."""
         config = self._compose(master_config, sweep_overrides)
-        self._looked_at[id(master_config), *sweep_overrides] = config
+        self._validated[id(master_config), *sweep_overrides] = config
         return config
 
-    def take(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+    def take_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job, to be changed. Sweepers compose all jobs to see whether
         that can be done, and keep none: it is the one that they saw."""
-        seen = self._looked_at.pop((id(master_config), *sweep_overrides), None)
+        seen = self._validated.pop((id(master_config), *sweep_overrides), None)
         return self._compose(master_config, sweep_overrides) if seen is None else seen
 
     def _compose(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
@@ -130,19 +103,7 @@ def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
     with open_dict(hydra):
         for key in hydra.job.env_copy:
             hydra.job.env_set[key] = os.environ[key]
-    settings = hydra.job.config.override_dirname
-    hydra.job.override_dirname = get_overrides_dirname(
-        overrides=mine,
-        kv_sep=settings.kv_sep,
-        item_sep=settings.item_sep,
-        exclude_keys=settings.exclude_keys,
-    )
-
-
-def texts_of(overrides: Any) -> list[str]:
-    """Overrides as they were given; to read the node's items would resolve what they contain."""
-    texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
-    return texts
+    note_overrides_dirname(hydra.job, mine)
 
 
 def clone(config: DictConfig) -> DictConfig:
