@@ -7,6 +7,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE
 from optbench.sweeps.sweep_loader import SweepLoader
 
 MASTERS = (
@@ -49,7 +50,7 @@ WRONG = (
 
 @pytest.fixture
 def hydra_loader():
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         yield GlobalHydra.instance().config_loader()
 
 
