@@ -3,6 +3,7 @@
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -60,7 +61,11 @@ def test_it_composes_what_hydra_composes(hydra_loader, master):
     fast = SweepLoader(hydra_loader)
     jobs = JOBS if master == MASTERS[0] else JOBS[1:4]
     for overrides in jobs:
-        expected = hydra_loader.load_sweep_config(config, overrides)
+        try:
+            expected = hydra_loader.load_sweep_config(config, overrides)
+        except ConfigCompositionException as error:  # from Hydra 1.4 on, of a study's parameters
+            assert "must be configured before the sweep starts" in str(error)
+            continue
         for _ in range(2):  # the second time from the kept composition
             got = fast.load_sweep_config(config, overrides)
             assert got == expected
