@@ -18,19 +18,16 @@ from yaml import YAMLError
 from optbench.common.console import say, streams
 from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.common.files import expanded
-from optbench.config.resolve import (
-    check_tuned,
-    check_words,
-    config_folder,
-    explain,
-    quoted,
-    resolve,
-)
+from optbench.config.compose import texts_of
+from optbench.config.explain import explain
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE, mend_parser
+from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
+from optbench.config.trust import of_command
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
-from optbench.sweeps.hydra_internals import mend_parser, texts_of
 
 # what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
 CONFIGURATION_ERRORS = (
@@ -65,8 +62,9 @@ def run() -> None:
         signal.signal(signal.SIGINT, interrupts.first)
     with streams():
         try:
-            check_words(words)
-            hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+            check_syntax(words)
+            trusted = of_command(words)
+            hydra.main(str(conf), "config", **VERSION_BASE, **trusted)(task)()
         except BrokenPipeError:
             raise  # nobody reads what Hydra prints: `--help | head`
         except UserError as error:

@@ -5,13 +5,15 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.config.resolve import config_folder, resolve
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE
+from optbench.config.resolve import resolve
 
 CONF = config_folder()
 
 
 def resolved(*overrides: str, multirun: bool = False) -> dict:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("config", overrides=list(overrides), return_hydra_config=multirun)
     if multirun:
         return OmegaConf.to_container(config, resolve=False)
@@ -20,5 +22,5 @@ def resolved(*overrides: str, multirun: bool = False) -> dict:
 
 def configuration(*overrides: str) -> dict[str, Any]:
     """Return what a run of this command line gets: the same, checked by `resolve`."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return resolve(compose("config", list(overrides)), overrides)

@@ -6,7 +6,7 @@ Hydra asks that a launcher lives here; what it does is in `optbench.sweeps.launc
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -14,21 +14,20 @@ from omegaconf import DictConfig
 PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
-class WorkersLauncher(BasicLauncher):
+class WorkersLauncher(Launcher):
     """A process for each core, each with its share of threads; on a GPU one process."""
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
-        super().__init__()
         self.workers, self.time_limit = workers, time_limit
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before the sweep is checked and launched."""
-        from optbench.sweeps.hydra_internals import SweepLoader
+        from optbench.sweeps.sweep_loader import SweepLoader
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.context, self.task, self.config = hydra_context, task_function, config
         if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
             from optbench.sweeps import worker_pool as workers
 
@@ -38,15 +37,12 @@ class WorkersLauncher(BasicLauncher):
         """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
         from optbench.sweeps import callback, concurrency, launcher
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.task_function is not None
         with callback.exits():
             concurrency.check(self.workers, self.time_limit)
         return launcher.launch(
-            self.hydra_context,
+            self.context,
             self.config,
-            self.task_function,
+            self.task,
             job_overrides,
             initial_job_idx,
             workers=self.workers,

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +73,8 @@ def parse(words: Sequence[str]) -> Asked:
         if argument not in inspect.signature(maker).parameters:
             raise UserError(f"{key}: {name} takes {list(inspect.signature(maker).parameters)}")
         mine[argument] = number(key, given.pop(key), float)
+    from optbench.config.compose import combinations  # slow to import, and not for the help
+
     lines = []
     for optimizer in names:
         own = {
@@ -82,7 +83,8 @@ def parse(words: Sequence[str]) -> Asked:
             for key, value in given.items()
             if key.startswith(prefix)
         }
-        lines += [(optimizer, variant) for variant in variants(optimizer, own)]
+        whose = f"a setting of {optimizer} ({optimizer}.KEY=VALUE)"
+        lines += [(optimizer, variant) for variant in combinations(own, whose)]
     known = tuple(f"{name}." for name in ("optimizer", *names))
     if unknown := [key for key in given if not key.startswith(known)]:
         keys = [*settings, "function", "optimizer", "start", "format", "out"]
@@ -104,59 +106,15 @@ def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
     return value
 
 
-def variants(optimizer: str, own: dict[str, str]) -> list[list[str]]:
-    """One list of overrides for each combination of values: `lr=0.1,0.3` makes two."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from optbench.sweeps.hydra_internals import mend_parser
-
-    mend_parser()
-    from hydra.errors import HydraException
-
-    choices = []
-    try:
-        parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in own.items()])
-    except HydraException as error:
-        raise UserError(f"a setting of {optimizer} ({optimizer}.KEY=VALUE): {error}") from error
-    for override in parsed:
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([f"{key}={override.get_value_element_as_str()}"])
-    return [list(choice) for choice in product(*choices)]
-
-
-def configured(name: str, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
-    """The optimizer's configuration: its YAML with the overrides."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from optbench.config.resolve import config_folder, explain
-
-    folder = config_folder()
-    words = [f"optimizer={name}", *overrides]
-    if config_dir:
-        words.append(f"hydra.searchpath=[file://{Path(expanded(config_dir)).resolve()}]")
-    try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
-            node = compose("config", overrides=words).optimizer
-        config: Any = OmegaConf.to_container(node, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, folder)) from error
-    return {key: value for key, value in config.items() if key != "search"}
-
-
 def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     """Follow all optimizers that were asked for; their trajectories and the table."""
     from optbench.config.build import build
+    from optbench.config.compose import compose_group
 
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:
-        config = configured(name, overrides, asked.config_dir)
+        config = compose_group("optimizer", name, overrides, asked.config_dir)
         settings = [text.removeprefix("optimizer.") for text in overrides]
         best = config.get("lr") == "best"
         if best:

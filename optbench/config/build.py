@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 
 from optbench.common.errors import UserError, did_you_mean
 from optbench.common.files import expanded
+from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, Role, identity_part
@@ -99,7 +99,7 @@ def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     arguments = {key: value for key, value in node.items() if key not in LABELS}
     try:
-        made = with_torchvision(lambda: instantiate(arguments, _convert_="all"))
+        made = with_torchvision(lambda: make(arguments))
         if group != "optimizer":  # `optimizers.build` has more to say of those
             check_accepted(group, made)
         return made

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from optbench.runner import run
 from optbench.runs import folder as runs
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.hydra_internals import clone
+from optbench.sweeps.sweep_loader import clone
 
 
 class Result(JobReturn):

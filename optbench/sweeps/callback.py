@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,12 +23,15 @@ from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
-from optbench.config.resolve import NO_COHORT, check_tuned, config_folder, explain, resolve
+from optbench.config.compose import texts_of
+from optbench.config.explain import NO_COHORT, explain
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import BasicSweeper
+from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import SWEEP_KEYS
 from optbench.formats.run import COLUMNS, write_sealed
 from optbench.runs import locks
-from optbench.sweeps.hydra_internals import texts_of
 
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
@@ -78,7 +80,7 @@ def check_figure(figure: DictConfig) -> None:
 def name_folder(config: DictConfig, sweep: Path) -> None:
     """Set the folder for the sweep, and for its jobs, which Hydra composes from these overrides."""
     text = str(sweep).replace("\\", "\\\\").replace("'", "\\'")
-    with read_write(config), open_dict(config):
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
 
@@ -255,7 +257,7 @@ def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) ->
     """Choose the engine of each problem for jobs that another launcher runs, each by itself."""
     from optbench.config.build import load_dataset
     from optbench.sweeps import engine_choice
-    from optbench.sweeps.hydra_internals import SweepLoader, hydra_config
+    from optbench.sweeps.sweep_loader import SweepLoader, hydra_config
 
     loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
 

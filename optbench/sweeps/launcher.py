@@ -16,6 +16,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.common.text import count
 from optbench.config import build, validate
+from optbench.config.compose import texts_of
 from optbench.config.resolve import resolve
 from optbench.datasets import prepare
 from optbench.formats import job_list
@@ -26,9 +27,9 @@ from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
 from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.hydra_internals import hydra_config, texts_of
 from optbench.sweeps.job import GO_ON, check_retry, settle
 from optbench.sweeps.progress import Board, board
+from optbench.sweeps.sweep_loader import hydra_config
 from optbench.sweeps.worker_pool import Event, Task
 from optbench.training import device
 

@@ -34,12 +34,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from optbench.common.errors import LONGEST, UserError
 from optbench.config import build
-from optbench.config.resolve import check_tuned, check_words, explain, resolve
+from optbench.config.compose import texts_of
+from optbench.config.explain import explain
+from optbench.config.hydra_internals import VERSION_BASE
+from optbench.config.resolve import check_syntax, check_tuned, resolve
 from optbench.config.validate import check_results_dir
 from optbench.program import CONFIGURATION_ERRORS
 from optbench.runner import run as experiment
-from optbench.sweeps import hydra_internals
-from optbench.sweeps.hydra_internals import SweepLoader, texts_of
+from optbench.sweeps import sweep_loader
+from optbench.sweeps.sweep_loader import SweepLoader
 from optbench.training.loop import Training
 from scripts.reliability.command_lines import CONF, command_line
 from scripts.reliability.sections import rows_of_other_seeds, write_section
@@ -89,7 +92,7 @@ class Fuzz:
     def attempt(self, words: list[str]) -> str:
         """What `optbench.program` does with a command line, and one step of the training."""
         self.composing = True
-        check_words(words)
+        check_syntax(words)
         composed = self.loader.load_sweep_config(self.master, words)
         overrides = texts_of(composed.hydra.overrides.task)
         check_tuned(overrides, composed.hydra.runtime.choices)
@@ -169,7 +172,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    hydra_internals.KEPT = 4096  # compositions, and below datasets, that recur
+    sweep_loader.KEPT = 4096  # compositions, and below datasets, that recur
     build._load_dataset = lru_cache(maxsize=64)(build.prepare_dataset)
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
@@ -179,7 +182,7 @@ def main() -> int:
         here.mkdir(parents=True)
         os.chdir(here)
         os.environ |= {"OPTBENCH_DATA": f"{scratch}/data", "OPTBENCH_RESULTS": f"{scratch}/results"}
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), **VERSION_BASE):
             fuzz = Fuzz(GlobalHydra.instance().config_loader(), Path(scratch, "results"))
 
             # few examples are drawn twice; what is missing is drawn with another seed

@@ -38,7 +38,7 @@ from optbench.analysis.claims import judge
 from optbench.analysis.table import read_runs
 from optbench.commands import plot
 from optbench.common.errors import UserError
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.datasets import loaders
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, read_sealed, write_sealed

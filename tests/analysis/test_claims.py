@@ -19,7 +19,7 @@ from optbench.analysis.claims.values import measure, pick, title
 from optbench.analysis.table import load_runs
 from optbench.commands import claims as claims_command
 from optbench.common.errors import UserError
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.figures import layers as layer_plots
 from optbench.stats.paired_tests import enough_seeds
 

@@ -22,7 +22,7 @@ from optbench.analysis.claims.sides import (
     p_of_best,
 )
 from optbench.common.errors import UserError
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.datasets.loaders import wine
 from optbench.initializers import initialize
 from optbench.models import logreg

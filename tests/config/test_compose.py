@@ -3,11 +3,13 @@
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from optbench.config.resolve import config_folder
-from optbench.sweeps.hydra_internals import SweepLoader
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE
+from optbench.sweeps.sweep_loader import SweepLoader
 
 MASTERS = (
     ["study=comparison"],
@@ -49,7 +51,7 @@ WRONG = (
 
 @pytest.fixture
 def hydra_loader():
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         yield GlobalHydra.instance().config_loader()
 
 
@@ -59,7 +61,12 @@ def test_it_composes_what_hydra_composes(hydra_loader, master):
     fast = SweepLoader(hydra_loader)
     jobs = JOBS if master == MASTERS[0] else JOBS[1:4]
     for overrides in jobs:
-        expected = hydra_loader.load_sweep_config(config, overrides)
+        try:
+            expected = hydra_loader.load_sweep_config(config, overrides)
+        except ConfigCompositionException as error:  # from Hydra 1.4 on, of a study's parameters
+            if "must be configured before the sweep starts" not in str(error):
+                raise
+            continue
         for _ in range(2):  # the second time from the kept composition
             got = fast.load_sweep_config(config, overrides)
             assert got == expected
@@ -85,14 +92,14 @@ def test_what_was_looked_at_is_taken_once(hydra_loader):
     config = hydra_loader.load_configuration("config", [], RunMode.MULTIRUN)
     fast = SweepLoader(hydra_loader)
     seen = fast.load_sweep_config(config, ["seed=1"])
-    taken = fast.take(config, ["seed=1"])
+    taken = fast.take_config(config, ["seed=1"])
     assert taken is seen
     taken.seed = 2
-    again = fast.take(config, ["seed=1"])
+    again = fast.take_config(config, ["seed=1"])
     assert (again.seed, again is seen) == (1, False)
     other = hydra_loader.load_configuration("config", ["hydra.job.name=mine"], RunMode.MULTIRUN)
     fast.load_sweep_config(config, ["seed=4"])
-    assert fast.take(other, ["seed=4"]).hydra.job.name == "mine"
+    assert fast.take_config(other, ["seed=4"]).hydra.job.name == "mine"
 
 
 @pytest.mark.parametrize("overrides", WRONG)

@@ -8,7 +8,8 @@ from composed import resolved
 
 from optbench.common.errors import UserError
 from optbench.config import build, validate
-from optbench.config.resolve import check_keys, config_folder, did_you_mean, own_keys
+from optbench.config.groups import config_folder
+from optbench.config.resolve import check_keys, did_you_mean, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
 from optbench.training.loop import train
 
@@ -148,7 +149,7 @@ def test_did_you_mean_is_silent_where_nothing_is_near():
 
 def test_an_own_class_gets_its_own_arguments_only():
     overrides = ["optimizer._target_=torch.optim.NAdam", "+optimizer.momentum_decay=0.01"]
-    optimizer = own_keys(resolved(*overrides), overrides)["optimizer"]
+    optimizer = drop_foreign_arguments(resolved(*overrides), overrides)["optimizer"]
     assert optimizer == {
         "name": "NAdam",
         "_target_": "torch.optim.NAdam",
@@ -156,7 +157,7 @@ def test_an_own_class_gets_its_own_arguments_only():
         "momentum_decay": 0.01,
     }
     overrides += ["optimizer.lr=0.5", "optimizer.name=mine"]
-    optimizer = own_keys(resolved(*overrides), overrides)["optimizer"]
+    optimizer = drop_foreign_arguments(resolved(*overrides), overrides)["optimizer"]
     assert (optimizer["lr"], optimizer["name"]) == (0.5, "mine")
 
 
@@ -166,11 +167,11 @@ def test_an_own_initializer_takes_the_place_of_the_weights_function():
         "initializer.weight._target_=torch.nn.init.trunc_normal_",
         "initializer.weight.std=0.03",
     ]
-    initializer = own_keys(resolved(*overrides), overrides)["initializer"]
+    initializer = drop_foreign_arguments(resolved(*overrides), overrides)["initializer"]
     assert set(initializer["weight"]) == {"_target_", "_partial_", "std"}
     assert initializer["name"] == "trunc_normal_"
 
 
-def test_own_keys_changes_nothing_where_nothing_was_given():
+def test_drop_foreign_arguments_changes_nothing_where_nothing_was_given():
     config = resolved()
-    assert own_keys(deepcopy(config), ["optimizer=adam", "epochs=3"]) == config
+    assert drop_foreign_arguments(deepcopy(config), ["optimizer=adam", "epochs=3"]) == config

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from optbench.config.resolve import config_folder, resolve
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE
+from optbench.config.resolve import resolve
 from optbench.runner import run
 from optbench.sweeps import callback
 
@@ -45,7 +47,7 @@ def cases() -> list[list[str]]:
 
 def identity(overrides: list[str]) -> dict[str, Any]:
     """The hashes of a run with these overrides, and the folder of a sweep with them."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         composed = compose("config", [*overrides, "device=cpu"], return_hydra_config=True)
     config = resolve(composed, overrides)
     data: Any = SimpleNamespace(digest="data")

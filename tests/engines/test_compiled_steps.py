@@ -17,7 +17,7 @@ from torch import nn
 
 from optbench import engines, losses, models
 from optbench.config import build
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.engines.compiled_mlp import compile, eligibility, mlp
 from optbench.problem import Problem
 from optbench.training.loop import Training

@@ -2,7 +2,7 @@
 
 import yaml
 
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.formats import keys
 from optbench.formats.keys import KEYS, Key, Role
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -21,7 +21,7 @@ from optbench.common import console
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config import validate
-from optbench.config.resolve import check_words, quoted
+from optbench.config.resolve import check_syntax, quoted
 from optbench.formats.run import read_record
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
@@ -94,7 +94,7 @@ def test_words_of_the_command_line_are_read_as_utf_8():
     assert program.as_text(raw) == "é中"
     assert program.as_text("a\udcff") == "a\udcff"
     with pytest.raises(UserError, match="no text in UTF-8"):
-        check_words(["optimizer.name=a\udcff"])
+        check_syntax(["optimizer.name=a\udcff"])
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, ["\udcff"], {"a": ["x", "\ud800"]}])

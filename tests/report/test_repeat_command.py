@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.config.resolve import config_folder, own_keys
+from optbench.config.groups import config_folder
+from optbench.config.resolve import drop_foreign_arguments
 from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
 from optbench.report.repeat_command import command
 
@@ -29,7 +30,7 @@ CASES = [
 def composed(overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", overrides), resolve=True)
-    config = own_keys(config, overrides)
+    config = drop_foreign_arguments(config, overrides)
     config["optimizer"].pop("search", None)
     config = {k: v for k, v in config.items() if k not in UNREPEATED_KEYS}
     config["data"] = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.formats.run import COLUMNS, read_record, write_sealed
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from optbench import __main__ as cli
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.formats import study as study_files
 from optbench.runner import run as experiment
 from optbench.tuning import manifest

@@ -21,7 +21,7 @@ from optbench.analysis.time_to_target import phases, reach_figure
 from optbench.commands.plot import UNDATED, Options, from_config, split_trials
 from optbench.common.errors import UserError
 from optbench.common.metrics import smaller_is_better
-from optbench.config.resolve import config_folder
+from optbench.config.groups import config_folder
 from optbench.figures import style
 from optbench.figures.panels import TooManyPanels, check_column
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS

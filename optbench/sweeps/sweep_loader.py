@@ -4,13 +4,9 @@ import os
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser import overrides_visitor
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -18,33 +14,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from optbench.config.compose import texts_of
+from optbench.config.hydra_internals import ConfigLoaderImpl, note_overrides_dirname
+
 KEPT = 64  # compositions of different groups, some 20 kB each
-
-
-def mend_parser() -> None:
-    """Let Hydra's parser work under `python -O`: it moves on to the next token within an assert.
-
-    Its own source is compiled with its asserts, and the two methods that need them are taken.
-    Without this `+optimizer.search.lr={low:...}`, `range(3)` and `glob(*)` end in an error.
-    """
-    if __debug__:
-        return
-    name, source = overrides_visitor.__name__, str(overrides_visitor.__file__)
-    loader = WithAsserts(name, source)  # of Hydra's file, as it is installed
-    again = module_from_spec(ModuleSpec(name, loader, origin=source))
-    loader.exec_module(again)
-    for method in ("visitDictKeyValuePair", "visitFunction"):
-        mended = vars(again.HydraOverrideVisitor)[method]
-        setattr(overrides_visitor.HydraOverrideVisitor, method, mended)
-
-
-class WithAsserts(SourceFileLoader):
-    """Loads a module with its asserts, whatever `python -O` says."""
-
-    def get_code(self, fullname: str) -> Any:
-        """The module's code, compiled anew from its source."""
-        path = self.get_filename(fullname)
-        return compile(self.get_data(path), path, "exec", optimize=0)
 
 
 class SweepLoader(ConfigLoaderImpl):
@@ -65,7 +38,7 @@ class SweepLoader(ConfigLoaderImpl):
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """The configuration of one job, as Hydra would compose it: see `take_config`."""
+        """Return one job's configuration, as Hydra composes it, to look at: see `take_config`."""
         config = self._compose(master_config, sweep_overrides)
         self._validated[id(master_config), *sweep_overrides] = config
         return config
@@ -132,13 +105,7 @@ def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
     with open_dict(hydra):
         for key in hydra.job.env_copy:
             hydra.job.env_set[key] = os.environ[key]
-    settings = hydra.job.config.override_dirname
-    hydra.job.override_dirname = get_overrides_dirname(
-        overrides=mine,
-        kv_sep=settings.kv_sep,
-        item_sep=settings.item_sep,
-        exclude_keys=settings.exclude_keys,
-    )
+    note_overrides_dirname(hydra.job, mine)
 
 
 @contextmanager
@@ -152,12 +119,6 @@ def hydra_config(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
-
-
-def texts_of(overrides: Any) -> list[str]:
-    """Overrides as they were given; to read the node's items would resolve what they contain."""
-    texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
-    return texts
 
 
 def clone(config: DictConfig) -> DictConfig:

@@ -1,0 +1,64 @@
+"""Compositions for commands of one's own: the door to Hydra for what stands below the roof."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from optbench.common.errors import UserError
+from optbench.common.files import expanded
+from optbench.config.explain import explain
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE, mend_parser
+
+
+def compose_group(
+    group: str, choice: str, overrides: Sequence[str] = (), config_dir: str | None = None
+) -> dict[str, Any]:
+    """Return the configuration of one choice of a group, with overrides, as plain values.
+
+    config_dir: a folder with choices of the user's own. Raises `UserError` for what is not there.
+    """
+    folder = config_folder()
+    words = [f"{group}={choice}", *overrides]
+    if config_dir:
+        words.append(f"hydra.searchpath=[file://{Path(expanded(config_dir)).resolve()}]")
+    try:
+        with initialize_config_dir(str(folder), **VERSION_BASE):
+            node = compose("config", overrides=words)[group]
+        config: Any = OmegaConf.to_container(node, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, folder)) from error
+    return {key: value for key, value in config.items() if key != "search"}
+
+
+def combinations(settings: Mapping[str, str], whose: str) -> list[list[str]]:
+    """Return a list of overrides for each combination of values: `lr=0.1,0.3` makes two.
+
+    settings: key to text, as on a command line. whose: begins the message where one is unreadable.
+    """
+    mend_parser()
+    try:
+        parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in settings.items()])
+    except HydraException as error:
+        raise UserError(f"{whose}: {error}") from error
+    choices = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([f"{key}={override.get_value_element_as_str()}"])
+    return [list(choice) for choice in product(*choices)]
+
+
+def texts_of(overrides: Any) -> list[str]:
+    """Return overrides as they were given: to read the node's items would resolve them."""
+    texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
+    return texts

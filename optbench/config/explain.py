@@ -1,0 +1,115 @@
+"""Hydra's errors in words for the user, with the nearest right name."""
+
+import difflib
+import re
+from pathlib import Path
+
+from optbench.common.errors import did_you_mean, shorten
+from optbench.config.groups import options, read_yaml
+from optbench.formats.keys import GROUPS, OVERLAYS
+
+NO_COHORT = (
+    "hydra/launcher=cohort is gone: it trained runs of small models at once, which was faster only "
+    "where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or use "
+    "hydra/launcher=workers, the default"
+)
+NO_RECORD_STEPS = (
+    "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
+    "and record_steps=false is engine=plain, where every step is torch's"
+)
+UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
+
+
+def explain(error: Exception, conf: Path) -> str:
+    """Hydra's message and its causes in one text, with the nearest right name where one is near."""
+    return shorten(_explain(error, conf))
+
+
+def _explain(error: Exception, conf: Path) -> str:
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).strip()
+        if text and not any(text in part for part in parts):
+            parts.append(text)
+        cause = cause.__cause__
+    message = "\n".join(parts) or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply, or contains itself"
+    if match := re.search(r"Could not override '([^']+)'", message):
+        if match[1] == "record_steps":
+            return NO_RECORD_STEPS
+        return f"unknown key '{match[1]}'" + suggest(match[1], conf)
+    if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
+        if match[0].endswith("'hydra/launcher/cohort'"):
+            return NO_COHORT
+        allowed = options(conf / match[1])
+        allowed += ["basic"] if match[1].startswith("hydra/") else []  # Hydra's own
+        return (
+            f"there is no {match[1]}={match[2]}{did_you_mean(match[2], allowed)}\n"
+            f"{match[1]} is one of: {', '.join(allowed)}, or a file of yours in "
+            f"FOLDER/{match[1]}/ with --config-dir FOLDER"
+        )
+    if match := re.search(r"Cannot find primary config '([^']*)'", message):
+        return (
+            f"there is no configuration {match[1]}.yaml: leave out --config-name, or give the "
+            f"folder of yours with --config-dir FOLDER"
+        )
+    if match := re.search(r"Error merging override (.+)", message):
+        return (
+            f"{match[1]} does not fit: the key holds a group of keys, a list or a value, and this "
+            f"is another of the three. --cfg job shows what it holds"
+        )
+    if match := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", message):
+        return f"{match[2]}: there is no key {match[1]} from which ${{{match[1]}}} could be taken"
+    if match := re.search(r"full_key: (\S+)", message):
+        said = re.split(r"\s+full_key: ", message)[0]
+        return f"{match[1]} cannot be resolved: {said}"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        if match[1].startswith("logger="):
+            return f"several loggers stand in brackets: 'logger=[{match[1][7:]}]'"
+        return (
+            f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "
+            f"{match[1]}); one value that holds a comma stands in quotes"
+        )
+    if "Config group override must be a string" in message:
+        return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
+    if re.search(UNREADABLE, message):
+        given = re.search(r"Error parsing override '(.*)'|LexerNoViableAltException: (.*)", message)
+        word = (given[1] or given[2]) if given else "the command line"
+        return (
+            f"cannot read {word}: an override is KEY=VALUE; "
+            f"several values are separated by single commas, without spaces; a value with spaces, "
+            f"commas or other signs stands in quotes (KEY='\"a, b\"')"
+        )
+    return message
+
+
+def suggest(key: str, conf: Path) -> str:
+    """Return what an unknown key may have meant, and where the keys are listed."""
+    group, _, rest = key.partition(".")
+    if group == "logger" and rest:
+        name = rest.split(".")[0]
+        return (
+            f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
+        )
+    if rest and group in GROUPS:
+        paths = sorted((conf / group).rglob("*.yaml"))
+        files = {
+            str(path.relative_to(conf / group).with_suffix("")): read_yaml(path) for path in paths
+        }
+        names = sorted({name for file in files.values() for name in file})
+        near = did_you_mean(key, [f"{group}.{name}" for name in names])
+        if rest in names:
+            near = f", which {group}={{{', '.join(k for k in files if rest in files[k])}}} has"
+        return (
+            near + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
+            f"+{key}=VALUE gives the class an argument that is not in its YAML."
+        )
+    top = read_yaml(conf / "config.yaml")
+    dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
+    near = did_you_mean(key, [*top, *GROUPS, *OVERLAYS, *dotted])
+    nearest = difflib.get_close_matches(group, GROUPS, n=1) if rest and not near else []
+    if nearest:
+        near = f". Did you mean {nearest[0]}.{rest}?"
+    return f"{near}\n--help lists them all."

@@ -1,0 +1,26 @@
+"""The folder of the configuration files, and what it offers."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def config_folder() -> Path:
+    """`conf/`: beside the package in a checkout, inside it where it is installed."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def options(folder: Path) -> list[str]:
+    """Return the choices of a group, by what stands behind `GROUP=`."""
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+@cache
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the content of one of optbench's own configuration files."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return config
