@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError, did_you_mean, is_text, shorten
 from optbench.common.files import expanded
+from optbench.config.groups import config_folder
 from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, nested_keys
 
 Config = dict[str, Any]
@@ -23,13 +24,6 @@ NO_COHORT = (
     "hydra/launcher=workers, the default"
 )
 LABELS = ("_partial_", "name", "preprocessing")  # not arguments of the class
-
-
-def config_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it where it is installed."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
