@@ -1,19 +1,18 @@
 """What a reviewer would object to in a comparison, from its runs and its studies' manifests."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import problem_text
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
 from optbench.analysis.pairing import pair_up
-from optbench.analysis.series import Layout, layout
-from optbench.analysis.summary import final_values, seeds_text
+from optbench.analysis.series import Layout
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.estimates import middle
@@ -26,51 +25,40 @@ BUDGETS = "the budgets are unequal"
 SAID_BY_PANEL = 2  # more such sentences are counted instead
 
 
-def objections(
-    table: pd.DataFrame,
-    trials: pd.DataFrame,
-    manifests: Sequence[dict[str, Any]],
-    y: str = "train_loss",
-    facet: Sequence[str] | None = None,
-    lines: str | None = None,
-) -> list[str]:
-    """One sentence for each. table: the runs that are compared, ranked by the final `y`.
+def caveats(made: Comparison, y: str | None = None) -> list[str]:
+    """Return one sentence for each, of the runs as they are ranked by the final `y`.
 
-    trials: those of tuned studies (or `table` again). Raises UserError as `layout` does.
+    Raises UserError as `layout` does.
     """
-    told = [text for manifest in manifests for text in manifest["warnings"]]
-    plan = layout(table, facet, lines)
-    found = [*told, *budgets(table, trials, manifests, plan, lines)]
-    found += diverged(table, "run")
-    found += [] if manifests or trials is table else diverged(trials, "trial")
+    y = y or made.final
+    told = [text for manifest in made.manifests for text in manifest["warnings"]]
+    plan, trials = made.plan, made.of_trials.table
+    found = [*told, *budgets(made)]
+    found += diverged(made.table, "run")
+    found += [] if made.manifests or not made.tuned else diverged(trials, "trial")
     try:
         check_exchangeable(trials)
     except UserError as error:
-        found += [str(error)] if trials is not table else []
-    finals = final_values(table, y)
-    found += [] if manifests else edges(plan, finals, y)
+        found += [str(error)] if made.tuned else []
+    finals = made.finals(y)
+    found += [] if made.manifests else edges(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
         # a tuned study fixes its leader by validation
-        found += few_seeds(plan, HOLM if manifests else MAX_TYPE)
+        found += few_seeds(plan, HOLM if made.manifests else MAX_TYPE)
     found += leaders(plan, finals, y)
-    for manifest in manifests[:1]:
-        found += no_gain(table, manifest["tuning"]["metric"].replace("val_", "test_"))
+    for manifest in made.manifests[:1]:
+        found += no_gain(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
 
 
-def budgets(
-    table: pd.DataFrame,
-    trials: pd.DataFrame,
-    manifests: Sequence[dict[str, Any]],
-    plan: Layout,
-    lines: str | None,
-) -> Iterator[str]:
+def budgets(made: Comparison) -> Iterator[str]:
     """Optimizers that had more tries than others, in whichever way the runs came together."""
+    plan, manifests = made.plan, made.manifests
     counts: list[tuple[int, str]] = []
     entries = [entry for manifest in manifests for entry in manifest["contenders"]]
-    if trials is not table:  # a manifest knows the optimizers of the last command only
+    if made.trials is not None:  # a manifest knows the optimizers of the last command only
         given = {str(entry["optimizer"]) for entry in entries if not entry.get("space", True)}
-        runs = trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
+        runs = made.trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
         keys = [key for key in ("problem", "optimizer", "schedule.name") if key in runs]
         tried = Counter(runs[keys].astype(str).itertuples(index=False, name=None))
         counts = [(size, key[1]) for key, size in tried.items() if key[1] not in given]
@@ -87,7 +75,7 @@ def budgets(
             f"tuned runs stand beside runs outside of a tuned study ({who}): unequal budgets; what "
             f"is said of pairs and of times to target is of the tuned ones alone"
         )
-    elif not lines and not manifests:
+    elif not made.options.lines and not manifests:
         settings = plan.runs.groupby(["panel", "optimizer"])["variant"].nunique()
         for _, part in settings.groupby(level="panel", sort=False):
             if part.min() < part.max():
@@ -137,7 +125,7 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         medians = medians[np.isfinite(medians)]
         if part["lr"].nunique() < 3 or medians.empty:
             continue
-        best = medians.idxmin() if smaller_is_better(y) else medians.idxmax()
+        best = medians.idxmin() if metric_of(y).smaller else medians.idxmax()
         ends = {part["lr"].min(): "smallest", part["lr"].max(): "largest"}
         if best in ends:
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
@@ -146,7 +134,7 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
 def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
     """Fewer seeds than the first against each other needs, where there is something to compare."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
-    rivals = int(plan.runs.groupby(problem_of(plan))["variant"].nunique().max()) - 1
+    rivals = int(plan.runs.groupby(plan.problems)["variant"].nunique().max()) - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         yield f"{seeds_text(counts)}: {why}"
 
@@ -157,10 +145,9 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     By the max-type test over all pairs, as the leader is chosen by the very values that are
     compared: with the word that a report's verdict has for this pair.
     """
-    smaller = smaller_is_better(y)
-    runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
-    frame = pair_up(runs, finals)
-    owners = dict(zip(plan.runs["variant"].map(str), plan.runs["optimizer"].map(str), strict=True))
+    smaller = metric_of(y).smaller
+    runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
+    frame, owners = pair_up(runs, finals), plan.owners
     found, panels = [], 0
     for problem, part in frame.groupby(level="problem", sort=False):
         if not np.isfinite(part.to_numpy(dtype=float)).any():
@@ -185,13 +172,15 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         )
 
 
-def no_gain(table: pd.DataFrame, y: str) -> Iterator[str]:
+def no_gain(runs_of: pd.DataFrame | Comparison, y: str) -> Iterator[str]:
     """Optimizers that tuning made worse, by the final `y` on the same seeds (signed-rank tests of
     tuned against default, with Holm's correction)."""
+    made = comparison_of(runs_of)
+    table = made.table
     if "phase" not in table or y not in table:
         return
     runs = table.drop_duplicates("run").astype({"problem": str, "optimizer": str, "phase": str})
-    runs = runs.assign(value=runs["run"].map(final_values(table, y)).astype(float))
+    runs = runs.assign(value=runs["run"].map(made.finals(y)).astype(float))
     pairs, names = [], []
     for (_, name), part in runs.groupby(["problem", "optimizer"], sort=False):
         by_seed = part.pivot_table(index="seed", columns="phase", values="value", aggfunc="first")
@@ -201,7 +190,7 @@ def no_gain(table: pd.DataFrame, y: str) -> Iterator[str]:
             names.append(name)
     corrected = holm([signed_rank(differences(pair[:, 0], pair[:, 1])) for pair in pairs])
     for name, pair, p in zip(names, pairs, corrected, strict=True):
-        found = claim(pair[:, 0], pair[:, 1], smaller_is_better(y), p=float(p))
+        found = claim(pair[:, 0], pair[:, 1], metric_of(y).smaller, p=float(p))
         if found.word == "worse":
             yield (
                 f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
@@ -209,15 +198,8 @@ def no_gain(table: pd.DataFrame, y: str) -> Iterator[str]:
             )
 
 
-def problem_of(plan: Layout) -> "pd.Series[str]":
-    """The panel of each run in words, without the optimizer."""
-    keys = [key for key in plan.facet if key != "optimizer"]
-    texts = [problem_text(keys, row) for row in plan.runs[keys].to_numpy()]
-    return pd.Series(texts, plan.runs.index, dtype=object)
-
-
 def parts(runs: pd.DataFrame, plan: Layout) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(panel in words, optimizer, its runs)."""
-    texts = problem_of(plan).reindex(runs.index)
+    texts = plan.problems.reindex(runs.index)
     for (problem, name), part in runs.groupby([texts, runs["optimizer"]], sort=False):
         yield (f"{problem}: " if problem else ""), str(name), part

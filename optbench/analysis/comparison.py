@@ -1,106 +1,231 @@
-"""What several figures and tables of a folder's runs rest on: targets, times, ranks."""
+"""The comparison that a folder's figures, tables and report are made of: read once, computed once.
 
-from collections.abc import Sequence
+A `Comparison` is built from folders by `compare`, or from a tidy table by `comparison_of`, and
+passed on. Its series, final values and costs are computed when they are first asked for, and kept.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from optbench.analysis.pairing import by_seed
-from optbench.analysis.series import layout
-from optbench.analysis.targets import time_matrix
-from optbench.analysis.time_to_target import Reach, phases, reach
+from optbench.analysis import series
+from optbench.analysis.columns import of_runs, where
+from optbench.analysis.costs import Timing, cost_of_runs, timing_of
+from optbench.analysis.final_values import final_values
+from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
-from optbench.figures.critical_difference import cd_diagram
-from optbench.figures.profile import scores
-from optbench.stats.paired_tests import enough_seeds
-from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
+from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
+
+PHASES = ("tuned", "default")  # of a tuned study, the first one first
 
 
-def has_rates(table: pd.DataFrame) -> bool:
-    """Whether some optimizer has two learning rates."""
-    if "optimizer.lr" not in table:
-        return False
-    pairs = table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
-    return bool(pairs["optimizer"].duplicated().any())
+class Options(NamedTuple):
+    """What to draw. None: as the sweep's `figure.json` says, else the default."""
+
+    y: str | None = None  # a logged column; train_loss
+    x: str | None = None  # epoch, step or seconds; epoch
+    facet: Sequence[str] | None = None  # config keys of the panels; those in which problems differ
+    lines: str | None = None  # config key of the lines; the optimizer and its settings
+    log: bool | None = None  # logarithmic y; True for losses
+    rows: str = "epochs"  # epochs or steps: which CSV file the main figure reads
+    where: Sequence[str] = ()  # KEY=VALUE filters
+    formats: Sequence[str] = ("png", "pdf")
+    target: str | None = None  # of times to target: see `resolve_target`; that of the worst
+    kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: those of a sweep, and its tables
+    style: str | None = None  # of `style.STYLES`; paper
+    columns: int | None = None  # of a printed page: 1 or 2; as wide as the figure needs
 
 
-def times_to_target(
-    table: pd.DataFrame,
-    metric: str,
-    y: str,
-    facet: Sequence[str] | None,
-    lines: str | None,
-    target: str | None,
-) -> Reach | None:
-    """When each optimizer reached the target; None where nobody asked and nothing is compared.
+@dataclass(eq=False)
+class Comparison:
+    """Runs that are compared, and what is computed from them, each thing once."""
 
-    The target is one of `y` if that is a validation column, else of the metric by which trials
-    are judged, else of the training loss: never of the test set.
+    table: pd.DataFrame  # of epochs.csv (or of whatever CSV file it was loaded from)
+    trials: pd.DataFrame | None = None  # of a tuned study
+    options: Options = field(default_factory=Options)
+    manifests: Sequence[dict[str, Any]] = ()  # of the tuned studies among the runs
+    protocol: Protocol = field(default_factory=Protocol)  # how their trials were judged
+    files: RunFiles | None = None
+    problems: list[str] = field(default_factory=list)  # a line for each file that was left out
+    older: list[str] = field(default_factory=list)  # a sentence for the runs of older code
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` makes, which is made the first time and kept under the key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there are the trials of a tuned study beside the runs."""
+        return self.trials is not None
+
+    @property
+    def of_trials(self) -> "Comparison":
+        """The trials of a tuned study as a comparison of their own; without them the same one."""
+        trials = self.trials
+        return self if trials is None else self.once("trials", lambda: Comparison(trials))
+
+    @property
+    def names(self) -> list[str]:
+        """All optimizers that are there, also where only a part of the runs is compared."""
+        table = self.table if self.files is None else self.files.table()
+        return list(map(str, table["optimizer"].unique()))
+
+    @property
+    def y(self) -> str:
+        """The logged column that curves show."""
+        return self.options.y or "train_loss"
+
+    @property
+    def final(self) -> str:
+        """The column by which runs are ranked."""
+        known = self.y in self.table and np.isfinite(self.table[self.y]).any()
+        return self.y if known else "train_loss"
+
+    @property
+    def judged(self) -> str:
+        """The column by which final results are compared: in a tuned study the test set's."""
+        return self.protocol.metric.replace("val_", "test_") if self.tuned else self.final
+
+    @property
+    def plan(self) -> series.Layout:
+        """Which run is drawn where, as the options ask for it."""
+        return self.series(self.options.facet, self.options.lines)
+
+    def series(
+        self,
+        facet: Sequence[str] | str | None = None,
+        lines: str | None = None,
+        within: Sequence[str] = (),
+    ) -> series.Layout:
+        """Return `series.layout` of the runs. Raises UserError as it does."""
+        facet = (facet,) if isinstance(facet, str) else tuple(facet or ()) or None
+        key = ("series", facet, lines, tuple(within))
+        return self.once(key, lambda: series.layout(self.table, facet, lines, within))
+
+    def finals(self, column: str) -> "pd.Series[float]":
+        """Return the final value of each run: `final_values`."""
+        return self.once(("finals", column), lambda: final_values(self.table, column))
+
+    @property
+    def timing(self) -> Timing:
+        """Which runs' times may stand beside each other."""
+        return self.once("timing", lambda: timing_of(self.table))
+
+    @property
+    def costs(self) -> pd.DataFrame:
+        """What each run cost: `cost_of_runs`."""
+        return self.once("costs", lambda: cost_of_runs(self.table, self.timing))
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """Return the runs' `steps.csv` or `layers.csv` (or the table again) as a tidy table.
+
+        Raises UserError where no run has one.
+        """
+        if name == "epochs" or self.files is None:
+            return self.table
+        files = self.files
+        return self.once(("rows", name), lambda: of_runs(files.table(name), self.table))
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether some run logged its layers."""
+        runs = map(Path, map(str, self.table["run"].unique()))
+        return self.files is not None and any((run / "layers.csv").exists() for run in runs)
+
+    @property
+    def phases(self) -> dict[str, list[str]]:
+        """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
+        return self.once("phases", lambda: phases_of(self.table))
+
+    @property
+    def main(self) -> list[str] | None:
+        """The runs of the tuned settings; None in an ordinary sweep: all."""
+        return self.phases.get("tuned")
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether some optimizer has two learning rates."""
+        if "optimizer.lr" not in self.table:
+            return False
+        pairs = self.table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
+        return bool(pairs["optimizer"].duplicated().any())
+
+
+def compare(
+    folders: Sequence[str | Path], options: Options | None = None, files: RunFiles | None = None
+) -> Comparison:
+    """Return the comparison of all finished runs below the folders.
+
+    files: the folders' files, where they have been read. Raises UserError where there is no run,
+    and where runs of several folders are of different problems and nobody asked for panels.
     """
-    names = [y if y.startswith("val_") else metric, "val_loss", "train_loss"]
-    known = [name for name in names if name in table and np.isfinite(table[name]).any()]
-    try:
-        # where the lines are of different problems, a target for each of them compares nothing
-        if target is None and (lines or len(layout(table, facet).runs["variant"].unique()) < 2):
-            return None
-        if not known:
-            raise UserError("there are no times to target: no run logged a finite loss")
-        return reach(table, known[0], target, facet)
-    except UserError:
-        if target is not None:
-            raise
-        return None
+    options = options or Options()
+    files = RunFiles(folders) if files is None else files
+    loaded = where(files.table(), options.where)
+    trials, table = split_trials(loaded)
+    options = from_config(options, figure_of(files.folders))
+    manifests = manifests_of(files.folders, loaded)
+    made = Comparison(
+        table,
+        None if trials is table else trials,
+        options,
+        manifests,
+        protocol_of(manifests),
+        files,
+        list(files.table().attrs["problems"]),
+        list(files.older),
+    )
+    _ = made.plan  # refuses problems of several folders that nobody asked for
+    for frame in (table, trials):
+        frame.attrs["mixed"] = False
+    return made
 
 
-def times_by_problem(found: Reach) -> pd.DataFrame | None:
-    """`profile_times`; None where a profile over problems means nothing."""
-    try:
-        return profile_times(found)
-    except UserError:
-        return None
+def comparison_of(runs: "pd.DataFrame | Comparison") -> Comparison:
+    """Return the comparison of a tidy table's runs; a comparison is returned as it is."""
+    return runs if isinstance(runs, Comparison) else Comparison(runs)
 
 
-def profile_times(found: Reach) -> pd.DataFrame:
-    """Steps to target, optimizers by problems. Raises UserError where a profile over problems
-    means nothing."""
-    matrix = time_matrix(found.times)
-    if len(matrix) < 2 or any(" " in str(name) for name in matrix.index):
-        raise UserError("a performance profile needs two optimizers, with one setting each")
-    if (early := (matrix <= 0).any()).any():
-        raise UserError(
-            f"a performance profile needs times above 0, and on {early.idxmax()} the target "
-            f"({found.rule}) is reached at step 0: choose another with --target"
-        )
-    scores(matrix)
-    return matrix
+def from_config(options: Options, figure: dict[str, object]) -> Options:
+    """Fill what was not asked for from a sweep's `figure` config."""
+    filled: dict[str, object] = {}
+    for key in ("y", "x", "facet", "lines", "style", "columns"):
+        if getattr(options, key) is None and figure.get(key):
+            value = figure[key]
+            filled[key] = [value] if key == "facet" and isinstance(value, str) else value
+    if options.log is None and figure.get("log") is False:
+        filled["log"] = False
+    if options.target is None and figure.get("target") is not None:
+        filled["target"] = str(figure["target"])
+    return options._replace(**filled)  # type: ignore[arg-type]
 
 
-def ranks_figure(table: pd.DataFrame, column: str, facet: Sequence[str] | None = None) -> Figure:
-    """The critical-difference diagram of the final `column`. Raises UserError as `ranked`."""
-    values, blocks = ranked(table, column, facet)
-    smaller = smaller_is_better(column)
-    ranks = mean_ranks(values, smaller)
-    groups = cliques(ranks, nemenyi(values, smaller))
-    return cd_diagram(ranks, groups, len(values), blocks=f"{blocks}, by final {column}")
+def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials of a tuned study, and the runs that are compared: the same table without one."""
+    tried = table["phase"].astype(str) == "trials" if "phase" in table else None
+    if tried is None or not tried.any() or tried.all():
+        return table, table
+    return table[tried], table[~tried]
 
 
-def ranked(
-    table: pd.DataFrame, column: str, facet: Sequence[str] | None
-) -> tuple[pd.DataFrame, str]:
-    """What ranks are taken over, a line per problem or per seed of the only one, and its name.
+def phases_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
+    if "phase" not in table:
+        return {}
+    runs = table[["run", "phase"]].drop_duplicates("run").astype(str)
+    found = {name: list(runs["run"][runs["phase"] == name]) for name in PHASES}
+    return {name: part for name, part in found.items() if part} if found["tuned"] else {}
 
-    Raises UserError with fewer than three optimizers or six seeds, or several settings of one
-    optimizer."""
-    part = phases(table).get("tuned", table)
-    frame = by_seed(part, column, [key for key in facet or () if key != "optimizer"] or None)
-    if len(frame.columns) < 3 or any(" " in str(name) for name in frame):
-        raise UserError("ranks need three optimizers, with one setting each on a problem")
-    problems = frame.index.get_level_values("problem").nunique()
-    if problems > 1:
-        return by_problem(frame), "problems"
-    values = frame.dropna()
-    if len(values) < enough_seeds():
-        raise UserError("too few seeds to rank over")
-    return values, "seeds of one problem"
+
+def check_logged(table: pd.DataFrame, column: str, columns: Collection[str] | None = None) -> None:
+    """Raise UserError where the table has no such column, or none among `columns`."""
+    there = list(map(str, table if columns is None else columns))
+    if column not in there:
+        raise UserError(f"no logged column {column!r}; there are: {', '.join(there)}")

@@ -7,18 +7,18 @@ the compared values chose it.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.caveats import problem_of
-from optbench.analysis.leader import winner
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up
-from optbench.analysis.series import layout
-from optbench.analysis.summary import BOLD, final_values
-from optbench.common.metrics import smaller_is_better
+from optbench.analysis.summary import BOLD
+from optbench.common.metrics import metric_of
 from optbench.common.text import number
 from optbench.stats.estimates import middle
 
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 def cells(
-    table: pd.DataFrame,
+    runs_of: pd.DataFrame | Comparison,
     columns: Sequence[str],
     facet: Sequence[str] | None = None,
     lines: str | None = None,
@@ -45,8 +45,9 @@ def cells(
     """For each of the logged columns a frame of `Cell`s: a line per series, best first on the
     first problem, and a column per problem, in words (empty where there is one). None: the series
     did not run there."""
-    plan = layout(table, facet, lines)
-    runs = plan.runs[["run", "seed", "variant"]].assign(problem=problem_of(plan))
+    made = comparison_of(runs_of)
+    table, plan = made.table, made.series(facet, lines)
+    runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
     lost = Counter(
         (str(run.problem), str(run.variant))
         for run, status in zip(runs.itertuples(), plan.runs["status"], strict=True)
@@ -55,8 +56,8 @@ def cells(
     found = {}
     for column in columns:
         if column in table and np.isfinite(table[column]).any():
-            frame = pair_up(runs, final_values(table, column))
-            found[column] = cells_of(frame, lost, smaller_is_better(column))
+            frame = pair_up(runs, made.finals(column))
+            found[column] = cells_of(frame, lost, metric_of(column).smaller)
     return found
 
 
@@ -74,11 +75,11 @@ def cells_of(
             found.setdefault(str(problem), {})[name] = cell
     result = pd.DataFrame(found, dtype=object)
 
-    def place(name: str) -> tuple[float, str]:
+    def rank(name: str) -> tuple[float, float, str]:
         first = next(row[name] for row in found.values() if name in row)
-        return (first.median * (1 if smaller else -1), name)
+        return place(first.median, smaller, first.diverged / first.n, name)
 
-    return result.loc[sorted(map(str, result.index), key=place)]
+    return result.loc[sorted(map(str, result.index), key=rank)]
 
 
 def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
@@ -101,7 +102,7 @@ def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) ->
     if found and all(len(frame.columns) < 2 for frame in found.values()):
         order = next(iter(found.values())).index
         texts = {
-            heading(name): [latex_cell(frame.iloc[:, 0].get(row), percent(name)) for row in order]
+            heading(name): list(frame.iloc[:, 0].reindex(order).map(cell_text(name)))
             for name, frame in found.items()
         }
         parts.append(booktabs(pd.DataFrame(texts, index=order), "Final values"))
@@ -109,7 +110,7 @@ def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) ->
     for name, frame in found.items():
         for start in range(0, len(frame.columns), ACROSS):
             part = frame.iloc[:, start : start + ACROSS]
-            texts_of_part = part.map(latex_cell, percent=percent(name))
+            texts_of_part = part.map(cell_text(name))
             parts.append(booktabs(texts_of_part, heading(name).replace("%", "\\%")))
     return "\n".join(parts)
 
@@ -126,6 +127,11 @@ def booktabs(texts: pd.DataFrame, what: str) -> str:
         column_format="l" + "l" * len(texts.columns),
         caption=f"{first}: median [minimum, maximum], number of seeds; {BOLD}.",
     )
+
+
+def cell_text(column: str) -> Callable[[object], str]:
+    """The function that writes a cell of the column."""
+    return partial(latex_cell, percent=metric_of(column).percent)
 
 
 def latex_cell(cell: object, percent: bool = False) -> str:
@@ -145,9 +151,5 @@ def shown(value: float, percent: bool) -> str:
     return f"{100 * value:.2f}" if percent else number(value)
 
 
-def percent(column: str) -> bool:
-    return "accuracy" in column
-
-
 def heading(column: str) -> str:
-    return f"final {column.replace('_', ' ')}" + (" (%)" if percent(column) else "")
+    return f"final {metric_of(column).title}"

@@ -1,7 +1,12 @@
-"""Who leads on a problem, and what may be claimed of the leader that the values chose."""
+"""Who leads on a problem, and what may be claimed of the leader: the one place that decides it.
+
+Series are ordered by their medians (`ranked`). The leader is the first of them, in a tuned study
+the optimizer with the best trial by validation (`leader_of`).
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +30,18 @@ def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:
     part: seeds by series, NaN where there is no run.
     """
     medians = medians_of(part)
-    return sorted(medians, key=lambda name: (medians[name] * (1 if smaller else -1), name))
+    lost = np.isinf(part.to_numpy(dtype=float)).sum(axis=0)
+    shares = dict(zip(map(str, part), lost / part.notna().sum(axis=0).clip(lower=1), strict=True))
+    return sorted(medians, key=lambda name: place(medians[name], smaller, shares[name], name))
+
+
+def place(
+    median: float, smaller: bool, diverged: float = 0.0, name: str = ""
+) -> tuple[float, float, str]:
+    """Return the key by which series are ordered, the best one first: by their median, of equal
+    ones by the share of runs that diverged, then by name. NaN (there is no value) is last."""
+    best = math.inf if math.isnan(median) else median if smaller else -median
+    return best, diverged, name
 
 
 def medians_of(part: pd.DataFrame) -> dict[str, float]:
@@ -48,6 +64,42 @@ def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool =
     for name in names:
         best.setdefault(owners[name], name)
     return list(best.values())
+
+
+class Leader(NamedTuple):
+    """Who leads on a problem."""
+
+    name: str  # the series
+    fixed: bool  # before the values that are compared were seen: by validation
+    ranked: list[str]  # each optimizer at its best setting, best first by these values
+
+
+def leader_of(
+    part: pd.DataFrame,
+    smaller: bool,
+    owners: Mapping[str, str],
+    by_validation: Sequence[str] = (),
+) -> Leader | None:
+    """Return the leader of one problem; None where there is no run.
+
+    part: seeds by series. owners: the optimizer of each series. by_validation: in a tuned study
+    the optimizers, the best trial first (`trials.order_of`). Who shares no seed with another one
+    leads only where nobody does.
+    """
+    part = part.dropna(axis=1, how="all")
+    names = best_settings(part, owners, smaller)
+    if not names:
+        return None
+    there = part.notna().to_numpy().astype(int)
+    shared = dict(zip(map(str, part), ((there.T @ there) > 0).sum(axis=0) > 1, strict=True))
+    able = [name for name in names if shared[name]] or names
+    chosen = [name for name in able if owners[name] in by_validation]
+    if not chosen:
+        return Leader(able[0], False, names)
+    leader = min(chosen, key=lambda name: by_validation.index(owners[name]))
+    # with several settings of an optimizer the values compared here chose among them
+    fixed = len(names) == len(part.columns) == len({owners[name] for name in names})
+    return Leader(leader, fixed, names)
 
 
 def leader_and_others(

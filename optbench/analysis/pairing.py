@@ -1,17 +1,23 @@
-"""Final values of runs, paired by problem and seed."""
+"""Final values of runs, paired by problem and seed.
 
-from collections.abc import Sequence
+The frames name the optimizer of each column in `attrs["owners"]`: a name may hold blanks, so that
+no one can tell it from a column's label.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from optbench.analysis.series import layout
-from optbench.analysis.summary import final_values
+from optbench.analysis.comparison import Comparison, check_logged, comparison_of
 from optbench.common.errors import UserError
 from optbench.common.text import show
 
 
 def by_seed(
-    table: pd.DataFrame, y: str = "val_loss", facet: Sequence[str] | None = None
+    runs: pd.DataFrame | Comparison,
+    y: str = "val_loss",
+    facet: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Final values of the tidy table: a line per (problem, seed), a column per optimizer.
 
@@ -19,26 +25,40 @@ def by_seed(
     the panels as `layout` makes them
     (phases of a tuned study are apart), so that a line holds a pair of runs with the same initial
     weights and batches. A diverged run is the worst value; NaN: that run does not exist.
-    Raises UserError where `y` was not logged, and as `layout` does.
+    only: of the runs of one phase. Raises UserError where `y` was not logged, and as `layout` does.
     """
-    if y not in table:
-        raise UserError(f"no logged column {y!r}; there are: {', '.join(map(str, table))}")
-    return pair_up(run_keys(table, facet), final_values(table, y))
+    made = comparison_of(runs)
+    check_logged(made.table, y)
+    return pair_up(run_keys(made, facet, only), made.finals(y))
 
 
-def run_keys(table: pd.DataFrame, facet: Sequence[str] | None = None) -> pd.DataFrame:
-    """A line per run: run, problem (its panel in words), seed, variant. Errors as `layout`.
+def run_keys(
+    runs: pd.DataFrame | Comparison,
+    facet: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """A line per run: run, problem (its panel in words), seed, variant, optimizer. Errors as
+    `layout`.
 
     An optimizer with one setting on each problem (its tuned one) has one name on all of them.
     """
-    plan = layout(table, facet)
+    plan = comparison_of(runs).series(facet)
     keys = [key for key in plan.facet if key != "optimizer"]
-    texts = [", ".join(map(show, row)) for row in plan.runs[keys].to_numpy()]
-    runs = plan.runs[["run", "seed", "optimizer", "variant"]].assign(problem=texts)
-    settings = runs.groupby(["problem", "optimizer"])["variant"].nunique()
-    several = settings.groupby("optimizer").max().loc[runs["optimizer"]].to_numpy() > 1
-    names = runs["variant"].where(several, runs["optimizer"])
-    return runs.drop(columns="optimizer").assign(variant=names)
+    chosen = plan.runs
+    if only is not None:  # of one phase
+        chosen = chosen[chosen["run"].isin(set(only))]
+        keys = [key for key in keys if key != "phase"]
+    texts = [", ".join(map(show, row)) for row in chosen[keys].to_numpy()]
+    found = chosen[["run", "seed", "variant", "optimizer"]].assign(problem=texts)
+    found = found.astype({"optimizer": str})
+    settings = found.groupby(["problem", "optimizer"])["variant"].nunique()
+    several = settings.groupby("optimizer").max().loc[found["optimizer"]].to_numpy() > 1
+    # an optimizer may be called as another one with its setting is
+    alone = dict(zip(found["optimizer"], found["optimizer"], strict=True))
+    taken = set(found["variant"][several])
+    alone |= {name: repr(name) for name in alone if name in taken}
+    names = found["variant"].where(several, found["optimizer"].map(alone))
+    return found.assign(variant=names)
 
 
 def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
@@ -53,4 +73,12 @@ def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
         raise UserError(f"two runs of {name} have the same problem and the same seed")
     filled = runs.assign(value=runs["run"].map(values)).dropna(subset="value")
     frame = filled.pivot_table(index=keys[:2], columns="variant", values="value", aggfunc="first")
-    return frame.astype(float).rename_axis(columns=None)
+    frame = frame.astype(float).rename_axis(columns=None)
+    frame.attrs["owners"] = dict(zip(runs["variant"], runs["optimizer"], strict=True))
+    return frame
+
+
+def owners_of(frame: pd.DataFrame) -> Mapping[str, str]:
+    """The optimizer of each column of a `by_seed` frame; of another frame the column itself."""
+    own = {str(name): str(name) for name in frame}
+    return own | dict(frame.attrs.get("owners", {}))

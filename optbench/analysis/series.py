@@ -9,21 +9,53 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import measured_columns, resolve, short
+from optbench.analysis.columns import measured_columns, problem_text, resolve, short
 from optbench.analysis.table import IDENTITY
 from optbench.common.errors import UserError
-from optbench.common.text import show
+from optbench.common.text import order, show
 
 MAX_LINES = 10  # more than this in one panel cannot be told apart
 
 
 class Layout(NamedTuple):
-    """Which run is drawn where."""
+    """Which run is drawn where. A series is a pair (optimizer, setting), and its variant names it:
+    no two series share a variant, whatever the optimizers are called."""
 
     runs: pd.DataFrame  # a line per run; adds "panel", "setting" (values), "variant" (name and
     # setting) and "series" (the label in its panel)
     facet: list[str]  # keys whose values make up "panel"
     sequential: bool  # lines differ by a setting rather than by optimizer
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """The optimizer of each variant."""
+        return dict(zip(self.runs["variant"], self.runs["optimizer"].map(str), strict=True))
+
+    @property
+    def problems(self) -> "pd.Series[str]":
+        """The panel of each run in words, without the optimizer."""
+        keys = [key for key in self.facet if key != "optimizer"]
+        texts = [problem_text(keys, row) for row in self.runs[keys].to_numpy()]
+        return pd.Series(texts, self.runs.index, dtype=object)
+
+    @property
+    def panels(self) -> list[pd.DataFrame]:
+        """The runs of each panel, in the order of its values."""
+        # by `order`, because an unset value (NaN) would not equal itself
+        keys = [tuple(map(order, panel)) for panel in self.runs["panel"]]
+        return [self.runs[[key == place for key in keys]] for place in sorted(set(keys))]
+
+    def series_of(self, runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+        """(optimizer, label, runs) of each series of a panel's runs, by name and setting."""
+        rank = {
+            (name, text): tuple(map(order, setting))
+            for name, text, setting in runs[["optimizer", "series", "setting"]].to_numpy()
+        }
+        ordered = sorted(rank, key=lambda key: (key[0], rank[key], key[1]))
+        return [
+            (name, text, runs[(runs["optimizer"] == name) & (runs["series"] == text)])
+            for name, text in ordered
+        ]
 
 
 def layout(
@@ -75,9 +107,9 @@ def layout(
         keys = [*keys, "optimizer"]
     runs["panel"] = panel_values(runs, keys)
     named = "optimizer" not in keys and (several or not lines)
-    both = list(zip(runs["optimizer"], settings, strict=True))
-    runs["variant"] = [label(name, setting) for name, setting in both]
-    runs["series"] = [label(name if named or not s else "", s) for name, s in both]
+    both = list(zip(runs["optimizer"].map(str), settings, strict=True))
+    runs["variant"] = labels(both)
+    runs["series"] = runs["variant"] if named else labels([("" if s else n, s) for n, s in both])
     sequential = bool(lines) or crowded or (not several and any(settings))
     return Layout(runs, keys, sequential)
 
@@ -96,10 +128,29 @@ def panel_values(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...
     return list(zip(*(runs[key] for key in keys), strict=True)) or [()] * len(runs)
 
 
-def label(name: str, setting: Mapping[str, Any]) -> str:
-    """The name of a series, as in "adam lr=0.01, eps=unset"."""
-    text = ", ".join(f"{short(key)}={show(value)}" for key, value in setting.items())
-    return f"{name} {text}".strip()
+def labels(series: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The name of each (optimizer, setting), as in "adam lr=0.01, eps=unset".
+
+    Where two of them would have one name, an optimizer's name with a blank stands in quotation
+    marks, and if that does not help the numbers have all their digits.
+    """
+    keys = [(name, tuple((key, str(v)) for key, v in setting.items())) for name, setting in series]
+    found = dict(zip(keys, series, strict=True))
+    texts = {key: label(*pair) for key, pair in found.items()}
+    for quote, digits in ((True, False), (True, True)):
+        many = Counter(texts.values())
+        texts |= {
+            key: label(*found[key], quote, digits) for key, text in texts.items() if many[text] > 1
+        }
+    return [texts[key] for key in keys]
+
+
+def label(name: str, setting: Mapping[str, Any], quote: bool = False, digits: bool = False) -> str:
+    """The name of one series."""
+    text = ", ".join(
+        f"{short(key)}={value if digits else show(value)}" for key, value in setting.items()
+    )
+    return f"{repr(name) if quote and ' ' in name else name} {text}".strip()
 
 
 def is_variant(key: str) -> bool:

@@ -1,52 +1,30 @@
-"""The value that each run ended with, and a table of them: which optimizer did best."""
+"""The table of final values: which optimizer did best."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import measured_columns, problem_text
-from optbench.analysis.series import layout
-from optbench.common.errors import UserError
-from optbench.common.metrics import worst
-from optbench.common.text import count, limit, number, order, show
-from optbench.formats.run import COST_COLUMNS
+from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.costs import AT_ONCE, COSTS, cost_cell, timing_note
+from optbench.analysis.final_values import seeds_text
+from optbench.analysis.leader import place
+from optbench.common.metrics import metric_of
+from optbench.common.text import limit, number, order, show
+from optbench.stats import estimates
 from optbench.stats.estimates import median
 
-COSTS = {
-    "seconds_per_epoch": "seconds per epoch",
-    "ms_per_step": "ms per training step",
-    "step_ms": "ms of it the optimizer's",
-    "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
-    "runs_at_once": "runs at once",
-}
-AT_ONCE = "Of runs trained at once the times are equal shares of what they took together."
 BOLD = (
     "bold: better than every other one there (two-sided max-type sign-flip test of all pairs on "
     "common seeds, p at most 0.05)"
 )
-MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
-STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
-
-
-def final_values(table: pd.DataFrame, column: str) -> pd.Series:
-    """The last logged value of each run (index: run); the worst value for a diverged run or a
-    NaN at the end; NaN where the column was never logged (there is no such split)."""
-    by_run = table.groupby("run", observed=True, sort=False)
-    last = table[~table["run"].duplicated(keep="last")].set_index("run")
-    last.index = last.index.astype(object)
-    logged = by_run[column].count().reindex(last.index) > 0
-    diverged = last["status"] == "diverged"
-    # a run that diverged at once logged no number: other runs tell whether there is such a split
-    split = table.loc[table[column].notna(), "problem"].unique()
-    logged |= diverged & (last["problem"].isin(split) | (column == "train_loss"))
-    return last[column].where(~(diverged | last[column].isna()), worst(column)).where(logged)
 
 
 def summary(
-    table: pd.DataFrame,
+    runs: pd.DataFrame | Comparison,
     y: str = "train_loss",
     facet: Sequence[str] | None = None,
     lines: str | None = None,
@@ -58,45 +36,41 @@ def summary(
     iqm_high (see `spread`) of that of `y`, and the medians of
     seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
     of that: see `cost_of_runs`), state_bytes_per_parameter, and runs_at_once (how many were trained
-    together: the time of each is an equal share of theirs), NaN where no run measured them.
+    together: the time of each is an equal share of theirs), NaN where no run measured them, and
+    where another engine than the majority's made all runs.
     Accuracies are fractions.
     A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
     Raises UserError as `layout` does, and for a column that was not logged.
     """
-    measured = measured_columns(table)
-    if y not in measured:
-        raise UserError(f"no logged column {y!r}; there are: {', '.join(measured)}")
-    plan = layout(table, facet, lines)
-    runs = plan.runs.set_index("run")
+    made = comparison_of(runs)
+    check_logged(made.table, y, measured_columns(made.table))
+    plan = made.series(facet, lines)
     columns = dict.fromkeys([y, "train_loss", "val_accuracy", "test_accuracy"])
-    finals = {name: final_values(table, name) for name in columns if name in table}
-    costs = cost_of_runs(table)
+    finals = {name: made.finals(name) for name in columns if name in made.table}
+    costs = made.costs
     # panels by optimizer are for the eye: here its variants are ranked against the others
     facets = [key for key in plan.facet if key != "optimizer"]
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for run, row in runs.iterrows():
-        key = (*map(show, row[facets]), row["optimizer"], row["variant"])
-        groups.setdefault(key, []).append(str(run))
-    ranked = []
-    for members in groups.values():
-        first = runs.loc[members[0]]
+    shown = plan.runs[facets].map(show)
+    keys = [*(shown[key] for key in facets), plan.runs["variant"]]
+    ordered = []
+    for _, part in plan.runs.groupby(keys, sort=False):
+        first, members = part.iloc[0], list(part["run"])
         line: dict[str, Any] = {key: first[key] for key in (*facets, "optimizer", "variant")}
         line["seeds"] = len(members)
-        line["diverged"] = int((runs.loc[members, "status"] == "diverged").sum())
+        line["diverged"] = int((part["status"] == "diverged").sum())
         for column, values in finals.items():
-            part = values.loc[members].to_numpy(dtype=float)
+            ends = values.loc[members].to_numpy(dtype=float)
             for word, function in (("median", median), ("min", np.min), ("max", np.max)):
-                line[f"{column}_{word}"] = float(function(part))
+                line[f"{column}_{word}"] = float(function(ends))
         line |= spread(y, finals[y].loc[members].to_numpy(dtype=float))
         line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
         if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
             line["step_ms"] = line["ms_per_step"]
-        best = line[f"{y}_median"]
-        best = math.inf if math.isnan(best) else -best if "accuracy" in y else best
-        panel = [order(value) for value in first[facets]]
-        ranked.append(((panel, best, line["diverged"] / line["seeds"], line["variant"]), line))
-    frame = pd.DataFrame([line for _, line in sorted(ranked, key=lambda item: item[0])])
-    frame.attrs["clocks"] = unlike_clocks(table)
+        share = line["diverged"] / line["seeds"]
+        rank = place(line[f"{y}_median"], metric_of(y).smaller, share, line["variant"])
+        ordered.append(([order(value) for value in first[facets]], rank, line))
+    frame = pd.DataFrame([line for *_, line in sorted(ordered, key=lambda item: item[:2])])
+    frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)
     return frame
 
@@ -104,69 +78,12 @@ def summary(
 def spread(column: str, values: np.ndarray) -> dict[str, float]:
     """Mean, sample standard deviation and IQM of the final values, and the IQM's bootstrap 95 %
     interval; all NaN where the column was never logged."""
-    from optbench.stats import estimates  # which needs this module
-
     estimate = estimates.Estimate(math.nan, math.nan, math.nan, 0)
     if not np.isnan(values).any():
         estimate = estimates.bootstrap(values, "iqm")
     numbers = (estimates.mean(values), estimates.sd(values), *estimate[:3])
     words = ("mean", "sd", "iqm", "iqm_low", "iqm_high")
     return {f"{column}_{word}": value for word, value in zip(words, numbers, strict=True)}
-
-
-def cost_of_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """What each run (index) cost: the columns of COSTS, and the spread of its timings.
-
-    ms_per_step is that of the run's fastest stretch between two rows: what else a machine does
-    only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
-    ms_per_step; NaN where the steps are compiled or runs were trained at once, for then the
-    optimizer's step, which was timed by itself, is no part of them. ms_spread and step_spread: the
-    0.9 quantile of such timings divided by the fastest.
-    """
-    columns = ["seconds", "epoch", "step", *COST_COLUMNS]
-    by_run = table.groupby("run", observed=True, sort=False)
-    ends = by_run[columns].last().astype(float)
-    ends.index = ends.index.astype(object)
-    between = by_run[["seconds", "step"]].diff().astype(float)
-    between = between.fillna(table[["seconds", "step"]].astype(float))  # a run's first row
-    ms = (1000 * between["seconds"] / between["step"].where(between["step"] > 0)).where(
-        between["seconds"] > 0
-    )
-    grouped = ms.groupby(table["run"].astype(object), sort=False)
-    fastest = grouped.min().reindex(ends.index)
-    high = grouped.quantile(0.9, interpolation="higher").reindex(ends.index)
-    part = ends["step_ms"].where((ends["compiled_steps"] != 1) & ~(ends["runs_at_once"] > 1))
-    costs = {
-        "seconds_per_epoch": ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0),
-        "ms_per_step": fastest,
-        "ms_spread": high / fastest,
-    }
-    frame = pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
-    return frame.assign(step_ms=part.where(~(part > fastest), fastest))
-
-
-def timing_note(costs: pd.DataFrame) -> str:
-    """What to say of timings of which one in ten is more than twice the fastest, or ""."""
-    spreads = costs.reindex(columns=["ms_spread", "step_spread"]).to_numpy(float)
-    worst_spread = float(np.nanmax(spreads, initial=0))
-    if not worst_spread > MOST_SPREAD:
-        return ""
-    return f"timing varied by a factor of {worst_spread:.2g} between steps"
-
-
-def unlike_clocks(table: pd.DataFrame) -> str:
-    """What to say of the seconds where only some optimizers' steps are compiled, or ""."""
-    runs = table[["run", "optimizer", "compiled_steps"]].drop_duplicates("run")
-    compiled, by_torch = (
-        sorted({str(name) for name in runs.loc[runs["compiled_steps"] == value, "optimizer"]})
-        for value in (1, 0)
-    )
-    if not compiled or not by_torch:
-        return ""
-    return (
-        f"seconds are not to be compared: the steps of {', '.join(compiled)} are compiled, those "
-        f"of {', '.join(by_torch)} torch's (engine=plain: all are torch's)"
-    )
 
 
 def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()) -> str:
@@ -187,8 +104,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         if name in hidden:
             continue
         if stem in stems:
-            unit = " (%)" if "accuracy" in stem else ""
-            columns[f"final {stem}{unit}"] = [
+            columns[f"final {metric_of(stem).title}"] = [
                 cell(row, stem, (stem, problem, str(row["variant"])) in best)
                 for problem, (_, row) in zip(problems, frame.iterrows(), strict=True)
             ]
@@ -217,8 +133,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += f" {AT_ONCE}"
     if timing := frame.attrs.get("timing"):
         note += f" {timing[0].upper()}{timing[1:]}."
-    if clocks := frame.attrs.get("clocks"):
-        note += f" {clocks[0].upper()}{clocks[1:]}."
+    if engines := frame.attrs.get("engines"):
+        note += f" {engines[0].upper()}{engines[1:]}."
     if best:
         note += f" {BOLD[0].upper()}{BOLD[1:]}."
     return "\n".join([*lines, "", note, ""])
@@ -229,7 +145,7 @@ def cell(row: pd.Series, stem: str, best: bool = False) -> str:
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):
         return "n/a"  # no such split
-    percent = "accuracy" in stem
+    percent = metric_of(stem).percent
     texts = [
         "diverged" if not math.isfinite(v) else f"{100 * v:.2f}" if percent else number(v)
         for v in values
@@ -238,22 +154,3 @@ def cell(row: pd.Series, stem: str, best: bool = False) -> str:
     if row["seeds"] == 1 or len(set(texts)) == 1:
         return first
     return f"{first} [{texts[1]}, {texts[2]}]"
-
-
-def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
-    """A value of the column `name` of COSTS; empty where there is none.
-
-    whole: the milliseconds of a training step, of which the optimizer's may be about all.
-    """
-    if math.isnan(value):
-        return ""
-    if name == "step_ms" and value >= whole:
-        return "about all"
-    return f"{value:g}" if name == "runs_at_once" else number(value)
-
-
-def seeds_text(counts: Iterable[int]) -> str:
-    """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
-    counts = list(counts)
-    low, high = min(counts), max(counts)
-    return count(high, "seed") if low == high else f"{low} to {high} seeds"

@@ -20,12 +20,15 @@ from optbench.formats.older_code import newest_only
 from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.formats.study import current
 
-IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device")
+IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine")
 FINISHED = ("completed", "diverged")
 HOW = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
     "train first, then give its folder (or any folder above it)."
 )
+
+
+Record = tuple[Path, dict[str, Any]]
 
 
 class Run(NamedTuple):
@@ -45,18 +48,18 @@ def check_names(folders: Sequence[str | Path]) -> None:
 def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     """All finished runs below `folders` as one tidy table, a line per logged row.
 
-    Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, the flattened
-    config ("optimizer.lr"; lists as text, null as "null", a key that a run lacks as NaN), then
-    step_ms and state_bytes_per_parameter (of the optimizer's step; NaN where a run lacks them),
-    runs_at_once (how many were trained together, sharing the time; NaN: alone), compiled_steps (1:
-    yes, 0: torch took them; NaN: not said) and the columns of `epochs.csv` or `steps.csv` (where a
+    Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, engine (which
+    took its steps; NaN: not said), the flattened config ("optimizer.lr"; lists as text, null as
+    "null", a key that a run lacks as NaN), then step_ms and state_bytes_per_parameter (of the
+    optimizer's step; NaN where a run lacks them), runs_at_once (how many were trained together,
+    sharing the time; NaN: alone) and the columns of `epochs.csv` or `steps.csv` (where a
     run that diverged before its first step has a single line, of NaN). Of runs with one run_id the
     newest finished one counts; runs of a tuned study that its manifest has replaced do not
     (`study_files.current`), nor runs made before one's own code changed (`older_code`).
     `attrs`: "problems" (one line for each file left out), "older" (a sentence for the runs of older
     code, which are kept and left out), "problem_keys" (columns that define
-    the problem), "measured" (columns of the CSV), "figure" (the figure's options where all runs
-    agree), "rows", "mixed" (whether the given folders hold different problems).
+    the problem), "measured" (columns of the CSV), "rows", "mixed" (whether the given folders hold
+    different problems).
     Warns of what is left out. Raises UserError when there is nothing to read.
     """
     table = read_runs(*folders, rows=rows)
@@ -69,47 +72,68 @@ def read_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     """`load_runs` for those who say themselves what is left out."""
     if rows not in COLUMNS:
         raise UserError(f"rows is {rows!r}; allowed: {', '.join(COLUMNS)}")
-    if not folders:
-        raise UserError(f"no folder was given. {HOW}")
-    check_names(folders)
-    found, problems = find_runs(folders)
-    records: list[tuple[Path, dict[str, Any]]] = []
-    for folder in found:
-        try:
-            records.append((folder, read_record(folder / "run.json")))
-        except (OSError, ValueError) as error:
-            problems.append(f"{folder / 'run.json'}: {reason(error)}")
-    records, older = newest_only(records)
-    records = current(records)
-    # newest first: the first readable one of each run_id counts
-    records.sort(key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True)
-    runs: dict[str, Run] = {}
-    for folder, record in records:
-        if record["status"] not in FINISHED:
-            continue
-        path = folder / f"{rows}.csv"
-        try:
-            # of a second one, too: a record in another's folder hides the run that was there
-            run = Run(folder, record, read_rows(path, record))
-            runs.setdefault(record["run_id"], run)
-        except (OSError, ValueError) as error:
-            problems.append(f"{path}: {reason(error)}")
-    for folder, record in records:
-        if record["status"] in FINISHED or record["run_id"] in runs:
-            continue
-        what = f"unfinished run (status {record['status']})"
-        if record["status"] == "failed":
-            what = f"the run failed: {record.get('error')}"
-        problems.append(f"{folder / 'run.json'}: {what}")
-    problems.sort()
-    if not runs:
-        where = ", ".join(map(str, folders))
-        lines = "".join(f"\n  {line}" for line in [*problems, *older])
-        raise UserError(f"no finished run found in {where}. {HOW}{lines}")
-    table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
-    table.attrs |= {"problems": problems, "older": older, "rows": rows}
-    table.attrs["mixed"] = mixed(folders, runs.values())
-    return table
+    return RunFiles(folders).table(rows)
+
+
+class RunFiles:
+    """The runs below some folders. Each `run.json` is read once, each CSV when first needed."""
+
+    def __init__(self, folders: Sequence[str | Path]) -> None:
+        """Read every `run.json`. Raises UserError for a folder that cannot be meant."""
+        if not folders:
+            raise UserError(f"no folder was given. {HOW}")
+        check_names(folders)
+        self.folders = [Path(folder) for folder in folders]
+        found, self._problems = find_runs(folders)
+        records: list[Record] = []
+        for folder in found:
+            try:
+                records.append((folder, read_record(folder / "run.json")))
+            except (OSError, ValueError) as error:
+                self._problems.append(f"{folder / 'run.json'}: {reason(error)}")
+        records, self.older = newest_only(records)  # `older`: a sentence for those of older code
+        self.records = current(records)  # every run that counts or is named, finished or not
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def table(self, rows: str = "epochs") -> pd.DataFrame:
+        """Return the table of `load_runs`, always the same one. Raises UserError without runs."""
+        if rows not in self._tables:
+            self._tables[rows] = self._read(rows)
+        return self._tables[rows]
+
+    def _read(self, rows: str) -> pd.DataFrame:
+        problems = list(self._problems)
+        # newest first: the first readable one of each run_id counts
+        records = sorted(
+            self.records, key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True
+        )
+        runs: dict[str, Run] = {}
+        for folder, record in records:
+            if record["status"] not in FINISHED:
+                continue
+            path = folder / f"{rows}.csv"
+            try:
+                # of a second one, too: a record in another's folder hides the run that was there
+                run = Run(folder, record, read_rows(path, record))
+                runs.setdefault(record["run_id"], run)
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {reason(error)}")
+        for folder, record in records:
+            if record["status"] in FINISHED or record["run_id"] in runs:
+                continue
+            what = f"unfinished run (status {record['status']})"
+            if record["status"] == "failed":
+                what = f"the run failed: {record.get('error')}"
+            problems.append(f"{folder / 'run.json'}: {what}")
+        problems.sort()
+        if not runs:
+            where = ", ".join(map(str, self.folders))
+            lines = "".join(f"\n  {line}" for line in [*problems, *self.older])
+            raise UserError(f"no finished run found in {where}. {HOW}{lines}")
+        table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
+        table.attrs |= {"problems": problems, "older": self.older, "rows": rows}
+        table.attrs["mixed"] = mixed(self.folders, runs.values())
+        return table
 
 
 def mixed(folders: Iterable[str | Path], runs: Iterable[Run]) -> bool:
@@ -162,7 +186,8 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     for folder, record, _ in runs:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
-        identity = dict(zip(IDENTITY, (str(folder), *hashes, *rest), strict=True))
+        values = (str(folder), *hashes, *rest, engine_of(record))
+        identity = dict(zip(IDENTITY, values, strict=True))
         config = flatten(record["config"])
         problem = flatten(record["problem"])
         problem_keys |= dict.fromkeys(problem)
@@ -191,23 +216,28 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-STEPS_BY = {"dense.cpp": 1.0, "torch": 0.0}  # compiled or not
+STEPS_BY = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # how older records named engines
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
-    """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, where it was
-    trained alone, and where it does not say who took its steps."""
+def engine_of(record: Mapping[str, Any]) -> str | float:
+    """Return the name of the engine that took a run's steps; NaN where its record says none."""
+    engine = record.get("engine") or STEPS_BY.get(str(record.get("steps_by")))
+    return engine if isinstance(engine, str) else math.nan
+
+
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """COST_COLUMNS of a record, NaN where its optimizer's steps were not measured, and where it
+    was trained alone."""
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
-    compiled = STEPS_BY.get(str(record.get("steps_by")), math.nan)
     try:
         cost = record["cost"] or {}  # none was measured
         fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # what disturbs only adds
         high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
         size = cost["state_bytes"] / cost["parameters"]
-        return fastest, high / fastest, size, share, compiled
+        return fastest, high / fastest, size, share
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, math.nan, share, compiled
+        return math.nan, math.nan, math.nan, share
 
 
 def repeat(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

@@ -1,62 +1,53 @@
-"""Time to target of whole studies: a target by rule, a table of who reached it when, its figure.
+"""Time to target: a target by rule, when each run first reached it, and a table of who did when.
 
 The target is one of the validation results, never of the test set. A run is looked at when it is
-evaluated, so that times are whole multiples of `log.eval_epochs` (seconds: the clock then).
+evaluated, so that times are whole multiples of `log.eval_epochs` (seconds: the clock then). Never
+is inf; NaN is a time that is not to be compared.
 """
 
 import math
-from collections.abc import Sequence
-from textwrap import fill
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.pairing import pair_up, run_keys
-from optbench.analysis.series import layout
-from optbench.analysis.summary import (
-    STEP_COSTS,
-    cost_of_runs,
-    final_values,
-    seeds_text,
-    unlike_clocks,
-)
-from optbench.analysis.targets import (
-    CLOCKS,
-    baseline_targets,
-    best_final,
-    quantile_targets,
-    run_times,
-)
+from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.costs import STEP_COSTS
+from optbench.analysis.pairing import owners_of, pair_up, run_keys
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
-from optbench.figures import style
-from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
+from optbench.common.metrics import metric_of
 from optbench.stats.estimates import middle
 
-RULES = "a number, worst, baseline:NAME or quantile:SHARE"
+CLOCKS = ("step", "epoch", "seconds")
 UNITS = {"step": "steps", "epoch": "epochs", "seconds": "seconds"}
+RULES = "a number, worst, baseline:NAME or quantile:SHARE"
+Targets = float | Mapping[str, float]
+ENDS = (np.min, np.max)
 
 
-class Reach(NamedTuple):
+class TimeToTarget(NamedTuple):
     """When each optimizer reached the target of its problem."""
 
-    frame: pd.DataFrame  # see `reach`
+    frame: pd.DataFrame  # see `time_to_target`
     times: pd.DataFrame  # steps by problem and seed, a column per optimizer: of the tuned runs
     column: str
     rule: str  # in words
-    clocks: str = ""  # `summary.unlike_clocks`
+    owners: Mapping[str, str]  # the optimizer of each name in the frame
+    note: str = ""  # of the seconds that are not shown: `costs.timing_of`
+
+    @property
+    def sign(self) -> str:
+        """How a value that has reached the target compares with it."""
+        return "≤" if metric_of(self.column).smaller else "≥"
 
 
-def reach(
-    table: pd.DataFrame,
+def time_to_target(
+    runs: pd.DataFrame | Comparison,
     column: str,
     rule: str | float | None = None,
     facet: Sequence[str] | None = None,
-) -> Reach:
+) -> TimeToTarget:
     """Time to target of the tidy table's runs.
 
     rule: a number; "worst" (the default: the final result of the worst tuned optimizer that came
@@ -64,39 +55,45 @@ def reach(
     "quantile:SHARE" (what the best share of all runs reached); finals are medians over seeds. In a
     tuned study the tuned runs set the target, for the default ones as well.
     Columns: phase (of a tuned study), problem, optimizer, target, seeds, reached (n), then median,
-    min and max of steps, epochs and seconds (inf: never, as for every run that diverged), and
+    min and max of steps, epochs and seconds (inf: never, as for every run that diverged; NaN: all
+    runs are of other engines than the majority's), and
     STEP_COSTS: what a step costs belongs beside every count of steps.
     Raises UserError for an unknown rule, and as `by_seed` does.
     """
-    plan = layout(table, facet)
-    keys = [key for key in plan.facet if key not in ("optimizer", "phase")] or None
-    tuned = phases(table)
-    smaller = smaller_is_better(column)
+    made = comparison_of(runs)
+    check_logged(made.table, column)
+    smaller = metric_of(column).smaller
     targets: dict[str, float] = {}
+    owners: dict[str, str] = {}
     lines: list[dict[str, Any]] = []
     steps: list[pd.DataFrame] = []
-    for phase, part in (tuned or {"": table}).items():
-        runs = run_keys(part, keys)
+    phases: Mapping[str, list[str] | None] = made.phases or {"": None}
+    for phase, only in phases.items():
+        keys = run_keys(made, facet, only)
+        owners |= dict(zip(keys["variant"], keys["optimizer"], strict=True))
         if not targets:
-            targets, words = by_rule(pair_up(runs, final_values(part, column)), rule, smaller)
-        if lacking := sorted(set(runs["problem"]) - set(targets)):
+            finals = pair_up(keys, made.finals(column))
+            targets, words = resolve_target(finals, rule, smaller)
+        if lacking := sorted(set(keys["problem"]) - set(targets)):
             raise UserError("no tuned run sets a target" + f" on {lacking[0]}".removesuffix(" on "))
-        each = pd.Series([targets[name] for name in runs["problem"]], runs["run"], dtype=float)
-        clocks = {clock: pair_up(runs, run_times(part, column, each, clock)) for clock in CLOCKS}
-        steps.append(clocks["step"])
-        costs = cost_of_runs(part)
-        names = list(zip(runs["problem"].map(str), runs["variant"].map(str), strict=True))
-        for problem, name in dict.fromkeys(names):
-            line: dict[str, Any] = {"phase": phase} if tuned else {}
+        each = pd.Series([targets[name] for name in keys["problem"]], keys["run"], dtype=float)
+        found = {clock: run_times(made, column, each, clock) for clock in CLOCKS}
+        steps.append(pair_up(keys, found["step"]))
+        for (where, name), own in keys.groupby(["problem", "variant"], sort=False):
+            problem = str(where)
+            line: dict[str, Any] = {"phase": phase} if phase else {}
             line |= {"problem": problem, "optimizer": name, "target": targets[problem]}
-            for clock, frame in clocks.items():
-                values = frame.xs(problem, level="problem")[name].dropna().to_numpy(dtype=float)
-                line |= {"seeds": len(values), "reached": int(np.isfinite(values).sum())}
-                ends = (middle(values), values.min(), values.max())
+            for clock in CLOCKS:
+                values = found[clock].loc[own["run"]].to_numpy(dtype=float)
+                if clock == "step":
+                    reached = int(np.isfinite(values).sum())
+                    line |= {"seeds": len(values), "reached": reached}
+                values = values[~np.isnan(values)]
+                ends = (middle(values), *(f(values) if len(values) else math.nan for f in ENDS))
                 for word, value in zip(("", "_min", "_max"), ends, strict=True):
                     line[UNITS[clock] + word] = float(value)
-            own = costs.loc[runs["run"][[pair == (problem, name) for pair in names]]]
-            line |= {cost: float(own[cost].median()) for cost in STEP_COSTS}
+            costs = made.costs.loc[own["run"]]
+            line |= {cost: float(costs[cost].median()) for cost in STEP_COSTS}
             if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
                 line["step_ms"] = line["ms_per_step"]
             lines.append(line)
@@ -104,19 +101,45 @@ def reach(
     panel = [key for key in ("phase", "problem") if key in frame]
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    return Reach(frame, steps[0], column, words, unlike_clocks(table))
+    return TimeToTarget(frame, steps[0], column, words, owners, made.timing.sentence)
 
 
-def phases(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
-    if "phase" not in table:
-        return {}
-    names = table["phase"].astype(str)
-    found = {name: table[names == name] for name in ("tuned", "default")}
-    return {name: part for name, part in found.items() if len(part)} if len(found["tuned"]) else {}
+def time_text(value: float) -> str:
+    """A time to target in a table; empty where there is none that may be compared."""
+    return "" if math.isnan(value) else f"{value:.4g}" if math.isfinite(value) else "never"
 
 
-def by_rule(
+def asked_times(made: Comparison) -> TimeToTarget | None:
+    """`find_times` of a comparison, found once."""
+    found: TimeToTarget | None = made.once("times", lambda: find_times(made))
+    return found
+
+
+def find_times(made: Comparison) -> TimeToTarget | None:
+    """When each optimizer reached the target; None where nobody asked and nothing is compared.
+
+    The target is one of the shown column if that is of the validation set, else of the metric by
+    which trials are judged, else of the training loss: never of the test set.
+    """
+    rule, facet = made.options.target, made.options.facet
+    names = [made.final if made.final.startswith("val_") else made.protocol.metric]
+    names += ["val_loss", "train_loss"]
+    known = [name for name in names if name in made.table and np.isfinite(made.table[name]).any()]
+    try:
+        # where the lines are of different problems, a target for each of them compares nothing
+        alone = made.options.lines or made.series(facet).runs["variant"].nunique() < 2
+        if rule is None and alone:
+            return None
+        if not known:
+            raise UserError("there are no times to target: no run logged a finite loss")
+        return time_to_target(made, known[0], rule, facet)
+    except UserError:
+        if rule is not None:
+            raise
+        return None
+
+
+def resolve_target(
     frame: pd.DataFrame, rule: str | float | None, smaller: bool
 ) -> tuple[dict[str, float], str]:
     """The target of each problem, and the rule in words. frame: `by_seed` of its column."""
@@ -154,72 +177,112 @@ def by_rule(
 
 def worst_of(part: pd.DataFrame, smaller: bool) -> float:
     """The worst optimizer's best result, those that diverged left out; inf where all did."""
-    names = dict.fromkeys(str(name).split(" ")[0] for name in part.columns[part.notna().any()])
+    owners = owners_of(part)
+    names = dict.fromkeys(owners[str(name)] for name in part.columns[part.notna().any()])
     finals = [best_final(part, name, smaller) for name in names]
     finals = [value for value in finals if math.isfinite(value)]
     return (max if smaller else min)(finals, default=math.inf)
 
 
-def sign(column: str) -> str:
-    return "≤" if smaller_is_better(column) else "≥"
+def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -> dict[str, float]:
+    """Target of each problem: the best final result of a named baseline.
+
+    frame: `pairing.by_seed` of a validation column. Its result is the median over seeds (see
+    `best_final`); where it was run with several settings ("adam lr=0.01", ...), the best counts.
+    """
+    return {
+        str(problem): best_final(part, baseline, smaller)
+        for problem, part in frame.groupby(level="problem", sort=False)
+    }
 
 
-def reach_figure(found: Reach) -> Figure:
-    """A row per problem (and phase), steps on the left and seconds on the right; a point per
-    optimizer is the median over its seeds, its bar min to max, a cross at the edge: not reached."""
-    keys = [key for key in ("phase", "problem") if key in found.frame]
-    groups = list(found.frame.groupby(keys, sort=False))
-    if len(groups) > MAX_PANELS // 2:
-        raise TooManyPanels(f"{len(groups)} problems do not fit one figure of times to target")
-    heights = [0.55 + 0.17 * len(part) for _, part in groups]
-    lost = bool((found.frame["reached"] < found.frame["seeds"]).any())
-    looks = style.looks(str(name).split(" ")[0] for name in found.frame["optimizer"])
-    with style.rc():
-        figure = style.blank(5.6, 0.5 + sum(heights))
-        grid = figure.add_gridspec(len(groups), 2, height_ratios=heights)
-        for row, (names, part) in enumerate(groups):
-            part = part[::-1]  # the first at the top
-            for column, clock in enumerate(("steps", "seconds")):
-                axes = figure.add_subplot(grid[row, column])
-                ends = part[[clock, f"{clock}_min", f"{clock}_max"]].to_numpy()
-                ends = ends[np.isfinite(ends)]
-                top = 1.05 * float(ends.max(initial=0.0)) or 1.0
-                axes.set_xlim(0, top)
-                axes.set_ylim(-0.6, len(part) - 0.4)
-                axes.grid(visible=False, axis="y")
-                for y, line in enumerate(part.to_dict("records")):
-                    look = looks[str(line["optimizer"]).split(" ")[0]]
-                    drawn: list[Artist] = []
-                    low, high = line[f"{clock}_min"], min(line[f"{clock}_max"], top)
-                    if math.isfinite(low):
-                        drawn += axes.plot(
-                            [low, high], [y, y], color=look.color, linewidth=style.points(0.9)
-                        )
-                    if math.isfinite(line[clock]):
-                        drawn += axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
-                    if line["reached"] < line["seeds"]:
-                        drawn += axes.plot([top], [y], **cross(), color=look.color)
-                    style.mark(drawn, str(line["optimizer"]), f"{row}-{column}")
-                labels = [str(name) for name in part["optimizer"]] if column == 0 else []
-                axes.set_yticks(range(len(part)) if column == 0 else [], labels)
-                for name, label in zip(labels, axes.get_yticklabels(), strict=True):
-                    style.mark([label], name, f"{row}-label")
-                axes.xaxis.set_major_locator(
-                    MaxNLocator(3 if style.columns() == 1 else 5, integer=clock == "steps")
-                )
-                if not len(ends):  # nobody reached it: there is no scale
-                    axes.set_xticks([])
-                if row == len(groups) - 1:
-                    name = "optimizer steps" if clock == "steps" else "training time (s)"
-                    label_axes(figure, axes, name, "")
-            title = ", ".join(str(name) for name in names if name)
-            goal = f"{found.column} {sign(found.column)} {part['target'].iloc[0]:.4g}"
-            title = f"{title}: {goal}" if title else goal
-            width = figure.get_figwidth() / style.points(0.06) - part["optimizer"].map(len).max()
-            figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
-        text = f"first evaluation at the target ({found.rule}); median of "
-        text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"
-        text += "; ✖ not reached by all seeds" if lost else ""
-        text += f"; {found.clocks}" if found.clocks else ""
-        caption(figure, text)
-    return figure
+def worst_baseline_targets(
+    frame: pd.DataFrame, baselines: Sequence[str], smaller: bool = True
+) -> dict[str, float]:
+    """Target of each problem: the final result of the worst of the tuned baselines."""
+    if not baselines:
+        raise UserError("name at least one baseline")
+    choose = max if smaller else min
+    return {
+        str(problem): choose(best_final(part, name, smaller) for name in baselines)
+        for problem, part in frame.groupby(level="problem", sort=False)
+    }
+
+
+def quantile_targets(
+    frame: pd.DataFrame, quantile: float, smaller: bool = True
+) -> dict[str, float]:
+    """Target of each problem: the result that the best `quantile` of all its runs reached.
+
+    A value that a run did have (no interpolation), so that diverged runs need no arithmetic.
+    """
+    if not 0 < quantile <= 1:
+        raise UserError(f"quantile must lie in (0, 1], not {quantile:g}")
+    sign = 1.0 if smaller else -1.0
+    targets = {}
+    for problem, part in frame.groupby(level="problem", sort=False):
+        values = part.to_numpy().ravel()
+        values = sign * values[~np.isnan(values)]
+        targets[str(problem)] = sign * float(np.quantile(values, quantile, method="inverted_cdf"))
+    return targets
+
+
+def best_final(part: pd.DataFrame, name: str, smaller: bool) -> float:
+    """The best setting of an optimizer by its median over seeds: of an even number of seeds the
+    worse of the two in the middle, so that at least half of them have reached it."""
+    owners = owners_of(part)
+    columns = [str(c) for c in part if owners[str(c)] == name]
+    columns = columns or [str(c) for c in part if str(c) == name]
+    results = [part[column].dropna().to_numpy() for column in columns]
+    side = "higher" if smaller else "lower"
+    finals = [float(np.quantile(v, 0.5, method=side)) for v in results if len(v)]  # type: ignore[call-overload]
+    if not finals:
+        raise UserError(f"no run of the baseline {name!r}; there are: {', '.join(map(str, part))}")
+    return min(finals) if smaller else max(finals)
+
+
+def run_times(
+    runs: pd.DataFrame | Comparison, y: str, target: "float | pd.Series[float]", clock: str = "step"
+) -> "pd.Series[float]":
+    """`clock` ("step", "epoch", "seconds") at the first row at which `y` reached the target.
+
+    target: one number, or one for each run. Index: run. inf where it was never reached, and for
+    a run that diverged, whatever it had reached; seconds are NaN of runs by another engine than the
+    majority's.
+    """
+    made = comparison_of(runs)
+    table = made.table
+    if clock not in CLOCKS:
+        raise UserError(f"no clock {clock!r}; allowed: {', '.join(CLOCKS)}")
+    check_logged(table, y)
+    names = table["run"].astype(object)
+    wanted = names.map(target).astype(float) if isinstance(target, pd.Series) else target
+    reached = table[y] <= wanted if metric_of(y).smaller else table[y] >= wanted
+    hits = table[reached & (table["status"] != "diverged")]
+    first = hits.groupby("run", observed=True, sort=False)[clock].first().astype(float)
+    first.index = first.index.astype(object)
+    first = first.reindex(list(dict.fromkeys(names))).fillna(math.inf)
+    return first.mask(first.index.isin(made.timing.untimed)) if clock == "seconds" else first
+
+
+def times(
+    runs: pd.DataFrame | Comparison,
+    y: str,
+    target: Targets,
+    clock: str = "step",
+    facet: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Times to target in the form of `pairing.by_seed`: (problem, seed) by optimizer; inf: a miss.
+
+    target: one number, or one for each problem as named by `by_seed`.
+    Raises UserError where a problem has no target, and as `by_seed` does.
+    """
+    made = comparison_of(runs)
+    keys = run_keys(made, facet)
+    if isinstance(target, Mapping):
+        if lacking := sorted(set(keys["problem"]) - set(target)):
+            raise UserError(f"no target for the problem {lacking[0]!r}")
+        each = pd.Series([target[name] for name in keys["problem"]], keys["run"], dtype=float)
+    else:
+        each = pd.Series(float(target), keys["run"])
+    return pair_up(keys, run_times(made, y, each, clock))

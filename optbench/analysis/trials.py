@@ -1,21 +1,60 @@
-"""The trials of tuned studies: what each scored."""
+"""What trials and settings came to: scores, and lines against the learning rate and the budget.
+
+The lines are data: matplotlib and the page draw the same numbers.
+"""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from optbench.analysis.summary import final_values
-from optbench.common.metrics import smaller_is_better
+from optbench.analysis.columns import resolve
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.final_values import divergence_limit
+from optbench.analysis.series import Layout, one_line_per_run, variant_keys
+from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
+from optbench.stats.estimates import median
+from optbench.stats.tuning_curves import check_exchangeable, expected_best
 
 
-def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
+class Line(NamedTuple):
+    """A series of one panel."""
+
+    text: str  # its label there
+    name: str  # optimizer and setting
+    optimizer: str
+    x: np.ndarray
+    mid: np.ndarray  # infinite where the runs diverged
+    low: np.ndarray | None  # of what did not diverge; NaN where nothing did not
+    high: np.ndarray | None
+    dots: np.ndarray | None  # (runs, 2): the runs by themselves
+    lost: np.ndarray | None  # the x of runs that diverged
+    counts: list[int]  # of runs at each point
+    runs: int
+    diverged: int
+
+
+class Lines(NamedTuple):
+    """The lines of a figure."""
+
+    plan: Layout
+    panels: list[list[Line]]  # in the order of the panels, and of the series of each
+    by_median: bool = False  # of the budget: the median of the best of n, and no mean
+
+
+def trial_scores(trials: pd.DataFrame | Comparison, metric: str, pick: str) -> pd.DataFrame:
     """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
-    first = trials.groupby("run", observed=True, sort=False).first()
-    score = final_values(trials, metric)
+    made = comparison_of(trials)
+    table = made.table
+    first = table.groupby("run", observed=True, sort=False).first()
+    score = made.finals(metric)
     if pick == "best":
         # the untrained model is nobody's best epoch
-        by_run = trials[trials["step"] > 0].groupby("run", observed=True, sort=False)[metric]
-        best = by_run.min() if smaller_is_better(metric) else by_run.max()
+        by_run = table[table["step"] > 0].groupby("run", observed=True, sort=False)[metric]
+        best = by_run.min() if metric_of(metric).smaller else by_run.max()
         score = best.reindex(score.index).where(score.abs() < math.inf, score)
     lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)
     return pd.DataFrame(
@@ -26,3 +65,145 @@ def trial_scores(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
             "score": score.reindex(first.index).astype(float),
         }
     )
+
+
+def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
+    """Return the optimizers of a problem, the best trial by validation first.
+
+    scores: its lines of `trial_scores`. Optimizers all of whose trials diverged are left out.
+    """
+    ended = scores[np.isfinite(scores["score"])]
+    best = ended.groupby("optimizer")["score"].agg("min" if metric_of(metric).smaller else "max")
+    sign = 1 if metric_of(metric).smaller else -1
+    return sorted(map(str, best.index), key=lambda name: (sign * best[name], name))
+
+
+def trial_series(
+    trials: pd.DataFrame | Comparison,
+    metric: str,
+    pick: str,
+    facet: Sequence[str] | None = None,
+) -> Layout:
+    """A panel per problem and a series per optimizer, whatever its trials' settings; adds the
+    columns x (learning rate) and y (score)."""
+    made = comparison_of(trials)
+    plan = made.series(facet, None, variant_keys(one_line_per_run(made.table)))
+    scores = trial_scores(made, metric, pick).reindex(plan.runs["run"])
+    both = {"x": scores["lr"].to_numpy(), "y": scores["score"].to_numpy()}
+    return plan._replace(runs=plan.runs.assign(**both), sequential=False)
+
+
+def lines_of(
+    plan: Layout, make: Callable[[str, str, pd.DataFrame], Line], by_median: bool = False
+) -> Lines:
+    """The line of each series of each panel."""
+    panels = [[make(*series) for series in plan.series_of(part)] for part in plan.panels]
+    return Lines(plan, panels, by_median)
+
+
+def trial_lines(
+    trials: pd.DataFrame | Comparison,
+    metric: str,
+    pick: str,
+    facet: Sequence[str] | None = None,
+) -> Lines:
+    """Every trial at its learning rate; the line joins the best one of each half decade.
+
+    Raises UserError where the trials have no two learning rates.
+    """
+    plan = trial_series(trials, metric, pick, facet)
+    runs = plan.runs.dropna(subset=["x"])
+    runs = runs[runs["x"] > 0]
+    if runs.empty or runs["x"].nunique() < 2:
+        raise UserError("these trials have no two learning rates")
+
+    def make(optimizer: str, text: str, own: pd.DataFrame) -> Line:
+        own = own.sort_values("x")
+        x, y = own["x"].to_numpy(dtype=float), own["y"].to_numpy(dtype=float)
+        best, finite = envelope(x, y, metric_of(metric).smaller), np.isfinite(y)
+        return Line(
+            text, str(own["variant"].iloc[0]), optimizer, x[best], y[best], None, None,
+            np.column_stack([x[finite], y[finite]]), x[~finite], [1] * len(own), len(own),
+            int((~finite).sum()),
+        )  # fmt: skip
+
+    return lines_of(plan._replace(runs=runs), make)
+
+
+def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
+    """Indices of the best finite y in each half decade of x, in the order of x (ascending)."""
+    bins = np.floor(2 * np.log10(x) + 1e-9)
+    chosen = []
+    for value in np.unique(bins):
+        here = np.flatnonzero((bins == value) & np.isfinite(y))
+        if len(here):
+            chosen.append(here[np.argmin(y[here] if smaller else -y[here])])
+    return np.array(chosen, dtype=int)
+
+
+def budget_lines(
+    trials: pd.DataFrame | Comparison,
+    metric: str,
+    pick: str,
+    facet: Sequence[str] | None = None,
+) -> Lines:
+    """The best of 1, 2, ... random trials: expected, or, where a trial of any optimizer diverged
+    or blew up, which no mean survives, the median.
+
+    Raises UserError where trials are no random ones.
+    """
+    made = comparison_of(trials)
+    check_exchangeable(made.table)
+    plan = trial_series(made, metric, pick, facet)
+    scores = plan.runs["y"].to_numpy(dtype=float)
+    lost = bool((np.isinf(scores) | (scores > divergence_limit(made.table, metric))).any())
+    names = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")
+
+    def make(optimizer: str, text: str, own: pd.DataFrame) -> Line:
+        values = own["y"].to_numpy(dtype=float)
+        curve = expected_best(values, metric_of(metric).smaller)
+        mid, low, high = (curve[name].to_numpy(dtype=float) for name in names)
+        return Line(
+            text, str(own["variant"].iloc[0]), optimizer, curve["trials"].to_numpy(dtype=float),
+            mid, low, high, None, None, [len(own)], len(own), int(np.isinf(values).sum()),
+        )  # fmt: skip
+
+    return lines_of(plan, make, lost)
+
+
+def rate_lines(
+    runs: pd.DataFrame | Comparison,
+    y: str,
+    x: str = "optimizer.lr",
+    facet: Sequence[str] | None = None,
+) -> Lines:
+    """The final `y` against a numeric setting `x`: medians over the seeds, and the extremes of
+    those that did not diverge. Raises UserError where no optimizer has two values of `x`."""
+    made = comparison_of(runs)
+    x = resolve(made.table, x)
+    plan = made.series(facet, None, [x])
+    finals = made.finals(y).reindex(plan.runs["run"])
+    found = plan.runs.assign(x=pd.to_numeric(plan.runs[x], errors="coerce"), y=finals.to_numpy())
+    found = found.astype({"x": float, "y": float}).dropna(subset=["x", "y"])
+    # a line needs two points
+    found = found[found.groupby(["optimizer", "variant"])["x"].transform("nunique") > 1]
+    if found.empty:
+        raise UserError(f"no optimizer has two values of {x} in these runs: nothing to compare")
+
+    def make(optimizer: str, text: str, own: pd.DataFrame) -> Line:
+        by_x = [(at, group["y"].to_numpy(dtype=float)) for at, group in own.groupby("x")]
+        finite = [values[np.isfinite(values)] for _, values in by_x]
+        return Line(
+            text, str(own["variant"].iloc[0]), optimizer,
+            np.array([at for at, _ in by_x]),
+            np.array([float(median(values)) for _, values in by_x]),
+            np.array([values.min() if len(values) else math.nan for values in finite]),
+            np.array([values.max() if len(values) else math.nan for values in finite]),
+            None,
+            np.array([at for at, values in by_x if not np.isfinite(values).all()]),
+            [len(values) for _, values in by_x],
+            len(own),
+            int((own["status"] == "diverged").sum()),
+        )  # fmt: skip
+
+    return lines_of(plan._replace(runs=found, sequential=False), make)

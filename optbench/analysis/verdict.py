@@ -6,113 +6,103 @@ How much tuning each optimizer needs, and how sensitive it is to its learning ra
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.caveats import objections
-from optbench.analysis.pairing import by_seed
-from optbench.analysis.series import layout
-from optbench.analysis.summary import COSTS, STEP_COSTS, cost_cell
-from optbench.analysis.table import read_runs
-from optbench.analysis.time_to_target import reach
-from optbench.analysis.trials import trial_scores
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.costs import COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.leader import leader_of
+from optbench.analysis.pairing import by_seed, owners_of
+from optbench.analysis.series import Layout
+from optbench.analysis.time_to_target import time_text, time_to_target
+from optbench.analysis.trials import order_of, trial_scores, trial_series
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.common.files import replace_text
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
-from optbench.formats.study import MANIFEST, figure_of, manifests_of, protocol_of
+from optbench.stats.corrections import HOLM
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
 
-def write(study: str | Path) -> tuple[str, list[Path]]:
-    """Write verdict.csv, verdict.md and tuning.csv into a tuned study's folder, from its runs.
+def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
+    """Return the verdicts of a tuned study in Markdown, and the files that hold them by name.
 
-    Returns the verdicts in Markdown and the paths. Raises UserError where it is no such folder.
+    None stands for a file that there is none of any more. Raises UserError as `layout` does.
     """
-    study = Path(study)
-    if not (study / MANIFEST).is_file():
-        raise UserError(
-            f"{study} is not the folder of a tuned study (there is no {MANIFEST} in it). "
-            f"-m hydra/sweeper=tuned makes one."
-        )
-    table = read_runs(study)
-    manifests = manifests_of([study], table.iloc[:0])
-    metric, pick = protocol_of(manifests)
-    phases = table["phase"].astype(str)
-    trials = table[phases == "trials"]
-    compared = table[phases != "trials"]
-    found = verdicts(table[phases == "tuned"], trials, metric, pick)
-    figure = figure_of([study])
+    metric, pick = made.protocol
+    trials = made.of_trials
+    tried = (trials.table["phase"].astype(str) == "trials").all()
+    found = verdicts(made) if tried else pd.DataFrame()
     try:
+        if not tried:
+            raise UserError("no trial came to an end")
         needs = tuning_needs(trials, metric, pick)
         tuning = tuning_text(needs, metric)
     except UserError as error:
         needs, tuning = None, f"Tuning: {error}.\n"
-    warnings = objections(compared, trials, manifests, metric) if len(compared) else []
+    compared = made.tuned or not tried  # else the study has come to its trials only
+    costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
         [
             sentences(found, metric),
             tuning,
-            costs_text(compared, metric, figure.get("target")),
-            *(f"Warning: {warning}\n" for warning in warnings),
-            *(f"Left out: {text}.\n" for text in table.attrs["older"]),
+            costs_text(made, metric, made.options.target) if compared else costs,
+            *(f"Warning: {warning}\n" for warning in (caveats(made, metric) if compared else ())),
+            *(f"Left out: {text}.\n" for text in made.older),
         ]
     )
-    files = {
-        "verdict.csv": to_csv(found),
-        "verdict.md": text,
-    }
-    if needs is None:
-        (study / "tuning.csv").unlink(missing_ok=True)  # of a method before
-    else:
-        files["tuning.csv"] = to_csv(needs)
-    for name, content in files.items():
-        replace_text(study / name, content)
-    return text, [study / name for name in files]
+    tables = {"verdict.csv": to_csv(found), "verdict.md": text}
+    return text, tables | {"tuning.csv": None if needs is None else to_csv(needs)}
 
 
-def verdicts(runs: pd.DataFrame, trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
+def verdicts(made: Comparison) -> pd.DataFrame:
     """One line per problem and optimizer other than the leader, as `pairs.compare` gives them.
 
-    runs: the tidy table of the tuned settings' runs. trials: that of the trials. metric, pick: how
-    trials were judged (val_loss or val_accuracy; final or best). The runs are compared by the final
-    value of the same metric on the test set. Holm's correction goes over a problem's comparisons.
+    The tuned settings' runs are compared by the final value of the trials' metric on the test set.
+    Holm's correction goes over a problem's comparisons.
     """
+    metric, pick = made.protocol
     tested = metric.replace("val_", "test_")
-    smaller = smaller_is_better(tested)
+    smaller = metric_of(tested).smaller
+    runs = made.table[made.table["run"].isin(made.main or [])]
     found = []
-    for problem, scores in trial_scores(trials, metric, pick).groupby("problem", sort=False):
+    tried = trial_scores(made.of_trials, metric, pick)
+    for problem, scores in tried.groupby("problem", sort=False):
         part = runs[runs["problem"].astype(str) == problem]
-        ended = scores[scores["score"].abs() < math.inf].sort_values("score", ascending=smaller)
-        frame = by_seed(part, tested) if len(part) else pd.DataFrame()
-        for leader in ended["optimizer"]:
-            names = [name for name in frame if str(name).split(" ")[0] == leader]
-            if names and frame[frame[names[0]].notna()].count().gt(0).sum() > 1:
-                lines = compare(frame, str(names[0]), smaller)
-                found.append(lines.assign(problem=name_of(runs, str(problem))))
-                break
+        if part.empty:
+            continue
+        frame = by_seed(made, tested, only=set(part["run"]))
+        owners, order = owners_of(frame), order_of(scores, metric)
+        leader = leader_of(frame, smaller, owners, order)
+        if leader is None or owners[leader.name] not in order or len(frame.columns) < 2:
+            continue
+        lines = compare(
+            frame, leader.name, smaller, chosen=not leader.fixed, among=leader.ranked, owners=owners
+        )
+        found.append(lines.assign(problem=name_of(made.table, made.series(), str(problem))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
+def tuning_needs(trials: pd.DataFrame | Comparison, metric: str, pick: str) -> pd.DataFrame:
     """The expected best validation result after 1, 2, ... trials (Dodge et al. 2019).
 
     Columns: problem, optimizer, those of `tuning_curves.expected_best`, and the width in decades of
     the learning rates within 1, 5 and 10 % of the best. Raises UserError for trials of tpe or grid.
     """
-    check_exchangeable(trials)
-    smaller = smaller_is_better(metric)
+    made = comparison_of(trials)
+    check_exchangeable(made.table)
+    smaller = metric_of(metric).smaller
     found = []
-    scores = trial_scores(trials, metric, pick)
+    scores = trial_scores(made, metric, pick)
     if not np.isfinite(scores["score"]).any():
         raise UserError("no trial came to an end")
+    plan = trial_series(made, metric, pick)
     for (problem, name), part in scores.groupby(["problem", "optimizer"], sort=False):
         curve = expected_best(part["score"].to_numpy(), smaller)
-        curve.insert(0, "problem", name_of(trials, str(problem)))
+        curve.insert(0, "problem", name_of(made.table, plan, str(problem)))
         curve.insert(1, "optimizer", str(name))
         rates = part.dropna(subset=["lr"])
         if len(rates["lr"].unique()) > 1:
@@ -124,9 +114,8 @@ def tuning_needs(trials: pd.DataFrame, metric: str, pick: str) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def name_of(table: pd.DataFrame, problem: str) -> str:
+def name_of(table: pd.DataFrame, plan: Layout, problem: str) -> str:
     """What tells a problem from the table's others; of the only one, its model and dataset."""
-    plan = layout(table[table["phase"] == table["phase"].iloc[0]])
     keys = [key for key in plan.facet if key not in ("optimizer", "phase")]
     run = plan.runs[plan.runs["problem"].astype(str) == problem].iloc[0]
     return ", ".join(f"{key}={run[key]}" for key in keys) or only_problem(table)
@@ -144,10 +133,13 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric.replace("val_", "test ")
+    chosen = (frame["correction"] != HOLM).any()
+    several = " (the max-type test where an optimizer has several settings)" if chosen else ""
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
         "optimizer on the same seeds: exact two-sided Wilcoxon signed-rank test with Holm's",
-        "correction, Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
+        f"correction{several}, Hodges-Lehmann difference (other minus leader) with its 95 % "
+        "interval.",
         "",
         "| problem | leader | against | difference | the other is |",
         "| --- | --- | --- | --- | --- |",
@@ -181,10 +173,10 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
+def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
     """Time to target and what a step costs, tuned and default, as Markdown."""
     try:
-        found = reach(runs, metric, None if rule is None else str(rule))
+        found = time_to_target(made, metric, rule)
     except UserError as error:
         return f"No times to target: {error}.\n"
     costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
@@ -200,12 +192,12 @@ def costs_text(runs: pd.DataFrame, metric: str, rule: object = None) -> str:
     for row in found.frame.to_dict("records"):
         times = [row[name] for name in ("epochs", "steps", "seconds")]
         cells = [
-            str(row.get("phase", "")), str(row["problem"]) or only_problem(runs),
+            str(row.get("phase", "")), str(row["problem"]) or only_problem(made.table),
             number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
-            *(f"{value:.4g}" if math.isfinite(value) else "never" for value in times),
+            *map(time_text, times),
             *(cost_cell(name, row[name], row["ms_per_step"]) for name in costs),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    if found.clocks:
-        lines += ["", f"{found.clocks[0].upper()}{found.clocks[1:]}."]
+    if found.note:
+        lines += ["", f"{found.note[0].upper()}{found.note[1:]}."]
     return "\n".join(lines) + "\n"

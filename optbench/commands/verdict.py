@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from optbench.analysis.verdict import write
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.report.verdict_files import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:

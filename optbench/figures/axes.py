@@ -17,8 +17,10 @@ from matplotlib.ticker import (
 )
 
 from optbench.analysis.columns import logged_columns
+from optbench.analysis.comparison import check_logged
+from optbench.analysis.final_values import divergence_limit
 from optbench.common.errors import UserError
-from optbench.common.metrics import default_log
+from optbench.common.metrics import metric_of
 from optbench.common.text import show
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
@@ -33,8 +35,7 @@ def check_column(table: pd.DataFrame, y: str) -> None:
     """Raise UserError unless column `y` was logged and holds a number; NothingFinite where no
     run came that far."""
     columns = [name for name in logged_columns(table) if name not in ("step", "epoch")]
-    if y not in columns:
-        raise UserError(f"no logged column {y!r}; there are: {', '.join(columns)}")
+    check_logged(table, y, columns)
     if not np.isfinite(table[y]).any() and (table["status"] == "diverged").all():
         raise NothingFinite(f"all runs diverged, and column {y!r} holds no finite number")
     if not np.isfinite(table[y]).any():
@@ -43,21 +44,11 @@ def check_column(table: pd.DataFrame, y: str) -> None:
 
 def y_label(table: pd.DataFrame, y: str) -> str:
     """The name of a logged column with its unit."""
-    if "accuracy" in y:
-        split = {"train": "training", "val": "validation"}
-        return " ".join(split.get(word, word) for word in y.split("_")) + " (%)"
-    batch = table.attrs.get("rows") == "steps"
-    names = {
-        "train_loss": "mini-batch training loss" if batch else "training cost",
-        "running_loss": "training cost, epoch mean",
-        "val_loss": "validation loss",
-        "test_loss": "test loss",
-        "lr": "learning rate",
-        "seconds": "training time (s)",
-        "total_seconds": "total time (s)",
-    }
-    text = names.get(y, y)
-    known = "loss.name" in table and "loss" in y
+    found = metric_of(y)
+    text = f"{found.label} ({found.unit})" if found.unit else found.label
+    if y == "train_loss" and table.attrs.get("rows") == "steps":
+        text = "mini-batch training loss"
+    known = "loss.name" in table and found.is_loss
     losses = list(table["loss.name"].unique()) if known else []
     if len(losses) == 1:
         loss = show(losses[0]).replace("_", " ")
@@ -96,27 +87,6 @@ def set_percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
 
 
-def blown_up(table: pd.DataFrame, y: str) -> float:
-    """Return the loss above which a run has learned nothing; inf for an accuracy.
-
-    That is four times the untrained value. A loss that can be negative has no meaningful
-    multiples: there it is as far above the untrained value as the lowest value lies below it.
-    """
-    values = table[y].to_numpy(dtype=float)
-    first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
-    first = first[np.isfinite(first)]
-    if not default_log(y) or not len(first):
-        return math.inf
-    return untrained_limit(float(np.median(first)), float(values[np.isfinite(values)].min()), 4)
-
-
-def untrained_limit(start: float, least: float, factor: float) -> float:
-    """Return `factor` times `start`, or 2 start - least where a value is negative; inf where that
-    is not above `start`."""
-    limit = factor * start if least >= 0 else 2 * start - least
-    return limit if limit > start else math.inf
-
-
 def limit_words(negative: bool, factor: str = "four times") -> str:
     """Say where an axis ends that ends at `untrained_limit`."""
     if negative:
@@ -124,10 +94,10 @@ def limit_words(negative: bool, factor: str = "four times") -> str:
     return f"at {factor} the untrained value"
 
 
-def cap(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
-    """End the y axes of losses at `blown_up`, so that a run that blew up does not squeeze the
+def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
+    """End the y axes of losses at `divergence_limit`, or a run that blew up would squeeze the
     others. Returns the note that says for how many of the final `values`."""
-    limit = blown_up(table, y)
+    limit = divergence_limit(table, y)
     finite = values[np.isfinite(values)]
     above = int((finite > limit).sum())
     if not above:
@@ -170,18 +140,18 @@ def ticks(axis: Axis, low: float, high: float, subs: Sequence[int]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def dress(panels: Sequence[Axes], column: str, values: Iterable[float]) -> str:
+def scale_y_for(panels: Sequence[Axes], column: str, values: Iterable[float]) -> str:
     """Set the y axes for values of a column: logarithmic for losses, per cent for accuracies.
 
     Returns the note of `set_log_y`.
     """
-    if "accuracy" in column:
+    if metric_of(column).percent:
         for axes in panels:
             set_percent(axes)
-    return set_log_y(panels, values) if default_log(column) else ""
+    return set_log_y(panels, values) if metric_of(column).log else ""
 
 
-def show_all(axes: Axes, x: "pd.Series[float]") -> None:
+def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
     """An x axis that holds every value tried: those that only diverged have no point of their own.
     Logarithmic where all are positive."""
     low, high = float(x.min()), float(x.max())

@@ -7,29 +7,33 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from optbench.analysis.series import layout, one_line_per_run, variant_keys
-from optbench.analysis.summary import cost_of_runs, seeds_text, timing_note
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.costs import Timing, cost_of_runs, timing_note
+from optbench.analysis.final_values import seeds_text
+from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import log_ticks
 from optbench.figures.panels import Entry, add_legends, finish, make_panels, series_of
 
 
-def cost(table: pd.DataFrame, facet: Sequence[str] | None = None) -> Figure:
+def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None) -> Figure:
     """Milliseconds of the optimizer's part of a step against bytes of state per parameter, a point
     per optimizer: the median over its runs, its bar min to max.
 
     Both were timed before each run, on a model of its own (`step_cost`). Raises UserError where no
     run was timed.
     """
-    plan = layout(table, facet, None, within=variant_keys(one_line_per_run(table)))
+    made = comparison_of(runs_of)
+    table = made.table
+    plan = made.series(facet, None, variant_keys(one_line_per_run(table)))
     timed = table.drop_duplicates("run").set_index("run")  # by itself, whoever took the steps
     timed.index = timed.index.astype(object)
     costs = timed.reindex(plan.runs["run"])[["state_bytes_per_parameter", "step_ms"]].astype(float)
     runs = plan.runs.assign(
         x=costs["state_bytes_per_parameter"].to_numpy(), y=costs["step_ms"].to_numpy()
     )
-    spread = timing_note(cost_of_runs(table).assign(ms_spread=np.nan))
+    spread = timing_note(cost_of_runs(table, Timing()).assign(ms_spread=np.nan))
     runs = runs[np.isfinite(runs["x"]) & np.isfinite(runs["y"])]
     if runs.empty:
         raise UserError("no run of these holds the cost of its optimizer's steps in run.json")

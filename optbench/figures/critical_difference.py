@@ -7,9 +7,24 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.over_problems import Ranking, ranking
 from optbench.figures import style
 from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
+
+
+def ranks_figure(
+    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
+) -> Figure:
+    """The critical-difference diagram of the final `column`. Raises UserError as `ranking`."""
+    return draw_ranks(ranking(runs, column, facet), column)
+
+
+def draw_ranks(found: Ranking, column: str) -> Figure:
+    """The critical-difference diagram of a ranking by the final `column`."""
+    blocks = f"{found.blocks}, by final {column}"
+    return cd_diagram(found.ranks, found.groups, found.n, blocks=blocks)
 
 
 def cd_diagram(
@@ -28,7 +43,7 @@ def cd_diagram(
     ranks = ranks.sort_values(kind="stable")
     count = len(ranks)
     half = (count + 1) // 2
-    looks = style.looks(str(name).split(" ", maxsplit=1)[0] for name in ranks.index)
+    looks = style.looks(map(str, ranks.index))
     rows = max(half, count - half)
     top = 0.32 * (len(groups) + 1)  # the bars lie between the axis and the first label
     with style.rc():
@@ -46,7 +61,7 @@ def cd_diagram(
             row = index if left else count - 1 - index
             y = top + 0.55 * (row + 0.3)
             end = 0.85 if left else count + 0.15
-            look = looks[str(name).split(" ", maxsplit=1)[0]]
+            look = looks[str(name)]
             drawn: list[Artist] = [
                 *axes.plot([at, at, end], [0, y, y], color=look.color, linewidth=style.points(1)),
                 *axes.plot(

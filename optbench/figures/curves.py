@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.series import layout
-from optbench.analysis.summary import unlike_clocks
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.final_values import untrained_limit
 from optbench.common.errors import UserError
-from optbench.common.metrics import default_log, worst
+from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import (
     MARKED,
@@ -27,7 +27,6 @@ from optbench.figures.axes import (
     log_ticks,
     set_log_y,
     set_percent,
-    untrained_limit,
     y_label,
 )
 from optbench.figures.panels import (
@@ -70,37 +69,44 @@ class Scale(NamedTuple):
 
 
 def curves(
-    table: pd.DataFrame,
+    runs_of: pd.DataFrame | Comparison,
     y: str = "train_loss",
     x: str = "epoch",
     facet: Sequence[str] | None = None,
     lines: str | None = None,
     log: bool | None = None,
+    rows: str = "epochs",
 ) -> Figure:
     """`y` against `x` ("epoch", "step" or "seconds"), a line per series, a panel per problem.
 
     facet: config keys that make the panels (two: a grid); by default those in which the problems
     differ. lines: the config key that makes the lines; by default the optimizer and its settings.
-    log: logarithmic y; by default for everything but accuracies and seconds.
+    log: logarithmic y; by default for everything but accuracies and seconds. rows: of which CSV
+    file of a comparison. Against seconds only runs are drawn whose times may be compared.
     Raises UserError for unknown names and for panels that would mix problems.
     """
+    made = comparison_of(runs_of)
+    table = made.rows(rows)
     check_column(table, y)
     if x not in X_LABELS:
         raise UserError(f"cannot draw against {x!r}; allowed: {', '.join(X_LABELS)}")
-    plan = layout(table, facet, lines)
-    log = default_log(y) if log is None else log
+    plan = made.series(facet, lines)
+    log = metric_of(y).log if log is None else log
     at = table.groupby("run", observed=True).indices
     shown: list[Curve] = []
     scales: list[Scale] = []
-    share = one_scale(table, plan.runs, y)
+    drawn = plan.runs[plan.runs["run"].isin(set(at))]
+    if x == "seconds":
+        drawn = drawn[~drawn["run"].isin(made.timing.untimed)]
+    share = one_scale(table, drawn, y)
     with style.rc():
-        figure, panels = make_panels(plan, share)
+        figure, panels = make_panels(plan._replace(runs=drawn), share)
         legends = []
         for axes, runs in panels:
             series = []
             for text, members, look in series_of(runs, plan):
-                rows = table.iloc[np.concatenate([at[run] for run in members])]
-                series.append((text, look, aggregate(rows, y, x)))
+                own = table.iloc[np.concatenate([at[run] for run in members])]
+                series.append((text, look, aggregate(own, y, x)))
             legends.append((axes, draw_panel(axes, series)))
             inside = [curve for *_, curve in series]
             shown += inside
@@ -115,8 +121,8 @@ def curves(
         add_legends(figure, plan, legends)
         text = note(shown) + ("" if share else "; each panel has its own y axis")
         text += scale_note(scales)
-        if x == "seconds" and (clocks := unlike_clocks(table)):
-            text += f"; {clocks}"
+        if x == "seconds" and made.timing.sentence:
+            text += f"; {made.timing.sentence}"
         finish(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 
@@ -131,14 +137,14 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     grid = complete[0] if complete else max(logged, key=len)
     for steps in complete[1:]:
         grid = np.intersect1d(grid, steps)
-    values = np.full((len(runs), len(grid)), worst(y))  # (runs, grid)
+    values = np.full((len(runs), len(grid)), metric_of(y).worst)  # (runs, grid)
     places = np.full((len(runs), len(grid)), math.nan)
     ends = []
     for index, (run, steps) in enumerate(zip(runs, logged, strict=True)):
         xs, ys = (run[name].to_numpy(dtype=float) for name in (x, y))
         at = np.searchsorted(steps, grid).clip(max=len(steps) - 1)
         found = steps[at] == grid
-        values[index, found] = np.where(np.isnan(ys), worst(y), ys)[at[found]]
+        values[index, found] = np.where(np.isnan(ys), metric_of(y).worst, ys)[at[found]]
         places[index, found] = xs[at[found]]
         finite = np.flatnonzero(np.isfinite(ys))
         if lost[index] and len(finite):
@@ -152,7 +158,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     drawn = np.isfinite(middle)
     parts = [np.where(drawn & np.isfinite(part), part, math.nan) for part in (middle, low, high)]
     diverged = int(lost.sum())
-    final = worst(y) if 2 * diverged >= len(runs) else float(middle[-1])
+    final = metric_of(y).worst if 2 * diverged >= len(runs) else float(middle[-1])
     # the grid is made of rows that exist, so at least one run has each
     x_values = np.nanmedian(places, axis=0)
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
@@ -210,7 +216,7 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     bottom = np.concatenate([[*curve.low, *(end for _, end in curve.ends)] for curve in shown])
     bottom = bottom[np.isfinite(bottom)]
     words = set_log_y(panels, [*bottom, *top]) if log else ""
-    if "accuracy" in y:
+    if metric_of(y).percent:
         for axes in panels:
             set_percent(axes)
         return Scale(words)

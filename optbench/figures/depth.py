@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.claims.values import numbers
-from optbench.analysis.series import layout
-from optbench.analysis.summary import seeds_text
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import log_ticks, set_log_y
@@ -21,17 +21,20 @@ DEPTHS = {  # by depth, of weight layers
 }
 
 
-def layers_by_depth(layers: pd.DataFrame, lines: str | None = None) -> Figure:
+def layers_by_depth(layers_of: pd.DataFrame | Comparison, lines: str | None = None) -> Figure:
     """Activations, gradients and the update-to-weight ratio of the weight layers against their
     depth, at the first logged step and at the last one; a line per series.
 
     Lines are medians over the seeds and bands their minimum to maximum. Raises UserError where the
     runs are of several problems: `lines` may be what they differ in.
     """
+    made = comparison_of(layers_of)
+    layers = made.rows("layers")
     rows = layers[layers["kind"].isin(WEIGHTED)]
     if rows.empty:
         raise UserError("layers.csv has no row of a linear or convolution layer")
-    plan = layout(layers, None, lines)
+    plan = made.series(None, lines)
+    plan = plan._replace(runs=plan.runs[plan.runs["run"].isin(set(rows["run"]))])
     if plan.facet:
         raise UserError(
             f"layers are drawn of one problem, and these runs differ in {', '.join(plan.facet)}: "

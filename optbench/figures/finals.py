@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from optbench.analysis.series import layout
-from optbench.analysis.summary import final_values, seeds_text
-from optbench.common.metrics import default_log, worst
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.final_values import divergence_limit, seeds_text
+from optbench.analysis.leader import place
+from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import blown_up, check_column, ticks, y_label
+from optbench.figures.axes import check_column, ticks, y_label
 from optbench.figures.panels import caption, context, cross, label_axes, make_panels, series_of
 from optbench.stats.estimates import median
 
@@ -22,7 +23,7 @@ SPREAD = 0.22  # of the dots of a row, upwards and downwards
 
 
 def finals(
-    table: pd.DataFrame,
+    runs_of: pd.DataFrame | Comparison,
     y: str = "test_accuracy",
     facet: Sequence[str] | None = None,
     lines: str | None = None,
@@ -33,15 +34,17 @@ def finals(
     than `BOXED` runs: the median alone). A diverged run is a cross at the bad edge, and counts in
     the median and the quartiles as infinitely bad. Raises UserError as `layout` does.
     """
+    made = comparison_of(runs_of)
+    table = made.table
     check_column(table, y)
-    plan = layout(table, facet, lines)
-    values = final_values(table, y)
+    plan = made.series(facet, lines)
+    values = made.finals(y)
     finite = values[np.isfinite(values)]
-    limit = blown_up(table, y)
+    limit = divergence_limit(table, y)
     near = finite[finite <= limit]
     beyond = len(finite) - len(near) if len(near) else 0  # would squeeze the others into one place
     finite = near if beyond else finite
-    log = default_log(y) and bool(len(finite)) and finite.min() > 0
+    log = metric_of(y).log and bool(len(finite)) and finite.min() > 0
     log = log and bool(finite.max() > 5 * finite.min())
     most = max(
         part["series"].nunique() for _, part in plan.runs.groupby(plan.runs["panel"].map(str))
@@ -54,7 +57,7 @@ def finals(
         for axes, part in panels:
             draw_panel(axes, series_of(part, plan), values, y, log, limit if beyond else math.inf)
             axes.grid(visible=False, axis="y")
-            set_limits(axes, finite, log, "accuracy" in y)
+            set_limits(axes, finite, log, metric_of(y).percent)
         below = [axes.get_subplotspec().rowspan.stop for axes, _ in panels]  # type: ignore[union-attr]
         for (axes, _), stop in zip(panels, below, strict=True):
             if stop == max(below):
@@ -83,11 +86,10 @@ def draw_panel(
 ) -> None:
     """The rows of one panel, the best at the top; what lies beyond the limit is an arrow at the
     edge."""
-    bad = worst(y)
+    bad = metric_of(y).worst
     parts = [(text, look, values.reindex(runs).to_numpy(float)) for text, runs, look in series]
     parts = [(text, look, part[~np.isnan(part)]) for text, look, part in parts]
-    sign = 1 if bad == math.inf else -1
-    parts.sort(key=lambda item: sign * float(median(item[2])) if len(item[2]) else math.inf)
+    parts.sort(key=lambda item: rank(item[2], metric_of(y).smaller))
     for row, (text, look, part) in enumerate(parts):
         finite = part[np.isfinite(part)]
         alive, beyond = np.sort(finite[finite <= limit]), int((finite > limit).sum())
@@ -126,6 +128,12 @@ def draw_panel(
     axes.set_ylim(len(parts) - 0.5, -0.5)
     if log:
         axes.set_xscale("log")
+
+
+def rank(values: np.ndarray, smaller: bool) -> tuple[float, float, str]:
+    """The place of a series among those of its panel (`leader.place`)."""
+    middle = float(median(values)) if len(values) else math.nan
+    return place(middle, smaller, float(np.isinf(values).sum()) / max(1, len(values)))
 
 
 def set_limits(axes: Axes, finite: "pd.Series[float]", log: bool, percent: bool) -> None:

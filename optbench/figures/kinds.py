@@ -1,7 +1,7 @@
 """Every kind of figure: its function, what it is called, and which ones a sweep draws by itself.
 
-A kind is drawn of a `Study`; its function takes a tidy table (or two words more) and gives a
-matplotlib figure, and can be called by itself as well.
+A kind is drawn of a `Comparison`; its function takes one, or a tidy table, and gives a matplotlib
+figure, and can be called by itself as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,178 +9,163 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
-from optbench.analysis.comparison import has_rates, profile_times, ranks_figure
-from optbench.analysis.series import layout
-from optbench.analysis.time_to_target import Reach, reach_figure
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.over_problems import has_profile, profile_of
+from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
+from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
 from optbench.figures.panels import TooManyPanels
 from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
+from optbench.figures.time_to_target import time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget
-from optbench.formats.study import Protocol
 
-MOST_ROWS = 40  # of a figure of times to target that nobody asked for
+MAX_ROWS = 40  # of a figure of times to target that nobody asked for
 ALL = "all"
 
 
-class Study(NamedTuple):
-    """What the figures of one folder are drawn from."""
-
-    table: pd.DataFrame  # epochs.csv of the runs that are compared
-    main: pd.DataFrame  # the same, or their steps.csv: of the curves
-    trials: pd.DataFrame  # of a tuned study; without one `table` again
-    layers: Callable[[], pd.DataFrame] | None  # reads layers.csv; None: no run has one
-    protocol: Protocol
-    y: str
-    x: str
-    final: str  # the column by which runs are ranked
-    facet: Sequence[str] | None
-    lines: str | None
-    log: bool | None
-    found: Reach | None  # times to target
-    matrix: pd.DataFrame | None  # steps to target, optimizers by problems
-
-    @property
-    def tuned(self) -> bool:
-        return self.trials is not self.table
-
-    @property
-    def judged(self) -> str:
-        """The column by which the final results are compared: in a tuned study the test set's."""
-        return self.protocol.metric.replace("val_", "test_") if self.tuned else self.final
-
-
-class Kind(NamedTuple):
+class FigureKind(NamedTuple):
     """One kind of figure."""
 
     function: Callable[..., Figure]  # what a notebook calls
     title: str  # of the figure, in its caption
-    stem: Callable[[Study], str]  # of its files
-    draw: Callable[[Study], Figure]  # raises UserError where it does not apply
-    automatic: Callable[[Study], bool]  # whether a sweep draws it unasked
+    stem: Callable[[Comparison], str]  # of its files
+    draw: Callable[[Comparison], Figure]  # raises UserError where it does not apply
+    by_default: Callable[[Comparison], bool]  # whether a sweep draws it unasked
     compares: bool = True  # so that what a reviewer would object to belongs below it
 
 
-def draw_curves(s: Study) -> Figure:
-    return curves(s.main, s.y, s.x, s.facet, s.lines, s.log)
+def x_of(made: Comparison) -> str:
+    """The clock that curves are drawn against."""
+    return made.options.x or "epoch"
 
 
-def tested(s: Study) -> str:
+def draw_curves(made: Comparison) -> Figure:
+    asked = made.options
+    return curves(made, made.y, x_of(made), asked.facet, asked.lines, asked.log, asked.rows)
+
+
+def tested(made: Comparison) -> str:
     """The test accuracy, or the loss where there is none."""
-    accuracy = np.isfinite(s.table["test_accuracy"]).any()
+    accuracy = np.isfinite(made.table["test_accuracy"]).any()
     return "test_accuracy" if accuracy else "test_loss"
 
 
-def tested_once(s: Study) -> bool:
+def tested_once(made: Comparison) -> bool:
     """Whether the test set was measured at the end alone, as in a tuned study."""
-    values = s.table[np.isfinite(s.table[tested(s)])]
+    values = made.table[np.isfinite(made.table[tested(made)])]
     return len(values) > 0 and not values["run"].duplicated().any()
 
 
-def draw_test(s: Study) -> Figure:
-    if tested_once(s):
+def draw_test(made: Comparison) -> Figure:
+    if tested_once(made):
         raise UserError("the test set was measured once, at the end: --kind finals shows that")
-    return curves(s.table, tested(s), "epoch", s.facet, s.lines)
+    return curves(made, tested(made), "epoch", made.options.facet, made.options.lines)
 
 
-def draw_grid(s: Study) -> Figure:
-    keys = list(layout(s.table, s.facet, s.lines).facet)
+def draw_grid(made: Comparison) -> Figure:
+    keys = list(made.plan.facet)
     if len(keys) != 2:
         found = f"these runs differ in {', '.join(keys)}" if keys else "these are of one problem"
         raise UserError(f"a grid has two keys, and {found}: name them with --facet KEY KEY")
-    return curves(s.table, s.y, s.x, keys, s.lines, s.log)
+    return curves(made, made.y, x_of(made), keys, made.options.lines, made.options.log)
 
 
-def draw_rates(s: Study) -> Figure:
+def draw_rates(made: Comparison) -> Figure:
     # trials never see the test set, and are judged by the validation split
-    if s.tuned:
-        return rate_scatter(s.trials, *s.protocol, facet=s.facet)
-    return sensitivity(s.table, s.final, facet=s.facet)
+    if made.tuned:
+        return rate_scatter(made.of_trials, *made.protocol, facet=made.options.facet)
+    return sensitivity(made, made.final, facet=made.options.facet)
 
 
-def draw_budget(s: Study) -> Figure:
-    if not s.tuned:
+def draw_budget(made: Comparison) -> Figure:
+    if not made.tuned:
         raise UserError("a tuning budget is of a tuned study's trials (hydra/sweeper=tuned)")
-    return tuning_budget(s.trials, *s.protocol, facet=s.facet)
+    return tuning_budget(made.of_trials, *made.protocol, facet=made.options.facet)
 
 
-def draw_times(s: Study) -> Figure:
-    if s.found is None:
+def draw_times(made: Comparison) -> Figure:
+    if (found := asked_times(made)) is None:
         raise UserError("times to target need two optimizers or settings of one problem")
-    return reach_figure(s.found)
+    return time_to_target_figure(found)
 
 
-def draw_profile(s: Study) -> Figure:
-    if s.found is None:
-        raise UserError("a performance profile needs two optimizers, and two problems of each")
-    note = f"target: {s.found.rule} ({s.found.column.replace('_', ' ')})"
-    return profile_figure(profile_times(s.found), note=note)
+def times_fit(made: Comparison) -> bool:
+    """Whether there are times to target, and few enough for a figure that nobody asked for."""
+    found = asked_times(made)
+    return found is not None and len(found.frame) <= MAX_ROWS
 
 
-def draw_layers(s: Study) -> Figure:
-    if s.layers is None:
+def draw_profile(made: Comparison) -> Figure:
+    profile = profile_of(made)
+    found = asked_times(made)
+    assert found is not None
+    note = f"target: {found.rule} ({found.column.replace('_', ' ')})"
+    return profile_figure(profile, note=note)
+
+
+def draw_layers(made: Comparison) -> Figure:
+    if not made.has_layers:
         raise UserError("no run has a layers.csv: diagnostics=layers writes it")
-    return layers_by_depth(s.layers(), s.lines)
+    return layers_by_depth(made, made.options.lines)
 
 
-KINDS: dict[str, Kind] = {
-    "curves": Kind(
+KINDS: dict[str, FigureKind] = {
+    "curves": FigureKind(
         curves, "Loss curves",
-        lambda s: f"{s.y}-{s.x}" + ("-steps" if s.main is not s.table else ""),
-        draw_curves, lambda s: True,
+        lambda m: f"{m.y}-{x_of(m)}" + ("-steps" if m.options.rows == "steps" else ""),
+        draw_curves, lambda m: True,
     ),
-    "test": Kind(
+    "test": FigureKind(
         curves, "Test results over the training",
-        lambda s: f"{tested(s)}-epoch", draw_test,
-        lambda s: tested(s) == "test_accuracy" and not tested_once(s),
+        lambda m: f"{tested(m)}-epoch", draw_test,
+        lambda m: tested(m) == "test_accuracy" and not tested_once(m),
     ),
-    "grid": Kind(
+    "grid": FigureKind(
         curves, "Small multiples: loss curves by two settings",
-        lambda s: f"grid_{s.y}-{s.x}", draw_grid, lambda s: False,
+        lambda m: f"grid_{m.y}-{x_of(m)}", draw_grid, lambda m: False,
     ),
-    "learning_rate": Kind(
+    "learning_rate": FigureKind(
         sensitivity, "Sensitivity to the learning rate",
-        lambda s: f"final_{s.protocol.metric if s.tuned else s.final}-lr", draw_rates,
-        lambda s: "optimizer.lr" not in (s.facet or ()) and (s.tuned or has_rates(s.table)),
+        lambda m: f"final_{m.protocol.metric if m.tuned else m.final}-lr", draw_rates,
+        lambda m: "optimizer.lr" not in (m.options.facet or ()) and (m.tuned or m.has_rates),
     ),
-    "finals": Kind(
+    "finals": FigureKind(
         finals, "Final values of all runs",
-        lambda s: f"final_{s.judged}",
-        lambda s: finals(s.table, s.judged, s.facet, s.lines), tested_once,
+        lambda m: f"final_{m.judged}",
+        lambda m: finals(m, m.judged, m.options.facet, m.options.lines), tested_once,
     ),
-    "ranks": Kind(
+    "ranks": FigureKind(
         ranks_figure, "Mean ranks and critical difference",
-        lambda s: "critical_difference", lambda s: ranks_figure(s.table, s.judged, s.facet),
-        lambda s: not s.lines,
+        lambda m: "critical_difference", lambda m: ranks_figure(m, m.judged, m.options.facet),
+        lambda m: not m.options.lines,
     ),
-    "profile": Kind(
+    "profile": FigureKind(
         profile_figure, "Performance profile",
-        lambda s: "performance_profile", draw_profile, lambda s: s.matrix is not None,
+        lambda m: "performance_profile", draw_profile, has_profile,
     ),
-    "time_to_target": Kind(
-        reach_figure, "Time to target",
-        lambda s: "time_to_target", draw_times,
-        lambda s: s.found is not None and len(s.found.frame) <= MOST_ROWS,
+    "time_to_target": FigureKind(
+        time_to_target_figure, "Time to target",
+        lambda m: "time_to_target", draw_times, times_fit,
     ),
-    "budget": Kind(
+    "budget": FigureKind(
         tuning_budget, "What n trials of tuning bring",
-        lambda s: "tuning_budget", draw_budget, lambda s: s.tuned,
+        lambda m: "tuning_budget", draw_budget, lambda m: m.tuned,
     ),
-    "layers": Kind(
+    "layers": FigureKind(
         layers_by_depth, "Layers by depth",
-        lambda s: "layers", draw_layers, lambda s: s.layers is not None, compares=False,
+        lambda m: "layers", draw_layers, lambda m: m.has_layers, compares=False,
     ),
-    "cost": Kind(
+    "cost": FigureKind(
         cost, "What an optimizer's step costs",
-        lambda s: "cost", lambda s: cost(s.table, s.facet), lambda s: False, compares=False,
+        lambda m: "cost", lambda m: cost(m, m.options.facet), lambda m: False, compares=False,
     ),
 }  # fmt: skip
 
@@ -199,30 +184,30 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def draw(
-    study: Study, names: Sequence[str], problems: list[str]
+    made: Comparison, names: Sequence[str], problems: list[str]
 ) -> tuple[dict[str, Figure], list[str]]:
     """The figures of these kinds, by name, or of those that a sweep draws by itself; and which of
     those that were asked for do not apply. Adds a line to `problems` for each that nobody named
     and that was too large. Raises UserError where none of those named applies."""
     every = ALL in names
     named = bool(names) and not every
-    wanted = chosen(names or [name for name, kind in KINDS.items() if kind.automatic(study)])
+    wanted = chosen(names or [name for name, kind in KINDS.items() if kind.by_default(made)])
     drawn: dict[str, Figure] = {}
     skipped = []
     stems: set[str] = set()
     for name in wanted:
         kind = KINDS[name]
-        if (stem := kind.stem(study)) in stems:
+        if (stem := kind.stem(made)) in stems:
             continue  # the curves are those of the test accuracy
         try:
-            drawn[name] = kind.draw(study)
+            drawn[name] = kind.draw(made)
         except UserError as error:
             if named:
                 skipped.append(f"{name}: {error}")
             elif isinstance(error, TooManyPanels):
                 problems.append(f"{stem}: {error}")
             elif isinstance(error, NothingFinite):
-                skipped += [f"{name}: {error}"] * every  # `objections` say so in any case
+                skipped += [f"{name}: {error}"] * every  # `caveats` say so in any case
             elif name == "curves":  # they are what was asked for; of the others some do not apply
                 raise
             elif every:

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench import losses
 from optbench.analysis.claims.values import numbers
 from optbench.analysis.columns import resolve, short
-from optbench.analysis.summary import seeds_text
+from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import order, show
 from optbench.figures import style
@@ -132,22 +130,12 @@ def measured_gradients(layers: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFra
 
 
 def draw_formula(axes: Axes) -> None:
-    """|dL/dz| of one sigmoid output against its error |sigmoid(z) - y|, by autograd through the
-    losses of `optbench.losses`."""
-    error = torch.linspace(0.001, 0.999, 400)
-    z = torch.logit(error)  # the target is 0, so that the error is the output
-    labels = torch.ones(len(z), dtype=torch.long)
-    rules: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "mse_sigmoid": lambda logits: losses.mse(logits, labels, output="sigmoid"),
-        "bce": lambda logits: losses.bce(logits, labels),
-    }
-    for key, loss in rules.items():
+    """|dL/dz| of one sigmoid output against its error e = |sigmoid(z) - y|: 2 e^2 (1 - e) of the
+    squared error, whose derivative is 2 e times that of the sigmoid, and e of the cross-entropy."""
+    error = np.linspace(0.001, 0.999, 400)
+    sizes = {"mse_sigmoid": 2 * error**2 * (1 - error), "bce": error}
+    for key, size in sizes.items():
         name, look = OUTPUT_LOOKS[key]
-        # two classes, label 1: the first output has target 0, the second is right already
-        logits = torch.stack([z, torch.full_like(z, 100.0)], dim=1).requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(logits), logits)
-        # the losses are means over examples and classes: this is one output's own gradient
-        size = gradient[:, 0].abs() * logits.numel()
         axes.plot(error, size, color=look.color, linestyle=look.dashes, label=name)
     axes.set_title("one output, from the formulas", loc="left")
     axes.set_xlabel("error of the output |sigmoid(z) - y|")

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from optbench.analysis.columns import short
+from optbench.analysis.final_values import seeds_text
 from optbench.analysis.series import Layout
-from optbench.analysis.summary import seeds_text
 from optbench.common.errors import UserError
-from optbench.common.metrics import default_log as default_log
 from optbench.common.text import order, show
 from optbench.figures import style
 from optbench.figures.axes import MARKED
@@ -56,10 +55,8 @@ def make_panels(
 
     Raises TooManyPanels.
     """
-    # by `order`, because an unset value (NaN) would not equal itself
-    keys = [tuple(map(order, panel)) for panel in plan.runs["panel"]]
-    places = sorted(set(keys))
-    parts = [plan.runs[[key == place for key in keys]] for place in places]
+    parts = plan.panels
+    places = [tuple(map(order, part["panel"].iloc[0])) for part in parts]
     texts = [titles(plan, part["panel"].iloc[0]) for part in parts]
     count = len(places)
     if count > MAX_PANELS:
@@ -123,27 +120,23 @@ def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
 
 
 def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], style.Look]]:
-    """(label, runs, look) of each series of a panel, by name and setting."""
-    rank = {
-        (name, text): tuple(map(order, setting))
-        for name, text, setting in runs[["optimizer", "series", "setting"]].to_numpy()
-    }
+    """(label, runs, look) of each series of a panel, in the order of `Layout.series_of`."""
     every = plan.runs.drop_duplicates(["optimizer", "series"])
     result = []
     looks = style.looks(map(str, every["optimizer"].unique()))
-    for name, text in sorted(rank, key=lambda key: (key[0], rank[key], key[1])):
+    for name, text, own in plan.series_of(runs):
         # the place among all panels, so that a setting looks the same in each
         group = every if plan.sequential else every[every["optimizer"] == name]
         ranks = sorted({tuple(map(order, setting)) for setting in group["setting"]})
-        place, count = ranks.index(rank[name, text]), len(ranks)
+        setting = tuple(map(order, own["setting"].iloc[0]))
+        place, count = ranks.index(setting), len(ranks)
         if not plan.sequential:
             look = style.shade(looks[name], place, count)
         elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `order`
             look = style.ramp(place, count)
         else:
             look = style.choice(place, count)
-        members = runs["run"][(runs["optimizer"] == name) & (runs["series"] == text)]
-        result.append((text, sorted(members), look))
+        result.append((text, sorted(own["run"]), look))
     return result
 
 

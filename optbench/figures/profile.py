@@ -1,39 +1,28 @@
 """AlgoPerf's performance profiles over several problems, as a figure with the benchmark scores."""
 
-import math
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from optbench.common.errors import UserError
+from optbench.analysis.over_problems import Profile, scores
 from optbench.figures import style
 from optbench.figures.panels import caption, legend_above
-from optbench.stats.algoperf import R_MAX, closed_form, profile
+from optbench.stats.algoperf import R_MAX, profile
 
 
-def scores(times: pd.DataFrame) -> pd.DataFrame:
-    """A line per optimizer, best first: score (`score.closed_form`), reached (of n problems), n.
+def profile_figure(times: pd.DataFrame | Profile, clock: str = "steps", note: str = "") -> Figure:
+    """The share of problems on which an optimizer was within tau times the fastest, against tau.
 
-    times: `targets.time_matrix`. Raises UserError below two problems, as it is a score over them.
-    """
-    if times.shape[1] < 2:
-        raise UserError("a performance profile is over problems, and there is one")
-    found = pd.DataFrame({"score": closed_form(times), "reached": (times < math.inf).sum(axis=1)})
-    found = found.assign(n=times.shape[1]).sort_values("score", ascending=False, kind="stable")
-    return found.rename_axis("optimizer").reset_index()
-
-
-def profile_figure(times: pd.DataFrame, clock: str = "steps", note: str = "") -> Figure:
-    """The share of problems on which an optimizer was within tau times the fastest, against tau."""
-    ranked = scores(times)
-    shares = profile(times)
-    looks = style.looks(str(name).split(" ")[0] for name in ranked["optimizer"])
+    times: `time_matrix`, or the profile that was made of it."""
+    found = times if isinstance(times, Profile) else Profile(scores(times), profile(times))
+    ranked, shares = found
+    looks = style.looks(map(str, ranked["optimizer"]))
+    problems = int(ranked["n"].iloc[0])
     with style.rc():
         figure = style.blank(5.6, 3.4)
         axes = figure.add_subplot()
         for place, line in enumerate(ranked.to_dict("records")):
-            look = looks[str(line["optimizer"]).split(" ")[0]]
+            look = looks[str(line["optimizer"])]
             axes.plot(
                 shares.columns,
                 shares.loc[line["optimizer"]],
@@ -55,6 +44,6 @@ def profile_figure(times: pd.DataFrame, clock: str = "steps", note: str = "") ->
         else:
             legend_above(figure, axes.lines, [str(line.get_label()) for line in axes.lines])
             note = f"in brackets: AlgoPerf's benchmark score; {note}"
-        text = f"Over n = {times.shape[1]} problems, medians over seeds; {note}".strip("; ")
+        text = f"Over n = {problems} problems, medians over seeds; {note}".strip("; ")
         caption(figure, text)
     return figure

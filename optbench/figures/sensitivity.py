@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from optbench.analysis.columns import resolve, short
-from optbench.analysis.series import Layout, layout
-from optbench.analysis.summary import final_values
-from optbench.common.errors import UserError
-from optbench.common.metrics import worst
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.trials import Line, Lines, rate_lines
+from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import cap, check_column, dress, log_ticks, show_all, y_label
+from optbench.figures.axes import check_column, cover_x, limit_y, log_ticks, scale_y_for, y_label
 from optbench.figures.panels import (
     Entry,
     add_legends,
@@ -25,11 +24,10 @@ from optbench.figures.panels import (
     series_of,
     spread_note,
 )
-from optbench.stats.estimates import median
 
 
 def sensitivity(
-    table: pd.DataFrame,
+    runs: pd.DataFrame | Comparison,
     y: str = "train_loss",
     x: str = "optimizer.lr",
     facet: Sequence[str] | None = None,
@@ -40,62 +38,56 @@ def sensitivity(
     the median diverged a cross stands at the top edge (an accuracy: the bottom edge) and the
     line breaks. Raises UserError when no optimizer has two values of `x`.
     """
-    check_column(table, y)
-    x = resolve(table, x)
-    plan = layout(table, facet, None, within=[x])
-    finals = final_values(table, y).reindex(plan.runs["run"])
-    runs = plan.runs.assign(x=pd.to_numeric(plan.runs[x], errors="coerce"), y=finals.to_numpy())
-    runs = runs.astype({"x": float, "y": float}).dropna(subset=["x", "y"])
-    # a line needs two points
-    runs = runs[runs.groupby(["optimizer", "variant"])["x"].transform("nunique") > 1]
-    if runs.empty:
-        raise UserError(f"no optimizer has two values of {x} in these runs: nothing to compare")
-    plan = plan._replace(runs=runs, sequential=False)
+    made = comparison_of(runs)
+    check_column(made.table, y)
+    lines = rate_lines(made, y, x, facet)
+    plan = lines.plan
     with style.rc():
         figure, panels = make_panels(plan)
         legends = []
-        for axes, part in panels:
-            legends.append((axes, draw_panel(figure, axes, part, plan, y)))
-            show_all(axes, runs["x"])
-        scale = dress([axes for axes, _ in panels], y, runs["y"])
-        above = cap([axes for axes, _ in panels], table, y, runs["y"])
+        for (axes, part), drawn in zip(panels, lines.panels, strict=True):
+            looks = [look for *_, look in series_of(part, plan)]
+            legends.append((axes, draw_panel(figure, axes, drawn, looks, y)))
+            cover_x(axes, plan.runs["x"])
+        scale = scale_y_for([axes for axes, _ in panels], y, plan.runs["y"])
+        above = limit_y([axes for axes, _ in panels], made.table, y, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
-        name = "learning rate" if short(x) == "lr" else short(x)
-        finish(figure, plan, name, f"final {y_label(table, y)}", note(runs) + scale + above)
+        x = short(resolve(made.table, x))
+        name = "learning rate" if x == "lr" else x
+        text = note(plan.runs, lines) + scale + above
+        finish(figure, plan, name, f"final {y_label(made.table, y)}", text)
     return figure
 
 
-def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: str) -> list[Entry]:
+def draw_panel(
+    figure: Figure, axes: Axes, lines: Sequence[Line], looks: Sequence[style.Look], y: str
+) -> list[Entry]:
     """One panel: medians with bars, and crosses at the edge for what diverged."""
-    bad = worst(y)
+    bad = metric_of(y).worst
     legend = []
     crosses: dict[float, int] = {}  # how many there are at each x
-    for text, members, look in series_of(runs, plan):
-        part = runs[runs["run"].isin(members)]
-        by_x = [(at, group["y"].to_numpy()) for at, group in part.groupby("x")]
-        xs = np.array([at for at, _ in by_x])
-        raw = np.array([median(values) for _, values in by_x])
-        drawn = np.isfinite(raw)
-        line_y = np.where(drawn, raw, math.nan)
+    for each, look in zip(lines, looks, strict=True):
+        assert each.low is not None
+        assert each.high is not None
+        drawn = np.isfinite(each.mid)
+        line_y = np.where(drawn, each.mid, math.nan)
         (line,) = axes.plot(
-            xs,
+            each.x,
             line_y,
             color=look.color,
             marker=look.marker,
             linestyle=look.dashes,
-            label=text,
+            label=each.text,
             zorder=3,
         )
-        if len(part) > len(xs):
-            finite = [values[np.isfinite(values)] for _, values in by_x]
-            low = np.array([np.min(values, initial=math.inf) for values in finite])
-            high = np.array([np.max(values, initial=-math.inf) for values in finite])
+        if each.runs > len(each.x):
             # the median may stand outside, where a diverged seed counts in it and not in the bar
-            bars = np.zeros((2, len(xs)))
-            bars[:, drawn] = np.maximum([raw[drawn] - low[drawn], high[drawn] - raw[drawn]], 0)
+            bars = np.zeros((2, len(each.x)))
+            ends = [each.mid[drawn] - each.low[drawn], each.high[drawn] - each.mid[drawn]]
+            bars[:, drawn] = np.maximum(ends, 0)
             axes.errorbar(
-                xs,
+                each.x,
                 line_y,
                 yerr=bars,
                 fmt="none",
@@ -103,7 +95,7 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
                 elinewidth=style.points(0.8),
                 capsize=2,
             )
-        for at in xs[~np.isfinite(raw)]:
+        for at in each.x[~drawn]:
             # side by side, or one would cover another
             shift = 7 * crosses.get(at, 0)
             crosses[at] = crosses.get(at, 0) + 1
@@ -112,16 +104,15 @@ def draw_panel(figure: Figure, axes: Axes, runs: pd.DataFrame, plan: Layout, y: 
             place = axes.get_xaxis_transform() + move
             axes.plot([at], [edge], **cross(), color=look.color, transform=place)
         end = (np.nanmax if bad == -math.inf else np.nanmin)(line_y) if drawn.any() else bad
-        lost = int((part["status"] == "diverged").sum())
-        legend.append(Entry(-float(end), text, line, lost, len(part)))
+        legend.append(Entry(-float(end), each.text, line, each.diverged, each.runs))
     return legend
 
 
-def note(runs: pd.DataFrame) -> str:
+def note(runs: pd.DataFrame, lines: Lines) -> str:
     """n and the spread, in words."""
-    counts = runs.groupby(["panel", "optimizer", "variant", "x"]).size()
+    counts = [count for panel in lines.panels for line in panel for count in line.counts]
     diverged = bool((runs["status"] == "diverged").any())
     text = "one seed per point"
-    if counts.max() > 1:
+    if max(counts) > 1:
         text = spread_note(counts, diverged, "bars")
     return text + ("; ✖ diverged" if diverged else "")

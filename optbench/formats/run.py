@@ -38,9 +38,7 @@ ALWAYS = {  # never an empty cell
     "layers": ("epoch", "step", "kind"),
 }
 # what `run.json` says of the optimizer's step, the same in every row of the table
-COST_COLUMNS = (
-    "step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once", "compiled_steps",
-)  # fmt: skip
+COST_COLUMNS = ("step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once")
 REQUIRED = {
     "run_id": str,
     "problem_hash": str,

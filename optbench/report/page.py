@@ -18,7 +18,7 @@ from markupsafe import Markup
 from optbench.analysis.table import check_names
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.report.sections.page_data import collect
+from optbench.report.collect import collect
 
 WEB = Path(__file__).resolve().parent / "web"
 SCRIPTS = (

@@ -31,6 +31,7 @@ from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import SWEEP_KEYS
 from optbench.formats.run import COLUMNS, write_sealed
+from optbench.report import finish
 from optbench.runs import locks
 
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
@@ -233,7 +234,7 @@ class SweepCallback(Callback):
         try:
             if len(failed) < len(outcomes):
                 with exits(), alone(config):
-                    show_comparison(sweep)
+                    finish(sweep)
         finally:  # also where the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
@@ -297,40 +298,6 @@ def begin(
         (sweep / CLAIM).unlink(missing_ok=True)
     else:
         write_sealed(sweep / CLAIM, claim)
-
-
-def show_comparison(sweep: Path) -> None:
-    """Draw the figures of a sweep that is over, and print its table and its verdict."""
-    from optbench.analysis import summary
-    from optbench.commands import plot
-    from optbench.formats import study as study_files
-
-    result = plot.draw_all([sweep], sweep)
-    say("", summary.to_markdown(result.summary), *result.paths)
-    if (sweep / study_files.MANIFEST).exists():
-        from optbench.analysis import verdict
-
-        text, paths = verdict.write(sweep)
-        say("", text, *paths)
-    if (sweep / CLAIM).exists():
-        judge_claim(sweep)
-    for text in result.warnings:
-        say(f"warning: {text}", error=True)
-    for problem in [*result.problems, *result.older]:
-        say(f"left out: {problem}", error=True)
-
-
-def judge_claim(sweep: Path) -> None:
-    """Print and write whether the study's claim held; a claim that cannot be judged is a warning,
-    for the runs are done."""
-    from optbench.analysis.claims import judge
-
-    try:
-        text, paths = judge.write(sweep)
-    except UserError as error:
-        say(f"warning: the claim is not judged: {error}", error=True)
-    else:
-        say("", text, *paths)
 
 
 @contextmanager

@@ -33,9 +33,7 @@ import pandas as pd
 import torch
 from composed import configuration
 
-from optbench.analysis import verdict
-from optbench.analysis.claims import judge
-from optbench.analysis.table import read_runs
+from optbench.analysis.table import RunFiles, read_runs
 from optbench.commands import plot
 from optbench.common.errors import UserError
 from optbench.config.groups import config_folder
@@ -43,7 +41,7 @@ from optbench.datasets import loaders
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS, read_sealed, write_sealed
 from optbench.formats.study import figure_of, manifests_of
-from optbench.report import page, repeat_command
+from optbench.report import claim_files, page, repeat_command, verdict_files
 from optbench.report.sections import runs
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints
@@ -200,7 +198,7 @@ class Fuzz:
                     raise Wrong(f"other numbers in {rows}.csv of {run_id}")
             if len(found) < len(self.whole[rows]) and not named:
                 raise Wrong(f"{rows}.csv: a run is gone, and {damage.path.name} is not named")
-        records = runs.records_of([self.results])
+        records = RunFiles([self.results]).records
         for _, record in records:
             repeat_command.command(record["config"], config_folder())
         runs.machines(records)
@@ -239,8 +237,8 @@ class Fuzz:
             lambda: plot.draw_all([self.results / "study"], out, plot.Options(formats=["svg"])),
             lambda: page.write([self.results / "sweep"], out / "report.html"),
             lambda: page.write([self.results / "study"], out / "report.html"),
-            lambda: verdict.write(self.results / "study"),
-            lambda: judge.write(self.results / "sweep"),
+            lambda: verdict_files.write(self.results / "study"),
+            lambda: claim_files.write(self.results / "sweep"),
         ]
         sweep = damage.path.is_relative_to(self.results / "sweep")
         for read in self.rng.sample([readers[i] for i in ((0, 2, 5) if sweep else (1, 3, 4))], 1):

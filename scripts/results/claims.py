@@ -17,6 +17,7 @@ import yaml
 
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import RULE, number
+from optbench.report import claim_files
 from scripts import ROOT
 
 STUDIES = ROOT / "conf" / "study" / "claims"
@@ -40,7 +41,7 @@ def main() -> None:
         if asked.judge:
             # as the study states its claim now: it may have changed since the runs
             (folder / judge.CLAIM).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
-            judge.write(folder)
+            claim_files.write(folder)
         else:
             print(f"$ {command(name)}", flush=True)
             words = ["-m", "optbench", "-m", f"study=claims/{name}", "quiet=true"]

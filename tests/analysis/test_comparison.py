@@ -11,18 +11,25 @@ import pytest
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench.analysis.caveats import no_gain, objections
-from optbench.analysis.comparison import ranks_figure, times_by_problem
-from optbench.analysis.summary import AT_ONCE, final_values, summary, to_markdown
+from optbench.analysis.caveats import caveats, no_gain
+from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
+from optbench.analysis.costs import AT_ONCE, cost_of_runs, timing_of
+from optbench.analysis.final_values import final_values
+from optbench.analysis.over_problems import has_profile, problem_times, scores
+from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
-from optbench.analysis.time_to_target import reach, reach_figure
-from optbench.analysis.trials import trial_scores
-from optbench.commands.plot import Options, draw_all, main, split_trials
+from optbench.analysis.time_to_target import time_to_target
+from optbench.analysis.trials import envelope, trial_scores
+from optbench.commands.plot import main
 from optbench.common.errors import UserError
+from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
-from optbench.figures.profile import profile_figure, scores
+from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
-from optbench.figures.trials import envelope, rate_scatter, tuning_budget
+from optbench.figures.time_to_target import time_to_target_figure
+from optbench.figures.trials import rate_scatter, tuning_budget
+from optbench.report.collect import collect
+from optbench.report.draw import draw_all
 from optbench.report.sections.verdict import cost_text
 from optbench.stats.tuning_curves import expected_best
 
@@ -77,22 +84,22 @@ def test_times_to_target_by_hand_and_by_every_rule(tmp_path: Path) -> None:
     finals = final_values(table, "val_loss")
     by_name = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
     medians = finals.groupby(by_name).median()
-    worst = reach(table, "val_loss").frame
+    worst = time_to_target(table, "val_loss").frame
     assert set(worst["target"]) == {medians.max()}
     (adam,) = worst[worst["optimizer"] == "adam"].to_dict("records")
     rows = table[(table["optimizer"] == "adam") & (table["val_loss"] <= medians.max())]
     first = rows.groupby("run", observed=True)["epoch"].first()
     assert (adam["epochs"], adam["epochs_max"]) == (first.median(), first.max())
     assert adam["steps"] == 36 * adam["epochs"]
-    sgd = reach(table, "val_loss", "baseline:adam").frame.set_index("optimizer").loc["sgd"]
+    sgd = time_to_target(table, "val_loss", "baseline:adam").frame.set_index("optimizer").loc["sgd"]
     assert (sgd["reached"], sgd["steps"]) == (0, math.inf)
-    half = reach(table, "val_loss", "quantile:0.5").frame
+    half = time_to_target(table, "val_loss", "quantile:0.5").frame
     assert half["reached"].sum() >= 3
-    assert reach(table, "val_loss", "0.001").frame["reached"].sum() == 0
-    assert "✖" in small_print(reach_figure(reach(table, "val_loss", 0.001)))
+    assert time_to_target(table, "val_loss", "0.001").frame["reached"].sum() == 0
+    assert "✖" in small_print(time_to_target_figure(time_to_target(table, "val_loss", 0.001)))
     for rule in ("best", "baseline:", "quantile:x", "quantile:2", "baseline:nadam"):
         with pytest.raises(UserError):
-            reach(table, "val_loss", rule)
+            time_to_target(table, "val_loss", rule)
 
 
 def test_a_target_is_asked_for_on_the_command_line(tmp_path: Path, capsys) -> None:
@@ -107,20 +114,21 @@ def test_a_diverged_optimizer_sets_no_target(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 2)
     for seed in range(2):
         make_run(tmp_path / f"bad{seed}", "rmsprop", seed, diverged_at=40)
-    frame = reach(load_runs(tmp_path), "val_loss").frame.set_index("optimizer")
+    frame = time_to_target(load_runs(tmp_path), "val_loss").frame.set_index("optimizer")
     assert np.isfinite(frame["target"]).all()
     assert frame.loc["rmsprop", "steps"] == math.inf
     with pytest.raises(UserError, match="diverged"):
-        reach(load_runs(tmp_path), "val_loss", "baseline:rmsprop")
+        time_to_target(load_runs(tmp_path), "val_loss", "baseline:rmsprop")
 
 
 def test_profiles_are_over_problems_only(tmp_path: Path) -> None:
     table = load_runs(sweep(tmp_path / "one", ("adam", "sgd"), 2))
-    assert times_by_problem(reach(table, "val_loss")) is None
+    with pytest.raises(UserError, match="over problems"):
+        problem_times(time_to_target(table, "val_loss"))
+    assert not has_profile(comparison_of(table))
     sweep(tmp_path / "two", ("adam", "sgd"), 2, model__name="cnn")
-    found = reach(load_runs(tmp_path), "val_loss")
-    matrix = times_by_problem(found)
-    assert matrix is not None
+    found = time_to_target(load_runs(tmp_path), "val_loss")
+    matrix = problem_times(found)
     assert scores(matrix)["optimizer"].tolist() == ["adam", "sgd"]
     axes = profile_figure(matrix).axes[0]
     assert axes.get_xlim() == (1, 4)
@@ -164,7 +172,8 @@ def test_trials_of_several_hyperparameters_are_one_series(tmp_path: Path) -> Non
 
 def told(folder: Path, y: str = "train_loss", **options) -> list[str]:
     trials, table = split_trials(load_runs(folder))
-    return objections(table, trials, [], y, **options)
+    found = None if trials is table else trials
+    return caveats(Comparison(table, found, Options(**options)), y)
 
 
 def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
@@ -245,21 +254,64 @@ def test_step_costs_are_columns_and_empty_where_not_measured(tmp_path: Path) -> 
     assert lines[3].endswith("|  |  |")
 
 
-def test_seconds_of_compiled_steps_are_not_compared_with_those_of_others(tmp_path: Path) -> None:
-    said = "seconds are not to be compared: the steps of adam are compiled, those of nadam torch's"
-    make_run(tmp_path / "a", "adam", record={"steps_by": "dense.cpp"})
-    make_run(tmp_path / "c", "sgd")  # of a version that did not say
-    alike = load_runs(tmp_path)
-    make_run(tmp_path / "b", "nadam", record={"steps_by": "torch"})
+@pytest.mark.parametrize("new", [True, False])
+def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) -> None:
+    def engine(name: str) -> dict:
+        old = {"compiled_mlp": "dense.cpp", "plain": "torch"}
+        return {"record": {"engine": name} if new else {"steps_by": old[name]}}
+
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", "adam", seed, **engine("compiled_mlp"))
+        make_run(tmp_path / f"s{seed}", "sgd", seed, **engine("compiled_mlp" if seed else "plain"))
+    make_run(tmp_path / "old", "momentum")  # of a version that did not say
+    alike = load_runs(tmp_path / "a0")
+    make_run(tmp_path / "b", "nadam", **engine("plain"))
     table = load_runs(tmp_path)
+    said = (
+        "seconds and costs are those of the 3 runs by the engine compiled_mlp alone; 2 runs of "
+        "nadam, sgd were made by plain: the same command with engine=compiled_mlp force=true "
+        "makes them again"
+    )
     for text_of in (
-        lambda table: to_markdown(summary(table)).lower(),
-        lambda table: captions(reach_figure(reach(table, "train_loss"))),
+        lambda table: to_markdown(summary(table)).replace("Seconds and", "seconds and"),
+        lambda table: captions(time_to_target_figure(time_to_target(table, "train_loss", 1.0))),
         lambda table: captions(curves(table, x="seconds")),
     ):
         assert said in text_of(table)
-        assert "seconds are not" not in text_of(alike)
-    assert "seconds are not" not in captions(curves(table))
+        assert "seconds and costs" not in text_of(alike)
+    assert "seconds and costs" not in captions(curves(table))
+
+    frame = summary(table).set_index("optimizer")
+    assert np.isfinite(frame["train_loss_median"]).all()
+    times = ["seconds_per_epoch", "ms_per_step"]
+    assert frame.loc["nadam", times].isna().all()
+    assert frame.loc[["adam", "sgd", "momentum"], times].notna().all(axis=None)
+    costs = cost_of_runs(table)
+    own = costs.loc[str(tmp_path / "s1"), "ms_per_step"]
+    assert frame.loc["sgd", "ms_per_step"] == own
+    found = time_to_target(table, "train_loss", 1.0).frame.set_index("optimizer")
+    assert np.isfinite(found.loc["nadam", ["steps", "epochs"]].astype(float)).all()
+    assert math.isnan(found.loc["nadam", "seconds"])
+    assert found.loc["sgd", "reached"] == 2
+    assert {line.get_label() for line in curves(table, x="seconds").axes[0].lines} == {
+        "adam", "sgd", "momentum",
+    }  # fmt: skip
+    (page,) = [run for run in collect([tmp_path])["runs"]["runs"] if run["name"] == "nadam"]
+    assert page["command"].endswith(" engine=compiled_mlp force=true")
+    drawn = collect([tmp_path])["curves"]
+    assert ["seconds" in run["epochs"] for run in drawn["runs"]].count(False) == 2
+    assert drawn["timing"] == said
+
+
+def test_of_equally_many_runs_the_plain_engine_counts(tmp_path: Path) -> None:
+    for name in ("plain", "compiled_mlp", "another"):
+        make_run(tmp_path / name, "adam" if name == "plain" else name, record={"engine": name})
+    timing = timing_of(load_runs(tmp_path))
+    assert timing.engine == "plain"
+    assert timing.untimed == {str(tmp_path / name) for name in ("compiled_mlp", "another")}
+    table = load_runs(tmp_path / "another", tmp_path / "compiled_mlp")
+    assert timing_of(table).engine == "another"
+    assert timing_of(load_runs(tmp_path / "another")).sentence == ""
 
 
 def captions(figure) -> str:

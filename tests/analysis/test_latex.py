@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
+from optbench.analysis.comparison import Options
+from optbench.analysis.final_values import final_values
 from optbench.analysis.latex import Cell, bold, cells, to_latex
 from optbench.analysis.leader import winner
-from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
-from optbench.commands.plot import Options, draw_all
+from optbench.report.draw import draw_all
 from optbench.stats.pairwise import compare
 
 COLUMNS = ["train_loss", "test_accuracy"]

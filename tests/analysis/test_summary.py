@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.analysis.summary import final_values, summary, to_markdown
+from optbench.analysis.final_values import final_values
+from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
 
 

@@ -9,10 +9,12 @@ import pytest
 from made_runs import make_run
 
 from optbench.analysis import verdict
+from optbench.analysis.comparison import split_trials
 from optbench.analysis.table import load_runs
+from optbench.analysis.trials import trial_scores
 from optbench.commands import verdict as verdict_command
-from optbench.commands.plot import split_trials
 from optbench.common.errors import UserError
+from optbench.report import verdict_files
 
 
 def study(folder: Path, seeds: int = 8) -> Path:
@@ -29,7 +31,7 @@ def study(folder: Path, seeds: int = 8) -> Path:
 
 
 def test_the_leader_by_validation_is_compared_with_each_other_on_the_test_set(tmp_path):
-    text, paths = verdict.write(study(tmp_path))
+    text, paths = verdict_files.write(study(tmp_path))
     assert all(path.exists() for path in paths)
     found = pd.read_csv(tmp_path / "verdict.csv")
     (row,) = found.itertuples()
@@ -49,21 +51,21 @@ def test_a_study_none_of_whose_trials_came_to_an_end_says_so(tmp_path):
         make_run(tmp_path / "default" / name, name, phase="default", diverged_at=0)
     manifest = {"tuning": {"metric": "val_loss", "pick": "final"}, "warnings": [], "contenders": []}
     (tmp_path / "study.json").write_text(json.dumps(manifest))
-    text, _ = verdict.write(tmp_path)
+    text, _ = verdict_files.write(tmp_path)
     assert "Tuning: no trial came to an end.\n" in text
     assert "No times to target: no tuned run sets a target.\n" in text
 
 
 def test_too_few_seeds_cannot_tell_and_say_why(tmp_path):
-    text, _ = verdict.write(study(tmp_path, seeds=4))
+    text, _ = verdict_files.write(study(tmp_path, seeds=4))
     assert "cannot tell (n = 4" in text
     assert "cannot go below" in text
 
 
 def test_trials_are_scored_by_validation_and_divergence_is_the_worst(tmp_path):
     trials, _ = split_trials(load_runs(study(tmp_path)))
-    final = verdict.trial_scores(trials, "val_loss", "final")
-    best = verdict.trial_scores(trials, "val_loss", "best")
+    final = trial_scores(trials, "val_loss", "final")
+    best = trial_scores(trials, "val_loss", "best")
     assert (final["score"] == math.inf).sum() == 2
     assert (best["score"] <= final["score"]).all()
     needs = verdict.tuning_needs(trials, "val_loss", "final")
@@ -73,6 +75,6 @@ def test_trials_are_scored_by_validation_and_divergence_is_the_worst(tmp_path):
 
 def test_another_folder_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="not the folder of a tuned study"):
-        verdict.write(tmp_path)
+        verdict_files.write(tmp_path)
     assert verdict_command.main([str(tmp_path)]) == 1
     assert "error:" in capsys.readouterr().err

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from made_runs import make_run, sweep
 
-from optbench.commands.plot import Options, draw_all, main
+from optbench.analysis.comparison import Options
+from optbench.commands.plot import main
 from optbench.common.errors import UserError
+from optbench.report.draw import draw_all
 
 
 def names(folder: Path) -> set[str]:

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optbench.analysis import summary
+from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.table import load_runs
 from optbench.commands import plot
 from optbench.commands import report as report_command
-from optbench.figures.axes import blown_up, cap, set_log_y
+from optbench.figures.axes import limit_y, set_log_y
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
@@ -114,14 +115,14 @@ def test_a_negative_loss_that_blows_up_does_not_squeeze_the_others(tmp_path):
 
 def test_limit_of_a_loss_depends_on_its_sign(tmp_path):
     table = load_runs(sweep(tmp_path / "a", ("adam",), 1))
-    assert blown_up(table, "train_loss") == pytest.approx(4 * 2.3)
+    assert divergence_limit(table, "train_loss") == pytest.approx(4 * 2.3)
     shifted = table.assign(train_loss=table["train_loss"] - 3)
     least = float(shifted["train_loss"].min())
-    assert blown_up(shifted, "train_loss") == pytest.approx(2 * -0.7 - least)
-    assert blown_up(shifted.assign(train_loss=0.0), "train_loss") == math.inf
+    assert divergence_limit(shifted, "train_loss") == pytest.approx(2 * -0.7 - least)
+    assert divergence_limit(shifted.assign(train_loss=0.0), "train_loss") == math.inf
     axes = Figure().add_subplot()
     axes.plot([-2.0, 50.0])
-    note = cap([axes], shifted, "train_loss", pd.Series([-2.0, 50.0]))
+    note = limit_y([axes], shifted, "train_loss", pd.Series([-2.0, 50.0]))
     assert "1 above the axis" in note
     assert axes.get_ylim()[0] <= -2.0
 

@@ -21,12 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from optbench.analysis.comparison import Options
+from optbench.analysis.final_values import final_values
 from optbench.analysis.series import layout
-from optbench.analysis.summary import final_values
 from optbench.analysis.table import load_runs
-from optbench.analysis.time_to_target import reach, reach_figure
+from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import trial_scores
-from optbench.commands.plot import Options, draw_all, main
+from optbench.commands.plot import main
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
 from optbench.figures.cost import cost
@@ -38,8 +39,10 @@ from optbench.figures.panels import series_of
 from optbench.figures.profile import profile_figure
 from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
+from optbench.figures.time_to_target import time_to_target_figure
 from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
+from optbench.report.draw import draw_all
 from optbench.trajectories.contours import still
 from optbench.trajectories.descent import follow
 from optbench.trajectories.functions import FUNCTIONS
@@ -167,8 +170,8 @@ def test_ranks_profiles_and_times_carry_their_numbers(tmp_path: Path) -> None:
     (a, b) = profile_figure(times).axes[0].lines
     assert set(ys(a)) == {1.0}
     assert set(ys(b)) == {0.0, 0.5}
-    found = reach(load_runs(sweep(tmp_path, ("adam", "sgd"), 3)), "val_loss")
-    steps, seconds = reach_figure(found).axes
+    found = time_to_target(load_runs(sweep(tmp_path, ("adam", "sgd"), 3)), "val_loss")
+    steps, seconds = time_to_target_figure(found).axes
     for axes, clock in ((steps, "steps"), (seconds, "seconds")):
         points = [line for line in axes.lines if line.get_label() != "_diverged"]
         drawn = sorted(xs(line)[0] for line in points if len(line.get_xdata()) == 1)
@@ -278,7 +281,7 @@ def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
 
 
 def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
-    from optbench.commands.plot import shown
+    from optbench.report.draw import shown
 
     assert shown(["a", "b"], "x") == ["Warning: a", "Warning: b"]
     long = ["few " * 50, "edge " * 50, *("c" * 90 for _ in range(6))]
@@ -347,7 +350,7 @@ def test_texts_stay_in_the_figure_and_titles_apart(
             "learning_rate": sensitivity(table, facet=grid),
             "finals": finals(slow, "test_accuracy", grid),
             "layers": layers_by_depth(layers),
-            "time_to_target": reach_figure(reach(slow, "val_loss")),
+            "time_to_target": time_to_target_figure(time_to_target(slow, "val_loss")),
         }
         for name, figure in figures.items():
             figure.draw_without_rendering()

@@ -11,20 +11,20 @@ import pytest
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs
+from optbench.analysis.final_values import final_values
 from optbench.analysis.leader import best_settings
-from optbench.analysis.pairing import by_seed
+from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import layout
-from optbench.analysis.summary import final_values
 from optbench.analysis.table import flatten
 from optbench.commands.report import main
 from optbench.common.errors import UserError
 from optbench.report import page as report
+from optbench.report.collect import collect
 from optbench.report.page import render, source_hash
 from optbench.report.sections import curves as report_curves
 from optbench.report.sections.curves import facet_keys
-from optbench.report.sections.page_data import collect, plain
-from optbench.report.sections.pairs import owner_of
 from optbench.report.sections.verdict import margin, sentence
+from optbench.report.tables import plain
 from optbench.stats.pairwise import compare
 
 EVIL = "<script>alert(1)</script>"
@@ -198,7 +198,7 @@ def test_each_optimizer_competes_at_its_best_setting(tmp_path):
         sweep(tmp_path, ("adam", "sgd"), 6, lr=lr)
     table = load_runs(tmp_path)
     frame = by_seed(table, "train_loss")
-    assert best_settings(frame, owner_of(table)) == ["adam lr=0.003", "sgd lr=0.003"]
+    assert best_settings(frame, owners_of(frame)) == ["adam lr=0.003", "sgd lr=0.003"]
     data = collect([tmp_path])
     assert len(data["verdict"]["cards"][0]["against"]) == 1
     assert data["rates"][0]["lines"][0]["x"] == [0.0001, 0.003]

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run
 
-from optbench.analysis.caveats import objections
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import comparison_of
 from optbench.analysis.leader import best_settings, first_against_second, winner
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.report.sections.page_data import collect
+from optbench.report.collect import collect
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
@@ -233,7 +234,7 @@ def test_identical_optimizers_of_a_sweep_end_without_a_claim(tmp_path: Path) -> 
     for pair in card["against"]:
         assert pair["p"] == pytest.approx(expected[pair["name"]], rel=1e-5)
         assert data["matrices"][0]["cells"][card["leader"]][pair["name"]]["p"] == pair["p"]
-    (said,) = objections(table, table, [], "train_loss")
+    (said,) = caveats(comparison_of(table), "train_loss")
     assert said.startswith(f"{card['leader']} is first by train loss, which does not make it")
 
 
@@ -251,7 +252,7 @@ def test_the_best_of_several_settings_is_corrected_for_all_of_them(tmp_path: Pat
     chosen = [name for name in frame if "adam" in name].index(card["leader"])
     assert d.shape == (8, 4)
     assert pair["p"] == pytest.approx(max_sign_flip(d)[chosen])
-    said = objections(table, table, [], "train_loss")
+    said = caveats(comparison_of(table), "train_loss")
     assert any("1 (sgd) to 4 (adam); p-values are corrected" in text for text in said)
 
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run, sweep
 
+from optbench.analysis.over_problems import time_matrix
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
-from optbench.analysis.targets import (
+from optbench.analysis.time_to_target import (
     baseline_targets,
     quantile_targets,
     run_times,
-    time_matrix,
     times,
     worst_baseline_targets,
 )
@@ -260,6 +260,7 @@ def test_target_rules_are_those_by_hand(tmp_path: Path) -> None:
     assert quantile_targets(frame, 1 / 3) == {problem: every[2]}
     assert quantile_targets(-frame, 1 / 3, smaller=False) == {problem: -every[2]}
     two = frame.rename(columns={"sgd": "adam lr=0.1"})
+    two.attrs["owners"] = {"adam lr=0.1": "adam"}
     assert baseline_targets(two, "adam")[problem] == min(finals["sgd"], finals["adam"])
     with pytest.raises(UserError, match="no run of the baseline"):
         baseline_targets(frame, "lion")

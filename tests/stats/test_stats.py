@@ -10,7 +10,7 @@ from scipy import stats as reference
 
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
-from optbench.analysis.targets import times
+from optbench.analysis.time_to_target import times
 from optbench.common.errors import UserError
 from optbench.stats import bootstrap, describe, describe_all, iqm, mean, sd
 from optbench.stats.pairwise import compare

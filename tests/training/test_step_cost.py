@@ -11,7 +11,8 @@ import torch
 from made_runs import make_run
 from torch import nn
 
-from optbench.analysis.summary import cost_of_runs, summary, to_markdown
+from optbench.analysis.costs import cost_of_runs
+from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.figures.cost import cost
 from optbench.report.sections.verdict import cost_text

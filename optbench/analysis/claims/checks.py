@@ -18,7 +18,7 @@ from optbench.analysis.claims.sides import (
 )
 from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import Verdict, claim
 
@@ -105,7 +105,7 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     made = Check(title(check), a.name, b.name, direction, medians, factor)
     if np.isnan(x).any() or np.isnan(y).any():
         return made._replace(verdict=NOTHING._replace(n=len(x)))
-    smaller = smaller_is_better(str(check["value"]))
+    smaller = metric_of(str(check["value"])).smaller
     front, behind = ahead(a, b, smaller)
     p, decides = p_of_best(front, behind, smaller)
     verdict = claim(x, y, smaller=direction == "lower", p=p)

@@ -10,7 +10,6 @@ enough to call a claim false, so p-values are corrected over the claim's compari
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,9 @@ import pandas as pd
 
 from optbench.analysis.claims.checks import Check, compare
 from optbench.analysis.claims.sides import RULE, choice_factor
-from optbench.analysis.columns import where
-from optbench.analysis.summary import seeds_text
-from optbench.analysis.table import read_runs
-from optbench.common.csv_export import to_csv
+from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
-from optbench.common.files import replace_text
-from optbench.common.text import count, show
-from optbench.formats.run import read_sealed
+from optbench.common.text import count
 from optbench.stats.paired_tests import enough_seeds, holm
 
 KEYS = {"text", "checks", "figure"}
@@ -155,58 +149,3 @@ def to_frame(checks: Sequence[Check]) -> pd.DataFrame:
             for c in checks
         ]
     )  # fmt: skip
-
-
-def write(folder: str | Path) -> tuple[str, list[Path]]:
-    """Judge the claim that a sweep left in its folder; write claim.md, claim.csv and its figure.
-
-    Returns the sentence and the paths. Raises UserError where the folder has no claim.
-    """
-    folder = Path(folder)
-    try:
-        claimed = read_sealed(folder / CLAIM)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} has no readable {CLAIM} ({error}): it is not the folder of a sweep whose "
-            "study has a claim, such as study=claims/momentum"
-        ) from None
-    table = read_runs(folder)
-    layers = None
-    if (table.get("diagnostics", pd.Series(dtype=object)).astype(str) == "layers").any():
-        layers = read_runs(folder, rows="layers")
-    checks = judge(table, layers, claimed)
-    text = sentence(claimed["text"], checks)
-    text += "".join(f"\nLeft out: {each}.\n" for each in table.attrs["older"])
-    paths = [folder / "claim.md", folder / "claim.csv"]
-    replace_text(paths[0], text)
-    to_csv(to_frame(checks), paths[1])
-    if isinstance(claimed.get("figure"), dict):
-        paths += draw(folder, table, layers, claimed["figure"])
-    return text, paths
-
-
-def draw(
-    folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
-) -> list[Path]:
-    """Write claim.png, .pdf and .txt: the function of `layer_plots` that the claim names.
-
-    It draws the runs that meet the options' `where: {key: value}`, or all.
-    """
-    from optbench.figures import layers as layer_plots
-    from optbench.figures.save import save
-
-    rest = dict(options)
-    name = rest.pop("draw", None)
-    if name not in layer_plots.FIGURES:
-        there = ", ".join(layer_plots.FIGURES)
-        raise UserError(f"claim.figure.draw is {name!r}; allowed: {there}")
-    if layers is None:
-        raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
-    layers = where(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
-    if name == "gradient_by_error":  # the error is in epochs.csv
-        rest["epochs"] = table
-    try:
-        figure = layer_plots.FIGURES[name](layers, **rest)
-    except TypeError as error:
-        raise UserError(f"claim.figure: {error}") from None
-    return save(figure, folder, "claim", ("png", "pdf"))

@@ -20,7 +20,7 @@ import pandas as pd
 from optbench.analysis.claims.values import measure
 from optbench.analysis.columns import resolve, short, where
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.common.text import order, show
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, signed_rank
@@ -83,7 +83,7 @@ def side(
     while outer and across[outer - 1][1] == "best":
         outer -= 1
     keys = [key for key, _ in across[outer:]]
-    smaller = smaller_is_better(str(check["value"]))
+    smaller = metric_of(str(check["value"])).smaller
     notes: list[str] = []
     parts = runs.groupby(keys, sort=False) if keys else [((), runs)]
     tried = {

@@ -15,7 +15,7 @@ import pandas as pd
 
 from optbench.analysis.columns import measured_columns, short
 from optbench.common.errors import UserError
-from optbench.common.metrics import worst
+from optbench.common.metrics import metric_of
 
 CHECK_KEYS = ("value", "at", "kind", "depth")
 ENDS = {"first": 0, "last": -1}
@@ -78,7 +78,7 @@ def measure(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]"
         if "depth" in check:
             chosen &= table["kind"] == check.get("kind", "linear")
         frame = frame.assign(depth=depth.fillna(0))[chosen]
-    bad = worst(names[0]) if len(names) == 1 else math.nan
+    bad = metric_of(names[0]).worst if len(names) == 1 else math.nan
     found = {}
     for run, rows in frame.groupby("run", observed=True, sort=False):
         place = check.get("depth", "last")

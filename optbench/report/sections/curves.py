@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import logged_columns, short
+from optbench.analysis.costs import Timing
 from optbench.analysis.series import Layout
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.common.text import order, show
 from optbench.figures import style
-from optbench.figures.panels import default_log, series_of, titles, y_label
+from optbench.figures.panels import series_of, titles, y_label
 
 CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
 MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run
@@ -26,6 +27,10 @@ class Names(NamedTuple):
     place: dict[str, int]  # in them, of the series of each run
     toggles: list[dict[str, Any]]  # name, color, dash: what is clicked on and off
     toggle_of: dict[str, str]  # from any name of a series or an optimizer
+
+    def toggle(self, name: str, optimizer: str) -> str:
+        """The switch that a series of an optimizer follows, by its name or the optimizer's."""
+        return self.toggle_of.get(name, self.toggle_of.get(optimizer, optimizer))
 
 
 def names_of(plan: Layout) -> Names:
@@ -50,8 +55,9 @@ def names_of(plan: Layout) -> Names:
         of_name = drawn(style.look(name)) if several else entry
         part = {key: of_name[key] for key in ("color", "dash")}
         toggles.setdefault(name, {"name": name, **part})
-    toggle_of = {name: str(entry["toggle"]) for name, entry in series.items()}
-    toggle_of |= {name: name for name in toggles}
+    # a series may have the name of another optimizer
+    toggle_of = {name: name for name in toggles}
+    toggle_of |= {name: str(entry["toggle"]) for name, entry in series.items()}
     return Names(list(series.values()), place, list(toggles.values()), toggle_of)
 
 
@@ -78,13 +84,19 @@ def thinned(rows: int, most: int) -> np.ndarray:
 
 
 def curves(
-    tables: dict[str, pd.DataFrame], plan: Layout, names: Names, first: str
+    tables: dict[str, pd.DataFrame],
+    plan: Layout,
+    names: Names,
+    first: str,
+    timing: Timing | None = None,
 ) -> dict[str, Any]:
     """Every logged number of every compared run, thinned where there are too many rows.
 
     tables: `load_runs` by its `rows` ("epochs", "steps"). first: the metric that is shown at first.
     Arrays that several runs share (steps, epochs) are kept once: columns are indices of `arrays`.
+    Runs whose times are not to be compared have no seconds.
     """
+    timing = timing or Timing()
     logged = {rows: metrics_of(table) for rows, table in tables.items()}
     columns = sum(len(found) + 1 for found in logged.values())
     most = int(CURVE_BYTES / max(1, len(plan.runs) * columns) / (16 / 3))
@@ -118,7 +130,8 @@ def curves(
             all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
             kept = thinned(all_rows, most)
             chosen = np.asarray(at[run])[np.unique([*kept[kept < own], own - 1])]
-            for name in [*CLOCKS, *logged[rows]]:
+            clocks = [name for name in CLOCKS if name != "seconds" or run not in timing.untimed]
+            for name in [*clocks, *logged[rows]]:
                 text = packed(table[name].to_numpy()[chosen])
                 entry.setdefault(rows, {})[name] = arrays.setdefault(text, len(arrays))
     return {
@@ -127,14 +140,15 @@ def curves(
                 "key": name,
                 "rows": rows,
                 "label": y_label(tables[rows], name),
-                "log": default_log(name),
-                "percent": "accuracy" in name,
-                "smaller": smaller_is_better(name),
+                "log": metric_of(name).log,
+                "percent": metric_of(name).percent,
+                "smaller": metric_of(name).smaller,
             }
             for rows, found in logged.items()
             for name in sorted(found, key=lambda name: name != first)
         ],
         "clocks": CLOCKS,
+        "timing": timing.sentence,
         "panels": list(panels.values()),
         "facets": [{"key": short(k), "values": [show(v) for v in values[k]]} for k in keys],
         "runs": entries,

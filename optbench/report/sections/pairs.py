@@ -4,11 +4,10 @@ from typing import Any
 
 import pandas as pd
 
+from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
-from optbench.analysis.pairing import by_seed, run_keys
-from optbench.analysis.series import layout
-from optbench.analysis.time_to_target import phases
-from optbench.common.metrics import smaller_is_better
+from optbench.analysis.pairing import by_seed, owners_of
+from optbench.common.metrics import metric_of
 from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
@@ -17,22 +16,16 @@ from optbench.stats.pairwise import compare
 MOST_PAIRED = 12  # series of one matrix: 66 pairs
 
 
-def finals(table: pd.DataFrame, column: str) -> pd.DataFrame:
+def finals(made: Comparison, column: str) -> pd.DataFrame:
     """`by_seed` of the tuned settings, or of all settings of an ordinary sweep."""
-    return by_seed(phases(table).get("tuned", table), column)
+    return by_seed(made, column, only=made.main)
 
 
-def owner_of(table: pd.DataFrame) -> dict[str, str]:
-    """The optimizer of each column of `by_seed`."""
-    runs = run_keys(table)
-    optimizer = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)
-    return {str(v): optimizer.loc[r] for r, v in zip(runs["run"], runs["variant"], strict=True)}
-
-
-def labels_of(table: pd.DataFrame) -> dict[str, str]:
+def labels_of(made: Comparison) -> dict[str, str]:
     """What each problem of `by_seed` is called, with its keys, as in "batch_norm = true"."""
-    plan = layout(table)
-    keys = [key for key in plan.facet if key != "optimizer"]
+    plan = made.series()
+    hidden = {"optimizer"} if made.main is None else {"optimizer", "phase"}
+    keys = [key for key in plan.facet if key not in hidden]
     told = plan._replace(facet=keys)
     found = {}
     for values in plan.runs[keys].drop_duplicates().to_numpy():
@@ -40,13 +33,12 @@ def labels_of(table: pd.DataFrame) -> dict[str, str]:
     return found or {"": ""}
 
 
-def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, Any]]:
+def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     """All pairs of each problem, row minus column, each optimizer at the best of its settings. p is
     that of the max-type test over all pairs of settings."""
-    frame = finals(table, column)
-    main = phases(table).get("tuned", table)
-    owners, labels = owner_of(main), labels_of(main)
-    smaller = smaller_is_better(column)
+    frame = finals(made, column)
+    owners, labels = owners_of(frame), labels_of(made)
+    smaller = metric_of(column).smaller
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
@@ -68,7 +60,7 @@ def matrices(table: pd.DataFrame, column: str, names: Names) -> list[dict[str, A
             {
                 "problem": labels[str(problem)],
                 "names": ranked,
-                "toggles": [names.toggle_of.get(name, owners[name]) for name in ranked],
+                "toggles": [names.toggle(name, owners[name]) for name in ranked],
                 "cells": cells,
                 "left_out": len(best) - len(ranked),
             }

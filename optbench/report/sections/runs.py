@@ -5,39 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from optbench.analysis.comparison import Comparison
 from optbench.analysis.series import Layout
-from optbench.analysis.table import FINISHED, find_runs, flatten
+from optbench.analysis.table import FINISHED, Record, flatten
 from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
-from optbench.formats.older_code import newest_only
-from optbench.formats.run import read_record
-from optbench.formats.study import current
 from optbench.report.repeat_command import command
-
-Record = tuple[Path, dict[str, Any]]
-
-
-def records_of(folders: Sequence[str | Path]) -> list[Record]:
-    """Every readable `run.json` below the folders that `load_runs` counts or names."""
-    found: list[Record] = []
-    for folder in find_runs(folders)[0]:
-        try:
-            found.append((folder, read_record(folder / "run.json")))
-        except (OSError, ValueError):
-            continue
-    return current(newest_only(found)[0])
 
 
 def run_list(
-    records: Sequence[Record], folders: Sequence[Path], table: pd.DataFrame, conf: Path
+    records: Sequence[Record], folders: Sequence[Path], made: Comparison, conf: Path
 ) -> dict[str, Any]:
     """One entry per run with its command, and the configuration: what is shared, what differs.
 
-    conf: see `commands.command`.
+    conf: see `repeat_command.command`. The command of a run that another engine made than the
+    majority's makes it again with theirs.
     """
     flat = [
         {k: show(v) for k, v in flatten(record["config"]).items() if k not in PATHS}
@@ -50,7 +34,8 @@ def run_list(
         if key in flat[0] and all(config.get(key) == flat[0][key] for config in flat)
     }
     finished = {record["run_id"] for _, record in records if record["status"] in FINISHED}
-    used = set(map(str, table["run"].unique()))
+    used = set(map(str, made.table["run"].unique()))
+    again = f" engine={made.timing.engine} force=true"
     entries = []
     for (folder, record), config in zip(records, flat, strict=True):
         status = record["status"]
@@ -69,7 +54,8 @@ def run_list(
                 "phase": str(record["config"].get("phase") or ""),
                 "message": message,
                 "compared": str(folder) in used,
-                "command": command(record["config"], conf),
+                "command": command(record["config"], conf)
+                + (again if str(folder) in made.timing.untimed else ""),
                 "differs": {k: v for k, v in config.items() if k not in shared and "._" not in k},
             }
         )

@@ -1,48 +1,55 @@
-"""Times to target and performance profiles of a report, as plain data (see `report_data`)."""
+"""Times to target and performance profiles of a report, as plain data (see `tables`)."""
 
-import math
 from typing import Any
 
 import numpy as np
 
-from optbench.analysis.comparison import times_by_problem
-from optbench.analysis.summary import AT_ONCE, COSTS, STEP_COSTS, cost_cell
-from optbench.analysis.time_to_target import UNITS, Reach, sign
-from optbench.figures.profile import scores
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.costs import AT_ONCE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.over_problems import profile_of
+from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
+from optbench.figures.time_to_target import time_to_target_figure
 from optbench.report.sections.curves import Names
-from optbench.report.tables import Cell, cell_of, chart, line
-from optbench.stats.algoperf import profile
+from optbench.report.tables import Cell, chart, head_cell, line, picture, sortable_cell
+
+MAX_ROWS = 40  # of the figure of times to target
 
 
-def performance(found: Reach, names: Names) -> dict[str, Any] | None:
-    """The performance profile over problems with the benchmark scores; None below two problems."""
-    matrix = times_by_problem(found)
-    if matrix is None:
-        return None
-    shares = profile(matrix)
+def performance(made: Comparison, names: Names) -> dict[str, Any]:
+    """The performance profile over problems with the benchmark scores. Raises UserError below two
+    problems."""
+    ranked, shares = profile_of(made)
+    count = int(ranked["n"].iloc[0])
     x = np.array(shares.columns, dtype=float)
     drawn = [
-        line(str(name), names, x=x, mid=row.to_numpy(dtype=float), n=matrix.shape[1])
+        line(str(name), names.toggle(str(name), str(name)), x=x, mid=row.to_numpy(float), n=count)
         for name, row in shares.iterrows()
     ]
     panel = chart("", "steps to the target / the fastest optimizer's", "share of problems (%)",
                   "accuracy", drawn)  # fmt: skip
     rows = [
         {
-            "toggle": names.toggle_of.get(str(entry["optimizer"]), str(entry["optimizer"])),
+            "toggle": names.toggle(str(entry["optimizer"]), str(entry["optimizer"])),
             "cells": [
-                {"t": str(entry["optimizer"]), "v": str(entry["optimizer"]), "head": True},
-                cell_of(entry["score"], f"{entry['score']:.3f}"),
-                cell_of(entry["reached"], f"{entry['reached']} of {entry['n']}"),
+                head_cell(str(entry["optimizer"])),
+                sortable_cell(entry["score"], f"{entry['score']:.3f}"),
+                sortable_cell(entry["reached"], f"{entry['reached']} of {entry['n']}"),
             ],
         }
-        for entry in scores(matrix).to_dict("records")
+        for entry in ranked.to_dict("records")
     ]
     table = {"columns": ["optimizer", "benchmark score", "targets reached"], "rows": rows}
     return {"panels": [panel | {"logx": False}], "table": table}
 
 
-def reached(found: Reach, names: Names) -> dict[str, Any]:
+def figure_of(found: TimeToTarget, names: Names) -> dict[str, Any] | None:
+    """The figure of times to target; None where it would be too large."""
+    if len(found.frame) > MAX_ROWS:
+        return None
+    return picture(lambda: time_to_target_figure(found), names)
+
+
+def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
     """The table of times to target, with what a step costs beside every count of steps."""
     keys = [key for key in ("phase", "problem") if key in found.frame]
     keys = [key for key in keys if len(found.frame[key].unique()) > 1]
@@ -54,25 +61,25 @@ def reached(found: Reach, names: Names) -> dict[str, Any]:
     for entry in found.frame.to_dict("records"):
         name = str(entry["optimizer"])
         cells: list[Cell] = [{"t": str(entry[key]), "v": str(entry[key])} for key in keys]
-        cells.append({"t": name, "v": name, "head": True})
-        goal = f"{found.column} {sign(found.column)} {entry['target']:.4g}".replace("_", " ")
-        cells.append(cell_of(entry["target"], goal))
-        cells.append(cell_of(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
+        cells.append(head_cell(name))
+        goal = f"{found.column} {found.sign} {entry['target']:.4g}".replace("_", " ")
+        cells.append(sortable_cell(entry["target"], goal))
+        cells.append(sortable_cell(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
         for clock in clocks:
             values = [entry[UNITS[clock] + end] for end in ("", "_min", "_max")]
-            texts = [f"{value:.4g}" if math.isfinite(value) else "never" for value in values]
+            texts = [time_text(value) for value in values]
             same = len(set(texts)) == 1
             text = texts[0] if same else f"{texts[0]} [{texts[1]}, {texts[2]}]"
-            cells.append(cell_of(values[0], text))
+            cells.append(sortable_cell(values[0], text))
         cells += [
-            cell_of(entry[name], cost_cell(name, entry[name], entry["ms_per_step"]))
+            sortable_cell(entry[name], cost_cell(name, entry[name], entry["ms_per_step"]))
             for name in costs
         ]
-        rows.append({"toggle": names.toggle_of.get(name, name.split(" ")[0]), "cells": cells})
+        rows.append({"toggle": names.toggle(name, found.owners[name]), "cells": cells})
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
     note += " over seeds; never: not reached, as for every run that diverged."
     if "runs_at_once" in costs:
         note += f" {AT_ONCE}"
-    if found.clocks:
-        note += f" {found.clocks[0].upper()}{found.clocks[1:]}."
+    if found.note:
+        note += f" {found.note[0].upper()}{found.note[1:]}."
     return {"columns": columns, "rows": rows, "note": note}

@@ -1,59 +1,50 @@
 """The verdict of a report: which optimizer for each problem, by how much, and how sure that is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.leader import best_settings, medians_of
-from optbench.analysis.pairing import run_keys
-from optbench.analysis.summary import STEP_COSTS, cost_of_runs, final_values, timing_note
-from optbench.analysis.time_to_target import phases
-from optbench.analysis.trials import trial_scores
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.costs import STEP_COSTS, timing_note
+from optbench.analysis.leader import leader_of, medians_of
+from optbench.analysis.pairing import owners_of, run_keys
+from optbench.analysis.trials import order_of, trial_scores
 from optbench.common.errors import UserError
-from optbench.common.metrics import smaller_is_better
+from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
-from optbench.formats.study import Protocol
 from optbench.report.sections.curves import Names
-from optbench.report.sections.pairs import finals, labels_of, owner_of
+from optbench.report.sections.pairs import finals, labels_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import Width, rate_width
 
 
-def cards(
-    table: pd.DataFrame, trials: pd.DataFrame, protocol: Protocol, column: str, names: Names
-) -> list[dict[str, Any]]:
+def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     """One verdict per problem. column: the final values that are compared.
 
     In a tuned study the leader is the optimizer with the best trial by validation, fixed before
     these values were seen: Holm's correction over its comparisons. Elsewhere it is the first by the
     very values that are compared: the max-type test over all pairs of settings.
     """
-    frame = finals(table, column)
-    main = phases(table).get("tuned", table)
-    owners, labels = owner_of(main), labels_of(main)
-    smaller = smaller_is_better(column)
-    tuned = trials is not table
-    costs, keys = cost_of_runs(main), run_keys(main)
-    by = "its best trial by validation" if tuned else "the values compared here"
-    if not tuned and len(set(owners.values())) not in (1, len(owners)):
+    frame = finals(made, column)
+    owners, labels = owners_of(frame), labels_of(made)
+    smaller = metric_of(column).smaller
+    costs, keys = made.costs, run_keys(made, only=made.main)
+    by = "its best trial by validation" if made.tuned else "the values compared here"
+    if not made.tuned and len(set(owners.values())) not in (1, len(owners)):
         by += ", each optimizer at the best of its settings"
     found = []
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
-        ranked, medians = best_settings(rows, owners, smaller), medians_of(rows)
-        leader, fixed = ranked[0], False
-        if tuned:
-            order = leaders(main, trials, protocol, str(problem))
-            leader = min(
-                ranked, key=lambda n: order.index(owners[n]) if owners[n] in order else len(order)
-            )
-            # with several settings of an optimizer the values compared here chose among them
-            fixed = owners[leader] in order and len(ranked) == len(medians)
-            fixed = fixed and len({owners[name] for name in ranked}) == len(ranked)
+        here = keys[keys["problem"] == problem]
+        tried = order_of(trials_of(made, here["run"]), made.protocol.metric) if made.tuned else []
+        led = leader_of(rows, smaller, owners, tried)
+        if led is None:
+            continue
+        (leader, fixed, ranked), medians = led, medians_of(rows)
         correction = HOLM if fixed else MAX_TYPE
         pairs = []
         if len(ranked) > 1:
@@ -61,11 +52,11 @@ def cards(
                 rows, leader, smaller, chosen=not fixed, among=ranked, owners=owners
             )
             pairs = against_all.to_dict("records")
-        own = keys["run"][(keys["problem"] == problem) & (keys["variant"] == leader)]
+        own = here["run"][here["variant"] == leader]
         cost = costs.loc[own].median()
         against = [
             {
-                "name": pair["a"], "toggle": names.toggle_of.get(pair["a"], owners[pair["a"]]),
+                "name": pair["a"], "toggle": names.toggle(pair["a"], owners[pair["a"]]),
                 "n": pair["n"], "difference": pair["difference"], "low": pair["low"],
                 "high": pair["high"], "p": pair["p_corrected"],
                 "improvement": 1 - pair["improvement"],
@@ -79,9 +70,9 @@ def cards(
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
             {
-                "problem": labels[str(problem)] or task(main),
+                "problem": labels[str(problem)] or task(made),
                 "leader": leader,
-                "toggle": names.toggle_of.get(leader, owners[leader]),
+                "toggle": names.toggle(leader, owners[leader]),
                 "level": level,
                 "headline": headline,
                 "value": medians[leader],
@@ -98,23 +89,17 @@ def cards(
                 "cost": cost_text(
                     {name: float(cost[name]) for name in (*STEP_COSTS, "ms_spread", "step_spread")}
                 ),
-                "rate": rate_text(table, trials, protocol, column, str(problem), owners[leader]),
+                "rate": rate_text(made, column, list(here["run"]), owners[leader]),
             }
         )
     return found
 
 
-def leaders(
-    main: pd.DataFrame, trials: pd.DataFrame, protocol: Protocol, problem: str
-) -> list[str]:
-    """The optimizers of a problem, the best trial by validation first."""
-    keys = run_keys(main)
-    runs = set(keys["run"][keys["problem"] == problem])
-    digest = set(main.loc[main["run"].isin(runs), "problem"].astype(str))
-    scores = trial_scores(trials, *protocol)
-    scores = scores[scores["problem"].isin(digest) & np.isfinite(scores["score"])]
-    scores = scores.sort_values("score", ascending=smaller_is_better(protocol.metric))
-    return list(dict.fromkeys(scores["optimizer"]))
+def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
+    """The `trial_scores` of the problem of these runs."""
+    digest = set(made.table.loc[made.table["run"].isin(set(runs)), "problem"].astype(str))
+    scores = trial_scores(made.of_trials, *made.protocol)
+    return scores[scores["problem"].isin(digest)]
 
 
 def sentence(
@@ -153,11 +138,10 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
 
 
-def task(table: pd.DataFrame) -> str:
+def task(made: Comparison) -> str:
     """The one problem of all runs as in "mlp on mnist_5k"; empty where a part has no one name."""
-    parts = [
-        table[key].map(show).unique() for key in ("model.name", "dataset.name") if key in table
-    ]
+    runs = made.plan.runs
+    parts = [runs[key].map(show).unique() for key in ("model.name", "dataset.name") if key in runs]
     return " on ".join(str(part[0]) for part in parts) if all(len(p) == 1 for p in parts) else ""
 
 
@@ -173,8 +157,8 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
     what, who = column.replace("_", " "), "The next" if first else "The best other"
     if not math.isfinite(values[0]):
         return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
-    better = "lower" if smaller_is_better(column) else "higher"
-    scale = 100 if "accuracy" in column else 1
+    better = "lower" if metric_of(column).smaller else "higher"
+    scale = 100 if metric_of(column).percent else 1
     texts = [f"{scale * v:+.3g}".replace("inf", "∞").replace("-", "\u2212") for v in values]
     unit = " points" if scale == 100 else ""
     interval = f"95 % interval {texts[1]} to {texts[2]}, n = {next_one['n']}"
@@ -205,36 +189,26 @@ def cost_text(cost: dict[str, float]) -> str:
     return ", ".join(words)
 
 
-def rate_text(
-    table: pd.DataFrame,
-    trials: pd.DataFrame,
-    protocol: Protocol,
-    column: str,
-    problem: str,
-    optimizer: str,
-) -> str:
-    """How far the learning rate may be off within 5 % of the best; empty without two rates."""
-    tuned = trials is not table
-    main = phases(table).get("tuned", table)
-    keys = run_keys(main)
-    runs = set(keys["run"][keys["problem"] == problem])
-    if tuned:
-        digest = set(main.loc[main["run"].isin(runs), "problem"].astype(str))
-        scores = trial_scores(trials, *protocol)
-        scores = scores[scores["problem"].isin(digest) & (scores["optimizer"] == optimizer)]
-        rates, values, what = scores["lr"], scores["score"], protocol.metric
+def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str) -> str:
+    """How far the learning rate may be off within 5 % of the best; empty without two rates.
+
+    runs: those of a problem.
+    """
+    if made.tuned:
+        scores = trials_of(made, runs)
+        scores = scores[scores["optimizer"] == optimizer]
+        rates, values, what = scores["lr"], scores["score"], made.protocol.metric
     else:
-        if "optimizer.lr" not in table:
+        if "optimizer.lr" not in made.table:
             return ""
-        last = table.drop_duplicates("run").set_index("run")
-        mine = [run for run in last.index if run in runs]
-        mine = [run for run in mine if str(last.loc[run, "optimizer"]) == optimizer]
-        rates = pd.to_numeric(last.loc[mine, "optimizer.lr"].astype(object), errors="coerce")
-        values, what = final_values(table, column).reindex(mine), column
+        own = made.plan.runs.set_index("run")
+        own = own[own.index.isin(set(runs)) & (own["optimizer"] == optimizer)]
+        rates = pd.to_numeric(own["optimizer.lr"].astype(object), errors="coerce")
+        values, what = made.finals(column).reindex(own.index), column
     x, y = rates.to_numpy(dtype=float), values.to_numpy(dtype=float)
     known = ~np.isnan(x) & ~np.isnan(y)
     try:
-        return width_text(rate_width(x[known], y[known], smaller_is_better(what)), what)
+        return width_text(rate_width(x[known], y[known], metric_of(what).smaller), what)
     except UserError:
         return ""
 

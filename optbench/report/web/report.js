@@ -59,7 +59,7 @@ function paintTheme() {
 
 function verdictSection() {
   const node = section("verdict", "Verdict");
-  const percent = DATA.verdict.column.includes("accuracy");
+  const percent = DATA.verdict.percent;
   const cards = DATA.verdict.cards;
   const words = { clear: "clear", partly: "partly", open: "cannot tell", none: "nothing to compare" };
   if (!cards.length) node.append(el("p", { class: "lead" }, "Cannot tell: there is nothing to compare in these runs."));
@@ -104,7 +104,8 @@ function curvePanels() {
   const metric = metricNow(), clock = view.x, facet = DATA.curves.facets.findIndex((f) => f.key === view.panels);
   const groups = new Map();
   for (const run of DATA.curves.runs) {
-    if (!run[metric.rows] || run[metric.rows][metric.key] === undefined) continue;
+    const columns = run[metric.rows];
+    if (!columns || columns[metric.key] === undefined || columns[clock] === undefined) continue;
     const key = [run.panel, facet < 0 ? 0 : run.keys[facet]];
     const id = key.join("/");
     if (!groups.has(id)) groups.set(id, { key, runs: [] });
@@ -146,6 +147,7 @@ function curveNote(panels) {
   let text = high > 1 ? `Median of ${n}; ${spread}.` : "One seed per line.";
   if (panels.some((p) => p.lines.some((l) => l.ends && l.ends.length))) text += " ✕ diverged, counted as infinitely bad from there.";
   if (Number(view.smooth)) text += ` Smoothed exponentially (weight ${view.smooth}): the lines shown, not the data of the tables.`;
+  if (view.x === "seconds" && DATA.curves.timing) text += ` ${DATA.curves.timing[0].toUpperCase()}${DATA.curves.timing.slice(1)}.`;
   const rows = DATA.curves.rows[metricNow().rows];
   if (rows > DATA.curves.most) text += ` Thinned to ${DATA.curves.most} of ${rows} rows per run.`;
   return text;
@@ -196,7 +198,7 @@ function rest() {
 
   if (DATA.matrices.length || DATA.ranks) {
     node = section("pairs", "Pairs and ranks", DATA.matrices.length ? `Row minus column in final ${DATA.verdict.column}; ▲ the row is better, ▼ worse, no mark: cannot tell. p is corrected for all pairs of a problem (max-type sign-flip test).` : null);
-    for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.column.includes("accuracy")));
+    for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.percent));
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));
       parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows],

@@ -1,0 +1,124 @@
+"""Optimizers over several problems: times to target for a performance profile, and mean ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.pairing import by_seed, owners_of
+from optbench.analysis.time_to_target import TimeToTarget, asked_times
+from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
+from optbench.stats.algoperf import closed_form, profile
+from optbench.stats.estimates import middle
+from optbench.stats.paired_tests import enough_seeds
+from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
+
+
+class Profile(NamedTuple):
+    """A performance profile over problems."""
+
+    scores: pd.DataFrame  # see `scores`
+    shares: pd.DataFrame  # of the problems, optimizers by ratios: `algoperf.profile`
+
+
+class Ranking(NamedTuple):
+    """Mean ranks of optimizers, over problems or over the seeds of the only one."""
+
+    ranks: "pd.Series[float]"  # best first
+    groups: list[list[str]]  # that Nemenyi's test does not tell apart
+    owners: Mapping[str, str]  # the optimizer of each name
+    n: int  # problems or seeds
+    blocks: str  # what they are, in words
+
+
+def profile_of(made: Comparison) -> Profile:
+    """The profile of the steps to target, made once. Raises UserError where one means nothing."""
+    found = asked_times(made)
+    if found is None:
+        raise UserError("a performance profile needs two optimizers, and two problems of each")
+
+    def make() -> Profile:
+        matrix = problem_times(found)
+        return Profile(scores(matrix), profile(matrix))
+
+    result: Profile = made.once("profile", make)
+    return result
+
+
+def has_profile(made: Comparison) -> bool:
+    """Whether there is a profile over problems."""
+    try:
+        profile_of(made)
+    except UserError:
+        return False
+    return True
+
+
+def problem_times(found: TimeToTarget) -> pd.DataFrame:
+    """Steps to target, optimizers by problems. Raises UserError where a profile over problems
+    means nothing."""
+    matrix = time_matrix(found.times)
+    owners = owners_of(found.times)
+    if len(matrix) < 2 or len({owners[str(name)] for name in matrix.index}) < len(matrix):
+        raise UserError("a performance profile needs two optimizers, with one setting each")
+    if (early := (matrix <= 0).any()).any():
+        raise UserError(
+            f"a performance profile needs times above 0, and on {early.idxmax()} the target "
+            f"({found.rule}) is reached at step 0: choose another with --target"
+        )
+    scores(matrix)
+    return matrix
+
+
+def scores(times: pd.DataFrame) -> pd.DataFrame:
+    """A line per optimizer, best first: score (`score.closed_form`), reached (of n problems), n.
+
+    times: `time_matrix`. Raises UserError below two problems, as it is a score over them.
+    """
+    if times.shape[1] < 2:
+        raise UserError("a performance profile is over problems, and there is one")
+    found = pd.DataFrame({"score": closed_form(times), "reached": (times < math.inf).sum(axis=1)})
+    found = found.assign(n=times.shape[1]).sort_values("score", ascending=False, kind="stable")
+    return found.rename_axis("optimizer").reset_index()
+
+
+def time_matrix(frame: pd.DataFrame) -> pd.DataFrame:
+    """Median over seeds of `times`: rows optimizers, columns problems, as `score` wants it.
+
+    Raises UserError where an optimizer was not run on a problem: that is not a miss.
+    """
+    columns: dict[str, list[float]] = {}
+    for problem, part in frame.groupby(level="problem", sort=False):
+        for name, column in part.items():
+            if column.isna().all():
+                raise UserError(f"{name} was not run on {problem}")
+        columns[str(problem)] = [middle(part[name].dropna().to_numpy()) for name in frame]
+    return pd.DataFrame(columns, index=list(frame))
+
+
+def ranking(
+    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
+) -> Ranking:
+    """Rank the optimizers by the final `column`, on each problem or for each seed of the only one.
+
+    Raises UserError with fewer than three optimizers or six seeds, or several settings of one
+    optimizer."""
+    made = comparison_of(runs)
+    keys = [key for key in facet or () if key != "optimizer"] or None
+    frame = by_seed(made, column, keys, made.main)
+    owners = owners_of(frame)
+    if len(frame.columns) < 3 or len(set(owners.values())) < len(frame.columns):
+        raise UserError("ranks need three optimizers, with one setting each on a problem")
+    if len(frame.index.unique("problem")) > 1:
+        values, blocks = by_problem(frame), "problems"
+    else:
+        values, blocks = frame.dropna(), "seeds of one problem"
+        if len(values) < enough_seeds():
+            raise UserError("too few seeds to rank over")
+    smaller = metric_of(column).smaller
+    ranks = mean_ranks(values, smaller)
+    groups = cliques(ranks, nemenyi(values, smaller))
+    return Ranking(ranks, groups, owners, len(values), blocks)

@@ -1,0 +1,76 @@
+"""Time to target as a figure: a point per optimizer, in steps and in seconds."""
+
+import math
+from textwrap import fill
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from optbench.analysis.final_values import seeds_text
+from optbench.analysis.time_to_target import TimeToTarget
+from optbench.figures import style
+from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
+
+
+def time_to_target_figure(found: TimeToTarget) -> Figure:
+    """A row per problem (and phase), steps on the left and seconds on the right; a point per
+    optimizer is the median over its seeds, its bar min to max, a cross at the edge: not reached."""
+    keys = [key for key in ("phase", "problem") if key in found.frame]
+    groups = list(found.frame.groupby(keys, sort=False))
+    if len(groups) > MAX_PANELS // 2:
+        raise TooManyPanels(f"{len(groups)} problems do not fit one figure of times to target")
+    heights = [0.55 + 0.17 * len(part) for _, part in groups]
+    lost = bool((found.frame["reached"] < found.frame["seeds"]).any())
+    looks = style.looks(found.owners[str(name)] for name in found.frame["optimizer"])
+    with style.rc():
+        figure = style.blank(5.6, 0.5 + sum(heights))
+        grid = figure.add_gridspec(len(groups), 2, height_ratios=heights)
+        for row, (names, part) in enumerate(groups):
+            part = part[::-1]  # the first at the top
+            for column, clock in enumerate(("steps", "seconds")):
+                axes = figure.add_subplot(grid[row, column])
+                ends = part[[clock, f"{clock}_min", f"{clock}_max"]].to_numpy()
+                ends = ends[np.isfinite(ends)]
+                top = 1.05 * float(ends.max(initial=0.0)) or 1.0
+                axes.set_xlim(0, top)
+                axes.set_ylim(-0.6, len(part) - 0.4)
+                axes.grid(visible=False, axis="y")
+                for y, line in enumerate(part.to_dict("records")):
+                    look = looks[found.owners[str(line["optimizer"])]]
+                    drawn: list[Artist] = []
+                    low, high = line[f"{clock}_min"], min(line[f"{clock}_max"], top)
+                    if math.isfinite(low):
+                        drawn += axes.plot(
+                            [low, high], [y, y], color=look.color, linewidth=style.points(0.9)
+                        )
+                    if math.isfinite(line[clock]):
+                        drawn += axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
+                    # seconds of another engine than the majority's are not there
+                    if line["reached"] < line["seeds"] and not math.isnan(line[clock]):
+                        drawn += axes.plot([top], [y], **cross(), color=look.color)
+                    style.mark(drawn, str(line["optimizer"]), f"{row}-{column}")
+                labels = [str(name) for name in part["optimizer"]] if column == 0 else []
+                axes.set_yticks(range(len(part)) if column == 0 else [], labels)
+                for name, label in zip(labels, axes.get_yticklabels(), strict=True):
+                    style.mark([label], name, f"{row}-label")
+                axes.xaxis.set_major_locator(
+                    MaxNLocator(3 if style.columns() == 1 else 5, integer=clock == "steps")
+                )
+                if not len(ends):  # nobody reached it: there is no scale
+                    axes.set_xticks([])
+                if row == len(groups) - 1:
+                    name = "optimizer steps" if clock == "steps" else "training time (s)"
+                    label_axes(figure, axes, name, "")
+            title = ", ".join(str(name) for name in names if name)
+            goal = f"{found.column} {found.sign} {part['target'].iloc[0]:.4g}"
+            title = f"{title}: {goal}" if title else goal
+            width = figure.get_figwidth() / style.points(0.06) - part["optimizer"].map(len).max()
+            figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
+        text = f"first evaluation at the target ({found.rule}); median of "
+        text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"
+        text += "; ✖ not reached by all seeds" if lost else ""
+        text += f"; {found.note}" if found.note else ""
+        caption(figure, text)
+    return figure

@@ -1,0 +1,71 @@
+"""The files of a judged claim: its words, its statistics and its figure."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from optbench.analysis.claims.judge import CLAIM, judge, sentence, to_frame
+from optbench.analysis.columns import where
+from optbench.analysis.table import RunFiles
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
+from optbench.common.files import replace_text
+from optbench.common.text import show
+from optbench.figures.layers import FIGURES
+from optbench.figures.save import save
+from optbench.formats.run import read_sealed
+
+
+def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[Path]]:
+    """Judge the claim that a sweep left in its folder; write claim.md, claim.csv and its figure.
+
+    files: the folder's files, where they have been read. Returns the sentence and the paths.
+    Raises UserError where the folder has no claim.
+    """
+    folder = Path(folder)
+    try:
+        claimed = read_sealed(folder / CLAIM)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} has no readable {CLAIM} ({error}): it is not the folder of a sweep whose "
+            "study has a claim, such as study=claims/momentum"
+        ) from None
+    files = RunFiles([folder]) if files is None else files
+    table = files.table()
+    layers = None
+    if (table.get("diagnostics", pd.Series(dtype=object)).astype(str) == "layers").any():
+        layers = files.table("layers")
+    checks = judge(table, layers, claimed)
+    text = sentence(claimed["text"], checks)
+    text += "".join(f"\nLeft out: {each}.\n" for each in files.older)
+    paths = [folder / "claim.md", folder / "claim.csv"]
+    replace_text(paths[0], text)
+    to_csv(to_frame(checks), paths[1])
+    if isinstance(claimed.get("figure"), dict):
+        paths += draw(folder, table, layers, claimed["figure"])
+    return text, paths
+
+
+def draw(
+    folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
+) -> list[Path]:
+    """Write claim.png, .pdf and .txt: the function of `figures.layers` that the claim names.
+
+    It draws the runs that meet the options' `where: {key: value}`, or all.
+    """
+    rest = dict(options)
+    name = rest.pop("draw", None)
+    if name not in FIGURES:
+        raise UserError(f"claim.figure.draw is {name!r}; allowed: {', '.join(FIGURES)}")
+    if layers is None:
+        raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
+    layers = where(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
+    if name == "gradient_by_error":  # the error is in epochs.csv
+        rest["epochs"] = table
+    try:
+        figure = FIGURES[name](layers, **rest)
+    except TypeError as error:
+        raise UserError(f"claim.figure: {error}") from None
+    return save(figure, folder, "claim", ("png", "pdf"))

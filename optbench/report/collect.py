@@ -1,0 +1,96 @@
+"""Everything that a report shows, as one JSON object of tables, statistics and figures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optbench import __version__
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import Options, compare
+from optbench.analysis.time_to_target import asked_times
+from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
+from optbench.config.groups import config_folder
+from optbench.figures.axes import check_column
+from optbench.figures.kinds import KINDS
+from optbench.report.sections import curves, pairs, runs, targets, verdict
+from optbench.report.sections.facts import facts, readable
+from optbench.report.sections.layers import layers
+from optbench.report.sections.ranking import ranking
+from optbench.report.sections.ranks import ranks
+from optbench.report.sections.rates import budget, rates
+from optbench.report.tables import plain
+
+
+def collect(
+    folders: Sequence[Path],
+    conditions: Sequence[str] = (),
+    y: str | None = None,
+    facet: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
+    made = compare(folders, Options(y=y, facet=facet, where=conditions))
+    table, plan, options = made.table, made.plan, made.options
+    if y is not None:
+        check_column(table, y)
+    tables, left_out = {"epochs": table}, made.problems
+    try:
+        tables["steps"] = made.rows("steps")
+        left_out = sorted({*left_out, *tables["steps"].attrs["problems"]})
+    except UserError:
+        pass  # the curves of the mini-batches are an addition
+    names = curves.names_of(plan)
+    column = made.judged if y is None else made.final
+    if not np.isfinite(table[column]).any():
+        column = made.final
+    assert made.files is not None
+    records = made.files.records
+    if conditions:
+        wanted = set(table["run_id"].astype(str)) | set(made.of_trials.table["run_id"].astype(str))
+        records = [(path, record) for path, record in records if record["run_id"] in wanted]
+    found = maybe(lambda: asked_times(made))
+    by_rate = KINDS["learning_rate"].by_default
+    data: dict[str, Any] = {
+        "version": __version__,
+        "title": ", ".join(  # a name may hold bytes that are no text
+            folder.resolve().name.encode("utf-8", "backslashreplace").decode() for folder in folders
+        ),
+        "facts": facts(made),
+        "names": names.series,
+        "toggles": names.toggles,
+        "verdict": {
+            "cards": maybe(lambda: verdict.cards(made, column, names)) or [],
+            "column": column.replace("_", " "),
+            "percent": metric_of(column).percent,
+        },
+        "warnings": list(map(readable, maybe(lambda: caveats(made, column)) or [])),
+        "view": {"y": made.y, "x": options.x or "epoch", "log": options.log},
+        "curves": curves.curves(tables, plan, names, made.y, made.timing),
+        "ranking": ranking(made, column, names),
+        "matrices": maybe(lambda: pairs.matrices(made, column, names)) or [],
+        "ranks": maybe(lambda: ranks(made, column, names)),
+        "rates": maybe(lambda: rates(made, names)) if by_rate(made) else None,
+        "budget": maybe(lambda: budget(made, names)) if made.tuned else None,
+        "reached": None if found is None else targets.reached(found, names),
+        "reached_figure": None if found is None else targets.figure_of(found, names),
+        "performance": maybe(lambda: targets.performance(made, names)),
+        "layers": maybe(lambda: layers(made, names)) if made.has_layers else None,
+        "runs": runs.run_list(records, folders, made, config_folder()),
+        "missing": runs.missing(plan, folders, made.manifests),
+        "failed_jobs": runs.failed_jobs(folders, records),
+        "left_out": [*left_out, *made.older],
+        "older": made.older,
+        "machines": runs.machines(records),
+    }
+    result: dict[str, Any] = plain(data)
+    return result
+
+
+def maybe(job: Callable[[], Any]) -> Any:
+    """A section that nobody asked for: None where it does not apply to these runs."""
+    try:
+        return job()
+    except UserError:
+        return None

@@ -1,0 +1,119 @@
+"""Every figure and table of a folder's runs, from their files alone."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import Comparison, Options, compare
+from optbench.analysis.latex import bold, cells, to_latex
+from optbench.analysis.over_problems import has_profile, profile_of
+from optbench.analysis.summary import summary, to_markdown
+from optbench.analysis.time_to_target import asked_times
+from optbench.common.csv_export import to_csv
+from optbench.common.errors import UserError
+from optbench.common.files import replace_text
+from optbench.figures import kinds, style
+from optbench.figures.kinds import KINDS
+from optbench.figures.panels import add_note
+from optbench.figures.save import FORMATS, save, writable
+
+MAX_WARNINGS = 300  # characters of them in a figure; beyond that their number
+MAX_LINES = 6  # of warnings that are too many for that
+ROWS = ("epochs", "steps")  # of which curves are drawn
+
+
+class DrawResult(NamedTuple):
+    paths: list[Path]
+    table: pd.DataFrame  # of epochs.csv, filtered
+    summary: pd.DataFrame
+    problems: list[str]  # one line per file left out
+    older: list[str]  # a sentence for the runs of older code, which are left out as well
+    warnings: list[str]  # what a reviewer would object to
+    skipped: list[str]  # kinds that were asked for and do not apply, with the reason
+
+
+def draw_all(
+    folders: Sequence[str | Path],
+    out: str | Path | None = None,
+    options: Options | None = None,
+    made: Comparison | None = None,
+) -> DrawResult:
+    """Write the figures and tables of all finished runs below `folders` into `out`.
+
+    out: a folder, made if missing; the default is the one folder given. made: the folders'
+    comparison, where there is one already.
+    Raises UserError when nothing can be drawn as asked; damaged and unfinished runs are left out
+    and named in the result.
+    """
+    options = options or Options()
+    if unknown := [name for name in options.formats if name not in FORMATS]:
+        raise UserError(f"unknown format {', '.join(unknown)}; allowed: {', '.join(FORMATS)}")
+    kinds.chosen(options.kinds)
+    if options.rows not in ROWS:
+        raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(ROWS)}")
+    if out is None and len(folders) != 1:
+        raise UserError("several folders were given: say where the figures go with -o DIR")
+    made = compare(folders, options) if made is None else made
+    options = made.options
+    problems = list(made.problems)
+    if options.rows == "steps":
+        problems = sorted({*problems, *made.rows("steps").attrs["problems"]})
+
+    # all figures before the first file: a mistake leaves nothing half written; the table of final
+    # values has the panels of the figure, and each run is in one line of it
+    asked_times(made)  # a target that means nothing
+    finals = summary(made, made.final, options.facet, options.lines)
+    warnings = caveats(made)
+    # of all runs that are there, so that a part of them looks as the whole
+    with style.use(options.style or "paper", options.columns, made.names):
+        drawn, skipped = kinds.draw(made, options.kinds, problems)
+        for name, figure in drawn.items() if warnings else ():
+            if KINDS[name].compares:
+                add_note(figure, *shown(warnings, KINDS[name].stem(made)))
+        texts: dict[str, str] = {}
+        if not options.kinds:
+            texts = tables_of(made, finals, warnings)
+        out = writable(Path(folders[0] if out is None else out))
+        paths = []
+        for name, figure in drawn.items():
+            kind = KINDS[name]
+            said = warnings if kind.compares else ()
+            paths += save(figure, out, kind.stem(made), options.formats, kind.title, said)
+    try:
+        for name, text in texts.items():
+            paths.append(out / name)
+            replace_text(paths[-1], text)
+    except OSError as error:
+        raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
+    return DrawResult(paths, made.table, finals, problems, made.older, warnings, skipped)
+
+
+def shown(warnings: Sequence[str], stem: str) -> list[str]:
+    """The warnings as small print: in full, or the beginning of each and where the rest is."""
+    if len("".join(warnings)) <= MAX_WARNINGS:
+        return [f"Warning: {text}" for text in warnings]
+    short = [textwrap.shorten(text, 90, placeholder=" ...") for text in warnings[:MAX_LINES]]
+    more = f"{len(warnings) - MAX_LINES} more, and " if len(warnings) > MAX_LINES else ""
+    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt"]
+
+
+def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:
+    """The tables of a folder, by the names of their files. finals: the `summary`."""
+    columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
+    columns = list(dict.fromkeys([*([made.judged] if made.tuned else []), *columns]))
+    found = cells(made, columns, made.options.facet, made.options.lines)
+    texts = {
+        "summary.csv": to_csv(finals),
+        "summary.md": to_markdown(finals, bold(found))
+        + "".join(f"\nWarning: {text}\n" for text in warnings),
+        "summary.tex": to_latex(found, warnings),
+    }
+    if (times := asked_times(made)) is not None:
+        texts["time_to_target.csv"] = to_csv(times.frame)
+    if has_profile(made):
+        texts["benchmark_score.csv"] = to_csv(profile_of(made).scores)
+    return texts

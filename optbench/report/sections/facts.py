@@ -1,0 +1,36 @@
+"""What was compared, and what a reviewer would object to, as plain data for the report."""
+
+from optbench.analysis.comparison import Comparison
+from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
+
+
+def facts(made: Comparison) -> list[list[str]]:
+    """What was compared, in a few words each."""
+    runs = made.plan.runs
+    seeds = [int(seed) for seed in sorted(runs["seed"].unique())]
+    lines = [
+        ["runs compared", str(len(runs))],
+        ["optimizers", str(runs["optimizer"].nunique())],
+        ["problems", str(runs["problem"].nunique())],
+        ["seeds", str(len(seeds))],
+    ]
+    if made.trials is not None:
+        lines.insert(1, ["trials", str(made.trials["run"].nunique())])
+    for key, name in (("dataset.name", "dataset"), ("model.name", "model")):
+        if key in runs:
+            lines.append([name, ", ".join(sorted(set(map(str, runs[key]))))])
+    lines.append(
+        ["kind", "tuned study" if made.phases else "sweep" if len(runs) > 1 else "single run"]
+    )
+    return lines
+
+
+def readable(text: str) -> str:
+    """A warning without the overrides that say where files go and how a study is made."""
+    head, colon, rest = text.partition(": ")
+    words = head.split(" ")  # overrides
+    if not colon or not all("=" in word for word in words):
+        return text
+    left_out = (*COSMETIC_KEYS, *NO_EFFECT_KEYS)
+    kept = [word for word in words if word.split("=")[0].split(".")[0] not in left_out]
+    return f"{' '.join(kept)}: {rest}"

@@ -1,0 +1,86 @@
+"""The ranked table of a report, as plain data."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from optbench.analysis.comparison import PHASES, Comparison
+from optbench.analysis.costs import AT_ONCE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.leader import place
+from optbench.analysis.summary import cell, summary
+from optbench.common.metrics import metric_of
+from optbench.common.text import show
+from optbench.report.sections.curves import Names
+from optbench.report.tables import Cell, head_cell, sortable_cell
+
+
+def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
+    """The ranked table: final values, phases of a tuned study side by side, divergence and cost."""
+    frame = summary(made, column, made.options.facet, made.options.lines)
+    stems = [str(c).removesuffix("_median") for c in frame if str(c).endswith("_median")]
+    stems = [stem for stem in stems if frame[f"{stem}_median"].notna().any()]
+    facets = list(map(str, frame.columns[: list(frame).index("optimizer")]))
+    phased = "phase" in facets and {*PHASES} & set(frame["phase"].map(show))
+    problem = [key for key in facets if not (phased and key == "phase")]
+    groups: dict[tuple[str, ...], dict[str, pd.Series]] = {}
+    for _, row in frame.iterrows():
+        who = str(row["optimizer"] if phased else row["variant"])
+        key = (", ".join(show(row[name]) for name in problem), who)
+        groups.setdefault(key, {})[show(row["phase"]) if phased else ""] = row
+    phases = list(PHASES) if phased else [""]
+    if phased:
+        groups = best_tuned_first(groups, column)
+    columns = [*(["problem"] if problem else []), "optimizer"]
+    columns += [
+        f"{phase}: final {metric_of(stem).title}".removeprefix(": ")
+        for stem in stems
+        for phase in phases
+    ]
+    costs = [name for name in STEP_COSTS if frame[name].notna().any()]
+    columns += ["seeds", "diverged", *(COSTS[name] for name in costs)]
+    rows = []
+    for (where, who), found in groups.items():
+        first = found.get(phases[0], next(iter(found.values())))
+        cells: list[Cell] = [{"t": where, "v": where}] if problem else []
+        cells.append(head_cell(str(first["variant"])))
+        for stem in stems:
+            for phase in phases:
+                own = found.get(phase)
+                value = math.nan if own is None else float(own[f"{stem}_median"])
+                cells.append(sortable_cell(value, "" if own is None else cell(own, stem)))
+        count = sum(int(row["diverged"]) for row in found.values())
+        cells += [
+            sortable_cell(int(first["seeds"]), str(first["seeds"])),
+            sortable_cell(count, str(count)),
+        ]
+        cells += [
+            sortable_cell(float(first[name]), cost_cell(name, first[name], first["ms_per_step"]))
+            for name in costs
+        ]
+        rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
+    note = "Median [minimum, maximum] over the seeds of the last value of each run"
+    note += "; a diverged run counts as the worst value, it is never left out."
+    if "runs_at_once" in costs:
+        note += f" {AT_ONCE}"
+    if engines := made.timing.sentence:
+        note += f" {engines[0].upper()}{engines[1:]}."
+    if phased:
+        note += " The columns of cost are those of the tuned setting."
+    return {"columns": columns, "rows": rows, "note": note}
+
+
+def best_tuned_first(
+    groups: dict[tuple[str, ...], dict[str, pd.Series]], column: str
+) -> dict[tuple[str, ...], dict[str, pd.Series]]:
+    """The rows of a tuned study: by problem, then by the tuned result; who has none is last."""
+    problems = list(dict.fromkeys(where for where, _ in groups))
+
+    def rank(item: tuple[tuple[str, ...], dict[str, pd.Series]]) -> tuple[int, float, float]:
+        (where, _), found = item
+        row = found.get("tuned")
+        value = math.nan if row is None else float(row[f"{column}_median"])
+        lost = 0.0 if row is None else row["diverged"] / row["seeds"]
+        return problems.index(where), *place(value, metric_of(column).smaller, lost)[:2]
+
+    return dict(sorted(groups.items(), key=rank))

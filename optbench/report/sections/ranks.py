@@ -1,0 +1,17 @@
+"""Mean ranks in a report: the critical-difference diagram and its numbers."""
+
+from typing import Any
+
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.over_problems import ranking
+from optbench.figures.critical_difference import draw_ranks
+from optbench.report.sections.curves import Names
+from optbench.report.tables import picture
+
+
+def ranks(made: Comparison, column: str, names: Names) -> dict[str, Any] | None:
+    """The diagram and the mean ranks. Raises UserError where they do not apply."""
+    found = ranking(made, column, made.options.facet)
+    image = picture(lambda: draw_ranks(found, column), names)
+    rows = [[str(name), float(value)] for name, value in found.ranks.items()]
+    return None if image is None else image | {"rows": rows}

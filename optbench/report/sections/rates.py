@@ -1,0 +1,57 @@
+"""Learning rates and tuning budgets of a report, as plain data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.trials import Line, Lines, budget_lines, rate_lines, trial_lines
+from optbench.figures.axes import y_label
+from optbench.figures.panels import titles
+from optbench.figures.trials import scored
+from optbench.report.sections.curves import Names
+from optbench.report.tables import Panel, chart, line
+
+
+def rates(made: Comparison, names: Names) -> list[Panel]:
+    """Results against the learning rate. Raises UserError where no optimizer has two of them."""
+    if not made.tuned:
+        label = f"final {y_label(made.table, made.final)}"
+        found = rate_lines(made, made.final, facet=made.options.facet)
+        return charts(found, "learning rate", label, made.final, names)
+    metric, pick = made.protocol
+    label = scored(made.of_trials.table, metric, pick)
+    return charts(trial_lines(made.of_trials, metric, pick), "learning rate", label, metric, names)
+
+
+def budget(made: Comparison, names: Names) -> list[Panel]:
+    """The best of 1, 2, ... trials. Raises UserError where trials are no random ones."""
+    metric, pick = made.protocol
+    found = budget_lines(made.of_trials, metric, pick)
+    what = "median" if found.by_median else "expected"
+    label = f"{what} best {scored(made.of_trials.table, metric, pick)}"
+    panels = charts(found, "trials", label, metric, names)
+    return [panel | {"logx": False} for panel in panels]
+
+
+def charts(found: Lines, x: str, y: str, metric: str, names: Names) -> list[Panel]:
+    """A chart for each panel of lines."""
+    return [
+        chart(", ".join(titles(found.plan, part["panel"].iloc[0])), x, y, metric, drawn(own, names))
+        for part, own in zip(found.plan.panels, found.panels, strict=True)
+    ]
+
+
+def drawn(lines: Sequence[Line], names: Names) -> list[dict[str, Any]]:
+    """The lines of one chart."""
+    result = []
+    for each in lines:
+        own: dict[str, Any] = {"x": each.x, "mid": each.mid}
+        if each.low is not None:
+            own |= {"low": each.low, "high": each.high}
+        own["n"] = each.runs if each.dots is not None else min(each.counts)
+        if each.lost is not None:
+            own["lost"] = each.lost
+        if each.dots is not None:
+            own["dots"] = each.dots
+        result.append(line(each.name, names.toggle(each.name, each.optimizer), **own))
+    return result

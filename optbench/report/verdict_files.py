@@ -1,0 +1,32 @@
+"""The files of a tuned study's verdict."""
+
+from pathlib import Path
+
+from optbench.analysis.comparison import Comparison, compare
+from optbench.analysis.verdict import verdict_texts
+from optbench.common.errors import UserError
+from optbench.common.files import replace_text
+from optbench.formats.study import MANIFEST
+
+
+def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[Path]]:
+    """Write verdict.csv, verdict.md and tuning.csv into a tuned study's folder, from its runs.
+
+    made: the folder's comparison, where there is one already. Returns the verdicts in Markdown and
+    the paths. Raises UserError where it is no such folder.
+    """
+    study = Path(study)
+    if not (study / MANIFEST).is_file():
+        raise UserError(
+            f"{study} is not the folder of a tuned study (there is no {MANIFEST} in it). "
+            f"-m hydra/sweeper=tuned makes one."
+        )
+    text, files = verdict_texts(compare([study]) if made is None else made)
+    paths = []
+    for name, content in files.items():
+        if content is None:
+            (study / name).unlink(missing_ok=True)  # of a method before
+        else:
+            replace_text(study / name, content)
+            paths.append(study / name)
+    return text, paths
