@@ -27,7 +27,7 @@ from optbench.sweeps.batch import Batch, Job, Result
 from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.hydra_internals import hydra_config, texts_of
-from optbench.sweeps.job import GO_ON, check_retry, settle
+from optbench.sweeps.job import GO_ON, STOPPED, check_retry, settle, stops
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.worker_pool import Event, Task
 from optbench.training import device
@@ -47,7 +47,8 @@ def launch(
 
     workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
     leaves room for). time_limit: seconds for each run.
-    Exits with 128 + signal after SIGINT or SIGTERM, when the running jobs have ended.
+    Exits with 128 + signal after SIGINT or SIGTERM, and with 1 at the first failure where that is
+    to stop the sweep, when the running jobs have ended.
     """
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
@@ -66,13 +67,18 @@ def launch(
         board(batch.folder, quiet=bool(master.quiet)) as shown,
     ):
         events = crew.run(
-            lambda: next_task(batch, shown), time_limit=time_limit, stop=lambda: bool(received)
+            lambda: next_task(batch, shown),
+            time_limit=time_limit,
+            stop=lambda: bool(received) or batch.stopping,
         )
         for event in events:
             follow(batch, shown, event)
     if received:
         print(GO_ON, file=sys.stderr)
         sys.exit(128 + received[0])
+    if batch.stopping:
+        say(STOPPED, error=True)
+        sys.exit(1)
     return [batch.results[index] for index in sorted(batch.results)]
 
 
@@ -85,10 +91,10 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
         engine_choice.keep(batch.folder, batch.choice)
     again, batch.waiting = batch.waiting, []
     for number, job in enumerate(again):
-        if is_ready(batch, job, shown):
+        if not batch.stopping and is_ready(batch, job, shown):
             batch.waiting += again[number + 1 :]
             return as_task(batch, job, shown)
-    while batch.left:
+    while batch.left and not batch.stopping:
         job = begin(batch, batch.left.pop()[0])
         if is_ready(batch, job, shown):
             return as_task(batch, job, shown)
@@ -242,6 +248,7 @@ def end(
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
     record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
+    batch.stopping |= stops(batch.master, record)
     shown.end(job.label, record["status"], text)
     job.result.return_value = record
     job.result.status = JobStatus.COMPLETED

@@ -13,6 +13,7 @@ import torch
 
 from optbench import __main__ as cli
 from optbench.datasets import loaders, prepare
+from optbench.formats import job_list
 from optbench.runs import folder as runs
 from optbench.sweeps import concurrency, shared_dataset
 from optbench.training import device
@@ -24,7 +25,7 @@ from pathlib import Path
 import torch
 
 class Moody(torch.optim.SGD):
-    def __init__(self, params, lr, mood):
+    def __init__(self, params, lr=0.1, mood=None):
         super().__init__(params, lr)
         self.mood = mood
 
@@ -117,6 +118,42 @@ def test_a_dead_a_hanging_and_a_failing_run_leave_the_others_alone(sweep, tmp_pa
     assert status == 0, err
     assert out.count("already done") == 2
     assert [job["status"] for job in jobs(tmp_path / "x")] == ["completed"] * 5
+
+
+MOODS = ["optimizer._target_=moody.Moody", "optimizer.lr=0.1"]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [["hydra/launcher=basic"], ["hydra.launcher.workers=1"], ["hydra.launcher.workers=2"]],
+)
+def test_a_sweep_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path, launcher):
+    words = [*MOODS, "+optimizer.mood=wrong,slow,fine,well", launcher, "epochs=20"]
+    status, _, err = sweep(*words, "stop_at_failure=true")
+    assert status == 1
+    assert err.count("stop_at_failure=true asks; the same command tries the failed run again") == 1
+    listed = [job["status"] for job in jobs(tmp_path / "x")]
+    assert listed in (["failed"], ["failed", "interrupted"])  # one that ran beside it
+    progress = job_list.of_sweep(tmp_path / "x")
+    assert (progress["planned"], progress["failed"], progress["missing"]) == (4, 1, 3)
+
+    # what failed before and is not tried again stops nothing
+    status, _, err = sweep(*words, "stop_at_failure=true", "retry=none")
+    assert status == 1
+    assert job_list.of_sweep(tmp_path / "x")["done"] == 3
+    (tmp_path / "calm").touch()
+    status, _, err = sweep(*words, "stop_at_failure=true")
+    assert status == 0, err
+    assert [job["status"] for job in jobs(tmp_path / "x")] == ["completed"] * 4
+
+
+def test_a_tuned_study_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path):
+    words = ["hydra/sweeper=tuned", "optimizer=sgd", MOODS[0], "+optimizer.mood=wrong"]
+    words += ["tuning.trials=3", "seeds=2", "stop_at_failure=true"]
+    status, _, err = sweep(*words, "hydra.launcher.workers=1")
+    assert status == 1, err
+    assert "stop_at_failure=true asks" in err
+    assert [job["status"] for job in jobs(tmp_path / "x")] == ["failed"]
 
 
 def test_the_same_run_twice_is_trained_once(sweep, tmp_path):
