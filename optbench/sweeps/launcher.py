@@ -24,7 +24,7 @@ from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
-from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
+from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.hydra_internals import hydra_config, texts_of
 from optbench.sweeps.job import GO_ON, STOPPED, check_retry, settle, stops
@@ -46,27 +46,26 @@ def launch(
     """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
 
     workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
-    leaves room for). time_limit: seconds for each run.
+    leaves room for); on GPUs never more than there are GPUs. time_limit: seconds for each run.
     Exits with 128 + signal after SIGINT or SIGTERM, and with 1 at the first failure where that is
     to stop the sweep, when the running jobs have ended.
     """
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
     planned = job_list.count(Path(master.hydra.sweep.dir))
-    if not on_cpu(master, overrides):
-        workers = 1  # a GPU is filled by one process
-    size, threads = share_of_cores(
-        # all jobs of a tuned study, whatever the size of its batches, get the same threads
-        device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
-    )  # fmt: skip
+    # all jobs of a tuned study, whatever the size of its batches, get the same threads
+    jobs = max(planned or 0, len(left))
+    if gpus := count_gpus(master, overrides):  # each is filled by one process
+        workers = min(workers or gpus, gpus, jobs)
+    asked = asked_threads(master, overrides)
+    size, threads = split_cores(device.cores(), jobs, asked, workers)
     choice = EngineChoice(load, engine_choice.read(Path(master.hydra.sweep.dir)))
     batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
-    crew = pool(size, threads)
     with (
         interrupts() as received,
         board(batch.folder, quiet=bool(master.quiet)) as shown,
     ):
-        events = crew.run(
+        events = worker_pool(size, threads, gpus).run(
             lambda: next_task(batch, shown),
             time_limit=time_limit,
             stop=lambda: bool(received) or batch.stopping,
