@@ -128,7 +128,7 @@ MOODS = ["optimizer._target_=moody.Moody", "optimizer.lr=0.1"]
     "launcher", ["hydra/launcher=basic", "hydra.launcher.workers=1", "hydra.launcher.workers=2"]
 )
 def test_a_sweep_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path, launcher):
-    words = [*MOODS, "+optimizer.mood=wrong,slow,fine,well", launcher, "epochs=20"]
+    words = [*MOODS, "+optimizer.mood=wrong,slow,fine,well", launcher, "epochs=60"]
     status, _, err = sweep(*words, "stop_at_failure=true")
     assert status == 1
     assert err.count("stop_at_failure=true asks; the same command tries the failed run again") == 1
