@@ -15,7 +15,7 @@ PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
 class WorkersLauncher(Launcher):
-    """A process for each core, each with its share of threads; on a GPU one process."""
+    """A process for each core, each with its share of threads; on GPUs one for each of them."""
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
         self.workers, self.time_limit = workers, time_limit

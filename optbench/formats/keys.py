@@ -163,6 +163,7 @@ class RunConfig(TypedDict):
     name: Annotated[str | None, Key(COSMETIC | SWEEP)]
     force: Annotated[bool, Key(COMMAND, Switch())]
     retry: Annotated[str, Key(COMMAND, Choice(("failed", "none")))]
+    stop_at_failure: Annotated[bool, Key(COMMAND, Switch())]
     quiet: Annotated[bool, Key(COMMAND, Switch())]
     figure: Annotated[FigureConfig, Key(NO_EFFECT | SWEEP | ENDING)]
     claim: Annotated[Node | None, Key(SWEEP | ENDING)]

@@ -78,6 +78,7 @@ class Batch:
     size: int = 1  # worker processes
     checked: bool = False  # whether all configurations were looked at
     told: bool = False  # in how many processes they run
+    stopping: bool = False  # since a job failed
     running: dict[str, Job] = field(default_factory=dict)  # by the key of their task
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
     built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built

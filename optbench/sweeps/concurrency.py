@@ -23,16 +23,23 @@ def check(workers: Any, time_limit: Any) -> None:
             raise UserError(f"hydra.launcher.{key} must be {kind} above 0, or null, not {value!r}")
 
 
-def on_cpu(master: DictConfig, overrides: Sequence[Sequence[str]]) -> bool:
-    """Whether no job asks for a GPU, or there is none."""
+def count_gpus(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int:
+    """Return how many GPUs the jobs can fill, each with a worker of its own; 0 on the CPU.
+
+    A job with a GPU's number, as in device=cuda:1, runs there in whatever worker; where all have
+    one, a single worker does them.
+    """
     devices = {str(master.device)}
     for words in overrides:
         devices |= {word.partition("=")[2] for word in words if word.startswith("device=")}
     wanted = any(name.startswith("cuda") for name in devices)
-    return not wanted and (devices == {"cpu"} or not torch.cuda.is_available())
+    if not wanted and (devices == {"cpu"} or not torch.cuda.is_available()):
+        return 0
+    shared = devices & {"cuda", "auto"}
+    return max(1, torch.cuda.device_count()) if shared else 1
 
 
-def share_of_cores(
+def split_cores(
     cores: int, count: int, threads: int | None, workers: int | None
 ) -> tuple[int, int]:
     """Processes and threads for each: never more threads at work than there are cores.
@@ -54,15 +61,19 @@ def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int
     return max(1, *numbers) if numbers else None
 
 
-_pools: dict[tuple[int, int], Pool] = {}
+_pools: dict[tuple[int, int, int], Pool] = {}
 
 
-def pool(size: int, threads: int) -> Pool:
-    """The workers of this process: the next batch of a sweep finds them warm."""
-    if (size, threads) not in _pools:
+def worker_pool(size: int, threads: int, gpus: int) -> Pool:
+    """Return the workers of this process: the next batch of a sweep finds them warm.
+
+    threads: of each. gpus: among which they are dealt out.
+    """
+    key = size, threads, gpus
+    if key not in _pools:
         for other in _pools.values():
             other.close()
         _pools.clear()
-        _pools[size, threads] = Pool(size, worker.set_up, threads, device.onednn_pays())
-        atexit.register(_pools[size, threads].close)
-    return _pools[size, threads]
+        _pools[key] = Pool(size, worker.set_up, threads, gpus, device.onednn_pays())
+        atexit.register(_pools[key].close)
+    return _pools[key]

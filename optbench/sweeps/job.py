@@ -14,6 +14,10 @@ from optbench.formats import job_list
 from optbench.sweeps.progress import Tally
 
 GO_ON = "interrupted; the same command goes on with what is missing"
+STOPPED = (
+    "stopped at the first failure, as stop_at_failure=true asks; the same command tries the failed "
+    "run again and goes on with what is missing (with retry=none only the latter)"
+)
 UNLOGGED = ", and not logged again: force=true runs it and logs it"
 AGAIN = " (it failed before; retry=failed tries it again)"
 _tallies: dict[Path, Tally] = {}  # of the sweeps of this process
@@ -22,7 +26,7 @@ _tallies: dict[Path, Tally] = {}  # of the sweeps of this process
 def run(
     cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
 ) -> dict[str, Any]:
-    """One run of a sweep in this process: its failure is recorded, and the sweep goes on."""
+    """One run of a sweep in this process: its failure is recorded, and the others go on."""
     label = job_list.label(folder, number, overrides)
     if number == 0 or folder not in _tallies:
         _tallies[folder] = Tally(folder)
@@ -51,7 +55,19 @@ def run(
     if outcome and outcome.signal:
         say(GO_ON, error=True)
         sys.exit(128 + outcome.signal)
+    if stops(cfg, record):
+        say(STOPPED, error=True)
+        sys.exit(1)
     return record
+
+
+def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
+    """Return whether the sweep is to end with this job: it failed, and not only in an earlier call.
+
+    record: as `settle` returns it.
+    """
+    known = str(record["error"]).endswith(AGAIN)
+    return bool(config.stop_at_failure) and record["status"] == "failed" and not known
 
 
 def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -> None:

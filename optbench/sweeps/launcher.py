@@ -25,9 +25,9 @@ from optbench.runner.interrupts import interrupts
 from optbench.runs import folder as runs
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, Result
-from optbench.sweeps.concurrency import asked_threads, on_cpu, pool, share_of_cores
+from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.job import GO_ON, check_retry, settle
+from optbench.sweeps.job import GO_ON, STOPPED, check_retry, settle, stops
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.sweep_loader import hydra_config
 from optbench.sweeps.worker_pool import Event, Task
@@ -47,33 +47,38 @@ def launch(
     """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
 
     workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
-    leaves room for). time_limit: seconds for each run.
-    Exits with 128 + signal after SIGINT or SIGTERM, when the running jobs have ended.
+    leaves room for); on GPUs never more than there are GPUs. time_limit: seconds for each run.
+    Exits with 128 + signal after SIGINT or SIGTERM, and with 1 at the first failure where that is
+    to stop the sweep, when the running jobs have ended.
     """
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
     planned = job_list.count(Path(master.hydra.sweep.dir))
-    if not on_cpu(master, overrides):
-        workers = 1  # a GPU is filled by one process
-    size, threads = share_of_cores(
-        # all jobs of a tuned study, whatever the size of its batches, get the same threads
-        device.cores(), max(planned or 0, len(left)), asked_threads(master, overrides), workers
-    )  # fmt: skip
+    # all jobs of a tuned study, whatever the size of its batches, get the same threads
+    jobs = max(planned or 0, len(left))
+    if gpus := count_gpus(master, overrides):  # each is filled by one process
+        workers = min(workers or gpus, gpus, jobs)
+    asked = asked_threads(master, overrides)
+    size, threads = split_cores(device.cores(), jobs, asked, workers)
     choice = EngineChoice(load, engine_choice.read(Path(master.hydra.sweep.dir)))
     batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
-    crew = pool(size, threads)
     with (
         interrupts() as received,
         board(batch.folder, quiet=bool(master.quiet)) as shown,
     ):
-        events = crew.run(
-            lambda: next_task(batch, shown), time_limit=time_limit, stop=lambda: bool(received)
+        events = worker_pool(size, threads, gpus).run(
+            lambda: next_task(batch, shown),
+            time_limit=time_limit,
+            stop=lambda: bool(received) or batch.stopping,
         )
         for event in events:
             follow(batch, shown, event)
     if received:
         print(GO_ON, file=sys.stderr)
         sys.exit(128 + received[0])
+    if batch.stopping:
+        say(STOPPED, error=True)
+        sys.exit(1)
     return [batch.results[index] for index in sorted(batch.results)]
 
 
@@ -86,10 +91,10 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
         engine_choice.keep(batch.folder, batch.choice)
     again, batch.waiting = batch.waiting, []
     for number, job in enumerate(again):
-        if is_ready(batch, job, shown):
+        if not batch.stopping and is_ready(batch, job, shown):
             batch.waiting += again[number + 1 :]
             return as_task(batch, job, shown)
-    while batch.left:
+    while batch.left and not batch.stopping:
         job = begin(batch, batch.left.pop()[0])
         if is_ready(batch, job, shown):
             return as_task(batch, job, shown)
@@ -243,6 +248,7 @@ def end(
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
     record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
+    batch.stopping |= stops(batch.master, record)
     shown.end(job.label, record["status"], text)
     job.result.return_value = record
     job.result.status = JobStatus.COMPLETED

@@ -47,11 +47,14 @@ class Environment(NamedTuple):
     modules: list[str]  # sys.path: a class of the user's own may be anywhere
 
 
-def set_up(threads: int, onednn: bool) -> None:
-    """The first thing in a worker: never more threads than its share of the cores.
+def set_up(number: int, threads: int, gpus: int, onednn: bool) -> None:
+    """The first thing in a worker: its share of the cores, and of several GPUs one.
 
-    onednn: the parent's `device.onednn_pays`.
+    number: of the worker; `device=cuda` is the GPU of that number. onednn: the parent's
+    `device.onednn_pays`.
     """
+    if gpus > 1:
+        torch.cuda.set_device(number % gpus)
     device.believe(onednn)
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)

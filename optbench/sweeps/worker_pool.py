@@ -54,6 +54,7 @@ class Event(NamedTuple):
 class Worker:
     """One process: our end of its pipe, the file of what it prints, and its task."""
 
+    number: int  # from 0; one that takes a dead worker's place has its number
     process: Any
     pipe: Connection
     output: Any
@@ -123,7 +124,10 @@ def _context() -> Any:
 
 
 class Pool:
-    """size: the number of processes. setup: called first in each of them, with its arguments."""
+    """Worker processes that stay.
+
+    size: how many. setup: called first in each of them, with its number (from 0) and its arguments.
+    """
 
     def __init__(self, size: int, setup: Callable[..., None], *arguments: Any) -> None:
         self.size, self.setup = size, (setup, arguments)
@@ -136,11 +140,14 @@ class Pool:
         output = os.fdopen(handle, "rb", buffering=0)
         if self._context.get_start_method() == "forkserver":
             _serve()
-        process = self._context.Process(target=_work, args=(theirs, path, *self.setup))
+        setup, arguments = self.setup
+        number = min(set(range(self.size)) - {worker.number for worker in self._workers})
+        given = (theirs, path, setup, (number, *arguments))
+        process = self._context.Process(target=_work, args=given)
         with _plain():
             process.start()
         theirs.close()
-        return Worker(process, ours, output)
+        return Worker(number, process, ours, output)
 
     def run(
         self,

@@ -74,11 +74,12 @@ print("unchanged")
 """
 
 
-@pytest.mark.parametrize("words", [["-m", "mytool"], ["mytool.py"], ["bin/optbench"]])
+@pytest.mark.parametrize("words", [["-m", "mytool"], ["script.py"], ["bin/optbench"]])
 def test_importing_and_using_optbench_changes_nothing_in_a_program(tmp_path, words):
-    (tmp_path / "bin").mkdir()
-    for name in ("mytool.py", "bin/optbench"):  # the second has the command's name
-        (tmp_path / name).write_text(PROGRAM)
+    # `python -m` imports `mytool` before it has set the program's name; one has the command's name
+    for name in ("mytool/__init__.py", "mytool/__main__.py", "script.py", "bin/optbench"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if "main" in name else PROGRAM)
     ended = subprocess.run(
         [sys.executable, *words, str(Path(__file__).parents[1] / "formats" / "1-later")],
         cwd=tmp_path,

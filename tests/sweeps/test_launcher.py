@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
 from optbench.datasets import loaders, prepare
+from optbench.formats import job_list
 from optbench.runs import folder as runs
-from optbench.sweeps import concurrency, shared_dataset
+from optbench.sweeps import concurrency, shared_dataset, worker
 from optbench.training import device
 
 QUICK = ["-m", "data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu"]
@@ -24,7 +26,7 @@ from pathlib import Path
 import torch
 
 class Moody(torch.optim.SGD):
-    def __init__(self, params, lr, mood):
+    def __init__(self, params, lr=0.1, mood=None):
         super().__init__(params, lr)
         self.mood = mood
 
@@ -119,6 +121,41 @@ def test_a_dead_a_hanging_and_a_failing_run_leave_the_others_alone(sweep, tmp_pa
     assert [job["status"] for job in jobs(tmp_path / "x")] == ["completed"] * 5
 
 
+MOODS = ["optimizer._target_=moody.Moody", "optimizer.lr=0.1"]
+
+
+@pytest.mark.parametrize(
+    "launcher", ["hydra/launcher=basic", "hydra.launcher.workers=1", "hydra.launcher.workers=2"]
+)
+def test_a_sweep_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path, launcher):
+    words = [*MOODS, "+optimizer.mood=wrong,slow,fine,well", launcher, "epochs=60"]
+    status, _, err = sweep(*words, "stop_at_failure=true")
+    assert status == 1
+    assert err.count("stop_at_failure=true asks; the same command tries the failed run again") == 1
+    listed = [job["status"] for job in jobs(tmp_path / "x")]
+    assert listed in (["failed"], ["failed", "interrupted"])  # one that ran beside it
+    progress = job_list.of_sweep(tmp_path / "x")
+    assert (progress["planned"], progress["failed"], progress["missing"]) == (4, 1, 3)
+
+    # what failed before and is not tried again stops nothing
+    status, _, err = sweep(*words, "stop_at_failure=true", "retry=none")
+    assert status == 1
+    assert job_list.of_sweep(tmp_path / "x")["done"] == 3
+    (tmp_path / "calm").touch()
+    status, _, err = sweep(*words, "stop_at_failure=true")
+    assert status == 0, err
+    assert [job["status"] for job in jobs(tmp_path / "x")] == ["completed"] * 4
+
+
+def test_a_tuned_study_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path):
+    words = ["hydra/sweeper=tuned", "optimizer=sgd", MOODS[0], "+optimizer.mood=wrong"]
+    words += ["tuning.trials=3", "seeds=2", "stop_at_failure=true"]
+    status, _, err = sweep(*words, "hydra.launcher.workers=1")
+    assert status == 1, err
+    assert "stop_at_failure=true asks" in err
+    assert [job["status"] for job in jobs(tmp_path / "x")] == ["failed"]
+
+
 def test_the_same_run_twice_is_trained_once(sweep, tmp_path):
     status, out, err = sweep("seed=0,0,1,0", "quiet=false")
     assert status == 0, err
@@ -181,17 +218,51 @@ def test_a_launcher_setting_that_means_nothing(sweep):
     assert "hydra.launcher.workers must be a whole number of processes above 0" in err
 
 
+@pytest.mark.parametrize(
+    ("master", "jobs", "found", "expected"),
+    [
+        ("auto", ["seed=0"], 3, 3),
+        ("cuda", ["seed=0"], 2, 2),
+        ("auto", ["device=cpu"], 2, 2),  # the others have none
+        ("cpu", ["seed=0"], 2, 0),
+        ("auto", ["seed=0"], 0, 0),
+        ("cuda", ["seed=0"], 0, 1),  # each job says that there is none
+        ("cuda:1", ["device=cuda:0"], 2, 1),
+        ("cpu", ["device=cuda"], 2, 2),
+    ],
+)
+def test_each_gpu_gets_a_worker(monkeypatch, master, jobs, found, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    config = OmegaConf.create({"device": master})
+    assert concurrency.count_gpus(config, [jobs]) == expected
+
+
+def test_a_workers_cuda_is_a_gpu_of_its_own_and_a_numbered_one_stays(monkeypatch):
+    own = []
+    monkeypatch.setattr(torch.cuda, "set_device", own.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_interop_threads", lambda count: None)
+    monkeypatch.setattr(device, "believe", lambda pays: None)
+    for number, gpus in ((0, 2), (1, 2), (2, 2), (0, 1), (0, 0)):
+        worker.set_up(number, torch.get_num_threads(), gpus, False)
+    assert own == [0, 1, 0]
+    assert device.choose("cuda").index is None  # torch takes the one that was set
+    assert device.choose("cuda:1") == torch.device("cuda:1")
+
+
 def test_never_more_threads_than_cores():
     for cores in (1, 2, 3, 8, 64):
         for count in (1, 2, 5, 100):
             for threads in (None, 1, 2, 4):
-                workers, each = concurrency.share_of_cores(cores, count, threads, None)
+                workers, each = concurrency.split_cores(cores, count, threads, None)
                 assert 1 <= workers <= max(count, 1)
                 assert workers * each <= max(cores, threads or 1)
-    assert concurrency.share_of_cores(8, 100, None, None) == (8, 1)
-    assert concurrency.share_of_cores(8, 2, None, None) == (2, 4)
-    assert concurrency.share_of_cores(8, 100, 4, None) == (2, 4)
-    assert concurrency.share_of_cores(8, 100, None, 2) == (2, 4)
+    assert concurrency.split_cores(8, 100, None, None) == (8, 1)
+    assert concurrency.split_cores(8, 2, None, None) == (2, 4)
+    assert concurrency.split_cores(8, 100, 4, None) == (2, 4)
+    assert concurrency.split_cores(8, 100, None, 2) == (2, 4)
 
 
 def test_a_shared_dataset_is_the_same_and_goes_with_its_owner():

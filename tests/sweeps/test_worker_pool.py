@@ -12,8 +12,9 @@ import pytest
 from optbench.sweeps.worker_pool import Pool, Task
 
 
-def set_up(value: int) -> None:
+def set_up(number: int, value: int) -> None:
     os.environ["SET_UP"] = str(value)
+    os.environ["NUMBER"] = str(number)
 
 
 def double(x, *, send, stop):
@@ -27,6 +28,11 @@ def die(how, *, send, stop):
     if how == "exit":
         os._exit(3)
     os.kill(os.getpid(), how)
+
+
+def tell_number(*, send, stop):
+    send(int(os.environ["NUMBER"]))
+    time.sleep(0.3)
 
 
 def wrong(*, send, stop):
@@ -84,6 +90,14 @@ def test_a_worker_that_dies_is_reported_and_replaced(pool):
         assert kind == "died"
         assert how in why.splitlines()[0]
         assert "last words" in why
+
+
+def test_workers_are_numbered_and_a_dead_ones_number_is_given_again(pool):
+    numbers = [e.value for e in run(pool, [(tell_number,)] * 2) if e.kind == "sent"]
+    assert sorted(numbers) == [0, 1]
+    run(pool, [(die, "exit")])
+    numbers = [e.value for e in run(pool, [(tell_number,)] * 2) if e.kind == "sent"]
+    assert sorted(numbers) == [0, 1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file keeps its name there")
