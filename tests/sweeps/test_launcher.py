@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import call
 
-from optbench import __main__ as cli
 from optbench.datasets import loaders, prepare
 from optbench.runs import folder as runs
 from optbench.sweeps import concurrency, shared_dataset
@@ -51,13 +51,7 @@ def sweep(monkeypatch, capfd, tmp_path):
     (tmp_path / "moody.py").write_text(MOODY)
 
     def run(*overrides: str, name: str = "x") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *overrides, f"name={name}"])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
-        return status, *capfd.readouterr()
+        return call(monkeypatch, *QUICK, *overrides, f"name={name}"), *capfd.readouterr()
 
     return run
 
