@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import call
 
-from optbench import __main__ as cli
 from optbench.analysis.table import load_runs
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS
@@ -45,13 +45,7 @@ def here(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *overrides])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
-        return status, *capsys.readouterr()
+        return call(monkeypatch, *QUICK, *overrides), *capsys.readouterr()
 
     return run
 

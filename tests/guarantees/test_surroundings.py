@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from in_process import call
 from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
@@ -48,13 +49,7 @@ def here(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
-        return status, *capsys.readouterr()
+        return call(monkeypatch, *QUICK, *words), *capsys.readouterr()
 
     return run
 

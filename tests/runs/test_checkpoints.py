@@ -15,12 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from composed import resolved
 
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.config.groups import config_folder
 from optbench.formats.run import COLUMNS, read_record, write_sealed
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
@@ -31,10 +29,7 @@ QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quie
 
 
 def configuration(folder: Path, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        composed = compose("config", [*QUICK, f"results_dir={folder}", *overrides])
-        config: Any = OmegaConf.to_container(composed, resolve=True)
-    return {key: value for key, value in config.items() if key != "hydra"}
+    return resolved(*QUICK, f"results_dir={folder}", *overrides)
 
 
 def stopped(folder: Path, after: int, *overrides: str) -> experiment.Outcome:

@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import resolved
 from made_runs import make_run
 from omegaconf import OmegaConf
 
@@ -84,11 +84,8 @@ def command(folder: Path, *words: str) -> tuple[str, str]:
 
 
 def configuration(folder: Path, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        quick = [text for text in QUICK if "num_threads" not in text]
-        composed = compose("config", [*quick, f"results_dir={folder}", "quiet=true", *overrides])
-        config: Any = OmegaConf.to_container(composed, resolve=True)
-    return {key: value for key, value in config.items() if key != "hydra"}
+    quick = [text for text in QUICK if "num_threads" not in text]
+    return resolved(*quick, f"results_dir={folder}", "quiet=true", *overrides)
 
 
 def edit(path: Path, before: str, after: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import call
 from omegaconf import OmegaConf
 
-from optbench import __main__ as cli
 from optbench.datasets import loaders, prepare
 from optbench.formats import job_list
 from optbench.runs import folder as runs
@@ -53,13 +53,7 @@ def sweep(monkeypatch, capfd, tmp_path):
     (tmp_path / "moody.py").write_text(MOODY)
 
     def run(*overrides: str, name: str = "x") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *overrides, f"name={name}"])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
-        return status, *capfd.readouterr()
+        return call(monkeypatch, *QUICK, *overrides, f"name={name}"), *capfd.readouterr()
 
     return run
 

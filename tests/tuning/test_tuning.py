@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import call
 from omegaconf import OmegaConf
 
-from optbench import __main__ as cli
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.config.groups import config_folder
@@ -181,20 +181,9 @@ def study(monkeypatch, capsys, tmp_path):
     (tmp_path / "mine" / "dataset" / "blobs.yaml").write_text(YAML)
 
     def run(*overrides: str, name: str = "s", m: bool = True):
-        argv = [
-            "optbench",
-            *["-m"][: int(m)],
-            "--config-dir",
-            "mine",
-            "hydra/sweeper=tuned",
-            f"name={name}",
-        ]
-        monkeypatch.setattr(sys, "argv", [*argv, *QUICK, *overrides])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
+        multirun = ["-m"] if m else []
+        asked = [*multirun, "--config-dir", "mine", "hydra/sweeper=tuned", f"name={name}"]
+        status = call(monkeypatch, *asked, *QUICK, *overrides)
         path = tmp_path / "results" / name / "study.json"
         manifest = json.loads(path.read_text()) if path.exists() else None
         return status, manifest, *capsys.readouterr()
@@ -559,13 +548,7 @@ def at(monkeypatch, capsys, tmp_path):
 
     def run(*words: str, tuned: bool = True) -> tuple[int, str, str]:
         asked = ["hydra/sweeper=tuned", "tuning.trials=4", "seeds=1", "name=t"] if tuned else ["-m"]
-        monkeypatch.setattr(sys, "argv", ["optbench", *TINY, *asked, *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = int(error.code or 0)
-        return status, *capsys.readouterr()
+        return call(monkeypatch, *TINY, *asked, *words), *capsys.readouterr()
 
     yield run
     sys.modules.pop("own_counted", None)

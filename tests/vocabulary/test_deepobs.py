@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from composed import resolved
 from torch import nn
 
 from optbench import deepobs, initializers
@@ -22,11 +21,6 @@ from optbench.training.loop import train
 
 PROBLEMS = sorted(path.stem for path in (config_folder() / "problem").glob("*.yaml"))
 IMAGES = [name for name in PROBLEMS if name != "quadratic_deep"]
-
-
-def resolved(*overrides: str) -> dict:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
 
 
 def made(name: str, n: int = 300, tests: int = 20, **changes) -> Problem:
