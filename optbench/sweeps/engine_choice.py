@@ -20,7 +20,7 @@ from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
-from optbench.sweeps.callback import ENGINES
+from optbench.sweeps.folder import ENGINES
 
 
 class EngineChoice:
