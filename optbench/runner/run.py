@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import torch
 
-from optbench.common.console import Show, progress, say
+from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, CodeError, UserError, unwritable
 from optbench.config import validate
 from optbench.config.build import (
@@ -31,6 +31,7 @@ from optbench.formats.run import read_record
 from optbench.problem import identity
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
+from optbench.runner.progress import Show, progress
 from optbench.runs import checkpoints, locks, own_code
 from optbench.runs import folder as runs
 from optbench.training import device, object_state, saved_state, step_cost
