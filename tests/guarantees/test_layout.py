@@ -21,10 +21,6 @@ CONTRACTS = [
         "importlinter"
     ]["contracts"]
 ]
-NOT_YET = {  # still broken
-    "One direction: each room imports only rooms below it",
-    "The readers need neither torch nor Hydra, nor any room of the writers",
-}
 
 
 def folders() -> list[Path]:
@@ -61,12 +57,6 @@ def linted() -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="not yet")) if name in NOT_YET else name
-        for name in CONTRACTS
-    ],
-)
+@pytest.mark.parametrize("name", CONTRACTS)
 def test_every_contract_of_imports_is_kept(linted, name):
     assert f"\n{name} KEPT" in linted, linted
