@@ -3,19 +3,40 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
-if TYPE_CHECKING:  # it imports torch, and `--help` need not wait for that
-    from optbench.training.steps import Update
+
+class Update(Protocol):
+    """What is shown of a `training.steps.Update`."""
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+
+    @property
+    def epoch(self) -> Mapping[str, float | None] | None:
+        """A row of epochs.csv, or None between evaluations."""
+
+    @property
+    def loss(self) -> float | None:
+        """The last mini-batch's."""
+
+    @property
+    def note(self) -> str:
+        """Something to tell a person, or ""."""
 
 
 class Show(Protocol):
     """Called with each update of a run."""
 
-    def __call__(self, update: "Update") -> None: ...
+    def __call__(self, update: Update) -> None: ...
 
 
 @contextmanager
@@ -79,14 +100,14 @@ def _silence(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _line(label: str, update: "Update") -> None:
+def _line(label: str, update: Update) -> None:
     if update.note:
         say(f"{label}  {update.note}")
     if update.epoch is not None:
         say(f"{label}  {describe(update)}")
 
 
-def describe(update: "Update") -> str:
+def describe(update: Update) -> str:
     """The figures of an evaluation in one line."""
     assert update.epoch is not None
     row = update.epoch
@@ -120,7 +141,7 @@ def _bar(label: str) -> Iterator[Show]:
     with Progress(*columns) as bar:
         task = bar.add_task(number, total=None, loss="")
 
-        def show(update: "Update") -> None:
+        def show(update: Update) -> None:
             if update.note:
                 say(update.note)
             bar.update(task, completed=update.step, total=update.total_steps)

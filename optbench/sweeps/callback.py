@@ -36,14 +36,8 @@ from optbench.runs import locks
 
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 CLAIM = "claim.json"  # what the sweep's study claims
-ENGINES = "engines.json"  # which engine takes the steps of each problem
-OURS = (
-    job_list.FILE,
-    "study.json",
-    "figure.json",
-    CLAIM,
-    ENGINES,
-)  # what a sweep leaves in its folder
+# what a sweep leaves in its folder
+OURS = (job_list.FILE, job_list.ENGINES, "study.json", "figure.json", CLAIM)
 
 
 def folder(config: DictConfig) -> Path:
@@ -290,7 +284,7 @@ def begin(
     """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
     sweep.mkdir(parents=True, exist_ok=True)
     job_list.plan(sweep, count, str(config.retry), planned)
-    (sweep / ENGINES).unlink(missing_ok=True)  # of another call
+    (sweep / job_list.ENGINES).unlink(missing_ok=True)  # of another call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / "figure.json", figure)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None

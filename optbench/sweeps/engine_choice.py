@@ -16,11 +16,11 @@ from torch import nn
 from optbench import optimizers, schedules
 from optbench.config import build
 from optbench.datasets import prepare
+from optbench.formats.job_list import ENGINES
 from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
-from optbench.sweeps.callback import ENGINES
 
 
 class EngineChoice:

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench.common.console import describe
+from optbench.common.console import Update, describe
 from optbench.common.errors import reason
 from optbench.config import build
 from optbench.runner import run
 from optbench.sweeps import shared_dataset
 from optbench.training import device
-from optbench.training.steps import Update
 
 EVERY = 0.2  # seconds between two reports of a run's progress
 

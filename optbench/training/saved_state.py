@@ -1,18 +1,39 @@
 """What a training needs to be resumed, bit for bit, as tensors and plain values."""
 
-from __future__ import annotations
-
 from functools import partial
 from math import isfinite
 from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench.problem import Problem
+from optbench.streams import Stream
 from optbench.training import object_state
-
-if TYPE_CHECKING:
-    from optbench.training.loop import Training
+from optbench.training.batches import Batches
+from optbench.training.stepping import Stepper
+from optbench.training.steps import Engine
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
+
+
+class Training(Protocol):
+    """What is read and restored of a `training.loop.Training`."""
+
+    problem: Problem
+    model: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    stepper: Stepper
+    engine: Engine | None
+    batches: Batches
+    noise: torch.Generator
+    draws: Stream
+    step: int
 
 
 def state_dict(training: Training) -> dict[str, Any]:
