@@ -1,7 +1,5 @@
 """What a training needs to be resumed, bit for bit, as tensors and plain values."""
 
-from __future__ import annotations
-
 from functools import partial
 from math import isfinite
 from types import BuiltinFunctionType, FunctionType
