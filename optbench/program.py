@@ -21,7 +21,7 @@ from optbench.common.files import expanded
 from optbench.config.compose import texts_of
 from optbench.config.explain import explain
 from optbench.config.groups import config_folder
-from optbench.config.hydra_internals import VERSION_BASE, mend_parser
+from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import of_command
 from optbench.config.validate import check_results_dir
@@ -49,8 +49,11 @@ def run() -> None:
     # -m may stand anywhere; argparse would take no override behind it if one stands before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
-    if "hydra/sweeper=tuned" in words and not SHOW & {word.split("=")[0] for word in words}:
-        flags = ["-m"]  # a tuned study is never a single run
+    keys = {word.split("=")[0].lstrip("+") for word in words}
+    # a tuned study is never a single run; of another, Hydra 1.4 wants to know before it composes
+    sweeps = "hydra/sweeper=tuned" in words or (WANTS_NAMES and "study" in keys)
+    if sweeps and not SHOW & keys and "study=null" not in words:
+        flags = ["-m"]
     sys.argv = ["optbench", *flags, *words]
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")

@@ -222,6 +222,8 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero where a run failed."""
+        if sys.exc_info()[1] is not None:
+            return  # interrupted, or never begun: Hydra 1.4 calls for the end all the same
         sweep = Path(config.hydra.sweep.dir)
         with exits():
             try:

@@ -165,7 +165,7 @@ def begin(batch: Batch, index: int) -> Job:
     config = batch.composed.pop(index)
     number = batch.first + index
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id = config.hydra.job.num = number
+        config.hydra.job.id, config.hydra.job.num = str(number), number
     result = Result(config)
     with hydra_config(config):
         output = batch.folder / str(config.hydra.sweep.subdir)

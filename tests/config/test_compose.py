@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from optbench.config.groups import config_folder
-from optbench.config.hydra_internals import VERSION_BASE
+from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES
 from optbench.sweeps.sweep_loader import SweepLoader
 
 MASTERS = (
@@ -63,9 +63,8 @@ def test_it_composes_what_hydra_composes(hydra_loader, master):
     for overrides in jobs:
         try:
             expected = hydra_loader.load_sweep_config(config, overrides)
-        except ConfigCompositionException as error:  # from Hydra 1.4 on, of a study's parameters
-            if "must be configured before the sweep starts" not in str(error):
-                raise
+        except ConfigCompositionException:
+            assert WANTS_NAMES, overrides  # Hydra 1.4 refuses a study, and what changes aliases
             continue
         for _ in range(2):  # the second time from the kept composition
             got = fast.load_sweep_config(config, overrides)
