@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optbench.common.errors import UserError, check_choice
+from optbench.torch_internals import has_forward_hooks
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -88,10 +89,7 @@ ANY_LAYOUT = (
 def takes_any_layout(model: nn.Module) -> bool:
     """Whether a model computes the same with its weights in any layout: by the exact types of its
     parts. A `view` in a user's own forward pass would not."""
-    return all(
-        type(m) in ANY_LAYOUT and not m._forward_hooks and not m._forward_pre_hooks
-        for m in model.modules()
-    )
+    return all(type(m) in ANY_LAYOUT and not has_forward_hooks(m) for m in model.modules())
 
 
 def mlp(

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    ParamsT,
-    _global_optimizer_post_hooks,
-    _global_optimizer_pre_hooks,
-)
+from torch.optim.optimizer import ParamsT
 
 from optbench import textbook
 from optbench.common.errors import MUON_GROUPS, UserError, described, memory_is_full
+from optbench.torch_internals import has_step_hooks
 
 # Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
@@ -93,7 +90,7 @@ def is_known(optimizer: Optimizer) -> bool:
     """Whether its class is torch's or ours, exactly, and steps as it is written: it draws no random
     numbers, and all that it remembers lies in its groups and its state."""
     known = type(optimizer) in _known()
-    return known and "step" not in vars(optimizer) and not _has_step_hooks(optimizer)
+    return known and "step" not in vars(optimizer) and not has_step_hooks(optimizer)
 
 
 def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
@@ -108,12 +105,6 @@ def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
 def _known() -> frozenset[type]:
     found = [*vars(torch.optim).values(), *vars(textbook).values(), MuonWithAdamW]
     return frozenset(c for c in found if isinstance(c, type) and issubclass(c, Optimizer))
-
-
-def _has_step_hooks(optimizer: Optimizer) -> bool:
-    everywhere = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    return bool(everywhere or own)
 
 
 class MuonWithAdamW(Optimizer):

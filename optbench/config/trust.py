@@ -39,7 +39,8 @@ def named_by(words: Sequence[str]) -> list[str]:
 def _folders(words: Sequence[str]) -> Iterator[Path]:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if match := FLAG.fullmatch(word):
-            yield Path(expanded(following if match[1] is None else match[1]))
+            if folder := following if match[1] is None else match[1]:
+                yield Path(expanded(folder))
         elif word.lstrip("+").startswith("hydra.searchpath="):
             yield from map(Path, re.findall(r"file://([^,\]'\"]+)", word))
 

@@ -14,11 +14,11 @@ from optbench.engines.compiled_mlp.exact_types import (
     is_number,
     is_untouched,
     is_untouched_optimizer,
-    torch_is_plain,
     unwrap,
     weights_are_plain,
 )
 from optbench.problem import Problem
+from optbench.torch_internals import torch_is_plain
 
 EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in mlp.hpp
 # in the order of mlp.hpp

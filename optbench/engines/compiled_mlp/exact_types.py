@@ -11,31 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.optim import Optimizer
-from torch.optim import optimizer as torch_optimizer
 
-# what torch.optim's own classes have of an instance
-OPTIMIZER_ATTRIBUTES = {
-    *("defaults", "state", "param_groups", "step"),
-    *("_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured", "_opt_called"),
-    *("_need_device_dtype_check_for_fused", "_step_supports_amp_scaling"),
-}
-
-
-def torch_is_plain() -> bool:
-    """Return whether nothing in this process changes or watches what modules and steps compute."""
-    watched = _has_any_global_hook() or bool(
-        torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks
-    )
-    changed = (
-        torch.is_autocast_enabled("cpu")
-        or torch.is_anomaly_enabled()
-        or torch._C._len_torch_function_stack()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._autograd._top_saved_tensors_default_hooks(True)
-    )
-    return not watched and not changed
+from optbench.torch_internals import OPTIMIZER_ATTRIBUTES, has_gradient_hooks
 
 
 def is_untouched(module: nn.Module) -> bool:
@@ -62,7 +40,7 @@ def weights_are_plain(model: nn.Module) -> bool:
         and p.requires_grad
         and p.is_leaf
         and p.layout is torch.strided
-        and not (p._backward_hooks or p._post_accumulate_grad_hooks)
+        and not has_gradient_hooks(p)
         for p in weights
     )
 
