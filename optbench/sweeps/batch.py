@@ -8,7 +8,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from optbench.runner import run
-from optbench.runs import folder as runs
+from optbench.runs import finished
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.sweep_loader import clone
 
@@ -83,7 +83,7 @@ class Batch:
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
     built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built
     lacking: set[str] = field(default_factory=set)  # `dataset_parts` of what cannot be loaded
-    find: runs.Finished = field(default_factory=runs.Finished)
+    find: finished.Finished = field(default_factory=finished.Finished)
 
     @property
     def folder(self) -> Path:

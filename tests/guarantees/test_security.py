@@ -132,7 +132,7 @@ def test_records_with_paths_and_targets_write_nothing_elsewhere(tmp_path, monkey
 
 def test_a_copied_run_stays_in_its_group(tmp_path):
     """A run that is known from elsewhere is copied under its folder's name, not its record's."""
-    from optbench.runs.folder import copy_run
+    from optbench.runs.finished import copy_run
 
     run = harmful_run(tmp_path / "a" / "b" / "runs" / "r0")
     copy = copy_run(run, tmp_path / "a" / "b" / "c", {"name": "../../x"})
