@@ -15,7 +15,7 @@ COMPILERS = ("g++", "clang++", "c++")
 # of each: oneDNN's word, then torch's and MKL's, what the compiler is not to use, threads
 MASKS = {
     "avx2": ("AVX2", "avx2", "AVX2", "-mno-avx512f", 1),
-    "avx512": ("AVX512_CORE", "avx512", "AVX512", "-mno-amx-tile -mno-amx-bf16", 2),
+    "avx512": ("AVX512_CORE", "avx512", "AVX512", "", 2),
     "no-compiler": (None, None, None, None, 4),
 }
 NEEDED = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"}}

@@ -29,9 +29,9 @@ class WorkersLauncher(Launcher):
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
         self.context, self.task, self.config = hydra_context, task_function, config
         if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
-            from optbench.sweeps import worker_pool as workers
+            from optbench.sweeps import worker_process
 
-            workers.prepare(PRELOAD)  # while this process imports torch too
+            worker_process.prepare(PRELOAD)  # while this process imports torch too
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; their `JobReturn` objects come in the same order."""

@@ -53,11 +53,13 @@ def timing_of(table: pd.DataFrame) -> Timing:
         f"{'was' if len(part) == 1 else 'were'} made by {engine}"
         for engine, part in others.groupby("engine", sort=True)
     ]
+    # another engine may not serve them
+    every = "" if chosen == PLAIN else f", or all of them with engine={PLAIN} force=true"
     return Timing(
         frozenset(map(str, others["run"])),
         f"seconds and costs are those of the {count(counts[chosen], 'run')} by the engine {chosen} "
         f"alone; {' and '.join(told)}: the same command with engine={chosen} force=true makes "
-        f"{'it' if len(others) == 1 else 'them'} again",
+        f"{'it' if len(others) == 1 else 'them'} again{every}",
         chosen,
     )
 

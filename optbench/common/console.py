@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line per epoch elsewhere."""
+"""What a command prints: lines that survive closed pipes and encodings without the characters."""
 
 import io
 import os
@@ -6,28 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
-
-if TYPE_CHECKING:  # it imports torch, and `--help` need not wait for that
-    from optbench.training.steps import Update
-
-
-class Show(Protocol):
-    """Called with each update of a run."""
-
-    def __call__(self, update: "Update") -> None: ...
-
-
-@contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[Show]:
-    """Show the updates of one run; `label` names it."""
-    if quiet:
-        yield lambda update: None
-    elif sys.stdout.isatty():
-        with _bar(label) as show:
-            yield show
-    else:
-        yield lambda update: _line(label, update)
+from typing import TextIO
 
 
 def say(*lines: object, error: bool = False) -> None:
@@ -77,54 +56,3 @@ def streams() -> Iterator[None]:
 def _silence(stream: TextIO) -> None:
     # the interpreter would flush again at its end, and complain
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _line(label: str, update: "Update") -> None:
-    if update.note:
-        say(f"{label}  {update.note}")
-    if update.epoch is not None:
-        say(f"{label}  {describe(update)}")
-
-
-def describe(update: "Update") -> str:
-    """The figures of an evaluation in one line."""
-    assert update.epoch is not None
-    row = update.epoch
-    parts = [f"epoch {row['epoch']:g}", f"train_loss {row['train_loss']:.4g}"]
-    if row["test_accuracy"] is not None:
-        parts.append(f"test_accuracy {row['test_accuracy']:.4f}")
-    return "  ".join([*parts, f"{row['seconds']:.1f} s"])
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Show]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    # a sweep's label would leave no room for the bar
-    number, _, rest = label.partition(" ")
-    if rest:
-        say(label)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps  {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task(number, total=None, loss="")
-
-        def show(update: "Update") -> None:
-            if update.note:
-                say(update.note)
-            bar.update(task, completed=update.step, total=update.total_steps)
-            if update.loss is not None:
-                bar.update(task, loss=f"loss {update.loss:.4g}")
-
-        yield show

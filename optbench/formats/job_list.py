@@ -11,6 +11,7 @@ from optbench.common.files import read_text, replace_text
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
 FILE = "jobs.jsonl"
+ENGINES = "engines.json"  # which engine takes the steps of each problem
 DONE = ("completed", "diverged")
 Job = dict[str, Any]
 ended: list[Job] = []  # of this process's sweep

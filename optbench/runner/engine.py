@@ -23,7 +23,6 @@ AUTO, PLAIN = "auto", "plain"
 # the fastest first, in which order `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
-OLDER = {"dense.cpp": "compiled_mlp", "torch": PLAIN}  # what `steps_by` said in its place
 
 
 def asked(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from optbench.common.console import Show, progress, say
+from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.config.build import (
     Config,
@@ -16,6 +16,7 @@ from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
 from optbench.runner.planning import Plan, arguments, cost, plan
+from optbench.runner.progress import Show, progress
 from optbench.runner.writing import (
     finish,
     mark_failed,

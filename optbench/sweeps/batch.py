@@ -1,16 +1,19 @@
 """The jobs that Hydra wants run, and what has become of them."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from optbench.config.compose import texts_of
+from optbench.formats import job_list
 from optbench.runner import run
 from optbench.runs import finished
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.sweep_loader import clone
+from optbench.sweeps.sweep_loader import clone, hydra_config
 
 
 class Result(JobReturn):
@@ -45,6 +48,16 @@ class Result(JobReturn):
                 if (key == "hydra") != hydra:
                     del copy[key]
         return copy
+
+
+def save(result: JobReturn, folder: Path) -> None:
+    """The files of `hydra.output_subdir`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (
+        ("config", result.cfg), ("hydra", result.hydra_cfg), ("overrides", result.overrides),
+    ):  # fmt: skip
+        text = OmegaConf.to_yaml(OmegaConf.create(part) if isinstance(part, list) else part)
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
 
 
 @dataclass
@@ -89,3 +102,27 @@ class Batch:
     def folder(self) -> Path:
         """The sweep's folder."""
         return Path(self.master.hydra.sweep.dir).absolute()
+
+
+def begin(batch: Batch, index: int) -> Job:
+    """The first half of what `hydra.core.utils.run_job` does; `launcher.end` is the second."""
+    config = batch.composed.pop(index)
+    number = batch.first + index
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    result = Result(config)
+    with hydra_config(config):
+        output = batch.folder / str(config.hydra.sweep.subdir)
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(output)
+        result.overrides = texts_of(config.hydra.overrides.task)
+        result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
+        with suppress(OSError):  # the run will fail for it, and say why
+            output.mkdir(parents=True, exist_ok=True)
+            if config.hydra.output_subdir is not None:
+                save(result, output / str(config.hydra.output_subdir))
+        batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
+    words = list(result.overrides)
+    return Job(
+        index, number, words, job_list.label(batch.folder, number, words), config, output, result
+    )

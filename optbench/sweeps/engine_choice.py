@@ -16,11 +16,11 @@ from torch import nn
 from optbench import optimizers, schedules
 from optbench.config import build
 from optbench.datasets import prepare
+from optbench.formats import job_list
 from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
-from optbench.sweeps.callback import ENGINES
 
 
 class EngineChoice:
@@ -102,13 +102,13 @@ def choose(
 def keep(sweep: Path, choice: EngineChoice) -> None:
     """Write the choice into the sweep's folder."""
     with suppress(OSError):  # each run then chooses for itself
-        write_sealed(sweep / ENGINES, {"engines": choice.made()})
+        write_sealed(sweep / job_list.ENGINES, {"engines": choice.made()})
 
 
 def read(sweep: Path) -> dict[str, str]:
     """Return what was chosen in the sweep so far, by `problem_key`."""
     try:
-        found = read_sealed(sweep / ENGINES)["engines"]
+        found = read_sealed(sweep / job_list.ENGINES)["engines"]
     except (OSError, ValueError, KeyError):
         return {}
     return {str(key): str(name) for key, name in found.items()}

@@ -13,13 +13,13 @@ from optbench.config.resolve import resolve
 from optbench.formats import job_list
 from optbench.sweeps.progress import Tally
 
-GO_ON = "interrupted; the same command goes on with what is missing"
+RESUME_HINT = "interrupted; the same command goes on with what is missing"
 STOPPED = (
     "stopped at the first failure, as stop_at_failure=true asks; the same command tries the failed "
     "run again and goes on with what is missing (with retry=none only the latter)"
 )
 UNLOGGED = ", and not logged again: force=true runs it and logs it"
-AGAIN = " (it failed before; retry=failed tries it again)"
+RETRY_HINT = " (it failed before; retry=failed tries it again)"
 _tallies: dict[Path, Tally] = {}  # of the sweeps of this process
 
 
@@ -44,7 +44,7 @@ def run(
         )
     except Exception as raised:
         error = reason(raised)
-    record = settle(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)
+    record = record_outcome(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)
     if outcome and outcome.known:
         tally.running.clear()  # it took no time
     tally.end(label, record["status"])
@@ -53,7 +53,7 @@ def run(
             say(f"{label}  diverged")
         tally.tell()
     if outcome and outcome.signal:
-        say(GO_ON, error=True)
+        say(RESUME_HINT, error=True)
         sys.exit(128 + outcome.signal)
     if stops(cfg, record):
         say(STOPPED, error=True)
@@ -64,9 +64,9 @@ def run(
 def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
     """Return whether the sweep is to end with this job: it failed, and not only in an earlier call.
 
-    record: as `settle` returns it.
+    record: as `record_outcome` returns it.
     """
-    known = str(record["error"]).endswith(AGAIN)
+    known = str(record["error"]).endswith(RETRY_HINT)
     return bool(config.stop_at_failure) and record["status"] == "failed" and not known
 
 
@@ -76,10 +76,10 @@ def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -
         return
     for before in job_list.failed(folder):
         if job_list.what(before["overrides"]) == job_list.what(overrides):
-            raise UserError(f"{before['error']}".removesuffix(AGAIN) + AGAIN)
+            raise UserError(f"{before['error']}".removesuffix(RETRY_HINT) + RETRY_HINT)
 
 
-def settle(
+def record_outcome(
     folder: Path,
     label: str,
     number: int,

@@ -4,13 +4,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig
 
 from optbench.common.console import say
 from optbench.common.errors import UserError, reason
@@ -18,16 +17,15 @@ from optbench.common.text import count
 from optbench.config import build, validate
 from optbench.config.compose import texts_of
 from optbench.config.resolve import resolve
-from optbench.datasets import prepare
 from optbench.formats import job_list
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
 from optbench.runs.finished import FINISHED
 from optbench.sweeps import engine_choice, shared_dataset, worker
-from optbench.sweeps.batch import Batch, Job, Result
+from optbench.sweeps.batch import Batch, Job, begin
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.job import GO_ON, STOPPED, check_retry, settle, stops
+from optbench.sweeps.job import RESUME_HINT, STOPPED, check_retry, record_outcome, stops
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.sweep_loader import hydra_config
 from optbench.sweeps.worker_pool import Event, Task
@@ -60,7 +58,7 @@ def launch(
         workers = min(workers or gpus, gpus, jobs)
     asked = asked_threads(master, overrides)
     size, threads = split_cores(device.cores(), jobs, asked, workers)
-    choice = EngineChoice(load, engine_choice.read(Path(master.hydra.sweep.dir)))
+    choice = EngineChoice(shared_dataset.load, engine_choice.read(Path(master.hydra.sweep.dir)))
     batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
     with (
         interrupts() as received,
@@ -74,7 +72,7 @@ def launch(
         for event in events:
             follow(batch, shown, event)
     if received:
-        print(GO_ON, file=sys.stderr)
+        print(RESUME_HINT, file=sys.stderr)
         sys.exit(128 + received[0])
     if batch.stopping:
         say(STOPPED, error=True)
@@ -129,11 +127,11 @@ def rehearse(batch: Batch, config: build.Config, subfolder: str) -> None:
     if parts in batch.lacking:
         raise UserError("its dataset could not be loaded")  # the job itself says why
     batch.lacking.add(parts)
-    load(config)
+    shared_dataset.load(config)
     batch.lacking.remove(parts)
     found = batch.find.mark(build.results_of(config))
     group = batch.folder / subfolder
-    planned = run.plan(config, group, load=load, find=batch.find, released=found)
+    planned = run.plan(config, group, load=shared_dataset.load, find=batch.find, released=found)
     if planned.done is None:
         rehearsal.build(planned)
     batch.built.add(kind)
@@ -160,30 +158,6 @@ def as_task(batch: Batch, job: Job, shown: Board) -> Task:
     return Task(key, worker.train, (plan, place, where, batch.threads))
 
 
-def begin(batch: Batch, index: int) -> Job:
-    """The first half of what `hydra.core.utils.run_job` does; `end` is the second."""
-    config = batch.composed.pop(index)
-    number = batch.first + index
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id, config.hydra.job.num = str(number), number
-    result = Result(config)
-    with hydra_config(config):
-        output = batch.folder / str(config.hydra.sweep.subdir)
-        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = str(output)
-        result.overrides = texts_of(config.hydra.overrides.task)
-        result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
-        with suppress(OSError):  # the run will fail for it, and say why
-            output.mkdir(parents=True, exist_ok=True)
-            if config.hydra.output_subdir is not None:
-                save(result, output / str(config.hydra.output_subdir))
-        batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
-    words = list(result.overrides)
-    return Job(
-        index, number, words, job_list.label(batch.folder, number, words), config, output, result
-    )
-
-
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     """Plan the job. False where it is settled: wrong, or done before, or being done by another."""
     try:
@@ -191,7 +165,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
             config = resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
             job.plan = run.plan(
-                config, job.group, load=load, find=batch.find,
+                config, job.group, load=shared_dataset.load, find=batch.find,
                 released=batch.find.mark(build.results_of(config)),
                 chosen=batch.choice.of(config),
             )  # fmt: skip
@@ -247,7 +221,9 @@ def end(
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)
-    record = settle(batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet)
+    record = record_outcome(
+        batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet
+    )
     batch.stopping |= stops(batch.master, record)
     shown.end(job.label, record["status"], text)
     job.result.return_value = record
@@ -256,29 +232,3 @@ def end(
     batch.results[job.index] = job.result
     with hydra_config(job.config):
         batch.context.callbacks.on_job_end(config=job.config, job_return=job.result)
-
-
-def save(result: JobReturn, folder: Path) -> None:
-    """The files of `hydra.output_subdir`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (
-        ("config", result.cfg), ("hydra", result.hydra_cfg), ("overrides", result.overrides),
-    ):  # fmt: skip
-        text = OmegaConf.to_yaml(OmegaConf.create(part) if isinstance(part, list) else part)
-        (folder / f"{name}.yaml").write_text(text, "utf-8")
-
-
-def load(config: build.Config) -> prepare.Dataset:
-    """The dataset of a configuration, in memory that the workers share."""
-    return _load(build.dataset_parts(config))
-
-
-@lru_cache(maxsize=4)
-def _load(parts: str) -> prepare.Dataset:
-    dataset = build.prepare_dataset(parts)
-    try:
-        return shared_dataset.share(dataset)
-    except OSError as error:
-        text = f"each worker loads the dataset for itself, since it cannot be shared: {error}"
-        print(f"warning: {text}", file=sys.stderr)
-        return dataset

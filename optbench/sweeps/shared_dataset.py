@@ -1,6 +1,7 @@
 """One copy of a dataset for all processes of a machine: its tensors lie in a file in memory."""
 
 import os
+import sys
 import tempfile
 from dataclasses import fields
 from functools import lru_cache
@@ -10,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from optbench.config import build
 from optbench.datasets.prepare import Dataset
 
 _numbers = count()
@@ -23,6 +25,22 @@ class Place(NamedTuple):
 
 
 _files: WeakKeyDictionary[Dataset, tuple[Place, IO[bytes]]] = WeakKeyDictionary()
+
+
+def load(config: build.Config) -> Dataset:
+    """The dataset of a configuration, in memory that the workers share."""
+    return _load(build.dataset_parts(config))
+
+
+@lru_cache(maxsize=4)
+def _load(parts: str) -> Dataset:
+    dataset = build.prepare_dataset(parts)
+    try:
+        return share(dataset)
+    except OSError as error:
+        text = f"each worker loads the dataset for itself, since it cannot be shared: {error}"
+        print(f"warning: {text}", file=sys.stderr)
+        return dataset
 
 
 def share(dataset: Dataset) -> Dataset:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from optbench.common.console import describe
 from optbench.common.errors import reason
 from optbench.config import build
 from optbench.runner import run
+from optbench.runner.progress import describe
 from optbench.sweeps import shared_dataset
 from optbench.training import device
 from optbench.training.steps import Update

@@ -1,21 +1,42 @@
 """What a training needs to be resumed, bit for bit, as tensors and plain values."""
 
-from __future__ import annotations
-
 from functools import partial
 from math import isfinite
 from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench.problem import Problem
+from optbench.streams import Stream
 from optbench.training import object_state
-
-if TYPE_CHECKING:
-    from optbench.training.loop import Training
+from optbench.training.batches import Batches
+from optbench.training.stepping import Stepper
+from optbench.training.steps import Engine
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
 
-def state_dict(training: Training) -> dict[str, Any]:
+class Resumable(Protocol):
+    """What is saved of a `Training`, and restored into another one."""
+
+    problem: Problem
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    parameters: list[nn.Parameter]
+    stepper: Stepper
+    batches: Batches
+    draws: Stream
+    noise: torch.Generator
+    engine: Engine | None
+    step: int
+
+
+def state_dict(training: Resumable) -> dict[str, Any]:
     """See `Training.state_dict`."""
     return {
         "objects": object_state.capture(objects(training), training.parameters),
@@ -30,7 +51,7 @@ def state_dict(training: Training) -> dict[str, Any]:
     }
 
 
-def load_state_dict(training: Training, state: dict[str, Any]) -> None:
+def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
     """See `Training.load_state_dict`."""
     for key in COUNTERS:
         value = state[key]
@@ -51,7 +72,7 @@ def load_state_dict(training: Training, state: dict[str, Any]) -> None:
         training.engine.rebind()
 
 
-def objects(training: Training) -> dict[str, Any]:
+def objects(training: Resumable) -> dict[str, Any]:
     """All that remembers something between steps."""
     found = {
         "model": training.model,
@@ -63,7 +84,7 @@ def objects(training: Training) -> dict[str, Any]:
     return found if plain else found | {"loss": loss}
 
 
-def unsaveable(training: Training) -> str:
+def unsaveable(training: Resumable) -> str:
     """Return what keeps a run from being resumed, such as a function in a group; or ""."""
     try:
         object_state.capture(objects(training), training.parameters)
@@ -72,7 +93,7 @@ def unsaveable(training: Training) -> str:
     return ""
 
 
-def generators(training: Training) -> dict[str, str]:
+def generators(training: Resumable) -> dict[str, str]:
     """Return the states, as texts, of random generators that model, optimizer or loss keep for
     themselves; not of that for dropout, which the seed sets."""
     try:

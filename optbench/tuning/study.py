@@ -26,7 +26,7 @@ from optbench.formats import job_list
 from optbench.formats.keys import LABELS
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
-from optbench.sweeps import callback
+from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
 from optbench.tuning import search as tuning
 from optbench.tuning.manifest import Contender, Plan
@@ -61,13 +61,13 @@ def run(
                 "nothing to tune: every hyperparameter of the search space is given. Leave one "
                 "out, or ask for an ordinary sweep (without hydra/sweeper=tuned)"
             )
-        from optbench.sweeps import engine_choice, launcher
+        from optbench.sweeps import engine_choice, shared_dataset
 
         configs = [config for entry in contenders for config in rehearse(entry, compose)]
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         job_list.plan(folder, total, config.retry)
-        engine_choice.choose(folder, configs, launcher.load)
+        engine_choice.choose(folder, configs, shared_dataset.load)
         for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
             say(f"warning: {warning}", error=True)
         if not config.quiet:
@@ -176,12 +176,12 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 def expand(arguments: list[str]) -> list[list[str]]:
     """The command line to one list of overrides per problem and optimizer."""
-    parsed = callback.parse(arguments)
+    parsed = grid.parse(arguments)
     for override in parsed:
         key = override.key_or_group
         if key in ITS_OWN:
             raise UserError(f"a tuned study sets {key} by itself: {ITS_OWN[key]}")
-    found = callback.expand(parsed)
+    found = grid.expand(parsed)
     for overrides in found:
         if found.count(overrides) > 1:
             raise UserError(f"asked for twice: {' '.join(overrides)}")
@@ -261,7 +261,7 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> li
     """Load and build what the runs of a contender need, at its defaults and near both ends of its
     space, and return their configurations. Raises `UserError` before anything is trained."""
     from optbench.runner import rehearsal
-    from optbench.sweeps import launcher
+    from optbench.sweeps import shared_dataset
 
     configs = []
     size = sum(len(spec) if isinstance(spec, list) else 1 for spec in entry.space.values())
@@ -272,7 +272,7 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> li
         overrides = [*trial(entry, point), *phase("trials", 0)]
         try:
             configs.append(resolve(compose(overrides), overrides))
-            rehearsal.rehearse(configs[-1], launcher.load)
+            rehearsal.rehearse(configs[-1], shared_dataset.load)
         except (HydraException, OmegaConfBaseException):
             raise  # `sweep.exits` explains them
         except Exception as error:  # of code of the user's, too

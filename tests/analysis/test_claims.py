@@ -5,15 +5,18 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from made_runs import make_run
 from matplotlib.figure import Figure
 
+from optbench import losses
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.values import measure, pick, title
 from optbench.analysis.table import load_runs
@@ -236,8 +239,15 @@ def test_the_gradient_of_a_sigmoid_output_is_the_formula():
     layer_plots.draw_formula(axes)
     squared, entropy = axes.lines
     error = np.asarray(squared.get_xdata())
-    np.testing.assert_allclose(squared.get_ydata(), 2 * error**2 * (1 - error), atol=1e-5)
-    np.testing.assert_allclose(entropy.get_ydata(), error, atol=1e-5)
+    # two classes, label 1: the first output has target 0, so that it is the error; the second is
+    # right already. The losses are means over examples and classes
+    z = torch.logit(torch.tensor(error, dtype=torch.float64))
+    labels = torch.ones(len(z), dtype=torch.long)
+    for line, loss in ((squared, partial(losses.mse, output="sigmoid")), (entropy, losses.bce)):
+        logits = torch.stack([z, torch.full_like(z, 100.0)], dim=1).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(logits, labels), logits)
+        size = gradient[:, 0].abs() * logits.numel()
+        np.testing.assert_allclose(line.get_ydata(), size, rtol=1e-9)
 
 
 def test_the_measured_gradients_stand_against_the_error_of_their_epoch():

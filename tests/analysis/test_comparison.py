@@ -270,7 +270,7 @@ def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) ->
     said = (
         "seconds and costs are those of the 3 runs by the engine compiled_mlp alone; 2 runs of "
         "nadam, sgd were made by plain: the same command with engine=compiled_mlp force=true "
-        "makes them again"
+        "makes them again, or all of them with engine=plain force=true"
     )
     for text_of in (
         lambda table: to_markdown(summary(table)).replace("Seconds and", "seconds and"),
@@ -298,6 +298,7 @@ def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) ->
     }  # fmt: skip
     (page,) = [run for run in collect([tmp_path])["runs"]["runs"] if run["name"] == "nadam"]
     assert page["command"].endswith(" engine=compiled_mlp force=true")
+    assert page["command"].count("engine=") == 1
     drawn = collect([tmp_path])["curves"]
     assert ["seconds" in run["epochs"] for run in drawn["runs"]].count(False) == 2
     assert drawn["timing"] == said

@@ -13,7 +13,7 @@ from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
 from optbench.runner import run
-from optbench.sweeps import callback
+from optbench.sweeps.folder import folder_of
 
 FILE = Path(__file__).with_name("identities.json")
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule", "problem")
@@ -53,7 +53,7 @@ def identity(overrides: list[str]) -> dict[str, Any]:
     data: Any = SimpleNamespace(digest="data")
     planned = run.plan(config, Path("group"), load=lambda config: data, find=lambda *_: None)
     hashes = {key: planned.record[key] for key in ("run_id", "problem_hash", "settings_hash")}
-    return hashes | {"sweep": str(callback.folder(composed))}
+    return hashes | {"sweep": str(folder_of(composed))}
 
 
 def identities() -> dict[str, dict[str, Any]]:

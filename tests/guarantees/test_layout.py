@@ -21,13 +21,6 @@ CONTRACTS = [
         "importlinter"
     ]["contracts"]
 ]
-CIRCLE = "no circle"
-NOT_YET = {  # still broken
-    CIRCLE,
-    "One direction: each room imports only rooms below it",
-    "The readers need neither torch nor Hydra, nor any room of the writers",
-    "Hydra stays in the rooms that compose configurations",
-}
 
 
 def folders() -> list[Path]:
@@ -41,7 +34,6 @@ def test_no_folder_has_more_modules_than_a_room_holds(folder):
     assert len(modules) <= MOST_MODULES, modules
 
 
-@pytest.mark.xfail(CIRCLE in NOT_YET, reason="not yet")
 def test_no_modules_import_each_other_in_a_circle():
     graph = grimp.build_graph("optbench", cache_dir=None)
     assert len(graph.modules) > 100
@@ -65,12 +57,6 @@ def linted() -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="not yet")) if name in NOT_YET else name
-        for name in CONTRACTS
-    ],
-)
+@pytest.mark.parametrize("name", CONTRACTS)
 def test_every_contract_of_imports_is_kept(linted, name):
     assert f"\n{name} KEPT" in linted, linted

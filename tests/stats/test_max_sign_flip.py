@@ -22,7 +22,7 @@ from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
 from optbench.stats.pairwise import claim, compare, judge
-from optbench.sweeps import callback
+from optbench.sweeps.grid import too_few_seeds
 
 INF = math.inf
 small = st.integers(-20, 20).map(float)
@@ -290,12 +290,12 @@ def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
     def planned(seeds: int, *parts: str) -> list[list[str]]:
         return [[*part.split(" "), f"seed={seed}"] for part in parts for seed in range(seeds)]
 
-    said = callback.too_few_seeds(planned(3, *(f"optimizer={name}" for name in "abcdefg")))
+    said = too_few_seeds(planned(3, *(f"optimizer={name}" for name in "abcdefg")))
     assert said == "3 seeds: with fewer than 6 pairs no two-sided sign-flip test reaches p < 0.05"
-    assert callback.too_few_seeds([["optimizer=sgd"], ["optimizer=adam"]]).startswith("1 seed: ")
-    assert not callback.too_few_seeds(planned(6, *(f"optimizer={name}" for name in "abcdefg")))
+    assert too_few_seeds([["optimizer=sgd"], ["optimizer=adam"]]).startswith("1 seed: ")
+    assert not too_few_seeds(planned(6, *(f"optimizer={name}" for name in "abcdefg")))
     # one series on each problem: there is nothing to compare
-    assert not callback.too_few_seeds(planned(2, "model=mlp", "model=cnn"))
+    assert not too_few_seeds(planned(2, "model=mlp", "model=cnn"))
     rates = [f"optimizer.lr={rate}" for rate in (0.1, 0.2, 0.4)]
     claim = {"text": "", "checks": [{"across": {"optimizer.lr": "best"}}, {}]}
     for seeds, said in {
@@ -303,12 +303,12 @@ def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
         7: "with 7 seeds one of 2 comparisons cannot refute the claim (Holm); 8 can",
         8: "",
     }.items():
-        assert callback.too_few_seeds(planned(seeds, *rates), claim) == said
+        assert too_few_seeds(planned(seeds, *rates), claim) == said
     claim["checks"].pop(0)
-    assert callback.too_few_seeds(planned(5, "model=mlp"), claim) == (
+    assert too_few_seeds(planned(5, "model=mlp"), claim) == (
         "5 seeds cannot make a claim hold; 6 can"
     )
-    assert not callback.too_few_seeds(planned(6, "model=mlp"), claim)
+    assert not too_few_seeds(planned(6, "model=mlp"), claim)
     rates = planned(2, "+optimizer.lr=1", "+optimizer.lr=2")
-    assert callback.too_few_seeds(rates).startswith("2 seeds: ")
-    assert not callback.too_few_seeds([])
+    assert too_few_seeds(rates).startswith("2 seeds: ")
+    assert not too_few_seeds([])

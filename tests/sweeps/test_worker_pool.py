@@ -92,6 +92,15 @@ def test_a_worker_that_dies_is_reported_and_replaced(pool):
         assert "last words" in why
 
 
+def test_an_idle_worker_that_is_killed_is_replaced(pool):
+    (pid,) = {e.value for e in run(pool, [(double, 1)]) if e.kind == "sent"}
+    os.kill(pid, signal.SIGKILL)
+    found = ends(run(pool, [(double, x) for x in range(4)]))
+    kinds = [kind for kind, _ in found.values()]
+    assert kinds.count("done") >= 3  # at most the task that it was given meanwhile is lost
+    assert ends(run(pool, [(double, 5)]))[0][0] == "done"
+
+
 def test_workers_are_numbered_and_a_dead_ones_number_is_given_again(pool):
     numbers = [e.value for e in run(pool, [(tell_number,)] * 2) if e.kind == "sent"]
     assert sorted(numbers) == [0, 1]

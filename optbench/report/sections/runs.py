@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.analysis.comparison import Comparison
+from optbench.analysis.costs import Timing
 from optbench.analysis.series import Layout
 from optbench.analysis.table import FINISHED, Record, flatten
 from optbench.common.text import show
@@ -35,7 +36,6 @@ def run_list(
     }
     finished = {record["run_id"] for _, record in records if record["status"] in FINISHED}
     used = set(map(str, made.table["run"].unique()))
-    again = f" engine={made.timing.engine} force=true"
     entries = []
     for (folder, record), config in zip(records, flat, strict=True):
         status = record["status"]
@@ -54,12 +54,19 @@ def run_list(
                 "phase": str(record["config"].get("phase") or ""),
                 "message": message,
                 "compared": str(folder) in used,
-                "command": command(record["config"], conf)
-                + (again if str(folder) in made.timing.untimed else ""),
+                "command": repeat(folder, record["config"], made.timing, conf),
                 "differs": {k: v for k, v in config.items() if k not in shared and "._" not in k},
             }
         )
     return {"shared": shared, "runs": entries}
+
+
+def repeat(folder: Path, config: dict[str, Any], timing: Timing, conf: Path) -> str:
+    """The command of a run."""
+    if str(folder) not in timing.untimed:
+        return command(config, conf)
+    config = {key: value for key, value in config.items() if key != "record_steps"}
+    return command(config | {"engine": timing.engine}, conf) + " force=true"
 
 
 def relative(folder: Path, folders: Sequence[Path]) -> str:

@@ -1,0 +1,59 @@
+"""A sweep's folder: how it is named, and what may lie in it."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict, read_write
+
+from optbench.common.errors import UserError
+from optbench.common.files import expanded
+from optbench.config.compose import texts_of
+from optbench.formats import job_list
+
+CLAIM = "claim.json"  # what the sweep's study claims
+# what a sweep leaves in its folder
+OURS = (job_list.FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES)
+
+
+def folder_of(config: DictConfig) -> Path:
+    """The sweep's folder: the same for the same question, so that a sweep goes on where it stopped.
+
+    It is `name` if given; else, in `sweeps/`, the study's name, or words from the overrides and
+    their hash.
+    """
+    results = Path(expanded(str(config.results_dir)))
+    if config.name is not None:
+        return results / str(config.name)
+    study = config.hydra.runtime.choices.get("study")
+    overrides = sorted(
+        text for text in texts_of(config.hydra.overrides.task) if not job_list.is_aside(text)
+    )
+    if study and not overrides:
+        return results / "sweeps" / str(study)
+    words = [study] if study else [re.sub(r"[^\w.]+", "-", text).strip("-") for text in overrides]
+    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:6]
+    return results / "sweeps" / "-".join(["_".join(words)[:60].strip("-_") or "sweep", digest])
+
+
+def name_folder(config: DictConfig, sweep: Path) -> None:
+    """Set the folder for the sweep, and for its jobs, which Hydra composes from these overrides."""
+    text = str(sweep).replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir = str(sweep)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
+
+
+def check_folder(sweep: Path) -> None:
+    """Raise `UserError` where a folder of that name holds something else than a sweep.
+
+    Its figures would take the place of files that are not ours, as of those in results/comparison.
+    """
+    if not sweep.is_dir() or any((sweep / name).exists() for name in OURS):
+        return
+    others = sorted(p.name for p in sweep.iterdir() if p.is_file() and p.name[0] != ".")
+    if others:
+        raise UserError(
+            f"{sweep} holds files of something else ({', '.join(others[:3])}), and a sweep would "
+            f"write its figures among them: choose another name=NAME"
+        )

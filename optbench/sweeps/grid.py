@@ -1,0 +1,95 @@
+"""The jobs of a sweep, from its overrides: all combinations of their values."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from optbench.common.errors import UserError
+from optbench.config.compose import texts_of
+from optbench.config.hydra_internals import BasicSweeper
+from optbench.formats.keys import SWEEP_KEYS
+
+MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
+
+
+def parse(texts: list[str]) -> list[Override]:
+    """Overrides as Hydra reads them; the loader knows what `glob(*)` stands for."""
+    loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides(texts)
+
+
+def expand(overrides: Sequence[Override]) -> list[list[str]]:
+    """The jobs of a sweep, as lists of overrides: all combinations, of a key given twice the last.
+
+    Raises `UserError` where there is none, and for what cannot be swept over.
+    """
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_delete():
+            raise UserError(
+                f"~{key}: a sweep sets values and takes none away: {key}=null, or leave it out"
+            )
+        text = override.get_value_string()
+        if override.is_sweep_override() and key.split(".")[0] in SWEEP_KEYS:
+            raise UserError(f"{key} has one value in a sweep, not several ({text})")
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{key}={text} has no end of values: name some, as in {key}=0.1,1; or have a tuned "
+                f"study search a range, with +optimizer.search.NAME={{low:0.1,high:1,scale:log}}"
+            )
+    count = math.prod(number_of_values(override) for override in overrides)
+    if count > MOST_JOBS:
+        raise UserError(f"this asks for {count:,} runs or more; a sweep has at most {MOST_JOBS:,}")
+    (batch,) = BasicSweeper.split_arguments(list(overrides), None)
+    if not batch:
+        raise UserError(
+            "nothing to run: a glob(...) or range(...) on the command line matches no choice"
+        )
+    return batch
+
+
+def number_of_values(override: Override) -> int:
+    """How many an override has, if not too many; `UserError` where they cannot be told."""
+    if not override.is_sweep_override():
+        return 1
+    try:
+        return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    except (ValueError, OverflowError) as error:
+        text = f"{override.key_or_group}={override.get_value_string()}"
+        raise UserError(f"{text} names no values: {error}") from error
+
+
+def planned_jobs(config: DictConfig) -> list[list[str]] | None:
+    """The jobs of the sweep; None where the sweeper decides as it goes."""
+    if config.hydra.runtime.choices.get("hydra/sweeper") != "basic":
+        return None
+    params = config.hydra.sweeper.get("params") or {}
+    # the command line comes last and wins over the study
+    return expand(
+        parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)])
+    )
+
+
+def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
+    """Return why no comparison of the planned jobs can be told, with the seeds needed; or "".
+
+    claim: the study's, which has tests of its own.
+    """
+    from optbench.analysis.claims import judge
+    from optbench.common import text
+    from optbench.stats import corrections  # slow to import, needed at the end as well
+
+    series, seeds = corrections.series_and_seeds(planned)
+    if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:
+        factor = judge.planned_factor(claim, planned)
+        return judge.too_few_for(seeds, factor, len(claim["checks"]))
+    if not seeds or series < 2:
+        return ""
+    why = corrections.too_few_seeds(seeds, series - 1, corrections.MAX_TYPE)
+    return why and f"{text.count(seeds, 'seed')}: {why}"

@@ -1,0 +1,186 @@
+"""A sweep or study takes one engine for all runs of a problem; a single run the fastest it can."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from optbench import __main__ as cli
+from optbench import engines, schedules
+from optbench.common.errors import UserError
+from optbench.engines.compiled_mlp import mlp
+from optbench.runner import engine
+from optbench.runner.train import train
+from optbench.training.loop import Training
+
+pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
+QUICK = ["data.subset=200", "model.hidden=[8]", "batch_size=32", "epochs=1", "device=cpu"]
+OWN = """
+import torch
+
+class Own(torch.optim.SGD):
+    pass
+
+def halved(optimizer, total_steps):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+"""
+
+
+@pytest.fixture
+def program(monkeypatch, capfd, tmp_path):
+    """`python -m optbench` in this process; gives its status and what it wrote to stderr."""
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "own.py").write_text(OWN)
+
+    def run(*words: str, name: str = "x") -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *words, f"name={name}", "quiet=true"])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        return status, capfd.readouterr().err
+
+    return run
+
+
+def taken(folder: Path) -> dict[str, set[str]]:
+    """The engines of the finished runs below a folder, by optimizer."""
+    found: dict[str, set[str]] = {}
+    for path in folder.rglob("run.json"):
+        record = json.loads(path.read_text())
+        assert record["status"] == "completed"
+        assert "steps_by" not in record
+        found.setdefault(record["name"], set()).add(record["engine"])
+    return found
+
+
+LAUNCHERS = pytest.mark.parametrize(
+    "launcher", [["hydra/launcher=workers", "hydra.launcher.workers=1"], ["hydra/launcher=basic"]]
+)
+
+
+@LAUNCHERS
+def test_sweep_takes_fastest_engine_that_serves_every_optimizer(program, tmp_path, launcher):
+    assert program("-m", "optimizer=sgd,adam", *launcher)[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
+    assert program("-m", "optimizer=sgd,adam,nadam", *launcher, name="y")[0] == 0
+    # known before, and taken over; what is new is plain, as the whole problem is now
+    assert taken(tmp_path / "y")["nadam"] == {"plain"}
+    assert program("-m", "optimizer=sgd,nadam", "seed=5", *launcher, name="z")[0] == 0
+    assert taken(tmp_path / "z") == {"sgd": {"plain"}, "nadam": {"plain"}}
+
+
+@LAUNCHERS
+def test_each_problem_of_a_sweep_has_its_own_engine(program, tmp_path, launcher):
+    words = ["-m", "optimizer=sgd,adam", "model.batch_norm=false,true", *launcher]
+    assert program(*words)[0] == 0
+    found = {}
+    for path in (tmp_path / "x").glob("*/run.json"):
+        record = json.loads(path.read_text())
+        norm = record["config"]["model"]["batch_norm"]
+        found.setdefault(norm, set()).add(record["engine"])
+    assert found == {False: {"compiled_mlp"}, True: {"plain"}}
+
+
+def test_optimizer_of_ones_own_makes_its_whole_problem_plain(program, tmp_path):
+    words = ["-m", "optimizer._target_=own.Own,torch.optim.SGD", "optimizer.lr=0.1"]
+    assert program(*words)[0] == 0
+    assert taken(tmp_path / "x") == {"Own": {"plain"}, "SGD": {"plain"}}
+
+
+def test_batches_of_a_sweep_share_one_choice(program, tmp_path):
+    words = ["-m", "optimizer=sgd,nadam", "hydra.sweeper.max_batch_size=1"]
+    assert program(*words)[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
+
+
+def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
+    status, error = program("-m", "optimizer=sgd", "optimizer.lr=0.1,-1")
+    assert status == 1
+    assert "optimizer.lr must be above 0" in error
+    assert {"compiled_mlp"} in taken(tmp_path / "x").values()
+
+
+@LAUNCHERS
+def test_tuned_study_takes_one_engine_for_all_its_optimizers(program, tmp_path, launcher):
+    words = ["hydra/sweeper=tuned", "tuning.trials=2", "seeds=1", *launcher]
+    assert program(*words, "optimizer=sgd,nadam")[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
+    assert program(*words, "optimizer=sgd,adam", "tuning.seed=9", name="y")[0] == 0
+    assert taken(tmp_path / "y") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
+
+
+def test_asked_engine_is_taken_and_is_no_part_of_the_identity(program, tmp_path):
+    ids = []
+    for name in ("auto", "plain", "compiled_mlp"):
+        words = ["optimizer=adam", f"engine={name}", "force=true"]
+        assert program(*words, name=name)[0] == 0
+        (path,) = (tmp_path / name).glob("*/run.json")
+        record = json.loads(path.read_text())
+        assert record["engine"] == {"auto": "compiled_mlp"}.get(name, name)
+        ids.append([record[key] for key in ("run_id", "problem_hash", "settings_hash")])
+    assert ids[0] == ids[1] == ids[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optimizer=nadam"], "NAdam is none of torch's SGD, Adam,"),
+        (["optimizer=rmsprop_centered"], "RMSprop has a setting that it does not know"),
+        (["model.batch_norm=true"], "the model is no chain of at most 16 plain linear layers"),
+        (["loss=mse"], "the loss is none of optbench's cross_entropy and nll"),
+        (["precision=bfloat16"], "the precision is bfloat16"),
+        (["weight_penalty=0.1"], "there is a weight_penalty"),
+        (["batch_size=full", "epochs=5"], "is the whole set"),
+        (["schedule._target_=own.halved"], "the schedule (LambdaLR) may change more than lr"),
+        (["steps=1", "epochs=null"], "the first 2 steps are always plain"),
+    ],
+)
+def test_engine_that_does_not_serve_is_refused_in_words(program, words, said):
+    status, error = program(*words, "engine=compiled_mlp")
+    assert status == 1
+    assert "engine=compiled_mlp does not serve this run: " in error
+    assert said in error
+    assert "use engine=plain" in error
+    assert "Traceback" not in error
+
+
+def test_select_is_the_one_door(make_problem):
+    problem = make_problem()
+    adam = partial(torch.optim.Adam, lr=0.01)
+    auto = Training(problem, adam, engine=partial(engines.select, "auto")).engine
+    assert (auto.name, auto.exact) == ("compiled_mlp", False)
+    assert Training(problem, adam, engine=partial(engines.select, "plain")).engine is None
+    assert Training(problem, adam).engine is None
+    nadam = partial(torch.optim.NAdam, lr=0.01)
+    assert Training(problem, nadam, engine=partial(engines.select, "auto")).engine is None
+    with pytest.raises(UserError, match="there is no engine of that name"):
+        Training(problem, adam, engine=partial(engines.select, "fast"))
+    # chosen for a sweep, it goes on plain where it does not serve
+    made = Training(problem, nadam, engine=engine.factory("compiled_mlp", required=False))
+    assert made.engine is None
+
+
+def test_train_selects_an_engine_and_plain_is_always_there(make_problem):
+    problem = make_problem(epochs=4)
+    adam = partial(torch.optim.Adam, lr=0.01)
+    ends = {}
+    for name in ("auto", "plain", "compiled_mlp"):
+        ends[name] = list(train(problem, adam, engine=name))[-1].epoch["train_loss"]
+    assert ends["auto"] == ends["compiled_mlp"]
+    assert ends["auto"] == pytest.approx(ends["plain"], rel=1e-5)
+    assert ends["plain"] == list(Training(problem, adam).updates())[-1].epoch["train_loss"]
+
+
+def test_training_whose_every_step_is_watched_is_plain(make_problem):
+    adam = partial(torch.optim.Adam, lr=0.01)
+    auto = partial(engines.select, "auto")
+    assert Training(make_problem(), adam, layers=True, layers_every=1, engine=auto).engine is None
+    assert Training(make_problem(), adam, layers=True, layers_every=2, engine=auto).engine
+    assert Training(make_problem(), adam, schedule=schedules.cosine, engine=auto).engine
