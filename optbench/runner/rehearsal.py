@@ -8,7 +8,7 @@ from optbench.config.build import results_of
 from optbench.datasets import prepare
 from optbench.formats.keys import LABELS
 from optbench.problem import build_model, identity
-from optbench.runner import engine, run
+from optbench.runner import engine, planning
 from optbench.streams import Stream
 
 Config = dict[str, Any]
@@ -20,15 +20,15 @@ def rehearse(config: Config, load: Callable[[Config], prepare.Dataset]) -> None:
     load: from a configuration to its dataset. Raises `UserError` for what cannot be had, and
     whatever code of the user's raises itself.
     """
-    build(run.plan(config, results_of(config), load=load, find=lambda *_: None))
+    build(planning.plan(config, results_of(config), load=load, find=lambda *_: None))
 
 
-def build(planned: run.Plan) -> None:
+def build(planned: planning.Plan) -> None:
     """Build model, optimizer and schedule of a planned run, on the CPU, and leave them.
 
     Raises `UserError` for what does not fit, and whatever a model or an optimizer raises itself.
     """
-    asked = run.arguments(planned)
+    asked = planning.arguments(planned)
     problem = asked["problem"]
     with Stream(planned.config["seed"], "rehearsal"):
         model = build_model(problem, planned.config["seed"])

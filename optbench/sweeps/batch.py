@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optbench.config.compose import texts_of
 from optbench.formats import job_list
 from optbench.runner import run
-from optbench.runs import folder as runs
+from optbench.runs import finished
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.sweep_loader import clone, hydra_config
 
@@ -96,7 +96,7 @@ class Batch:
     waiting: list[Job] = field(default_factory=list)  # for the same run in another job
     built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built
     lacking: set[str] = field(default_factory=set)  # `dataset_parts` of what cannot be loaded
-    find: runs.Finished = field(default_factory=runs.Finished)
+    find: finished.Finished = field(default_factory=finished.Finished)
 
     @property
     def folder(self) -> Path:
@@ -109,7 +109,7 @@ def begin(batch: Batch, index: int) -> Job:
     config = batch.composed.pop(index)
     number = batch.first + index
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id = config.hydra.job.num = number
+        config.hydra.job.id, config.hydra.job.num = str(number), number
     result = Result(config)
     with hydra_config(config):
         output = batch.folder / str(config.hydra.sweep.subdir)

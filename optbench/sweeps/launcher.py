@@ -18,9 +18,9 @@ from optbench.config import build, validate
 from optbench.config.compose import texts_of
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
-from optbench.runner import rehearsal, run
+from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
-from optbench.runs import folder as runs
+from optbench.runs.finished import FINISHED
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, begin
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
@@ -172,7 +172,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
             rehearsal.build(job.plan)  # says again what was wrong with it
-        done = None if found is None else run.known(job.plan, found)
+        done = None if found is None else run.reuse_finished(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
         return False
@@ -204,7 +204,7 @@ def follow(batch: Batch, shown: Board, event: Event) -> None:
         result = event.value if done else worker.RunResult(None, event.value)
         if result.outcome is None and job.folder is not None and job.plan is not None:
             with suppress(OSError, ValueError):
-                run.abandon(job.plan.config, job.folder, str(result.error))
+                writing.mark_abandoned(job.plan.config, job.folder, str(result.error))
         end(batch, job, result.outcome, result.error, shown, result.text)
 
 
@@ -217,7 +217,7 @@ def end(
     text: str = "",
 ) -> None:
     """Record the job and tell Hydra's callbacks."""
-    if job.plan is not None and outcome is not None and outcome.status in runs.FINISHED:
+    if job.plan is not None and outcome is not None and outcome.status in FINISHED:
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)

@@ -14,7 +14,7 @@ import pytest
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats.run import FORMAT, check_whole, read_record
-from optbench.runs.folder import Finished
+from optbench.runs.finished import Finished
 
 FOLDERS = sorted(Path(__file__).resolve().parent.glob("[0-9]*"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench.runs import folder as runs
+from optbench.runs import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,20 +86,20 @@ def test_the_commit_is_told_without_a_lock_on_the_checkout(tmp_path):
         )
         return done.stdout.strip()
 
-    assert runs.git_commit(tmp_path) is None
-    runs.git_commit.cache_clear()
+    assert provenance.git_commit(tmp_path) is None
+    provenance.git_commit.cache_clear()
     git("init")
-    assert runs.git_commit(tmp_path) is None  # there is no commit yet
-    runs.git_commit.cache_clear()
+    assert provenance.git_commit(tmp_path) is None  # there is no commit yet
+    provenance.git_commit.cache_clear()
     file.write_text("1")
     git("add", "file")
     git("commit", "-m", "1")
     os.utime(file, (1e9, 1e9))  # git would put down that it looked at it
     before = index.stat().st_ino, index.read_bytes()
-    assert runs.git_commit(tmp_path) == git("rev-parse", "HEAD")
+    assert provenance.git_commit(tmp_path) == git("rev-parse", "HEAD")
     assert (index.stat().st_ino, index.read_bytes()) == before
-    runs.git_commit.cache_clear()
+    provenance.git_commit.cache_clear()
     file.write_text("2")
     (tmp_path / "another").touch()
-    assert runs.git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
-    runs.git_commit.cache_clear()
+    assert provenance.git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    provenance.git_commit.cache_clear()

@@ -132,7 +132,7 @@ def test_records_with_paths_and_targets_write_nothing_elsewhere(tmp_path, monkey
 
 def test_a_copied_run_stays_in_its_group(tmp_path):
     """A run that is known from elsewhere is copied under its folder's name, not its record's."""
-    from optbench.runs.folder import copy_run
+    from optbench.runs.finished import copy_run
 
     run = harmful_run(tmp_path / "a" / "b" / "runs" / "r0")
     copy = copy_run(run, tmp_path / "a" / "b" / "c", {"name": "../../x"})
@@ -285,7 +285,7 @@ def test_no_module_unpickles_or_evaluates():
         text = path.read_text("utf-8")
         assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.load\(|yaml\.load\(", text), path
         assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text), path
-        assert "instantiate(" not in text or path.name == "build.py"
+        assert "instantiate(" not in text or path.name == "trust.py"
 
 
 def test_a_checkpoint_that_names_other_files_touches_none(tmp_path):

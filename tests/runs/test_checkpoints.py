@@ -23,6 +23,7 @@ from optbench.formats.run import COLUMNS, read_record, write_sealed
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
+from optbench.runs.finished import abandon
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=300", "model.hidden=[8]", "epochs=4", "log.steps=1", "quiet=true"]
@@ -142,7 +143,9 @@ def test_a_run_killed_before_its_first_checkpoint_reuses_its_folder(tmp_path, mo
     def killed(update):
         raise Killed
 
-    monkeypatch.setattr(experiment, "fail", lambda folder, error: None)  # nobody is left to do it
+    monkeypatch.setattr(
+        experiment, "mark_failed", lambda folder, error: None
+    )  # nobody is left to do it
     for _ in range(2):
         with pytest.raises(Killed):
             experiment.complete(planned, killed, lambda: False)
@@ -242,14 +245,14 @@ def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(
     run = stopped(tmp_path, 4).folder
     path = run / "run.json"
     write_sealed(path, read_record(path) | {"status": "running"})
-    runs.abandon(run, "its process was ended by SIGKILL")
+    abandon(run, "its process was ended by SIGKILL")
     assert json.loads(path.read_text())["status"] == "failed"
     assert finished(tmp_path).folder == run
     assert "going on from step 4" in capsys.readouterr().err
 
     other = tmp_path / "other"
     run = stopped(other, 4).folder
-    experiment.fail(runs.RunFolder.reopen(run, NO_ROWS), ArithmeticError("a bug"))
+    experiment.mark_failed(runs.RunFolder.reopen(run, NO_ROWS), ArithmeticError("a bug"))
     assert finished(other).folder != run
 
 

@@ -15,6 +15,7 @@ from composed import resolved
 from optbench.common.errors import UserError
 from optbench.formats.run import flatten, read_record, write_sealed
 from optbench.runner import run as experiment
+from optbench.runner import writing
 from optbench.runs import loggers
 
 QUICK = ("data.subset=300", "model.hidden=[16]", "epochs=2", "log.steps=1", "device=cpu")
@@ -192,7 +193,7 @@ def test_a_run_that_diverged_or_failed_says_so(tmp_path):
     assert status_of(tensorboard(folder)) == "interrupted"
     write_sealed(folder / "run.json", read_record(folder / "run.json") | {"status": "running"})
     config = resolved(both, f"results_dir={tmp_path}")
-    experiment.abandon(config, folder, "its process was ended by SIGSEGV")
+    writing.mark_abandoned(config, folder, "its process was ended by SIGSEGV")
     check_tensorboard(folder, "failed")
     run = mlflow_runs(client(tmp_path), "runs")[folder.name]
     assert (run.data.tags["status"], run.info.status) == ("failed", "FAILED")

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from optbench.datasets import loaders, prepare
 from optbench.formats import job_list
-from optbench.runs import folder as runs
+from optbench.runs.finished import Finished
 from optbench.sweeps import concurrency, shared_dataset, worker
 from optbench.training import device
 
@@ -294,7 +294,7 @@ def test_finished_runs_are_listed_once(tmp_path, monkeypatch):
     old = add("sweeps/s/a-b-seed0-abc", "completed", "abc", finished="2020")
     new = add("sweeps/s/tuned/a-b-seed0-abc-2", "diverged", "abc", finished="2021")
     add("runs/a-b-seed0-def", "completed", "other")  # the name says one thing, the record another
-    find = runs.Finished()
+    find = Finished()
     assert find(tmp_path, "abc") == new
     assert find(tmp_path, "def") is None
     monkeypatch.setattr(Path, "glob", None)  # no second listing

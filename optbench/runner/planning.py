@@ -1,0 +1,152 @@
+"""What a run is before it is trained: its identity, its record, its parts and their cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from optbench.config import validate
+from optbench.config.build import (
+    Config,
+    build,
+    build_problem,
+    describe_problem,
+    load_dataset,
+    loggers,
+    results_of,
+)  # fmt: skip
+from optbench.datasets import prepare
+from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, identity_part
+from optbench.formats.older_code import sourceless
+from optbench.problem import identity
+from optbench.runner import engine
+from optbench.runs import locks, own_code
+from optbench.runs.finished import find_finished
+from optbench.training import device, step_cost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is not yet trained: its configuration has been checked and its data loaded."""
+
+    config: Config
+    group: Path  # the folder for the run's own
+    device: torch.device
+    dataset: prepare.Dataset
+    record: Config  # the beginning of run.json
+    done: Path | None  # the folder of a finished run of the same identity
+    released: int = 0  # `locks.released` before that was looked for
+    engine: str = engine.AUTO  # that takes its steps, or "plain"; "auto": the run chooses itself
+
+
+def plan(
+    config: Config,
+    group: Path,
+    *,
+    load: Callable[[Config], prepare.Dataset] | None = None,
+    find: Callable[[Path, str, Path], Path | None] = find_finished,
+    released: int | None = None,
+    chosen: str | None = None,
+) -> Plan:
+    """Check a configuration, load its data, and say what the run is.
+
+    load, find: in the place of `load_dataset` and `find_finished`, for many plans at once.
+    released: `locks.released` of the time from which `find` knows what is done.
+    chosen: the engine of the run's sweep, where the configuration leaves the choice open.
+    Raises `UserError` for a mistake in the configuration or the data.
+    """
+    validate.check(config)
+    loggers(config)  # what is missing is said before anything is trained
+    # the search space decides which settings are tried, and is no part of any of them
+    settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
+    config = config | {"optimizer": settled}
+    if config["steps"] is not None:
+        config = config | {"epochs": None}
+    kept = {key: value for key, value in config.items() if key not in UNRECORDED_KEYS}
+    where = device.choose(
+        config["device"],
+        num_threads=config["num_threads"],
+        deterministic=config["deterministic"],
+    )
+    dataset = (load or load_dataset)(config)
+    problem = describe_problem(config) | {"data_digest": dataset.digest}
+    described = identity_part(config, Role.RUN)
+    dataless = {key: value for key, value in problem.items() if key != "data_digest"}
+    settings_hash = identity(described | {"problem": dataless, "device": where.type})
+    # runs of torch's and optbench's classes alone are described without it, as they ever were
+    code = own_code.code_of({group: config[group] for group in GROUPS})
+    shared = own_code.of_problem(config)
+    run_id = identity(
+        described
+        | {"problem": problem, "device": where.type}
+        | ({"code": code} if code else {})
+        | ({"once": uuid4().hex} if sourceless(code) else {})
+    )
+    own_code.tell(code)
+    results = results_of(config)
+    record = {
+        "run_id": run_id,
+        "problem_hash": identity(problem | ({"code": shared} if shared else {})),
+        "settings_hash": settings_hash,  # of all but the data's bytes and the code
+        "name": config["optimizer"]["name"],
+        "seed": config["seed"],
+        "config": kept,
+        "problem": problem,
+        "device": str(where),
+        # no part of the identity: it changes the rounding, and nothing that was asked for
+        "num_threads": torch.get_num_threads(),
+        "products": device.products(),  # likewise
+    }
+    if code:
+        record["code"] = code
+    mark = locks.released(results) if released is None else released
+    done = None if config["force"] else find(results, run_id, group)
+    name = engine.asked(config)
+    if name == engine.AUTO and chosen is not None:
+        name = chosen
+    return Plan(config, group, where, dataset, record, done, mark, name)
+
+
+def arguments(planned: Plan) -> dict[str, Any]:
+    """The arguments of `optbench.training.loop.Training` for this run.
+
+    Raises `UserError` where they cannot be made, or this process has loaded other code than the
+    one that planned the run.
+    """
+    config = planned.config
+    made = {
+        "problem": build_problem(config, planned.dataset),
+        "optimizer": build("optimizer", config["optimizer"]),
+        "seed": config["seed"],
+        "schedule": build("schedule", config["schedule"]),
+        "decay_biases_and_norms": config["decay_biases_and_norms"],
+        "device": planned.device,
+        "log_every": config["log"]["steps"],
+        "eval_every": config["log"]["eval_epochs"],
+        "eval_train_examples": config["log"]["eval_train_examples"],
+        "eval_test": config["log"]["eval_test"],
+        "layers": config["diagnostics"] == "layers",
+        "layers_every": config["log"]["layer_steps"],
+        "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
+    }
+    code = own_code.code_of({group: config[group] for group in GROUPS})
+    own_code.check_unchanged(code, planned.record)
+    return made
+
+
+_costs: dict[str, dict[str, float] | None] = {}  # measured in this process
+
+
+def cost(planned: Plan) -> dict[str, float] | None:
+    """`step_cost.cost_of_run` for this run; once in a process where only numbers differ."""
+    kind = {k: v for k, v in planned.config["optimizer"].items() if k != "name"}
+    kind = {k: bool(v) if isinstance(v, int | float) else v for k, v in kind.items()}
+    key = identity(kind | {"problem": planned.record["problem_hash"]})
+    if key not in _costs:
+        given = ("problem", "optimizer", "seed", "decay_biases_and_norms", "device")
+        asked = arguments(planned)  # its own: a loss may count its calls
+        _costs[key] = step_cost.cost_of_run(**{k: asked[k] for k in given})
+    return _costs[key]

@@ -1,0 +1,114 @@
+"""Runs that have come to their end: found by their identity, and reused."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optbench.common.console import say
+from optbench.common.errors import unwritable
+from optbench.formats.run import check_whole, read_record
+from optbench.runs import locks
+from optbench.runs.folder import new_folder, now, save
+
+FINISHED = ("completed", "diverged")
+# NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for the
+# phase of a tuned study
+DEEPEST = 5
+
+
+class Finished:
+    """Finds completed and diverged runs; the folders are listed once, at the first question."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+        self._marks: dict[Path, int] = {}
+
+    def mark(self, results: Path) -> int:
+        """`locks.released` when the folders were listed: later runs are not among them."""
+        self._list(results)
+        return self._marks[results]
+
+    def __call__(self, results: Path, run_id: str, group: Path | None = None) -> Path | None:
+        """The newest such run with this identity in any folder of `results`.
+
+        One in `group` comes first: a sweep that has the run needs no second copy of it.
+        """
+        self._list(results)
+        found: list[tuple[bool, str, Path, dict[str, Any]]] = []
+        # a folder's name says where to look; what the run is stands in its record
+        for path in self._folders[results].get(run_id, ()):
+            try:
+                record = read_record(path)
+            except (OSError, ValueError):
+                continue  # what is damaged proves nothing: the run is done again, in a new folder
+            if record["run_id"] == run_id and record["status"] in FINISHED:
+                own = group is not None and path.parent.parent.resolve() == group.resolve()
+                found.append((own, str(record.get("finished")), path.parent, record))
+        for *_, folder, record in sorted(found, key=lambda one: one[:3], reverse=True):
+            try:
+                check_whole(folder, record)
+            except (OSError, ValueError) as error:
+                say(f"warning: {folder} {error}: the run is done again", error=True)
+            else:
+                return folder
+        return None
+
+    def _list(self, results: Path) -> None:
+        if results not in self._folders:
+            self._marks[results] = locks.released(results)
+            words: dict[str, list[Path]] = {}
+            for here, below, files in os.walk(results, followlinks=True):
+                folder = Path(here)
+                depth = len(folder.parts) - len(results.parts)
+                if depth == DEEPEST:
+                    below.clear()
+                if depth > 1 and "run.json" in files and "-" in folder.name:
+                    for word in folder.name.split("-"):
+                        words.setdefault(word, []).append(folder / "run.json")
+            self._folders[results] = words
+
+    def add(self, results: Path, run_id: str, folder: Path) -> None:
+        """A run that has come to its end since."""
+        if results in self._folders:
+            self._folders[results].setdefault(run_id, []).append(folder / "run.json")
+
+
+def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path | None:
+    """The newest completed or diverged run with this identity in any folder of `results`."""
+    return Finished()(results, run_id, group)
+
+
+def abandon(folder: Path, error: str) -> bool:
+    """Mark a run as failed whose process can no longer do it; False where it had come to an end."""
+    record = read_record(folder / "run.json")
+    if record["status"] != "running":
+        return False
+    ended = {"status": "failed", "error": error, "finished": now(), "process_died": True}
+    save(folder, record | ended)
+    return True
+
+
+def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
+    """Copy a finished run's folder into another group, so that each sweep's folder is complete.
+
+    config: what was asked for now; it differs from the run's own in nothing that made the curves.
+    """
+    target = new_folder(group, run.name)
+    try:
+        for file in run.glob("*.csv"):
+            shutil.copyfile(file, target / file.name)
+        record = read_record(run / "run.json")
+        reused = {"reused": now()} if "code" in record else {}
+        save(target, record | {"config": config} | reused)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise unwritable(target, error) from error
+    return target
+
+
+def note_reuse(run: Path) -> None:
+    """Note that a command asked for a finished run with the code that made it: of several versions
+    of one's own code that one is the newest which was asked for last. Raises OSError."""
+    save(run, read_record(run / "run.json") | {"reused": now()})

@@ -1,0 +1,74 @@
+"""Where a run comes from: versions, machine and commit, for its `run.json`."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from optbench import __version__
+
+CHECKOUT = Path(__file__).resolve().parents[2]  # that optbench runs from, if it is one
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which the numbers of a run depend."""
+    import numpy
+    import torch
+
+    return {
+        "optbench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+@cache
+def machine(device: str) -> dict[str, str]:
+    """What the times depend on; no name of a host or a person."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text("utf-8", "replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
+    found |= {"cores": str(os.cpu_count()), "allocator": allocator()}
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def allocator() -> str:
+    """Return the preloaded library that allocates memory; "system" for the C library's own."""
+    words = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text("utf-8", "replace") if words and maps.exists() else ""
+    found = (p.name for p in map(Path, words) if "malloc" in p.name and p.resolve().name in loaded)
+    return next(found, "system")
+
+
+@cache
+def git_commit(root: Path) -> str | None:
+    """The commit of a checkout; None if there is none.
+
+    `-dirty` is added where files differ from it.
+    """
+    if not (root / ".git").exists():
+        return None
+    # not `describe --dirty`: it locks the index, and a lock would stay where this process is killed
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout
+            for words in (
+                ["describe", "--always", "--abbrev=40"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.strip() + "-dirty" * bool(changes.strip())
