@@ -16,8 +16,8 @@ CONF = ROOT / "conf"
 OUT = ROOT / "docs" / "configuration.md"
 COMMAND = "python -m scripts.results.configuration_page"
 GROUPS = (
-    "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger", "study",
-    "hydra/launcher", "hydra/sweeper",
+    "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger",
+    "study", "hydra/launcher", "hydra/sweeper",
 )  # fmt: skip
 OVERLAYS = ("problem", "study")  # set keys of other groups
 NOT_SHOWN = ("name", "search", "params")  # of a choice: not set as GROUP.KEY
@@ -34,8 +34,8 @@ Every key can be set on the command line, and every key can be swept:
 
 - `GROUP=NAME` chooses a file of `conf/GROUP/`. Its settings are then set as `GROUP.KEY=VALUE`.
 - `-m` sweeps: it runs every combination of the values between commas.
-- `-m 'GROUP=glob(*)'` sweeps over all choices of a group. The textbook optimizers are in a folder of
-  their own: `'optimizer=glob(textbook/*)'`.
+- `-m 'GROUP=glob(*)'` sweeps over all choices of a group. The textbook optimizers are in a folder
+  of their own: `'optimizer=glob(textbook/*)'`.
 - Quote what the shell would read: `'model.hidden=[256,128]'`, `'logger=[tensorboard,mlflow]'`.
 - `+KEY=VALUE` adds a key that the configuration does not have, such as `+optimizer.foreach=true`.
 - `--config-dir FOLDER` adds groups and choices of your own ([extending](extending.md)).
@@ -52,19 +52,24 @@ A choice in bold is the default. The third column holds the settings of a choice
 defaults and, in brackets, what they mean or where the default comes from.
 """
 NOTES = {
-    "problem": "A problem sets model, dataset, loss, initializer and the keys of the problem, down to"
-    " `epochs`. Each setting can still be changed. See [problems](problems.md).",
-    "dataset": "A function of your own: [extending](extending.md).",
-    "optimizer": "`conf/optimizer/NAME.yaml` also holds the search space of a"
-    " [tuned study](tuned-studies.md). Any class of an installed package:"
-    " `optimizer._target_=torch.optim.NAdam`. The optimizers of `textbook/` are the published formulas"
-    " as plain code.",
-    "initializer": "An initializer fills the weights of all linear and convolution layers. `bias` is a"
-    " number; `bias=null` leaves torch's.",
-    "logger": "Several at once: `'logger=[tensorboard,mlflow]'`. Set as `logger.NAME.KEY=VALUE`. What"
-    " each writes, and where: [files](files.md#loggers).",
-    "study": "A study sets any keys, and what is swept: `python -m optbench -m study=comparison`."
-    " For `claims/...` see [claims](claims.md).",
+    "problem": """\
+A problem sets model, dataset, loss, initializer and the keys of the problem, down to
+`epochs`. Each setting can still be changed. See [problems](problems.md).""",
+    "dataset": "A function of your own: [extending](extending.md#a-dataset).",
+    "initializer": """\
+An initializer fills the weights of all linear and convolution layers. `bias` is a
+number; `bias=null` leaves torch's.""",
+    "optimizer": """\
+`conf/optimizer/NAME.yaml` also holds the search space of a
+[tuned study](tuned-studies.md). Any class of an installed package serves:
+`optimizer._target_=torch.optim.NAdam`. The optimizers of `textbook/` are the published formulas as
+plain code.""",
+    "logger": """\
+Several at once: `'logger=[tensorboard,mlflow]'`. Set as `logger.NAME.KEY=VALUE`. What
+each writes, and where: [loggers](files.md#loggers).""",
+    "study": """\
+A study sets any keys, and what is swept: `python -m optbench -m study=comparison`. For
+`claims/...` see [claims](claims.md).""",
     "hydra/launcher": "`basic` is Hydra's own launcher: one run after another, in one process.",
 }
 
