@@ -41,8 +41,6 @@ Every key can be set on the command line, and every key can be swept:
 - `--config-dir FOLDER` adds groups and choices of your own ([extending](extending.md)).
 - `--cfg job` prints the whole configuration and runs nothing.
 
-`_target_` names code that is run: use only configurations that you trust.
-
 ## Keys
 """
 GROUPS_INTRODUCTION = """

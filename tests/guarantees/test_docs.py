@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import optbench
 from optbench.figures.kinds import KINDS
 from optbench.formats.run import COLUMNS
 from scripts.results.configuration_page import OUT, page
@@ -135,6 +136,10 @@ def test_every_function_of_the_statistics_exists():
     assert len(names) > 25
     for name in names:
         assert any(hasattr(module, name) for module in (stats, algoperf, external_scores)), name
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {optbench.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_every_claim_is_in_the_table_of_claims():
