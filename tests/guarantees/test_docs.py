@@ -87,9 +87,9 @@ def test_the_page_of_the_configuration_names_every_key_and_choice():
 
 
 def test_there_are_examples_of_each_kind():
-    kinds = {"dataset", "model", "initializer", "study"}
+    kinds = {"dataset", "model", "loss", "initializer", "study"}
     assert {Path(name).parent.name for name, _ in FILES} >= kinds
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 6
 
 
 @pytest.mark.parametrize(
