@@ -34,8 +34,8 @@ Every key can be set on the command line, and every key can be swept:
 
 - `GROUP=NAME` chooses a file of `conf/GROUP/`. Its settings are then set as `GROUP.KEY=VALUE`.
 - `-m` sweeps: it runs every combination of the values between commas.
-- `-m 'GROUP=glob(*)'` sweeps over all choices of a group. The textbook optimizers are in a folder
-  of their own: `'optimizer=glob(textbook/*)'`.
+- `-m 'GROUP=glob(*)'` sweeps over all choices of a group, but for those in folders of their own,
+  such as `textbook/adam`: name these one by one.
 - Quote what the shell would read: `'model.hidden=[256,128]'`, `'logger=[tensorboard,mlflow]'`.
 - `+KEY=VALUE` adds a key that the configuration does not have, such as `+optimizer.foreach=true`.
 - `--config-dir FOLDER` adds groups and choices of your own ([extending](extending.md)).
