@@ -53,9 +53,7 @@ def run(config: dict[str, Any], folder: Path, stop_at: int | None = None) -> lis
     if stop_at is not None:
         calls = iter(range(1, 10**6))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "optbench.training.loop.SYNC_EVERY", 1
-            )  # compiled steps are taken many in a call
+            patch.setattr("optbench.training.loop.SYNC_EVERY", 1)  # engines take many in a call
             experiment.complete(planned, lambda update: None, lambda: next(calls) >= stop_at)
     outcome = experiment.run(config, folder)
     with (outcome.folder / "steps.csv").open() as file:
@@ -87,7 +85,7 @@ def plain_losses(
     make: Callable[..., torch.optim.Optimizer],
     manner: str,
     *,
-    steps: int = STEPS,
+    steps: int | None = None,
     exact: bool = False,
     evaluated: Sequence[int] = (),
 ) -> list[float]:
@@ -96,6 +94,7 @@ def plain_losses(
     manner: how `step` is called: after "gradients", with a "closure", or "both". exact: in float64.
     evaluated: steps after which the optimizer's own `eval` and `train` are called, if it has them.
     """
+    steps = STEPS if steps is None else steps
     model, data = build_model(problem, SEED).train(), problem.dataset
     model = model.double() if exact else model
     x = data.train_x.double() if exact else data.train_x

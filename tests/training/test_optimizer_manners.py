@@ -28,7 +28,7 @@ def _few_steps(monkeypatch):
 
 def train(words, folder, model=MODEL):
     """The losses of a run, and of one that was stopped and resumed."""
-    config = plain_loop.configuration(folder, f"model._target_={model}", *words)
+    config = plain_loop.command_line(folder, f"model._target_={model}", *words)
     whole = plain_loop.run(config | {"results_dir": str(folder / "a")}, folder / "a")
     again = plain_loop.run(config | {"results_dir": str(folder / "b")}, folder / "b", STOP_AT)
     return config, whole, again
