@@ -76,7 +76,7 @@ def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def of_runs(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """The rows of the runs that the other table has."""
     return table[table["run"].isin(set(other["run"]))]
 
@@ -103,7 +103,7 @@ def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     return [key for key in keys if len(runs[key].unique()) > 1]
 
 
-def telling(
+def distinguishing_keys(
     runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
 ) -> list[str] | None:
     """A smallest set of `keys` (greedy) that, beside `given`, tells runs of different `target`

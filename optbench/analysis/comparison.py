@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import of_runs, where
+from optbench.analysis.columns import rows_of, where
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
@@ -130,7 +130,7 @@ class Comparison:
         if name == "epochs" or self.files is None:
             return self.table
         files = self.files
-        return self.once(("rows", name), lambda: of_runs(files.table(name), self.table))
+        return self.once(("rows", name), lambda: rows_of(files.table(name), self.table))
 
     @property
     def has_layers(self) -> bool:

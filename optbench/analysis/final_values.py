@@ -87,6 +87,8 @@ class Timing(NamedTuple):
 
 def timing_of(table: pd.DataFrame) -> Timing:
     """Return which runs' times do not count, and the sentence that says so."""
+    if "engine" not in table:
+        return Timing()
     runs = table[["run", "optimizer", "engine"]].drop_duplicates("run").astype(object)
     runs = runs.dropna(subset="engine")
     counts = {str(name): int(n) for name, n in runs["engine"].value_counts().items()}

@@ -11,12 +11,12 @@ import pandas as pd
 
 from optbench.analysis.columns import (
     differing,
+    distinguishing_keys,
     is_variant,
     measured_columns,
     problem_text,
     resolve,
     short,
-    telling,
 )
 from optbench.analysis.table import IDENTITY
 from optbench.common.errors import UserError
@@ -171,7 +171,7 @@ def problem_panels(
 ) -> list[str]:
     """The keys that, beside the ones `asked` for, tell the runs' problems apart."""
     names = [key for key in problem_keys if not key.endswith(("digest", "hash"))]
-    keys = telling(runs, names, runs["problem"].tolist(), asked)
+    keys = distinguishing_keys(runs, names, runs["problem"].tolist(), asked)
     if keys is None:
         raise UserError(
             "these runs are not of one problem and no setting tells them apart "
@@ -224,11 +224,13 @@ def variant_settings(
         identity = list(group[free].map(str).itertuples(index=False, name=None))
         chosen = [lines] if lines else []
         # what the panel tells need not stand in the label
-        chosen += telling(group, free, identity, [key for key in facet if key in runs]) or []
+        chosen += (
+            distinguishing_keys(group, free, identity, [key for key in facet if key in runs]) or []
+        )
         apart = [key for key in [*facet, *within, *chosen, "problem", "seed"] if key in runs]
         if group[apart].map(str).duplicated().any():
             # one seed twice: another key of the config must be what differs
-            extra = telling(group, other, group["run_id"].tolist(), apart)
+            extra = distinguishing_keys(group, other, group["run_id"].tolist(), apart)
             if extra is None:
                 twice = group[group[apart].map(str).duplicated(keep=False)]["run"]
                 raise UserError(

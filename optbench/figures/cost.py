@@ -13,7 +13,7 @@ from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import log_ticks
-from optbench.figures.panels import Entry, add_legends, finish, make_panels, series_of
+from optbench.figures.panels import LegendEntry, add_legends, label_panels, make_panels, series_of
 
 
 def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None) -> Figure:
@@ -53,7 +53,7 @@ def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None)
                         [x], [middle], linestyle="none", marker=look.marker, color=look.color,
                         markersize=style.points(6), markeredgecolor="white", label=text,
                     )  # fmt: skip
-                entries.append(Entry(-float(own["y"].median()), text, line, 0, len(own)))
+                entries.append(LegendEntry(-float(own["y"].median()), text, line, 0, len(own)))
             legends.append((axes, entries))
             axes.set_yscale("log")
             axes.set_xlim(-0.6, max(float(runs["x"].max()), 8) + 0.6)
@@ -64,5 +64,5 @@ def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None)
         text = f"median of {seeds_text(counts).replace('seed', 'run')}, bar: min to max; the "
         text += "optimizer's part of a step, timed by itself"
         text += f"; {spread}" if spread else ""
-        finish(figure, plan, "state (bytes per parameter)", "optimizer's step (ms)", text)
+        label_panels(figure, plan, "state (bytes per parameter)", "optimizer's step (ms)", text)
     return figure

@@ -30,10 +30,10 @@ from optbench.figures.axes import (
     y_label,
 )
 from optbench.figures.panels import (
-    Entry,
+    LegendEntry,
     add_legends,
     cross,
-    finish,
+    label_panels,
     make_panels,
     series_of,
     spread_note,
@@ -123,7 +123,7 @@ def curves(
         text += scale_note(scales)
         if x == "seconds" and made.timing.sentence:
             text += f"; {made.timing.sentence}"
-        finish(figure, plan, X_LABELS[x], y_label(table, y), text)
+        label_panels(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 
 
@@ -164,7 +164,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
 
-def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]]) -> list[Entry]:
+def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]]) -> list[LegendEntry]:
     """The lines of one panel, and what its legend says of them."""
     legend = []
     for index, (text, look, curve) in enumerate(series):
@@ -189,7 +189,7 @@ def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]]) -> l
         if curve.ends:
             axes.plot(*zip(*curve.ends, strict=True), **cross(), color=look.color)
         end = math.inf if math.isnan(curve.final) else -curve.final
-        legend.append(Entry(end, text, line, curve.diverged, curve.seeds))
+        legend.append(LegendEntry(end, text, line, curve.diverged, curve.seeds))
     return legend
 
 

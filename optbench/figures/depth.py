@@ -11,7 +11,14 @@ from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import log_ticks, set_log_y
-from optbench.figures.panels import caption, context, label_axes, legend_above, series_of, set_title
+from optbench.figures.panels import (
+    caption,
+    label_axes,
+    legend_above,
+    series_of,
+    set_title,
+    setting_note,
+)
 
 WEIGHTED = ("linear", "conv2d")
 DEPTHS = {  # by depth, of weight layers
@@ -74,7 +81,7 @@ def layers_by_depth(layers_of: pd.DataFrame | Comparison, lines: str | None = No
         text = f"median of {seeds_text(seeds)}, band: min to max"
         text = text if seeds.max() > 1 else "one seed per line"
         text += "; at the first and the last step logged" + "".join(notes)
-        caption(figure, context(plan), text)
+        caption(figure, setting_note(plan), text)
     return figure
 
 

@@ -15,7 +15,7 @@ from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import check_column, ticks, y_label
-from optbench.figures.panels import caption, context, cross, label_axes, make_panels, series_of
+from optbench.figures.panels import caption, cross, label_axes, make_panels, series_of, setting_note
 from optbench.stats.estimates import median
 
 BOXED = 5  # runs: the quartiles of fewer are made up of one or two
@@ -72,7 +72,7 @@ def finals(
                 else "above four times the untrained value (▸)"
             )
         text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
-        caption(figure, context(plan), text)
+        caption(figure, setting_note(plan), text)
     return figure
 
 

@@ -50,7 +50,7 @@ def by_depth(
             notes.append(note.replace("axis", f"axis of {NAMES.get(value, value)}", 1))
             axes.set_title(NAMES.get(value, value), loc="left")
             axes.set_xlabel(f"depth ({kind} layer)")
-        finish(figure, rows, "at the first step", "".join(notes))
+        describe_lines(figure, rows, "at the first step", "".join(notes))
     return figure
 
 
@@ -71,7 +71,9 @@ def over_time(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("passes over the training set (epochs)")
         axes.set_ylabel(NAMES.get(value, value))
-        finish(figure, rows, "whole model" if depth is None else f"weight layer {depth}", note)
+        describe_lines(
+            figure, rows, "whole model" if depth is None else f"weight layer {depth}", note
+        )
     return figure
 
 
@@ -157,7 +159,7 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
     return values
 
 
-def finish(figure: Figure, rows: pd.DataFrame, where: str, note: str) -> None:
+def describe_lines(figure: Figure, rows: pd.DataFrame, where: str, note: str) -> None:
     """Say what the lines and bands are; note: of the scales, by `set_log_y`."""
     seeds = rows["seed"].nunique()
     text = f"{where}; median of {seeds_text([seeds])}, band: min to max"

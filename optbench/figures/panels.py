@@ -91,7 +91,7 @@ def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -
 
     beside: inches at the size of print that the panel's ticks and its legend take."""
     axes.set_label(", ".join(texts))
-    width = letters(figure, axes, beside)
+    width = max_chars(figure, axes, beside)
     if len(", ".join(texts)) <= width:
         axes.set_title(", ".join(texts), loc="left")
         return
@@ -103,7 +103,7 @@ def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -
     axes.set_title("\n".join(lines), loc="left")
 
 
-def letters(figure: Figure, axes: Axes, beside: float) -> int:
+def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
     """How many letters fit above or below a panel, beside whose axis so many inches are taken."""
     spec = axes.get_subplotspec()
     assert spec is not None
@@ -145,7 +145,7 @@ def series_label(text: str, diverged: int, count: int) -> str:
     return f"{text}\n({diverged} of {count} diverged)" if diverged else text
 
 
-class Entry(NamedTuple):
+class LegendEntry(NamedTuple):
     """A series in a legend."""
 
     end: float  # what legends are sorted by, ascending: minus where the line ends
@@ -161,7 +161,7 @@ def shares_legend(plan: Layout, panels: int) -> bool:
 
 
 def add_legends(
-    figure: Figure, plan: Layout, panels: Sequence[tuple[Axes, Sequence[Entry]]]
+    figure: Figure, plan: Layout, panels: Sequence[tuple[Axes, Sequence[LegendEntry]]]
 ) -> None:
     """Beside each panel, from the highest end to the lowest, as drawn; or one above all panels."""
     if not shares_legend(plan, len(panels)):
@@ -171,7 +171,7 @@ def add_legends(
             handles = [entry.line for entry in ordered]
             axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[LegendEntry]] = {}
     for _, entries in panels:
         for entry in entries:
             groups.setdefault(entry.text, []).append(entry)
@@ -196,7 +196,7 @@ def legend_height(figure: Figure) -> float:
     return sum(legend.get_window_extent().height for legend in figure.legends) / figure.dpi
 
 
-def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
+def label_panels(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
     """Axis labels at the outer panels, and the note that says what lines and bands are."""
     specs = [spec for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
     for axes in figure.axes:
@@ -208,7 +208,7 @@ def finish(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
             s for s in specs if s.colspan.start == column and s.rowspan.stop > spec.rowspan.stop
         ]
         label_axes(figure, axes, "" if below else x, "" if column else y)
-    caption(figure, context(plan), note)
+    caption(figure, setting_note(plan), note)
 
 
 def label_axes(figure: Figure, axes: Axes, x: str, y: str) -> None:
@@ -216,7 +216,7 @@ def label_axes(figure: Figure, axes: Axes, x: str, y: str) -> None:
     spec = axes.get_subplotspec()
     assert spec is not None
     height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows
-    axes.set_xlabel(fill(x, letters(figure, axes, 0.65)))
+    axes.set_xlabel(fill(x, max_chars(figure, axes, 0.65)))
     axes.set_ylabel(fill(y, max(8, int(height / style.points(0.06) - 10))))
 
 
@@ -256,7 +256,7 @@ def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
     return text + (" of those that did not diverge" if diverged else "")
 
 
-def context(plan: Layout) -> str:
+def setting_note(plan: Layout) -> str:
     """What all runs of the figure share, in a few words."""
     words = []
     for key in ("dataset.name", "model.name", "batch_size", "device", "optimizer"):

@@ -16,10 +16,10 @@ from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import check_column, cover_x, limit_y, log_ticks, scale_y_for, y_label
 from optbench.figures.panels import (
-    Entry,
+    LegendEntry,
     add_legends,
     cross,
-    finish,
+    label_panels,
     make_panels,
     series_of,
     spread_note,
@@ -56,13 +56,13 @@ def sensitivity(
         x = short(resolve(made.table, x))
         name = "learning rate" if x == "lr" else x
         text = note(plan.runs, lines) + scale + above
-        finish(figure, plan, name, f"final {y_label(made.table, y)}", text)
+        label_panels(figure, plan, name, f"final {y_label(made.table, y)}", text)
     return figure
 
 
 def draw_panel(
     figure: Figure, axes: Axes, lines: Sequence[Line], looks: Sequence[style.Look], y: str
-) -> list[Entry]:
+) -> list[LegendEntry]:
     """One panel: medians with bars, and crosses at the edge for what diverged."""
     bad = metric_of(y).worst
     legend = []
@@ -104,7 +104,7 @@ def draw_panel(
             place = axes.get_xaxis_transform() + move
             axes.plot([at], [edge], **cross(), color=look.color, transform=place)
         end = (np.nanmax if bad == -math.inf else np.nanmin)(line_y) if drawn.any() else bad
-        legend.append(Entry(-float(end), each.text, line, each.diverged, each.runs))
+        legend.append(LegendEntry(-float(end), each.text, line, each.diverged, each.runs))
     return legend
 
 

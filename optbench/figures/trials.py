@@ -13,7 +13,14 @@ from optbench.analysis.trials import budget_lines, trial_lines
 from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import cover_x, limit_y, log_ticks, scale_y_for, y_label
-from optbench.figures.panels import Entry, add_legends, cross, finish, make_panels, series_of
+from optbench.figures.panels import (
+    LegendEntry,
+    add_legends,
+    cross,
+    label_panels,
+    make_panels,
+    series_of,
+)
 
 
 def rate_scatter(
@@ -52,7 +59,7 @@ def rate_scatter(
                     axes.plot([at], [edge], **cross(), color=look.color, transform=place)
                 y = each.mid
                 end = y.max() if len(y) and bad == -math.inf else y.min() if len(y) else bad
-                legend.append(Entry(-float(end), each.text, line, len(each.lost), each.runs))
+                legend.append(LegendEntry(-float(end), each.text, line, len(each.lost), each.runs))
             legends.append((axes, legend))
             cover_x(axes, runs["x"])
         scale = scale_y_for([axes for axes, _ in panels], metric, runs["y"])
@@ -62,7 +69,7 @@ def rate_scatter(
         text = "a point per trial; line: the best trial of each half decade, whatever its other "
         text += "settings" + scale + above
         text += "; ✖ diverged" if (runs["status"] == "diverged").any() else ""
-        finish(figure, plan, "learning rate", scored(made.table, metric, pick), text)
+        label_panels(figure, plan, "learning rate", scored(made.table, metric, pick), text)
     return figure
 
 
@@ -100,7 +107,7 @@ def tuning_budget(
                 )  # fmt: skip
                 axes.fill_between(each.x, low, high, color=look.color, alpha=0.13, linewidth=0)
                 end = float(each.mid[-1])
-                legend.append(Entry(-end, each.text, line, each.diverged, each.runs))
+                legend.append(LegendEntry(-end, each.text, line, each.diverged, each.runs))
                 counts.append(each.runs)
             legends.append((axes, legend))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -114,7 +121,7 @@ def tuning_budget(
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
         text += " trials each; band: 95 % interval" + scale + above
         label = f"best {y_label(made.table, metric)}"
-        finish(figure, plan, "trials", label, text)
+        label_panels(figure, plan, "trials", label, text)
     return figure
 
 
