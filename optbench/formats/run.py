@@ -15,7 +15,7 @@ import numpy as np
 
 from optbench import __version__
 from optbench.common.files import read_text, replace_text
-from optbench.formats.checksummed_json import seal, unseal
+from optbench.formats.checksummed_json import add_checksum, remove_checksum
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -238,7 +238,7 @@ def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, less its seal (`optbench.formats.checksummed_json`)."""
+    """A JSON object from a file, less its checksum (`optbench.formats.checksummed_json`)."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -246,12 +246,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
     json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is a ValueError here
-    return unseal(content)
+    return remove_checksum(content)
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its seal, as a whole. A NaN is a ValueError."""
-    replace_text(path, json.dumps(seal(content), indent=1, allow_nan=False) + "\n")
+    """Write a JSON object with its checksum, as a whole. A NaN is a ValueError."""
+    replace_text(path, json.dumps(add_checksum(content), indent=1, allow_nan=False) + "\n")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
