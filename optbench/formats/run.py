@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from optbench import __version__
 from optbench.common.files import read_text, replace_text
 from optbench.formats.checksummed_json import add_checksum, remove_checksum
+from optbench.formats.record import RunRecord
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -54,7 +55,7 @@ OPTIONAL = {
 }  # fmt: skip
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> RunRecord:
     """One `run.json`, checked for what the table relies on."""
     record = read_sealed(path)
     check_format(record)
@@ -66,7 +67,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
-    return record
+    return cast(RunRecord, record)
 
 
 def check_format(record: Mapping[str, Any]) -> None:

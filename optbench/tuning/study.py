@@ -325,7 +325,7 @@ def untrained(run: Path) -> dict[str, float]:
     return {metric: float(columns[metric][0]) for metric in tuning.METRICS}
 
 
-def read(folder: Path, job: Any) -> dict[str, Any]:
+def read(folder: Path, job: Any) -> Mapping[str, Any]:
     """The record of a job's run, or its failure."""
     if isinstance(job, dict) and job.get("run"):
         return read_record(folder / job["run"] / "run.json")
