@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import pandas as pd
 
@@ -88,3 +89,49 @@ def same(shown: str, text: str) -> bool:
         return float(shown) == float(text)
     except ValueError:
         return False
+
+
+def is_variant(key: str) -> bool:
+    """Whether a config key belongs to the optimizer's side of a run."""
+    return key == "decay_biases_and_norms" or (
+        key.startswith(("optimizer.", "schedule.")) and key != "optimizer.name"
+    )
+
+
+def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """The keys of which the runs have more than one value."""
+    return [key for key in keys if len(runs[key].unique()) > 1]
+
+
+def telling(
+    runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
+) -> list[str] | None:
+    """A smallest set of `keys` (greedy) that, beside `given`, tells runs of different `target`
+    apart; None where they cannot. Names come first, keys that some runs lack and classes last."""
+    useful = [key for key in differing(runs, keys) if key not in given]
+    codes = {
+        key: pd.factorize(runs[key], use_na_sentinel=False)[0].tolist() for key in [*given, *useful]
+    }
+
+    def classes(chosen: Sequence[str], *more: Sequence[Any]) -> int:
+        columns = [codes[key] for key in [*given, *chosen]]
+        return len(set(zip(*columns, *more, strict=True))) if columns or more else 1
+
+    def explained(chosen: Sequence[str]) -> bool:
+        return classes(chosen) == classes(chosen, target)
+
+    def preference(key: str) -> tuple[bool, bool, bool]:
+        first = key.endswith(".name") or key == "optimizer.lr"
+        return ("._" in key, bool(runs[key].isna().any()), not first)
+
+    chosen: list[str] = []
+    for key in sorted(useful, key=preference):
+        if explained(chosen):
+            break
+        if classes([*chosen, key]) > classes(chosen):
+            chosen.append(key)
+    for key in chosen[::-1]:  # a later key may have made an earlier one needless
+        rest = [other for other in chosen if other != key]
+        if explained(rest):
+            chosen = rest
+    return chosen if explained(chosen) else None

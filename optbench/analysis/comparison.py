@@ -14,8 +14,7 @@ import pandas as pd
 
 from optbench.analysis import series
 from optbench.analysis.columns import of_runs, where
-from optbench.analysis.costs import Timing, cost_of_runs, timing_of
-from optbench.analysis.final_values import final_values
+from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of

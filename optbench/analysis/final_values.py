@@ -1,13 +1,36 @@
-"""The value that each run ended with."""
+"""What each run ended with, and what it cost: the time of its steps.
+
+A comparison uses one engine for all its optimizers. Where finished runs of several engines came
+together, times are shown of the runs of one engine only: the one that most runs used, of equally
+frequent ones `plain`, which serves every optimizer, else the first by name. Runs that do not say
+which engine took their steps (of a version that did not write it) are left as they are.
+"""
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from optbench.common.metrics import metric_of
-from optbench.common.text import count
+from optbench.common.text import count, number
+from optbench.formats.run import COST_COLUMNS
+
+PLAIN = "plain"
+TIMES = [
+    "seconds_per_epoch", "ms_per_step", "ms_spread", "step_ms", "step_spread", "runs_at_once",
+]  # fmt: skip
+COSTS = {
+    "seconds_per_epoch": "seconds per epoch",
+    "ms_per_step": "ms per training step",
+    "step_ms": "ms of it the optimizer's",
+    "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
+    "runs_at_once": "runs at once",
+}
+AT_ONCE = "Of runs trained at once the times are equal shares of what they took together."
+MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
+STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
 
 def final_values(table: pd.DataFrame, column: str) -> pd.Series:
@@ -52,3 +75,96 @@ def seeds_text(counts: Iterable[int]) -> str:
     counts = list(counts)
     low, high = min(counts), max(counts)
     return count(high, "seed") if low == high else f"{low} to {high} seeds"
+
+
+class Timing(NamedTuple):
+    """Which runs of a comparison have times that may be compared."""
+
+    untimed: frozenset[str] = frozenset()  # runs of other engines than the majority's
+    sentence: str = ""  # what a reader must be told of them
+    engine: str = ""  # the majority's, where there are several
+
+
+def timing_of(table: pd.DataFrame) -> Timing:
+    """Return which runs' times do not count, and the sentence that says so."""
+    runs = table[["run", "optimizer", "engine"]].drop_duplicates("run").astype(object)
+    runs = runs.dropna(subset="engine")
+    counts = {str(name): int(n) for name, n in runs["engine"].value_counts().items()}
+    if len(counts) < 2:
+        return Timing()
+    chosen = min(counts, key=lambda name: (-counts[name], name != PLAIN, name))
+    others = runs[runs["engine"] != chosen]
+    told = [
+        f"{count(len(part), 'run')} of {', '.join(sorted(set(map(str, part['optimizer']))))} "
+        f"{'was' if len(part) == 1 else 'were'} made by {engine}"
+        for engine, part in others.groupby("engine", sort=True)
+    ]
+    # another engine may not serve them
+    every = "" if chosen == PLAIN else f", or all of them with engine={PLAIN} force=true"
+    return Timing(
+        frozenset(map(str, others["run"])),
+        f"seconds and costs are those of the {count(counts[chosen], 'run')} by the engine {chosen} "
+        f"alone; {' and '.join(told)}: the same command with engine={chosen} force=true makes "
+        f"{'it' if len(others) == 1 else 'them'} again{every}",
+        chosen,
+    )
+
+
+def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFrame:
+    """What each run (index) cost: the columns of COSTS, and the spread of its timings.
+
+    timing: of the whole comparison, by default of the table. Of its untimed runs only the memory
+    is told.
+
+    ms_per_step is that of the run's fastest stretch between two rows: what else a machine does
+    only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
+    ms_per_step; NaN where another engine than `plain` took the steps or runs were trained at once,
+    for then the optimizer's step, which was timed by itself, is no part of them. ms_spread and
+    step_spread: the 0.9 quantile of such timings divided by the fastest.
+    """
+    columns = ["seconds", "epoch", "step", *COST_COLUMNS]
+    by_run = table.groupby("run", observed=True, sort=False)
+    ends = by_run[columns].last().astype(float)
+    ends.index = ends.index.astype(object)
+    between = by_run[["seconds", "step"]].diff().astype(float)
+    between = between.fillna(table[["seconds", "step"]].astype(float))  # a run's first row
+    ms = (1000 * between["seconds"] / between["step"].where(between["step"] > 0)).where(
+        between["seconds"] > 0
+    )
+    grouped = ms.groupby(table["run"].astype(object), sort=False)
+    fastest = grouped.min().reindex(ends.index)
+    high = grouped.quantile(0.9, interpolation="higher").reindex(ends.index)
+    engine = table.drop_duplicates("run").set_index("run")["engine"].astype(object)
+    by_itself = (engine.isna() | (engine == PLAIN)).reindex(ends.index).to_numpy(dtype=bool)
+    part = ends["step_ms"].where(by_itself & ~(ends["runs_at_once"] > 1))
+    costs = {
+        "seconds_per_epoch": ends["seconds"] / ends["epoch"].where(ends["epoch"] > 0),
+        "ms_per_step": fastest,
+        "ms_spread": high / fastest,
+    }
+    frame = pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
+    frame = frame.assign(step_ms=part.where(~(part > fastest), fastest))
+    timing = timing_of(table) if timing is None else timing
+    frame.loc[frame.index.isin(timing.untimed), TIMES] = math.nan
+    return frame
+
+
+def timing_note(costs: pd.DataFrame) -> str:
+    """What to say of timings of which one in ten is more than twice the fastest, or ""."""
+    spreads = costs.reindex(columns=["ms_spread", "step_spread"]).to_numpy(float)
+    worst_spread = float(np.nanmax(spreads, initial=0))
+    if not worst_spread > MOST_SPREAD:
+        return ""
+    return f"timing varied by a factor of {worst_spread:.2g} between steps"
+
+
+def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
+    """A value of the column `name` of COSTS; empty where there is none.
+
+    whole: the milliseconds of a training step, of which the optimizer's may be about all.
+    """
+    if math.isnan(value):
+        return ""
+    if name == "step_ms" and value >= whole:
+        return "about all"
+    return f"{value:g}" if name == "runs_at_once" else number(value)

@@ -3,13 +3,21 @@ runs of one line differ by their seeds only.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import measured_columns, problem_text, resolve, short
+from optbench.analysis.columns import (
+    differing,
+    is_variant,
+    measured_columns,
+    problem_text,
+    resolve,
+    short,
+    telling,
+)
 from optbench.analysis.table import IDENTITY
 from optbench.common.errors import UserError
 from optbench.common.text import order, show
@@ -153,13 +161,6 @@ def label(name: str, setting: Mapping[str, Any], quote: bool = False, digits: bo
     return f"{repr(name) if quote and ' ' in name else name} {text}".strip()
 
 
-def is_variant(key: str) -> bool:
-    """Whether a config key belongs to the optimizer's side of a run."""
-    return key == "decay_biases_and_norms" or (
-        key.startswith(("optimizer.", "schedule.")) and key != "optimizer.name"
-    )
-
-
 def variant_keys(runs: pd.DataFrame) -> list[str]:
     """The keys of the optimizer's side in which the runs differ."""
     return [key for key in differing(runs, map(str, runs)) if is_variant(key)]
@@ -201,48 +202,9 @@ def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence
             )
 
 
-def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
-    """The keys of which the runs have more than one value."""
-    return [key for key in keys if len(runs[key].unique()) > 1]
-
-
 def difference(runs: pd.DataFrame, problem_keys: Sequence[str]) -> str:
     """In what the runs' problems differ, for a message."""
     return ", ".join(differing(runs, problem_keys)) or "the problem hash alone"
-
-
-def telling(
-    runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
-) -> list[str] | None:
-    """A smallest set of `keys` (greedy) that, beside `given`, tells runs of different `target`
-    apart; None where they cannot. Names come first, keys that some runs lack and classes last."""
-    useful = [key for key in differing(runs, keys) if key not in given]
-    codes = {
-        key: pd.factorize(runs[key], use_na_sentinel=False)[0].tolist() for key in [*given, *useful]
-    }
-
-    def classes(chosen: Sequence[str], *more: Sequence[Any]) -> int:
-        columns = [codes[key] for key in [*given, *chosen]]
-        return len(set(zip(*columns, *more, strict=True))) if columns or more else 1
-
-    def explained(chosen: Sequence[str]) -> bool:
-        return classes(chosen) == classes(chosen, target)
-
-    def preference(key: str) -> tuple[bool, bool, bool]:
-        first = key.endswith(".name") or key == "optimizer.lr"
-        return ("._" in key, bool(runs[key].isna().any()), not first)
-
-    chosen: list[str] = []
-    for key in sorted(useful, key=preference):
-        if explained(chosen):
-            break
-        if classes([*chosen, key]) > classes(chosen):
-            chosen.append(key)
-    for key in chosen[::-1]:  # a later key may have made an earlier one needless
-        rest = [other for other in chosen if other != key]
-        if explained(rest):
-            chosen = rest
-    return chosen if explained(chosen) else None
 
 
 def variant_settings(

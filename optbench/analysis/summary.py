@@ -9,8 +9,7 @@ import pandas as pd
 
 from optbench.analysis.columns import measured_columns, problem_text
 from optbench.analysis.comparison import Comparison, check_logged, comparison_of
-from optbench.analysis.costs import AT_ONCE, COSTS, cost_cell, timing_note
-from optbench.analysis.final_values import seeds_text
+from optbench.analysis.final_values import AT_ONCE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.common.text import limit, number, order, show

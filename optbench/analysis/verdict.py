@@ -12,7 +12,7 @@ import pandas as pd
 
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison, comparison_of
-from optbench.analysis.costs import COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.final_values import COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import leader_of
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import Layout

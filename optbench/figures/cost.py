@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from optbench.analysis.comparison import Comparison, comparison_of
-from optbench.analysis.costs import Timing, cost_of_runs, timing_note
-from optbench.analysis.final_values import seeds_text
+from optbench.analysis.final_values import Timing, cost_of_runs, seeds_text, timing_note
 from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.figures import style

@@ -7,7 +7,7 @@ from optbench.config.build import results_of
 from optbench.datasets import prepare
 from optbench.formats.keys import LABELS, RunConfig
 from optbench.problem import build_model, identity
-from optbench.runner import planning
+from optbench.runner import engine, planning
 from optbench.streams import Stream
 
 
@@ -34,14 +34,18 @@ def build(planned: planning.Plan) -> None:
             model,
             decay_biases_and_norms=planned.config["decay_biases_and_norms"],
         )
+        scheduler = None
         if asked["schedule"] is not None:
-            schedules.build(asked["schedule"], optimizer, problem.total_steps)
+            scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
+        if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
+            asked["engine"](problem, model, optimizer, scheduler)  # it says where it does not serve
 
 
 def kind_of(config: RunConfig) -> str:
     """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
     parts = {key: config[key] for key in ("model", "dataset", "preprocessing", "data", "loss")}
     parts |= {key: config[key] for key in ("initializer", "schedule", "logger") if key in config}
+    parts |= {"engine": engine.asked(config)}
     numbers = {k: v for k, v in config["optimizer"].items() if k not in LABELS}
     numbers = {k: bool(v) if isinstance(v, int | float) else v for k, v in numbers.items()}
     return identity(parts | {"optimizer": numbers})

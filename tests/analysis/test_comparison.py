@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from optbench.analysis.caveats import caveats, no_gain
 from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
-from optbench.analysis.costs import AT_ONCE, cost_of_runs, timing_of
-from optbench.analysis.final_values import final_values
+from optbench.analysis.final_values import AT_ONCE, cost_of_runs, final_values, timing_of
 from optbench.analysis.over_problems import has_profile, problem_times, scores
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs

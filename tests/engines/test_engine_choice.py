@@ -49,6 +49,10 @@ def program(monkeypatch, capfd, tmp_path):
     return run
 
 
+def records(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in folder.rglob("run.json")]
+
+
 def taken(folder: Path) -> dict[str, set[str]]:
     """The engines of the finished runs below a folder, by optimizer."""
     found: dict[str, set[str]] = {}
@@ -149,6 +153,19 @@ def test_engine_that_does_not_serve_is_refused_in_words(program, words, said):
     assert said in error
     assert "use engine=plain" in error
     assert "Traceback" not in error
+
+
+def test_asked_engine_that_does_not_serve_fails_its_job_alone(program, tmp_path):
+    status, error = program("-m", "optimizer=adam,nadam", "engine=compiled_mlp")
+    assert status == 1
+    assert "NAdam is none of torch's" in error
+    assert "1 of 2 runs failed" in error
+    assert {record["engine"] for record in records(tmp_path)} == {"compiled_mlp"}
+    words = ["hydra/sweeper=tuned", "tuning.trials=2", "seeds=1", "engine=compiled_mlp"]
+    status, error = program(*words, "optimizer=adam,nadam", name="y")
+    assert status == 1
+    assert "nadam: engine=compiled_mlp does not serve this run" in error
+    assert not list((tmp_path / "y").rglob("run.json"))  # it was said before any run
 
 
 def test_select_is_the_one_door(make_problem):

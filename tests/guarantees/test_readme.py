@@ -1,115 +1,131 @@
-"""The README's examples run as they stand, and its tables name what there is."""
+"""The README is short, its commands run and give what it shows, and its names are there."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from optbench.config.groups import config_folder
-
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-OWN = README.split("## Adding your own")[1].split("## From Python")[0]
-FILES = re.findall(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", OWN, re.S)
-COMMANDS = re.findall(r"^    python -m optbench (.*)$", OWN, re.M)
+MOST_LINES, MOST_WORDS = 180, 1600
+OWN = README.split("## An optimizer of your own")[1].split("## ")[0]
+SHOWN = [  # a command of the README, and the lines that it is said to print
+    (command, printed.strip().splitlines())
+    for command, printed in re.findall(
+        r"^\$ python -m optbench (.*)\n((?:[^`\n].*\n)*)", README, re.M
+    )
+]
+COMMANDS = re.findall(r"(?:^    |`)python -m optbench (\S[^`\n]*)", README, re.M)
+QUICK = ("data.subset=300", "model.hidden=[8]", "num_threads=1")
+LONG = {"tuning.trials=20": "tuning.trials=2", "seeds=8": "seeds=2"}  # of the tuned comparison
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """Return a folder with the README's files, in which its commands follow each other."""
     folder = tmp_path_factory.mktemp("readme")
-    for name, text in FILES:
+    for name, text in re.findall(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", OWN, re.S):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     return folder
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={k: v for k, v in os.environ.items() if not k.startswith("OPTBENCH_")}
+        | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
     )
-
-
-def test_there_are_examples_of_each_kind():
-    kinds = {"optimizer", "dataset", "model", "initializer", "study"}
-    assert {Path(name).parent.name for name, _ in FILES} >= kinds
-    assert len(COMMANDS) >= 6
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(words, marks=pytest.mark.slow) if "-m" in words or "tiny" in words else words
-        for words in COMMANDS
-    ],
-)
-def test_every_command_of_the_readme_runs(folder, command):
-    done = run(folder, "-m", "optbench", *command.split())
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
-def test_the_python_examples_run(folder):
-    first, second = re.findall(r"```python\n(.*?)```", README.split("## From Python")[1], re.S)
-    done = run(folder, "-c", first + "\nassert len(rows) == 2, rows")
-    assert done.returncode == 0, done.stderr
-    run(folder, "-m", "optbench", "epochs=1", "data.subset=200", "results_dir=results")
-    done = run(folder, "-c", second.replace('"results"', '"results/runs"'))
-    assert done.returncode == 0, done.stderr
+def form(line: str) -> str:
+    """Return a line with its numbers and the ends of run folders left open."""
+    return re.sub(r"-[0-9a-f]{12}\b|\d+(\.\d+)?", "#", line)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= MOST_LINES
+    assert len(README.split()) <= MOST_WORDS
+
+
+def test_the_first_commands_print_what_the_readme_shows(folder):
+    assert len(SHOWN) == 3
+    for command, expected in SHOWN:
+        words = command.split()
+        out = run(folder, "-m", "optbench", *words, *(QUICK if "=" in command else ()))
+        printed = [form(line) for line in out.splitlines()]
+        assert expected
+        for line in expected:
+            assert form(line) in printed, f"{line}\n\n{out}"
+    check_folder(folder / "results" / "first")
+
+
+def check_folder(sweep: Path) -> None:
+    """Check that a sweep's folder holds what the README says, and its table the columns."""
+    table = README.split("## What a sweep's folder holds")[1].split("\n\n")[1]
+    names = re.findall(
+        r"`([^`]+)`", "".join(line.split(" | ")[0] for line in table.splitlines()[2:])
+    )
+    assert len(names) > 6
+    forms = {form(path.name) for path in sweep.iterdir()}
+    for name in names:
+        assert form(name.rstrip("/")) in forms, name
+    shown = next(line for line in README.splitlines() if line.startswith("| optimizer |"))
+    text = (sweep / "summary.md").read_text("utf-8")
+    assert text.startswith(shown.removesuffix(" |")), text
+
+
+def test_the_optimizer_of_ones_own_runs_as_it_stands(folder):
+    (command,) = re.findall(r"^    python -m optbench (.*)$", OWN, re.M)
+    run(folder, "-m", "optbench", *command.split(), *QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in OWN])
+def test_every_other_command_runs(folder, command):
+    words = [LONG.get(word, word) for word in command.split()]
+    trains = words[0] != "trajectories" and "--help" not in words
+    run(folder, "-m", "optbench", *words, *((*QUICK, "epochs=1") if trains else ()))
+
+
+def test_the_python_example_draws(folder):
+    (text,) = re.findall(r"```python\n(.*?)```", README.split("## From Python")[1], re.S)
+    run(folder, "-m", "optbench", "epochs=1", *QUICK)
+    run(folder, "-c", text.replace('"results"', '"results/runs"'))
     assert (folder / "curves.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize(
-    "group", ["problem", "model", "dataset", "loss", "initializer", "schedule", "logger", "study"]
-)
-def test_the_table_names_every_choice(group):
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
-    for path in (config_folder() / group).glob("*.yaml"):
-        if path.stem != "comparison_mnist_grid":
-            assert f"`{path.stem}`" in row
+def test_the_verdict_is_that_of_the_committed_study():
+    verdict = (ROOT / "results" / "fair_comparison" / "verdict.md").read_text("utf-8")
+    lines = [line for line in README.splitlines() if line.startswith("| mlp on mnist_5k |")]
+    assert len(lines) == 3
+    for line in lines:
+        assert line in verdict.splitlines()
 
 
-def test_every_claim_is_in_the_table_of_claims():
-    table = (ROOT / "results" / "claims" / "README.md").read_text("utf-8")
-    for path in (config_folder() / "study" / "claims").glob("*.yaml"):
-        assert f"| [{path.stem}](#{path.stem}) |" in table
-        assert (ROOT / "results" / "claims" / f"{path.stem}.png").exists()
+def test_the_rooms_are_those_of_the_package():
+    rooms = README.split("## The rooms")[1].split("```")[1]
+    names = {path.parent.name for path in (ROOT / "optbench").glob("*/__init__.py")}
+    # the engines are optional, and may be deleted
+    assert set(re.findall(r"^  (\w+)/ ", rooms, re.M)) == names | {"engines"}
+    assert len(rooms.strip().splitlines()) <= 20
 
 
-def test_the_table_names_every_optimizer():
-    row = next(line for line in README.splitlines() if line.startswith("| `optimizer` |"))
-    for path in (config_folder() / "optimizer").glob("*.yaml"):
-        assert f"`{path.stem}`" in row
-
-
-def test_the_layout_names_every_room():
-    layout = README.split("## How it is laid out")[1].split("```")[1]
-    rooms = [path.parent.name for path in (ROOT / "optbench").glob("*/__init__.py")]
-    assert len(rooms) > 10
-    for room in rooms:
-        assert f"  {room}/" in layout, room
-    assert len(layout.splitlines()) <= 40
-
-
-def test_every_column_is_explained():
-    from optbench.formats.run import COLUMNS
-
-    for column in {name for columns in COLUMNS.values() for name in columns}:
-        assert f"`{column}`" in README
-
-
-def test_every_promise_names_a_test_that_exists():
-    promises = README.split("## What it promises")[1].split("## Licence")[0]
-    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    named = re.findall(r"`(?:tests/)?((?:[a-z]+/)?test_[a-z_]+)(\.py)?`", promises)
-    assert len(named) > 10
-    for name, file in named:
-        found = (ROOT / "tests" / f"{name}.py").exists() if file else f"def {name}(" in tests
-        assert found, name
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+@pytest.mark.parametrize("path", ["first", "runs/x", "sweeps/x", "trajectories/ravine", "mine"])
+def test_results_of_users_are_ignored_by_git(path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    done = subprocess.run(["git", "check-ignore", "-q", f"results/{path}/x.csv"], cwd=ROOT)
+    assert done.returncode == 0

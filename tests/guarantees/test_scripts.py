@@ -7,7 +7,8 @@ from scripts.reliability.sections import write_section
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = (
-    "README.md",
+    "*.md",
+    "docs/*.md",
     "results/*/*.md",
     "conf/**/*.yaml",
     "optbench/**/*.md",

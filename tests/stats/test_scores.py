@@ -16,12 +16,14 @@ from made_runs import make_run, sweep
 from optbench.analysis.over_problems import time_matrix
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.table import load_runs
-from optbench.analysis.time_to_target import (
+from optbench.analysis.targets import (
     baseline_targets,
     quantile_targets,
+    worst_baseline_targets,
+)
+from optbench.analysis.time_to_target import (
     run_times,
     times,
-    worst_baseline_targets,
 )
 from optbench.commands.score import main
 from optbench.common.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from made_runs import make_run
 from torch import nn
 
-from optbench.analysis.costs import cost_of_runs
+from optbench.analysis.final_values import cost_of_runs
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.figures.cost import cost

@@ -4,7 +4,8 @@
 a common optimizer. It is compiled once for a machine, at its first use, where there is a C++
 compiler. What it does not know, or cannot be compiled, is left to torch.
 
-REASON
+The reason for it: at 784-64-10 with batches of 32, as in conf/study/claims, a step took 0.20 ms and
+of plain torch 0.62 (AMD EPYC, one thread, Adam; README.md has more, also where it is behind).
 """
 
 import ctypes

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import logged_columns, short
-from optbench.analysis.costs import Timing
+from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
 from optbench.common.metrics import metric_of
 from optbench.common.text import order, show

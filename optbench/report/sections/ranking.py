@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.analysis.comparison import PHASES, Comparison
-from optbench.analysis.costs import AT_ONCE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.final_values import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import place
 from optbench.analysis.summary import cell, summary
 from optbench.common.metrics import metric_of

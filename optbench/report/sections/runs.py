@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.costs import Timing
+from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
 from optbench.analysis.table import FINISHED, Record, flatten
 from optbench.common.text import show

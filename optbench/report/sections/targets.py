@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.costs import AT_ONCE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.final_values import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
 from optbench.figures.time_to_target import time_to_target_figure

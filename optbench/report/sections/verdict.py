@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.costs import STEP_COSTS, timing_note
+from optbench.analysis.final_values import STEP_COSTS, timing_note
 from optbench.analysis.leader import leader_of, medians_of
 from optbench.analysis.pairing import owners_of, run_keys
 from optbench.analysis.trials import order_of, trial_scores
