@@ -142,7 +142,7 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
         say(f"diverged: the loss was not finite at step {step}; {hint}")
     if not quiet:
-        figures = {k: v for k, v in record["summary"].items() if isinstance(v, int | float)}
+        figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
         width = max(map(len, figures), default=0)
         for key, value in figures.items():
             say(f"  {key:<{width}}  {value:.6g}")

@@ -1,13 +1,12 @@
 """Configurations as the command line composes them."""
 
-from typing import Any
-
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
+from optbench.formats.keys import RunConfig
 
 CONF = config_folder()
 
@@ -20,7 +19,7 @@ def resolved(*overrides: str, multirun: bool = False) -> dict:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def configuration(*overrides: str) -> dict[str, Any]:
+def configuration(*overrides: str) -> RunConfig:
     """Return what a run of this command line gets: the same, checked by `resolve`."""
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         return resolve(compose("config", list(overrides)), overrides)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError, is_text
 from optbench.formats.older_code import newest_only
+from optbench.formats.record import RunRecord
 from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.formats.study import current
 
@@ -28,14 +29,14 @@ HOW = (
 )
 
 
-Record = tuple[Path, dict[str, Any]]
+Record = tuple[Path, RunRecord]
 
 
 class Run(NamedTuple):
     """A finished run: what `run.json` says, and one of its CSV files."""
 
     folder: Path
-    record: dict[str, Any]
+    record: RunRecord
     columns: dict[str, np.ndarray]
 
 

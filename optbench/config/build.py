@@ -18,7 +18,15 @@ from optbench.common.files import expanded
 from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
-from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, Role, identity_part
+from optbench.formats.keys import (
+    DATA_SOURCES,
+    GROUPS,
+    LABELS,
+    Role,
+    RunConfig,
+    identity_part,
+    part_of,
+)
 from optbench.initializers import initialize
 from optbench.losses import as_function
 from optbench.problem import Problem
@@ -27,17 +35,17 @@ from optbench.runs.loggers import Loggers
 Config = dict[str, Any]
 
 
-def results_of(config: Config) -> Path:
+def results_of(config: RunConfig) -> Path:
     """The folder of all results."""
     return Path(expanded(config["results_dir"]))
 
 
-def load_dataset(config: Config) -> prepare.Dataset:
+def load_dataset(config: RunConfig) -> prepare.Dataset:
     """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
     return _load_dataset(dataset_parts(config))
 
 
-def dataset_parts(config: Config) -> str:
+def dataset_parts(config: RunConfig) -> str:
     """What decides which data a configuration has, as JSON."""
     parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
     return json.dumps(parts, sort_keys=True)
@@ -56,7 +64,7 @@ def prepare_dataset(parts: str) -> prepare.Dataset:
     return prepare.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
 
 
-def describe_problem(config: Config) -> Config:
+def describe_problem(config: RunConfig) -> Config:
     """The part of a configuration that says what is minimised, whatever the optimizer."""
     problem = identity_part(config, Role.PROBLEM)
     problem["dataset"] = {k: v for k, v in problem["dataset"].items() if k not in DATA_SOURCES}
@@ -67,7 +75,7 @@ def describe_problem(config: Config) -> Config:
     return problem
 
 
-def build_problem(config: Config, dataset: prepare.Dataset) -> Problem:
+def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
     """The problem of a configuration, as plain Python objects."""
     settings = [field.name for field in fields(Problem) if field.name not in GROUPS]
     return Problem(
@@ -75,7 +83,7 @@ def build_problem(config: Config, dataset: prepare.Dataset) -> Problem:
         model=build("model", config["model"]),
         loss=as_function(build("loss", config["loss"])),
         initializer=build_initializer(config["initializer"]),
-        **{key: config[key] for key in settings},
+        **part_of(config, settings),
     )
 
 
@@ -135,7 +143,7 @@ def check_accepted(group: str, made: Any) -> None:
         )
 
 
-def loggers(config: Config) -> Loggers:
+def loggers(config: RunConfig) -> Loggers:
     """Those of the configuration, besides the CSV files; `UserError` where a package is missing."""
     nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
     return Loggers({name: build(f"logger.{name}", node) for name, node in nodes.items()})

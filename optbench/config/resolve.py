@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,13 +11,13 @@ from optbench.common.errors import UserError, did_you_mean, is_text
 from optbench.common.files import expanded
 from optbench.config.explain import NO_RECORD_STEPS, explain
 from optbench.config.groups import config_folder
-from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, nested_keys
+from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]
 KEPT = ("_partial_", "name", "preprocessing")  # of any class: not its arguments
 
 
-def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
+def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     """The configuration as plain values; `UserError` for keys that mean nothing."""
     for text in overrides:
         if text.lstrip("+").partition("=")[0] == "record_steps":
@@ -41,7 +41,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
     if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
         resolved["engine"] = "plain"  # by a file from before there was `engine`
     check_keys(resolved)
-    return drop_foreign_arguments(resolved, overrides)
+    return cast(RunConfig, drop_foreign_arguments(resolved, overrides))
 
 
 def quoted(word: str) -> str:

@@ -9,28 +9,28 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SEAL = "sha256"  # the key; an object without it (of an older version, or by hand) is taken as it is
+CHECKSUM_KEY = "sha256"  # an object without it (an older one, or by hand) is taken as it is
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with its seal, in the place of one that it may have."""
-    plain = {key: value for key, value in content.items() if key != SEAL}
-    return plain | {SEAL: _digest(plain)}
+def add_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object with its checksum, in the place of one that it may have."""
+    plain = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
+    return plain | {CHECKSUM_KEY: _digest(plain)}
 
 
-def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The object less its seal.
+def remove_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object less its checksum.
 
-    Raises ValueError, with the end of a sentence that begins with a file's name, where the seal is
-    that of another content.
+    Raises ValueError, with the end of a sentence that begins with a file's name, where the checksum
+    is that of another content.
     """
-    plain = {key: value for key, value in content.items() if key != SEAL}
-    last = [None, *content.values()][-1]  # a seal whose name is damaged is one, too
-    sealed = SEAL in content or re.fullmatch(r"[0-9a-f]{64}", str(last))
-    if sealed and content.get(SEAL) != _digest(plain):
+    plain = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
+    last = [None, *content.values()][-1]  # a checksum whose key is damaged is one, too
+    has_one = CHECKSUM_KEY in content or re.fullmatch(r"[0-9a-f]{64}", str(last))
+    if has_one and content.get(CHECKSUM_KEY) != _digest(plain):
         raise ValueError(
             "was changed after it was written: its content has not the digest that it names. "
-            f"Get the file back; if the change was meant, remove its {SEAL!r}"
+            f"Get the file back; if the change was meant, remove its {CHECKSUM_KEY!r}"
         )
     return plain
 

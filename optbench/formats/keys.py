@@ -4,7 +4,7 @@ A key takes one line here, one in its YAML, and its use. All lists of keys are d
 table. It stands in `formats`, without torch and Hydra, since the readers need the roles as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Flag, auto
 from typing import (
     Annotated,
@@ -186,6 +186,11 @@ OVERLAYS = ("problem", "study")  # chosen by name, and no keys: each sets severa
 def nested_keys(key: str) -> list[str]:
     """The keys of a group of keys, as they stand in it; none of a key that has a value."""
     return [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]
+
+
+def part_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return some keys of a configuration with their values."""
+    return {name: config[name] for name in names}
 
 
 def having(role: Role) -> tuple[str, ...]:

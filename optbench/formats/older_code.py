@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.formats.keys import GROUPS
+from optbench.formats.record import RunRecord
 
 # `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
 GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
@@ -19,7 +20,7 @@ CHANGED = "before {} changed"
 NOT_KEPT = "before optbench told versions of {} apart"
 NO_SOURCE = "by another process with {}, which may have changed"
 Code = dict[str, dict[str, str]]  # target: file: digest; or distribution: version
-Record = tuple[Path, dict[str, Any]]
+Record = tuple[Path, RunRecord]
 
 
 def targets(node: object) -> Iterator[str]:

@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from optbench import __version__
 from optbench.common.files import read_text, replace_text
-from optbench.formats.checksummed_json import seal, unseal
+from optbench.formats.checksummed_json import add_checksum, remove_checksum
+from optbench.formats.record import RunRecord
 
 FORMAT = 1
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
@@ -54,7 +55,7 @@ OPTIONAL = {
 }  # fmt: skip
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> RunRecord:
     """One `run.json`, checked for what the table relies on."""
     record = read_sealed(path)
     check_format(record)
@@ -66,7 +67,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
-    return record
+    return cast(RunRecord, record)
 
 
 def check_format(record: Mapping[str, Any]) -> None:
@@ -238,7 +239,7 @@ def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, less its seal (`optbench.formats.checksummed_json`)."""
+    """A JSON object from a file, less its checksum (`optbench.formats.checksummed_json`)."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -246,12 +247,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
     json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is a ValueError here
-    return unseal(content)
+    return remove_checksum(content)
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its seal, as a whole. A NaN is a ValueError."""
-    replace_text(path, json.dumps(seal(content), indent=1, allow_nan=False) + "\n")
+    """Write a JSON object with its checksum, as a whole. A NaN is a ValueError."""
+    replace_text(path, json.dumps(add_checksum(content), indent=1, allow_nan=False) + "\n")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.formats.keys import SERIES_KEYS
+from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
@@ -105,7 +106,7 @@ def setting_of(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def current(records: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, dict[str, Any]]]:
+def current(records: Sequence[Record]) -> list[Record]:
     """The records less those of trials and settings that a tuned study has since replaced.
 
     A study that is repeated with more trials, or another method, may choose another setting; the

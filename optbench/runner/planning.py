@@ -19,7 +19,7 @@ from optbench.config.build import (
     results_of,
 )  # fmt: skip
 from optbench.datasets import prepare
-from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, identity_part
+from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, RunConfig, identity_part, part_of
 from optbench.formats.older_code import sourceless
 from optbench.problem import identity
 from optbench.runner import engine
@@ -32,7 +32,7 @@ from optbench.training import device, step_cost
 class Plan:
     """A run that is not yet trained: its configuration has been checked and its data loaded."""
 
-    config: Config
+    config: RunConfig
     group: Path  # the folder for the run's own
     device: torch.device
     dataset: prepare.Dataset
@@ -43,10 +43,10 @@ class Plan:
 
 
 def plan(
-    config: Config,
+    config: RunConfig,
     group: Path,
     *,
-    load: Callable[[Config], prepare.Dataset] | None = None,
+    load: Callable[[RunConfig], prepare.Dataset] | None = None,
     find: Callable[[Path, str, Path], Path | None] = find_finished,
     released: int | None = None,
     chosen: str | None = None,
@@ -77,7 +77,7 @@ def plan(
     dataless = {key: value for key, value in problem.items() if key != "data_digest"}
     settings_hash = identity(described | {"problem": dataless, "device": where.type})
     # runs of torch's and optbench's classes alone are described without it, as they ever were
-    code = own_code.code_of({group: config[group] for group in GROUPS})
+    code = own_code.code_of(part_of(config, GROUPS))
     shared = own_code.of_problem(config)
     run_id = identity(
         described
@@ -132,7 +132,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "layers_every": config["log"]["layer_steps"],
         "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
     }
-    code = own_code.code_of({group: config[group] for group in GROUPS})
+    code = own_code.code_of(part_of(config, GROUPS))
     own_code.check_unchanged(code, planned.record)
     return made
 

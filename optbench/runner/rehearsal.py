@@ -1,20 +1,17 @@
 """Whether a run can begin: its packages, data and classes, found before anything is trained."""
 
 from collections.abc import Callable
-from typing import Any
 
 from optbench import optimizers, schedules
 from optbench.config.build import results_of
 from optbench.datasets import prepare
-from optbench.formats.keys import LABELS
+from optbench.formats.keys import LABELS, RunConfig
 from optbench.problem import build_model, identity
 from optbench.runner import engine, planning
 from optbench.streams import Stream
 
-Config = dict[str, Any]
 
-
-def rehearse(config: Config, load: Callable[[Config], prepare.Dataset]) -> None:
+def rehearse(config: RunConfig, load: Callable[[RunConfig], prepare.Dataset]) -> None:
     """Load and build all that the run of a configuration needs, and train nothing.
 
     load: from a configuration to its dataset. Raises `UserError` for what cannot be had, and
@@ -44,7 +41,7 @@ def build(planned: planning.Plan) -> None:
             asked["engine"](problem, model, optimizer, scheduler)  # it says where it does not serve
 
 
-def kind_of(config: Config) -> str:
+def kind_of(config: RunConfig) -> str:
     """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
     parts = {key: config[key] for key in ("model", "dataset", "preprocessing", "data", "loss")}
     parts |= {key: config[key] for key in ("initializer", "schedule", "logger") if key in config}

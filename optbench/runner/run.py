@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.config.build import (
-    Config,
     results_of,
 )  # fmt: skip
+from optbench.formats.keys import RunConfig
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     signal: int = 0
 
 
-def run(config: Config, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
+def run(config: RunConfig, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
     """Train what `config` describes into a new folder of `group`, or find that it is done.
 
     chosen: the engine of the run's sweep; see `plan`.

@@ -13,6 +13,7 @@ from optbench.config.build import (
     loggers,
     results_of,
 )  # fmt: skip
+from optbench.formats.keys import RunConfig
 from optbench.runner.planning import Plan
 from optbench.runs import checkpoints
 from optbench.runs.finished import abandon
@@ -46,7 +47,7 @@ def new_folder(planned: Plan) -> RunFolder:
     return folder
 
 
-def mark_abandoned(config: Config, folder: Path, error: str) -> None:
+def mark_abandoned(config: RunConfig, folder: Path, error: str) -> None:
     """Mark a run as failed whose process can no longer do it, also where it was logged."""
     if abandon(folder, error):
         logged = loggers(config)
@@ -86,8 +87,8 @@ def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
         warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
-    before, now = state.get("engine"), planned.record["engine"]
-    if before not in (None, now):
+    before, now = state.get("engine"), planned.record.get("engine")
+    if now and before not in (None, now):
         warn(f"{path} goes on with engine={now} after {before}: equal within rounding only")
     folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from optbench.common.console import say
 from optbench.common.errors import unwritable
+from optbench.formats.record import RunRecord
 from optbench.formats.run import check_whole, read_record
 from optbench.runs import locks
 from optbench.runs.folder import new_folder, now, save
@@ -36,7 +37,7 @@ class Finished:
         One in `group` comes first: a sweep that has the run needs no second copy of it.
         """
         self._list(results)
-        found: list[tuple[bool, str, Path, dict[str, Any]]] = []
+        found: list[tuple[bool, str, Path, RunRecord]] = []
         # a folder's name says where to look; what the run is stands in its record
         for path in self._folders[results].get(run_id, ()):
             try:

@@ -13,10 +13,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.common.files import read_text, replace_text
+from optbench.formats.record import RunRecord
 from optbench.formats.run import COLUMNS, FORMAT, read_record, write_sealed
 from optbench.runs.loggers import Loggers
 from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
@@ -39,7 +40,7 @@ class RunFolder:
                 if old.is_file() or old.is_symlink():
                     old.unlink()
         self.path = instead_of or new_folder(group, name)
-        self.record: dict[str, Any] = {
+        begun: dict[str, Any] = {
             "format": FORMAT,
             **record,
             "status": "running",
@@ -52,6 +53,7 @@ class RunFolder:
             "finished": None,
             "summary": {},
         }
+        self.record = cast(RunRecord, begun)
         self._last: Row = {}
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}

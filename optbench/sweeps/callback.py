@@ -23,6 +23,7 @@ from optbench.config.explain import NO_COHORT, explain
 from optbench.config.groups import config_folder
 from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
+from optbench.formats.keys import RunConfig
 from optbench.formats.run import COLUMNS, write_sealed
 from optbench.report import finish
 from optbench.runs import locks
@@ -128,7 +129,7 @@ def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) ->
 
     loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
 
-    def configs() -> Iterator[dict[str, Any]]:
+    def configs() -> Iterator[RunConfig]:
         for words in planned:
             with suppress(Exception):  # the job itself says what is wrong with it
                 composed = loader.take_config(config, words)

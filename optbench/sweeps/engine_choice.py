@@ -17,6 +17,7 @@ from optbench import optimizers, schedules
 from optbench.config import build
 from optbench.datasets import prepare
 from optbench.formats import job_list
+from optbench.formats.keys import RunConfig, part_of
 from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
@@ -26,23 +27,21 @@ from optbench.streams import Stream
 class EngineChoice:
     """The engines that serve all runs of each problem that were looked at."""
 
-    def __init__(
-        self, load: Callable[[build.Config], prepare.Dataset], known: dict[str, str]
-    ) -> None:
+    def __init__(self, load: Callable[[RunConfig], prepare.Dataset], known: dict[str, str]) -> None:
         """load: from a configuration to its dataset. known: what was chosen before, and stays."""
         self._load, self._known = load, known
         self._serving: dict[str, tuple[str, ...]] = {}  # by problem
         self._models: dict[str, tuple[Problem, nn.Module]] = {}  # by problem
         self._seen: set[str] = set()
 
-    def look_at(self, config: build.Config) -> None:
+    def look_at(self, config: RunConfig) -> None:
         """Leave to its problem the engines that serve this run too, if it leaves the choice."""
         key = problem_key(config)
         if engine.asked(config) != engine.AUTO or key in self._known:
             return
         left = self._serving.get(key, engine.NAMES)
         parts = ("optimizer", "schedule", "device", "decay_biases_and_norms", "diagnostics")
-        kind = json.dumps([key, *(config[part] for part in parts)], sort_keys=True)
+        kind = json.dumps([key, *part_of(config, parts).values()], sort_keys=True)
         if left and kind not in self._seen:
             self._seen.add(kind)
             try:
@@ -51,7 +50,7 @@ class EngineChoice:
                 left = self._serving.get(key, engine.NAMES)
         self._serving[key] = left
 
-    def _of_run(self, key: str, config: build.Config, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _of_run(self, key: str, config: RunConfig, names: tuple[str, ...]) -> tuple[str, ...]:
         where = config["device"]
         if where == "auto":
             where = "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,7 +76,7 @@ class EngineChoice:
                 lambda: schedules.build(schedule, optimizer, problem.total_steps),
             )
 
-    def of(self, config: build.Config) -> str | None:
+    def of(self, config: RunConfig) -> str | None:
         """Return the name of the engine of a run's problem; None: it was not looked at."""
         return self.made().get(problem_key(config))
 
@@ -89,8 +88,8 @@ class EngineChoice:
 
 def choose(
     sweep: Path,
-    configs: Iterable[build.Config],
-    load: Callable[[build.Config], prepare.Dataset],
+    configs: Iterable[RunConfig],
+    load: Callable[[RunConfig], prepare.Dataset],
 ) -> None:
     """Choose an engine for each problem of these runs, beside what was chosen before."""
     choice = EngineChoice(load, read(sweep))
@@ -114,11 +113,11 @@ def read(sweep: Path) -> dict[str, str]:
     return {str(key): str(name) for key, name in found.items()}
 
 
-def chosen(sweep: Path, config: build.Config) -> str | None:
+def chosen(sweep: Path, config: RunConfig) -> str | None:
     """Return the engine that the sweep chose for the problem of this run; None: no choice."""
     return read(sweep).get(problem_key(config))
 
 
-def problem_key(config: build.Config) -> str:
+def problem_key(config: RunConfig) -> str:
     """Return what names the problem of a configuration, before its data are loaded."""
     return identity(build.describe_problem(config))

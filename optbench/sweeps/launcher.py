@@ -18,6 +18,7 @@ from optbench.config import build, validate
 from optbench.config.compose import texts_of
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
+from optbench.formats.keys import RunConfig
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
 from optbench.runs.finished import FINISHED
@@ -115,7 +116,7 @@ def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     return False
 
 
-def rehearse(batch: Batch, config: build.Config, subfolder: str) -> None:
+def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:
     """Load and build what a job needs, once for all jobs that are built alike.
 
     Raises what is wrong with it. A dataset that could not be loaded is not tried again here.

@@ -13,6 +13,7 @@ import torch
 
 from optbench.config import build
 from optbench.datasets.prepare import Dataset
+from optbench.formats.keys import RunConfig
 
 _numbers = count()
 
@@ -27,7 +28,7 @@ class Place(NamedTuple):
 _files: WeakKeyDictionary[Dataset, tuple[Place, IO[bytes]]] = WeakKeyDictionary()
 
 
-def load(config: build.Config) -> Dataset:
+def load(config: RunConfig) -> Dataset:
     """The dataset of a configuration, in memory that the workers share."""
     return _load(build.dataset_parts(config))
 

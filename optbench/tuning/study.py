@@ -23,7 +23,7 @@ from optbench.config.resolve import resolve
 from optbench.config.validate import LARGEST, check_group
 from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
-from optbench.formats.keys import LABELS
+from optbench.formats.keys import LABELS, RunConfig
 from optbench.formats.run import read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
 from optbench.sweeps import callback, grid
@@ -199,8 +199,8 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
     if not config["data"]["val_size"]:
         raise UserError("tuning judges by the validation split: data.val_size must be above 0")
     optimizer = config["optimizer"]
-    for group in config:
-        if group != "optimizer" and (at := spaces_in(config[group], group)):
+    for group, node in config.items():
+        if group != "optimizer" and (at := spaces_in(node, group)):
             raise UserError(
                 f"{at} is not searched: a tuned study tries the optimizer's settings alone, "
                 f"optimizer.search; -m {group}.KEY=VALUE,VALUE repeats the study with each value"
@@ -257,7 +257,7 @@ def arguments_of(
     return (None if free else [*list(named)[1:], *given]), known
 
 
-def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> list[dict[str, Any]]:
+def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> list[RunConfig]:
     """Load and build what the runs of a contender need, at its defaults and near both ends of its
     space, and return their configurations. Raises `UserError` before anything is trained."""
     from optbench.runner import rehearsal
@@ -325,7 +325,7 @@ def untrained(run: Path) -> dict[str, float]:
     return {metric: float(columns[metric][0]) for metric in tuning.METRICS}
 
 
-def read(folder: Path, job: Any) -> dict[str, Any]:
+def read(folder: Path, job: Any) -> Mapping[str, Any]:
     """The record of a job's run, or its failure."""
     if isinstance(job, dict) and job.get("run"):
         return read_record(folder / job["run"] / "run.json")

@@ -13,7 +13,6 @@ import tempfile
 import time
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from composed import configuration
@@ -23,6 +22,7 @@ from torch.optim import Optimizer
 
 from optbench.common.errors import UserError
 from optbench.config import build
+from optbench.formats.keys import RunConfig
 from optbench.runner import run
 
 STEPS, STOP_AT = 40, 23
@@ -127,7 +127,7 @@ def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:
     return {"outcome": outcome, "manner": manners, "sentence": sentence}
 
 
-def command_line(words: list[str]) -> dict[str, Any]:
+def command_line(words: list[str]) -> RunConfig:
     """Return what the command line with these words asks for, on a small problem."""
     return configuration(
         f"model._target_={__name__}.Net", "data.subset=360", "data.val_size=40", "batch_size=16",
@@ -136,7 +136,7 @@ def command_line(words: list[str]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[list[str], str]:
+def train(config: RunConfig, folder: Path, *, stop: bool = False) -> tuple[list[str], str]:
     """The loss of each step of a run, as text, and what was said; stopped once and resumed."""
     config = config | {"results_dir": str(folder)}
     heard = io.StringIO()
@@ -152,7 +152,7 @@ def train(config: dict[str, Any], folder: Path, *, stop: bool = False) -> tuple[
     return losses, heard.getvalue()
 
 
-def equal_manners(config: dict[str, Any], folder: Path, whole: list[str]) -> str:
+def equal_manners(config: RunConfig, folder: Path, whole: list[str]) -> str:
     """The manners of a plain loop that give the run's losses to the last bit."""
     planned = run.plan(config | {"force": True, "results_dir": str(folder)}, folder)
     problem = run.arguments(planned)["problem"]
