@@ -118,7 +118,7 @@ def test_missing_seeds_are_an_error_that_names_them(tmp_path):
         judged(tmp_path, FASTER)
 
 
-def test_each_side_at_its_best_learning_rate(tmp_path):
+def test_each_side_competes_at_its_best_learning_rate(tmp_path):
     for lr in (0.00003, 0.003, 0.3):
         runs(tmp_path, lr=lr)
     with pytest.raises(UserError, match="several runs of a seed"):
@@ -131,7 +131,7 @@ def test_each_side_at_its_best_learning_rate(tmp_path):
         judged(tmp_path, two)
 
 
-def test_the_spread_over_a_key(tmp_path):
+def test_the_spread_over_a_key_is_a_value(tmp_path):
     for initializer in ("small", "large"):
         runs(tmp_path, initializer__name=initializer)
     across = {"initializer": "spread"}
@@ -143,7 +143,7 @@ def test_the_spread_over_a_key(tmp_path):
     assert check.text.startswith("spread over initializer of train loss, final: ")
 
 
-def test_the_spread_over_a_key_with_each_value_at_its_best_rate(tmp_path):
+def test_the_spread_over_a_key_takes_each_value_at_its_best_rate(tmp_path):
     for initializer in ("small", "large"):
         for lr in (0.00003, 0.003):
             runs(tmp_path, seeds=2, lr=lr, initializer__name=initializer)
@@ -157,7 +157,7 @@ def test_the_spread_over_a_key_with_each_value_at_its_best_rate(tmp_path):
     assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
 
 
-def test_a_number_as_the_other_side(tmp_path):
+def test_a_number_may_be_the_other_side(tmp_path):
     runs(tmp_path)
     assert judged(tmp_path, FASTER | {"than": 2.3})[0].word == "held"
     assert judged(tmp_path, FASTER | {"than": 0})[0].word == "did not hold"
@@ -184,7 +184,7 @@ def test_a_claim_that_cannot_be_read_is_refused(tmp_path, claim, message):
         judge.judge(load_runs(tmp_path), None, claim)
 
 
-def test_places_in_a_curve():
+def test_a_claim_names_places_in_a_curve():
     curve = pd.Series([4.0, 1.0, 2.0], index=[0, 1, 2])
     places = {"first": 4, "last": 2, "max": 4, "min": 1, 1: 1, "last / 1": 2, "max/first": 1}
     for spec, value in places.items():
@@ -215,7 +215,7 @@ def layers() -> pd.DataFrame:
     return table
 
 
-def test_measures_of_layers():
+def test_a_claim_measures_layers():
     table = layers()
     by_depth = {"value": "activation_std", "kind": "tanh", "depth": "last / first", "at": "first"}
     assert measure(table, by_depth).to_dict() == {"half": 0.5, "whole": 1.0}

@@ -10,7 +10,7 @@ from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 
 
-def test_where(tmp_path: Path) -> None:
+def test_where_keeps_the_runs_that_match(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 2)
     sweep(tmp_path, ("adam",), 1, lr=0.01, model__batch_norm=True)
     table = load_runs(tmp_path)

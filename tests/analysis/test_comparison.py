@@ -78,7 +78,7 @@ def test_a_tuned_study_gets_every_figure_and_table(tmp_path: Path) -> None:
     assert found["score"].between(0, 1).all()
 
 
-def test_times_to_target_by_hand_and_by_every_rule(tmp_path: Path) -> None:
+def test_times_to_target_are_those_by_hand_for_every_rule(tmp_path: Path) -> None:
     table = load_runs(sweep(tmp_path, ("adam", "sgd"), 3))
     finals = final_values(table, "val_loss")
     by_name = table.drop_duplicates("run").set_index("run")["optimizer"].astype(str)

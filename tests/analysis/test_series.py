@@ -76,7 +76,7 @@ def test_same_seed_twice_is_never_a_sample(tmp_path: Path) -> None:
         layout(load_runs(tmp_path))
 
 
-def test_too_many_panels(tmp_path: Path) -> None:
+def test_too_many_panels_are_refused(tmp_path: Path) -> None:
     for size in range(25):
         make_run(tmp_path / str(size), batch_size=size)
     table = load_runs(tmp_path)

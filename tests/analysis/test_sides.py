@@ -216,7 +216,7 @@ def peak(random: np.random.Generator) -> np.ndarray:
     [(collapsing_sgd, collapsing_sgd), (flat(7), flat(7)), (flat(7), flat(1)), (flat(7), peak)],
     ids=["collapsing", "alike", "seven to one", "flat to peak"],
 )
-def test_equal_best_triedare_called_different_in_at_most_5_percent(first, second):
+def test_equal_sides_at_their_best_are_called_different_in_at_most_5_percent(first, second):
     random = np.random.default_rng(0)
     words = 0
     for _ in range(800):

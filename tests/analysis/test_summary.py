@@ -55,7 +55,7 @@ def test_a_run_that_diverged_at_once_counts(tmp_path: Path) -> None:
     assert final_values(alone, "val_loss").isna().all()  # it may have no such split
 
 
-def test_final_values_without_a_test_split(tmp_path: Path) -> None:
+def test_final_values_are_missing_without_a_test_split(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", diverged_at=50) / "epochs.csv"
     table = pd.read_csv(path)
     table["test_accuracy"] = ""

@@ -16,7 +16,7 @@ from optbench.formats.run import COLUMNS, intact, read_record, read_rows, write_
 from optbench.formats.study import figure_of, manifests_of
 
 
-def test_columns_and_values(tmp_path: Path) -> None:
+def test_the_table_has_its_columns_and_values(tmp_path: Path) -> None:
     make_run(tmp_path / "deep" / "er" / "a", seed=4)
     table = load_runs(tmp_path)
     assert list(table.columns[:7]) == [
@@ -212,7 +212,7 @@ def test_unfinished_and_failed_are_named(tmp_path: Path) -> None:
     assert "no run.json" in text
 
 
-def test_nothing_to_read(tmp_path: Path) -> None:
+def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
     for folders in ([], [tmp_path], [tmp_path / "missing"], [Path(__file__)]):
         with pytest.raises(UserError, match=r"run\.json"):
             load_runs(*folders)

@@ -71,7 +71,7 @@ def test_plain_steps_are_those_of_a_plain_loop_bit_for_bit(make_problem, dropout
 
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
-def test_every_optimizer(make_problem, path: Path):
+def test_every_optimizer_that_is_known_takes_compiled_steps(make_problem, path: Path):
     optimizer = build.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
     problem = make_problem(epochs=4)
     if path.parent.name == "optimizer" and path.stem in KNOWN:
@@ -95,7 +95,7 @@ def test_every_optimizer(make_problem, path: Path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("decay", [True, False])
-def test_the_settings_of_optimizers(make_problem, optimizer, decay):
+def test_compiled_steps_follow_the_settings_of_optimizers(make_problem, optimizer, decay):
     if decay or "weight_decay" in optimizer.keywords:
         check(make_problem(epochs=4), optimizer, decay_biases_and_norms=decay)
         check(make_problem(**LARGE), optimizer, decay_biases_and_norms=decay)
@@ -103,7 +103,7 @@ def test_the_settings_of_optimizers(make_problem, optimizer, decay):
 
 @pytest.mark.parametrize("activation", sorted(models.ACTIVATIONS))
 @pytest.mark.parametrize("initial", [1e-3, 1.0])
-def test_every_activation(make_problem, activation, initial):
+def test_compiled_steps_follow_every_activation(make_problem, activation, initial):
     def initialize(model: nn.Module, generator: torch.Generator) -> None:
         for p in model.parameters():
             nn.init.normal_(p, std=initial, generator=generator)
@@ -333,7 +333,7 @@ KINDS = {  # registers of 4, 8 and 16 floats
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_other_cpus(make_problem, monkeypatch, tmp_path, kind):
+def test_compiled_steps_are_right_on_other_cpus(make_problem, monkeypatch, tmp_path, kind):
     cpu = Path("/proc/cpuinfo")
     known = cpu.read_text().split() if cpu.exists() else []
     if not KINDS[kind] <= set(known):
@@ -371,7 +371,7 @@ def test_a_state_is_loaded_between_steps(make_problem):
     assert ends[0] == ends[1]
 
 
-def test_schedules_diagnostics_and_last_batches(make_problem):
+def test_schedules_diagnostics_and_last_batches_are_compiled(make_problem):
     def cosine(optimizer, total_steps):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
 
@@ -480,13 +480,13 @@ def replaced(model: nn.Module) -> nn.Module:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_what_dense_does_not_know_is_left_to_torch(make_problem, model):
+def test_unknown_models_are_left_to_torch(make_problem, model):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
     assert eligibility.supports_model(make_problem(), plain)
     assert not eligibility.supports_model(make_problem(), model((5,), 3))
 
 
-def test_problems_that_dense_does_not_know(make_problem):
+def test_unknown_problems_are_left_to_torch(make_problem):
     model = models.mlp((5,), 3, hidden=[5])
     assert eligibility.supports_model(make_problem(), model)
     for changes in (

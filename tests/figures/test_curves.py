@@ -106,7 +106,7 @@ def test_a_run_without_steps_counts_as_diverged(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ydata(figure, "adam"), highest)
 
 
-def test_panels_and_lines(tmp_path: Path) -> None:
+def test_panels_and_lines_are_the_keys_asked_for(tmp_path: Path) -> None:
     for norm in (False, True):
         for name in ("default", "he"):
             sweep(tmp_path, ("adam", "sgd"), 2, model__batch_norm=norm, initializer__name=name)
@@ -129,7 +129,7 @@ def test_panels_and_lines(tmp_path: Path) -> None:
         curves(table, facet=["model.batch_norm"])
 
 
-def test_sweep_of_settings(tmp_path: Path) -> None:
+def test_a_sweep_of_settings_has_a_panel_for_each_optimizer(tmp_path: Path) -> None:
     for lr in (1e-4, 1e-3, 1e-2, 1e-1):
         for name in ("adam", "sgd", "rmsprop"):
             bad = 50 if name == "adam" and lr == 0.1 else None

@@ -291,7 +291,7 @@ def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
     assert last == "2 more, and in full: x.txt"
 
 
-def test_sizes_and_styles(tmp_path: Path) -> None:
+def test_sizes_and_styles_change_the_figure_and_nothing_else(tmp_path: Path) -> None:
     table = load_runs(sweep(tmp_path, ("adam", "sgd"), 2))
     before = dict(rcParams)
     wide = curves(table)

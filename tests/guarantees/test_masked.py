@@ -6,8 +6,8 @@ import pytest
 # numbers of each way of taking steps, as fast tests
 NUMBERS = """
 tests/engines/test_compiled_steps.py::test_plain_steps_are_those_of_a_plain_loop_bit_for_bit
-tests/engines/test_compiled_steps.py::test_the_settings_of_optimizers
-tests/engines/test_compiled_steps.py::test_every_activation
+tests/engines/test_compiled_steps.py::test_compiled_steps_follow_the_settings_of_optimizers
+tests/engines/test_compiled_steps.py::test_compiled_steps_follow_every_activation
 tests/engines/test_compiled_steps.py::test_sums_are_as_near_to_float64_as_float32_allows
 tests/engines/test_compiled_steps.py::test_threads_and_chunks_change_no_bit
 tests/training/test_loop.py

@@ -182,7 +182,7 @@ def test_a_single_run_gives_a_report(tmp_path):
     assert data["reached"] is None
 
 
-def test_sentences():
+def test_the_sentence_says_what_the_pairs_say():
     def pair(name, word, n=8):
         return {"name": name, "word": word, "n": n}
 
@@ -321,7 +321,7 @@ def test_the_machine_is_told_and_no_place_on_it(tmp_path):
     assert "/home/me" not in json.dumps(data)
 
 
-def test_numbers_as_json_has_them():
+def test_numbers_that_json_lacks_become_text_or_null():
     value = {"a": math.inf, "b": math.nan, "c": np.float64(1 / 3), "d": np.array([1, -math.inf])}
     assert plain(value) == {"a": "inf", "b": None, "c": 0.333333, "d": [1, "-inf"]}
     assert plain(True) is True

@@ -195,7 +195,7 @@ def luminance(color: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_axes_metric_spread_and_panels(open_page):
+def test_the_controls_change_axes_metric_spread_and_panels(open_page):
     page = open_page()
     ticks = "window.optbench.chart.charts[0].axes[1]._splits"
     logarithmic = page.evaluate(ticks)
@@ -414,7 +414,7 @@ def test_everything_is_reached_by_tab_and_shows_its_focus(open_page):
     assert {"theme", "switch", "control-y", "control-smooth", "plot", "small"} <= seen
 
 
-def test_downloads(open_page, tmp_path):
+def test_a_chart_downloads_as_csv_svg_and_png(open_page, tmp_path):
     page = open_page()
     kept = {}
     for kind in ("CSV", "SVG", "PNG"):
@@ -480,7 +480,7 @@ def test_no_width_scrolls_sideways(open_page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_dark_by_preference_and_by_the_button(open_page):
+def test_the_page_is_dark_by_preference_and_by_the_button(open_page):
     page = open_page(color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
@@ -523,7 +523,7 @@ def test_the_medians_are_those_of_the_figures(open_page, runs, clock):
     assert compared == 9
 
 
-def test_reduced_motion_and_print_are_thought_of(open_page):
+def test_reduced_motion_and_print_are_obeyed(open_page):
     page = open_page(reduced_motion="reduce")
     page.get_by_role("link", name="Reproduce").click()
     assert page.evaluate("document.activeElement.id") == "reproduce-title"

@@ -206,7 +206,7 @@ def test_interrupted_runs_are_whole_and_the_sweep_goes_on(number, tmp_path):
         assert record["summary"]["rows"]["steps"] > 0
 
 
-def test_a_launcher_setting_that_means_nothing(sweep):
+def test_a_launcher_setting_that_means_nothing_is_refused(sweep):
     status, _, err = sweep("seed=0,1", "hydra.launcher.workers=0")
     assert status == 1
     assert "hydra.launcher.workers must be a whole number of processes above 0" in err

@@ -24,7 +24,7 @@ def plan(folder, planned, *statuses):
     (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_counts_and_the_time_left(tmp_path, clock):
+def test_the_tally_counts_runs_and_the_time_left(tmp_path, clock):
     plan(tmp_path, 10, "completed", "failed")  # of the batch before
     tally = Tally(tmp_path)
     assert tally.note() == "1 failed"
@@ -113,5 +113,5 @@ def test_a_terminal_shows_the_whole_and_the_first_runs(tmp_path, clock, monkeypa
     assert any("30/60" in line and "loss 0.25" in line for line in text)
 
 
-def test_durations():
+def test_durations_are_rounded_to_what_matters():
     assert [duration(s) for s in (0.2, 40, 700, 11100)] == ["1 s", "40 s", "12 min", "3 h 5 min"]
