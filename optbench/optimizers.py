@@ -78,7 +78,7 @@ def learning_rate(optimizer: Optimizer) -> float | None:
     return None
 
 
-def memory(optimizer: Optimizer) -> str:
+def hidden_state(optimizer: Optimizer) -> str:
     """What a class of one's own remembers between steps outside of `state`, as text: where it
     changes with a step, each step may be another one (a look-ahead counts to five)."""
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]

@@ -17,7 +17,7 @@ import pandas as pd
 from optbench.common.errors import UserError, did_you_mean
 from optbench.common.files import expanded
 from optbench.trajectories import contours
-from optbench.trajectories.descent import Trajectory, follow, follow_best, measure
+from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, Function, Point
 
 
@@ -123,7 +123,7 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
         path, lr = (
             follow_best(asked.function, factory, **arguments)
             if best
-            else (follow(asked.function, factory, **arguments), None)
+            else (run_optimizer(asked.function, factory, **arguments), None)
         )
         if best:
             settings = [f"lr={lr:.2g}" if text == "lr=best" else text for text in settings]

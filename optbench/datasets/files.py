@@ -128,7 +128,7 @@ def require_files(
         check_hash(packed, read_bytes(packed), archive[1])
     elif not download:
         raise _missing_error(name, root, missing, "Downloading is off (data.download=false).")
-    cls = over_https(getattr(import_torchvision().datasets, torchvision_class))
+    cls = with_https_urls(getattr(import_torchvision().datasets, torchvision_class))
     tried = f"Unpacking {packed}" if packed else f"Downloading from {_url(cls)}"
     # One line in place of torchvision's progress bars, which are thousands in a log file.
     print(f"dataset={name}: {tried[0].lower()}{tried[1:]} to {root} ...", file=sys.stderr)
@@ -160,7 +160,7 @@ def _missing_error(name: str, root: Path, missing: Sequence[str], tried: str) ->
     )
 
 
-def over_https(cls: Any) -> Any:
+def with_https_urls(cls: Any) -> Any:
     """torchvision's class, with addresses that nobody on the way can read or change.
 
     Its checksums are kept; three of its addresses are without TLS. Fashion-MNIST's has none, and

@@ -102,11 +102,11 @@ def failed(folder: Path) -> list[Job]:
         return []
     latest: dict[tuple[str, ...], Job] = {}
     for job in [*first.get("failed_before", []), *outcomes]:
-        latest[what(job["overrides"])] = job
+        latest[job_identity(job["overrides"])] = job
     return [job for job in latest.values() if job["status"] == "failed"]
 
 
-def what(overrides: Iterable[str]) -> tuple[str, ...]:
+def job_identity(overrides: Iterable[str]) -> tuple[str, ...]:
     """A job by its overrides, less those on which its failure cannot depend."""
     top = {text: _key(text).split(".")[0] for text in overrides}
     return tuple(sorted(text for text, key in top.items() if key not in NO_EFFECT_KEYS))
@@ -130,9 +130,9 @@ def of_sweep(folder: Path) -> dict[str, Any]:
     """`progress` of an ordinary sweep, from its list of jobs."""
     first, outcomes = read(folder)
     # not by their numbers: another sweep of the same name may have written its plan meanwhile
-    status = {what(job["overrides"]): job["status"] for job in outcomes}
+    status = {job_identity(job["overrides"]): job["status"] for job in outcomes}
     planned = first["jobs"] or []
-    return progress(planned, [status.get(what(overrides)) for overrides in planned])
+    return progress(planned, [status.get(job_identity(overrides)) for overrides in planned])
 
 
 def is_aside(override: str) -> bool:

@@ -88,7 +88,7 @@ def locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
 
     with ExitStack() as held:
         try:
-            lock = locks.only_one(
+            lock = locks.run_lock(
                 results, run_id, since=planned.released, waiting=waiting, stop=stop
             )
             others = held.enter_context(lock)

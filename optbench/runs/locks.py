@@ -33,7 +33,7 @@ def released(results: Path) -> int:
 
 
 @contextmanager
-def only_one(
+def run_lock(
     results: Path,
     run_id: str,
     *,

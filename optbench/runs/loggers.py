@@ -180,7 +180,7 @@ class MLflow:
         name = self.experiment or str(group.relative_to(results) if inside else group.name)
         folder = str(run.folder.absolute())
         # two processes that make the tables of one database spoil them
-        with locks.only_one(run.results, "mlflow", waiting=lambda holder: None):
+        with locks.run_lock(run.results, "mlflow", waiting=lambda holder: None):
             self.client = self.module.MlflowClient(uri)
             found = self.client.get_experiment_by_name(name)
             number = found.experiment_id if found else self.client.create_experiment(name)

@@ -70,7 +70,7 @@ def sd(values: np.ndarray) -> float:
 STATISTICS: dict[str, Statistic] = {"median": middle, "mean": mean, "iqm": iqm}
 
 
-def of_rows(rows: np.ndarray, function: Statistic) -> np.ndarray:
+def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
     """The statistic of each row; those above of all rows at once, with the same numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
         if function is iqm:
@@ -111,7 +111,7 @@ def bootstrap(
     if len(labels) != len(data) or (labels < 0).any():
         raise UserError(f"strata must name the problem of each of the {len(data)} values")
     parts = [data[labels == label] for label in range(labels.max() + 1)]
-    function = named(statistic)
+    function = get_statistic(statistic)
     value = function(data)
     if min(map(len, parts)) < 2:
         return Estimate(value, math.nan, math.nan, len(data))
@@ -143,10 +143,10 @@ def resampled(
     """The statistic of `resamples` draws with replacement, each part drawn by itself."""
     random = np.random.default_rng(seed)
     draws = [part[random.integers(len(part), size=(resamples, len(part)))] for part in parts]
-    return of_rows(np.concatenate(draws, axis=1), function)
+    return rowwise(np.concatenate(draws, axis=1), function)
 
 
-def named(statistic: str | Statistic) -> Statistic:
+def get_statistic(statistic: str | Statistic) -> Statistic:
     """The function of that name."""
     if not isinstance(statistic, str):
         return statistic

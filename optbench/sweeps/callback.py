@@ -147,7 +147,7 @@ def alone(config: DictConfig) -> Iterator[None]:
     results = Path(expanded(str(config.results_dir)))
     sweep = str(Path(config.hydra.sweep.dir).absolute())
     name = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:12]}"
-    with locks.only_one(results, name, waiting=lambda holder: None):
+    with locks.run_lock(results, name, waiting=lambda holder: None):
         yield
 
 

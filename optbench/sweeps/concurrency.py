@@ -74,6 +74,6 @@ def worker_pool(size: int, threads: int, gpus: int) -> Pool:
         for other in _pools.values():
             other.close()
         _pools.clear()
-        _pools[key] = Pool(size, worker.set_up, threads, gpus, device.onednn_pays())
+        _pools[key] = Pool(size, worker.set_up, threads, gpus, device.onednn_is_faster())
         atexit.register(_pools[key].close)
     return _pools[key]

@@ -75,7 +75,7 @@ def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -
     if config["retry"] != "none" or config["force"]:
         return
     for before in job_list.failed(folder):
-        if job_list.what(before["overrides"]) == job_list.what(overrides):
+        if job_list.job_identity(before["overrides"]) == job_list.job_identity(overrides):
             raise UserError(f"{before['error']}".removesuffix(RETRY_HINT) + RETRY_HINT)
 
 

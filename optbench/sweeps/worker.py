@@ -51,11 +51,11 @@ def set_up(number: int, threads: int, gpus: int, onednn: bool) -> None:
     """The first thing in a worker: its share of the cores, and of several GPUs one.
 
     number: of the worker; `device=cuda` is the GPU of that number. onednn: the parent's
-    `device.onednn_pays`.
+    `device.onednn_is_faster`.
     """
     if gpus > 1:
         torch.cuda.set_device(number % gpus)
-    device.believe(onednn)
+    device.set_onednn_decision(onednn)
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
 

@@ -79,23 +79,23 @@ def route_products_to_onednn(*, timed: bool = True) -> bool:
     timed: also only where they take clearly less time; else the accuracy alone decides, which comes
     out the same in every process.
     """
-    taken = onednn_pays() if timed else _is_accurate()
+    taken = onednn_is_faster() if timed else _is_accurate()
     setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
     setting.fp32_precision = ONEDNN if taken else _default()
     return taken
 
 
-def onednn_pays() -> bool:
-    """Whether oneDNN is as accurate and clearly faster here: tried once, or told by `believe`."""
-    return _told[-1] if _told else _is_accurate() and _is_faster()
+def onednn_is_faster() -> bool:
+    """Whether oneDNN is as accurate and clearly faster here: tried once, or told by `set_onednn_decision`."""
+    return _onednn_decision[-1] if _onednn_decision else _is_accurate() and _is_faster()
 
 
-_told: list[bool] = []
+_onednn_decision: list[bool] = []
 
 
-def believe(pays: bool) -> None:
-    """Take another process's `onednn_pays` for ours: all runs of a sweep are rounded alike."""
-    _told.append(pays)
+def set_onednn_decision(pays: bool) -> None:
+    """Take another process's `onednn_is_faster` for ours: all runs of a sweep are rounded alike."""
+    _onednn_decision.append(pays)
 
 
 def products() -> str:

@@ -24,7 +24,7 @@ RANK_SHARE = 0.01  # a singular value below this share of the largest does not c
 LayerRow = dict[str, float | str | None]
 
 
-def watched_step(
+def step_with_layer_stats(
     model: nn.Module,
     stepper: Stepper,
     batch_loss: Callable[[Tensor, Tensor], Tensor],

@@ -23,7 +23,7 @@ from optbench.streams import Stream, stream
 from optbench.training import closures, evaluation, saved_state
 from optbench.training.batches import Batch, Batches
 from optbench.training.evaluation import Row, is_finite, objective
-from optbench.training.layer_stats import LayerRow, watched_step
+from optbench.training.layer_stats import LayerRow, step_with_layer_stats
 from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
 from optbench.training.steps import Engine, EngineFactory, Update, next_lrs
@@ -233,7 +233,7 @@ class Training:
         seen: list[LayerRow] = []
         if self._is_watched(number):
             begun = perf_counter()
-            rows, loss = watched_step(self.model, self.stepper, self._loss, x, y)
+            rows, loss = step_with_layer_stats(self.model, self.stepper, self._loss, x, y)
             at: LayerRow = {"epoch": number / self._budget()[1], "step": number}
             seen = [at | row for row in rows]
             self._paused += perf_counter() - begun

@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
     gradients: np.ndarray | None = None  # (steps, 2), with the noise: what the optimizer saw
 
 
-def follow(
+def run_optimizer(
     function: Function,
     optimizer: Callable[..., Optimizer],
     *,
@@ -81,7 +81,7 @@ def follow_best(
     steps = arguments.get("steps", 200)
     found = []
     for lr in RATES:
-        path = follow(function, partial(optimizer, lr=lr), **arguments)
+        path = run_optimizer(function, partial(optimizer, lr=lr), **arguments)
         row = measure(function, path, steps)
         found.append((row["steps_settled"], row["diverged"], row["loss"], lr, path))
     *_, lr, path = min(found, key=lambda entry: entry[:4])
@@ -118,7 +118,7 @@ def measure(
         "distance": float(ways.sum()),
         "straight": float(np.linalg.norm(points[-1] - points[0])),
         "overshoot": max(float(((points - target) @ direction).max()), 0.0),
-        **fading(ways, path.gradients),
+        **step_shrinkage(ways, path.gradients),
         "x": float(points[-1, 0]),
         "y": float(points[-1, 1]),
         "loss": float(path.losses[-1]),
@@ -126,7 +126,7 @@ def measure(
     }
 
 
-def fading(ways: np.ndarray, gradients: np.ndarray | None) -> dict[str, float]:
+def step_shrinkage(ways: np.ndarray, gradients: np.ndarray | None) -> dict[str, float]:
     """How much shorter the steps became: the last over the first, and so for step over gradient.
 
     ways: (steps,), lengths of the steps. A gradient below 1e-6 of the first does not count for

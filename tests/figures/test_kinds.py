@@ -44,7 +44,7 @@ from optbench.figures.trials import rate_scatter
 from optbench.formats.run import COLUMNS
 from optbench.report.draw import draw_all
 from optbench.trajectories.contours import still
-from optbench.trajectories.descent import follow
+from optbench.trajectories.descent import run_optimizer
 from optbench.trajectories.functions import FUNCTIONS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
@@ -202,7 +202,7 @@ def test_trials_are_points_at_their_rates(tmp_path: Path) -> None:
 def test_ways_over_a_plane_are_the_points_of_the_paths() -> None:
     function = FUNCTIONS["ravine"]()
     paths = [
-        follow(function, partial(torch.optim.SGD, lr=lr), steps=20)._replace(label=f"{lr}")
+        run_optimizer(function, partial(torch.optim.SGD, lr=lr), steps=20)._replace(label=f"{lr}")
         for lr in (0.01, 0.05)
     ]
     plane, curve = still(function, paths).axes

@@ -24,7 +24,7 @@ from optbench.commands import plot
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.datasets.files import over_https
+from optbench.datasets.files import with_https_urls
 from optbench.datasets.torchvision_shim import import_torchvision
 from optbench.figures.save import save
 from optbench.formats.run import read_record
@@ -213,7 +213,7 @@ def test_no_connection_is_opened(tmp_path):
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "CIFAR10", "SVHN"])
 def test_downloads_are_by_https_with_checksums(name):
-    cls = over_https(getattr(import_torchvision().datasets, name))
+    cls = with_https_urls(getattr(import_torchvision().datasets, name))
     assert cls.__name__ == name
     if name == "SVHN":
         urls = [url for url, *_ in cls.split_list.values()]

@@ -201,7 +201,7 @@ def test_the_lock_is_handed_on_also_by_the_dead(tmp_path, kill):
         if kill:
             other.kill()
 
-    with locks.only_one(tmp_path, "abc", waiting=waiting) as waited:
+    with locks.run_lock(tmp_path, "abc", waiting=waiting) as waited:
         assert waited
         assert str(other.pid) in told[0]
     other.wait()
@@ -211,14 +211,14 @@ def test_the_lock_is_handed_on_also_by_the_dead(tmp_path, kill):
 def test_pipes_and_links_in_the_place_of_the_locks_are_not_followed(tmp_path):
     (tmp_path / "a" / locks.FOLDER).mkdir(parents=True)
     os.mkfifo(tmp_path / "a" / locks.FOLDER / locks.RELEASED)
-    with locks.only_one(tmp_path / "a", "abc", waiting=print) as waited:
+    with locks.run_lock(tmp_path / "a", "abc", waiting=print) as waited:
         assert not waited  # and it does not wait for somebody to write into the pipe
     (tmp_path / "b").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "b" / locks.FOLDER).symlink_to(tmp_path / "elsewhere")
     with (
         pytest.raises(OSError, match="a link"),
-        locks.only_one(tmp_path / "b", "abc", waiting=print),
+        locks.run_lock(tmp_path / "b", "abc", waiting=print),
     ):
         pass
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -233,7 +233,7 @@ def test_a_wait_can_be_stopped(tmp_path):
     other.stdout.readline()
     with (
         pytest.raises(locks.Stopped),
-        locks.only_one(tmp_path, "abc", waiting=lambda who: None, stop=lambda: True),
+        locks.run_lock(tmp_path, "abc", waiting=lambda who: None, stop=lambda: True),
     ):
         pass
     other.kill()

@@ -34,11 +34,11 @@ def test_products_go_to_onednn_where_it_is_accurate_and_faster(answers, accurate
 
 
 def test_a_worker_takes_its_parents_word(answers, monkeypatch):
-    monkeypatch.setattr(device, "_told", [])
+    monkeypatch.setattr(device, "_onednn_decision", [])
     answers(True, True)
     device.choose("cpu")
     assert device.products() == "oneDNN"
-    device.believe(False)
+    device.set_onednn_decision(False)
     device.choose("cpu")
     assert device.products() == "default"
 

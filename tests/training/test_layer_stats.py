@@ -11,7 +11,7 @@ from optbench import initializers, models
 from optbench.formats.run import COLUMNS
 from optbench.problem import build_model, stream
 from optbench.streams import Stream
-from optbench.training.layer_stats import gradient_noise_scale, watched_step
+from optbench.training.layer_stats import gradient_noise_scale, step_with_layer_stats
 from optbench.training.loop import train
 from optbench.training.stepping import Stepper
 
@@ -96,7 +96,7 @@ def test_convolutions_count_dead_channels_over_all_pixels():
         return model(x).square().mean()
 
     stepper = Stepper(SGD(model.parameters()), model, batch_loss, Stream(0, "optimizer"))
-    rows, loss = watched_step(model, stepper, batch_loss, x, x)
+    rows, loss = step_with_layer_stats(model, stepper, batch_loss, x, x)
     assert loss == pytest.approx(x.square().mean().item() / 2)  # of x and 0, the two channels
     assert [row["dead_fraction"] for row in rows[:2]] == [0.5, 0.5]
 

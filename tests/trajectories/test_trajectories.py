@@ -15,7 +15,7 @@ from optbench import textbook
 from optbench.commands import trajectories
 from optbench.common.errors import UserError
 from optbench.trajectories import contours
-from optbench.trajectories.descent import Trajectory, follow, follow_best, measure
+from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, quadratic, ravine, rosenbrock, saddle
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
@@ -59,7 +59,7 @@ def test_functions_have_the_published_values(name, point, value):
 
 
 def test_gradient_descent_goes_the_way_computed_by_hand():
-    path = follow(ravine(), partial(SGD, lr=0.1), steps=3, start=(-5.0, -2.0))
+    path = run_optimizer(ravine(), partial(SGD, lr=0.1), steps=3, start=(-5.0, -2.0))
     k = np.arange(4)
     np.testing.assert_allclose(path.points[:, 0], -5 * (1 - 0.1 * 0.2) ** k)
     np.testing.assert_allclose(path.points[:, 1], -2 * (1 - 0.1 * 4) ** k)
@@ -70,7 +70,7 @@ def test_gradient_descent_goes_the_way_computed_by_hand():
 
 def test_momentum_goes_beyond_the_minimum_and_gradient_descent_does_not():
     sgd, momentum = (
-        measure(ravine(), follow(ravine(), optimizer, steps=150), 150)
+        measure(ravine(), run_optimizer(ravine(), optimizer, steps=150), 150)
         for optimizer in (partial(SGD, lr=0.1), MOMENTUM)
     )
     assert sgd["overshoot"] == 0
@@ -83,7 +83,7 @@ def test_momentum_goes_beyond_the_minimum_and_gradient_descent_does_not():
 @pytest.mark.parametrize("function", [ravine(), quadratic(noise=0), quadratic(30.0, 0.0)])
 def test_nesterovs_way_is_shorter_than_momentums(function):
     momentum, nesterov = (
-        measure(function, follow(function, optimizer, steps=300), 300)
+        measure(function, run_optimizer(function, optimizer, steps=300), 300)
         for optimizer in (MOMENTUM, NESTEROV)
     )
     assert nesterov["distance"] < 0.9 * momentum["distance"]
@@ -104,7 +104,7 @@ def test_adagrads_effective_step_fades_and_rmsprops_does_not():
                 factors.append(((before - theta.detach()) / theta.grad).numpy())
                 return loss
 
-        follow(quadratic(10.0, 1.0), partial(Watched, **optimizer.keywords), steps=1000)
+        run_optimizer(quadratic(10.0, 1.0), partial(Watched, **optimizer.keywords), steps=1000)
         return np.stack(factors)
 
     adagrad = factors(partial(textbook.Adagrad, lr=0.5))
@@ -117,7 +117,7 @@ def test_adagrads_effective_step_fades_and_rmsprops_does_not():
 
 def test_gradient_descent_does_not_leave_the_saddle_and_others_do():
     def end(optimizer, **arguments):
-        return measure(saddle(), follow(saddle(), optimizer, steps=120, **arguments), 120)
+        return measure(saddle(), run_optimizer(saddle(), optimizer, steps=120, **arguments), 120)
 
     sgd, adam = partial(SGD, lr=0.05), partial(ADAM, lr=0.05)
     held = end(sgd)
@@ -133,20 +133,23 @@ def test_gradient_descent_does_not_leave_the_saddle_and_others_do():
 
 
 def test_noise_is_the_same_for_all_optimizers_and_averages_out():
-    first = follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1)
+    first = run_optimizer(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1)
     assert np.array_equal(
-        first.points, follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1).points
+        first.points, run_optimizer(quadratic(), partial(SGD, lr=1.0), steps=400, seed=1).points
     )
-    other = follow(quadratic(), partial(SGD, lr=1.0), steps=400, seed=2)
+    other = run_optimizer(quadratic(), partial(SGD, lr=1.0), steps=400, seed=2)
     assert not np.array_equal(first.points, other.points)
     # with lr 1 the coordinate of curvature 1 is minus the noise itself
     assert first.points[1:, 1].std() == pytest.approx(0.1, rel=0.15)
-    a, b = (follow(quadratic(), partial(o, lr=0.1), steps=1, seed=3).points[1] for o in (SGD, SGD))
+    a, b = (
+        run_optimizer(quadratic(), partial(o, lr=0.1), steps=1, seed=3).points[1]
+        for o in (SGD, SGD)
+    )
     assert np.array_equal(a, b)
 
 
 def test_a_way_that_diverges_ends_and_is_marked():
-    path = follow(rosenbrock(), partial(SGD, lr=1.0), steps=50)
+    path = run_optimizer(rosenbrock(), partial(SGD, lr=1.0), steps=50)
     row = measure(rosenbrock(), path, 50)
     assert row["diverged"]
     assert len(path.points) < 51
@@ -157,7 +160,9 @@ def test_a_way_that_diverges_ends_and_is_marked():
 def test_the_best_rate_is_the_one_that_settles_first():
     path, lr = follow_best(ravine(), SGD, steps=100)
     rows = [
-        measure(ravine(), follow(ravine(), partial(SGD, lr=rate), steps=100), 100)["steps_settled"]
+        measure(ravine(), run_optimizer(ravine(), partial(SGD, lr=rate), steps=100), 100)[
+            "steps_settled"
+        ]
         for rate in (0.1, 0.3162, 0.5623)
     ]
     assert measure(ravine(), path, 100)["steps_settled"] <= min(rows)
@@ -176,14 +181,14 @@ def test_measures_of_a_way_are_those_by_hand():
 
 
 def test_the_steps_of_adagrad_fade_as_the_formula_says():
-    sgd = measure(ravine(), follow(ravine(), partial(SGD, lr=0.1), steps=50), 50)
+    sgd = measure(ravine(), run_optimizer(ravine(), partial(SGD, lr=0.1), steps=50), 50)
     assert sgd["effective_step"] == pytest.approx(1)
     x, y = 5 * 0.02 * 0.98**49, 2 * 0.4 * 0.6**49
     assert sgd["last_to_first_step"] == pytest.approx(math.hypot(x, y) / math.hypot(0.1, 0.8))
     # on a slope of constant gradient AdaGrad's step k is 1 / sqrt(k) of its first
     slope = ravine()._replace(value=lambda x, y: x + 2 * y)
     adagrad = partial(textbook.Adagrad, lr=0.5)
-    row = measure(slope, follow(slope, adagrad, steps=100), 100)
+    row = measure(slope, run_optimizer(slope, adagrad, steps=100), 100)
     assert row["effective_step"] == pytest.approx(0.1, rel=1e-3)
     assert row["last_to_first_step"] == pytest.approx(0.1, rel=1e-3)
 
@@ -247,7 +252,7 @@ def test_the_command_writes_figures_and_tables(tmp_path, capsys):
 
 @everywhere
 def test_every_function_can_be_drawn(function):
-    paths = [follow(function, partial(o, lr=1e-3), steps=3) for o in (SGD, ADAM)]
+    paths = [run_optimizer(function, partial(o, lr=1e-3), steps=3) for o in (SGD, ADAM)]
     figure = contours.still(function, paths)
     figure.canvas.draw()
 
