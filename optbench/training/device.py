@@ -86,7 +86,7 @@ def route_products_to_onednn(*, timed: bool = True) -> bool:
 
 
 def onednn_is_faster() -> bool:
-    """Return whether oneDNN is as accurate and clearly faster: as a trial or another process says."""
+    """Whether oneDNN is as accurate and clearly faster: by a trial, or as another process says."""
     return _onednn_decision[-1] if _onednn_decision else _is_accurate() and _is_faster()
 
 
