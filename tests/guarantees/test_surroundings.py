@@ -171,8 +171,8 @@ def test_without_asserts_and_docstrings_everything_runs(tmp_path, level):
     done = command("optbench", *words, "name=t", cwd=tmp_path, PYTHONOPTIMIZE=level)
     assert done.returncode == 0, done.stderr.decode()
     folder = str(tmp_path / "results" / "t")
-    for module in ("verdict", "report"):
-        done = command(f"optbench.{module}", folder, cwd=tmp_path, PYTHONOPTIMIZE=level)
+    for name in ("verdict", "report"):
+        done = command("optbench", name, folder, cwd=tmp_path, PYTHONOPTIMIZE=level)
         assert done.returncode == 0, done.stderr.decode()
 
 
