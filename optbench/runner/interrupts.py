@@ -10,13 +10,21 @@ from typing import Any
 early: list[int] = []  # signals that came before anything had begun
 
 
+class Interrupt(KeyboardInterrupt):
+    """A Ctrl-C that `program.run` turns into exit status 130.
+
+    Python ends by the signal itself after a bare KeyboardInterrupt in a string that a library
+    executes as it is imported, caught or not, where the program was started with `python -m`.
+    """
+
+
 def first(number: int, frame: FrameType | None) -> None:
     """The handler of Ctrl-C before anything has begun: it ends the command.
 
     A library may swallow the exception where it imports: then `interrupts` finds it.
     """
     early.append(number)
-    raise KeyboardInterrupt
+    raise Interrupt
 
 
 @contextmanager
