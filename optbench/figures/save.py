@@ -25,7 +25,7 @@ def save(
     stem: str,
     formats: Sequence[str] = ("png", "pdf"),
     title: str = "",
-    objections: Sequence[str] = (),
+    caveats: Sequence[str] = (),
 ) -> list[Path]:
     """Write the figure in each format, and its caption into STEM.txt; the paths, in that order.
 
@@ -43,7 +43,7 @@ def save(
                 figure.savefig(drawn, format=suffix, metadata=UNDATED.get(suffix))
                 replace_bytes(path, drawn.getvalue())
         path = caption
-        replace_text(caption, caption_text(figure, title, objections))
+        replace_text(caption, caption_text(figure, title, caveats))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another -o") from None
     return [*paths, caption]
@@ -63,7 +63,7 @@ def lay_out(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def caption_text(figure: Figure, title: str = "", objections: Sequence[str] = ()) -> str:
+def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -> str:
     """What the figure shows, in words: title, axes with their units, panels, series, n, what lines
     and bands mean; and every warning."""
     panels = [axes for axes in figure.axes if axes.axison]
@@ -87,7 +87,7 @@ def caption_text(figure: Figure, title: str = "", objections: Sequence[str] = ()
         f"{'Panels' if len(titles) > 1 else 'Panel'}: {'; '.join(titles)}" if titles else "",
         f"Shown: {', '.join(series)}" if series else "",
         capital(str(figure.get_label())),
-        *(f"Warning: {text}" for text in objections),
+        *(f"Warning: {text}" for text in caveats),
     ]
     return "".join(f"{sentence(line)}\n" for line in lines if line)
 
