@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optbench.runs import folder
+from optbench.runs import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = """412 libs found in cache `/etc/ld.so.cache'
@@ -72,7 +72,7 @@ def test_with_a_limited_address_space_the_systems_allocator_stays(preloaded):
 def test_the_record_names_the_preloaded_allocator(tmp_path, bare):
     compiled = tmp_path / "libownmalloc.so"
     subprocess.run(["cc", "-shared", "-x", "c", "-o", str(compiled), os.devnull], check=True)
-    code = "from optbench.runs import folder; print(folder.allocator())"
+    code = "from optbench.runs import provenance; print(provenance.allocator())"
     found = {"LD_PRELOAD": compiled.name if bare else str(compiled)}
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -85,4 +85,4 @@ def test_the_record_names_the_preloaded_allocator(tmp_path, bare):
 @pytest.mark.parametrize("preloaded", ["", "/usr/lib/libfaketime.so.1", "/no/libmimalloc.so.2"])
 def test_what_does_not_allocate_is_not_named(monkeypatch, preloaded):
     monkeypatch.setenv("LD_PRELOAD", preloaded)
-    assert folder.allocator() == "system"
+    assert provenance.allocator() == "system"
