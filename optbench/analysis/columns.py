@@ -11,7 +11,7 @@ from optbench.common.text import show
 from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
-def short(key: str) -> str:
+def short_name(key: str) -> str:
     """A key as it stands in a label: optimizer.lr -> lr, initializer.name -> initializer."""
     return key.removeprefix("optimizer.").removesuffix(".name")
 
@@ -19,7 +19,7 @@ def short(key: str) -> str:
 def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
     """The keys in which problems differ with their values, as in "batch_size=32, tuned"."""
     return ", ".join(
-        show(value) if key == "phase" else f"{short(key)}={show(value)}"
+        show(value) if key == "phase" else f"{short_name(key)}={show(value)}"
         for key, value in zip(keys, values, strict=True)
     )
 
@@ -54,7 +54,7 @@ def resolve(table: pd.DataFrame, key: str) -> str:
     raise UserError(f"no config key {key!r} in these runs; {hint}")
 
 
-def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     """Rows that meet every "KEY=VALUE"; several values of one key are alternatives.
 
     Raises UserError for an unknown key, and for a value that no run has.
@@ -68,10 +68,10 @@ def where(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     for key, texts in wanted.items():
         present = {value: show(value) for value in table[key].unique()}
         for text in texts:
-            if not any(same(shown, text) for shown in present.values()):
+            if not any(matches(shown, text) for shown in present.values()):
                 options = ", ".join(sorted(set(present.values())))
                 raise UserError(f"no run with {key} = {text}; there is: {options}")
-        keep = [value for value, shown in present.items() if any(same(shown, t) for t in texts)]
+        keep = [value for value, shown in present.items() if any(matches(shown, t) for t in texts)]
         table = table[table[key].isin(keep)]
     return table
 
@@ -81,7 +81,7 @@ def rows_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return table[table["run"].isin(set(other["run"]))]
 
 
-def same(shown: str, text: str) -> bool:
+def matches(shown: str, text: str) -> bool:
     """Whether the text given for a value means the one shown: 1e-3 is 0.001, True is true."""
     if shown == text or shown == text.lower() in ("true", "false", "null"):
         return True

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import rows_of, where
+from optbench.analysis.columns import filter_runs, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
@@ -103,10 +103,10 @@ class Comparison:
         lines: str | None = None,
         within: Sequence[str] = (),
     ) -> series.Layout:
-        """Return `series.layout` of the runs. Raises UserError as it does."""
+        """Return `series.assign_series` of the runs. Raises UserError as it does."""
         facet = (facet,) if isinstance(facet, str) else tuple(facet or ()) or None
         key = ("series", facet, lines, tuple(within))
-        return self.once(key, lambda: series.layout(self.table, facet, lines, within))
+        return self.once(key, lambda: series.assign_series(self.table, facet, lines, within))
 
     def finals(self, column: str) -> "pd.Series[float]":
         """Return the final value of each run: `final_values`."""
@@ -167,7 +167,7 @@ def compare(
     """
     options = options or Options()
     files = RunFiles(folders) if files is None else files
-    loaded = where(files.table(), options.where)
+    loaded = filter_runs(files.table(), options.where)
     trials, table = split_trials(loaded)
     options = from_config(options, figure_of(files.folders))
     manifests = manifests_of(files.folders, loaded)

@@ -16,11 +16,11 @@ from optbench.analysis.columns import (
     measured_columns,
     problem_text,
     resolve,
-    short,
+    short_name,
 )
 from optbench.analysis.table import IDENTITY
 from optbench.common.errors import UserError
-from optbench.common.text import order, show
+from optbench.common.text import show, sort_key
 
 MAX_LINES = 10  # more than this in one panel cannot be told apart
 
@@ -49,14 +49,14 @@ class Layout(NamedTuple):
     @property
     def panels(self) -> list[pd.DataFrame]:
         """The runs of each panel, in the order of its values."""
-        # by `order`, because an unset value (NaN) would not equal itself
-        keys = [tuple(map(order, panel)) for panel in self.runs["panel"]]
+        # by `sort_key`, because an unset value (NaN) would not equal itself
+        keys = [tuple(map(sort_key, panel)) for panel in self.runs["panel"]]
         return [self.runs[[key == place for key in keys]] for place in sorted(set(keys))]
 
     def series_of(self, runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
         """(optimizer, label, runs) of each series of a panel's runs, by name and setting."""
         rank = {
-            (name, text): tuple(map(order, setting))
+            (name, text): tuple(map(sort_key, setting))
             for name, text, setting in runs[["optimizer", "series", "setting"]].to_numpy()
         }
         ordered = sorted(rank, key=lambda key: (key[0], rank[key], key[1]))
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
         ]
 
 
-def layout(
+def assign_series(
     table: pd.DataFrame,
     facet: Sequence[str] | None = None,
     lines: str | None = None,
@@ -156,7 +156,7 @@ def labels(series: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def label(name: str, setting: Mapping[str, Any], quote: bool = False, digits: bool = False) -> str:
     """The name of one series."""
     text = ", ".join(
-        f"{short(key)}={value if digits else show(value)}" for key, value in setting.items()
+        f"{short_name(key)}={value if digits else show(value)}" for key, value in setting.items()
     )
     return f"{repr(name) if quote and ' ' in name else name} {text}".strip()
 

@@ -12,7 +12,7 @@ from optbench.analysis.comparison import Comparison, check_logged, comparison_of
 from optbench.analysis.final_values import AT_ONCE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
-from optbench.common.text import limit, number, order, show
+from optbench.common.text import limit, number, show, sort_key
 from optbench.stats import estimates
 from optbench.stats.estimates import median
 
@@ -67,7 +67,7 @@ def summary(
             line["step_ms"] = line["ms_per_step"]
         share = line["diverged"] / line["seeds"]
         rank = place(line[f"{y}_median"], metric_of(y).smaller, share, line["variant"])
-        ordered.append(([order(value) for value in first[facets]], rank, line))
+        ordered.append(([sort_key(value) for value in first[facets]], rank, line))
     frame = pd.DataFrame([line for *_, line in sorted(ordered, key=lambda item: item[:2])])
     frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)

@@ -19,7 +19,7 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def order(value: object) -> tuple[int, float, str]:
+def sort_key(value: object) -> tuple[int, float, str]:
     """Sort key for mixed config values: numbers, then text, then unset."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)):
         return (2, 0.0, "") if math.isnan(value) else (0, float(value), "")

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.claims.values import numbers
-from optbench.analysis.columns import resolve, short
+from optbench.analysis.columns import resolve, short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
-from optbench.common.text import order, show
+from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import set_log_y
 from optbench.figures.depth import WEIGHTED, band
@@ -149,13 +149,13 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
     """Draw a line with a band for each value of the key `lines`. Returns all values."""
     key = resolve(rows, lines)
     at, values = rows[x].astype(float), numbers(rows, value)
-    names = sorted(rows[key].unique(), key=order)
+    names = sorted(rows[key].unique(), key=sort_key)
     looks = style.looks(map(str, names))
     for index, name in enumerate(names):
         look = looks[str(name)] if key == "optimizer" else style.choice(index, len(names))
         here = rows[key] == name
         band(axes, at[here], values[here], look, show(name))
-    axes.legend(title=None if key == "optimizer" else short(key), loc="best")
+    axes.legend(title=None if key == "optimizer" else short_name(key), loc="best")
     return values
 
 

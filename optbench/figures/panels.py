@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from optbench.analysis.columns import short
+from optbench.analysis.columns import short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.series import Layout
 from optbench.common.errors import UserError
-from optbench.common.text import order, show
+from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import MARKED
 from optbench.figures.axes import (
@@ -56,7 +56,7 @@ def make_panels(
     Raises TooManyPanels.
     """
     parts = plan.panels
-    places = [tuple(map(order, part["panel"].iloc[0])) for part in parts]
+    places = [tuple(map(sort_key, part["panel"].iloc[0])) for part in parts]
     texts = [titles(plan, part["panel"].iloc[0]) for part in parts]
     count = len(places)
     if count > MAX_PANELS:
@@ -114,7 +114,7 @@ def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
 def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
     """The panel's value of each key, as in "batch_size = 32"."""
     return [
-        show(value) if key == "optimizer" else f"{short(key)} = {show(value)}"
+        show(value) if key == "optimizer" else f"{short_name(key)} = {show(value)}"
         for key, value in zip(plan.facet, panel, strict=True)
     ]
 
@@ -127,12 +127,12 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
     for name, text, own in plan.series_of(runs):
         # the place among all panels, so that a setting looks the same in each
         group = every if plan.sequential else every[every["optimizer"] == name]
-        ranks = sorted({tuple(map(order, setting)) for setting in group["setting"]})
-        setting = tuple(map(order, own["setting"].iloc[0]))
+        ranks = sorted({tuple(map(sort_key, setting)) for setting in group["setting"]})
+        setting = tuple(map(sort_key, own["setting"].iloc[0]))
         place, count = ranks.index(setting), len(ranks)
         if not plan.sequential:
             look = style.shade(looks[name], place, count)
-        elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `order`
+        elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `sort_key`
             look = style.ramp(place, count)
         else:
             look = style.choice(place, count)

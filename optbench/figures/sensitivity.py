@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from optbench.analysis.columns import resolve, short
+from optbench.analysis.columns import resolve, short_name
 from optbench.analysis.comparison import Comparison, comparison_of
 from optbench.analysis.trials import Line, Lines, rate_lines
 from optbench.common.metrics import metric_of
@@ -53,7 +53,7 @@ def sensitivity(
         above = limit_y([axes for axes, _ in panels], made.table, y, plan.runs["y"])
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
-        x = short(resolve(made.table, x))
+        x = short_name(resolve(made.table, x))
         name = "learning rate" if x == "lr" else x
         text = note(plan.runs, lines) + scale + above
         label_panels(figure, plan, name, f"final {y_label(made.table, y)}", text)

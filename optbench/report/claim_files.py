@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.analysis.claims.judge import CLAIM, judge, sentence, to_frame
-from optbench.analysis.columns import where
+from optbench.analysis.columns import filter_runs
 from optbench.analysis.table import RunFiles
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
@@ -61,7 +61,7 @@ def draw(
         raise UserError(f"claim.figure.draw is {name!r}; allowed: {', '.join(FIGURES)}")
     if layers is None:
         raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
-    layers = where(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
+    layers = filter_runs(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
     if name == "gradient_by_error":  # the error is in epochs.csv
         rest["epochs"] = table
     try:

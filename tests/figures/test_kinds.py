@@ -23,7 +23,7 @@ from matplotlib.text import Text
 
 from optbench.analysis.comparison import Options
 from optbench.analysis.final_values import final_values
-from optbench.analysis.series import layout
+from optbench.analysis.series import assign_series
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import trial_scores
@@ -431,7 +431,7 @@ def test_an_optimizer_looks_the_same_in_every_figure_of_a_study(tmp_path: Path) 
     assert both[first] != both[second]
     with style.use(names=[first, second]):
         assert style.look(second) == both[second]
-        (entry,) = series_of(layout(one[one["optimizer"] == "mine"]).runs, layout(
+        (entry,) = series_of(assign_series(one[one["optimizer"] == "mine"]).runs, assign_series(
             one[one["optimizer"] == "mine"]))  # fmt: skip
         assert entry[2] == style.look("mine")
 

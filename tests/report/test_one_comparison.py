@@ -39,13 +39,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """The arguments of each call of `layout`, less the table."""
     calls: list[tuple[Any, ...]] = []
-    layout = series.layout
+    layout = series.assign_series
 
     def counting(runs: Any, *more: Any) -> series.Layout:
         calls.append(more)
         return layout(runs, *more)
 
-    monkeypatch.setattr(series, "layout", counting)
+    monkeypatch.setattr(series, "assign_series", counting)
     return calls
 
 

@@ -14,7 +14,7 @@ from optbench import load_runs
 from optbench.analysis.final_values import final_values
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
-from optbench.analysis.series import layout
+from optbench.analysis.series import assign_series
 from optbench.analysis.table import flatten
 from optbench.commands.report import main
 from optbench.common.errors import UserError
@@ -44,7 +44,7 @@ def test_the_page_holds_every_logged_number(tmp_path):
     assert main([str(tmp_path / "runs")]) == 0
     data = data_of((tmp_path / "runs" / "report.html").read_text("utf-8"))
     table = load_runs(tmp_path / "runs")
-    plan = layout(table)
+    plan = assign_series(table)
     curves = data["curves"]
     assert len(curves["runs"]) == 5
     for run, entry in zip(plan.runs["run"], curves["runs"], strict=True):
@@ -60,16 +60,16 @@ def test_the_page_holds_every_logged_number(tmp_path):
 def test_panels_are_not_offered_by_what_only_tells_the_optimizers_apart(tmp_path):
     for name, lr in (("adam", 0.001), ("sgd", 0.1)):
         sweep(tmp_path, (name,), 2, lr=lr)
-    assert set(facet_keys(layout(load_runs(tmp_path)))) == {"optimizer", "seed"}
+    assert set(facet_keys(assign_series(load_runs(tmp_path)))) == {"optimizer", "seed"}
     sweep(tmp_path, ("sgd",), 2, lr=0.01)
-    assert "optimizer.lr" in facet_keys(layout(load_runs(tmp_path)))
+    assert "optimizer.lr" in facet_keys(assign_series(load_runs(tmp_path)))
 
 
 def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatch):
     sweep(tmp_path, ("adam",), 2)
     make_run(tmp_path / "lost", "adam", 7, diverged_at=100)
     table = load_runs(tmp_path, rows="steps")
-    plan = layout(table)
+    plan = assign_series(table)
     monkeypatch.setattr(report_curves, "MOST_ROWS", 50)
     names = report_curves.names_of(plan)
     thin = report_curves.curves({"steps": table}, plan, names, "train_loss")

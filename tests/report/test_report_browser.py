@@ -16,7 +16,7 @@ import pytest
 from made_runs import make_run, sweep
 
 from optbench import load_runs
-from optbench.analysis.series import layout
+from optbench.analysis.series import assign_series
 from optbench.figures.curves import aggregate
 from optbench.report import page as report
 
@@ -495,7 +495,7 @@ def test_the_page_is_dark_by_preference_and_by_the_button(open_page):
 def test_the_medians_are_those_of_the_figures(open_page, runs, clock):
     page = open_page()
     table = load_runs(runs)
-    plan = layout(table)
+    plan = assign_series(table)
     drawn = page.evaluate(
         """(clock) => { const b = window.optbench, m = b.metricNow(), out = {};
         for (const run of b.data.curves.runs) {

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.claims.values import measure
-from optbench.analysis.columns import resolve, short, where
+from optbench.analysis.columns import filter_runs, resolve, short_name
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import order, show
+from optbench.common.text import show, sort_key
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, signed_rank
 from optbench.stats.power import rank_biserial
@@ -53,7 +53,9 @@ class Side(NamedTuple):
     def setting(self, column: int) -> str:
         """The values of a column's keys, as in "lr 0.1"."""
         values = self.tried.columns[column]
-        return ", ".join(f"{short(k)} {show(v)}" for k, v in zip(self.keys, values, strict=True))
+        return ", ".join(
+            f"{short_name(k)} {show(v)}" for k, v in zip(self.keys, values, strict=True)
+        )
 
 
 def side(
@@ -71,9 +73,9 @@ def side(
     """
     texts = {k: json.dumps(v) if isinstance(v, list) else show(v) for k, v in conditions.items()}
     filters = [f"{key}={text}" for key, text in texts.items()]
-    name = ", ".join(f"{short(resolve(table, k))} {text}" for k, text in texts.items())
-    values = measure(where(source, filters), check)
-    runs = where(table, filters).groupby("run", observed=True, sort=False).first()
+    name = ", ".join(f"{short_name(resolve(table, k))} {text}" for k, text in texts.items())
+    values = measure(filter_runs(source, filters), check)
+    runs = filter_runs(table, filters).groupby("run", observed=True, sort=False).first()
     across = [(resolve(table, key), how) for key, how in dict(check.get("across", {})).items()]
     if unknown := {how for _, how in across} - set(WAYS):
         raise UserError(f"across: {', '.join(sorted(unknown))} is not one of {', '.join(WAYS)}")
@@ -89,7 +91,7 @@ def side(
     tried = {
         tuple(values): by_seed(part, across[:outer], smaller, name, notes) for values, part in parts
     }
-    ordered = sorted(tried, key=lambda values: [order(value) for value in values])
+    ordered = sorted(tried, key=lambda values: [sort_key(value) for value in values])
     frame = one_frame({values: tried[values] for values in ordered}, keys, name)
     chosen = best_of(frame.to_numpy(dtype=float), smaller)
     made = Side(name, frame, tuple(keys), chosen, ())
@@ -110,7 +112,9 @@ def one_frame(
     seeds = sorted({seed for part in tried.values() for seed in part.index})
     for values, part in tried.items():
         if lacking := sorted(set(seeds) - set(part.index)):
-            setting = ", ".join(f"{short(k)} {show(v)}" for k, v in zip(keys, values, strict=True))
+            setting = ", ".join(
+                f"{short_name(k)} {show(v)}" for k, v in zip(keys, values, strict=True)
+            )
             raise UserError(
                 f"{name}, {setting} has no run of seed {', '.join(map(str, lacking))}; runs are "
                 "missing: the same command again makes them"
@@ -140,7 +144,7 @@ def by_seed(
             )
         return runs.set_index("seed")["value"].astype(float)
     *inner, (key, how) = across
-    values = sorted(runs[key].unique(), key=order)
+    values = sorted(runs[key].unique(), key=sort_key)
     parts = {
         (v,): by_seed(runs[runs[key] == v], inner, smaller, f"{name}, {show(v)}", notes)
         for v in values
@@ -149,7 +153,7 @@ def by_seed(
     cells = frame.to_numpy(dtype=float)
     if how == "best":
         chosen = best_of(cells, smaller)
-        notes.append(f"best {short(key)} {show(values[chosen])} ({name}{edge(frame, chosen)})")
+        notes.append(f"best {short_name(key)} {show(values[chosen])} ({name}{edge(frame, chosen)})")
         return frame.iloc[:, chosen]
     finite = np.isfinite(cells).all(axis=1)
     ends = np.where(finite[:, None], cells, 0.0)
@@ -219,7 +223,7 @@ def coarse(part: Side, effect: float, adds: bool) -> list[str]:
     found = []
     for index, key in enumerate(part.keys):
         line = [s for s in settings if s[:index] + s[index + 1 :] == at[:index] + at[index + 1 :]]
-        if any(order(s[index])[0] or isinstance(s[index], (bool, np.bool_)) for s in line):
+        if any(sort_key(s[index])[0] or isinstance(s[index], (bool, np.bool_)) for s in line):
             continue  # not all are numbers
         here = line.index(at)
         near = [*line[max(here - 1, 0) : here], *line[here + 1 : here + 2]]
@@ -238,8 +242,8 @@ def coarse(part: Side, effect: float, adds: bool) -> list[str]:
         ]
         if steps:
             found.append(
-                f"{part.name}, {short(key)} {show(at[index])} differs from {' and '.join(steps)}, "
-                f"the two sides by {abs(effect):.3g}: a value between may be better still"
+                f"{part.name}, {short_name(key)} {show(at[index])} differs from "
+                f"{' and '.join(steps)}, the two sides by {abs(effect):.3g}: a value between may be better still"
                 + (" (which would add to the difference)" if adds else "")
             )
     return found

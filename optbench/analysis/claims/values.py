@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import measured_columns, short
+from optbench.analysis.columns import measured_columns, short_name
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 
@@ -53,7 +53,7 @@ def title(check: Mapping[str, Any]) -> str:
     names = {"first": "at the first step", "last": "final", "max": "largest", "min": "smallest"}
     moments = [names.get(p, f"epoch {p}") for p in parts_of(check.get("at", "last"))]
     words += f", {' over '.join(moments)}".replace("over at ", "over ")
-    spread = [short(key) for key, how in check.get("across", {}).items() if how == "spread"]
+    spread = [short_name(key) for key, how in check.get("across", {}).items() if how == "spread"]
     return f"spread over {' and '.join(spread)} of {words}" if spread else words
 
 

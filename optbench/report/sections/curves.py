@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import logged_columns, short
+from optbench.analysis.columns import logged_columns, short_name
 from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
 from optbench.common.metrics import metric_of
-from optbench.common.text import order, show
+from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.panels import series_of, titles, y_label
 
@@ -102,7 +102,9 @@ def curves(
     most = int(CURVE_BYTES / max(1, len(plan.runs) * columns) / (16 / 3))
     most = min(MOST_ROWS, max(FEWEST_ROWS, most))
     keys = facet_keys(plan)
-    values = {key: sorted({show(v): v for v in plan.runs[key]}.values(), key=order) for key in keys}
+    values = {
+        key: sorted({show(v): v for v in plan.runs[key]}.values(), key=sort_key) for key in keys
+    }
     places = {key: {show(v): i for i, v in enumerate(found)} for key, found in values.items()}
     found = sorted(plan.runs["panel"], key=lambda panel: [panel_order(value) for value in panel])
     panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
@@ -150,7 +152,7 @@ def curves(
         "clocks": CLOCKS,
         "timing": timing.sentence,
         "panels": list(panels.values()),
-        "facets": [{"key": short(k), "values": [show(v) for v in values[k]]} for k in keys],
+        "facets": [{"key": short_name(k), "values": [show(v) for v in values[k]]} for k in keys],
         "runs": entries,
         "arrays": list(arrays),
         "most": most,
@@ -168,7 +170,7 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 def panel_order(value: object) -> tuple[int, float, str]:
     """The order of panels: that of their values, and the tuned phase before the default one."""
     phases = {"tuned": "0", "default": "1"}
-    return order(phases.get(str(value), value))
+    return sort_key(phases.get(str(value), value))
 
 
 def facet_keys(plan: Layout) -> list[str]:
