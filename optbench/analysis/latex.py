@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     best: bool  # and shown to be
 
 
-def cells(
+def final_cells(
     runs_of: pd.DataFrame | Comparison,
     columns: Sequence[str],
     facet: Sequence[str] | None = None,
@@ -84,7 +84,7 @@ def cells_of(
 
 def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
     """(column, problem in words, series) of each best value that is shown to be the best, of
-    `cells`."""
+    `final_cells`."""
     return {
         (column, str(problem), str(name))
         for column, frame in found.items()
@@ -95,8 +95,8 @@ def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
 
 
 def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) -> str:
-    """The `cells` as tables: a column for each where there is one problem, and otherwise a table
-    for each with the problems beside each other."""
+    """The `final_cells` as tables: a column for each where there is one problem, and otherwise a
+    table for each with the problems beside each other."""
     parts = ["% \\usepackage{booktabs}"]
     parts += [f"% Warning: {' '.join(text.split())}" for text in warnings]
     if found and all(len(frame.columns) < 2 for frame in found.values()):

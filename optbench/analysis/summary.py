@@ -104,7 +104,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
             continue
         if stem in stems:
             columns[f"final {metric_of(stem).title}"] = [
-                cell(row, stem, (stem, problem, str(row["variant"])) in best)
+                format_final(row, stem, (stem, problem, str(row["variant"])) in best)
                 for problem, (_, row) in zip(problems, frame.iterrows(), strict=True)
             ]
         elif name.endswith("_iqm_low"):
@@ -139,7 +139,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     return "\n".join([*lines, "", note, ""])
 
 
-def cell(row: pd.Series, stem: str, best: bool = False) -> str:
+def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
     """One cell, as in "median [min, max]"; a diverged end of the spread is called so."""
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):

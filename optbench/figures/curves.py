@@ -164,7 +164,9 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
 
-def draw_panel(axes: Axes, series: Sequence[tuple[str, style.Look, Curve]]) -> list[LegendEntry]:
+def draw_panel(
+    axes: Axes, series: Sequence[tuple[str, style.LineStyle, Curve]]
+) -> list[LegendEntry]:
     """The lines of one panel, and what its legend says of them."""
     legend = []
     for index, (text, look, curve) in enumerate(series):

@@ -86,7 +86,7 @@ def layers_by_depth(layers_of: pd.DataFrame | Comparison, lines: str | None = No
 
 
 def band(
-    axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", look: style.Look, label: str
+    axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", look: style.LineStyle, label: str
 ) -> None:
     """A line through the medians at each x, and a band from minimum to maximum."""
     part = pd.Series(y.to_numpy(), x.to_numpy()).groupby(level=0)

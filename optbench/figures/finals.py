@@ -78,7 +78,7 @@ def finals(
 
 def draw_panel(
     axes: Axes,
-    series: Sequence[tuple[str, list[str], style.Look]],
+    series: Sequence[tuple[str, list[str], style.LineStyle]],
     values: "pd.Series[float]",
     y: str,
     log: bool,

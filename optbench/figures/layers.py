@@ -78,8 +78,8 @@ def over_time(
 
 
 OUTPUT_LOOKS = {  # the losses of sigmoid outputs: their names in configurations, in words, looks
-    "mse_sigmoid": ("squared error", style.look("momentum")),
-    "bce": ("cross-entropy", style.look("adadelta")),
+    "mse_sigmoid": ("squared error", style.style_of("momentum")),
+    "bce": ("cross-entropy", style.style_of("adadelta")),
 }
 
 
@@ -152,7 +152,9 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
     names = sorted(rows[key].unique(), key=sort_key)
     looks = style.looks(map(str, names))
     for index, name in enumerate(names):
-        look = looks[str(name)] if key == "optimizer" else style.choice(index, len(names))
+        look = (
+            looks[str(name)] if key == "optimizer" else style.categorical_style(index, len(names))
+        )
         here = rows[key] == name
         band(axes, at[here], values[here], look, show(name))
     axes.legend(title=None if key == "optimizer" else short_name(key), loc="best")

@@ -119,7 +119,7 @@ def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
     ]
 
 
-def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], style.Look]]:
+def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], style.LineStyle]]:
     """(label, runs, look) of each series of a panel, in the order of `Layout.series_of`."""
     every = plan.runs.drop_duplicates(["optimizer", "series"])
     result = []
@@ -133,9 +133,9 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
         if not plan.sequential:
             look = style.shade(looks[name], place, count)
         elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `sort_key`
-            look = style.ramp(place, count)
+            look = style.sequential_style(place, count)
         else:
-            look = style.choice(place, count)
+            look = style.categorical_style(place, count)
         result.append((text, sorted(own["run"]), look))
     return result
 

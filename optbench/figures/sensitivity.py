@@ -61,7 +61,7 @@ def sensitivity(
 
 
 def draw_panel(
-    figure: Figure, axes: Axes, lines: Sequence[Line], looks: Sequence[style.Look], y: str
+    figure: Figure, axes: Axes, lines: Sequence[Line], looks: Sequence[style.LineStyle], y: str
 ) -> list[LegendEntry]:
     """One panel: medians with bars, and crosses at the edge for what diverged."""
     bad = metric_of(y).worst

@@ -29,29 +29,29 @@ DASHES: tuple[Dashes, ...] = (SOLID, DASHED, DASHDOT, DOTTED, LONG)
 MARKERS = "os^Dv<>pPh"
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     color: str | tuple[float, float, float]
     dashes: Dashes = SOLID
     marker: str = "o"
 
 
 LOOKS = {
-    "sgd": Look("#000000", SOLID, "o"),
-    "momentum": Look("#E69F00", DASHED, "s"),
-    "nesterov": Look("#56B4E9", SOLID, "^"),
-    "adagrad": Look("#009E73", DASHDOT, "D"),
-    "rmsprop": Look("#CC79A7", DASHED, "v"),
-    "adadelta": Look("#0072B2", DASHDOT, "P"),
-    "adam": Look("#D55E00", SOLID, "p"),
-    "adamw": Look("#882255", DASHDOT, "h"),
-    "adamax": Look("#999933", DASHDOT, "<"),
-    "nadam": Look("#AA4499", SOLID, ">"),
-    "radam": Look("#661100", LONG, "s"),
-    "asgd": Look("#777777", DASHED, "o"),
-    "rprop": Look("#44AA99", DASHED, "^"),
-    "adafactor": Look("#332288", LONG, "D"),
-    "lbfgs": Look("#A6761D", DOTTED, "v"),
-    "muon": Look("#117733", SOLID, "h"),
+    "sgd": LineStyle("#000000", SOLID, "o"),
+    "momentum": LineStyle("#E69F00", DASHED, "s"),
+    "nesterov": LineStyle("#56B4E9", SOLID, "^"),
+    "adagrad": LineStyle("#009E73", DASHDOT, "D"),
+    "rmsprop": LineStyle("#CC79A7", DASHED, "v"),
+    "adadelta": LineStyle("#0072B2", DASHDOT, "P"),
+    "adam": LineStyle("#D55E00", SOLID, "p"),
+    "adamw": LineStyle("#882255", DASHDOT, "h"),
+    "adamax": LineStyle("#999933", DASHDOT, "<"),
+    "nadam": LineStyle("#AA4499", SOLID, ">"),
+    "radam": LineStyle("#661100", LONG, "s"),
+    "asgd": LineStyle("#777777", DASHED, "o"),
+    "rprop": LineStyle("#44AA99", DASHED, "^"),
+    "adafactor": LineStyle("#332288", LONG, "D"),
+    "lbfgs": LineStyle("#A6761D", DOTTED, "v"),
+    "muon": LineStyle("#117733", SOLID, "h"),
 }
 SIBLINGS = {  # the colour of the first, another line
     "amsgrad": ("adam", DOTTED, "X"),
@@ -75,7 +75,7 @@ def style_file() -> dict[Any, Any]:
 RC = style_file()
 
 
-class Sheet(NamedTuple):
+class PageSpec(NamedTuple):
     """What figures are drawn for."""
 
     style: str = "paper"
@@ -83,7 +83,7 @@ class Sheet(NamedTuple):
     names: tuple[str, ...] = ()  # all optimizers of the study
 
 
-SHEET: ContextVar[Sheet] = ContextVar("sheet", default=Sheet())  # noqa: B039
+SHEET: ContextVar[PageSpec] = ContextVar("sheet", default=PageSpec())  # noqa: B039
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def use(
         raise UserError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
     if columns is not None and columns not in WIDTHS:
         raise UserError(f"columns must be 1 or 2, not {columns!r}")
-    token = SHEET.set(Sheet(style, columns, tuple(sorted(set(names)))))
+    token = SHEET.set(PageSpec(style, columns, tuple(sorted(set(names)))))
     try:
         yield
     finally:
@@ -147,16 +147,16 @@ def across(most: int) -> int:
     return max(1, min(most, int(WIDTHS[sheet.columns] / points(1.35))))
 
 
-def look(name: str) -> Look:
+def style_of(name: str) -> LineStyle:
     """The look of an optimizer; for an unknown name from its hash, and another where two of the
     study would have the same."""
     return looks((name, *SHEET.get().names))[name]
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def looks(names: Iterable[str]) -> dict[str, LineStyle]:
     """The look of each name, no two of them the same."""
     every = sorted({*names, *SHEET.get().names}, key=lambda name: (fixed(name) is None, name))
-    found: dict[str, Look] = {}
+    found: dict[str, LineStyle] = {}
     for name in every:
         own = fixed(name)
         for attempt in range(len(OTHERS) * len(DASHES) * len(MARKERS)):
@@ -167,7 +167,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return found
 
 
-def fixed(name: str) -> Look | None:
+def fixed(name: str) -> LineStyle | None:
     """The look of an optimizer that comes with the package; None for any other."""
     name = name.lower()
     if name in LOOKS:
@@ -181,10 +181,10 @@ def fixed(name: str) -> Look | None:
     return None
 
 
-def hashed(text: str) -> Look:
+def hashed(text: str) -> LineStyle:
     """A look from the hash of a text."""
     digest = hashlib.sha256(text.encode()).digest()
-    return Look(
+    return LineStyle(
         OTHERS[digest[0] % len(OTHERS)],
         DASHES[digest[1] % len(DASHES)],
         MARKERS[digest[2] % len(MARKERS)],
@@ -203,7 +203,7 @@ def group_of(name: str) -> str:
     return "optimizer-" + re.sub(r"[^a-zA-Z0-9_-]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
-def shade(base: Look, index: int, count: int) -> Look:
+def shade(base: LineStyle, index: int, count: int) -> LineStyle:
     """The look of setting `index` of `count` of one optimizer: its marker, and its colour from
     dark to light."""
     if count < 2:
@@ -211,19 +211,19 @@ def shade(base: Look, index: int, count: int) -> Look:
     weight = 0.55 * index / (count - 1)
     red, green, blue = (channel + (1 - channel) * weight for channel in to_rgb(base.color))
     start = DASHES.index(base.dashes) + index
-    return Look((red, green, blue), DASHES[start % len(DASHES)], base.marker)
+    return LineStyle((red, green, blue), DASHES[start % len(DASHES)], base.marker)
 
 
-def choice(index: int, count: int) -> Look:
+def categorical_style(index: int, count: int) -> LineStyle:
     """The look of setting `index` where the lines are settings without an order (names)."""
     looks = list(LOOKS.values())
     return looks[index % len(looks)]
 
 
-def ramp(index: int, count: int) -> Look:
+def sequential_style(index: int, count: int) -> LineStyle:
     """The look of setting `index` of `count` where lines are settings: viridis without its
     yellow end."""
     from matplotlib import colormaps
 
     red, green, blue, _ = colormaps["viridis"](0.82 * index / max(count - 1, 1))
-    return Look((red, green, blue), DASHES[index % 4], MARKERS[index % len(MARKERS)])
+    return LineStyle((red, green, blue), DASHES[index % 4], MARKERS[index % len(MARKERS)])

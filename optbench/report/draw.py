@@ -9,7 +9,7 @@ import pandas as pd
 
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison, Options, compare
-from optbench.analysis.latex import bold, cells, to_latex
+from optbench.analysis.latex import bold, final_cells, to_latex
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.time_to_target import asked_times
@@ -105,7 +105,7 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
     """The tables of a folder, by the names of their files. finals: the `summary`."""
     columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
     columns = list(dict.fromkeys([*([made.judged] if made.tuned else []), *columns]))
-    found = cells(made, columns, made.options.facet, made.options.lines)
+    found = final_cells(made, columns, made.options.facet, made.options.lines)
     texts = {
         "summary.csv": to_csv(finals),
         "summary.md": to_markdown(finals, bold(found))

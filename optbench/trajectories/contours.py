@@ -160,7 +160,7 @@ def above(function: Function, path: Trajectory) -> np.ndarray:
     return np.maximum(path.losses - function.least, 0.0)
 
 
-def line(axes: Axes, points: np.ndarray, look: style.Look) -> None:
+def line(axes: Axes, points: np.ndarray, look: style.LineStyle) -> None:
     """A path: a line, a dot for each of the first steps, and a marker where it ends."""
     axes.plot(*points.T, color=look.color, linestyle=look.dashes, zorder=3)
     first = points[1:16]
@@ -168,7 +168,7 @@ def line(axes: Axes, points: np.ndarray, look: style.Look) -> None:
     axes.plot(*points[-1], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE)
 
 
-def looks(paths: Sequence[Trajectory]) -> list[style.Look]:
+def looks(paths: Sequence[Trajectory]) -> list[style.LineStyle]:
     """The look of each optimizer, or shades of it where there are several settings."""
     total = Counter(path.name for path in paths)
     base = style.looks(total)

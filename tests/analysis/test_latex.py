@@ -12,7 +12,7 @@ from made_runs import make_run, sweep
 
 from optbench.analysis.comparison import Options
 from optbench.analysis.final_values import final_values
-from optbench.analysis.latex import Cell, bold, cells, to_latex
+from optbench.analysis.latex import Cell, bold, final_cells, to_latex
 from optbench.analysis.leader import winner
 from optbench.analysis.table import load_runs
 from optbench.report.draw import draw_all
@@ -25,7 +25,7 @@ def test_a_cell_has_median_extremes_and_n(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 3)
     make_run(tmp_path / "bad", "sgd", 3, diverged_at=40)
     table = load_runs(tmp_path)
-    found = cells(table, COLUMNS)
+    found = final_cells(table, COLUMNS)
     values = final_values(table, "train_loss")
     adam = values[[run for run in values.index if "adam" in open_name(table, run)]].to_numpy(float)
     cell = found["train_loss"].loc["adam"].iloc[0]
@@ -43,9 +43,9 @@ def open_name(table: pd.DataFrame, run: str) -> str:
 def test_bold_only_where_better_than_every_other(tmp_path: Path) -> None:
     for seeds, expected in ((3, set()), (8, {("train_loss", "", "adam")})):
         table = load_runs(sweep(tmp_path / str(seeds), ("adam", "sgd", "adagrad"), seeds))
-        found = bold(cells(table, ["train_loss"]))
+        found = bold(final_cells(table, ["train_loss"]))
         assert found == expected
-        text = to_latex(cells(table, ["train_loss"]))
+        text = to_latex(final_cells(table, ["train_loss"]))
         assert text.count("\\textbf") == len(expected)
     result = draw_all([tmp_path / "8"], tmp_path / "o", Options(formats=["png"]))
     assert "summary.tex" in {path.name for path in result.paths}
@@ -76,7 +76,7 @@ def test_the_winner_is_what_the_verdict_says() -> None:
 def test_problems_stand_beside_each_other(tmp_path: Path) -> None:
     for size in (16, 32):
         sweep(tmp_path, ("adam", "sgd"), 2, batch_size=size)
-    found = cells(load_runs(tmp_path), COLUMNS)
+    found = final_cells(load_runs(tmp_path), COLUMNS)
     assert list(found["train_loss"].columns) == ["batch_size=16", "batch_size=32"]
     text = to_latex(found)
     assert text.count("\\begin{tabular}{lll}") == 2  # one for each metric
@@ -91,7 +91,7 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
         for seed in range(2):
             make_run(tmp_path / f"{name[:2]}{seed}", name, seed)
     table = load_runs(tmp_path)
-    text = to_latex(cells(table, COLUMNS), ["50 % of_the \n runs {diverged}"])
+    text = to_latex(final_cells(table, COLUMNS), ["50 % of_the \n runs {diverged}"])
     body = [line for line in text.splitlines() if not line.startswith("%")]
     plain = re.sub(r"\\[_&%#${}]", "", "\n".join(body))
     (row,) = [line for line in plain.splitlines() if line.startswith("ab")]
@@ -109,7 +109,7 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
 def test_latex_takes_it(tmp_path: Path) -> None:
     for name in ("adam", HARD):
         sweep(tmp_path / "r", (name,), 2, optimizer__name=name)
-    text = to_latex(cells(load_runs(tmp_path / "r"), COLUMNS), ["a % b"])
+    text = to_latex(final_cells(load_runs(tmp_path / "r"), COLUMNS), ["a % b"])
     head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{text}\\end{{document}}\n", "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]

@@ -11,7 +11,7 @@ from made_runs import make_run
 
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import compare
-from optbench.analysis.latex import cells
+from optbench.analysis.latex import final_cells
 from optbench.analysis.leader import leader_of, place, ranked
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.summary import summary
@@ -79,7 +79,7 @@ def test_tables_figures_and_report_name_the_same_first(tmp_path: Path, seed: int
     made = compare([tmp_path])
     order = ranked(by_seed(made, "train_loss"))
     assert summary(made)["variant"].tolist() == order
-    assert cells(made, ["train_loss"])["train_loss"].index.tolist() == order
+    assert final_cells(made, ["train_loss"])["train_loss"].index.tolist() == order
     rows = [text.get_text() for text in finals(made, "train_loss").axes[0].get_yticklabels()]
     assert rows == order
     data = collect([tmp_path])

@@ -182,16 +182,16 @@ def test_wrong_names_are_explained(tmp_path: Path) -> None:
 
 
 def test_colours_are_fixed_and_distinct() -> None:
-    looks = {name: style.look(name) for name in style.LOOKS}
+    looks = {name: style.style_of(name) for name in style.LOOKS}
     assert len({to_hex(look.color) for look in looks.values()}) == len(looks)
     assert len({looks[name].marker for name in SEVEN}) == 7
     for name, sibling in (("amsgrad", "adam"), ("textbook_adam", "adam"), ("textbook_sgd", "sgd")):
-        assert style.look(name).color == style.look(sibling).color
-        assert style.look(name).dashes != style.look(sibling).dashes
-    assert style.look("never_heard_of_it") == style.look("never_heard_of_it")
+        assert style.style_of(name).color == style.style_of(sibling).color
+        assert style.style_of(name).dashes != style.style_of(sibling).dashes
+    assert style.style_of("never_heard_of_it") == style.style_of("never_heard_of_it")
     for name in [*looks, "some", "other"]:
         for index in range(4):
-            assert style.shade(style.look(name), index, 4).marker
+            assert style.shade(style.style_of(name), index, 4).marker
 
 
 @settings(max_examples=25, deadline=None)

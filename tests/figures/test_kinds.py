@@ -188,7 +188,7 @@ def test_trials_are_points_at_their_rates(tmp_path: Path) -> None:
     scores = trial_scores(trials, "val_loss", "final")
     for name in ("adam", "sgd"):
         own = scores[scores["optimizer"] == name].sort_values("lr")
-        color = style.look(name).color
+        color = style.style_of(name).color
         mine = [line for line in axes.lines if line.get_color() == color]
         points, best, lost = mine
         assert list(zip(xs(points), ys(points), strict=True)) == [
@@ -394,7 +394,7 @@ def test_no_two_optimizers_look_the_same() -> None:
     assert len(names) > 20
     looks = style.looks([*names, *(f"mine{index}" for index in range(200))])
     assert len(set(looks.values())) == len(looks)
-    assert all(style.look(name) == looks[name] for name in names)
+    assert all(style.style_of(name) == looks[name] for name in names)
     # those of one kind of line differ in their colours to the eye
     for name in style.LOOKS:
         for other in style.LOOKS:
@@ -423,17 +423,17 @@ def test_an_optimizer_looks_the_same_in_every_figure_of_a_study(tmp_path: Path) 
     assert all(len(seen) == 1 for seen in colours.values()), colours
     # also in a part of the study, where another of the same hash is missing
     twins = [name for name in (f"o{i}" for i in range(400)) if style.hashed(name)[:2]]
-    by_hash: dict[style.Look, list[str]] = {}
+    by_hash: dict[style.LineStyle, list[str]] = {}
     for name in twins:
         by_hash.setdefault(style.hashed(name), []).append(name)
     first, second = next(group for group in by_hash.values() if len(group) > 1)[:2]
     both = style.looks([first, second])
     assert both[first] != both[second]
     with style.use(names=[first, second]):
-        assert style.look(second) == both[second]
+        assert style.style_of(second) == both[second]
         (entry,) = series_of(assign_series(one[one["optimizer"] == "mine"]).runs, assign_series(
             one[one["optimizer"] == "mine"]))  # fmt: skip
-        assert entry[2] == style.look("mine")
+        assert entry[2] == style.style_of("mine")
 
 
 @pytest.mark.parametrize("rates", [(0.01, 0.02), (0.001, 0.003, 0.01, 0.02), (1e-4, 1e-2, 1.0)])

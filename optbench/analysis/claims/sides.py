@@ -243,7 +243,8 @@ def coarse(part: Side, effect: float, adds: bool) -> list[str]:
         if steps:
             found.append(
                 f"{part.name}, {short_name(key)} {show(at[index])} differs from "
-                f"{' and '.join(steps)}, the two sides by {abs(effect):.3g}: a value between may be better still"
+                f"{' and '.join(steps)}, the two sides by {abs(effect):.3g}: a value "
+                "between may be better still"
                 + (" (which would add to the difference)" if adds else "")
             )
     return found

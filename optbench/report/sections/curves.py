@@ -52,7 +52,7 @@ def names_of(plan: Layout) -> Names:
     toggles: dict[str, dict[str, Any]] = {}
     for entry in series.values():
         name = entry["toggle"]
-        of_name = drawn(style.look(name)) if several else entry
+        of_name = drawn(style.style_of(name)) if several else entry
         part = {key: of_name[key] for key in ("color", "dash")}
         toggles.setdefault(name, {"name": name, **part})
     # a series may have the name of another optimizer
@@ -61,7 +61,7 @@ def names_of(plan: Layout) -> Names:
     return Names(list(series.values()), place, list(toggles.values()), toggle_of)
 
 
-def drawn(look: style.Look) -> dict[str, Any]:
+def drawn(look: style.LineStyle) -> dict[str, Any]:
     """A look as a colour in hexadecimal and a list of dashes in line widths."""
     color = look.color
     if not isinstance(color, str):

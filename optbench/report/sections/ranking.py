@@ -8,7 +8,7 @@ import pandas as pd
 from optbench.analysis.comparison import PHASES, Comparison
 from optbench.analysis.final_values import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import place
-from optbench.analysis.summary import cell, summary
+from optbench.analysis.summary import format_final, summary
 from optbench.common.metrics import metric_of
 from optbench.common.text import show
 from optbench.report.sections.curves import Names
@@ -48,7 +48,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
             for phase in phases:
                 own = found.get(phase)
                 value = math.nan if own is None else float(own[f"{stem}_median"])
-                cells.append(sortable_cell(value, "" if own is None else cell(own, stem)))
+                cells.append(sortable_cell(value, "" if own is None else format_final(own, stem)))
         count = sum(int(row["diverged"]) for row in found.values())
         cells += [
             sortable_cell(int(first["seeds"]), str(first["seeds"])),
