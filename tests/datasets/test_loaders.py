@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from optbench import deepobs
+from optbench import datasets, deepobs
 from optbench.common.errors import UserError
 from optbench.datasets import loaders
 from optbench.datasets.prepare import prepare
@@ -442,7 +442,7 @@ def test_every_dataset_yaml_names_its_loader():
         config = dict(yaml.to_container(files[name], resolve=False))
         assert config["name"] == name
         loader = name.split("_")[0] if name.startswith("emnist") else name
-        home = loaders
+        home = datasets
         if name == "deepobs_quadratic":
             home, loader = deepobs, "quadratic"
         assert config["_target_"] == f"{home.__name__}.{loader}"

@@ -15,12 +15,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MODULES = 16  # of one folder, __init__ counted
-CONTRACTS = [
-    contract["name"]
-    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"][
-        "importlinter"
-    ]["contracts"]
+CONTRACTS_OF = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+    "contracts"
 ]
+CONTRACTS = [contract["name"] for contract in CONTRACTS_OF]
 
 
 def folders() -> list[Path]:
@@ -60,3 +58,21 @@ def linted() -> str:
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_every_contract_of_imports_is_kept(linted, name):
     assert f"\n{name} KEPT" in linted, linted
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        (
+            "Hydra stays in the rooms that compose configurations",
+            {"__main__", "program", "config", "sweeps", "tuning"},
+        ),
+        ("Only the runner and the sweeps know the engines", {"runner", "sweeps", "engines"}),
+    ],
+)
+def test_contracts_name_every_module_that_they_bind(name, allowed):
+    bound = next(contract for contract in CONTRACTS_OF if contract["name"] == name)
+    names = {module.removeprefix("optbench.") for module in bound["source_modules"]}
+    top = {path.stem for path in (ROOT / "optbench").glob("*.py")} - {"__init__"}
+    rooms = {path.parent.name for path in (ROOT / "optbench").glob("*/__init__.py")}
+    assert (top | rooms) - allowed <= names

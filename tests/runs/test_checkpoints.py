@@ -180,7 +180,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from optbench.runs import locks
-with locks.only_one(Path(sys.argv[1]), "abc", waiting=print):
+with locks.run_lock(Path(sys.argv[1]), "abc", waiting=print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
