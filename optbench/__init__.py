@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"optbench.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'optbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

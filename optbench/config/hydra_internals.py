@@ -9,11 +9,18 @@ from inspect import signature
 from typing import Any
 
 import hydra
-from hydra._internal import config_loader_impl
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser import overrides_visitor
-from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
+
+try:
+    from hydra._internal import config_loader_impl
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser import overrides_visitor
+    from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
+except ImportError as error:
+    raise ImportError(
+        f"this version of Hydra ({hydra.__version__}) has no longer what optbench borrows from its "
+        f"inside: {error}. Install a hydra-core that pyproject.toml allows"
+    ) from error
 
 __all__ = ["BasicSweeper", "ConfigLoaderImpl"]
 

@@ -1,6 +1,8 @@
 """What is borrowed from the inside of Hydra and torch is there, or a sentence says what is gone."""
 
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import hydra
@@ -8,7 +10,6 @@ import pytest
 from torch.optim import optimizer as torch_optimizer
 
 from optbench import torch_internals
-from optbench.config import hydra_internals
 
 PACKAGE = Path(torch_internals.__file__).parent
 HYDRA = re.compile(r"(from|import) hydra\._internal|overrides_visitor")
@@ -18,11 +19,23 @@ TORCH = re.compile(
 
 
 def test_hydra_and_torch_have_what_is_borrowed():
+    hydra_internals = import_module("optbench.config.hydra_internals")
     assert hydra_internals.missing() == [], f"Hydra {hydra.__version__}"
     assert torch_internals.missing() == []
 
 
-def test_what_is_gone_is_named(monkeypatch):
+def test_a_class_that_hydra_lacks_is_named(monkeypatch):
+    inside = import_module("hydra._internal.core_plugins.basic_sweeper")
+    monkeypatch.delitem(sys.modules, "optbench.config.hydra_internals", raising=False)
+    monkeypatch.delattr(inside, "BasicSweeper")
+    with pytest.raises(
+        ImportError, match=r"this version of Hydra \(.*\) has no longer .*BasicSweeper"
+    ):
+        import_module("optbench.config.hydra_internals")
+
+
+def test_an_attribute_that_is_gone_is_named(monkeypatch):
+    hydra_internals = import_module("optbench.config.hydra_internals")
     monkeypatch.delattr(hydra_internals.BasicSweeper, "split_arguments")
     (line,) = hydra_internals.missing()
     assert line.startswith("this version of Hydra has no BasicSweeper.split_arguments: sweeps.")
