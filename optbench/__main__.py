@@ -10,7 +10,7 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import streams
+from optbench.common.console import say, streams
 
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
@@ -26,6 +26,16 @@ def main() -> None:
         if name in COMMANDS:
             with streams():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
+        if name.isidentifier():
+            from optbench.common.errors import did_you_mean
+
+            near = did_you_mean(name, COMMANDS)
+            say(
+                f"optbench: there is no sub-command {name!r}{near}\nSub-commands: "
+                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help",
+                error=True,
+            )
+            sys.exit(1)
         import_module("optbench.program").run()
     finally:
         signal.signal(signal.SIGINT, before)

@@ -515,3 +515,14 @@ def test_a_sweep_of_too_few_seeds_says_so_before_it_trains(here):
     assert status == 0, err
     said = "warning: 2 seeds: with fewer than 6 pairs no two-sided sign-flip test reaches p < 0.05"
     assert said in err.splitlines()[:2]
+
+
+@pytest.mark.parametrize(("word", "near"), [("repot", "report"), ("trajectory", "trajectories")])
+def test_a_misspelt_sub_command_gets_the_nearest_name(word, near, here, tmp_path):
+    call = [sys.executable, "-m", "optbench", word, "results"]
+    done = subprocess.run(call, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"optbench: there is no sub-command '{word}'. Did you mean {near}?"
+    )
+    assert not done.stdout
