@@ -104,6 +104,25 @@ def test_batches_of_a_sweep_share_one_choice(program, tmp_path):
     assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
 
 
+@LAUNCHERS
+@pytest.mark.parametrize("steps", ["1,10", "10,1"])
+def test_choice_does_not_go_by_the_order_of_jobs(program, tmp_path, launcher, steps):
+    words = ["-m", "optimizer=sgd", "diagnostics=layers", f"log.layer_steps={steps}", *launcher]
+    assert program(*words)[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"plain"}}  # a run whose every step is watched is
+
+
+@pytest.mark.parametrize(
+    "words", [["precision=float32,bfloat16"], ["steps=1,5", "epochs=null"], ["weight_penalty=0,1"]]
+)
+def test_asked_engine_that_does_not_serve_a_run_is_said_before_others(program, tmp_path, words):
+    status, error = program("-m", "optimizer=sgd", "engine=compiled_mlp", "stop_at_failure=true",
+                            "hydra.launcher.workers=1", *words)  # fmt: skip
+    assert status == 1
+    assert "engine=compiled_mlp does not serve this run" in error
+    assert not records(tmp_path)
+
+
 def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
     status, error = program("-m", "optimizer=sgd", "optimizer.lr=0.1,-1")
     assert status == 1
