@@ -20,7 +20,7 @@ else:  # the folder was deleted: every step is a plain one
     found = None  # type: ignore[assignment]
 
 AUTO, PLAIN = "auto", "plain"
-# the fastest first, in which order `auto` asks
+# the fixed order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
 

@@ -1,7 +1,7 @@
 """Which engine trains each problem of a sweep: one for all its runs, so that seconds compare.
 
-`engine=auto` takes the fastest engine that serves every run of a problem, in the order of
-`runner.engine.NAMES`, else plain steps. The choice lies in the sweep's folder, for jobs may run in
+`engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
+of a problem, else plain steps. The choice lies in the sweep's folder, for jobs may run in
 other processes, and a study may launch them in several batches.
 """
 

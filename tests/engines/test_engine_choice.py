@@ -1,4 +1,4 @@
-"""A sweep or study takes one engine for all runs of a problem; a single run the fastest it can."""
+"""A sweep or study takes one engine for all runs of a problem; a run the first that serves it."""
 
 import json
 import sys
@@ -70,7 +70,7 @@ LAUNCHERS = pytest.mark.parametrize(
 
 
 @LAUNCHERS
-def test_sweep_takes_fastest_engine_that_serves_every_optimizer(program, tmp_path, launcher):
+def test_sweep_takes_first_engine_that_serves_every_optimizer(program, tmp_path, launcher):
     assert program("-m", "optimizer=sgd,adam", *launcher)[0] == 0
     assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
     assert program("-m", "optimizer=sgd,adam,nadam", *launcher, name="y")[0] == 0
