@@ -32,6 +32,13 @@ def asked(config: Mapping[str, Any]) -> str:
     return PLAIN if config.get("record_steps") is False else AUTO
 
 
+def agreeing(config: Mapping[str, Any], made: str | None) -> dict[str, Any]:
+    """Return a run's configuration for its record: "auto", where it asks for another engine than
+    the one that made the run."""
+    agrees = made is None or asked(config) in (AUTO, made)
+    return {**config} if agrees else {**config, "engine": AUTO}
+
+
 def factory(name: str, *, required: bool = True) -> EngineFactory | None:
     """Return what makes the engine of that name for a training; None for plain steps.
 
