@@ -135,8 +135,11 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
     if outcome.known:
-        again = "force=true runs it again" + (" and logs it: it was not logged now" * logged)
-        say(f"already done ({outcome.status}); {again}")
+        how, again = f"({outcome.status})", "force=true runs it again"
+        if outcome.engines:
+            made, asked = outcome.engines
+            how, again = f"by engine={made}", f"{again} with engine={asked}"
+        say(f"already done {how}; {again}" + " and logs it: it was not logged now" * logged)
     if outcome.status == "diverged":
         step = record["diverged_at_step"]
         hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"

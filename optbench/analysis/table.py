@@ -17,7 +17,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError, is_text
 from optbench.formats.older_code import newest_only
-from optbench.formats.record import RunRecord
+from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
 from optbench.formats.study import current
 
@@ -187,7 +187,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     for folder, record, _ in runs:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
-        values = (str(folder), *hashes, *rest, engine_of(record))
+        values = (str(folder), *hashes, *rest, engine_of(record) or math.nan)
         identity = dict(zip(IDENTITY, values, strict=True))
         config = flatten(record["config"])
         problem = flatten(record["problem"])
@@ -215,15 +215,6 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         "problem_keys": [key for key in problem_keys if key in keys and key not in IDENTITY],
     }
     return table
-
-
-STEPS_BY = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # how older records named engines
-
-
-def engine_of(record: Mapping[str, Any]) -> str | float:
-    """Return the name of the engine that took a run's steps; NaN where its record says none."""
-    engine = record.get("engine") or STEPS_BY.get(str(record.get("steps_by")))
-    return engine if isinstance(engine, str) else math.nan
 
 
 def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:

@@ -1,7 +1,10 @@
-"""Faster ways to take training steps, all optional; this is the one door to them.
+"""Other ways to take training steps, all optional; this is the one door to them.
 
-An engine may only make steps faster. The core runs and passes its tests without this folder. Each
-engine has a measured reason in its docstring, or it goes.
+`auto` is the first engine, in a fixed order, that serves every optimizer of a problem. It measures
+nothing, and on some machines plain steps are faster for some models: docs/performance.md.
+
+An engine may change nothing but the speed of steps. The core runs and passes its tests without this
+folder. Each engine has a measured reason, or it goes.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ from optbench.training.loop import WARMUP_STEPS
 if TYPE_CHECKING:
     from optbench.training.steps import Engine
 
-NAMES = ("compiled_mlp",)  # the fastest first, in which order `auto` asks; after them: plain steps
+NAMES = ("compiled_mlp",)  # the fixed order in which `auto` asks; after them: plain steps
 
 
 def select(

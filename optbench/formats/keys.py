@@ -202,11 +202,15 @@ TOP_KEYS = tuple(name for name in KEYS if "." not in name)
 GROUPS = having(GROUP)
 PROBLEM_GROUPS = tuple(name for name in GROUPS if KEYS[name].role & PROBLEM)
 SERIES_KEYS = having(SERIES)
+KIND_KEYS = ("device", *(name for name in having(PROBLEM | RUN) if name != "seed"))  # of all seeds
 DATA_SOURCES = tuple(name.removeprefix("data.") for name in having(SOURCE))
 PATHS = (*having(PATH), "dataset.root")  # the latter is data.root again
 COSMETIC_KEYS = ("study", *having(COSMETIC))
 NO_EFFECT_KEYS = having(NO_EFFECT)
-SWEEP_KEYS = having(SWEEP)
+# two values of these are one and the same run (of `device`, the kind tells runs apart)
+ONE_VALUE_KEYS = tuple(
+    name for name in TOP_KEYS if name != "device" and not KEYS[name].role & (PROBLEM | RUN)
+)
 TUNING_KEYS = having(TUNING)
 UNREPEATED_KEYS = having(SWEEP | STUDY)  # not said in the command that repeats a run
 UNRECORDED_KEYS = having(UNRECORDED | ENDING)

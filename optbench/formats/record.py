@@ -1,6 +1,9 @@
 """The content of `run.json` as a type: what was asked, what it is called, and how it ended."""
 
+from collections.abc import Mapping
 from typing import Any, Required, TypedDict
+
+STEPS_BY = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # how older records named engines
 
 
 class RunRecord(TypedDict, total=False):
@@ -20,7 +23,7 @@ class RunRecord(TypedDict, total=False):
     error: Any
     diverged_at_step: Any
     device: str | None
-    engine: str | None
+    engine: str | None  # A+B: of a run that A began and B went on with
     num_threads: Any
     products: Any
     cohort: int | None  # how many runs an older version trained at once
@@ -35,3 +38,9 @@ class RunRecord(TypedDict, total=False):
     process_died: Any
     summary: dict[str, Any] | None
     csv_sha256: Any  # file: digest
+
+
+def engine_of(record: Mapping[str, Any]) -> str | None:
+    """Return the name of what took a run's steps, "plain" for torch; None: its record says none."""
+    engine = record.get("engine") or STEPS_BY.get(str(record.get("steps_by")))
+    return engine if isinstance(engine, str) else None

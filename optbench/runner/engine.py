@@ -20,7 +20,7 @@ else:  # the folder was deleted: every step is a plain one
     found = None  # type: ignore[assignment]
 
 AUTO, PLAIN = "auto", "plain"
-# the fastest first, in which order `auto` asks
+# the fixed order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
 
@@ -30,6 +30,13 @@ def asked(config: Mapping[str, Any]) -> str:
     if "engine" in config:
         return str(config["engine"])
     return PLAIN if config.get("record_steps") is False else AUTO
+
+
+def agreeing(config: Mapping[str, Any], made: str | None) -> dict[str, Any]:
+    """Return a run's configuration for its record: "auto", where it asks for another engine than
+    the one that made the run."""
+    agrees = made is None or asked(config) in (AUTO, made)
+    return {**config} if agrees else {**config, "engine": AUTO}
 
 
 def factory(name: str, *, required: bool = True) -> EngineFactory | None:

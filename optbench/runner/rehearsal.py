@@ -5,7 +5,7 @@ from collections.abc import Callable
 from optbench import optimizers, schedules
 from optbench.config.build import results_of
 from optbench.datasets import prepare
-from optbench.formats.keys import LABELS, RunConfig
+from optbench.formats.keys import KIND_KEYS, LABELS, RunConfig, part_of
 from optbench.problem import build_model, identity
 from optbench.runner import engine, planning
 from optbench.streams import Stream
@@ -43,9 +43,8 @@ def build(planned: planning.Plan) -> None:
 
 def kind_of(config: RunConfig) -> str:
     """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
-    parts = {key: config[key] for key in ("model", "dataset", "preprocessing", "data", "loss")}
-    parts |= {key: config[key] for key in ("initializer", "schedule", "logger") if key in config}
-    parts |= {"engine": engine.asked(config)}
+    parts = part_of(config, KIND_KEYS)
+    parts |= {"logger": config.get("logger"), "engine": engine.asked(config)}
     numbers = {k: v for k, v in config["optimizer"].items() if k not in LABELS}
     numbers = {k: bool(v) if isinstance(v, int | float) else v for k, v in numbers.items()}
     return identity(parts | {"optimizer": numbers})

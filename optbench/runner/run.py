@@ -12,6 +12,7 @@ from optbench.config.build import (
     results_of,
 )  # fmt: skip
 from optbench.formats.keys import RunConfig
+from optbench.formats.record import engine_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
@@ -38,12 +39,14 @@ class Outcome(NamedTuple):
     """How a run ended. known: it had been done before. signal: what interrupted it, or 0.
 
     folder: the run's; the one for it where it was interrupted while another process had it.
+    engines: of a known run, which one made it and which was asked for, where these are two.
     """
 
     folder: Path
     status: str
     known: bool = False
     signal: int = 0
+    engines: tuple[str, str] | None = None
 
 
 def run(config: RunConfig, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
@@ -114,10 +117,11 @@ def _complete(
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
         # no part of the identity either
-        planned.record["engine"] = training.engine.name if training.engine else engine.PLAIN
+        planned.record["engine"] = name_of(training)
         folder = None
         if found := unfinished(planned):
             folder, state = found
+            training = by_first_engine(planned, asked, training, folder)
             try:
                 training.load_state_dict(state)
             except Exception as error:  # of many kinds: it may hold anything
@@ -139,16 +143,56 @@ def _complete(
         return Outcome(folder.path, _write_updates(folder, first, updates, show, training, every))
 
 
+def name_of(training: Training) -> str:
+    """Return the name of the engine that takes a training's steps, "plain" for torch."""
+    return training.engine.name if training.engine else engine.PLAIN
+
+
+def by_first_engine(
+    planned: Plan, asked: Mapping[str, Any], training: Training, folder: RunFolder
+) -> Training:
+    """Return the training of a run that is resumed, by the engine that the run began with.
+
+    Where the command asks for another engine, or that one does not serve here, `training` goes on
+    by its own, and the run's record names both: A+B.
+    """
+    record = folder.record
+    if not record["engine"]:
+        return training
+    names = record["engine"].split("+")
+    first = names[-1]
+    open_choice = engine.asked(planned.config) == engine.AUTO and first in engine.KNOWN
+    if open_choice and first != name_of(training):
+        other = Training(**{**asked, "engine": engine.factory(first, required=False)})
+        if name_of(other) == first:
+            training = other
+    now = name_of(training)
+    if now not in names:
+        say(
+            f"warning: {folder.path} goes on with engine={now} after {record['engine']}: equal "
+            f"within rounding only, and its times compare with those of no other run",
+            error=True,
+        )
+        names.append(now)
+    record["engine"] = "+".join(names)
+    record["config"] = engine.agreeing(record["config"], record["engine"])
+    return training
+
+
 def reuse_finished(planned: Plan, done: Path) -> Outcome:
     """The outcome of a run that was done before; each sweep's folder is complete by itself."""
     with suppress(OSError):
         checkpoints.remove(done)  # of a process that was killed just after the end
+    made = engine_of(read_record(done / "run.json"))
     if done.parent.resolve() != planned.group.resolve():
-        done = copy_run(done, planned.group, planned.record["config"])
+        done = copy_run(done, planned.group, engine.agreeing(planned.record["config"], made))
     elif "code" in planned.record:
         with suppress(OSError, ValueError):
             note_reuse(done)
-    return Outcome(done, read_record(done / "run.json")["status"], known=True)
+    asked = engine.asked(planned.config)
+    other = made is not None and asked not in (engine.AUTO, made)
+    status = read_record(done / "run.json")["status"]
+    return Outcome(done, status, known=True, engines=(str(made), asked) if other else None)
 
 
 def _write_updates(

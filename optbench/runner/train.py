@@ -21,9 +21,9 @@ def train(
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
 
-    engine: "auto", the fastest that serves the run; "plain", every step is torch's; or
-    "compiled_mlp", which raises `UserError` where it does not serve. To compare seconds of several
-    optimizers, give all of them the same one. The other arguments are those of
+    engine: "auto", the first, in a fixed order, that serves the run; "plain", every step is
+    torch's; or "compiled_mlp", which raises `UserError` where it does not serve. To compare seconds
+    of several optimizers, give all of them the same one. The other arguments are those of
     `training.loop.Training`; `stop` is that of `Training.updates`.
     """
     return loop.Training(problem, optimizer, engine=factory(engine), **arguments).updates(stop)

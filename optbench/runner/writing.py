@@ -87,9 +87,7 @@ def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
         warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
-    before, now = state.get("engine"), planned.record.get("engine")
-    if now and before not in (None, now):
-        warn(f"{path} goes on with engine={now} after {before}: equal within rounding only")
+    folder.record["engine"] = state.get("engine")
     folder.follow(loggers(planned.config), results_of(planned.config))
     say(f"going on from step {step} of {path}", error=True)
     return folder, state["training"]

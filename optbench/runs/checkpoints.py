@@ -11,6 +11,7 @@ import torch
 
 from optbench import __version__
 from optbench.common.errors import UserError
+from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import all_changes, code_in, sourceless
 from optbench.formats.run import read_record
 
@@ -156,7 +157,7 @@ def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]
     Nothing that makes the curves may differ, down to the bytes of the data.
     """
     changed = differences(record["problem"], asked["problem"])
-    for key in ("optimizer", "schedule", "seed"):
+    for key in (*SERIES_KEYS, "seed"):
         changed += differences({key: record["config"].get(key)}, {key: asked["config"][key]})
     if changed:
         raise UserError(

@@ -20,7 +20,6 @@ from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_
 
 HOLM, MAX_TYPE = "Holm", "max-type"
 CORRECTIONS = (HOLM, MAX_TYPE)
-SIDES = ("optimizer", "schedule", "decay_biases_and_norms")  # overrides that make a series
 Pair = tuple[str, str, str]  # problem, series a, series b
 
 
@@ -51,18 +50,18 @@ def too_few_seeds(seeds: int, others: int, correction: str) -> str:
     )
 
 
-def series_and_seeds(jobs: Iterable[Sequence[str]]) -> tuple[int, int]:
+def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tuple[int, int]:
     """Return how many series the fullest problem of planned jobs has, and the fewest seeds of one.
 
-    jobs: the overrides of each. A series is what the optimizer's side of them says.
+    jobs: the overrides of each. A series is what those of them say that set one of the keys.
     """
     seeds: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
     for texts in jobs:
         texts = [text.lstrip("+~") for text in texts]
         seed = [text for text in texts if text.startswith("seed=")]
         rest = sorted(text for text in texts if not text.startswith("seed="))
-        side = tuple(text for text in rest if text.startswith(SIDES))
-        problem = tuple(text for text in rest if not text.startswith(SIDES))
+        side = tuple(text for text in rest if text.startswith(keys))
+        problem = tuple(text for text in rest if not text.startswith(keys))
         seeds.setdefault((problem, side), set()).update(seed[-1:] or ["seed"])
     series = Counter(problem for problem, _ in seeds)
     return max(series.values(), default=0), min(map(len, seeds.values()), default=0)

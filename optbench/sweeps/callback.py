@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class SweepCallback(Callback):
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
         # the list may be another process's by now; Hydra's own launchers have processes of theirs
         outcomes = job_list.ended or listed
+        if text := by_other_engines(outcomes):
+            say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
@@ -113,6 +115,19 @@ class SweepCallback(Callback):
             say(f"{len(job_list.unlisted)} runs are not in {sweep / job_list.FILE}", error=True)
         if failed or job_list.unlisted:
             sys.exit(1)
+
+
+def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """Return which jobs were done before by another engine than was asked for, and what to do."""
+    engines = [job["engines"] for job in outcomes if job.get("engines")]
+    if not engines:
+        return ""
+    made = " and engine=".join(sorted({made for made, _ in engines}))
+    were, them = ("was", "it") if len(engines) == 1 else ("were", "them")
+    return (
+        f"{len(engines)} of {len(outcomes)} runs {were} already done by engine={made}; force=true "
+        f"runs {them} again with engine={engines[0][1]}"
+    )
 
 
 def launcher_chooses(config: DictConfig) -> bool:

@@ -1,7 +1,7 @@
 """Which engine trains each problem of a sweep: one for all its runs, so that seconds compare.
 
-`engine=auto` takes the fastest engine that serves every run of a problem, in the order of
-`runner.engine.NAMES`, else plain steps. The choice lies in the sweep's folder, for jobs may run in
+`engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
+of a problem, else plain steps. The choice lies in the sweep's folder, for jobs may run in
 other processes, and a study may launch them in several batches.
 """
 
@@ -17,7 +17,7 @@ from optbench import optimizers, schedules
 from optbench.config import build
 from optbench.datasets import prepare
 from optbench.formats import job_list
-from optbench.formats.keys import RunConfig, part_of
+from optbench.formats.keys import KIND_KEYS, RunConfig, part_of
 from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
@@ -40,8 +40,7 @@ class EngineChoice:
         if engine.asked(config) != engine.AUTO or key in self._known:
             return
         left = self._serving.get(key, engine.NAMES)
-        parts = ("optimizer", "schedule", "device", "decay_biases_and_norms", "diagnostics")
-        kind = json.dumps([key, *part_of(config, parts).values()], sort_keys=True)
+        kind = json.dumps(part_of(config, KIND_KEYS), sort_keys=True)
         if left and kind not in self._seen:
             self._seen.add(kind)
             try:

@@ -1,6 +1,7 @@
 """The jobs of a sweep, from its overrides: all combinations of their values."""
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from optbench.common.errors import UserError
 from optbench.config.compose import texts_of
 from optbench.config.hydra_internals import BasicSweeper
-from optbench.formats.keys import SWEEP_KEYS
+from optbench.formats.keys import ONE_VALUE_KEYS, SERIES_KEYS
 
 MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
 
@@ -36,12 +37,17 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
                 f"~{key}: a sweep sets values and takes none away: {key}=null, or leave it out"
             )
         text = override.get_value_string()
-        if override.is_sweep_override() and key.split(".")[0] in SWEEP_KEYS:
+        if override.is_sweep_override() and key.split(".")[0] in ONE_VALUE_KEYS:
             raise UserError(f"{key} has one value in a sweep, not several ({text})")
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(
                 f"{key}={text} has no end of values: name some, as in {key}=0.1,1; or have a tuned "
                 f"study search a range, with +optimizer.search.NAME={{low:0.1,high:1,scale:log}}"
+            )
+        if override.is_sweep_override() and key == "device" and not tell_runs_apart(override):
+            raise UserError(
+                f"{key} has one value of each kind in a sweep, and not auto beside others "
+                f"({text}): a run's identity is the kind of its device, cpu or cuda"
             )
     count = math.prod(number_of_values(override) for override in overrides)
     if count > MOST_JOBS:
@@ -52,6 +58,13 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
             "nothing to run: a glob(...) or range(...) on the command line matches no choice"
         )
     return batch
+
+
+def tell_runs_apart(devices: Override) -> bool:
+    """Return whether no two of the devices make the same run."""
+    values = islice(devices.sweep_string_iterator(), MOST_JOBS + 1)
+    kinds = ["".join(re.findall(r"\w+", value)[:1]) for value in values]
+    return len(set(kinds)) == len(kinds) and (len(kinds) == 1 or "auto" not in kinds)
 
 
 def number_of_values(override: Override) -> int:
@@ -85,7 +98,7 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
     from optbench.common import text
     from optbench.stats import corrections  # slow to import, needed at the end as well
 
-    series, seeds = corrections.series_and_seeds(planned)
+    series, seeds = corrections.series_and_seeds(planned, SERIES_KEYS)
     if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:
         factor = judge.planned_factor(claim, planned)
         return judge.too_few_for(seeds, factor, len(claim["checks"]))

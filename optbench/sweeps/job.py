@@ -94,6 +94,8 @@ def record_outcome(
     record |= {"status": "failed", "run": None}
     if outcome is not None:
         record |= {"status": outcome.status, "run": outcome.folder.name}
+        if outcome.engines:
+            record["engines"] = outcome.engines  # the sweep's end says it
         if outcome.known and not quiet:
             asked = any(text.lstrip("+").startswith("logger") for text in overrides)
             say(f"{label}  already done ({outcome.status}){UNLOGGED if asked else ''}")

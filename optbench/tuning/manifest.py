@@ -10,6 +10,7 @@ from typing import Any
 
 from optbench.common.text import count
 from optbench.formats import job_list
+from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import code_in
 from optbench.formats.study import read_manifest
 from optbench.stats.corrections import HOLM, series_and_seeds, too_few_seeds
@@ -122,7 +123,7 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
 
 def rivals(overrides: Iterable[Sequence[str]]) -> int:
     """With how many others the leader of a problem is compared, at most; at least 1."""
-    return max(1, series_and_seeds(overrides)[0] - 1)
+    return max(1, series_and_seeds(overrides, SERIES_KEYS)[0] - 1)
 
 
 def too_few(overrides: Iterable[Sequence[str]], seeds: int) -> Iterator[str]:

@@ -1,18 +1,21 @@
-"""A sweep or study takes one engine for all runs of a problem; a single run the fastest it can."""
+"""A sweep or study takes one engine for all runs of a problem; a run the first that serves it."""
 
 import json
 import sys
 from functools import partial
 from pathlib import Path
 
+import in_process
 import pytest
 import torch
+from composed import resolved
 
 from optbench import __main__ as cli
 from optbench import engines, schedules
 from optbench.common.errors import UserError
 from optbench.engines.compiled_mlp import mlp
 from optbench.runner import engine
+from optbench.runner import run as experiment
 from optbench.runner.train import train
 from optbench.training.loop import Training
 
@@ -70,7 +73,7 @@ LAUNCHERS = pytest.mark.parametrize(
 
 
 @LAUNCHERS
-def test_sweep_takes_fastest_engine_that_serves_every_optimizer(program, tmp_path, launcher):
+def test_sweep_takes_first_engine_that_serves_every_optimizer(program, tmp_path, launcher):
     assert program("-m", "optimizer=sgd,adam", *launcher)[0] == 0
     assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
     assert program("-m", "optimizer=sgd,adam,nadam", *launcher, name="y")[0] == 0
@@ -102,6 +105,25 @@ def test_batches_of_a_sweep_share_one_choice(program, tmp_path):
     words = ["-m", "optimizer=sgd,nadam", "hydra.sweeper.max_batch_size=1"]
     assert program(*words)[0] == 0
     assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
+
+
+@LAUNCHERS
+@pytest.mark.parametrize("steps", ["1,10", "10,1"])
+def test_choice_does_not_go_by_the_order_of_jobs(program, tmp_path, launcher, steps):
+    words = ["-m", "optimizer=sgd", "diagnostics=layers", f"log.layer_steps={steps}", *launcher]
+    assert program(*words)[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"plain"}}  # a run whose every step is watched is
+
+
+@pytest.mark.parametrize(
+    "words", [["precision=float32,bfloat16"], ["steps=1,5", "epochs=null"], ["weight_penalty=0,1"]]
+)
+def test_asked_engine_that_does_not_serve_a_run_is_said_before_others(program, tmp_path, words):
+    status, error = program("-m", "optimizer=sgd", "engine=compiled_mlp", "stop_at_failure=true",
+                            "hydra.launcher.workers=1", *words)  # fmt: skip
+    assert status == 1
+    assert "engine=compiled_mlp does not serve this run" in error
+    assert not records(tmp_path)
 
 
 def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
@@ -166,6 +188,94 @@ def test_asked_engine_that_does_not_serve_fails_its_job_alone(program, tmp_path)
     assert status == 1
     assert "nadam: engine=compiled_mlp does not serve this run" in error
     assert not list((tmp_path / "y").rglob("run.json"))  # it was said before any run
+
+
+def interrupted(folder: Path, *words: str, chosen: str | None = None) -> Path:
+    """The folder of a run that was interrupted, the first time after step 3."""
+    config = resolved(*QUICK, "quiet=true", f"results_dir={folder}", *words)
+    calls = iter(range(1, 10**6))
+    planned = experiment.plan(config, folder / "x", chosen=chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optbench.training.loop.SYNC_EVERY", 1)
+        outcome = experiment.complete(planned, lambda update: None, lambda: next(calls) >= 3)
+    assert outcome.status == "interrupted"
+    return outcome.folder
+
+
+@pytest.mark.parametrize(
+    ("began", "words", "chosen", "engine", "asked"),
+    [
+        ("plain", [], None, "plain", "auto"),
+        ("plain", [], "compiled_mlp", "plain", "auto"),  # the sweep's choice
+        ("compiled_mlp", [], "plain", "compiled_mlp", "auto"),
+        ("compiled_mlp", ["engine=compiled_mlp"], None, "compiled_mlp", "auto"),
+        ("compiled_mlp", ["engine=plain"], None, "compiled_mlp+plain", "auto"),
+        ("plain", ["engine=compiled_mlp"], None, "plain+compiled_mlp", "auto"),
+    ],
+)
+def test_resumed_run_keeps_its_engine_or_names_both(
+    tmp_path, capsys, began, words, chosen, engine, asked
+):
+    run = interrupted(tmp_path, chosen=began)
+    config = resolved(*QUICK, "quiet=true", f"results_dir={tmp_path}", *words)
+    outcome = experiment.run(config, tmp_path / "x", chosen=chosen)
+    assert outcome.folder == run
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["engine"]) == ("completed", engine)
+    assert record["config"]["engine"] == asked
+    said = capsys.readouterr().err
+    assert said.count("going on from step") == 1
+    assert said.count("equal within rounding") == engine.count("+")
+
+
+def test_run_whose_engine_no_longer_serves_names_both(tmp_path, monkeypatch):
+    run = interrupted(tmp_path, "epochs=3", "engine=compiled_mlp")
+    monkeypatch.setattr(engines, "refusal", lambda *_: "there is no compiler")
+    assert interrupted(tmp_path, "epochs=3") == run
+    monkeypatch.undo()
+    config = resolved(*QUICK, "epochs=3", "quiet=true", f"results_dir={tmp_path}")
+    assert experiment.run(config, tmp_path / "x").folder == run  # by the last one, once more
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["engine"]) == ("completed", "compiled_mlp+plain")
+    assert record["config"]["engine"] == "auto"
+    assert len(record["resumed"]) == 2
+
+
+def test_asked_engine_that_finished_runs_do_not_have_is_said(program, tmp_path, capfd):
+    assert program("optimizer=adam", name="a")[0] == 0
+    for name in ("a", "b"):  # in its folder, and copied
+        capfd.readouterr()
+        call("optimizer=adam", "engine=plain", f"name={name}")
+        said = capfd.readouterr().out
+        assert (
+            "already done by engine=compiled_mlp; force=true runs it again with engine=plain"
+        ) in said
+        (record,) = records(tmp_path / name)
+        assert (record["engine"], record["config"]["engine"]) == ("compiled_mlp", "auto")
+    call("optimizer=adam", "engine=compiled_mlp", "name=b")
+    assert "already done (completed); force=true runs it again\n" in capfd.readouterr().out
+
+
+@LAUNCHERS
+def test_sweep_says_once_how_many_runs_another_engine_made(program, tmp_path, capfd, launcher):
+    words = ["-m", "optimizer=sgd,adam", *launcher]
+    assert program(*words)[0] == 0
+    capfd.readouterr()
+    call(*words, "seed=0,1", "engine=plain", "name=y")
+    said = capfd.readouterr().out
+    assert said.count("by engine=compiled_mlp") == 1
+    assert (
+        "2 of 4 runs were already done by engine=compiled_mlp; force=true runs them again with "
+        "engine=plain\n"
+    ) in said
+    found = {(r["seed"], r["engine"], r["config"]["engine"]) for r in records(tmp_path / "y")}
+    assert found == {(0, "compiled_mlp", "auto"), (1, "plain", "plain")}
+
+
+def call(*words: str) -> None:
+    """The program once more, whose output is read by the caller."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert in_process.call(patch, *QUICK, *words) == 0
 
 
 def test_select_is_the_one_door(make_problem):

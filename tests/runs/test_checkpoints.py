@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
     assert "the run begins anew" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["run.json", "checkpoint"])
+@pytest.mark.parametrize("where", ["run.json", "decay", "checkpoint"])
 def test_other_settings_refuse_to_go_on(tmp_path, where):
     run = stopped(tmp_path, 4).folder
     if where == "run.json":
@@ -299,6 +299,11 @@ def test_other_settings_refuse_to_go_on(tmp_path, where):
         record["config"]["optimizer"]["lr"] = 0.5
         write_sealed(run / "run.json", record)
         message = "optimizer.lr was 0.5 and is 0.001"
+    elif where == "decay":
+        record = read_record(run / "run.json")
+        record["config"]["decay_biases_and_norms"] = False
+        write_sealed(run / "run.json", record)
+        message = "decay_biases_and_norms was False and is True"
     else:
         other = stopped(tmp_path / "other", 4, "optimizer.lr=0.5").folder
         (run / checkpoints.FILE).write_bytes((other / checkpoints.FILE).read_bytes())
