@@ -15,6 +15,7 @@ ENGINES = "engines.json"  # which engine takes the steps of each problem
 DONE = ("completed", "diverged")
 Job = dict[str, Any]
 ended: list[Job] = []  # of this process's sweep
+engines: dict[str, str] = {}  # likewise: its choice, by problem
 unlisted: list[Job] = []  # of these, what could not be written
 
 
@@ -27,6 +28,7 @@ def plan(
     """
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
     ended.clear()
+    engines.clear()
     unlisted.clear()
     replace_text(folder / FILE, json.dumps(first) + "\n")
 

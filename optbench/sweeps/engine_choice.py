@@ -1,11 +1,13 @@
 """Which engine trains each problem of a sweep: one for all its runs, so that seconds compare.
 
 `engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
-of a problem, else plain steps. The choice lies in the sweep's folder, for jobs may run in
-other processes, and a study may launch them in several batches.
+of a problem, else plain steps. A sweep keeps its choice in memory, for a study launches its jobs in
+several batches, and hands it on in the environment, for jobs may run in other processes. The file
+in the sweep's folder is that of the last call, which may have begun while this one runs.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +24,9 @@ from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
+
+VARIABLE = "OPTBENCH_ENGINES"  # of the environment
+LONGEST = 100_000  # characters in it: Linux starts no process with 131,072 in one variable
 
 
 class EngineChoice:
@@ -90,31 +95,32 @@ def choose(
     configs: Iterable[RunConfig],
     load: Callable[[RunConfig], prepare.Dataset],
 ) -> None:
-    """Choose an engine for each problem of these runs, beside what was chosen before."""
-    choice = EngineChoice(load, read(sweep))
+    """Choose an engine for each problem of these runs, beside what this sweep chose before."""
+    choice = EngineChoice(load, dict(job_list.engines))
     for config in configs:
         choice.look_at(config)
     keep(sweep, choice)
 
 
 def keep(sweep: Path, choice: EngineChoice) -> None:
-    """Write the choice into the sweep's folder."""
+    """Keep the choice for this process, for those that it starts, and in the sweep's folder."""
+    made = choice.made()
+    job_list.engines.update(made)
+    text = json.dumps(made)
+    os.environ[VARIABLE] = text if len(text) < LONGEST else ""
     with suppress(OSError):  # each run then chooses for itself
-        write_sealed(sweep / job_list.ENGINES, {"engines": choice.made()})
-
-
-def read(sweep: Path) -> dict[str, str]:
-    """Return what was chosen in the sweep so far, by `problem_key`."""
-    try:
-        found = read_sealed(sweep / job_list.ENGINES)["engines"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    return {str(key): str(name) for key, name in found.items()}
+        write_sealed(sweep / job_list.ENGINES, {"engines": made})
 
 
 def chosen(sweep: Path, config: RunConfig) -> str | None:
     """Return the engine that the sweep chose for the problem of this run; None: no choice."""
-    return read(sweep).get(problem_key(config))
+    found = job_list.engines
+    with suppress(OSError, ValueError, KeyError):  # the run then chooses for itself
+        if not found and (told := os.environ.get(VARIABLE)):
+            found = json.loads(told)
+        elif not found:
+            found = read_sealed(sweep / job_list.ENGINES)["engines"]
+    return found.get(problem_key(config))
 
 
 def problem_key(config: RunConfig) -> str:

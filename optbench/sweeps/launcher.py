@@ -59,7 +59,7 @@ def launch(
         workers = min(workers or gpus, gpus, jobs)
     asked = asked_threads(master, overrides)
     size, threads = split_cores(device.cores(), jobs, asked, workers)
-    choice = EngineChoice(shared_dataset.load, engine_choice.read(Path(master.hydra.sweep.dir)))
+    choice = EngineChoice(shared_dataset.load, dict(job_list.engines))
     batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
     with (
         interrupts() as received,

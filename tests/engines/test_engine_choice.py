@@ -1,6 +1,8 @@
 """A sweep or study takes one engine for all runs of a problem; a run the first that serves it."""
 
 import json
+import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,12 +16,16 @@ from optbench import __main__ as cli
 from optbench import engines, schedules
 from optbench.common.errors import UserError
 from optbench.engines.compiled_mlp import mlp
+from optbench.formats import job_list
+from optbench.formats.run import write_sealed
 from optbench.runner import engine
 from optbench.runner import run as experiment
 from optbench.runner.train import train
+from optbench.sweeps import engine_choice
 from optbench.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["data.subset=200", "model.hidden=[8]", "batch_size=32", "epochs=1", "device=cpu"]
 OWN = """
 import torch
@@ -124,6 +130,51 @@ def test_asked_engine_that_does_not_serve_a_run_is_said_before_others(program, t
     assert status == 1
     assert "engine=compiled_mlp does not serve this run" in error
     assert not records(tmp_path)
+
+
+def other_sweep(folder: Path) -> None:
+    """Write what another sweep in this folder chose, which begins while one runs there."""
+    listed = json.loads((folder / "engines.json").read_text())["engines"]
+    other = {"plain": "compiled_mlp", "compiled_mlp": "plain"}
+    write_sealed(folder / "engines.json", {"engines": {k: other[v] for k, v in listed.items()}})
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=basic"],
+        ["hydra.launcher.workers=1"],
+        ["hydra.launcher.workers=1", "hydra.sweeper.max_batch_size=1"],
+        ["hydra/launcher=basic", "hydra/sweeper=tuned", "tuning.trials=1", "seeds=1"],
+        ["hydra.launcher.workers=1", "hydra/sweeper=tuned", "tuning.trials=1", "seeds=1"],
+    ],
+)
+def test_running_sweep_keeps_its_choice(program, tmp_path, monkeypatch, launcher):
+    record = job_list.record
+
+    def told(folder, job):
+        record(folder, job)
+        other_sweep(folder)
+
+    monkeypatch.setattr(job_list, "record", told)
+    assert program("-m", "optimizer=sgd,adam", *launcher)[0] == 0
+    assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
+
+
+def test_jobs_in_other_processes_are_told_the_choice(program, tmp_path):
+    assert program("-m", "optimizer=sgd,adam", "hydra/launcher=basic")[0] == 0
+    other_sweep(tmp_path / "x")
+    ask = (
+        "from pathlib import Path; from composed import resolved; from optbench.sweeps import "
+        f"engine_choice as e; print(e.chosen(Path({str(tmp_path / 'x')!r}), resolved(*{QUICK!r})))"
+    )
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    asked = [sys.executable, "-c", ask]
+    told = subprocess.run(asked, env=os.environ | path, capture_output=True, text=True)
+    assert told.stdout == "compiled_mlp\n", told.stderr
+    env = {k: v for k, v in os.environ.items() if k != engine_choice.VARIABLE} | path
+    told = subprocess.run(asked, env=env, capture_output=True, text=True)
+    assert told.stdout == "plain\n", told.stderr  # the file, where nothing else says it
 
 
 def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
