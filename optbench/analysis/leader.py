@@ -109,7 +109,7 @@ def leader_and_others(
     common seeds, (seeds, 2) each; and their p-values of the max-type test over all pairs.
 
     owners: the optimizer of each series; pairs of one optimizer's are then left out, as in
-    `pairs.judge`. No pairs where some series has no seed in common with the first.
+    `pairwise.judge`. No pairs where some series has no seed in common with the first.
     """
     names = ranked(part, smaller)
     pairs_of_all = all_pairs(names, owners)
@@ -129,7 +129,7 @@ def first_against_second(
 ) -> tuple[str, Verdict] | None:
     """Return the name of the second and what may be claimed of it against the first.
 
-    owners: the optimizer of each series. The second of another optimizer is judged as `pairs.judge`
+    owners: the optimizer of each series. The second of another optimizer is judged as `pairwise.judge`
     does it, whose word a report's verdict has: over the pairs of two optimizers. None where there
     is nothing to compare.
     """

@@ -74,7 +74,7 @@ def problem_times(found: TimeToTarget) -> pd.DataFrame:
 
 
 def scores(times: pd.DataFrame) -> pd.DataFrame:
-    """A line per optimizer, best first: score (`score.closed_form`), reached (of n problems), n.
+    """A line per optimizer, best first: score (`algoperf.closed_form`), reached (of n problems), n.
 
     times: `time_matrix`. Raises UserError below two problems, as it is a score over them.
     """

@@ -88,7 +88,7 @@ def spread(column: str, values: np.ndarray) -> dict[str, float]:
 def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()) -> str:
     """A `summary` as a Markdown table: "median [min, max]", accuracies in per cent.
 
-    best: `paper_table.bold`, the medians that are bold.
+    best: `latex.bold`, the medians that are bold.
     """
     names = list(map(str, frame))
     keys = names[: names.index("optimizer")]

@@ -56,7 +56,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     sharing the time; NaN: alone) and the columns of `epochs.csv` or `steps.csv` (where a
     run that diverged before its first step has a single line, of NaN). Of runs with one run_id the
     newest finished one counts; runs of a tuned study that its manifest has replaced do not
-    (`study_files.current`), nor runs made before one's own code changed (`older_code`).
+    (`formats.study.current`), nor runs made before one's own code changed (`older_code`).
     `attrs`: "problems" (one line for each file left out), "older" (a sentence for the runs of older
     code, which are kept and left out), "problem_keys" (columns that define
     the problem), "measured" (columns of the CSV), "rows", "mixed" (whether the given folders hold

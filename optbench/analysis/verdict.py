@@ -59,7 +59,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
 
 
 def verdicts(made: Comparison) -> pd.DataFrame:
-    """One line per problem and optimizer other than the leader, as `pairs.compare` gives them.
+    """One line per problem and optimizer other than the leader, as `pairwise.compare` gives them.
 
     The tuned settings' runs are compared by the final value of the trials' metric on the test set.
     Holm's correction goes over a problem's comparisons.

@@ -36,7 +36,7 @@ def by_depth(
     """Columns at the first step against the depth of the modules of one kind, a panel for each.
 
     lines: the config key that makes the lines. Lines are medians over the seeds and bands their
-    minimum to maximum. The y axes are those of `scales.set_log_y`.
+    minimum to maximum. The y axes are those of `axes.set_log_y`.
     """
     rows = layers[(layers["kind"] == kind) & (layers["step"] == 1)]
     if rows.empty:

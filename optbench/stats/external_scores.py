@@ -27,7 +27,7 @@ def deepobs_speed(
     miss counts epochs + 1 (Schneider, Balles and Hennig 2019; `calculate_speed` of their code).
 
     curves: (seeds, epochs + 1), the first column before training. It mixes misses and hits in
-    one mean: theirs, kept for comparison; prefer `targets.times`.
+    one mean: theirs, kept for comparison; prefer `analysis.time_to_target.times`.
     """
     values = np.asarray(curves, dtype=float)
     if values.ndim != 2 or values.shape[1] < 2:

@@ -78,7 +78,7 @@ def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedma
     12 N / (k (k + 1)) (sum_j R_j^2 - k (k + 1)^2 / 4), R_j the mean ranks) and Iman and Davenport's
     F = (N - 1) chi2 / (N (k - 1) - chi2) with k - 1 and (k - 1)(N - 1) degrees of freedom.
 
-    Raises UserError below three optimizers (use `pairs.compare`) or two problems.
+    Raises UserError below three optimizers (use `pairwise.compare`) or two problems.
     """
     ranks = rank(scores, smaller).to_numpy()
     n, k = ranks.shape

@@ -89,7 +89,7 @@ def record_outcome(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Record how a job ended, by its `experiment.Outcome` or an error, and say what is unusual."""
+    """Record how a job ended, by its `runner.run.Outcome` or an error, and say what is unusual."""
     record: dict[str, Any] = {"job": number, "overrides": overrides}
     record |= {"status": "failed", "run": None}
     if outcome is not None:

@@ -32,7 +32,7 @@ class Contender:
     scores: list[float] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     run_ids: list[str | None] = field(default_factory=list)
-    settings: list[str | None] = field(default_factory=list)  # `study_files.setting_of` of each
+    settings: list[str | None] = field(default_factory=list)  # `formats.study.setting_of` of each
     problem: str | None = None  # its hash, once a trial came to an end
     code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` its trials
     untrained: float | None = None  # the score before the first step, once a trial came to an end
@@ -61,7 +61,7 @@ def describe(
     done: dict[str, Any],
     earlier: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The manifest: the protocol, what is done of it, every trial, the choices, and objections.
+    """The manifest: the protocol, what is done of it, every trial, the choices, and caveats.
 
     earlier: the entries of the manifest before; those that this study has no choice for are kept.
     """
@@ -107,7 +107,7 @@ def describe(
         "phases": done,
         "contenders": entries,
         "earlier": kept,
-        "warnings": [*gaps(done), *objections(everything, settings, seeds)],
+        "warnings": [*gaps(done), *caveats(everything, settings, seeds)],
     }
 
 
@@ -179,9 +179,7 @@ def of_trials(entry: Contender, who: str) -> Iterator[str]:
         yield f"{who}: {failed} of {total} failed, so its budget was smaller"
 
 
-def objections(
-    entries: list[dict[str, Any]], settings: dict[str, Any], seeds: int
-) -> Iterator[str]:
+def caveats(entries: list[dict[str, Any]], settings: dict[str, Any], seeds: int) -> Iterator[str]:
     """What a reviewer would object to in the study of these entries, a sentence each."""
     for entry in entries:
         yield from entry.get("warnings", [])

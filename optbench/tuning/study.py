@@ -274,7 +274,7 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> li
             configs.append(resolve(compose(overrides), overrides))
             rehearsal.rehearse(configs[-1], shared_dataset.load)
         except (HydraException, OmegaConfBaseException):
-            raise  # `sweep.exits` explains them
+            raise  # `sweeps.callback.exits` explains them
         except Exception as error:  # of code of the user's, too
             raise UserError(f"{entry.name}{words}: {reason(error)}") from error
     return configs

@@ -117,7 +117,7 @@ def draw(
 
 
 def frame_of(values: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Return the values as `estimates.by_seed` does."""
+    """Return the values as `pairing.by_seed` does."""
     index = pd.MultiIndex.from_product([[""], range(len(values))], names=["problem", "seed"])
     return pd.DataFrame(values, index, names)
 

@@ -69,7 +69,7 @@ def side(
     source: the table whose column is compared; table: that of `epochs.csv`. The check's `across`
     says what is made of a key of which a side has several values, the last key outermost: "best"
     takes one of them, "spread" the largest minus the smallest value of each seed. Raises UserError
-    where runs are missing or several of a seed are left.
+    where runs are missing or several of a seed are left, and for `across` the seeds.
     """
     texts = {k: json.dumps(v) if isinstance(v, list) else show(v) for k, v in conditions.items()}
     filters = [f"{key}={text}" for key, text in texts.items()]
@@ -78,7 +78,14 @@ def side(
     runs = filter_runs(table, filters).groupby("run", observed=True, sort=False).first()
     across = [(resolve(table, key), how) for key, how in dict(check.get("across", {})).items()]
     if unknown := {how for _, how in across} - set(WAYS):
-        raise UserError(f"across: {', '.join(sorted(unknown))} is not one of {', '.join(WAYS)}")
+        raise UserError(
+            f"across: {', '.join(sorted(map(str, unknown)))} is not one of {', '.join(WAYS)}"
+        )
+    if "seed" in dict(across):  # by seeds the two sides are paired
+        raise UserError(
+            "across: seed is no key of which a value is chosen, for each seed of one side is "
+            "compared with the same of the other; leave it out"
+        )
     runs = runs[["seed", *(key for key, _ in across)]].astype(object)
     runs["value"] = values.reindex(runs.index)
     outer = len(across)

@@ -67,7 +67,7 @@ const shown = (name) => !view.hide.includes(name);
 const metricKey = (metric) => metric.rows + "." + metric.key;
 const metricNow = () => DATA.curves.metrics.find((m) => metricKey(m) === view.y);
 
-/* ---- medians over seeds: the same as optbench.plots.aggregate ---- */
+/* ---- medians over seeds: the same as optbench.figures.curves.aggregate ---- */
 
 function medianOf(values) {
   const sorted = [...values].sort((a, b) => a - b);

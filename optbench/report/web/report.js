@@ -231,7 +231,7 @@ function rest() {
 }
 
 /* So many times the start, as far as losses have multiples: where one is negative, as far above
-   the start as the lowest value lies below it (as optbench.scales.untrained_limit). */
+   the start as the lowest value lies below it (as optbench.analysis.final_values.untrained_limit). */
 function limitOf(start, panel, factor) {
   const least = lowest(panel);
   const limit = least < 0 ? 2 * start - least : factor * start;

@@ -3,7 +3,7 @@
 Own code is every class or function that a configuration names whose file lies outside
 site-packages, also in a package that is installed in editable mode, with the modules outside
 site-packages that it imports, those imported in turn, and the packages around them. Its identity is
-that of their syntax trees (`source_trees.digest`); in a notebook, of the cells. What it imports
+that of their syntax trees (`syntax_trees.digest`); in a notebook, of the cells. What it imports
 from other distributions, and what a configuration names of them, counts by name and version. torch,
 NumPy, Hydra and optbench itself do not count: their versions stand in run.json, and what was run
 before keeps its identity.
