@@ -170,7 +170,7 @@ def compare(
     loaded = filter_runs(files.table(), options.where)
     trials, table = split_trials(loaded)
     options = from_config(options, figure_of(files.folders))
-    manifests = manifests_of(files.folders, loaded)
+    manifests = manifests_of(files.folders, loaded, files.read_manifest)
     made = Comparison(
         table,
         None if trials is table else trials,

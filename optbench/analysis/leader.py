@@ -129,9 +129,9 @@ def first_against_second(
 ) -> tuple[str, Verdict] | None:
     """Return the name of the second and what may be claimed of it against the first.
 
-    owners: the optimizer of each series. The second of another optimizer is judged as `pairwise.judge`
-    does it, whose word a report's verdict has: over the pairs of two optimizers. None where there
-    is nothing to compare.
+    owners: the optimizer of each series. The second of another optimizer is judged as
+    `pairwise.judge` does it, whose word a report's verdict has: over the pairs of two optimizers.
+    None where there is nothing to compare.
     """
     names = ranked(part, smaller)
     if owners is not None and len(names) > 1 and owners[names[0]] == owners[names[1]]:

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from optbench.common.errors import UserError, is_text
 from optbench.formats.older_code import newest_only
 from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
-from optbench.formats.study import current
+from optbench.formats.study import current, read_manifest
 
 IDENTITY = ("run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine")
 FINISHED = ("completed", "diverged")
@@ -93,7 +94,10 @@ class RunFiles:
             except (OSError, ValueError) as error:
                 self._problems.append(f"{folder / 'run.json'}: {reason(error)}")
         records, self.older = newest_only(records)  # `older`: a sentence for those of older code
-        self.records = current(records)  # every run that counts or is named, finished or not
+        self.read_manifest = cache(read_manifest)  # of a tuned study, once
+        self.records = current(
+            records, self.read_manifest
+        )  # every run that counts or is named, finished or not
         self._tables: dict[str, pd.DataFrame] = {}
 
     def table(self, rows: str = "epochs") -> pd.DataFrame:

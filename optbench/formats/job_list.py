@@ -92,14 +92,24 @@ def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
 
 
 def failed(folder: Path) -> list[Job]:
-    """The jobs that failed when they were last tried, in this or an earlier call of the sweep."""
+    """Return `failed_of` a sweep's list; no list, no memory: everything is tried."""
+    found = read_or_say(folder)
+    return [] if found is None else failed_of(*found)
+
+
+def read_or_say(folder: Path) -> tuple[Job, list[Job]] | None:
+    """Return the plan and the outcomes; None where there is no list, or it is told to be damaged."""
     try:
-        first, outcomes = read(folder)
+        return read(folder)
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:  # no list, no memory: everything is tried
+        return None
+    except (OSError, ValueError) as error:
         say(f"warning: the list of the sweep's jobs cannot be read ({error})", error=True)
-        return []
+        return None
+
+
+def failed_of(first: Job, outcomes: Sequence[Job]) -> list[Job]:
+    """The jobs that failed when they were last tried, in this or an earlier call of the sweep."""
     latest: dict[tuple[str, ...], Job] = {}
     for job in [*first.get("failed_before", []), *outcomes]:
         latest[job_identity(job["overrides"])] = job
@@ -126,13 +136,17 @@ def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -
     return {"planned": len(planned), **counts, "jobs": lists}
 
 
-def of_sweep(folder: Path) -> dict[str, Any]:
+def progress_of(first: Job, outcomes: Sequence[Job]) -> dict[str, Any]:
     """`progress` of an ordinary sweep, from its list of jobs."""
-    first, outcomes = read(folder)
     # not by their numbers: another sweep of the same name may have written its plan meanwhile
     status = {job_identity(job["overrides"]): job["status"] for job in outcomes}
     planned = first["jobs"] or []
     return progress(planned, [status.get(job_identity(overrides)) for overrides in planned])
+
+
+def of_sweep(folder: Path) -> dict[str, Any]:
+    """`progress_of` the list in a sweep's folder."""
+    return progress_of(*read(folder))
 
 
 def is_aside(override: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from optbench.formats.run import read_sealed
 
 MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
 FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
+Reader = Callable[[Path], dict[str, Any]]
 
 
 class Protocol(NamedTuple):
@@ -106,12 +107,12 @@ def setting_of(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def current(records: Sequence[Record]) -> list[Record]:
+def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Record]:
     """The records less those of trials and settings that a tuned study has since replaced.
 
     A study that is repeated with more trials, or another method, may choose another setting; the
     runs of the old choice stay in its folder, where a comparison must not meet them. What the
-    manifest knows nothing of (another optimizer, an older format) is kept.
+    manifest knows nothing of (another optimizer, an older format) is kept. read: `read_manifest`.
     """
     known: dict[Path, dict[tuple[str, str], tuple[set[str], set[str]]]] = {}
     kept = []
@@ -120,7 +121,7 @@ def current(records: Sequence[Record]) -> list[Record]:
         if phase in ("trials", "tuned"):
             study = folder.resolve().parent.parent
             if study not in known:
-                known[study] = choices(study / MANIFEST)
+                known[study] = choices(study / MANIFEST, read)
             told = known[study].get((record["problem_hash"], record["name"]))
             own = record["run_id"] if phase == "trials" else setting_of(record)
             finished = record["status"] in ("completed", "diverged")
@@ -130,10 +131,10 @@ def current(records: Sequence[Record]) -> list[Record]:
     return kept
 
 
-def choices(path: Path) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+def choices(path: Path, read: Reader) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
     """By problem and optimizer, the run ids of a manifest's trials and the settings it chose."""
     try:
-        manifest = read_manifest(path)
+        manifest = read(path)
     except (OSError, ValueError):
         return {}  # `manifests_of` says what is wrong with it
     found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
@@ -146,10 +147,13 @@ def choices(path: Path) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
     return found
 
 
-def manifests_of(folders: Sequence[Path], table: pd.DataFrame) -> list[dict[str, Any]]:
+def manifests_of(
+    folders: Sequence[Path], table: pd.DataFrame, read: Reader = read_manifest
+) -> list[dict[str, Any]]:
     """The manifests of the tuned studies that were given, or that runs of the table are part of.
 
     A study's runs lie in STUDY/PHASE/RUN, so that a folder above or below the study finds it too.
+    read: `read_manifest`.
     """
     studies = {folder.resolve(): None for folder in folders}
     if "phase" in table:
@@ -159,7 +163,7 @@ def manifests_of(folders: Sequence[Path], table: pd.DataFrame) -> list[dict[str,
     for path in (study / MANIFEST for study in studies):
         if path.exists():
             try:
-                found.append(about(read_manifest(path), problems))
+                found.append(about(read(path), problems))
             except (OSError, ValueError) as error:
                 raise UserError(f"{path} is damaged: it {error}. Run the study again") from None
     return found

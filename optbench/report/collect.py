@@ -50,6 +50,7 @@ def collect(
     if conditions:
         wanted = set(table["run_id"].astype(str)) | set(made.of_trials.table["run_id"].astype(str))
         records = [(path, record) for path, record in records if record["run_id"] in wanted]
+    lists = runs.job_lists(folders)
     found = maybe(lambda: asked_times(made))
     by_rate = KINDS["learning_rate"].by_default
     data: dict[str, Any] = {
@@ -78,8 +79,8 @@ def collect(
         "performance": maybe(lambda: targets.performance(made, names)),
         "layers": maybe(lambda: layers(made, names)) if made.has_layers else None,
         "runs": runs.run_list(records, folders, made, config_folder()),
-        "missing": runs.missing(plan, folders, made.manifests),
-        "failed_jobs": runs.failed_jobs(folders, records),
+        "missing": runs.missing(plan, lists, made.manifests),
+        "failed_jobs": runs.failed_jobs(lists, records),
         "left_out": [*left_out, *made.older],
         "older": made.older,
         "machines": runs.machines(records),

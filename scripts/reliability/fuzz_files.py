@@ -202,7 +202,7 @@ class Fuzz:
         for _, record in records:
             repeat_command.command(record["config"], config_folder())
         runs.machines(records)
-        runs.failed_jobs([self.results], records)
+        runs.failed_jobs(runs.job_lists([self.results]), records)
         study = self.results / "study"
         for path, planned in self.planned.items():
             try:

@@ -24,7 +24,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def read(path: Path, *more: Any, **keys: Any) -> Any:
-            if path.name == "run.json" or path.suffix == ".csv":
+            if path.suffix in (".json", ".jsonl", ".csv"):
                 counts[f"{path.parent.name}/{path.name}"] += 1
             return function(path, *more, **keys)
 
@@ -90,12 +90,33 @@ def test_the_end_of_a_study_reads_each_file_once(tmp_path, opened, capsys):
     (tmp_path / "claim.json").write_text(json.dumps({"text": "Adam is faster.", "checks": [check]}))
     report.finish(tmp_path)
     assert set(opened.values()) == {1}
-    assert len(opened) == 2 * (2 * 2 + 2 * 6)
+    assert len(opened) == 2 * (2 * 2 + 2 * 6) + 2
     said = capsys.readouterr()
     for name in ("summary.csv", "verdict.csv", "tuning.csv", "train_loss-epoch.png"):
         assert str(tmp_path / name) in said.out
     assert "leader by validation" in said.out
     assert "It held." in said.out
+
+
+def test_a_report_of_a_study_reads_its_manifest_and_its_list_of_jobs_once(tmp_path, opened):
+    for name in ("sgd", "adam"):
+        for seed in range(2):
+            make_run(tmp_path / "tuned" / f"{name}{seed}", name, seed, phase="tuned")
+    manifest = {"tuning": {"metric": "val_loss", "pick": "final"}, "warnings": []}
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    job = {"job": 0, "overrides": ["optimizer=lion"], "status": "failed", "error": "no lion"}
+    plan = {"planned": 2, "retry": "failed", "jobs": [["optimizer=lion"], ["optimizer=muon"]]}
+    (tmp_path / "jobs.jsonl").write_text(f"{json.dumps(plan)}\n{json.dumps(job)}\n")
+    page.write([tmp_path], tmp_path / "report.html")
+    assert opened[f"{tmp_path.name}/study.json"] == 1
+    assert opened[f"{tmp_path.name}/jobs.jsonl"] == 1
+    assert set(opened.values()) == {1}
+    text = (tmp_path / "report.html").read_text()
+    assert "planned and not run: optimizer=muon" in text
+    assert "no lion" in text
+    opened.clear()
+    draw_all([tmp_path], tmp_path / "out", Options(formats=["png"]))
+    assert opened[f"{tmp_path.name}/study.json"] == 1
 
 
 def test_tables_are_loaded_lazily(tmp_path, monkeypatch):

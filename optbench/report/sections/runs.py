@@ -15,6 +15,8 @@ from optbench.formats import job_list
 from optbench.formats.keys import PATHS
 from optbench.report.repeat_command import command
 
+JobList = tuple[job_list.Job, list[job_list.Job]]
+
 
 def run_list(
     records: Sequence[Record], folders: Sequence[Path], made: Comparison, conf: Path
@@ -77,8 +79,14 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
     return folder.name
 
 
+def job_lists(folders: Sequence[Path]) -> list[JobList]:
+    """The lists of the sweeps below the folders: what was planned, and how each job ended."""
+    paths = sorted({path for folder in folders for path in folder.rglob(job_list.FILE)})
+    return [found for path in paths if (found := job_list.read_or_say(path.parent)) is not None]
+
+
 def missing(
-    plan: Layout, folders: Sequence[Path], manifests: Sequence[dict[str, Any]]
+    plan: Layout, lists: Sequence[JobList], manifests: Sequence[dict[str, Any]]
 ) -> list[str]:
     """Runs that are not there: seeds that others of their panel have, and jobs that
     sweeps and studies had planned."""
@@ -91,11 +99,11 @@ def missing(
             if lacking:
                 head = f"{where}: " if where else ""
                 found.append(f"{head}{name} lacks seed {', '.join(lacking)}")
-    for path in sorted({path for folder in folders for path in folder.rglob(job_list.FILE)}):
+    for first, outcomes in lists:
         try:
-            lost = job_list.of_sweep(path.parent)["jobs"]["missing"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no list that can be read, or one of an older version
+            lost = job_list.progress_of(first, outcomes)["jobs"]["missing"]
+        except (ValueError, KeyError, TypeError):
+            continue  # a list of an older version
         found += [f"planned and not run: {text}" for text in lost]
     for manifest in manifests:
         for done in manifest["phases"].values():
@@ -103,13 +111,13 @@ def missing(
     return found
 
 
-def failed_jobs(folders: Sequence[Path], records: Sequence[Record]) -> list[dict[str, str]]:
+def failed_jobs(lists: Sequence[JobList], records: Sequence[Record]) -> list[dict[str, str]]:
     """Jobs of sweeps that failed before they had a folder: what was asked for, and the message."""
     told = {str(record.get("error")) for _, record in records}
     return [
         {"command": " ".join(map(str, job["overrides"])), "message": str(job.get("error"))}
-        for path in sorted({path for folder in folders for path in folder.rglob(job_list.FILE)})
-        for job in job_list.failed(path.parent)
+        for first, outcomes in lists
+        for job in job_list.failed_of(first, outcomes)
         if str(job.get("error")) not in told
     ]
 
