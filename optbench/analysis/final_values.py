@@ -1,13 +1,14 @@
 """What each run ended with, and what it cost: the time of its steps.
 
-A comparison uses one engine for all its optimizers. Where finished runs of several engines came
-together, times are shown of the runs of one engine only: the one that most runs used, of equally
-frequent ones `plain`, which serves every optimizer, else the first by name. Runs that do not say
-which engine took their steps (of a version that did not write it) are left as they are.
+All optimizers of a problem are compared by one engine. Where finished runs of several engines came
+together, times are shown of the runs of one engine only: the one that most runs of the problem
+used, of equally frequent ones `plain`, which serves every optimizer, else the first by name. Runs
+that do not name their engine (of a version that did not write it) count as those of an engine of
+their own, unless no run of the problem names one.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import count, number
 from optbench.formats.run import COST_COLUMNS
 
-PLAIN = "plain"
+PLAIN, UNKNOWN = "plain", "unknown"
 TIMES = [
     "seconds_per_epoch", "ms_per_step", "ms_spread", "step_ms", "step_spread", "runs_at_once",
 ]  # fmt: skip
@@ -80,35 +81,79 @@ def seeds_text(counts: Iterable[int]) -> str:
 class Timing(NamedTuple):
     """Which runs of a comparison have times that may be compared."""
 
-    untimed: frozenset[str] = frozenset()  # runs of other engines than the majority's
+    untimed: frozenset[str] = frozenset()  # runs of other engines than their problem's majority
     sentence: str = ""  # what a reader must be told of them
-    engine: str = ""  # the majority's, where there are several
+    again: Mapping[str, str] = {}  # runs to make again so that all compare, each with its engine
 
 
 def timing_of(table: pd.DataFrame) -> Timing:
     """Return which runs' times do not count, and the sentence that says so."""
-    if "engine" not in table:
+    if not {"engine", "problem"} <= set(table):
         return Timing()
-    runs = table[["run", "optimizer", "engine"]].drop_duplicates("run").astype(object)
-    runs = runs.dropna(subset="engine")
-    counts = {str(name): int(n) for name, n in runs["engine"].value_counts().items()}
-    if len(counts) < 2:
+    phased = ["phase"] if "phase" in table else []
+    columns = ["run", "problem", "optimizer", "engine", *phased]
+    runs = table[columns].drop_duplicates("run").astype(object)
+    problems = [part for _, part in runs.groupby("problem", sort=False, dropna=False)]
+    mixed = [part.fillna({"engine": UNKNOWN}) for part in problems if part["engine"].nunique()]
+    mixed = [part for part in mixed if len(set(part["engine"])) > 1]
+    if not mixed:
         return Timing()
-    chosen = min(counts, key=lambda name: (-counts[name], name != PLAIN, name))
-    others = runs[runs["engine"] != chosen]
-    told = [
-        f"{count(len(part), 'run')} of {', '.join(sorted(set(map(str, part['optimizer']))))} "
-        f"{'was' if len(part) == 1 else 'were'} made by {engine}"
-        for engine, part in others.groupby("engine", sort=True)
-    ]
-    # another engine may not serve them
-    every = "" if chosen == PLAIN else f", or all of them with engine={PLAIN} force=true"
+    timed, untimed, again = [], [], []
+    for part in mixed:
+        counts = part["engine"].value_counts()
+        chosen = min(
+            counts.index, key=lambda name: (-counts[name], name != PLAIN, name == UNKNOWN, name)
+        )
+        timed.append(part[part["engine"] == chosen])
+        untimed.append(part[part["engine"] != chosen])
+        wanted = engine_of_all(part, chosen)
+        again.append(part[part["engine"] != wanted].assign(wanted=wanted))
+    others, repeated = pd.concat(untimed), pd.concat(again)
+    where = "" if len(mixed) == len(problems) else f"in {len(mixed)} of {len(problems)} problems "
+    kept = " and ".join(
+        f"{count(len(part), 'run')} {by(name)}" for name, part in pd.concat(timed).groupby("engine")
+    )
+    told = " and ".join(
+        f"{runs_text(part)} {'was' if len(part) == 1 else 'were'} made {by(name)}"
+        for name, part in others.groupby("engine")
+    )
+    if phased and (runs["phase"].notna() & (runs["phase"].astype(str) != "null")).any():
+        advice = " and ".join(
+            f"the study's command with engine={name} force=true makes all its runs again"
+            for name in sorted(set(repeated["wanted"]))
+        )
+    else:
+        advice = "make " + " and ".join(
+            f"the {runs_text(part)} {by(name)} again with engine={wanted} force=true"
+            for (wanted, name), part in repeated.groupby(["wanted", "engine"])
+        )
     return Timing(
         frozenset(map(str, others["run"])),
-        f"seconds and costs are those of the {count(counts[chosen], 'run')} by the engine {chosen} "
-        f"alone; {' and '.join(told)}: the same command with engine={chosen} force=true makes "
-        f"{'it' if len(others) == 1 else 'them'} again{every}",
-        chosen,
+        f"{where}seconds and costs are those of the {kept} alone; {told}: to compare all, {advice}",
+        dict(zip(map(str, repeated["run"]), repeated["wanted"], strict=True)),
+    )
+
+
+def engine_of_all(part: pd.DataFrame, chosen: str) -> str:
+    """Return an engine that serves all runs of a problem: the chosen one where it is known to.
+
+    part: run, optimizer and engine of the problem's runs.
+    """
+    served = set(part["optimizer"][part["engine"] == chosen])
+    known = chosen != UNKNOWN and "+" not in chosen  # a+b: resumed by another engine
+    serves = known and PLAIN not in set(part["engine"]) and set(part["optimizer"]) <= served
+    return chosen if serves else PLAIN
+
+
+def runs_text(part: pd.DataFrame) -> str:
+    """How many runs of which optimizers, as in "2 runs of adam, sgd"."""
+    return f"{count(len(part), 'run')} of {', '.join(sorted(set(map(str, part['optimizer']))))}"
+
+
+def by(engine: object) -> str:
+    """By which engine, in words."""
+    return (
+        f"by {'an engine not named in run.json' if engine == UNKNOWN else f'the engine {engine}'}"
     )
 
 

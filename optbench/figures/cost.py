@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from optbench.analysis.comparison import Comparison, comparison_of
-from optbench.analysis.final_values import Timing, cost_of_runs, seeds_text, timing_note
+from optbench.analysis.final_values import seeds_text, timing_note
 from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.figures import style
@@ -20,7 +20,8 @@ def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None)
     """Milliseconds of the optimizer's part of a step against bytes of state per parameter, a point
     per optimizer: the median over its runs, its bar min to max.
 
-    Both were timed before each run, on a model of its own (`step_cost`). Raises UserError where no
+    Both were timed before each run, on a model of its own (`step_cost`). Of runs by another engine
+    than most of their problem's nothing is shown (`timing_of`). Raises UserError where no
     run was timed.
     """
     made = comparison_of(runs_of)
@@ -32,7 +33,8 @@ def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None)
     runs = plan.runs.assign(
         x=costs["state_bytes_per_parameter"].to_numpy(), y=costs["step_ms"].to_numpy()
     )
-    spread = timing_note(cost_of_runs(table, Timing()).assign(ms_spread=np.nan))
+    runs = runs[~runs["run"].isin(made.timing.untimed)]  # as in every table
+    spread = timing_note(made.costs.assign(ms_spread=np.nan))
     runs = runs[np.isfinite(runs["x"]) & np.isfinite(runs["y"])]
     if runs.empty:
         raise UserError("no run of these holds the cost of its optimizer's steps in run.json")
@@ -64,5 +66,6 @@ def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None)
         text = f"median of {seeds_text(counts).replace('seed', 'run')}, bar: min to max; the "
         text += "optimizer's part of a step, timed by itself"
         text += f"; {spread}" if spread else ""
+        text += f"; {made.timing.sentence}" if made.timing.sentence else ""
         label_panels(figure, plan, "state (bytes per parameter)", "optimizer's step (ms)", text)
     return figure

@@ -98,7 +98,7 @@ def failed(folder: Path) -> list[Job]:
 
 
 def read_or_say(folder: Path) -> tuple[Job, list[Job]] | None:
-    """Return the plan and the outcomes; None where there is no list, or it is told to be damaged."""
+    """Return the plan and the outcomes; None where there is no list, or (said) a damaged one."""
     try:
         return read(folder)
     except FileNotFoundError:

@@ -16,10 +16,12 @@ from optbench.analysis.time_to_target import asked_times
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
+from optbench.config.groups import config_folder
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS
 from optbench.figures.panels import add_note
 from optbench.figures.save import FORMATS, save, writable
+from optbench.report.repeat_command import engines_note
 
 MAX_WARNINGS = 300  # characters of them in a figure; beyond that their number
 MAX_LINES = 6  # of warnings that are too many for that
@@ -67,6 +69,7 @@ def draw_all(
     # values has the panels of the figure, and each run is in one line of it
     asked_times(made)  # a target that means nothing
     finals = summary(made, made.final, options.facet, options.lines)
+    finals.attrs["engines"] = engines_note(made, config_folder())
     warnings = caveats(made)
     # of all runs that are there, so that a part of them looks as the whole
     with style.use(options.style or "paper", options.columns, made.names):

@@ -3,14 +3,17 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from optbench.analysis.comparison import Comparison
 from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, OVERLAYS, UNREPEATED_KEYS
 
+MAX_COMMANDS = 3  # that a sentence holds
 PLAIN = re.compile(r"[\w./:@%-]+")  # text that Hydra reads as it stands
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf|true|false|null", re.I)
 
@@ -51,6 +54,56 @@ def command(config: dict[str, Any], conf: Path) -> str:
         root["data"] = {k: v for k, v in root["data"].items() if k not in DATA_SOURCES}
     changes += differences(root, tree(conf / "config.yaml"), config)
     return " ".join([*words, *map(shlex.quote, changes)])
+
+
+def again(config: dict[str, Any], engine: str, conf: Path) -> str:
+    """The command that makes a run again, with an engine."""
+    config = {key: value for key, value in config.items() if key != "record_steps"}
+    return command(config | {"engine": engine}, conf) + " force=true"
+
+
+def joined(runs: Sequence[tuple[Path, dict[str, Any], str]], conf: Path) -> list[str]:
+    """The commands that make runs again, each into a folder ENGINE beside the run that it repeats.
+
+    runs: of each its folder, its configuration and the engine. Runs that differ in optimizer and
+    seed alone, and have every combination of them, take one command.
+    """
+    found: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    for folder, config, engine in runs:
+        words = shlex.split(again(config, engine, conf))[3:]
+        named = [word for word in words if word.startswith("optimizer=")]
+        choice = named[0].partition("=")[2] if named else str(default_choice(conf, "optimizer"))
+        rest = [word for word in words if word not in named and not word.startswith("seed=")]
+        # not among the sweep's own files: its plan and its figure's options stay
+        rest += [f"results_dir={text(str(folder.parent))}", f"name={engine}"]
+        found.setdefault(tuple(rest), []).append((choice, int(config["seed"])))
+    lines = []
+    for same, cells in found.items():
+        names, seeds = sorted({c for c, _ in cells}), sorted({s for _, s in cells})
+        whole = len(set(cells)) == len(names) * len(seeds)
+        for some, numbered in [(names, seeds)] if whole else [([c], [s]) for c, s in cells]:
+            many = ["-m"] * (len(some) * len(numbered) > 1)
+            sets = [f"optimizer={','.join(some)}", f"seed={','.join(map(str, numbered))}"]
+            line = ["python", "-m", "optbench", *many, *sets, *same]
+            lines.append(" ".join(map(shlex.quote, line)))
+    return list(dict.fromkeys(lines))
+
+
+def engines_note(made: Comparison, conf: Path) -> str:
+    """`Timing.sentence`, with the commands that it speaks of where they are few."""
+    timing = made.timing
+    records = {} if made.files is None else {str(path): r for path, r in made.files.records}
+    runs = [
+        (Path(run), records[run]["config"], engine)
+        for run, engine in timing.again.items()
+        if run in records
+    ]
+    if not runs or any(config.get("phase") for _, config, _ in runs):
+        return timing.sentence  # of a study: its own command makes them
+    lines = joined(runs, conf)
+    if len(lines) > MAX_COMMANDS:
+        return f"{timing.sentence}: the report (python -m optbench report) has each run's command"
+    return f"{timing.sentence}: " + " and ".join(f"`{line}`" for line in lines)
 
 
 def differences(

@@ -3,6 +3,8 @@ tuning budgets and objections, on runs with made-up values."""
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 
 from optbench.analysis.caveats import caveats, no_gain
 from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
-from optbench.analysis.final_values import AT_ONCE, cost_of_runs, final_values, timing_of
+from optbench.analysis.final_values import AT_ONCE, Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.over_problems import has_profile, problem_times, scores
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
@@ -21,6 +23,7 @@ from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import envelope, trial_scores
 from optbench.commands.plot import main
 from optbench.common.errors import UserError
+from optbench.figures.cost import cost
 from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
 from optbench.figures.profile import profile_figure
@@ -262,14 +265,14 @@ def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) ->
     for seed in range(2):
         make_run(tmp_path / f"a{seed}", "adam", seed, **engine("compiled_mlp"))
         make_run(tmp_path / f"s{seed}", "sgd", seed, **engine("compiled_mlp" if seed else "plain"))
-    make_run(tmp_path / "old", "momentum")  # of a version that did not say
+    make_run(tmp_path / "m", "momentum", **engine("compiled_mlp"))
     alike = load_runs(tmp_path / "a0")
     make_run(tmp_path / "b", "nadam", **engine("plain"))
     table = load_runs(tmp_path)
     said = (
-        "seconds and costs are those of the 3 runs by the engine compiled_mlp alone; 2 runs of "
-        "nadam, sgd were made by plain: the same command with engine=compiled_mlp force=true "
-        "makes them again, or all of them with engine=plain force=true"
+        "seconds and costs are those of the 4 runs by the engine compiled_mlp alone; 2 runs of "
+        "nadam, sgd were made by the engine plain: to compare all, make the 4 runs of adam, "
+        "momentum, sgd by the engine compiled_mlp again with engine=plain force=true"
     )
     for text_of in (
         lambda table: to_markdown(summary(table)).replace("Seconds and", "seconds and"),
@@ -295,9 +298,9 @@ def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) ->
     assert {line.get_label() for line in curves(table, x="seconds").axes[0].lines} == {
         "adam", "sgd", "momentum",
     }  # fmt: skip
-    (page,) = [run for run in collect([tmp_path])["runs"]["runs"] if run["name"] == "nadam"]
-    assert page["command"].endswith(" engine=compiled_mlp force=true")
-    assert page["command"].count("engine=") == 1
+    repeated = {run["run"]: run["command"] for run in collect([tmp_path])["runs"]["runs"]}
+    assert "engine=" not in repeated["b"]  # another one than plain does not serve it
+    assert repeated["m"].endswith(" engine=plain force=true")
     drawn = collect([tmp_path])["curves"]
     assert ["seconds" in run["epochs"] for run in drawn["runs"]].count(False) == 2
     assert drawn["timing"] == said
@@ -307,11 +310,88 @@ def test_of_equally_many_runs_the_plain_engine_counts(tmp_path: Path) -> None:
     for name in ("plain", "compiled_mlp", "another"):
         make_run(tmp_path / name, "adam" if name == "plain" else name, record={"engine": name})
     timing = timing_of(load_runs(tmp_path))
-    assert timing.engine == "plain"
     assert timing.untimed == {str(tmp_path / name) for name in ("compiled_mlp", "another")}
+    assert timing.again == dict.fromkeys(timing.untimed, "plain")
     table = load_runs(tmp_path / "another", tmp_path / "compiled_mlp")
-    assert timing_of(table).engine == "another"
+    assert timing_of(table).untimed == {str(tmp_path / "compiled_mlp")}
+    assert set(timing_of(table).again.values()) == {"plain"}  # which serves all for sure
     assert timing_of(load_runs(tmp_path / "another")).sentence == ""
+
+
+def test_each_problem_has_an_engine_of_its_own(tmp_path: Path) -> None:
+    for size, engine in ((128, "compiled_mlp"), (600, "plain")):
+        for name in ("sgd", "adam"):
+            where = tmp_path / f"{name}{size}"
+            make_run(where, name, batch_size=size, record={"engine": engine})
+    assert timing_of(load_runs(tmp_path)) == Timing()
+    assert summary(load_runs(tmp_path))["ms_per_step"].notna().all()
+    make_run(tmp_path / "s", "sgd", 1, batch_size=600, record={"engine": "compiled_mlp"})
+    timing = timing_of(load_runs(tmp_path))
+    assert timing.untimed == {str(tmp_path / "s")}
+    assert timing.sentence == (
+        "in 1 of 2 problems seconds and costs are those of the 2 runs by the engine plain alone; "
+        "1 run of sgd was made by the engine compiled_mlp: to compare all, make the 1 run of sgd "
+        "by the engine compiled_mlp again with engine=plain force=true"
+    )
+
+
+@pytest.mark.parametrize(
+    ("engines", "untimed", "again"),
+    [
+        ([None, None, None], "", {}),
+        (["compiled_mlp", "compiled_mlp", None], "2", {"2": "compiled_mlp"}),
+        ([None, None, "compiled_mlp"], "2", dict.fromkeys("012", "plain")),
+        (["plain", "plain", None], "2", {"2": "plain"}),
+        (["compiled_mlp", "compiled_mlp", "compiled_mlp+plain"], "2", {"2": "compiled_mlp"}),
+        (["compiled_mlp+plain"] * 2 + ["compiled_mlp"], "2", dict.fromkeys("012", "plain")),
+    ],
+)
+def test_runs_that_name_no_engine_or_two_are_no_others(tmp_path, engines, untimed, again) -> None:
+    for seed, engine in enumerate(engines):
+        make_run(tmp_path / str(seed), "sgd", seed, record={"engine": engine} if engine else {})
+    timing = timing_of(load_runs(tmp_path))
+    assert timing.untimed == {str(tmp_path / name) for name in untimed}
+    assert timing.again == {str(tmp_path / name): engine for name, engine in again.items()}
+
+
+def test_the_runs_of_another_engine_come_with_one_command(tmp_path: Path) -> None:
+    sweep = tmp_path / "results" / "a sweep"
+    for seed in range(2):
+        for name, lr in (("SGD", 0.01), ("Adam", 0.001)):
+            keys = {"engine": "auto", "optimizer___target_": f"torch.optim.{name}", "lr": lr}
+            record = {"engine": "compiled_mlp"}
+            make_run(sweep / f"{name}{seed}", name.lower(), seed, record=record, **keys)
+        make_run(sweep / f"adamax{seed}", "adamax", seed, record={"engine": "plain"})
+    written = draw_all([sweep], tmp_path / "out", Options(formats=["png"])).paths
+    text = next(path for path in written if path.name == "summary.md").read_text()
+    (line,) = re.findall("`(python.*)`", text)
+    assert line in collect([sweep])["ranking"]["note"]
+    words = shlex.split(line)
+    assert words[:4] == ["python", "-m", "optbench", "-m"]
+    assert {"optimizer=adam,sgd", "seed=0,1", "engine=plain", "force=true"} <= set(words)
+    assert f"results_dir='{sweep}'" in words
+    assert "name=plain" in words
+    # more than one command: the learning rates are another for each run
+    for seed in range(5):
+        record = {"engine": "compiled_mlp"}
+        make_run(sweep / f"lr{seed}", "sgd", 7, lr=0.1 + seed, record=record)
+    assert "`" not in collect([sweep])["ranking"]["note"]
+    assert "each run's command" in collect([sweep])["ranking"]["note"]
+
+
+def test_costs_of_another_engine_are_shown_nowhere(tmp_path: Path) -> None:
+    cost_of = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}
+    for seed in range(3):
+        record = {"engine": "plain", "cost": cost_of}
+        make_run(tmp_path / f"a{seed}", "adam", seed, record=record)
+    make_run(tmp_path / "s", "sgd", record={"engine": "compiled_mlp", "cost": cost_of})
+    table = load_runs(tmp_path)
+    assert summary(table).set_index("optimizer")["step_ms"].isna()["sgd"]
+    figure = cost(table)
+    assert {line.get_label() for line in figure.axes[0].lines if line.get_marker() != "None"} == {
+        "adam"
+    }
+    assert timing_of(table).sentence in captions(figure)
 
 
 def captions(figure) -> str:

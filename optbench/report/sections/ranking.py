@@ -11,6 +11,8 @@ from optbench.analysis.leader import place
 from optbench.analysis.summary import format_final, summary
 from optbench.common.metrics import metric_of
 from optbench.common.text import show
+from optbench.config.groups import config_folder
+from optbench.report.repeat_command import engines_note
 from optbench.report.sections.curves import Names
 from optbench.report.tables import Cell, head_cell, sortable_cell
 
@@ -63,7 +65,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     note += "; a diverged run counts as the worst value, it is never left out."
     if "runs_at_once" in costs:
         note += f" {AT_ONCE}"
-    if engines := made.timing.sentence:
+    if engines := engines_note(made, config_folder()):
         note += f" {engines[0].upper()}{engines[1:]}."
     if phased:
         note += " The columns of cost are those of the tuned setting."

@@ -13,7 +13,7 @@ from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
-from optbench.report.repeat_command import command
+from optbench.report.repeat_command import again, command
 
 JobList = tuple[job_list.Job, list[job_list.Job]]
 
@@ -23,8 +23,8 @@ def run_list(
 ) -> dict[str, Any]:
     """One entry per run with its command, and the configuration: what is shared, what differs.
 
-    conf: see `repeat_command.command`. The command of a run that another engine made than the
-    majority's makes it again with theirs.
+    conf: see `repeat_command.command`. The command of a run whose time does not
+    compare makes it again with the engine that serves all (`Timing.again`).
     """
     flat = [
         {k: show(v) for k, v in flatten(record["config"]).items() if k not in PATHS}
@@ -65,10 +65,10 @@ def run_list(
 
 def repeat(folder: Path, config: dict[str, Any], timing: Timing, conf: Path) -> str:
     """The command of a run."""
-    if str(folder) not in timing.untimed:
+    engine = timing.again.get(str(folder))
+    if engine is None or config.get("phase"):  # of a study: its own command makes them
         return command(config, conf)
-    config = {key: value for key, value in config.items() if key != "record_steps"}
-    return command(config | {"engine": timing.engine}, conf) + " force=true"
+    return again(config, engine, conf)
 
 
 def relative(folder: Path, folders: Sequence[Path]) -> str:
