@@ -178,6 +178,7 @@ def test_a_number_may_be_the_other_side(tmp_path):
         ({"text": "x", "checks": [FASTER | {"across": {"seed": "sum"}}]}, "best, spread"),
         ({"text": "x", "checks": [FASTER | {"across": {"seed": "best"}}]}, "seed is no key"),
         ({"text": "x", "checks": [FASTER | {"across": {"seed": "spread"}}]}, "seed is no key"),
+        ({"text": "x", "checks": [FASTER | {"across": ["seed"]}]}, "not of the form"),
     ],
 )
 def test_a_claim_that_cannot_be_read_is_refused(tmp_path, claim, message):

@@ -379,6 +379,16 @@ def test_the_runs_of_another_engine_come_with_one_command(tmp_path: Path) -> Non
     assert "each run's command" in collect([sweep])["ranking"]["note"]
 
 
+def test_a_studys_own_command_makes_its_runs_again(tmp_path: Path) -> None:
+    for seed in range(3):
+        record = {"engine": "plain" if seed else "compiled_mlp"}
+        for name in ("sgd", "adam"):
+            make_run(tmp_path / f"{name}{seed}", name, seed, phase="tuned", record=record)
+    page = collect([tmp_path])
+    assert "the study's command with engine=plain force=true" in page["ranking"]["note"]
+    assert not any("force=true" in run["command"] for run in page["runs"]["runs"])
+
+
 def test_costs_of_another_engine_are_shown_nowhere(tmp_path: Path) -> None:
     cost_of = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}
     for seed in range(3):

@@ -76,7 +76,10 @@ def side(
     name = ", ".join(f"{short_name(resolve(table, k))} {text}" for k, text in texts.items())
     values = measure(filter_runs(source, filters), check)
     runs = filter_runs(table, filters).groupby("run", observed=True, sort=False).first()
-    across = [(resolve(table, key), how) for key, how in dict(check.get("across", {})).items()]
+    asked = check.get("across", {})
+    if not isinstance(asked, Mapping):
+        raise UserError(f"across: {asked!r} is not of the form {{KEY: best}} or {{KEY: spread}}")
+    across = [(resolve(table, key), how) for key, how in asked.items()]
     if unknown := {how for _, how in across} - set(WAYS):
         raise UserError(
             f"across: {', '.join(sorted(map(str, unknown)))} is not one of {', '.join(WAYS)}"
