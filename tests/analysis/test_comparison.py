@@ -1,5 +1,5 @@
 """What a folder's comparison ends with beside the curves: times to target, profiles, ranks,
-tuning budgets and objections, on runs with made-up values."""
+tuning budgets and caveats, on runs with made-up values."""
 
 import json
 import math
