@@ -102,9 +102,12 @@ def t_squares(signs: np.ndarray, values: np.ndarray, n: np.ndarray) -> np.ndarra
     """Return t squared of each flip and pair, (flips, pairs).
 
     With r = sum / sqrt(n sum of squares) it is (n - 1) r^2 / (1 - r^2), and flips change r alone.
+    values: `scaled`. A sum of theirs that rounding alone tells from 0 counts as 0.
     """
     total = n * (values**2).sum(axis=0)
-    r = (signs @ values) ** 2 / np.where(total > 0, total, 1.0)
+    sums = signs @ values
+    sums = np.where(np.abs(sums) < len(values) * 1e-15, 0.0, sums)
+    r = sums**2 / np.where(total > 0, total, 1.0)
     t = (n - 1) * r / np.maximum(1 - r, 1e-15)
     return np.minimum(t, LARGEST_SQUARE)
 

@@ -70,6 +70,13 @@ def test_order_signs_and_scales_change_nothing(d: np.ndarray, random) -> None:
     assert (max_sign_flip(np.concatenate([d, d[::-1]], axis=1))[: d.shape[1]] >= p - 1e-12).all()
 
 
+@pytest.mark.parametrize("d", [[0, 0, -13, 17, 4, 9, -17], [0, 2, -11, 17, 9, -17]])
+def test_differences_that_add_up_to_nothing_show_nothing_in_any_order(d) -> None:
+    column = np.array(d, dtype=float)[:, None]
+    for rows in (column, column[::-1], np.sort(column, axis=0), column * 0.1, column * 1e-200):
+        assert max_sign_flip(rows) == 1
+
+
 def test_seven_that_do_not_differ_are_rarely_told_apart() -> None:
     random = np.random.default_rng(0)
     i, j = np.triu_indices(7, 1)
