@@ -14,12 +14,6 @@ from optbench import textbook
 from optbench.common.errors import MUON_GROUPS, UserError, described, memory_is_full
 from optbench.torch_internals import has_step_hooks
 
-# Rules of the form theta += lr u(g), each number of a parameter by itself, and u without lr.
-ELEMENTWISE: tuple[type[Optimizer], ...] = (
-    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
-    torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
-)  # fmt: skip
-
 
 def build(
     factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True
@@ -76,14 +70,6 @@ def learning_rate(optimizer: Optimizer) -> float | None:
     if isinstance(lr, int | float) or (isinstance(lr, Tensor) and lr.numel() == 1):
         return float(lr)
     return None
-
-
-def hidden_state(optimizer: Optimizer) -> str:
-    """What a class of one's own remembers between steps outside of `state`, as text: where it
-    changes with a step, each step may be another one (a look-ahead counts to five)."""
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    own = {k: v for k, v in vars(optimizer).items() if k not in ("state", "param_groups")}
-    return repr((groups, {k: v for k, v in own.items() if not callable(v)}))
 
 
 def is_known(optimizer: Optimizer) -> bool:

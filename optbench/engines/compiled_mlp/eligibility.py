@@ -47,11 +47,6 @@ def supports_model(problem: Problem, model: nn.Module) -> bool:
     return not model_refusal(problem, model)
 
 
-def supports_optimizer(optimizer: Optimizer) -> bool:
-    """Return whether mlp.cpp has the optimizer's rule."""
-    return not optimizer_refusal(optimizer)
-
-
 def model_refusal(problem: Problem, model: nn.Module) -> str:
     """Return in words what of problem and model is not supported; "" where all is."""
     if not _is_cross_entropy(problem.loss):
