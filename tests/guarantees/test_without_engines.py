@@ -45,7 +45,8 @@ def call(core: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_core_tests_pass_without_engines(core):
     found = call(core, "-c", "import optbench; print(optbench.__file__)")
     assert found.stdout.startswith(str(core)), found.stdout + found.stderr
-    done = call(core, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *FAST)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    done = call(core, "-m", "pytest", *options, *FAST)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
