@@ -44,7 +44,8 @@ def program(monkeypatch, capfd, tmp_path):
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "my_choice", raising=False)
+    (tmp_path / "my_choice.py").write_text(OWN)
 
     def run(*words: str, name: str = "x") -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["optbench", *QUICK, *words, f"name={name}", "quiet=true"])
@@ -102,7 +103,7 @@ def test_each_problem_of_a_sweep_has_its_own_engine(program, tmp_path, launcher)
 
 
 def test_optimizer_of_ones_own_makes_its_whole_problem_plain(program, tmp_path):
-    words = ["-m", "optimizer._target_=own.Own,torch.optim.SGD", "optimizer.lr=0.1"]
+    words = ["-m", "optimizer._target_=my_choice.Own,torch.optim.SGD", "optimizer.lr=0.1"]
     assert program(*words)[0] == 0
     assert taken(tmp_path / "x") == {"Own": {"plain"}, "SGD": {"plain"}}
 
@@ -215,7 +216,7 @@ def test_asked_engine_is_taken_and_is_no_part_of_the_identity(program, tmp_path)
         (["precision=bfloat16"], "the precision is bfloat16"),
         (["weight_penalty=0.1"], "there is a weight_penalty"),
         (["batch_size=full", "epochs=5"], "is the whole set"),
-        (["schedule._target_=own.halved"], "the schedule (LambdaLR) may change more than lr"),
+        (["schedule._target_=my_choice.halved"], "the schedule (LambdaLR) may change more than lr"),
         (["steps=1", "epochs=null"], "the first 2 steps are always plain"),
     ],
 )
