@@ -2,9 +2,10 @@
 
 All optimizers of a problem are compared by one engine. Where finished runs of several engines came
 together, times are shown of the runs of one engine only: the one that most runs of the problem
-used, of equally frequent ones `plain`, which serves every optimizer, else the first by name. Runs
-that do not name their engine (of a version that did not write it) count as those of an engine of
-their own, unless no run of the problem names one.
+used, of equally frequent ones `plain`, which serves every optimizer, else the first by name. A run
+that two engines trained, one after the other, shows none. Runs that do not name their engine (of a
+version that did not write it) count as those of an engine of their own, unless no run of the
+problem names one.
 """
 
 import math
@@ -95,14 +96,18 @@ def timing_of(table: pd.DataFrame) -> Timing:
     runs = table[columns].drop_duplicates("run").astype(object)
     problems = [part for _, part in runs.groupby("problem", sort=False, dropna=False)]
     mixed = [part.fillna({"engine": UNKNOWN}) for part in problems if part["engine"].nunique()]
-    mixed = [part for part in mixed if len(set(part["engine"])) > 1]
+    mixed = [
+        part for part in mixed if len(set(part["engine"])) > 1 or changed(part["engine"]).any()
+    ]
     if not mixed:
         return Timing()
     timed, untimed, again = [], [], []
     for part in mixed:
-        counts = part["engine"].value_counts()
+        counts = part["engine"][~changed(part["engine"])].value_counts()
         chosen = min(
-            counts.index, key=lambda name: (-counts[name], name != PLAIN, name == UNKNOWN, name)
+            counts.index,
+            key=lambda name: (-counts[name], name != PLAIN, name == UNKNOWN, name),
+            default=None,
         )
         timed.append(part[part["engine"] == chosen])
         untimed.append(part[part["engine"] != chosen])
@@ -113,6 +118,7 @@ def timing_of(table: pd.DataFrame) -> Timing:
     kept = " and ".join(
         f"{count(len(part), 'run')} {by(name)}" for name, part in pd.concat(timed).groupby("engine")
     )
+    shown = f"those of the {kept} alone" if kept else "not shown"
     told = " and ".join(
         f"{runs_text(part)} {'was' if len(part) == 1 else 'were'} made {by(name)}"
         for name, part in others.groupby("engine")
@@ -129,20 +135,25 @@ def timing_of(table: pd.DataFrame) -> Timing:
         )
     return Timing(
         frozenset(map(str, others["run"])),
-        f"{where}seconds and costs are those of the {kept} alone; {told}: to compare all, {advice}",
+        f"{where}seconds and costs are {shown}; {told}: to compare all, {advice}",
         dict(zip(map(str, repeated["run"]), repeated["wanted"], strict=True)),
     )
 
 
-def engine_of_all(part: pd.DataFrame, chosen: str) -> str:
+def changed(engines: "pd.Series[str]") -> "pd.Series[bool]":
+    """Return which engines are two: a run "a+b" was resumed by another, and its times are mixed."""
+    return engines.str.contains("+", regex=False)
+
+
+def engine_of_all(part: pd.DataFrame, chosen: str | None) -> str:
     """Return an engine that serves all runs of a problem: the chosen one where it is known to.
 
     part: run, optimizer and engine of the problem's runs.
     """
     served = set(part["optimizer"][part["engine"] == chosen])
-    known = chosen != UNKNOWN and "+" not in chosen  # a+b: resumed by another engine
-    serves = known and PLAIN not in set(part["engine"]) and set(part["optimizer"]) <= served
-    return chosen if serves else PLAIN
+    if chosen in (None, UNKNOWN) or PLAIN in set(part["engine"]):
+        return PLAIN
+    return chosen if set(part["optimizer"]) <= served else PLAIN
 
 
 def runs_text(part: pd.DataFrame) -> str:

@@ -343,7 +343,8 @@ def test_each_problem_has_an_engine_of_its_own(tmp_path: Path) -> None:
         ([None, None, "compiled_mlp"], "2", dict.fromkeys("012", "plain")),
         (["plain", "plain", None], "2", {"2": "plain"}),
         (["compiled_mlp", "compiled_mlp", "compiled_mlp+plain"], "2", {"2": "compiled_mlp"}),
-        (["compiled_mlp+plain"] * 2 + ["compiled_mlp"], "2", dict.fromkeys("012", "plain")),
+        (["compiled_mlp+plain"] * 2 + ["compiled_mlp"], "01", dict.fromkeys("01", "compiled_mlp")),
+        (["compiled_mlp+plain"] * 3, "012", dict.fromkeys("012", "plain")),
     ],
 )
 def test_runs_that_name_no_engine_or_two_are_no_others(tmp_path, engines, untimed, again) -> None:
