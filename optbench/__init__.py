@@ -9,10 +9,11 @@ _HOMES = {
     "Problem": "problem",
     "prepare": "datasets.prepare",
     "train": "runner.train",
+    "compare": "in_memory",
     "load_runs": "analysis.table",
     "UserError": "common.errors",
 }
-__all__ = ["Problem", "UserError", "load_runs", "prepare", "train"]
+__all__ = ["Problem", "UserError", "compare", "load_runs", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
 
+NEEDED = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
 PHASES = ("tuned", "default")  # of a tuned study, the first one first
 
 
@@ -188,8 +189,20 @@ def compare(
 
 
 def comparison_of(runs: "pd.DataFrame | Comparison") -> Comparison:
-    """Return the comparison of a tidy table's runs; a comparison is returned as it is."""
-    return runs if isinstance(runs, Comparison) else Comparison(runs)
+    """Return the comparison of a tidy table's runs; a comparison is returned as it is.
+
+    Raises UserError where the table is not one of runs.
+    """
+    if isinstance(runs, Comparison):
+        return runs
+    if lacking := [name for name in NEEDED if name not in runs]:
+        raise UserError(
+            f"the frame has no column {', '.join(lacking)}: it needs those of optbench.load_runs, "
+            f"with a row for each evaluation of each run"
+        )
+    if runs.empty:
+        raise UserError("the frame has no rows: no run is left in it")
+    return Comparison(runs)
 
 
 def from_config(options: Options, figure: dict[str, object]) -> Options:

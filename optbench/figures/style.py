@@ -7,6 +7,7 @@ lines can be told apart in a black-and-white print.
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,14 @@ def use(
         SHEET.reset(token)
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        self.savefig(drawn := io.BytesIO(), format="png")
+        return drawn.getvalue()
+
+
 def rc() -> Any:
     """A context with the style file, scaled to what figures are drawn for."""
     text = STYLES[SHEET.get().style][0]
@@ -126,7 +135,7 @@ def blank(width: float, height: float) -> Figure:
     else:
         share = WIDTHS[sheet.columns] / width
         size = (WIDTHS[sheet.columns], height * min(max(share, 0.85), 1.1) * factor)
-    return Figure(figsize=size, layout="constrained")
+    return ShownFigure(figsize=size, layout="constrained")
 
 
 def points(size: float) -> float:

@@ -1,16 +1,20 @@
 """Which engine takes a run's steps: the one place that imports `engines`, and goes on without."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optbench import schedules
 from optbench.common.errors import UserError, check_choice
-from optbench.problem import Problem
+from optbench.optimizers import build as made_by
+from optbench.problem import Problem, build_model
+from optbench.streams import Stream
 from optbench.training.steps import EngineFactory
 
 spec = find_spec("optbench.engines")
@@ -72,13 +76,29 @@ def serving(
     problem: Problem,
     model: nn.Module,
     optimizer: Optimizer,
-    scheduler: Callable[[], LRScheduler | None],
+    scheduler: LRScheduler | None,
 ) -> tuple[str, ...]:
-    """Return those of the named engines that serve a training, in their order.
-
-    scheduler: makes the optimizer's schedule.
-    """
+    """Return those of the named engines that serve a training, in their order."""
     if found is None:
         return ()
-    made = scheduler() if names else None
-    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, made))
+    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, scheduler))
+
+
+def common(
+    problem: Problem,
+    optimizers: Iterable[Callable[..., Optimizer]],
+    schedule: Callable[[Optimizer, int], LRScheduler | None] | None,
+    *,
+    decay_biases_and_norms: bool,
+    device: torch.device | str,
+    seed: int,
+) -> str:
+    """Return the first engine, in the fixed order, that serves all these optimizers."""
+    names = NAMES if torch.device(device).type == "cpu" else ()
+    model = build_model(problem, seed)
+    for build in optimizers:
+        with Stream(seed, "rehearsal"):
+            optimizer = made_by(build, model, decay_biases_and_norms=decay_biases_and_norms)
+            scheduler = schedule and schedules.build(schedule, optimizer, problem.total_steps)
+            names = serving(names, problem, model, optimizer, scheduler)
+    return (*names, PLAIN)[0]

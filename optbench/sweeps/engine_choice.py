@@ -77,7 +77,7 @@ class EngineChoice:
                 problem,
                 model,
                 optimizer,
-                lambda: schedules.build(schedule, optimizer, problem.total_steps),
+                schedules.build(schedule, optimizer, problem.total_steps),
             )
 
     def of(self, config: RunConfig) -> str | None:

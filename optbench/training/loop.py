@@ -33,20 +33,6 @@ STOP_CHECK_SECONDS = 0.5  # of an engine's steps in one call, between two looks 
 SYNC_EVERY = 100  # steps between two reads of the device: often enough to see, too rare to cost
 
 
-def train(
-    problem: Problem,
-    optimizer: Callable[..., Optimizer],
-    *,
-    stop: Callable[[], bool] = lambda: False,
-    **arguments: Any,
-) -> Iterator[Update]:
-    """Train and yield updates; the first holds the evaluation before the first step.
-
-    The arguments are those of `Training`; `stop` is that of `Training.updates`.
-    """
-    return Training(problem, optimizer, **arguments).updates(stop)
-
-
 class Training:
     """One run between two of its steps: `state_dict` is what it needs to go on, bit for bit."""
 

@@ -11,7 +11,7 @@ from optbench.config import build, validate
 from optbench.config.groups import config_folder
 from optbench.config.resolve import check_keys, did_you_mean, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
-from optbench.training.loop import train
+from optbench.training.loop import Training
 
 CONF = config_folder()
 
@@ -30,11 +30,11 @@ def one_step(config: dict) -> float:
     labels = torch.arange(40) % 4
     data = prepare((images, labels, images[:8], labels[:8]), preprocessing=config["preprocessing"])
     problem = build.build_problem(config | {"epochs": None, "steps": 1}, data)
-    updates = train(
+    updates = Training(
         problem,
         build.build("optimizer", config["optimizer"]),
         schedule=build.build("schedule", config["schedule"]),
-    )
+    ).updates()
     last = list(updates)[-1]
     assert last.status == "completed"
     return last.epoch["train_loss"]

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import optbench
 from optbench.figures.kinds import KINDS
@@ -109,9 +111,22 @@ def test_every_command_of_extending_runs(folder, command):
     run(folder, "-m", "optbench", *command.split())
 
 
-def test_the_example_of_training_from_python_runs(folder):
-    text = EXTENDING.split("## Training from Python")[1].split("```python\n")[1].split("```")[0]
+def test_the_examples_of_from_python_run(folder):
+    blocks = EXTENDING.split("## From Python")[1].split("```python\n")[1:]
+    text = "\n".join(block.split("```")[0] for block in blocks)
     run(folder, "-c", text + "\nassert len(rows) == 2, rows")
+    assert (folder / "compared.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=str)
+def test_notebooks_run_and_show_their_figures(path, tmp_path, monkeypatch):
+    notebook = nbformat.read(path, as_version=4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    client = NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    texts = "".join(map(str, (cell.get("outputs") for cell in notebook.cells)))
+    assert texts.count("image/png") == path.read_text("utf-8").count('"image/png"') >= 1
+    assert "Warning" not in texts
 
 
 def test_every_column_is_explained():

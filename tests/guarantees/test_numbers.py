@@ -18,7 +18,7 @@ from optbench.formats.run import COLUMNS, read_record, read_rows
 from optbench.initializers import initialize
 from optbench.problem import Problem
 from optbench.runs.folder import RunFolder
-from optbench.training.loop import train
+from optbench.training.loop import Training
 from optbench.training.steps import Update
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -40,7 +40,7 @@ def problem_of(train_y: list[int], test_y: list[int], **changes) -> Problem:
 
 
 def trained(problem: Problem) -> list[Update]:
-    return list(train(problem, SGD, log_every=1))
+    return list(Training(problem, SGD, log_every=1).updates())
 
 
 def losses_of(updates: list[Update]) -> list[float]:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from optbench import models
 from optbench.config import build
 from optbench.config.groups import config_folder
-from optbench.training.loop import train
+from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
 
@@ -35,7 +35,7 @@ def traces(make_problem, path: Path, seed: int) -> tuple[str, str]:
         return F.cross_entropy(logits, labels)
 
     model = partial(models.mlp, hidden=[8], batch_norm=True, dropout=0.2)
-    list(train(make_problem(model, epochs=1, loss=loss), noting, seed=seed))
+    list(Training(make_problem(model, epochs=1, loss=loss), noting, seed=seed).updates())
     return weights.hexdigest(), hashlib.sha256(repr(batches).encode()).hexdigest()
 
 

@@ -12,14 +12,14 @@ from optbench.formats.run import COLUMNS
 from optbench.problem import build_model, stream
 from optbench.streams import Stream
 from optbench.training.layer_stats import gradient_noise_scale, step_with_layer_stats
-from optbench.training.loop import train
+from optbench.training.loop import Training
 from optbench.training.stepping import Stepper
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 def rows_of(problem, optimizer=SGD, **arguments):
-    updates = list(train(problem, optimizer, layers=True, **arguments))
+    updates = list(Training(problem, optimizer, layers=True, **arguments).updates())
     return [row for update in updates for row in update.layers]
 
 
@@ -61,7 +61,7 @@ def test_watching_changes_nothing(make_problem, optimizer):
     model = partial(models.mlp, hidden=[8], dropout=0.5, batch_norm=True)
     problem = make_problem(model, epochs=2)
     plain, watched = (
-        list(train(problem, optimizer, log_every=1, layers=layers, layers_every=2))
+        list(Training(problem, optimizer, log_every=1, layers=layers, layers_every=2).updates())
         for layers in (False, True)
     )
     for a, b in zip(plain, watched, strict=True):
@@ -74,7 +74,7 @@ def test_steps_are_watched_at_the_first_and_at_an_interval(make_problem):
     assert sorted({row["step"] for row in rows_of(problem)}) == [1, 3, 6]
     assert sorted({row["step"] for row in rows_of(problem, layers_every=2)}) == [1, 2, 4, 6]
     assert set(rows_of(problem)[0]) <= set(COLUMNS["layers"])
-    assert not [u for u in train(problem, SGD) if u.layers]
+    assert not [u for u in Training(problem, SGD).updates() if u.layers]
 
 
 def test_equal_weights_have_rank_one(make_problem):

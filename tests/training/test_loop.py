@@ -15,14 +15,14 @@ from optbench import models
 from optbench.common.errors import UserError
 from optbench.problem import Problem, build_model, identity, stream
 from optbench.training.batches import Batches
-from optbench.training.loop import train
+from optbench.training.loop import Training
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 def run(problem: Problem, optimizer=SGD, **arguments):
     """All rows and the final status."""
-    updates = list(train(problem, optimizer, log_every=1, **arguments))
+    updates = list(Training(problem, optimizer, log_every=1, **arguments).updates())
     steps = [row for update in updates for row in update.steps]
     epochs = [update.epoch for update in updates if update.epoch]
     return steps, epochs, updates[-1].status
@@ -83,7 +83,11 @@ def test_same_seed_same_rows_and_another_seed_other_rows(make_problem):
 def test_two_runs_side_by_side_do_not_disturb_each_other(make_problem):
     problem = make_problem(partial(models.mlp, hidden=[8], dropout=0.5))
     alone = run(problem, seed=1)[1]
-    pairs = zip(train(problem, SGD, seed=1), train(problem, SGD, seed=2), strict=True)
+    pairs = zip(
+        Training(problem, SGD, seed=1).updates(),
+        Training(problem, SGD, seed=2).updates(),
+        strict=True,
+    )
     together = [first.epoch for first, _ in pairs if first.epoch]
     assert without_times(alone) == without_times(together)
 
@@ -116,7 +120,9 @@ def test_global_draws_come_from_the_seed_and_leave_the_callers_alone(make_proble
 
     def losses(optimizer, seed=0, interleaved=None):
         found = []
-        for update in train(problem, partial(optimizer, lr=0.1), seed=seed, log_every=1):
+        for update in Training(
+            problem, partial(optimizer, lr=0.1), seed=seed, log_every=1
+        ).updates():
             found += [row["train_loss"] for row in update.steps]
             _draws()
             if interleaved is not None:
@@ -131,14 +137,14 @@ def test_global_draws_come_from_the_seed_and_leave_the_callers_alone(make_proble
     random.seed(2)
     np.random.seed(3)  # noqa: NPY002
     assert _draws() == before[0]
-    updates = train(problem, partial(NoisyStep, lr=0.1), log_every=1)
+    updates = Training(problem, partial(NoisyStep, lr=0.1), log_every=1).updates()
     next(updates)
     assert _draws() == before[1]
     list(updates)
     assert _draws() == before[2]
 
     plain = losses(torch.optim.SGD)
-    other = train(problem, partial(NoisyStep, lr=0.3), seed=5)
+    other = Training(problem, partial(NoisyStep, lr=0.3), seed=5).updates()
     assert losses(torch.optim.SGD, interleaved=other) == plain
     # an optimizer that draws does not move the model's draws
     assert losses(NoisyStep) == plain
@@ -149,7 +155,7 @@ def test_evaluating_more_often_changes_no_draw(make_problem):
     problem = make_problem(Noisy, epochs=4)
 
     def losses(eval_every):
-        updates = train(problem, torch.optim.Adam, log_every=1, eval_every=eval_every)
+        updates = Training(problem, torch.optim.Adam, log_every=1, eval_every=eval_every).updates()
         return [row["train_loss"] for update in updates for row in update.steps]
 
     assert losses(1) == losses(3)
@@ -158,7 +164,7 @@ def test_evaluating_more_often_changes_no_draw(make_problem):
 def test_float64_is_the_same_run_with_less_rounding(make_problem):
     def losses(precision):
         problem = make_problem(partial(models.mlp, hidden=[8], dropout=0.3), precision=precision)
-        updates = train(problem, torch.optim.Adam, log_every=1)
+        updates = Training(problem, torch.optim.Adam, log_every=1).updates()
         return [row["train_loss"] for update in updates for row in update.steps]
 
     plain, exact = losses("float32"), losses("float64")
@@ -230,10 +236,10 @@ def test_a_budget_in_steps_may_end_within_an_epoch(make_problem):
 
 def test_evaluations_come_at_an_interval_and_on_a_part(make_problem):
     problem = make_problem(epochs=5)
-    epochs = [u.epoch["epoch"] for u in train(problem, SGD, eval_every=2) if u.epoch]
+    epochs = [u.epoch["epoch"] for u in Training(problem, SGD, eval_every=2).updates() if u.epoch]
     assert epochs == [0, 2, 4, 5]
     data = problem.dataset
-    first = next(train(problem, SGD, eval_train_examples=7)).epoch
+    first = next(Training(problem, SGD, eval_train_examples=7).updates()).epoch
     logits = build_model(problem, 0)(data.train_x[:7])
     assert first["train_loss"] == pytest.approx(
         F.cross_entropy(logits, data.train_y[:7]).item(), rel=1e-5
@@ -249,7 +255,7 @@ def test_the_test_set_is_measured_when_asked(make_problem, when, measured):
 
 
 def test_rows_come_at_an_interval(make_problem):
-    updates = train(make_problem(epochs=5), SGD, log_every=4)
+    updates = Training(make_problem(epochs=5), SGD, log_every=4).updates()
     assert [r["step"] for u in updates for r in u.steps] == [1, 4, 8, 12, 15]
 
 
@@ -265,7 +271,7 @@ def test_divergence_ends_the_run_at_its_step(make_problem):
 
 def test_stop_ends_the_run_after_a_whole_step(make_problem):
     asked = iter([False, False, True])
-    updates = list(train(make_problem(), SGD, log_every=1, stop=lambda: next(asked)))
+    updates = list(Training(make_problem(), SGD, log_every=1).updates(lambda: next(asked)))
     assert updates[-1].status == "interrupted"
     assert [row["step"] for row in updates[-1].steps] == [1, 2, 3]
 

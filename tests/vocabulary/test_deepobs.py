@@ -17,7 +17,7 @@ from optbench.config.groups import config_folder
 from optbench.datasets import prepare
 from optbench.problem import Problem, build_model, stream
 from optbench.training.evaluation import objective
-from optbench.training.loop import train
+from optbench.training.loop import Training
 
 PROBLEMS = sorted(path.stem for path in (config_folder() / "problem").glob("*.yaml"))
 IMAGES = [name for name in PROBLEMS if name != "quadratic_deep"]
@@ -43,7 +43,7 @@ def made(name: str, n: int = 300, tests: int = 20, **changes) -> Problem:
 
 
 def rows(problem: Problem, optimizer, **arguments):
-    updates = list(train(problem, optimizer, log_every=1, **arguments))
+    updates = list(Training(problem, optimizer, log_every=1, **arguments).updates())
     assert updates[-1].status == "completed"
     return (
         [row for update in updates for row in update.steps],

@@ -17,7 +17,7 @@ from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
 from optbench.runner import run
 from optbench.training.layer_stats import gradient_noise_scale
-from optbench.training.loop import Training, train
+from optbench.training.loop import Training
 
 
 class WithPart(nn.Module):
@@ -254,7 +254,9 @@ class Unfreezing(nn.Module):
 
 def test_a_layer_that_is_unfrozen_later_is_refused(make_problem):
     with pytest.raises(UserError, match="frozen when the optimizer was made"):
-        list(train(make_problem(Unfreezing, epochs=80, batch_size=8), torch.optim.Adam))
+        list(
+            Training(make_problem(Unfreezing, epochs=80, batch_size=8), torch.optim.Adam).updates()
+        )
 
 
 class Unseeded(nn.Linear):

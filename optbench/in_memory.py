@@ -1,0 +1,209 @@
+"""Compare optimizers from Python: `compare` trains, and its result draws, tabulates and judges.
+
+Nothing is written. The result is computed as that of a sweep is: see `analysis` and `stats`.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.pairing import by_seed
+from optbench.analysis.summary import summary
+from optbench.analysis.table import Run, assemble
+from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
+from optbench.formats.record import RunRecord
+from optbench.formats.run import COLUMNS
+from optbench.problem import Problem, identity
+from optbench.runner import engine as engines
+from optbench.runner.train import train
+from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
+from optbench.stats.pairwise import DEFAULT_SEEDS, Verdict, claim, judge
+from optbench.training.evaluation import Row
+from optbench.training.step_cost import cost_of_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Build = Callable[..., Optimizer]
+
+
+@dataclass(frozen=True)
+class InMemoryComparison:
+    """Runs of several optimizers on one problem, with the same seeds. See `compare`."""
+
+    comparison: Comparison  # what the functions of `optbench.figures` and `optbench.stats` take
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each evaluation of each run: optimizer, seed, status, and the columns of
+        `epochs.csv` (epoch, step, train_loss, val_accuracy, seconds, ...)."""
+        return self.comparison.table
+
+    def plot(self, y: str = "train_loss", x: str = "epoch", *, log: bool | None = None) -> "Figure":
+        """Draw a line per optimizer: the median over the seeds, and their range as a band.
+
+        y: a column of the table. x: "epoch", "step" or "seconds". log: a logarithmic y axis, by
+        default for losses. Raises `UserError` for a name that there is not.
+        """
+        from optbench.figures.curves import curves
+
+        return curves(self.comparison, y=y, x=x, log=log)
+
+    def summary(self, y: str = "train_loss") -> pd.DataFrame:
+        """Return the final values of each optimizer, best first: see `analysis.summary.summary`."""
+        return summary(self.comparison, y).set_index("optimizer").drop(columns="variant")
+
+    def verdict(
+        self, candidate: str, baseline: str, y: str = "train_loss", alpha: float = 0.05
+    ) -> Verdict:
+        """Judge by the final `y` of each seed whether the candidate is better than the baseline.
+
+        The test is the exact signed-rank test of the differences between runs of one seed. Holm's
+        correction spans the candidate's comparisons with all the other optimizers, so that
+        you may ask for each of them: name the candidate before you see the results. `text` of the
+        result is a sentence to print. Raises `UserError` for a name that there is not.
+        """
+        smaller = metric_of(y).smaller
+        frame = by_seed(self.comparison, y)
+        known = [str(name) for name in frame]
+        if candidate not in known or baseline not in known or candidate == baseline:
+            raise UserError(
+                f"candidate and baseline must be two of: {', '.join(known)}; they are "
+                f"{candidate!r} and {baseline!r}"
+            )
+        pairs = judge(frame, candidate, smaller, alpha)
+        found = next(pair for pair in pairs if pair.a == baseline)
+        return claim(
+            found.values_b, found.values_a, smaller, alpha, found.p, found.comparisons, HOLM
+        )
+
+
+def compare(
+    problem: Problem,
+    optimizers: Mapping[str, Build],
+    *,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    schedule: Callable[[Optimizer, int], LRScheduler | None] | None = None,
+    decay_biases_and_norms: bool = True,
+    device: torch.device | str = "cpu",
+    eval_every: int = 1,
+    eval_train_examples: int | None = None,
+    engine: str = engines.AUTO,
+    progress: bool = True,
+) -> InMemoryComparison:
+    """Train each optimizer with each seed, and return the comparison of the runs.
+
+    Runs of one seed start from the same weights and see the same batches. A run that diverges
+    counts as the worst. An error of an optimizer's own code ends the comparison.
+
+    problem: what is minimised, in which batches and for how long.
+    optimizers: a name, and what makes the optimizer from parameters, such as
+        `partial(torch.optim.Adam, lr=1e-3)` or a class of your own.
+    seeds: how many (0, 1, ...), or which. Six are the fewest that can show a difference.
+    schedule: makes each optimizer's learning rate schedule, of the optimizer and the total steps.
+    decay_biases_and_norms: whether weight decay applies to biases and norms too.
+    device: "cpu", "cuda" or "cuda:NUMBER".
+    eval_every: epochs between evaluations. eval_train_examples: evaluate the training loss on so
+        many examples; None is all.
+    engine: "auto" is the first engine that serves every optimizer; see `optbench.train`.
+    progress: show a bar on standard error.
+
+    Raises `UserError` where the arguments, the model or an optimizer do not fit the problem.
+    """
+    numbers = [int(seed) for seed in (seeds if isinstance(seeds, Sequence) else range(seeds))]
+    _check(problem, optimizers, numbers)
+    if engine == engines.AUTO:
+        engine = engines.common(
+            problem,
+            optimizers.values(),
+            schedule,
+            decay_biases_and_norms=decay_biases_and_norms,
+            device=device,
+            seed=numbers[0],
+        )
+    options: dict[str, Any] = {
+        "schedule": schedule,
+        "decay_biases_and_norms": decay_biases_and_norms,
+        "device": device,
+        "eval_every": eval_every,
+        "eval_train_examples": eval_train_examples,
+        "engine": engine,
+    }
+    size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
+    runs: list[Run] = []
+    total = len(numbers) * len(optimizers) * problem.total_steps
+    # in a notebook rich draws its bar with ipywidgets; without them only the end is printed
+    console = Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
+    with Progress(console=console, disable=not progress) as bar:
+        task = bar.add_task("", total=total)
+        for seed in numbers:  # outermost: an error of an optimizer shows itself soon
+            for name, build in optimizers.items():
+                bar.update(task, description=f"{name}, seed {seed}")
+                rows: list[Row] = []
+                for update in train(problem, build, seed=seed, **options):
+                    bar.update(task, completed=len(runs) * problem.total_steps + update.step)
+                    if update.epoch is not None:
+                        rows.append(update.epoch)
+                record: RunRecord = {
+                    "run_id": identity({"optimizer": name, "seed": seed}),
+                    "problem_hash": identity(size),
+                    "name": name,
+                    "seed": seed,
+                    "config": {},
+                    "problem": size,
+                    "status": update.status,
+                    "device": str(device),
+                    "engine": engine,
+                    "cost": cost_of_run(
+                        problem,
+                        build,
+                        seed=seed,
+                        decay_biases_and_norms=decay_biases_and_norms,
+                        device=torch.device(device),
+                    ),
+                }
+                runs.append(Run(Path(f"{name}-seed{seed}"), record, _columns(rows)))
+    return InMemoryComparison(Comparison(assemble(runs)))
+
+
+def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[int]) -> None:
+    if not isinstance(problem, Problem):
+        raise UserError(f"problem must be an optbench.Problem, not a {type(problem).__name__}")
+    if not isinstance(optimizers, Mapping) or not optimizers:
+        raise UserError(
+            'optimizers must be a dictionary from names to what makes them, such as {"adam": '
+            "partial(torch.optim.Adam, lr=1e-3)}"
+        )
+    for name, build in optimizers.items():
+        if not isinstance(name, str) or not name.strip() or not callable(build):
+            raise UserError(
+                f"the optimizer {name!r} needs a name, and a class or function that takes the "
+                f"parameters (an optimizer that was made already trains another model)"
+            )
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"seeds must be a number above 0, or different seeds, not {seeds}")
+    rivals = len(optimizers) - 1
+    if rivals and (why := too_few_seeds(len(seeds), rivals, MAX_TYPE)):
+        warnings.warn(f"no difference can be shown: {why}", stacklevel=3)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Return the rows by column, those of `epochs.csv`; NaN where there is no value."""
+    return {
+        name: np.array([row[name] for row in rows], dtype=float)
+        for name in COLUMNS["epochs"]
+        if any(row[name] is not None for row in rows)
+    }

@@ -1,0 +1,148 @@
+"""Comparisons from Python: what `optbench.compare` trains is what plain runs give."""
+
+import inspect
+import re
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.optim import SGD, Adam
+
+import optbench
+from optbench import UserError
+from optbench.figures.curves import curves
+from optbench.training.loop import Training
+
+SLOW, FAST = partial(SGD, lr=0.001), partial(SGD, lr=0.5)
+
+
+class Mine(Adam):
+    def __init__(self, params):
+        super().__init__(params, lr=0.01)
+
+
+@pytest.fixture
+def problem(make_problem):
+    return make_problem(epochs=2)
+
+
+def test_runs_of_a_comparison_are_those_of_single_trainings(problem) -> None:
+    with pytest.warns(UserWarning, match="no difference can be shown"):
+        made = optbench.compare(problem, {"sgd": FAST, "mine": Mine}, seeds=[3, 1], progress=False)
+    assert set(made.table["seed"]) == {1, 3}
+    for name, build in (("sgd", FAST), ("mine", Mine)):
+        for seed in (1, 3):
+            rows = [
+                u.epoch
+                for u in optbench.train(problem, build, seed=seed, engine="plain")
+                if u.epoch
+            ]
+            own = made.table[(made.table["optimizer"] == name) & (made.table["seed"] == seed)]
+            assert list(own["train_loss"]) == [row["train_loss"] for row in rows]
+            assert list(own["epoch"]) == [0, 1, 2]
+
+
+def test_result_draws_tabulates_and_judges(problem) -> None:
+    given = {"slow": SLOW, "my alpha": FAST, "mine": Mine}
+    made = optbench.compare(problem, given, seeds=7, progress=False)
+    figure = made.plot("val_loss")
+    texts = {text.get_text() for text in figure.findobj(lambda item: hasattr(item, "get_text"))}
+    assert {"slow", "my alpha", "mine"} <= texts
+    table = made.summary()
+    assert list(table.index)[-1] == "slow"
+    assert set(table["seeds"]) == {7}
+    found = made.verdict(candidate="my alpha", baseline="slow")
+    assert found.text.startswith("better (n = 7, p = ")
+    assert made.verdict("slow", "my alpha").word == "worse"
+    # corrected for both comparisons of the candidate
+    assert found.comparisons == 2
+    assert found.p == pytest.approx(2 * 2 / 2**7)
+    values = made.comparison.finals("train_loss")
+    ends = [values[f"my alpha-seed{n}"] - values[f"slow-seed{n}"] for n in range(7)]
+    assert found.high < 0
+    assert min(ends) <= found.difference <= max(ends)
+
+
+def test_all_optimizers_of_a_comparison_have_one_engine(make_problem) -> None:
+    problem = make_problem(epochs=1)
+    engines = optbench.compare(problem, {"sgd": FAST, "mine": Mine}, seeds=6, progress=False)
+    assert set(engines.table["engine"]) == {"plain"}
+    given = {"a": FAST, "b": SLOW}
+    named = optbench.compare(problem, given, seeds=6, engine="plain", progress=False)
+    assert set(named.table["engine"]) == {"plain"}
+
+
+def test_diverged_run_counts_as_the_worst(problem) -> None:
+    given = {"good": FAST, "wild": partial(SGD, lr=1e20)}
+    made = optbench.compare(problem, given, seeds=6, progress=False)
+    assert list(made.summary()["diverged"]) == [0, 6]
+    assert np.isinf(made.summary().loc["wild", "train_loss_median"])
+    assert made.verdict("good", "wild").word == "better"
+
+
+def test_caller_is_warned_before_a_comparison_that_can_show_nothing(problem) -> None:
+    with pytest.warns(UserWarning, match="fewer than 6 pairs"):
+        optbench.compare(problem, {"a": FAST, "b": SLOW}, seeds=2, progress=False)
+
+
+def test_progress_goes_to_standard_error(problem, capsys) -> None:
+    optbench.compare(problem, {"only one": FAST}, seeds=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "only one, seed 0" in err
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "seeds", "words"),
+    [
+        ({}, 6, "optimizers must be a dictionary"),
+        ([FAST], 6, "optimizers must be a dictionary"),
+        ({"": FAST}, 6, "needs a name"),
+        ({"sgd": "sgd"}, 6, "'sgd' needs a name, and a class or function"),
+        ({"sgd": FAST}, 0, "seeds must be"),
+        ({"sgd": FAST}, [1, 1], "seeds must be"),
+        ({"sgd": FAST}, -1, "seeds must be"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(problem, optimizers, seeds, words) -> None:
+    with pytest.raises(UserError, match=words):
+        optbench.compare(problem, optimizers, seeds=seeds)
+
+
+def test_names_that_there_are_not_are_refused(problem) -> None:
+    with pytest.raises(UserError, match=r"must be an optbench.Problem, not a dict"):
+        optbench.compare({}, {"sgd": FAST})
+    made = optbench.compare(problem, {"a": FAST, "b": SLOW}, seeds=6, progress=False)
+    for pair in (("a", "c"), ("a", "a")):
+        with pytest.raises(UserError, match=r"must be two of: a, b"):
+            made.verdict(*pair)
+    with pytest.raises(UserError, match=r"no logged column 'loss'; there are: .*train_loss"):
+        made.plot("loss")
+
+
+def test_curves_of_a_frame_without_runs_say_what_is_needed() -> None:
+    with pytest.raises(UserError, match=r"no column run, .*those of optbench.load_runs"):
+        curves(pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0]}))
+
+
+def test_keyword_arguments_are_named_and_documented() -> None:
+    for function in (optbench.train, optbench.compare):
+        parameters = inspect.signature(function).parameters
+        assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+        assert set(parameters) <= set(re.findall(r"\w+", function.__doc__))
+        assert all(p.annotation is not p.empty for p in parameters.values())
+    # a new argument of the loop is one of `train`
+    own = set(inspect.signature(Training).parameters)
+    assert own == set(inspect.signature(optbench.train).parameters) - {"stop"}
+    assert dir(optbench) == [
+        "Problem", "UserError", "__version__", "compare", "load_runs", "prepare", "train",
+    ]  # fmt: skip
+
+
+def test_comparison_leaves_the_callers_generators(problem) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    optbench.compare(problem, {"sgd": FAST}, seeds=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
