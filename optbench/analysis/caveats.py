@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
 from optbench.analysis.pairing import pair_up
@@ -172,7 +172,7 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         )
 
 
-def no_gain(runs_of: pd.DataFrame | Comparison, y: str) -> Iterator[str]:
+def no_gain(runs_of: Runs, y: str) -> Iterator[str]:
     """Optimizers that tuning made worse, by the final `y` on the same seeds (signed-rank tests of
     tuned against default, with Holm's correction)."""
     made = comparison_of(runs_of)

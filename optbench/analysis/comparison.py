@@ -157,6 +157,9 @@ class Comparison:
         return bool(pairs["optimizer"].duplicated().any())
 
 
+Runs = pd.DataFrame | Comparison  # a tidy table, or what was made of one
+
+
 def compare(
     folders: Sequence[str | Path], options: Options | None = None, files: RunFiles | None = None
 ) -> Comparison:
@@ -187,7 +190,7 @@ def compare(
     return made
 
 
-def comparison_of(runs: "pd.DataFrame | Comparison") -> Comparison:
+def comparison_of(runs: Runs) -> Comparison:
     """Return the comparison of a tidy table's runs; a comparison is returned as it is."""
     return runs if isinstance(runs, Comparison) else Comparison(runs)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up
 from optbench.analysis.summary import BOLD
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 def final_cells(
-    runs_of: pd.DataFrame | Comparison,
+    runs_of: Runs,
     columns: Sequence[str],
     facet: Sequence[str] | None = None,
     lines: str | None = None,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.time_to_target import TimeToTarget, asked_times
 from optbench.common.errors import UserError
@@ -99,9 +99,7 @@ def time_matrix(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(frame))
 
 
-def ranking(
-    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
-) -> Ranking:
+def ranking(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Ranking:
     """Rank the optimizers by the final `column`, on each problem or for each seed of the only one.
 
     Raises UserError with fewer than three optimizers or six seeds, or several settings of one

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import measured_columns, problem_text
-from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import AT_ONCE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
@@ -23,10 +23,7 @@ BOLD = (
 
 
 def summary(
-    runs: pd.DataFrame | Comparison,
-    y: str = "train_loss",
-    facet: Sequence[str] | None = None,
-    lines: str | None = None,
+    runs: Runs, y: str = "train_loss", facet: Sequence[str] | None = None, lines: str | None = None
 ) -> pd.DataFrame:
     """Final values per panel and series, best first by the median of `y`, diverged ones last.
 

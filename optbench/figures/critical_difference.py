@@ -7,16 +7,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from optbench.analysis.comparison import Comparison
+from optbench.analysis.comparison import Runs
 from optbench.analysis.over_problems import Ranking, ranking
 from optbench.figures import style
 from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
 
 
-def ranks_figure(
-    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
-) -> Figure:
+def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Figure:
     """The critical-difference diagram of the final `column`. Raises UserError as `ranking`."""
     return draw_ranks(ranking(runs, column, facet), column)
 

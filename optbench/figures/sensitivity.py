@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from optbench.analysis.columns import resolve, short_name
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.trials import Line, Lines, rate_lines
 from optbench.common.metrics import metric_of
 from optbench.figures import style
@@ -27,10 +27,7 @@ from optbench.figures.panels import (
 
 
 def sensitivity(
-    runs: pd.DataFrame | Comparison,
-    y: str = "train_loss",
-    x: str = "optimizer.lr",
-    facet: Sequence[str] | None = None,
+    runs: Runs, y: str = "train_loss", x: str = "optimizer.lr", facet: Sequence[str] | None = None
 ) -> Figure:
     """The final `y` against a numeric setting `x`, a line per optimizer with two values of it.
 

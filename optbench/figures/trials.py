@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.trials import budget_lines, trial_lines
 from optbench.common.metrics import metric_of
 from optbench.figures import style
@@ -24,10 +24,7 @@ from optbench.figures.panels import (
 
 
 def rate_scatter(
-    trials: pd.DataFrame | Comparison,
-    metric: str = "val_loss",
-    pick: str = "final",
-    facet: Sequence[str] | None = None,
+    trials: Runs, metric: str = "val_loss", pick: str = "final", facet: Sequence[str] | None = None
 ) -> Figure:
     """A point per trial at its learning rate, and a line through the best trial of each half
     decade: the envelope over the other settings, which vary from trial to trial. A cross at the
@@ -74,10 +71,7 @@ def rate_scatter(
 
 
 def tuning_budget(
-    trials: pd.DataFrame | Comparison,
-    metric: str = "val_loss",
-    pick: str = "final",
-    facet: Sequence[str] | None = None,
+    trials: Runs, metric: str = "val_loss", pick: str = "final", facet: Sequence[str] | None = None
 ) -> Figure:
     """The best validation result of 1, 2, ... random trials, a line per optimizer.
 
