@@ -16,7 +16,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.common.text import count
-from optbench.stats.paired_tests import check_whole
+from optbench.stats.paired_tests import Values, check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0
@@ -62,7 +62,7 @@ def ratios(times: Times) -> pd.DataFrame:
     return (values / best.where(np.isfinite(best), 1.0)).where(np.isfinite(values), math.inf)
 
 
-def profile(times: Times, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
+def profile(times: Times, taus: Values | None = None) -> pd.DataFrame:
     """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
 
     Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4]. Raises UserError for

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.stats.paired_tests import check_share, check_whole
+from optbench.stats.paired_tests import Values, check_share, check_whole
 
 Statistic = Callable[[np.ndarray], float]
 METHODS = ("percentile", "bca")
@@ -83,7 +83,7 @@ def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
 
 
 def bootstrap(
-    values: Sequence[float] | np.ndarray,
+    values: Values,
     statistic: str | Statistic = "iqm",
     strata: Sequence[object] | None = None,
     method: str = "percentile",
@@ -156,7 +156,7 @@ def get_statistic(statistic: str | Statistic) -> Statistic:
 
 
 def describe(
-    values: Sequence[float] | np.ndarray,
+    values: Values,
     strata: Sequence[object] | None = None,
     method: str = "percentile",
     seed: int = 0,

@@ -8,6 +8,7 @@ import numpy as np
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import Estimate
+from optbench.stats.paired_tests import Values
 
 
 class Track3(NamedTuple):
@@ -39,9 +40,7 @@ def deepobs_speed(
     return float(first.mean())
 
 
-def deepobs_overhead(
-    times: Sequence[float] | np.ndarray, sgd_times: Sequence[float] | np.ndarray
-) -> Estimate:
+def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
     """DeepOBS's overhead: the mean of an optimizer's run times over those of SGD, pair by pair
     (`estimate_runtime` of their code); low and high are the mean minus and plus their (n)
     standard deviation, as they print it."""
@@ -57,7 +56,7 @@ def deepobs_overhead(
     )
 
 
-def track3(losses: Sequence[float] | np.ndarray, target: float = 3.28) -> Track3:
+def track3(losses: Values, target: float = 3.28) -> Track3:
     """modded-nanogpt's track 3: runs that all stop at one step, fixed beforehand, attain the
     target if (target - mean) * sqrt(n) >= 0.004.
 
@@ -83,8 +82,8 @@ def smoothed(curve: np.ndarray, decay: float = 0.95) -> np.ndarray:
 
 
 def adam_steps(
-    losses: Sequence[float] | np.ndarray,
-    steps: Sequence[float] | np.ndarray,
+    losses: Values,
+    steps: Values,
     adam: Sequence[Sequence[float]] | np.ndarray,
     decay: float = 0.0,
     strict: bool = True,

@@ -20,7 +20,7 @@ from optbench.analysis.claims.sides import RULE, choice_factor
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import count
-from optbench.stats.paired_tests import enough_seeds, holm
+from optbench.stats.paired_tests import Values, enough_seeds, holm
 
 KEYS = {"text", "checks", "figure"}
 CLAIM = "claim.json"  # a sweep leaves in its folder what its study claims
@@ -55,9 +55,7 @@ def judge(
     ]
 
 
-def claim_word(
-    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
-) -> str:
+def claim_word(p: Values, sides: Values, alpha: float = 0.05) -> str:
     """Return the word of a claim: held, did not hold or cannot tell.
 
     p: two-sided p-value of each comparison; NaN, where a run has no value, counts as 1. sides:
@@ -66,9 +64,7 @@ def claim_word(
     return verdict_of(check_words(p, sides, alpha))
 
 
-def check_words(
-    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
-) -> list[str]:
+def check_words(p: Values, sides: Values, alpha: float = 0.05) -> list[str]:
     """Return the word of each comparison of a claim; the arguments are those of `claim_word`.
 
     "held" needs p <= alpha: the claim needs every one of them. "did not hold" needs the p-value
