@@ -141,12 +141,15 @@ def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):
         return "n/a"  # no such split
-    percent = metric_of(stem).percent
-    texts = [
-        "diverged" if not math.isfinite(v) else f"{100 * v:.2f}" if percent else number(v)
-        for v in values
-    ]
+    texts = [final_text(value, stem) for value in values]
     first = f"**{texts[0]}**" if best else texts[0]
     if row["seeds"] == 1 or len(set(texts)) == 1:
         return first
     return f"{first} [{texts[1]}, {texts[2]}]"
+
+
+def final_text(value: float, column: str) -> str:
+    """A final value of a column; an infinite one is called what it is."""
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{100 * value:.2f}" if metric_of(column).percent else number(value)
