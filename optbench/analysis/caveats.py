@@ -120,7 +120,8 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         y=plan.runs["run"].map(finals),
         lr=pd.to_numeric(plan.runs["optimizer.lr"], errors="coerce"),
     ).dropna(subset=["y", "lr"])
-    for panel, name, part in parts(runs, plan):
+    where = plan.problems.reindex(runs.index)
+    for (problem, name), part in runs.groupby([where, runs["optimizer"]], sort=False):
         medians = part.groupby("lr")["y"].agg(lambda v: middle(v.to_numpy(dtype=float)))
         medians = medians[np.isfinite(medians)]
         if part["lr"].nunique() < 3 or medians.empty:
@@ -128,6 +129,7 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         best = medians.idxmin() if metric_of(y).smaller else medians.idxmax()
         ends = {part["lr"].min(): "smallest", part["lr"].max(): "largest"}
         if best in ends:
+            panel = f"{problem}: " if problem else ""
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
 
 
@@ -196,10 +198,3 @@ def no_gain(runs_of: Runs, y: str) -> Iterator[str]:
                 f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
                 f"defaults: a larger budget or a narrower search space may help it"
             )
-
-
-def parts(runs: pd.DataFrame, plan: Layout) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(panel in words, optimizer, its runs)."""
-    texts = plan.problems.reindex(runs.index)
-    for (problem, name), part in runs.groupby([texts, runs["optimizer"]], sort=False):
-        yield (f"{problem}: " if problem else ""), str(name), part
