@@ -94,19 +94,13 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     if any(check.factor > 1 for check in checks):
         lines += [RULE, ""]
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
-    lines += [f"Warning: {text}.\n" for text in [*warnings, *too_few(checks)]]
+    too_few = too_few_for(min(seeds), max(check.factor for check in checks), len(checks))
+    lines += [f"Warning: {text}.\n" for text in [*warnings, too_few] if text]
     return "\n".join(lines)
 
 
-def too_few(checks: Sequence[Check]) -> list[str]:
-    """Return a sentence where so few seeds could never make a claim hold, or never refute it."""
-    n = min(check.verdict.n for check in checks)
-    said = too_few_for(n, max(check.factor for check in checks), len(checks))
-    return [said] if said else []
-
-
 def too_few_for(n: int, factor: int, comparisons: int) -> str:
-    """Return the sentence of `too_few` for n seeds, or "" where they are enough.
+    """Return why n seeds could never make a claim hold, or never refute it; "" where they can.
 
     factor: of `sides.choice_factor`, the largest of the claim's comparisons.
     """
