@@ -152,9 +152,7 @@ def runs_text(part: pd.DataFrame) -> str:
 
 def by(engine: object) -> str:
     """By which engine, in words."""
-    return (
-        f"by {'an engine not named in run.json' if engine == UNKNOWN else f'the engine {engine}'}"
-    )
+    return "by an engine not named in run.json" if engine == UNKNOWN else f"by the engine {engine}"
 
 
 def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFrame:

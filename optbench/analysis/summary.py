@@ -127,12 +127,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {AT_ONCE}"
-    if timing := frame.attrs.get("timing"):
-        note += f" {timing[0].upper()}{timing[1:]}."
-    if engines := frame.attrs.get("engines"):
-        note += f" {engines[0].upper()}{engines[1:]}."
-    if best:
-        note += f" {BOLD[0].upper()}{BOLD[1:]}."
+    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD if best else "")
+    note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])
 
 
