@@ -47,13 +47,8 @@ def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
     a, b = np.asarray(times, dtype=float), np.asarray(sgd_times, dtype=float)
     if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
         raise UserError("the overhead needs as many run times of SGD, all above 0")
-    shares = a / b
-    return Estimate(
-        float(shares.mean()),
-        float(shares.mean() - shares.std()),
-        float(shares.mean() + shares.std()),
-        len(a),
-    )
+    centre, spread = float((a / b).mean()), float((a / b).std())
+    return Estimate(centre, centre - spread, centre + spread, len(a))
 
 
 def track3(losses: Values, target: float = 3.28) -> Track3:
