@@ -134,7 +134,7 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
         elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `sort_key`
             look = style.sequential_style(place, count)
         else:
-            look = style.categorical_style(place, count)
+            look = style.categorical_style(place)
         result.append((text, sorted(own["run"]), look))
     return result
 

@@ -205,7 +205,7 @@ def shade(base: LineStyle, index: int, count: int) -> LineStyle:
     return LineStyle((red, green, blue), DASHES[start % len(DASHES)], base.marker)
 
 
-def categorical_style(index: int, count: int) -> LineStyle:
+def categorical_style(index: int) -> LineStyle:
     """The look of setting `index` where the lines are settings without an order (names)."""
     looks = list(LOOKS.values())
     return looks[index % len(looks)]
