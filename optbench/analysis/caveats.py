@@ -92,24 +92,20 @@ def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
     """Optimizers most of whose runs diverged."""
     runs = table.drop_duplicates("run")
     if (runs["status"] == "diverged").all():
-        yield all_diverged(table, what)
+        lost = len(runs)
+        text = f"all {count(lost, what)} diverged" if lost > 1 else f"the only {what} diverged"
+        if np.isfinite(table["train_loss"]).any():
+            yield f"{text}: there is nothing to compare; try smaller learning rates"
+        else:
+            yield (
+                f"{text} before the first step: no loss was finite, so there is no curve to draw; "
+                f"look at the loss, the model and the data"
+            )
         return
     for name, part in runs.groupby(runs["optimizer"].astype(str), sort=False):
         lost = int((part["status"] == "diverged").sum())
         if 2 * lost > len(part):
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
-
-
-def all_diverged(table: pd.DataFrame, what: str) -> str:
-    """Say that there is no run to compare, and where to look."""
-    lost = table["run"].nunique()
-    text = f"all {count(lost, what)} diverged" if lost > 1 else f"the only {what} diverged"
-    if np.isfinite(table["train_loss"]).any():
-        return f"{text}: there is nothing to compare; try smaller learning rates"
-    return (
-        f"{text} before the first step: no loss was finite, so there is no curve to draw; look at "
-        f"the loss, the model and the data"
-    )
 
 
 def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:

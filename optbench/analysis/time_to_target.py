@@ -170,10 +170,9 @@ def times(
     """
     made = comparison_of(runs)
     keys = run_keys(made, facet)
-    if isinstance(target, Mapping):
-        if lacking := sorted(set(keys["problem"]) - set(target)):
-            raise UserError(f"no target for the problem {lacking[0]!r}")
-        each = pd.Series([target[name] for name in keys["problem"]], keys["run"], dtype=float)
-    else:
-        each = pd.Series(float(target), keys["run"])
+    if not isinstance(target, Mapping):
+        return pair_up(keys, run_times(made, y, target, clock))
+    if lacking := sorted(set(keys["problem"]) - set(target)):
+        raise UserError(f"no target for the problem {lacking[0]!r}")
+    each = pd.Series([target[name] for name in keys["problem"]], keys["run"], dtype=float)
     return pair_up(keys, run_times(made, y, each, clock))

@@ -19,7 +19,7 @@ from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
-from optbench.stats.tuning_curves import Width, rate_width
+from optbench.stats.tuning_curves import rate_width
 
 
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
@@ -208,13 +208,9 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
     x, y = rates.to_numpy(dtype=float), values.to_numpy(dtype=float)
     known = ~np.isnan(x) & ~np.isnan(y)
     try:
-        return width_text(rate_width(x[known], y[known], metric_of(what).smaller), what)
+        width = rate_width(x[known], y[known], metric_of(what).smaller)
     except UserError:
         return ""
-
-
-def width_text(width: Width, what: str) -> str:
-    """The range of good learning rates, in words."""
     if math.isnan(width.decades):
         return ""
     more = "at least " if width.open_low or width.open_high else ""
