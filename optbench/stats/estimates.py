@@ -111,7 +111,9 @@ def bootstrap(
     if len(labels) != len(data) or (labels < 0).any():
         raise UserError(f"strata must name the problem of each of the {len(data)} values")
     parts = [data[labels == label] for label in range(labels.max() + 1)]
-    function = get_statistic(statistic)
+    if isinstance(statistic, str) and statistic not in STATISTICS:
+        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+    function = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     value = function(data)
     if min(map(len, parts)) < 2:
         return Estimate(value, math.nan, math.nan, len(data))
@@ -144,15 +146,6 @@ def resampled(
     random = np.random.default_rng(seed)
     draws = [part[random.integers(len(part), size=(resamples, len(part)))] for part in parts]
     return rowwise(np.concatenate(draws, axis=1), function)
-
-
-def get_statistic(statistic: str | Statistic) -> Statistic:
-    """The function of that name."""
-    if not isinstance(statistic, str):
-        return statistic
-    if statistic not in STATISTICS:
-        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
-    return STATISTICS[statistic]
 
 
 def describe(
