@@ -36,9 +36,8 @@ def judge(
 ) -> list[Check]:
     """Every comparison of a claim, from the tidy tables of `epochs.csv` and of `layers.csv`.
 
-    A diverged run counts as the worst loss or accuracy; of another measure it has no value, and
-    the comparison cannot tell. Raises UserError where the claim cannot be read, or the two sides
-    do not have the same seeds.
+    Diverged runs count as in `checks.compare`. Raises UserError where the claim cannot be read,
+    and as `checks.compare` does.
     """
     if unknown := set(claimed) - KEYS:
         raise UserError(f"claim has no {', '.join(sorted(unknown))}; it has: text, checks, figure")
