@@ -27,10 +27,8 @@ def layers(made: Comparison, names: Names, most: int = 60) -> dict[str, Any]:
     layer = table["layer"].astype(str)
     kind = table["kind"].astype(str)
     titled = ("layer " + layer + ", " + kind).where(layer != "all", "the whole model")
-    rows = (
-        table[["step", *metrics]]
-        .assign(layer=titled)
-        .assign(variant=runs.map(variant), panel=runs.map(text), run=runs)
+    rows = table[["step", *metrics]].assign(
+        layer=titled, variant=runs.map(variant), panel=runs.map(text), run=runs
     )
     grid = np.sort(rows["step"].unique())
     rows = rows[rows["step"].isin(grid[thinned(len(grid), most)])]
