@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
 from optbench.analysis.pairing import pair_up
@@ -92,24 +92,20 @@ def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
     """Optimizers most of whose runs diverged."""
     runs = table.drop_duplicates("run")
     if (runs["status"] == "diverged").all():
-        yield all_diverged(table, what)
+        lost = len(runs)
+        text = f"all {count(lost, what)} diverged" if lost > 1 else f"the only {what} diverged"
+        if np.isfinite(table["train_loss"]).any():
+            yield f"{text}: there is nothing to compare; try smaller learning rates"
+        else:
+            yield (
+                f"{text} before the first step: no loss was finite, so there is no curve to draw; "
+                f"look at the loss, the model and the data"
+            )
         return
     for name, part in runs.groupby(runs["optimizer"].astype(str), sort=False):
         lost = int((part["status"] == "diverged").sum())
         if 2 * lost > len(part):
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
-
-
-def all_diverged(table: pd.DataFrame, what: str) -> str:
-    """Say that there is no run to compare, and where to look."""
-    lost = table["run"].nunique()
-    text = f"all {count(lost, what)} diverged" if lost > 1 else f"the only {what} diverged"
-    if np.isfinite(table["train_loss"]).any():
-        return f"{text}: there is nothing to compare; try smaller learning rates"
-    return (
-        f"{text} before the first step: no loss was finite, so there is no curve to draw; look at "
-        f"the loss, the model and the data"
-    )
 
 
 def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
@@ -120,7 +116,8 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         y=plan.runs["run"].map(finals),
         lr=pd.to_numeric(plan.runs["optimizer.lr"], errors="coerce"),
     ).dropna(subset=["y", "lr"])
-    for panel, name, part in parts(runs, plan):
+    where = plan.problems.reindex(runs.index)
+    for (problem, name), part in runs.groupby([where, runs["optimizer"]], sort=False):
         medians = part.groupby("lr")["y"].agg(lambda v: middle(v.to_numpy(dtype=float)))
         medians = medians[np.isfinite(medians)]
         if part["lr"].nunique() < 3 or medians.empty:
@@ -128,6 +125,7 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         best = medians.idxmin() if metric_of(y).smaller else medians.idxmax()
         ends = {part["lr"].min(): "smallest", part["lr"].max(): "largest"}
         if best in ends:
+            panel = f"{problem}: " if problem else ""
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
 
 
@@ -172,7 +170,7 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         )
 
 
-def no_gain(runs_of: pd.DataFrame | Comparison, y: str) -> Iterator[str]:
+def no_gain(runs_of: Runs, y: str) -> Iterator[str]:
     """Optimizers that tuning made worse, by the final `y` on the same seeds (signed-rank tests of
     tuned against default, with Holm's correction)."""
     made = comparison_of(runs_of)
@@ -196,10 +194,3 @@ def no_gain(runs_of: pd.DataFrame | Comparison, y: str) -> Iterator[str]:
                 f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
                 f"defaults: a larger budget or a narrower search space may help it"
             )
-
-
-def parts(runs: pd.DataFrame, plan: Layout) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(panel in words, optimizer, its runs)."""
-    texts = plan.problems.reindex(runs.index)
-    for (problem, name), part in runs.groupby([texts, runs["optimizer"]], sort=False):
-        yield (f"{problem}: " if problem else ""), str(name), part

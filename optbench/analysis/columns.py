@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.common.text import show
+from optbench.common.text import is_number, show
 from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
@@ -85,10 +85,7 @@ def matches(shown: str, text: str) -> bool:
     """Whether the text given for a value means the one shown: 1e-3 is 0.001, True is true."""
     if shown == text or shown == text.lower() in ("true", "false", "null"):
         return True
-    try:
-        return float(shown) == float(text)
-    except ValueError:
-        return False
+    return is_number(shown) and is_number(text) and float(shown) == float(text)
 
 
 def is_variant(key: str) -> bool:

@@ -6,6 +6,7 @@ passed on. Its series, final values and costs are computed when they are first a
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,11 +66,10 @@ class Comparison:
         """Whether there are the trials of a tuned study beside the runs."""
         return self.trials is not None
 
-    @property
+    @cached_property
     def of_trials(self) -> "Comparison":
         """The trials of a tuned study as a comparison of their own; without them the same one."""
-        trials = self.trials
-        return self if trials is None else self.once("trials", lambda: Comparison(trials))
+        return self if self.trials is None else Comparison(self.trials)
 
     @property
     def names(self) -> list[str]:
@@ -113,15 +113,15 @@ class Comparison:
         """Return the final value of each run: `final_values`."""
         return self.once(("finals", column), lambda: final_values(self.table, column))
 
-    @property
+    @cached_property
     def timing(self) -> Timing:
         """Which runs' times may stand beside each other."""
-        return self.once("timing", lambda: timing_of(self.table))
+        return timing_of(self.table)
 
-    @property
+    @cached_property
     def costs(self) -> pd.DataFrame:
         """What each run cost: `cost_of_runs`."""
-        return self.once("costs", lambda: cost_of_runs(self.table, self.timing))
+        return cost_of_runs(self.table, self.timing)
 
     def rows(self, name: str) -> pd.DataFrame:
         """Return the runs' `steps.csv` or `layers.csv` (or the table again) as a tidy table.
@@ -139,10 +139,14 @@ class Comparison:
         runs = map(Path, map(str, self.table["run"].unique()))
         return self.files is not None and any((run / "layers.csv").exists() for run in runs)
 
-    @property
+    @cached_property
     def phases(self) -> dict[str, list[str]]:
         """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
-        return self.once("phases", lambda: phases_of(self.table))
+        if "phase" not in self.table:
+            return {}
+        runs = self.table[["run", "phase"]].drop_duplicates("run").astype(str)
+        found = {name: list(runs["run"][runs["phase"] == name]) for name in PHASES}
+        return {name: part for name, part in found.items() if part} if found["tuned"] else {}
 
     @property
     def main(self) -> list[str] | None:
@@ -156,6 +160,9 @@ class Comparison:
             return False
         pairs = self.table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
         return bool(pairs["optimizer"].duplicated().any())
+
+
+Runs = pd.DataFrame | Comparison  # a tidy table, or what was made of one
 
 
 def compare(
@@ -188,7 +195,7 @@ def compare(
     return made
 
 
-def comparison_of(runs: "pd.DataFrame | Comparison") -> Comparison:
+def comparison_of(runs: Runs) -> Comparison:
     """Return the comparison of a tidy table's runs; a comparison is returned as it is.
 
     Raises UserError where the table is not one of runs.
@@ -225,15 +232,6 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     if tried is None or not tried.any() or tried.all():
         return table, table
     return table[tried], table[~tried]
-
-
-def phases_of(table: pd.DataFrame) -> dict[str, list[str]]:
-    """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
-    if "phase" not in table:
-        return {}
-    runs = table[["run", "phase"]].drop_duplicates("run").astype(str)
-    found = {name: list(runs["run"][runs["phase"] == name]) for name in PHASES}
-    return {name: part for name, part in found.items() if part} if found["tuned"] else {}
 
 
 def check_logged(table: pd.DataFrame, column: str, columns: Collection[str] | None = None) -> None:

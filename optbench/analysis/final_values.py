@@ -46,9 +46,8 @@ def final_values(table: pd.DataFrame, column: str) -> pd.Series:
     # a run that diverged at once logged no number: other runs tell whether there is such a split
     split = table.loc[table[column].notna(), "problem"].unique()
     logged |= diverged & (last["problem"].isin(split) | (column == "train_loss"))
-    return (
-        last[column].where(~(diverged | last[column].isna()), metric_of(column).worst).where(logged)
-    )
+    ended = last[column].mask(diverged | last[column].isna(), metric_of(column).worst)
+    return ended.where(logged)
 
 
 def divergence_limit(table: pd.DataFrame, y: str) -> float:
@@ -163,9 +162,7 @@ def runs_text(part: pd.DataFrame) -> str:
 
 def by(engine: object) -> str:
     """By which engine, in words."""
-    return (
-        f"by {'an engine not named in run.json' if engine == UNKNOWN else f'the engine {engine}'}"
-    )
+    return "by an engine not named in run.json" if engine == UNKNOWN else f"by the engine {engine}"
 
 
 def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFrame:

@@ -5,21 +5,18 @@ claimed to be better than every other one: `leader.winner`, by the max-type test
 the compared values chose it.
 """
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up
-from optbench.analysis.summary import BOLD
+from optbench.analysis.summary import BOLD, final_text
 from optbench.common.metrics import metric_of
-from optbench.common.text import number
 from optbench.stats.estimates import middle
 
 ACROSS = 4  # problems beside each other
@@ -37,7 +34,7 @@ class Cell(NamedTuple):
 
 
 def final_cells(
-    runs_of: pd.DataFrame | Comparison,
+    runs_of: Runs,
     columns: Sequence[str],
     facet: Sequence[str] | None = None,
     lines: str | None = None,
@@ -102,7 +99,7 @@ def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) ->
     if found and all(len(frame.columns) < 2 for frame in found.values()):
         order = next(iter(found.values())).index
         texts = {
-            heading(name): list(frame.iloc[:, 0].reindex(order).map(cell_text(name)))
+            heading(name): list(frame.reindex(order).map(latex_cell, column=name).iloc[:, 0])
             for name, frame in found.items()
         }
         parts.append(booktabs(pd.DataFrame(texts, index=order), "Final values"))
@@ -110,8 +107,8 @@ def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) ->
     for name, frame in found.items():
         for start in range(0, len(frame.columns), ACROSS):
             part = frame.iloc[:, start : start + ACROSS]
-            texts_of_part = part.map(cell_text(name))
-            parts.append(booktabs(texts_of_part, heading(name).replace("%", "\\%")))
+            what = heading(name).replace("%", "\\%")
+            parts.append(booktabs(part.map(latex_cell, column=name), what))
     return "\n".join(parts)
 
 
@@ -129,26 +126,15 @@ def booktabs(texts: pd.DataFrame, what: str) -> str:
     )
 
 
-def cell_text(column: str) -> Callable[[object], str]:
-    """The function that writes a cell of the column."""
-    return partial(latex_cell, percent=metric_of(column).percent)
-
-
-def latex_cell(cell: object, percent: bool = False) -> str:
-    """Median, extremes and n of one `Cell`."""
+def latex_cell(cell: object, column: str) -> str:
+    """Median, extremes and n of one `Cell` of the column."""
     if not isinstance(cell, Cell):
         return "--"
-    middle_text, low, high = (shown(value, percent) for value in cell[:3])
+    middle_text, low, high = (final_text(value, column) for value in cell[:3])
     text = f"\\textbf{{{middle_text}}}" if cell.best else middle_text
     more = [f"[{low}, {high}]"] if cell.n > 1 else []
     more += [f"$n={cell.n}$"] + ([f"{cell.diverged} diverged"] if cell.diverged else [])
     return f"{text} {{\\scriptsize {', '.join(more)}}}"
-
-
-def shown(value: float, percent: bool) -> str:
-    if not math.isfinite(value):
-        return "diverged"
-    return f"{100 * value:.2f}" if percent else number(value)
 
 
 def heading(column: str) -> str:

@@ -4,17 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.time_to_target import TimeToTarget, asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.stats.algoperf import closed_form, profile
-from optbench.stats.estimates import middle
 from optbench.stats.paired_tests import enough_seeds
-from optbench.stats.ranks import by_problem, cliques, mean_ranks, nemenyi
+from optbench.stats.ranks import by_problem, cliques, mean_ranks, medians_by_problem, nemenyi
 
 
 class Profile(NamedTuple):
@@ -90,18 +90,13 @@ def time_matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises UserError where an optimizer was not run on a problem: that is not a miss.
     """
-    columns: dict[str, list[float]] = {}
-    for problem, part in frame.groupby(level="problem", sort=False):
-        for name, column in part.items():
-            if column.isna().all():
-                raise UserError(f"{name} was not run on {problem}")
-        columns[str(problem)] = [middle(part[name].dropna().to_numpy()) for name in frame]
-    return pd.DataFrame(columns, index=list(frame))
+    medians = medians_by_problem(frame)
+    for row, column in np.argwhere(medians.isna().to_numpy())[:1]:
+        raise UserError(f"{medians.columns[column]} was not run on {medians.index[row]}")
+    return medians.T
 
 
-def ranking(
-    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
-) -> Ranking:
+def ranking(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Ranking:
     """Rank the optimizers by the final `column`, on each problem or for each seed of the only one.
 
     Raises UserError with fewer than three optimizers or six seeds, or several settings of one

@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.common.errors import UserError
 from optbench.common.text import show
 
 
 def by_seed(
-    runs: pd.DataFrame | Comparison,
+    runs: Runs,
     y: str = "val_loss",
     facet: Sequence[str] | None = None,
     only: Collection[str] | None = None,
@@ -33,9 +33,7 @@ def by_seed(
 
 
 def run_keys(
-    runs: pd.DataFrame | Comparison,
-    facet: Sequence[str] | None = None,
-    only: Collection[str] | None = None,
+    runs: Runs, facet: Sequence[str] | None = None, only: Collection[str] | None = None
 ) -> pd.DataFrame:
     """A line per run: run, problem (its panel in words), seed, variant, optimizer. Errors as
     `layout`.

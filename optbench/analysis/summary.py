@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import measured_columns, problem_text
-from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import AT_ONCE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
@@ -23,10 +23,7 @@ BOLD = (
 
 
 def summary(
-    runs: pd.DataFrame | Comparison,
-    y: str = "train_loss",
-    facet: Sequence[str] | None = None,
-    lines: str | None = None,
+    runs: Runs, y: str = "train_loss", facet: Sequence[str] | None = None, lines: str | None = None
 ) -> pd.DataFrame:
     """Final values per panel and series, best first by the median of `y`, diverged ones last.
 
@@ -130,12 +127,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {AT_ONCE}"
-    if timing := frame.attrs.get("timing"):
-        note += f" {timing[0].upper()}{timing[1:]}."
-    if engines := frame.attrs.get("engines"):
-        note += f" {engines[0].upper()}{engines[1:]}."
-    if best:
-        note += f" {BOLD[0].upper()}{BOLD[1:]}."
+    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD if best else "")
+    note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])
 
 
@@ -144,12 +137,15 @@ def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):
         return "n/a"  # no such split
-    percent = metric_of(stem).percent
-    texts = [
-        "diverged" if not math.isfinite(v) else f"{100 * v:.2f}" if percent else number(v)
-        for v in values
-    ]
+    texts = [final_text(value, stem) for value in values]
     first = f"**{texts[0]}**" if best else texts[0]
     if row["seeds"] == 1 or len(set(texts)) == 1:
         return first
     return f"{first} [{texts[1]}, {texts[2]}]"
+
+
+def final_text(value: float, column: str) -> str:
+    """A final value of a column; an infinite one is called what it is."""
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{100 * value:.2f}" if metric_of(column).percent else number(value)

@@ -95,9 +95,8 @@ class RunFiles:
                 self._problems.append(f"{folder / 'run.json'}: {reason(error)}")
         records, self.older = newest_only(records)  # `older`: a sentence for those of older code
         self.read_manifest = cache(read_manifest)  # of a tuned study, once
-        self.records = current(
-            records, self.read_manifest
-        )  # every run that counts or is named, finished or not
+        # every run that counts or is named, finished or not
+        self.records = current(records, self.read_manifest)
         self._tables: dict[str, pd.DataFrame] = {}
 
     def table(self, rows: str = "epochs") -> pd.DataFrame:

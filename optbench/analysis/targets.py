@@ -1,7 +1,7 @@
 """The target of each problem, by a rule: a number, or what other optimizers came to."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,7 @@ def resolve_target(
     kind, _, value = str(rule or "worst").strip().partition(":")
     problems = [str(name) for name in frame.index.get_level_values("problem").unique()]
     if kind == "worst" and not value:
-        targets = {
-            str(problem): worst_of(part, smaller)
-            for problem, part in frame.groupby(level="problem", sort=False)
-        }
+        targets = each_problem(frame, lambda part: worst_of(part, smaller))
         words = "the final result of the worst optimizer at its best setting"
     elif kind == "baseline" and value:
         targets = baseline_targets(frame, value, smaller)
@@ -48,6 +45,11 @@ def resolve_target(
     return targets, words
 
 
+def each_problem(frame: pd.DataFrame, target: Callable[[pd.DataFrame], float]) -> dict[str, float]:
+    """The target of each problem as a function of the problem's rows."""
+    return {str(name): target(part) for name, part in frame.groupby(level="problem", sort=False)}
+
+
 def worst_of(part: pd.DataFrame, smaller: bool) -> float:
     """The worst optimizer's best result, those that diverged left out; inf where all did."""
     owners = owners_of(part)
@@ -63,10 +65,7 @@ def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -
     frame: `pairing.by_seed` of a validation column. Its result is the median over seeds (see
     `best_final`); where it was run with several settings ("adam lr=0.01", ...), the best counts.
     """
-    return {
-        str(problem): best_final(part, baseline, smaller)
-        for problem, part in frame.groupby(level="problem", sort=False)
-    }
+    return each_problem(frame, lambda part: best_final(part, baseline, smaller))
 
 
 def worst_baseline_targets(
@@ -76,10 +75,9 @@ def worst_baseline_targets(
     if not baselines:
         raise UserError("name at least one baseline")
     choose = max if smaller else min
-    return {
-        str(problem): choose(best_final(part, name, smaller) for name in baselines)
-        for problem, part in frame.groupby(level="problem", sort=False)
-    }
+    return each_problem(
+        frame, lambda part: choose(best_final(part, name, smaller) for name in baselines)
+    )
 
 
 def quantile_targets(
@@ -92,12 +90,13 @@ def quantile_targets(
     if not 0 < quantile <= 1:
         raise UserError(f"quantile must lie in (0, 1], not {quantile:g}")
     sign = 1.0 if smaller else -1.0
-    targets = {}
-    for problem, part in frame.groupby(level="problem", sort=False):
+
+    def target(part: pd.DataFrame) -> float:
         values = part.to_numpy().ravel()
         values = sign * values[~np.isnan(values)]
-        targets[str(problem)] = sign * float(np.quantile(values, quantile, method="inverted_cdf"))
-    return targets
+        return sign * float(np.quantile(values, quantile, method="inverted_cdf"))
+
+    return each_problem(frame, target)
 
 
 def best_final(part: pd.DataFrame, name: str, smaller: bool) -> float:

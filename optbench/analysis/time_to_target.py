@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, check_logged, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, check_logged, comparison_of
 from optbench.analysis.final_values import STEP_COSTS
 from optbench.analysis.pairing import pair_up, run_keys
 from optbench.analysis.targets import resolve_target
@@ -43,10 +43,7 @@ class TimeToTarget(NamedTuple):
 
 
 def time_to_target(
-    runs: pd.DataFrame | Comparison,
-    column: str,
-    rule: str | float | None = None,
-    facet: Sequence[str] | None = None,
+    runs: Runs, column: str, rule: str | float | None = None, facet: Sequence[str] | None = None
 ) -> TimeToTarget:
     """Time to target of the tidy table's runs.
 
@@ -140,7 +137,7 @@ def find_times(made: Comparison) -> TimeToTarget | None:
 
 
 def run_times(
-    runs: pd.DataFrame | Comparison, y: str, target: "float | pd.Series[float]", clock: str = "step"
+    runs: Runs, y: str, target: "float | pd.Series[float]", clock: str = "step"
 ) -> "pd.Series[float]":
     """`clock` ("step", "epoch", "seconds") at the first row at which `y` reached the target.
 
@@ -164,11 +161,7 @@ def run_times(
 
 
 def times(
-    runs: pd.DataFrame | Comparison,
-    y: str,
-    target: Targets,
-    clock: str = "step",
-    facet: Sequence[str] | None = None,
+    runs: Runs, y: str, target: Targets, clock: str = "step", facet: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Times to target in the form of `pairing.by_seed`: (problem, seed) by optimizer; inf: a miss.
 
@@ -177,10 +170,9 @@ def times(
     """
     made = comparison_of(runs)
     keys = run_keys(made, facet)
-    if isinstance(target, Mapping):
-        if lacking := sorted(set(keys["problem"]) - set(target)):
-            raise UserError(f"no target for the problem {lacking[0]!r}")
-        each = pd.Series([target[name] for name in keys["problem"]], keys["run"], dtype=float)
-    else:
-        each = pd.Series(float(target), keys["run"])
+    if not isinstance(target, Mapping):
+        return pair_up(keys, run_times(made, y, target, clock))
+    if lacking := sorted(set(keys["problem"]) - set(target)):
+        raise UserError(f"no target for the problem {lacking[0]!r}")
+    each = pd.Series([target[name] for name in keys["problem"]], keys["run"], dtype=float)
     return pair_up(keys, run_times(made, y, each, clock))

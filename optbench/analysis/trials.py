@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import resolve
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.series import Layout, one_line_per_run, variant_keys
 from optbench.common.errors import UserError
@@ -45,7 +45,7 @@ class Lines(NamedTuple):
     by_median: bool = False  # of the budget: the median of the best of n, and no mean
 
 
-def trial_scores(trials: pd.DataFrame | Comparison, metric: str, pick: str) -> pd.DataFrame:
+def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
     """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
     made = comparison_of(trials)
     table = made.table
@@ -79,10 +79,7 @@ def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
 
 
 def trial_series(
-    trials: pd.DataFrame | Comparison,
-    metric: str,
-    pick: str,
-    facet: Sequence[str] | None = None,
+    trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None
 ) -> Layout:
     """A panel per problem and a series per optimizer, whatever its trials' settings; adds the
     columns x (learning rate) and y (score)."""
@@ -101,12 +98,7 @@ def lines_of(
     return Lines(plan, panels, by_median)
 
 
-def trial_lines(
-    trials: pd.DataFrame | Comparison,
-    metric: str,
-    pick: str,
-    facet: Sequence[str] | None = None,
-) -> Lines:
+def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
     """Every trial at its learning rate; the line joins the best one of each half decade.
 
     Raises UserError where the trials have no two learning rates.
@@ -141,12 +133,7 @@ def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
     return np.array(chosen, dtype=int)
 
 
-def budget_lines(
-    trials: pd.DataFrame | Comparison,
-    metric: str,
-    pick: str,
-    facet: Sequence[str] | None = None,
-) -> Lines:
+def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
     """The best of 1, 2, ... random trials: expected, or, where a trial of any optimizer diverged
     or blew up, which no mean survives, the median.
 
@@ -172,10 +159,7 @@ def budget_lines(
 
 
 def rate_lines(
-    runs: pd.DataFrame | Comparison,
-    y: str,
-    x: str = "optimizer.lr",
-    facet: Sequence[str] | None = None,
+    runs: Runs, y: str, x: str = "optimizer.lr", facet: Sequence[str] | None = None
 ) -> Lines:
     """The final `y` against a numeric setting `x`: medians over the seeds, and the extremes of
     those that did not diverge. Raises UserError where no optimizer has two values of `x`."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.caveats import caveats
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.final_values import COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import leader_of
 from optbench.analysis.pairing import by_seed, owners_of
@@ -86,7 +86,7 @@ def verdicts(made: Comparison) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def tuning_needs(trials: pd.DataFrame | Comparison, metric: str, pick: str) -> pd.DataFrame:
+def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
     """The expected best validation result after 1, 2, ... trials (Dodge et al. 2019).
 
     Columns: problem, optimizer, those of `tuning_curves.expected_best`, and the width in decades of

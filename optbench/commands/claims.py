@@ -10,8 +10,7 @@ from optbench.report.claim_files import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`optbench claims FOLDER...`: judge the claims of sweeps again, from their files."""
-    parser = argparse.ArgumentParser(prog="optbench claims", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="optbench claims", description=__doc__)
     parser.add_argument(
         "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
     )

@@ -116,17 +116,12 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     for name, overrides in asked.optimizers:
         config = compose_group("optimizer", name, overrides, asked.config_dir)
         settings = [text.removeprefix("optimizer.") for text in overrides]
-        best = config.get("lr") == "best"
-        if best:
+        if config.get("lr") == "best":
             config.pop("lr")
-        factory = build("optimizer", config)
-        path, lr = (
-            follow_best(asked.function, factory, **arguments)
-            if best
-            else (run_optimizer(asked.function, factory, **arguments), None)
-        )
-        if best:
+            path, lr = follow_best(asked.function, build("optimizer", config), **arguments)
             settings = [f"lr={lr:.2g}" if text == "lr=best" else text for text in settings]
+        else:
+            path = run_optimizer(asked.function, build("optimizer", config), **arguments)
         label = " ".join([str(config["name"]), ", ".join(settings)]).strip()
         paths.append(path._replace(label=label, name=str(config["name"])))
     rows = [measure(asked.function, path, asked.steps, asked.tolerance) for path in paths]

@@ -10,8 +10,7 @@ from optbench.report.verdict_files import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
-    parser = argparse.ArgumentParser(prog="optbench verdict", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="optbench verdict", description=__doc__)
     parser.add_argument(
         "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.common.files import replace_text
+from optbench.common.text import is_number
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins with one of these
 
@@ -25,10 +26,5 @@ def to_csv(table: pd.DataFrame, path: Path | None = None, **options: Any) -> str
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith(FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+    safe = not isinstance(value, str) or not value.startswith(FORMULA) or is_number(value)
+    return value if safe else f"'{value}"

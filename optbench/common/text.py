@@ -26,6 +26,15 @@ def sort_key(value: object) -> tuple[int, float, str]:
     return (1, 0.0, str(value))
 
 
+def is_number(text: str) -> bool:
+    """Whether Python reads a text as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def limit(value: float) -> str:
     """An end of an interval; an infinite one is called what it is."""
     return number(value) if math.isfinite(value) else "diverged"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text, timing_note
 from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
@@ -16,7 +15,7 @@ from optbench.figures.axes import log_ticks
 from optbench.figures.panels import LegendEntry, add_legends, label_panels, make_panels, series_of
 
 
-def cost(runs_of: pd.DataFrame | Comparison, facet: Sequence[str] | None = None) -> Figure:
+def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
     """Milliseconds of the optimizer's part of a step against bytes of state per parameter, a point
     per optimizer: the median over its runs, its bar min to max.
 

@@ -7,16 +7,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from optbench.analysis.comparison import Comparison
+from optbench.analysis.comparison import Runs
 from optbench.analysis.over_problems import Ranking, ranking
 from optbench.figures import style
 from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
 
 
-def ranks_figure(
-    runs: pd.DataFrame | Comparison, column: str, facet: Sequence[str] | None = None
-) -> Figure:
+def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Figure:
     """The critical-difference diagram of the final `column`. Raises UserError as `ranking`."""
     return draw_ranks(ranking(runs, column, facet), column)
 
@@ -31,14 +29,11 @@ def cd_diagram(
     ranks: "pd.Series[float]",
     groups: Sequence[Sequence[str]],
     problems: int,
-    test: str = "Nemenyi",
     alpha: float = 0.05,
     blocks: str = "problems",
 ) -> Figure:
     """ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N, stated below. blocks: what
     was ranked in; over the seeds of one problem the diagram says nothing about others.
-
-    test: "Nemenyi" draws its critical difference as well; any other name is only stated.
     """
     ranks = ranks.sort_values(kind="stable")
     count = len(ranks)
@@ -77,13 +72,13 @@ def cd_diagram(
             y = 0.32 * (index + 0.75)
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
             axes.plot(ends, [y, y], color="black", linewidth=2.6, solid_capstyle="butt", zorder=3)
-        text = f"mean rank over n = {problems} {blocks} (1 is the best); bars join what {test}'s "
-        text += f"test does not tell apart at {alpha:g}"
-        if test == "Nemenyi":
-            cd = critical_difference(count, problems, alpha)
-            axes.plot([1, min(1 + cd, count + 0.5)], [-1.2, -1.2], color="black", linewidth=1.6)
-            for at in (1, min(1 + cd, count + 0.5)):
-                axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
-            axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=style.points(7))
+        text = f"mean rank over n = {problems} {blocks} (1 is the best); bars join what "
+        text += f"Nemenyi's test does not tell apart at {alpha:g}"
+        cd = critical_difference(count, problems, alpha)
+        ends = [1, min(1 + cd, count + 0.5)]
+        axes.plot(ends, [-1.2, -1.2], color="black", linewidth=1.6)
+        for at in ends:
+            axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
+        axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=style.points(7))
         caption(figure, text)
     return figure

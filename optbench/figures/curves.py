@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import untrained_limit
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
@@ -69,7 +69,7 @@ class Scale(NamedTuple):
 
 
 def curves(
-    runs_of: pd.DataFrame | Comparison,
+    runs_of: Runs,
     y: str = "train_loss",
     x: str = "epoch",
     facet: Sequence[str] | None = None,

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.claims.values import numbers
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.figures import style
@@ -28,7 +28,7 @@ DEPTHS = {  # by depth, of weight layers
 }
 
 
-def layers_by_depth(layers_of: pd.DataFrame | Comparison, lines: str | None = None) -> Figure:
+def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
     """Activations, gradients and the update-to-weight ratio of the weight layers against their
     depth, at the first logged step and at the last one; a line per series.
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from optbench.analysis.comparison import Comparison, comparison_of
+from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import divergence_limit, seeds_text
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
@@ -23,7 +23,7 @@ SPREAD = 0.22  # of the dots of a row, upwards and downwards
 
 
 def finals(
-    runs_of: pd.DataFrame | Comparison,
+    runs_of: Runs,
     y: str = "test_accuracy",
     facet: Sequence[str] | None = None,
     lines: str | None = None,

@@ -152,9 +152,7 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
     names = sorted(rows[key].unique(), key=sort_key)
     looks = style.looks(map(str, names))
     for index, name in enumerate(names):
-        look = (
-            looks[str(name)] if key == "optimizer" else style.categorical_style(index, len(names))
-        )
+        look = looks[str(name)] if key == "optimizer" else style.categorical_style(index)
         here = rows[key] == name
         band(axes, at[here], values[here], look, show(name))
     axes.legend(title=None if key == "optimizer" else short_name(key), loc="best")

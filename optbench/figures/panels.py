@@ -1,10 +1,11 @@
 """What the figures share: the grid of panels, how each series looks, legends and labels."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,14 +14,12 @@ from matplotlib.lines import Line2D
 from optbench.analysis.columns import short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.series import Layout
+from optbench.analysis.trials import Line, Lines
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
-from optbench.figures.axes import MARKED
-from optbench.figures.axes import (
-    check_column as check_column,  # the report's modules know them from here
-)
-from optbench.figures.axes import y_label as y_label
+from optbench.figures.axes import MARKED, limit_y, log_ticks, scale_y_for
 
 MAX_PANELS = 24
 SMALL = 6.5  # points: the size of small print
@@ -135,7 +134,7 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
         elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `sort_key`
             look = style.sequential_style(place, count)
         else:
-            look = style.categorical_style(place, count)
+            look = style.categorical_style(place)
         result.append((text, sorted(own["run"]), look))
     return result
 
@@ -153,6 +152,35 @@ class LegendEntry(NamedTuple):
     line: Line2D
     diverged: int
     runs: int
+
+
+def draw_lines(
+    table: pd.DataFrame,
+    lines: Lines,
+    y: str,
+    values: Iterable[float],
+    draw: Callable[[Axes, Line, style.LineStyle], Line2D],
+) -> tuple[Figure, str]:
+    """A figure of lines with its legends, and what is to be said of its y axes.
+
+    y: the column that they show. values: all that is drawn of it. draw: of one line.
+    """
+    figure, panels = make_panels(lines.plan)
+    legends = []
+    for (axes, part), own in zip(panels, lines.panels, strict=True):
+        entries = []
+        for each, (*_, look) in zip(own, series_of(part, lines.plan), strict=True):
+            ends = each.mid[np.isfinite(each.mid)]
+            best = np.min if metric_of(y).smaller else np.max
+            end = float(best(ends)) if len(ends) else metric_of(y).worst
+            drawn = draw(axes, each, look)
+            entries.append(LegendEntry(-end, each.text, drawn, each.diverged, each.runs))
+        legends.append((axes, entries))
+    scale = scale_y_for(figure.axes, y, values)
+    above = limit_y(figure.axes, table, y, lines.plan.runs["y"])
+    log_ticks(figure.axes)
+    add_legends(figure, lines.plan, legends)
+    return figure, scale + above
 
 
 def shares_legend(plan: Layout, panels: int) -> bool:

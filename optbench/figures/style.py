@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,13 +66,7 @@ STYLES = {"paper": (1.0, 1.0), "notebook": (1.25, 1.2), "talk": (1.8, 1.4)}  # t
 WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a two-column page, and the whole page
 
 
-@cache
-def style_file() -> dict[Any, Any]:
-    """The settings of the style file alone."""
-    return dict(rc_params_from_file(FILE, use_default_template=False))
-
-
-RC = style_file()
+RC: dict[Any, Any] = dict(rc_params_from_file(FILE, use_default_template=False))
 
 
 class PageSpec(NamedTuple):
@@ -120,9 +113,7 @@ def rc() -> Any:
     """A context with the style file, scaled to what figures are drawn for."""
     text = STYLES[SHEET.get().style][0]
     lengths = ("size", "width")
-    scaled = {
-        key: value * text if key.endswith(lengths) else value for key, value in style_file().items()
-    }
+    scaled = {key: value * text if key.endswith(lengths) else value for key, value in RC.items()}
     return rc_context(scaled)
 
 
@@ -223,7 +214,7 @@ def shade(base: LineStyle, index: int, count: int) -> LineStyle:
     return LineStyle((red, green, blue), DASHES[start % len(DASHES)], base.marker)
 
 
-def categorical_style(index: int, count: int) -> LineStyle:
+def categorical_style(index: int) -> LineStyle:
     """The look of setting `index` where the lines are settings without an order (names)."""
     looks = list(LOOKS.values())
     return looks[index % len(looks)]

@@ -35,11 +35,6 @@ def head_cell(name: str) -> Cell:
     return {"t": name, "v": name, "head": True}
 
 
-def line(name: str, toggle: str, **data: Any) -> dict[str, Any]:
-    """A line of a chart. toggle: the switch that it follows."""
-    return {"name": name, "toggle": toggle, **data}
-
-
 def chart(title: str, x: str, y: str, metric: str, lines: list[dict[str, Any]]) -> Panel:
     """One panel; a logarithmic x axis, and y as the metric has it."""
     if not lines:

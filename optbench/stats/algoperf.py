@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.common.text import count
-from optbench.stats.paired_tests import check_whole
+from optbench.common.text import count, is_number
+from optbench.stats.paired_tests import Values, check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0
@@ -62,7 +62,7 @@ def ratios(times: Times) -> pd.DataFrame:
     return (values / best.where(np.isfinite(best), 1.0)).where(np.isfinite(values), math.inf)
 
 
-def profile(times: Times, taus: Sequence[float] | np.ndarray | None = None) -> pd.DataFrame:
+def profile(times: Times, taus: Values | None = None) -> pd.DataFrame:
     """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
 
     Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4]. Raises UserError for
@@ -181,7 +181,6 @@ def read_times(path: str | Path) -> pd.DataFrame:
             raise UserError(
                 f"{path}: {article} {what} has no name, or two have the same. It needs {FORM}"
             )
-    values = []
     for name, row in zip(names, rows[1:], strict=True):
         if len(row) != len(rows[0]):
             raise UserError(
@@ -190,16 +189,13 @@ def read_times(path: str | Path) -> pd.DataFrame:
                 f"It needs {FORM}"
             )
         for workload, cell in zip(head, row[1:], strict=True):
-            try:
-                if "_" in cell:  # Python reads 1_0 as ten
-                    raise ValueError
-                values.append(float(cell))
-            except ValueError:
+            if "_" in cell or not is_number(cell):  # Python reads 1_0 as ten
                 raise UserError(
                     f"{path}: {name} on {workload}: {cell.strip()!r} is not a number. "
                     f"It needs {FORM}"
-                ) from None
-    return check(pd.DataFrame(np.reshape(values, (len(names), len(head))), names, head))
+                )
+    values = [[float(cell) for cell in row[1:]] for row in rows[1:]]
+    return check(pd.DataFrame(values, names, head))
 
 
 def named(rows: list[list[str]]) -> list[list[str]]:
@@ -214,11 +210,3 @@ def named(rows: list[list[str]]) -> list[list[str]]:
     names = not all(is_number(row[0]) for row in body)
     head = rows[0][names:] if header else list(map(str, range(1, len(rows[0]) + 1 - names)))
     return [["", *head], *(row if names else [str(n), *row] for n, row in enumerate(body, 1))]
-
-
-def is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

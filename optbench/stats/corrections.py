@@ -44,10 +44,8 @@ def too_few_seeds(seeds: int, others: int, correction: str) -> str:
         return ""
     if correction == MAX_TYPE:
         return f"with fewer than {least} pairs no two-sided sign-flip test reaches p < 0.05"
-    holm_text = f" after Holm's correction for {others} comparisons" if others > 1 else ""
-    return (
-        f"with fewer than {least} pairs no two-sided signed-rank test reaches p < 0.05{holm_text}"
-    )
+    more = f" after Holm's correction for {others} comparisons" if others > 1 else ""
+    return f"with fewer than {least} pairs no two-sided signed-rank test reaches p < 0.05{more}"
 
 
 def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.stats.paired_tests import check_share, check_whole
+from optbench.stats.paired_tests import Values, check_share, check_whole
 
 Statistic = Callable[[np.ndarray], float]
 METHODS = ("percentile", "bca")
@@ -83,7 +83,7 @@ def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
 
 
 def bootstrap(
-    values: Sequence[float] | np.ndarray,
+    values: Values,
     statistic: str | Statistic = "iqm",
     strata: Sequence[object] | None = None,
     method: str = "percentile",
@@ -111,7 +111,9 @@ def bootstrap(
     if len(labels) != len(data) or (labels < 0).any():
         raise UserError(f"strata must name the problem of each of the {len(data)} values")
     parts = [data[labels == label] for label in range(labels.max() + 1)]
-    function = get_statistic(statistic)
+    if isinstance(statistic, str) and statistic not in STATISTICS:
+        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+    function = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     value = function(data)
     if min(map(len, parts)) < 2:
         return Estimate(value, math.nan, math.nan, len(data))
@@ -146,17 +148,8 @@ def resampled(
     return rowwise(np.concatenate(draws, axis=1), function)
 
 
-def get_statistic(statistic: str | Statistic) -> Statistic:
-    """The function of that name."""
-    if not isinstance(statistic, str):
-        return statistic
-    if statistic not in STATISTICS:
-        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
-    return STATISTICS[statistic]
-
-
 def describe(
-    values: Sequence[float] | np.ndarray,
+    values: Values,
     strata: Sequence[object] | None = None,
     method: str = "percentile",
     seed: int = 0,

@@ -8,6 +8,7 @@ import numpy as np
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import Estimate
+from optbench.stats.paired_tests import Values
 
 
 class Track3(NamedTuple):
@@ -39,25 +40,18 @@ def deepobs_speed(
     return float(first.mean())
 
 
-def deepobs_overhead(
-    times: Sequence[float] | np.ndarray, sgd_times: Sequence[float] | np.ndarray
-) -> Estimate:
+def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
     """DeepOBS's overhead: the mean of an optimizer's run times over those of SGD, pair by pair
     (`estimate_runtime` of their code); low and high are the mean minus and plus their (n)
     standard deviation, as they print it."""
     a, b = np.asarray(times, dtype=float), np.asarray(sgd_times, dtype=float)
     if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
         raise UserError("the overhead needs as many run times of SGD, all above 0")
-    shares = a / b
-    return Estimate(
-        float(shares.mean()),
-        float(shares.mean() - shares.std()),
-        float(shares.mean() + shares.std()),
-        len(a),
-    )
+    centre, spread = float((a / b).mean()), float((a / b).std())
+    return Estimate(centre, centre - spread, centre + spread, len(a))
 
 
-def track3(losses: Sequence[float] | np.ndarray, target: float = 3.28) -> Track3:
+def track3(losses: Values, target: float = 3.28) -> Track3:
     """modded-nanogpt's track 3: runs that all stop at one step, fixed beforehand, attain the
     target if (target - mean) * sqrt(n) >= 0.004.
 
@@ -83,8 +77,8 @@ def smoothed(curve: np.ndarray, decay: float = 0.95) -> np.ndarray:
 
 
 def adam_steps(
-    losses: Sequence[float] | np.ndarray,
-    steps: Sequence[float] | np.ndarray,
+    losses: Values,
+    steps: Values,
     adam: Sequence[Sequence[float]] | np.ndarray,
     decay: float = 0.0,
     strict: bool = True,

@@ -5,8 +5,6 @@ smallest p-value is 2 ** (1 - n) with n seeds, however many pairs there are: six
 0.05, five cannot.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from optbench.common.errors import UserError
@@ -47,7 +45,8 @@ def max_sign_flip(
     able = n >= enough_seeds(1, alpha)
     observed = np.empty(len(n))
     largest = {True: np.zeros(len(signs)), False: np.zeros(len(signs))}
-    for some in chunks(len(n), len(signs)):
+    size = max(1, CELLS // len(signs))  # of a chunk of the pairs
+    for some in (slice(start, start + size) for start in range(0, len(n), size)):
         squares = t_squares(signs, values[:, some], n[some])  # (flips, pairs of the chunk)
         observed[some] = squares[0]
         for group, top in largest.items():
@@ -89,13 +88,6 @@ def sign_rows(seeds: int, flips: int, seed: int) -> np.ndarray:
         return 1.0 - 2.0 * (numbers >> np.arange(seeds - 1, -1, -1) & 1)
     random = np.random.default_rng(seed).integers(0, 2, (flips, seeds))
     return np.concatenate([np.ones((1, seeds)), 1.0 - 2.0 * random])
-
-
-def chunks(pairs: int, flips: int) -> Iterator[slice]:
-    """Yield slices of the pairs that together need a bounded amount of memory."""
-    size = max(1, CELLS // flips)
-    for start in range(0, pairs, size):
-        yield slice(start, start + size)
 
 
 def t_squares(signs: np.ndarray, values: np.ndarray, n: np.ndarray) -> np.ndarray:

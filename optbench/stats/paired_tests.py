@@ -15,6 +15,7 @@ from scipy import stats
 
 from optbench.common.errors import UserError
 
+Values = Sequence[float] | np.ndarray  # one for each run
 MOST_EXACT = 50  # pairs without ties up to which the signed-rank test is exact, as scipy's
 MOST_TIED = 13  # pairs with equal sizes, of which every flip of signs is looked at
 EXACT = 14  # pairs up to which the sign-flip test goes through all 2 ** n flips
@@ -46,7 +47,7 @@ def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
     return math.ceil(1 - math.log2(alpha / comparisons))
 
 
-def differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
+def differences(a: Values, b: Values) -> np.ndarray:
     """a - b by seed; 0 where both diverged, infinite where one did.
 
     Raises UserError where the two have not the same seeds.
@@ -60,7 +61,7 @@ def differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
     return np.where(same, 0.0, np.where(same, 0.0, first) - np.where(same, 0.0, second))
 
 
-def numbers(d: Sequence[float] | np.ndarray) -> np.ndarray:
+def numbers(d: Values) -> np.ndarray:
     """The differences as an array (n,); UserError where one is missing or there is none."""
     values = np.asarray(d, dtype=float)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
@@ -68,7 +69,7 @@ def numbers(d: Sequence[float] | np.ndarray) -> np.ndarray:
     return values
 
 
-def signed_rank(d: Sequence[float] | np.ndarray) -> float:
+def signed_rank(d: Values) -> float:
     """Two-sided p of Wilcoxon's signed-rank test, zeros dropped; exact up to 50 pairs without ties
     and, up to 13 pairs, with them (else scipy's approximation). 1 where nothing differs."""
     values = numbers(d)
@@ -94,7 +95,7 @@ def all_signs(n: int) -> np.ndarray:
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 
-def sign_flip(d: Sequence[float] | np.ndarray, flips: int = 9999, seed: int = 0) -> float:
+def sign_flip(d: Values, flips: int = 9999, seed: int = 0) -> float:
     """Two-sided p of the paired permutation test of the mean (Fisher 1935; scipy): all 2 ** n
     flips up to 14 pairs, `flips` random ones beyond. Infinite differences count as larger than
     all finite ones together. UserError below one flip."""
@@ -120,9 +121,7 @@ def bounded(d: np.ndarray) -> np.ndarray:
     return np.where(finite, d, np.sign(d) * big)
 
 
-def hodges_lehmann(
-    d: Sequence[float] | np.ndarray, level: float = 0.95
-) -> tuple[float, float, float]:
+def hodges_lehmann(d: Values, level: float = 0.95) -> tuple[float, float, float]:
     """The median of the Walsh averages (d_i + d_j) / 2, i <= j, and its exact interval.
 
     Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3. The interval is
@@ -159,7 +158,7 @@ def null_cdf(n: int) -> np.ndarray:
     return np.cumsum(counts)
 
 
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+def holm(p: Values) -> np.ndarray:
     """Holm's step-down correction (1979): sorted p times (m, m - 1, ...), made monotone.
 
     Empty without p-values. Raises UserError where one is NaN or does not lie in [0, 1].

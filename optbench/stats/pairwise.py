@@ -29,6 +29,7 @@ from optbench.stats.corrections import (
 from optbench.stats.estimates import bootstrap
 from optbench.stats.max_sign_flip import scaled
 from optbench.stats.paired_tests import (
+    Values,
     check_whole,
     differences,
     hodges_lehmann,
@@ -84,8 +85,8 @@ class Verdict(NamedTuple):
 
 
 def claim(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
+    a: Values,
+    b: Values,
     smaller: bool = True,
     alpha: float = 0.05,
     p: float | None = None,

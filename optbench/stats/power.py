@@ -5,18 +5,24 @@ single value shows no spread.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.stats.paired_tests import bounded, check_share, check_whole, enough_seeds, numbers
+from optbench.stats.paired_tests import (
+    Values,
+    bounded,
+    check_share,
+    check_whole,
+    enough_seeds,
+    numbers,
+)
 
 MOST = 10_000  # seeds; more than this is said as such
 
 
-def effect_size(d: Sequence[float] | np.ndarray) -> float:
+def effect_size(d: Values) -> float:
     """Cohen's d of the pairs, mean(d) / sd(d) (Cohen 1988); NaN with an infinite difference or
     a single one, 0 where nothing differs, infinite where all differ by the same."""
     d = numbers(d)
@@ -29,7 +35,7 @@ def effect_size(d: Sequence[float] | np.ndarray) -> float:
     return centre / spread
 
 
-def rank_biserial(d: Sequence[float] | np.ndarray) -> float:
+def rank_biserial(d: Values) -> float:
     """Matched-pairs rank-biserial correlation (T+ - T-) / (T+ + T-) in [-1, 1] (Kerby 2014): an
     effect size that diverged runs do not break; 0 where nothing differs."""
     d = numbers(d)
@@ -38,9 +44,7 @@ def rank_biserial(d: Sequence[float] | np.ndarray) -> float:
     return float((np.sign(d) * ranks).sum() / ranks.sum()) if len(d) else 0.0
 
 
-def probability_of_improvement(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, smaller: bool = True
-) -> float:
+def probability_of_improvement(a: Values, b: Values, smaller: bool = True) -> float:
     """P(a run of A beats one of B) + P(tie) / 2, over all n_a * n_b pairs of runs: the
     Mann-Whitney statistic, as in Agarwal et al. 2021. The runs are not paired."""
     x, y = numbers(a)[:, None], numbers(b)[None, :]
@@ -49,10 +53,7 @@ def probability_of_improvement(
 
 
 def seeds_needed(
-    d: Sequence[float] | np.ndarray,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    least: int | None = None,
+    d: Values, power: float = 0.8, alpha: float = 0.05, least: int | None = None
 ) -> float:
     """About how many seeds the signed-rank test needs to see the observed difference.
 

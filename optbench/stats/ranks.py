@@ -37,25 +37,25 @@ def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
     NaN in the frame is no run: the median is over the seeds that there are. Raises UserError where
     an optimizer was not run on a problem: ranks need complete rows.
     """
+    return complete(medians_by_problem(frame))
+
+
+def medians_by_problem(frame: pd.DataFrame) -> pd.DataFrame:
+    """The medians of `by_problem`; NaN where an optimizer was not run on a problem."""
     parts = frame.groupby(level="problem", sort=False)
     rows = {
         str(problem): [middle(part[name].dropna().to_numpy()) for name in frame]
         for problem, part in parts
     }
-    return complete(pd.DataFrame.from_dict(rows, orient="index", columns=list(frame)))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(frame))
 
 
 def complete(scores: Scores) -> pd.DataFrame:
     """The scores as a frame; UserError where one is missing or there is nothing to compare."""
     scores = pd.DataFrame(scores)
-    missing = [
-        f"{name} on {problem}"
-        for problem, row in scores.iterrows()
-        for name, value in row.items()
-        if math.isnan(value)
-    ]
-    if missing:
-        raise UserError(f"ranks need every optimizer on every problem; missing: {missing[0]}")
+    for row, column in np.argwhere(scores.isna().to_numpy())[:1]:
+        missing = f"{scores.columns[column]} on {scores.index[row]}"
+        raise UserError(f"ranks need every optimizer on every problem; missing: {missing}")
     if scores.shape[1] < 2 or not len(scores):
         raise UserError("ranks need at least two optimizers and one problem")
     return scores

@@ -1,7 +1,6 @@
 """How much tuning an optimizer needs: its expected best trial, and the width of its good rates."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import median
-from optbench.stats.paired_tests import check_share, check_whole
+from optbench.stats.paired_tests import Values, check_share, check_whole
 
 ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
 
@@ -39,7 +38,7 @@ def check_exchangeable(trials: pd.DataFrame) -> None:
 
 
 def expected_best(
-    scores: Sequence[float] | np.ndarray,
+    scores: Values,
     smaller: bool = True,
     level: float = 0.95,
     resamples: int = 1000,
@@ -118,12 +117,7 @@ def weighted(weights: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     return np.where(lost, -math.inf, total)
 
 
-def rate_width(
-    rates: Sequence[float] | np.ndarray,
-    values: Sequence[float] | np.ndarray,
-    smaller: bool = True,
-    within: float = 0.05,
-) -> Width:
+def rate_width(rates: Values, values: Values, smaller: bool = True, within: float = 0.05) -> Width:
     """The width, in decades, of the unbroken range of learning rates around the best one whose
     value is within the share `within` of the best.
 
@@ -161,8 +155,6 @@ def rate_width(
     return Width(high - low, 10**low, 10**high, open_low, open_high, len(lr))
 
 
-def rate_widths(
-    rates: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray, smaller: bool = True
-) -> dict[float, Width]:
+def rate_widths(rates: Values, values: Values, smaller: bool = True) -> dict[float, Width]:
     """`rate_width` within 1, 5 and 10 % of the best."""
     return {share: rate_width(rates, values, smaller, share) for share in (0.01, 0.05, 0.1)}

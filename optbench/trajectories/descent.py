@@ -35,8 +35,6 @@ def run_optimizer(
     start: Point | None = None,
     noise: float | None = None,
     seed: int = 0,
-    label: str = "",
-    name: str = "",
 ) -> Trajectory:
     """Take `steps` steps from `start`, in float64.
 
@@ -68,7 +66,7 @@ def run_optimizer(
     path = torch.stack(points)
     losses = function.value(path[:, 0], path[:, 1])
     seen = torch.stack(gradients).numpy() if gradients else None
-    return Trajectory(label, name, path.numpy(), losses.numpy(), seen)
+    return Trajectory("", "", path.numpy(), losses.numpy(), seen)
 
 
 def follow_best(

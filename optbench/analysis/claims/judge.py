@@ -20,7 +20,7 @@ from optbench.analysis.claims.sides import RULE, choice_factor
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import count
-from optbench.stats.paired_tests import enough_seeds, holm
+from optbench.stats.paired_tests import Values, enough_seeds, holm
 
 KEYS = {"text", "checks", "figure"}
 CLAIM = "claim.json"  # a sweep leaves in its folder what its study claims
@@ -36,9 +36,8 @@ def judge(
 ) -> list[Check]:
     """Every comparison of a claim, from the tidy tables of `epochs.csv` and of `layers.csv`.
 
-    A diverged run counts as the worst loss or accuracy; of another measure it has no value, and
-    the comparison cannot tell. Raises UserError where the claim cannot be read, or the two sides
-    do not have the same seeds.
+    Diverged runs count as in `checks.compare`. Raises UserError where the claim cannot be read,
+    and as `checks.compare` does.
     """
     if unknown := set(claimed) - KEYS:
         raise UserError(f"claim has no {', '.join(sorted(unknown))}; it has: text, checks, figure")
@@ -55,9 +54,7 @@ def judge(
     ]
 
 
-def claim_word(
-    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
-) -> str:
+def claim_word(p: Values, sides: Values, alpha: float = 0.05) -> str:
     """Return the word of a claim: held, did not hold or cannot tell.
 
     p: two-sided p-value of each comparison; NaN, where a run has no value, counts as 1. sides:
@@ -66,9 +63,7 @@ def claim_word(
     return verdict_of(check_words(p, sides, alpha))
 
 
-def check_words(
-    p: Sequence[float] | np.ndarray, sides: Sequence[float] | np.ndarray, alpha: float = 0.05
-) -> list[str]:
+def check_words(p: Values, sides: Values, alpha: float = 0.05) -> list[str]:
     """Return the word of each comparison of a claim; the arguments are those of `claim_word`.
 
     "held" needs p <= alpha: the claim needs every one of them. "did not hold" needs the p-value
@@ -98,19 +93,13 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     if any(check.factor > 1 for check in checks):
         lines += [RULE, ""]
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
-    lines += [f"Warning: {text}.\n" for text in [*warnings, *too_few(checks)]]
+    too_few = too_few_for(min(seeds), max(check.factor for check in checks), len(checks))
+    lines += [f"Warning: {text}.\n" for text in [*warnings, too_few] if text]
     return "\n".join(lines)
 
 
-def too_few(checks: Sequence[Check]) -> list[str]:
-    """Return a sentence where so few seeds could never make a claim hold, or never refute it."""
-    n = min(check.verdict.n for check in checks)
-    said = too_few_for(n, max(check.factor for check in checks), len(checks))
-    return [said] if said else []
-
-
 def too_few_for(n: int, factor: int, comparisons: int) -> str:
-    """Return the sentence of `too_few` for n seeds, or "" where they are enough.
+    """Return why n seeds could never make a claim hold, or never refute it; "" where they can.
 
     factor: of `sides.choice_factor`, the largest of the claim's comparisons.
     """

@@ -11,7 +11,7 @@ largest of these, and grows where the side was itself chosen of several (`choice
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,10 +52,12 @@ class Side(NamedTuple):
 
     def setting(self, column: int) -> str:
         """The values of a column's keys, as in "lr 0.1"."""
-        values = self.tried.columns[column]
-        return ", ".join(
-            f"{short_name(k)} {show(v)}" for k, v in zip(self.keys, values, strict=True)
-        )
+        return setting_text(self.keys, self.tried.columns[column])
+
+
+def setting_text(keys: Iterable[str], values: Iterable[Any]) -> str:
+    """Return the values of keys, as in "lr 0.1"."""
+    return ", ".join(f"{short_name(k)} {show(v)}" for k, v in zip(keys, values, strict=True))
 
 
 def side(
@@ -122,12 +124,10 @@ def one_frame(
     seeds = sorted({seed for part in tried.values() for seed in part.index})
     for values, part in tried.items():
         if lacking := sorted(set(seeds) - set(part.index)):
-            setting = ", ".join(
-                f"{short_name(k)} {show(v)}" for k, v in zip(keys, values, strict=True)
-            )
             raise UserError(
-                f"{name}, {setting} has no run of seed {', '.join(map(str, lacking))}; runs are "
-                "missing: the same command again makes them"
+                f"{name}, {setting_text(keys, values)} has no run of seed "
+                f"{', '.join(map(str, lacking))}; runs are missing: the same command again makes "
+                "them"
             )
     cells = np.array([part.loc[seeds].to_numpy(dtype=float) for part in tried.values()]).T
     frame = pd.DataFrame(cells, index=pd.Index(seeds), columns=range(len(tried)))

@@ -21,14 +21,14 @@ CHECK_KEYS = ("value", "at", "kind", "depth")
 ENDS = {"first": 0, "last": -1}
 
 
-def columns(value: object) -> list[str]:
-    """The columns whose quotient is measured (or the one)."""
-    return [part.strip() for part in str(value).split("/")]
+def parts_of(spec: object) -> list[str]:
+    """A column or a place, or the two of a quotient."""
+    return [part.strip() for part in str(spec).split("/")]
 
 
 def numbers(table: pd.DataFrame, value: object) -> "pd.Series[float]":
     """A column of the table, or the quotient of two; raises UserError where it has none."""
-    names = columns(value)
+    names = parts_of(value)
     if missing := [name for name in names if name not in measured_columns(table)]:
         there = ", ".join(measured_columns(table))
         raise UserError(f"no logged column {' and '.join(missing)}; there are: {there}")
@@ -40,12 +40,12 @@ def numbers(table: pd.DataFrame, value: object) -> "pd.Series[float]":
 
 def needs_layers(table: pd.DataFrame, check: Mapping[str, Any]) -> bool:
     """Whether a check reads layers.csv: `table` (of epochs.csv) lacks its column."""
-    return not set(columns(check["value"])) <= set(measured_columns(table))
+    return not set(parts_of(check["value"])) <= set(measured_columns(table))
 
 
 def title(check: Mapping[str, Any]) -> str:
     """What is measured, in words."""
-    words = " / ".join(columns(check["value"])).replace("_", " ")
+    words = " / ".join(parts_of(check["value"])).replace("_", " ")
     if "depth" in check:
         kind = check.get("kind", "linear")
         places = [f"layer {p}" if p.isdigit() else p for p in parts_of(check["depth"])]
@@ -57,18 +57,13 @@ def title(check: Mapping[str, Any]) -> str:
     return f"spread over {' and '.join(spread)} of {words}" if spread else words
 
 
-def parts_of(spec: object) -> list[str]:
-    """A place, or the two of a quotient."""
-    return [part.strip() for part in str(spec).split("/")]
-
-
 def measure(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]":
     """The value of each run (index: run). A diverged run's last row counts as the worst value of
     a loss or an accuracy, and as NaN of anything else.
 
     Raises UserError for a column or a place that does not exist.
     """
-    names = columns(check["value"])
+    names = parts_of(check["value"])
     value = numbers(table, check["value"])
     # axes of each run: epochs, then layers
     frame = table[["run", "status", "epoch"]].assign(value=value, depth=0.0)

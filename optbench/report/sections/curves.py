@@ -12,7 +12,8 @@ from optbench.analysis.series import Layout
 from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
-from optbench.figures.panels import series_of, titles, y_label
+from optbench.figures.axes import y_label
+from optbench.figures.panels import series_of, titles
 
 CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
 MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run

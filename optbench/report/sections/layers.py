@@ -8,7 +8,6 @@ from optbench.analysis.columns import logged_columns
 from optbench.analysis.comparison import Comparison
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names, thinned
-from optbench.report.tables import line
 
 
 def layers(made: Comparison, names: Names, most: int = 60) -> dict[str, Any]:
@@ -28,15 +27,14 @@ def layers(made: Comparison, names: Names, most: int = 60) -> dict[str, Any]:
     layer = table["layer"].astype(str)
     kind = table["kind"].astype(str)
     titled = ("layer " + layer + ", " + kind).where(layer != "all", "the whole model")
-    rows = (
-        table[["step", *metrics]]
-        .assign(layer=titled)
-        .assign(variant=runs.map(variant), panel=runs.map(text), run=runs)
+    rows = table[["step", *metrics]].assign(
+        layer=titled, variant=runs.map(variant), panel=runs.map(text), run=runs
     )
     grid = np.sort(rows["step"].unique())
     rows = rows[rows["step"].isin(grid[thinned(len(grid), most)])]
     keys = ["panel", "layer", "variant"]
-    entries, owners = [], plan.owners
+    owners = plan.owners
+    entries: list[dict[str, Any]] = []
     for (panel, which, series), part in rows.groupby(keys, sort=False):
         name = str(series)
         own = part.groupby("step", sort=True)[metrics].median()
@@ -48,11 +46,9 @@ def layers(made: Comparison, names: Names, most: int = 60) -> dict[str, Any]:
         entries.append(
             {
                 "panel": f"{panel}: {which}".removeprefix(": "),
-                **line(
-                    name,
-                    names.toggle(name, owners[name]),
-                    x=own.index.to_numpy(dtype=float),
-                ),
+                "name": name,
+                "toggle": names.toggle(name, owners[name]),
+                "x": own.index.to_numpy(dtype=float),
                 "n": int(part["run"].nunique()),
                 "values": values,
             }

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
-
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
@@ -14,11 +12,6 @@ from optbench.report.sections.curves import Names
 from optbench.stats.pairwise import compare
 
 MOST_PAIRED = 12  # series of one matrix: 66 pairs
-
-
-def finals(made: Comparison, column: str) -> pd.DataFrame:
-    """`by_seed` of the tuned settings, or of all settings of an ordinary sweep."""
-    return by_seed(made, column, only=made.main)
 
 
 def labels_of(made: Comparison) -> dict[str, str]:
@@ -36,7 +29,7 @@ def labels_of(made: Comparison) -> dict[str, str]:
 def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     """All pairs of each problem, row minus column, each optimizer at the best of its settings. p is
     that of the max-type test over all pairs of settings."""
-    frame = finals(made, column)
+    frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
     smaller = metric_of(column).smaller
     found = []

@@ -9,7 +9,7 @@ from optbench.figures.axes import y_label
 from optbench.figures.panels import titles
 from optbench.figures.trials import scored
 from optbench.report.sections.curves import Names
-from optbench.report.tables import Panel, chart, line
+from optbench.report.tables import Panel, chart
 
 
 def rates(made: Comparison, names: Names) -> list[Panel]:
@@ -45,7 +45,8 @@ def drawn(lines: Sequence[Line], names: Names) -> list[dict[str, Any]]:
     """The lines of one chart."""
     result = []
     for each in lines:
-        own: dict[str, Any] = {"x": each.x, "mid": each.mid}
+        toggle = names.toggle(each.name, each.optimizer)
+        own: dict[str, Any] = {"name": each.name, "toggle": toggle, "x": each.x, "mid": each.mid}
         if each.low is not None:
             own |= {"low": each.low, "high": each.high}
         own["n"] = each.runs if each.dots is not None else min(each.counts)
@@ -53,5 +54,5 @@ def drawn(lines: Sequence[Line], names: Names) -> list[dict[str, Any]]:
             own["lost"] = each.lost
         if each.dots is not None:
             own["dots"] = each.dots
-        result.append(line(each.name, names.toggle(each.name, each.optimizer), **own))
+        result.append(own)
     return result

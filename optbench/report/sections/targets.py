@@ -8,11 +8,10 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import AT_ONCE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
+from optbench.figures.kinds import MAX_ROWS
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.report.sections.curves import Names
-from optbench.report.tables import Cell, chart, head_cell, line, picture, sortable_cell
-
-MAX_ROWS = 40  # of the figure of times to target
+from optbench.report.tables import Cell, chart, head_cell, picture, sortable_cell
 
 
 def performance(made: Comparison, names: Names) -> dict[str, Any]:
@@ -22,8 +21,8 @@ def performance(made: Comparison, names: Names) -> dict[str, Any]:
     count = int(ranked["n"].iloc[0])
     x = np.array(shares.columns, dtype=float)
     drawn = [
-        line(str(name), names.toggle(str(name), str(name)), x=x, mid=row.to_numpy(float), n=count)
-        for name, row in shares.iterrows()
+        {"name": name, "toggle": names.toggle(name, name), "x": x, "mid": mid, "n": count}
+        for name, mid in zip(map(str, shares.index), shares.to_numpy(float), strict=True)
     ]
     panel = chart("", "steps to the target / the fastest optimizer's", "share of problems (%)",
                   "accuracy", drawn)  # fmt: skip

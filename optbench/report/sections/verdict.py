@@ -10,16 +10,16 @@ import pandas as pd
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import STEP_COSTS, timing_note
 from optbench.analysis.leader import leader_of, medians_of
-from optbench.analysis.pairing import owners_of, run_keys
+from optbench.analysis.pairing import by_seed, owners_of, run_keys
 from optbench.analysis.trials import order_of, trial_scores
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
 from optbench.report.sections.curves import Names
-from optbench.report.sections.pairs import finals, labels_of
+from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
-from optbench.stats.tuning_curves import Width, rate_width
+from optbench.stats.tuning_curves import rate_width
 
 
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     these values were seen: Holm's correction over its comparisons. Elsewhere it is the first by the
     very values that are compared: the max-type test over all pairs of settings.
     """
-    frame = finals(made, column)
+    frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
     smaller = metric_of(column).smaller
     costs, keys = made.costs, run_keys(made, only=made.main)
@@ -208,13 +208,9 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
     x, y = rates.to_numpy(dtype=float), values.to_numpy(dtype=float)
     known = ~np.isnan(x) & ~np.isnan(y)
     try:
-        return width_text(rate_width(x[known], y[known], metric_of(what).smaller), what)
+        width = rate_width(x[known], y[known], metric_of(what).smaller)
     except UserError:
         return ""
-
-
-def width_text(width: Width, what: str) -> str:
-    """The range of good learning rates, in words."""
     if math.isnan(width.decades):
         return ""
     more = "at least " if width.open_low or width.open_high else ""
