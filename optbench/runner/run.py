@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError
-from optbench.config.build import (
-    results_of,
-)  # fmt: skip
+from optbench.config.build import results_of
 from optbench.formats.keys import RunConfig
 from optbench.formats.record import engine_of
 from optbench.formats.run import read_record

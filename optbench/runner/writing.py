@@ -8,11 +8,7 @@ from pathlib import Path
 
 from optbench.common.console import say
 from optbench.common.errors import CodeError, UserError, unwritable
-from optbench.config.build import (
-    Config,
-    loggers,
-    results_of,
-)  # fmt: skip
+from optbench.config.build import Config, loggers, results_of
 from optbench.formats.keys import RunConfig
 from optbench.runner.planning import Plan
 from optbench.runs import checkpoints
