@@ -1,6 +1,6 @@
 """Which engine takes a run's steps: the one place that imports `engines`, and goes on without."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -52,19 +52,7 @@ def factory(name: str, *, required: bool = True) -> EngineFactory | None:
             f"engine={name}: this copy of optbench has no engines (the folder optbench/engines is "
             f"missing): use engine=plain, or leave it out"
         )
-    return partial(found.select, name) if required else partial(_if_it_serves, name)
-
-
-def _if_it_serves(
-    name: str,
-    problem: Problem,
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-) -> Any:
-    if found is None or found.refusal(name, problem, model, optimizer, scheduler):
-        return None
-    return found.select(name, problem, model, optimizer, scheduler)
+    return partial(found.select, name, required=required)
 
 
 def serving(
@@ -72,13 +60,9 @@ def serving(
     problem: Problem,
     model: nn.Module,
     optimizer: Optimizer,
-    scheduler: Callable[[], LRScheduler | None],
+    scheduler: LRScheduler | None,
 ) -> tuple[str, ...]:
-    """Return those of the named engines that serve a training, in their order.
-
-    scheduler: makes the optimizer's schedule.
-    """
+    """Return those of the named engines that serve a training, in their order."""
     if found is None:
         return ()
-    made = scheduler() if names else None
-    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, made))
+    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, scheduler))

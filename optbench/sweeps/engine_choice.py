@@ -72,13 +72,8 @@ class EngineChoice:
                 decay_biases_and_norms=config["decay_biases_and_norms"],
             )
             schedule = build.build("schedule", config["schedule"])
-            return engine.serving(
-                names,
-                problem,
-                model,
-                optimizer,
-                lambda: schedules.build(schedule, optimizer, problem.total_steps),
-            )
+            scheduler = schedules.build(schedule, optimizer, problem.total_steps)
+            return engine.serving(names, problem, model, optimizer, scheduler)
 
     def of(self, config: RunConfig) -> str | None:
         """Return the name of the engine of a run's problem; None: it was not looked at."""
