@@ -8,7 +8,7 @@ with `int: true` is of whole numbers; without the key `with_types` decides by th
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import exp, inf, log
 from typing import Any
 
@@ -19,7 +19,12 @@ from optbench.common.errors import UserError, check_choice
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
 METRICS = ("val_loss", "val_accuracy")
 PICKS = ("final", "best")
-SCALES = ("log", "linear", "one_minus_log")
+# onto what a range is uniform in, and back
+SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "log": (log, exp),
+    "linear": (float, float),
+    "one_minus_log": (lambda value: log(1 - value), lambda u: 1 - exp(u)),
+}
 DEFAULT_SPACE = {"lr": {"low": 1e-5, "high": 1.0, "scale": "log"}}  # for an optimizer without one
 Space = Mapping[str, Any]
 Point = dict[str, Any]
@@ -176,12 +181,8 @@ def _scale(u: float, spec: Mapping[str, Any]) -> float | int:
     low, high = float(spec["low"]), float(spec["high"])
     if whole := bool(spec.get("int")):
         low, high = low - 0.5, high + 0.5  # so that both ends are as likely as what lies between
-    if spec["scale"] == "linear":
-        value = low + u * (high - low)
-    elif spec["scale"] == "log":
-        value = exp(log(low) + u * (log(high) - log(low)))
-    else:
-        value = 1 - exp(log(1 - low) + u * (log(1 - high) - log(1 - low)))
+    onto, back = SCALES[spec["scale"]]
+    value = back(onto(low) + u * (onto(high) - onto(low)))
     if whole:
         return min(max(math.floor(value + 0.5), int(spec["low"])), int(spec["high"]))
     return min(max(float(f"{value:.6g}"), low), high)
@@ -211,20 +212,13 @@ def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:
     found = []
     for name, part, spec in _ranges(space):
         value = point[name] if part is None else point[name][part]
-        u = _position(float(value), spec)
+        onto, _ = SCALES[spec["scale"]]
+        low, high = onto(float(spec["low"])), onto(float(spec["high"]))
+        u = (onto(float(value)) - low) / (high - low)
         if u < share or u > 1 - share:
             label = name if part is None else f"{name}[{part}]"
             found.append(f"{label}={value:g} in [{spec['low']:g}, {spec['high']:g}]")
     return found
-
-
-def _position(value: float, spec: Mapping[str, Any]) -> float:
-    low, high = float(spec["low"]), float(spec["high"])
-    if spec["scale"] == "log":
-        low, high, value = log(low), log(high), log(value)
-    elif spec["scale"] == "one_minus_log":
-        low, high, value = -log(1 - low), -log(1 - high), -log(1 - value)
-    return (value - low) / (high - low)
 
 
 def _ranges(space: Space) -> Iterator[tuple[str, int | None, Any]]:
