@@ -20,7 +20,7 @@ from optbench.common.errors import UserError, call_of, said
 
 
 def build(
-    schedule: Callable[[Optimizer, int], LRScheduler | None], optimizer: Optimizer, total_steps: int
+    schedule: Callable[..., LRScheduler | None] | None, optimizer: Optimizer, total_steps: int
 ) -> LRScheduler | None:
     """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant learning rate.
 
@@ -28,9 +28,10 @@ def build(
     has no place for the number of steps, as `schedule(optimizer)`.
     Raises `UserError` where it refuses its arguments, or gives something else.
     """
-    make: Callable[..., LRScheduler | None] = schedule
+    if schedule is None:
+        return None
     try:
-        scheduler = make(optimizer, **_total(schedule, total_steps))
+        scheduler = schedule(optimizer, **_total(schedule, total_steps))
     except KeyError as error:
         raise UserError(
             f"the schedule {call_of(schedule)} cannot be made: the optimizer's groups have no "
@@ -96,8 +97,8 @@ def changes_only_lr(scheduler: LRScheduler | None) -> bool:
         return True
     own = vars(scheduler)
     # a function of one's own may change anything
-    functions = [f for f in own.get("lr_lambdas", []) if f is not None]
-    functions += [own[name] for name in ("_scale_fn_custom",) if own.get(name) is not None]
+    given = (*own.get("lr_lambdas", []), own.get("_scale_fn_custom"))
+    functions = [function for function in given if function is not None]
     if "step" in own or any(getattr(f, "__module__", "") != __name__ for f in functions):
         return False
     if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):

@@ -34,9 +34,7 @@ def build(planned: planning.Plan) -> None:
             model,
             decay_biases_and_norms=planned.config["decay_biases_and_norms"],
         )
-        scheduler = None
-        if asked["schedule"] is not None:
-            scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
+        scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
         if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
             asked["engine"](problem, model, optimizer, scheduler)  # it says where it does not serve
 
