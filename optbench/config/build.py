@@ -90,17 +90,11 @@ def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
 def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
     """`initialize` with what a configuration gives; by `_target_`, a function in its place."""
     if "_target_" in init:
-        whole: Callable[[nn.Module, torch.Generator], None]
-        whole = build("initializer", init | {"_partial_": True})
-        return whole
+        return build("initializer", init | {"_partial_": True})
     weight = init.get("weight")
-    return partial(
-        initialize,
-        weight=None
-        if weight is None
-        else build("initializer.weight", {"_partial_": True} | weight),
-        bias=init.get("bias"),
-    )
+    if weight is not None:
+        weight = build("initializer.weight", {"_partial_": True} | weight)
+    return partial(initialize, weight=weight, bias=init.get("bias"))
 
 
 def build(group: str, node: Config) -> Any:

@@ -83,8 +83,7 @@ def _is_outcome(job: object) -> bool:
 def count(folder: Path) -> int | None:
     """How many jobs the sweep will have, where that is known."""
     with (folder / FILE).open(encoding="utf-8") as file:
-        planned: int | None = json.loads(file.readline())["planned"]
-        return planned
+        return json.loads(file.readline())["planned"]
 
 
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:

@@ -73,8 +73,7 @@ def load(path: Path) -> dict[str, Any]:
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
     # nothing but tensors and plain values: a file from others runs no code
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state
+    return torch.load(path, weights_only=True)
 
 
 def find(

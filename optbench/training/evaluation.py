@@ -63,8 +63,7 @@ def score(
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
     """What the model gives for the examples, in float32 (or float64)."""
     if problem.precision != "bfloat16":
-        outputs: Tensor = model(x)
-        return outputs
+        return model(x)
     with torch.autocast(x.device.type, torch.bfloat16):
         outputs = model(x)
     return outputs.float()
