@@ -17,6 +17,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optbench.common.errors import UserError, call_of, said
+from optbench.model_calls import inner
 
 
 def build(
@@ -59,13 +60,10 @@ def _total(schedule: Callable[..., object], total_steps: int) -> dict[str, int]:
     except (TypeError, ValueError):  # of a builtin
         return {}
     given = schedule.keywords if isinstance(schedule, partial) else {}
-    cls = schedule
-    while isinstance(cls, partial):
-        cls = cls.func
     names = [p.name for p in own if p.name not in given]
     if "total_steps" in names:
         return {"total_steps": total_steps}
-    if isinstance(cls, type) or len(own) < 2:
+    if isinstance(inner(schedule), type) or len(own) < 2:
         return {}
     second = own[1]
     free = second.default is second.empty and second.kind is second.POSITIONAL_OR_KEYWORD

@@ -51,17 +51,15 @@ def dataset_parts(config: RunConfig) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-@lru_cache(maxsize=1)
-def _load_dataset(parts: str) -> prepare.Dataset:
-    return prepare_dataset(parts)
-
-
 def prepare_dataset(parts: str) -> prepare.Dataset:
     """Load and prepare the dataset of `dataset_parts`."""
     config = json.loads(parts)
     source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
     split = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}
     return prepare.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
+
+
+_load_dataset = lru_cache(maxsize=1)(prepare_dataset)
 
 
 def describe_problem(config: RunConfig) -> Config:
