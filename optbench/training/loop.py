@@ -98,21 +98,16 @@ class Training:
         )
         self.noise = stream(seed, "dropout", self.device)
         draw_from(self.model, self.noise)
+        decay = decay_biases_and_norms
+        build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
         with own:
-            self.optimizer = optimizers.build(
-                optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
-            )
+            self.optimizer = build(self.model)
             self.stepper = Stepper(
                 self.optimizer,
                 self.model,
                 self._loss,
                 own,
-                evaluates_first=partial(
-                    closures.evaluates_first,
-                    optimizer,
-                    self.model,
-                    decay_biases_and_norms=decay_biases_and_norms,
-                ),
+                evaluates_first=partial(closures.evaluates_first, build, self.model),
             )
             self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
         self.parameters = list(self.model.parameters())
