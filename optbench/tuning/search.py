@@ -144,9 +144,8 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).random((trials, dimensions))
     sequence = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # balance needs a power of two; a prefix is kept
+        # balance needs a power of two; a prefix is kept
+        warnings.simplefilter("ignore", UserWarning)
         unit: np.ndarray = sequence(dimensions, scramble=True, rng=seed).random(trials)
     return unit
 
@@ -247,10 +246,8 @@ class Tpe:
     def ask(self) -> Point:
         """The next point; `tell` its score before asking again."""
         self.trial = self.study.ask()
-        count = sum(1 for _ in _ranges(self.space))
-        return scale_point(
-            self.space, [self.trial.suggest_float(str(i), 0, 1) for i in range(count)]
-        )
+        places = [str(i) for i, _ in enumerate(_ranges(self.space))]
+        return scale_point(self.space, [self.trial.suggest_float(i, 0, 1) for i in places])
 
     def tell(self, value: float) -> None:
         """The score of the point asked for last; inf is a trial that did not come to an end."""
