@@ -16,8 +16,6 @@ from torch.nn.utils.parametrize import is_parametrized
 from optbench.common.errors import UserError
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
-
-
 Fill = Callable[..., object]
 
 

@@ -96,8 +96,7 @@ class ModuleLoss:
         if place != self._place:
             self.module.to(*place)
             self._place = place
-        loss: Tensor = self.module(outputs, targets)
-        return loss
+        return self.module(outputs, targets)
 
 
 class _WithTensors(nn.Module):

@@ -108,16 +108,13 @@ def mlp(
     `dropout` is the probability of dropping a hidden unit, `input_dropout` that of an input.
     Batch norm stands before the activation (Ioffe & Szegedy 2015) or after it.
     """
-    layers: list[nn.Module] = [nn.Flatten()]
-    if _probability("model.input_dropout", input_dropout):
-        layers.append(Dropout(input_dropout))
+    layers = [nn.Flatten(), *_dropout("model.input_dropout", input_dropout)]
     width = prod(input_shape)
     for size in _sizes("model.hidden", hidden):
         linear = nn.Linear(width, size, bias=not _norm_follows(batch_norm, batch_norm_place))
         norm = nn.BatchNorm1d(size) if batch_norm else None
         layers += _block(linear, norm, activation, batch_norm_place)
-        if _probability("model.dropout", dropout):
-            layers.append(Dropout(dropout))
+        layers += _dropout("model.dropout", dropout)
         width = size
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
@@ -157,9 +154,7 @@ def cnn(
         )
     if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
         raise UserError(f"model.kernel must be an odd whole number (1, 3, 5, ...), not {kernel!r}")
-    layers: list[nn.Module] = []
-    if _probability("model.input_dropout", input_dropout):
-        layers.append(Dropout(input_dropout))
+    layers = _dropout("model.input_dropout", input_dropout)
     for size in _sizes("model.channels", channels):
         bias = not _norm_follows(batch_norm, batch_norm_place)
         conv = nn.Conv2d(width, size, kernel, padding=kernel // 2, bias=bias)
@@ -168,8 +163,7 @@ def cnn(
         if min(height_px, width_px) >= 2:
             layers.append(nn.MaxPool2d(2))
             height_px, width_px = height_px // 2, width_px // 2
-        if _probability("model.dropout", dropout):
-            layers.append(Dropout(dropout))
+        layers += _dropout("model.dropout", dropout)
         width = size
     head = mlp(
         (width, height_px, width_px),
@@ -215,7 +209,7 @@ def _sizes(key: str, sizes: Sequence[int]) -> list[int]:
     return list(sizes)
 
 
-def _probability(key: str, p: float) -> float:
+def _dropout(key: str, p: float) -> list[nn.Module]:
     if not isinstance(p, int | float) or isinstance(p, bool) or not 0 <= p < 1:
         raise UserError(f"{key} must be a probability in [0, 1), not {p!r}")
-    return p
+    return [Dropout(p)] if p else []

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
@@ -191,12 +192,17 @@ def _unwrap(factory: Callable[..., Optimizer]) -> tuple[Any, dict[str, Any]]:
     return factory, given
 
 
+def _parameters(cls: Callable[..., Optimizer]) -> list[inspect.Parameter]:
+    """Of a class or function; of a builtin none is known."""
+    try:
+        return list(inspect.signature(cls).parameters.values())
+    except ValueError:
+        return []
+
+
 def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
     """Names of keyword arguments; empty where `**kwargs` takes any."""
-    try:
-        parameters = list(inspect.signature(cls).parameters.values())
-    except ValueError:  # of a builtin
-        return []
+    parameters = _parameters(cls)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     return [p.name for p in parameters[1:]]  # the first takes the model's parameters
@@ -209,8 +215,8 @@ def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
     if cls not in _known():
         return
     name = getattr(cls, "__name__", str(cls))
-    for key in (key for key in _accepted(cls) if key in given):
-        usual, value = inspect.signature(cls).parameters[key].default, given[key]
+    for key, usual in ((p.name, p.default) for p in _parameters(cls)[1:] if p.name in given):
+        value = given[key]
         kind = "true or false" if isinstance(usual, bool) else "a number"
         if isinstance(usual, int | float) and not isinstance(value, int | float | Tensor):
             raise UserError(f"{name}: {key} must be {kind}, not {value!r}")
@@ -221,17 +227,12 @@ def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
 
 def _advice(cls: Callable[..., Optimizer], given: dict[str, Any]) -> str:
     """What a class wants that optbench does not give by itself; or ""."""
-    try:
-        parameters = list(inspect.signature(cls).parameters.values())
-    except ValueError:  # of a builtin
+    parameters = _parameters(cls)
+    if not parameters:
         return ""
-    name = getattr(cls, "__name__", str(cls))
-    needed = [
-        p.name
-        for p in parameters[1:]
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    first, missing = parameters[0].name, [key for key in needed if key not in given]
+    first, name = parameters[0].name, getattr(cls, "__name__", str(cls))
+    needed = [p for p in parameters[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [p.name for p in needed if p.default is p.empty and p.name not in given]
     if first in ("model", "module", "net"):
         return (
             " It takes the model itself as its first argument, and optbench gives an optimizer "
@@ -246,14 +247,9 @@ def _advice(cls: Callable[..., Optimizer], given: dict[str, Any]) -> str:
         )
     if missing:
         return f" It needs {', '.join(missing)}: give +optimizer.{missing[0]}=VALUE"
-    return MUON_GROUPS if _mentions(cls, "use_muon") else ""
-
-
-def _mentions(cls: Callable[..., Optimizer], word: str) -> bool:
-    try:
-        return word in inspect.getsource(cls)
-    except (OSError, TypeError):  # there is no source
-        return False
+    with suppress(OSError, TypeError):  # there is no source
+        return MUON_GROUPS if "use_muon" in inspect.getsource(cls) else ""
+    return ""
 
 
 def _list(accepted: list[str]) -> str:

@@ -17,10 +17,11 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optbench.common.errors import UserError, call_of, said
+from optbench.model_calls import inner
 
 
 def build(
-    schedule: Callable[[Optimizer, int], LRScheduler | None], optimizer: Optimizer, total_steps: int
+    schedule: Callable[..., LRScheduler | None] | None, optimizer: Optimizer, total_steps: int
 ) -> LRScheduler | None:
     """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant learning rate.
 
@@ -28,9 +29,10 @@ def build(
     has no place for the number of steps, as `schedule(optimizer)`.
     Raises `UserError` where it refuses its arguments, or gives something else.
     """
-    make: Callable[..., LRScheduler | None] = schedule
+    if schedule is None:
+        return None
     try:
-        scheduler = make(optimizer, **_total(schedule, total_steps))
+        scheduler = schedule(optimizer, **_total(schedule, total_steps))
     except KeyError as error:
         raise UserError(
             f"the schedule {call_of(schedule)} cannot be made: the optimizer's groups have no "
@@ -58,13 +60,10 @@ def _total(schedule: Callable[..., object], total_steps: int) -> dict[str, int]:
     except (TypeError, ValueError):  # of a builtin
         return {}
     given = schedule.keywords if isinstance(schedule, partial) else {}
-    cls = schedule
-    while isinstance(cls, partial):
-        cls = cls.func
     names = [p.name for p in own if p.name not in given]
     if "total_steps" in names:
         return {"total_steps": total_steps}
-    if isinstance(cls, type) or len(own) < 2:
+    if isinstance(inner(schedule), type) or len(own) < 2:
         return {}
     second = own[1]
     free = second.default is second.empty and second.kind is second.POSITIONAL_OR_KEYWORD
@@ -96,8 +95,8 @@ def changes_only_lr(scheduler: LRScheduler | None) -> bool:
         return True
     own = vars(scheduler)
     # a function of one's own may change anything
-    functions = [f for f in own.get("lr_lambdas", []) if f is not None]
-    functions += [own[name] for name in ("_scale_fn_custom",) if own.get(name) is not None]
+    given = (*own.get("lr_lambdas", []), own.get("_scale_fn_custom"))
+    functions = [function for function in given if function is not None]
     if "step" in own or any(getattr(f, "__module__", "") != __name__ for f in functions):
         return False
     if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):

@@ -51,17 +51,15 @@ def dataset_parts(config: RunConfig) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-@lru_cache(maxsize=1)
-def _load_dataset(parts: str) -> prepare.Dataset:
-    return prepare_dataset(parts)
-
-
 def prepare_dataset(parts: str) -> prepare.Dataset:
     """Load and prepare the dataset of `dataset_parts`."""
     config = json.loads(parts)
     source = {k: v for k, v in config["dataset"].items() if k != "preprocessing"}
     split = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}
     return prepare.prepare(build("dataset", source), preprocessing=config["preprocessing"], **split)
+
+
+_load_dataset = lru_cache(maxsize=1)(prepare_dataset)
 
 
 def describe_problem(config: RunConfig) -> Config:
@@ -90,17 +88,11 @@ def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
 def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
     """`initialize` with what a configuration gives; by `_target_`, a function in its place."""
     if "_target_" in init:
-        whole: Callable[[nn.Module, torch.Generator], None]
-        whole = build("initializer", init | {"_partial_": True})
-        return whole
+        return build("initializer", init | {"_partial_": True})
     weight = init.get("weight")
-    return partial(
-        initialize,
-        weight=None
-        if weight is None
-        else build("initializer.weight", {"_partial_": True} | weight),
-        bias=init.get("bias"),
-    )
+    if weight is not None:
+        weight = build("initializer.weight", {"_partial_": True} | weight)
+    return partial(initialize, weight=weight, bias=init.get("bias"))
 
 
 def build(group: str, node: Config) -> Any:

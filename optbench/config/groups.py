@@ -22,5 +22,4 @@ def options(folder: Path) -> list[str]:
 @cache
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the content of one of optbench's own configuration files."""
-    config: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
-    return config
+    return yaml.safe_load(path.read_text("utf-8"))

@@ -59,12 +59,8 @@ def note_overrides_dirname(job: Any, overrides: list[Any]) -> None:
     """
     if hasattr(config_loader_impl, "get_overrides_dirname"):
         settings = job.config.override_dirname
-        job.override_dirname = config_loader_impl.get_overrides_dirname(
-            overrides=overrides,
-            kv_sep=settings.kv_sep,
-            item_sep=settings.item_sep,
-            exclude_keys=settings.exclude_keys,
-        )
+        name = config_loader_impl.get_overrides_dirname(overrides=overrides, **settings)
+        job.override_dirname = name
 
 
 def mend_parser() -> None:

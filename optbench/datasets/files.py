@@ -3,7 +3,6 @@
 Every problem is a UserError with the file's path; downloads go through torchvision.
 """
 
-import contextlib
 import gzip
 import hashlib
 import http.client
@@ -16,6 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,8 @@ def _download(cls: Any, calls: Sequence[dict[str, Any]], root: Path, packed: Pat
             link = scratch / packed.relative_to(root)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(packed.resolve())
-        with _quiet(), _socket_timeout(NETWORK_TIMEOUT_SECONDS):
+        bars = io.StringIO()  # torchvision's, of its progress
+        with redirect_stdout(bars), redirect_stderr(bars), _socket_timeout(NETWORK_TIMEOUT_SECONDS):
             for arguments in calls:
                 cls(str(scratch), download=True, **arguments)
         for file in sorted(scratch.rglob("*")):
@@ -207,14 +208,7 @@ def _download(cls: Any, calls: Sequence[dict[str, Any]], root: Path, packed: Pat
                 file.replace(target)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Swallow torchvision's progress bars."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
+@contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

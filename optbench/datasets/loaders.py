@@ -6,7 +6,7 @@ YAML in conf/dataset with its `_target_`. It needs no registration and no change
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,16 +121,8 @@ def svhn(root: str | Path, download: bool = True) -> RawDataset:
     folder = Path(root).expanduser()
     cls = import_torchvision().datasets.SVHN
     files = {file: md5 for _, file, md5 in (cls.split_list["train"], cls.split_list["test"])}
-    require_files(
-        "svhn",
-        folder,
-        list(files),
-        download=download,
-        torchvision_class="SVHN",
-        calls=[{"split": "train"}, {"split": "test"}],
-    )
-    for file, md5 in files.items():
-        check_hash(folder / file, read_bytes(folder / file), md5)
+    calls = [{"split": "train"}, {"split": "test"}]
+    _require("svhn", folder, files, download, torchvision_class="SVHN", calls=calls)
     train, test = (cls(str(folder), split=split) for split in ("train", "test"))
     return RawDataset(
         torch.from_numpy(train.data).contiguous(),
@@ -198,23 +190,24 @@ def _cifar(name: str, torchvision_class: str, root: str | Path, download: bool) 
     cls = getattr(import_torchvision().datasets, torchvision_class)
     meta = (cls.meta["filename"], cls.meta["md5"])
     hashes = {f"{cls.base_folder}/{f}": md5 for f, md5 in [*cls.train_list, *cls.test_list, meta]}
-    require_files(
-        name,
-        folder,
-        list(hashes),
-        download=download,
-        torchvision_class=torchvision_class,
-        calls=[{}],
-        archive=(cls.filename, cls.tgz_md5),
-    )
-    for file, md5 in hashes.items():
-        check_hash(folder / file, read_bytes(folder / file), md5)
+    archive = (cls.filename, cls.tgz_md5)
+    given = {"torchvision_class": torchvision_class, "calls": [{}], "archive": archive}
+    _require(name, folder, hashes, download, **given)
     parts: list[Tensor] = []
     for train in (True, False):
         data = cls(str(folder), train=train)
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
         parts += [images, torch.tensor(data.targets)]
     return RawDataset(*parts)
+
+
+def _require(
+    name: str, folder: Path, hashes: Mapping[str, str], download: bool, **given: Any
+) -> None:
+    """`require_files`, and check each one's bytes. hashes: MD5 sums by file."""
+    require_files(name, folder, list(hashes), download=download, **given)
+    for file, md5 in hashes.items():
+        check_hash(folder / file, read_bytes(folder / file), md5)
 
 
 def _extra_error(name: str, package: str) -> UserError:

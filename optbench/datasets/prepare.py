@@ -4,8 +4,8 @@ Everything that decides which examples are trained on, and how they are scaled, 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,15 +53,15 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data on another device."""
-        tensors = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        return self._with_tensors(lambda tensor: tensor.to(device))
 
     def double(self) -> "Dataset":
         """The same data with float64 examples; labels stay integers."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-        real = {name: x.double() for name, x in tensors.items() if x.is_floating_point()}
-        return Dataset(**parts | real)
+        return self._with_tensors(lambda x: x.double() if x.is_floating_point() else x)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
+        tensors = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return Dataset(**vars(self) | {name: change(t) for name, t in tensors.items()})
 
 
 def prepare(

@@ -20,7 +20,7 @@ _CHUNK_ELEMENTS = 2**15
 def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor]:
     """(shift, scale) in float64, broadcastable to the examples: prepared = (x - shift) / scale."""
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    if preprocessing in ("none"):
+    if preprocessing == "none":
         return zero, one
     if preprocessing == "scale":
         if train_x.dtype == torch.uint8 and train_x.ndim == 4:

@@ -30,11 +30,13 @@ def select(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler | None = None,
+    *,
+    required: bool = True,
 ) -> "Engine | None":
     """Return the engine of that name for a training, or None for plain steps.
 
     name: "plain"; "auto", which is the first of NAMES that serves; or one of NAMES, which raises
-    `UserError` where it does not serve.
+    `UserError` where it does not serve, unless it is not `required`.
     """
     for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
         why = refusal(candidate, problem, model, optimizer, scheduler)
@@ -42,7 +44,7 @@ def select(
             from optbench.engines.compiled_mlp.mlp import CompiledMlp
 
             return CompiledMlp(problem.loss, model, optimizer)
-        if name != "auto":
+        if required and name != "auto":
             raise UserError(
                 f"engine={name} does not serve this run: {why}. Leave engine out (auto takes what "
                 f"serves), or use engine=plain"

@@ -61,12 +61,13 @@ def _is_plan(line: object) -> bool:
     return (
         isinstance(line, dict)
         and isinstance(line.get("planned", ""), int | None)
-        and (line.get("jobs") is None or all(map(_is_texts, line["jobs"])))
+        and (line.get("jobs") is None or all(map(is_texts, line["jobs"])))
         and all(map(_is_outcome, line.get("failed_before", [])))
     )
 
 
-def _is_texts(value: object) -> bool:
+def is_texts(value: object) -> bool:
+    """Whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
@@ -75,15 +76,14 @@ def _is_outcome(job: object) -> bool:
         isinstance(job, dict)
         and isinstance(job.get("job"), int)
         and isinstance(job.get("status"), str)
-        and _is_texts(job.get("overrides"))
+        and is_texts(job.get("overrides"))
     )
 
 
 def count(folder: Path) -> int | None:
     """How many jobs the sweep will have, where that is known."""
     with (folder / FILE).open(encoding="utf-8") as file:
-        planned: int | None = json.loads(file.readline())["planned"]
-        return planned
+        return json.loads(file.readline())["planned"]
 
 
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.common.errors import UserError
+from optbench.formats.job_list import is_texts
 from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
@@ -64,22 +65,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = {"tuning": {}, "phases": {}, "contenders": [], "earlier": []} | manifest
     phases = manifest["phases"]
     if not (
-        _is_texts(manifest.get("warnings"))
+        is_texts(manifest.get("warnings"))
         and isinstance(manifest["tuning"], dict)
         and isinstance(phases, dict)
         and all(isinstance(phase, dict) for phase in phases.values())
         and all(isinstance(phase.get("jobs"), dict) for phase in phases.values())
-        and all(_is_texts(phase["jobs"].get("missing")) for phase in phases.values())
+        and all(is_texts(phase["jobs"].get("missing")) for phase in phases.values())
         and isinstance(manifest["contenders"], list)
         and isinstance(manifest["earlier"], list)
         and all(map(_is_entry, [*manifest["contenders"], *manifest["earlier"]]))
     ):
         raise ValueError("has not the form of a study's manifest")
     return manifest
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _is_entry(entry: object) -> bool:

@@ -56,19 +56,7 @@ def factory(name: str, *, required: bool = True) -> EngineFactory | None:
             f"engine={name}: this copy of optbench has no engines (the folder optbench/engines is "
             f"missing): use engine=plain, or leave it out"
         )
-    return partial(found.select, name) if required else partial(_if_it_serves, name)
-
-
-def _if_it_serves(
-    name: str,
-    problem: Problem,
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-) -> Any:
-    if found is None or found.refusal(name, problem, model, optimizer, scheduler):
-        return None
-    return found.select(name, problem, model, optimizer, scheduler)
+    return partial(found.select, name, required=required)
 
 
 def serving(

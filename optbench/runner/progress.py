@@ -1,18 +1,13 @@
 """What a person sees while a run trains: a bar on a terminal, a line per epoch elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from optbench.common.console import say
 from optbench.training.steps import Update
 
-
-class Show(Protocol):
-    """Called with each update of a run."""
-
-    def __call__(self, update: Update) -> None: ...
+Show = Callable[[Update], None]  # called with each update of a run
 
 
 @contextmanager
@@ -28,8 +23,6 @@ def progress(label: str, *, quiet: bool) -> Iterator[Show]:
 
 
 def _line(label: str, update: Update) -> None:
-    if update.note:
-        say(f"{label}  {update.note}")
     if update.epoch is not None:
         say(f"{label}  {describe(update)}")
 
@@ -69,8 +62,6 @@ def _bar(label: str) -> Iterator[Show]:
         task = bar.add_task(number, total=None, loss="")
 
         def show(update: Update) -> None:
-            if update.note:
-                say(update.note)
             bar.update(task, completed=update.step, total=update.total_steps)
             if update.loss is not None:
                 bar.update(task, loss=f"loss {update.loss:.4g}")

@@ -29,14 +29,9 @@ def build(planned: planning.Plan) -> None:
     problem = asked["problem"]
     with Stream(planned.config["seed"], "rehearsal"):
         model = build_model(problem, planned.config["seed"])
-        optimizer = optimizers.build(
-            asked["optimizer"],
-            model,
-            decay_biases_and_norms=planned.config["decay_biases_and_norms"],
-        )
-        scheduler = None
-        if asked["schedule"] is not None:
-            scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
+        decay = asked["decay_biases_and_norms"]
+        optimizer = optimizers.build(asked["optimizer"], model, decay_biases_and_norms=decay)
+        scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
         if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
             asked["engine"](problem, model, optimizer, scheduler)  # it says where it does not serve
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError
-from optbench.config.build import (
-    results_of,
-)  # fmt: skip
+from optbench.config.build import results_of
 from optbench.formats.keys import RunConfig
 from optbench.formats.record import engine_of
 from optbench.formats.run import read_record
@@ -140,7 +139,8 @@ def _complete(
             say_unsaveable(folder, why)
         if new:
             folder.record["cost"] = cost(planned)  # in run.json at the end
-        return Outcome(folder.path, _write_updates(folder, first, updates, show, training, every))
+        updates = chain([first], updates)
+        return Outcome(folder.path, _write_updates(folder, updates, show, training, every))
 
 
 def name_of(training: Training) -> str:
@@ -197,8 +197,7 @@ def reuse_finished(planned: Plan, done: Path) -> Outcome:
 
 def _write_updates(
     folder: RunFolder,
-    first: Update,
-    rest: Iterator[Update],
+    updates: Iterator[Update],
     show: Show,
     training: Training,
     every: float | None,
@@ -209,8 +208,7 @@ def _write_updates(
     """
     saved = monotonic()
     try:
-        update = first
-        while True:
+        for update in updates:
             write(folder, update)
             show(update)
             # at step 0 there is nothing to save, and going on from there would repeat its row
@@ -218,9 +216,6 @@ def _write_updates(
             if update.status == "interrupted" or (update.status == "running" and due):
                 save_if_possible(folder, training)
                 saved = monotonic()
-            if update.status != "running":
-                break
-            update = next(rest)
         finish(folder, update.status)
     except BaseException as error:
         mark_failed(folder, error)

@@ -8,11 +8,7 @@ from pathlib import Path
 
 from optbench.common.console import say
 from optbench.common.errors import CodeError, UserError, unwritable
-from optbench.config.build import (
-    Config,
-    loggers,
-    results_of,
-)  # fmt: skip
+from optbench.config.build import Config, loggers, results_of
 from optbench.formats.keys import RunConfig
 from optbench.runner.planning import Plan
 from optbench.runs import checkpoints
@@ -100,14 +96,18 @@ def write(folder: RunFolder, update: Update) -> None:
 
 
 def save_if_possible(folder: RunFolder, training: Training) -> None:
-    """Write the run's checkpoint, or leave none where something cannot be kept in one."""
+    """Write the run's checkpoint, or leave none where something cannot be kept in one.
+
+    Raises `UserError` where it cannot be written.
+    """
     try:
         state = training.state_dict()
     except object_state.Unsaveable as error:
         checkpoints.remove(folder.path)  # that of a resumed run would repeat what followed it
         say_unsaveable(folder, error)
     else:
-        save(folder, state)
+        with _unwritable(folder):
+            checkpoints.save(folder.path, folder.record, folder.state_dict(), state)
 
 
 _told: set[Path] = set()  # that these runs restart
@@ -118,12 +118,6 @@ def say_unsaveable(folder: RunFolder, why: object) -> None:
     if folder.path not in _told:
         _told.add(folder.path)
         say(f"{folder.path}: {UNSAVEABLE.format(why)}", error=True)
-
-
-def save(folder: RunFolder, training: Config) -> None:
-    """Write the run's checkpoint. Raises `UserError` where it cannot be written."""
-    with _unwritable(folder):
-        checkpoints.save(folder.path, folder.record, folder.state_dict(), training)
 
 
 def finish(folder: RunFolder, status: str) -> None:

@@ -31,11 +31,8 @@ def save(
     record: its `run.json`. rows, training: `RunFolder.state_dict`, `Training.state_dict`: tensors
     and plain values. Raises OSError.
     """
-    identity = {key: record.get(key) for key in OF_THE_RUN}
-    _replace(folder, MADE_BY | identity | {"folder": rows, "training": training})
-
-
-def _replace(folder: Path, state: dict[str, Any]) -> None:
+    state = MADE_BY | {key: record.get(key) for key in OF_THE_RUN}
+    state |= {"folder": rows, "training": training}
     temporary = folder / f"{FILE}.tmp"
     try:
         temporary.unlink(missing_ok=True)
@@ -73,8 +70,7 @@ def load(path: Path) -> dict[str, Any]:
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
     # nothing but tensors and plain values: a file from others runs no code
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state
+    return torch.load(path, weights_only=True)
 
 
 def find(

@@ -102,13 +102,6 @@ class RunFolder:
         save(path, folder.record)
         return folder
 
-    def discard(self) -> None:
-        """Take the folder of a run that could not begin away again."""
-        for file in self._files.values():
-            file.close()
-        self.loggers.finish("failed")
-        shutil.rmtree(self.path, ignore_errors=True)
-
     def follow(self, loggers: Loggers, results: Path) -> None:
         """Hand all rows, those already written first, and the end to `loggers` too.
 

@@ -10,6 +10,7 @@ import csv
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
@@ -109,15 +110,19 @@ def written(path: Path) -> Iterator[Row]:
         }
 
 
+def _import(logger: str, module: str) -> Any:
+    """A module that a logger needs; `UserError` where it is missing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(MISSING.format(logger, error)) from None
+
+
 class TensorBoard:
     """Event files in the run's folder, in `tensorboard/`."""
 
     def __init__(self) -> None:
-        try:
-            import torch.utils.tensorboard as tensorboard
-        except ImportError as error:
-            raise UserError(MISSING.format("tensorboard", error)) from None
-        self.module = tensorboard
+        self.module = _import("tensorboard", "torch.utils.tensorboard")
         self.writer: Any = None
 
     def start(self, run: Run) -> None:
@@ -155,12 +160,8 @@ class MLflow:
     PARAMS, METRICS, LENGTH = 100, 1000, 500  # of one request; characters of a value
 
     def __init__(self, uri: str | None = None, experiment: str | None = None) -> None:
-        try:
-            import alembic  # noqa: F401  # the SQLite store needs it, and mlflow-skinny lacks it
-            import mlflow
-        except ImportError as error:
-            raise UserError(MISSING.format("mlflow", error)) from None
-        self.module: Any = mlflow
+        _import("mlflow", "alembic")  # the SQLite store needs it, and mlflow-skinny lacks it
+        self.module = _import("mlflow", "mlflow")
         self.uri, self.experiment = uri, experiment
         self.buffer: list[Any] = []
         self.saved = monotonic()
@@ -225,11 +226,7 @@ class WandB:
     def __init__(self, mode: str = "offline", project: str = "optbench") -> None:
         if mode not in ("offline", "online"):
             raise UserError(f"logger.wandb.mode must be offline or online, not {mode!r}")
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(MISSING.format("wandb", error)) from None
-        self.module: Any = wandb
+        self.module = _import("wandb", "wandb")
         self.mode, self.project = mode, project
 
     def start(self, run: Run) -> None:

@@ -66,19 +66,12 @@ class EngineChoice:
                 problem = build.build_problem(config, self._load(config))
                 self._models[key] = problem, build_model(problem, config["seed"])
             problem, model = self._models[key]
-            optimizer = optimizers.build(
-                build.build("optimizer", config["optimizer"]),
-                model,
-                decay_biases_and_norms=config["decay_biases_and_norms"],
-            )
+            factory = build.build("optimizer", config["optimizer"])
+            decay = config["decay_biases_and_norms"]
+            optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
             schedule = build.build("schedule", config["schedule"])
-            return engine.serving(
-                names,
-                problem,
-                model,
-                optimizer,
-                schedules.build(schedule, optimizer, problem.total_steps),
-            )
+            scheduler = schedules.build(schedule, optimizer, problem.total_steps)
+            return engine.serving(names, problem, model, optimizer, scheduler)
 
     def of(self, config: RunConfig) -> str | None:
         """Return the name of the engine of a run's problem; None: it was not looked at."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from optbench.common.console import say
 from optbench.formats import job_list
@@ -19,25 +19,12 @@ MOST_BARS = 8  # of single runs: a machine may have hundreds of cores
 SOON = 3.0  # seconds, before which nobody can say how long it will take
 
 
-class Board(Protocol):
-    """Told of each job of a sweep by its label, such as "[3/21] optimizer=sgd"."""
-
-    def begin(self, label: str) -> None:
-        """It has been given to a worker."""
-
-    def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """It has come so far."""
-
-    def end(self, label: str, status: str, text: str) -> None:
-        """It is over. text: the figures of its last evaluation; none: it was known before."""
-
-
 @contextmanager
-def board(sweep: Path, *, quiet: bool) -> Iterator[Board]:
+def board(sweep: Path, *, quiet: bool) -> Iterator["Board"]:
     """The board of the sweep in this folder, going on from its list of jobs."""
     tally = Tally(sweep)
     if quiet:
-        yield Silence()
+        yield Board(tally)
     elif sys.stdout.isatty():
         with _bars(tally) as bars:
             yield bars
@@ -114,38 +101,43 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Silence:
-    """Says nothing; failures are said by those who record them."""
+class Board:
+    """Told of each job of a sweep by its label, such as "[3/21] optimizer=sgd".
 
-    def begin(self, label: str) -> None:
-        """Nothing."""
-
-    def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """Nothing."""
-
-    def end(self, label: str, status: str, text: str) -> None:
-        """Nothing."""
-
-
-class Lines:
-    """For a log: a line for a run that is over, and now and then one on the whole sweep."""
+    This one counts, and says nothing; failures are said by those who record them.
+    """
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
-        self.said = monotonic()
 
     def begin(self, label: str) -> None:
-        """Only counted."""
+        """It has been given to a worker."""
         self.tally.begin(label)
 
     def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """Only counted, until it is time for a line."""
+        """It has come so far."""
         self.tally.move(label, step, total)
+
+    def end(self, label: str, status: str, text: str) -> None:
+        """It is over. text: the figures of its last evaluation; none: it was known before."""
+        self.tally.end(label, status)
+
+
+class Lines(Board):
+    """For a log: a line for a run that is over, and now and then one on the whole sweep."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally)
+        self.said = monotonic()
+
+    def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
+        """Only counted, until it is time for a line."""
+        super().move(label, step, total, loss)
         self.tally.tell()
 
     def end(self, label: str, status: str, text: str) -> None:
         """One line; failures have said why on standard error."""
-        self.tally.end(label, status)
+        super().end(label, status, text)
         now = monotonic()
         due = (self.tally.planned or 0) <= EACH or now - self.said >= LONG
         if status == "diverged" or (text and status != "failed" and due):
@@ -154,25 +146,26 @@ class Lines:
         self.tally.tell(last=self.tally.over == self.tally.planned)
 
 
-class Bars:
+class Bars(Board):
     """The whole sweep's bar, with counts, and one for each of the first jobs that run."""
 
     def __init__(self, progress: Any, tally: Tally) -> None:
-        self.progress, self.tally = progress, tally
+        super().__init__(tally)
+        self.progress = progress
         self.tasks: dict[str, Any] = {}
         self.whole = progress.add_task("sweep", total=tally.planned, count="", note="")
         self._count()
 
     def begin(self, label: str) -> None:
         """A bar of its own, where there is room."""
-        self.tally.begin(label)
+        super().begin(label)
         if len(self.tasks) < MOST_BARS:
             self.tasks[label] = self.progress.add_task(label, total=None, count="", note="")
         self._count()
 
     def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
         """Further on."""
-        self.tally.move(label, step, total)
+        super().move(label, step, total, loss)
         if label in self.tasks:
             note = "" if loss is None else f"loss {loss:.4g}"
             count = f"{step}/{total or '?'}"
@@ -182,7 +175,7 @@ class Bars:
 
     def end(self, label: str, status: str, text: str) -> None:
         """Its bar goes, the counts stay."""
-        self.tally.end(label, status)
+        super().end(label, status, text)
         if label in self.tasks:
             self.progress.remove_task(self.tasks.pop(label))
         if status == "diverged":

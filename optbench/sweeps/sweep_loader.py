@@ -73,8 +73,7 @@ class SweepLoader(ConfigLoaderImpl):
             if len(self._bases) >= KEPT:
                 self._bases.pop(next(iter(self._bases)))
             self._bases[key] = pickle.dumps(self.load_configuration(name, texts, RunMode.RUN))
-        config: DictConfig = pickle.loads(self._bases[key])
-        return config
+        return pickle.loads(self._bases[key])
 
     def _parse(self, texts: Iterable[str]) -> list[Override]:
         texts = list(texts)
@@ -123,5 +122,4 @@ def hydra_config(config: DictConfig) -> Iterator[None]:
 
 def clone(config: DictConfig) -> DictConfig:
     """A deep copy; by pickle, which needs a third of the time."""
-    copy: DictConfig = pickle.loads(pickle.dumps(config))
-    return copy
+    return pickle.loads(pickle.dumps(config))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optbench import optimizers
 from optbench.streams import Stream
 
 PROBE_STEPS = 3  # a class may keep in one step what it uses in the next
@@ -35,25 +34,18 @@ def takes_closure(optimizer: Optimizer) -> bool:
     )
 
 
-def evaluates_first(
-    factory: Callable[..., Optimizer],
-    model: nn.Module,
-    *,
-    decay_biases_and_norms: bool = True,
-) -> bool:
+def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -> bool:
     """Whether `step(closure)` calls its closure in each step, before it uses a gradient.
 
     SAM uses the gradients that are there; Nesterov's method and schedule-free ones move to other
     weights, and evaluate there. Nothing but a trial tells them apart: two optimizers of the same
     class step on small parameters of their own, with the same gradients from the closure and others
     before it. They come to the same weights only where those before it are not used. False where
-    the class cannot be tried so.
+    the class cannot be tried so. build: makes the optimizer of a model's parameters.
     """
     try:
         # both within the same random draws
-        first, second = (
-            _probe(factory, model, sign, decay_biases_and_norms) for sign in (1.0, -0.5)
-        )
+        first, second = (_probe(build, model, sign) for sign in (1.0, -0.5))
     except Exception:  # of any package's class
         return False
     return all(
@@ -62,7 +54,7 @@ def evaluates_first(
 
 
 def _probe(
-    factory: Callable[..., Optimizer], model: nn.Module, before: float, decay: bool
+    build: Callable[[nn.Module], Optimizer], model: nn.Module, before: float
 ) -> list[Tensor]:
     """All weights at each call of the closure and after each step.
 
@@ -94,7 +86,7 @@ def _probe(
         return torch.tensor(1 / calls)
 
     with Stream(0, "probe"):
-        optimizer = optimizers.build(factory, holder, decay_biases_and_norms=decay)
+        optimizer = build(holder)
         if callable(switch := getattr(optimizer, "train", None)):
             switch()
         for _ in range(PROBE_STEPS):

@@ -16,6 +16,7 @@ from torch import nn
 from optbench.common.console import say
 from optbench.common.errors import UserError
 
+PRODUCTS: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
 ONEDNN = "bf16"  # the switch's name for products by oneDNN
 # times as fast; it was 2.2 on an AMD CPU and 0.9 on an Intel one, so noise changes no answer
 CLEARLY = 1.3
@@ -80,8 +81,7 @@ def route_products_to_onednn(*, timed: bool = True) -> bool:
     out the same in every process.
     """
     taken = onednn_is_faster() if timed else _is_accurate()
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
-    setting.fp32_precision = ONEDNN if taken else _default()
+    PRODUCTS.fp32_precision = ONEDNN if taken else _default()
     return taken
 
 
@@ -100,25 +100,22 @@ def set_onednn_decision(pays: bool) -> None:
 
 def products() -> str:
     """Who multiplies float32 matrices on the CPU: "oneDNN", or torch's "default"."""
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    return "oneDNN" if setting.fp32_precision == ONEDNN else "default"
+    return "oneDNN" if PRODUCTS.fp32_precision == ONEDNN else "default"
 
 
 @cache
 def _default() -> str:
     """The switch as it was found."""
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    return str(setting.fp32_precision)
+    return str(PRODUCTS.fp32_precision)
 
 
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, setting.fp32_precision = setting.fp32_precision, precision
+    before, PRODUCTS.fp32_precision = PRODUCTS.fp32_precision, precision
     try:
         yield
     finally:
-        setting.fp32_precision = before
+        PRODUCTS.fp32_precision = before
 
 
 @cache

@@ -64,11 +64,9 @@ def step_with_layer_stats(
 
 
 @contextmanager
-def _watch(
-    layers: list[tuple[str, nn.Module]], batch: int
-) -> Iterator[dict[str, dict[str, float | str | None]]]:
+def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str, LayerRow]]:
     """Collect the statistics of the layers' first outputs, and of the gradients to them."""
-    seen: dict[str, dict[str, float | str | None]] = {}
+    seen: dict[str, LayerRow] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def see(module: nn.Module, inputs: Any, output: Tensor) -> None:

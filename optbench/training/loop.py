@@ -5,6 +5,7 @@ for the device: losses stay there until a chunk of steps is read at once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from math import isfinite
 from time import perf_counter
@@ -73,8 +74,8 @@ class Training:
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
         """
-        self.problem = problem
-        self.seed = seed
+        self.problem, self.seed = problem, seed
+        self.total_steps, self.steps_per_epoch = problem.total_steps, problem.steps_per_epoch
         self.device = torch.device(device)
         self.draws = Stream(seed, "model", self.device)
         own = Stream(seed, "optimizer", self.device)
@@ -83,25 +84,18 @@ class Training:
         )
         self.noise = stream(seed, "dropout", self.device)
         draw_from(self.model, self.noise)
+        decay = decay_biases_and_norms
+        build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
         with own:
-            self.optimizer = optimizers.build(
-                optimizer, self.model, decay_biases_and_norms=decay_biases_and_norms
-            )
+            self.optimizer = build(self.model)
             self.stepper = Stepper(
                 self.optimizer,
                 self.model,
                 self._loss,
                 own,
-                evaluates_first=partial(
-                    closures.evaluates_first,
-                    optimizer,
-                    self.model,
-                    decay_biases_and_norms=decay_biases_and_norms,
-                ),
+                evaluates_first=partial(closures.evaluates_first, build, self.model),
             )
-            self.scheduler = None
-            if schedule is not None:
-                self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
+            self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
         self.parameters = list(self.model.parameters())
         self._frozen = [p for p in self.parameters if not p.requires_grad]
         self.batches = Batches(problem, seed, self.device)
@@ -124,7 +118,7 @@ class Training:
         stop: asked after each step, or after half a second of steps taken at once; True ends the
         run with status "interrupted".
         """
-        total, per_epoch = self._budget()
+        total, per_epoch = self.total_steps, self.steps_per_epoch
         begun = perf_counter() - self.total_seconds
         if self.step == 0:
             row = self._evaluate(begun)
@@ -141,7 +135,11 @@ class Training:
                 update = self._advance(epoch[start : start + SYNC_EVERY], stop)
                 if update.status != "diverged" and self.is_evaluated(self.step):
                     # an interrupted run too: it goes on with the step after this one
-                    self.add_evaluation(update, self._evaluate(begun))
+                    update.epoch = self._evaluate(begun)
+                    if not is_finite(update.epoch):
+                        update.status = "diverged"
+                    elif self.step == total:
+                        update.status = "completed"
                 self.total_seconds = perf_counter() - begun
                 yield update
                 if update.status != "running":
@@ -162,13 +160,9 @@ class Training:
         """
         saved_state.load_state_dict(self, state)
 
-    def _budget(self) -> tuple[int, int]:
-        return self.problem.total_steps, self.problem.steps_per_epoch
-
     def is_evaluated(self, step: int) -> bool:
         """Whether an evaluation follows that step."""
-        total, per_epoch = self._budget()
-        return step == total or step % (per_epoch * self.eval_every) == 0
+        return step == self.total_steps or step % (self.steps_per_epoch * self.eval_every) == 0
 
     def _is_watched(self, step: int) -> bool:
         if not self.layers or step == 1:
@@ -177,7 +171,6 @@ class Training:
 
     def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
         """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
-        total, _ = self._budget()
         layers: list[LayerRow] = []
         rates: list[float | None] = []
         self._paused, interrupted = 0.0, False
@@ -209,7 +202,7 @@ class Training:
         elapsed = perf_counter() - tick - self._paused
         update = self.log_steps(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
         update.layers = layers
-        if update.status == "running" and interrupted and self.step < total:
+        if update.status == "running" and interrupted and self.step < self.total_steps:
             update.status = "interrupted"
         return update
 
@@ -220,7 +213,7 @@ class Training:
         if self._is_watched(number):
             begun = perf_counter()
             rows, loss = step_with_layer_stats(self.model, self.stepper, self._loss, x, y)
-            at: LayerRow = {"epoch": number / self._budget()[1], "step": number}
+            at: LayerRow = {"epoch": number / self.steps_per_epoch, "step": number}
             seen = [at | row for row in rows]
             self._paused += perf_counter() - begun
         else:
@@ -229,12 +222,9 @@ class Training:
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
         if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
-            with blame(f"a step of {type(self.scheduler).__name__} failed"):
-                if schedules.is_known(self.scheduler):
-                    self.scheduler.step()
-                else:
-                    with self.stepper.draws:
-                        self.scheduler.step()
+            draws = nullcontext() if schedules.is_known(self.scheduler) else self.stepper.draws
+            with blame(f"a step of {type(self.scheduler).__name__} failed"), draws:
+                self.scheduler.step()
         return seen
 
     def log_steps(
@@ -248,15 +238,14 @@ class Training:
 
         losses, rates, sizes: of each step, its batch's loss, lr and examples.
         """
-        total, per_epoch = self._budget()
-        update = Update(self.step, total, loss=losses[-1])
+        update = Update(self.step, self.total_steps, loss=losses[-1])
         for i, (loss, rate, size) in enumerate(zip(losses, rates, sizes, strict=True), start=1):
             self.step += 1
             self.running_loss += loss * size
             self.seen += size
             bad = not isfinite(loss)
-            if bad or self.step % self.log_every == 0 or self.step in (1, total):
-                row: Row = {"step": self.step, "epoch": self.step / per_epoch}
+            if bad or self.step % self.log_every == 0 or self.step in (1, self.total_steps):
+                row: Row = {"step": self.step, "epoch": self.step / self.steps_per_epoch}
                 row |= {"train_loss": loss, "lr": rate}
                 update.steps.append(row | {"seconds": self.seconds + elapsed * i / len(losses)})
             if bad:
@@ -266,21 +255,14 @@ class Training:
         update.step = self.step
         return update
 
-    def add_evaluation(self, update: Update, row: Row) -> None:
-        """Add an evaluation's row to the update, and what it means for the status."""
-        update.epoch = row
-        if not is_finite(row):
-            update.status = "diverged"
-        elif self.step == self.problem.total_steps:
-            update.status = "completed"
-
     def _for_engine(self, batches: list[Batch], number: int) -> list[Tensor]:
         """The batches of the next steps, from step `number`, as far as the engine takes them."""
         found: list[Tensor] = []
         if self.engine is not None and number > WARMUP_STEPS:
             for place, batch in enumerate(batches, start=number):
-                other = isinstance(batch, range) or len(batch) != len(batches[0])
-                if isinstance(batch, range) or other or self._is_watched(place):
+                if isinstance(batch, range) or len(batch) != len(batches[0]):
+                    break
+                if self._is_watched(place):
                     break
                 found.append(batch)
         return found
@@ -291,7 +273,7 @@ class Training:
     def _evaluate(self, begun: float) -> Row:
         self.model.eval()
         self.stepper.switch_mode(training=False, stepped=self.step > 0)
-        last = self.step == self.problem.total_steps
+        last = self.step == self.total_steps
         tested = self.eval_test == "each" or (self.eval_test == "end" and last)
         # a stream begun anew: how often a run is evaluated changes nothing in it
         draws = Stream(self.seed, "evaluation", self.device)
@@ -301,7 +283,7 @@ class Training:
             )
         self.model.train()
         self.stepper.switch_mode(training=True, stepped=self.step > 0)
-        row: Row = {"epoch": self.step / self._budget()[1], "step": self.step}
+        row: Row = {"epoch": self.step / self.steps_per_epoch, "step": self.step}
         row |= scores | {"running_loss": self.running_loss / self.seen if self.seen else None}
         row |= {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):

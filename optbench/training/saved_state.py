@@ -74,11 +74,7 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
 
 def objects(training: Resumable) -> dict[str, Any]:
     """All that remembers something between steps."""
-    found = {
-        "model": training.model,
-        "optimizer": training.optimizer,
-        "scheduler": training.scheduler,
-    }
+    found = {name: getattr(training, name) for name in ("model", "optimizer", "scheduler")}
     loss = getattr(training.problem.loss, "module", training.problem.loss)
     plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
     return found if plain else found | {"loss": loss}

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -141,8 +142,7 @@ def timed(
     mean_calls = calls / (len(warming) + len(times))
     times = sorted(times)
     count = len(times)
-    middle = (times[(count - 1) // 2] + times[count // 2]) / 2
-    quantile = times[math.ceil(HIGH_QUANTILE * count) - 1]
+    middle, quantile = median(times), times[math.ceil(HIGH_QUANTILE * count) - 1]
     size = sum(p.numel() for p in parameters)
     cost = StepCost(middle, times[0], times[-1], count, state_bytes(optimizer), size, quantile)
     return cost, mean_calls

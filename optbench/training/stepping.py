@@ -1,7 +1,9 @@
 """One training step with any optimizer: its gradients, its closure and its own random draws."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +48,11 @@ class Stepper:
         self.optimizer, self.loss, self.draws = optimizer, loss, draws
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.known = is_known(optimizer)
-        self.with_closure = takes_closure(optimizer)
+        self.with_closure = takes_closure(optimizer) and not self.known
         named = type(optimizer) in EVALUATE_FIRST
+        self._around = nullcontext() if self.known else draws
         self._ask = evaluates_first
-        # None: not asked yet
-        self.evaluates_first = named if self.known or not self.with_closure else None
+        self.evaluates_first = None if self.with_closure else named  # None: not asked yet
         own_zero = getattr(type(optimizer), "zero_grad", None)
         self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
         self.paused = 0.0
@@ -73,15 +75,9 @@ class Stepper:
             loss = self.take_gradients(x, y)
             self._take_sparse_gradients()
             see_gradients()
-            if self.known:
-                self.optimizer.step()
-            elif not self.with_closure:
-                with self.draws:
-                    self.optimizer.step()
-            else:
-                closure = self._closure(x, y, loss)
-                with self.draws:
-                    self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
+            given: Any = (self._closure(x, y, loss),) if self.with_closure else ()
+            with self._around:
+                self.optimizer.step(*given)
             return loss.detach()
 
     def switch_mode(self, *, training: bool, stepped: bool) -> None:
@@ -133,22 +129,15 @@ class Stepper:
     def _evaluating_first(self, x: Tensor, y: Tensor, see_gradients: Callable[[], None]) -> Tensor:
         losses: list[Tensor] = []
 
-        def evaluate() -> Tensor:
-            with torch.enable_grad():
+        def closure() -> Tensor:
+            with torch.enable_grad(), nullcontext() if self.known else self.draws.left():
                 losses.append(self.take_gradients(x, y))
             if len(losses) == 1:
                 see_gradients()
             return losses[-1]
 
-        def closure() -> Tensor:
-            with self.draws.left():
-                return evaluate()
-
-        if self.known:
-            self.optimizer.step(evaluate)  # type: ignore[arg-type]
-        else:
-            with self.draws:
-                self.optimizer.step(closure)  # type: ignore[arg-type]
+        with self._around:
+            self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
         if not losses:
             raise RuntimeError("it called its closure in its first steps, and not in this one")
         return losses[0].detach()

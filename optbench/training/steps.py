@@ -18,7 +18,7 @@ class Update:
     """What happened since the last update.
 
     steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
-    between evaluations. loss: of the last mini-batch. note: something to tell a person, or "".
+    between evaluations. loss: of the last mini-batch.
     status: "running", and in the last update "completed", "diverged" or "interrupted".
     """
 
@@ -29,7 +29,6 @@ class Update:
     epoch: Row | None = None
     loss: float | None = None
     status: str = "running"
-    note: str = ""
 
 
 class Engine(Protocol):

@@ -2,11 +2,12 @@
 every trial, the choices, and what a reviewer would object to.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from optbench.common.text import count
 from optbench.formats import job_list
@@ -20,6 +21,16 @@ FILE = "study.json"
 Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
 
 
+class Trial(NamedTuple):
+    """A point that was tried, and what came of it."""
+
+    point: search.Point
+    score: float  # smaller is better; inf where it came to no end
+    status: str
+    run_id: str | None = None
+    setting: str | None = None  # `formats.study.setting_of` its run
+
+
 @dataclass
 class Contender:
     """One optimizer on one problem: its overrides, its space, and what came of its trials."""
@@ -28,19 +39,16 @@ class Contender:
     name: str
     space: search.Space
     added: frozenset[str] = frozenset()  # of the space, what the optimizer's YAML does not have
-    points: list[search.Point] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
-    run_ids: list[str | None] = field(default_factory=list)
-    settings: list[str | None] = field(default_factory=list)  # `formats.study.setting_of` of each
+    trials: list[Trial] = field(default_factory=list)
     problem: str | None = None  # its hash, once a trial came to an end
     code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` its trials
     untrained: float | None = None  # the score before the first step, once a trial came to an end
 
     @property
-    def best(self) -> int | None:
-        """The index of the chosen trial."""
-        return search.choose(self.scores)
+    def best(self) -> Trial | None:
+        """The chosen trial."""
+        index = search.choose([trial.score for trial in self.trials])
+        return None if index is None else self.trials[index]
 
 
 def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -70,14 +78,13 @@ def describe(
         trials = [
             {
                 "point": point,
-                "score": None if score == float("inf") else score,
+                "score": None if score == inf else score,
                 "status": status,
-                "run_id": run_id,
+                "run_id": id_,
             }
-            for point, score, status, run_id in zip(
-                entry.points, entry.scores, entry.statuses, entry.run_ids, strict=True
-            )
+            for point, score, status, id_, _ in entry.trials
         ]
+        best = entry.best
         entries.append(
             {
                 "optimizer": entry.name,
@@ -86,8 +93,8 @@ def describe(
                 "overrides": entry.overrides,
                 "space": entry.space,
                 "trials": trials,
-                "chosen": None if entry.best is None else entry.points[entry.best],
-                "setting": None if entry.best is None else entry.settings[entry.best],
+                "chosen": best and best.point,
+                "setting": best and best.setting,
                 "warnings": list(of_trials(entry, named(entry, contenders))),
             }
         )
@@ -154,26 +161,26 @@ def named(entry: Contender, contenders: list[Contender]) -> str:
 
 def of_trials(entry: Contender, who: str) -> Iterator[str]:
     """What a reviewer would object to in one optimizer's trials, a sentence each."""
-    if not entry.points:
+    if not entry.trials:
         return  # its trials are still to come
     if not entry.space:
         yield f"{who}: nothing was searched, its hyperparameters are given"
         return
-    total = count(len(entry.statuses), "trial")
-    failed = sum(status == "failed" for status in entry.statuses)
-    if entry.best is None:
+    total = count(len(entry.trials), "trial")
+    by_status = Counter(trial.status for trial in entry.trials)
+    failed, diverged = by_status["failed"], by_status["diverged"]
+    if (best := entry.best) is None:
         yield f"{who}: no trial came to an end, so it has no tuned setting"
         return
-    for where in search.at_edge(entry.space, entry.points[entry.best]):
+    for where in search.at_edge(entry.space, best.point):
         yield f"{who}: the best setting lies at the edge of its search space ({where})"
-    diverged = sum(status == "diverged" for status in entry.statuses)
     # a loss may grow without end and stay finite as long as the run lasts
     start = entry.untrained
-    worse = 0 if start is None else sum(start < score < inf for score in entry.scores)
-    if 2 * (diverged + worse) > len(entry.statuses):
+    worse = 0 if start is None else sum(start < trial.score < inf for trial in entry.trials)
+    if 2 * (diverged + worse) > len(entry.trials):
         also = f" and {worse} ended worse than the untrained model" if worse else ""
         yield f"{who}: {diverged} of {total} diverged{also}"
-    if start is not None and entry.scores[entry.best] >= start:
+    if start is not None and best.score >= start:
         yield f"{who}: the best setting ends no better than the untrained model"
     if failed:
         yield f"{who}: {failed} of {total} failed, so its budget was smaller"

@@ -8,7 +8,7 @@ with `int: true` is of whole numbers; without the key `with_types` decides by th
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import exp, inf, log
 from typing import Any
 
@@ -19,7 +19,12 @@ from optbench.common.errors import UserError, check_choice
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
 METRICS = ("val_loss", "val_accuracy")
 PICKS = ("final", "best")
-SCALES = ("log", "linear", "one_minus_log")
+# onto what a range is uniform in, and back
+SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "log": (log, exp),
+    "linear": (float, float),
+    "one_minus_log": (lambda value: log(1 - value), lambda u: 1 - exp(u)),
+}
 DEFAULT_SPACE = {"lr": {"low": 1e-5, "high": 1.0, "scale": "log"}}  # for an optimizer without one
 Space = Mapping[str, Any]
 Point = dict[str, Any]
@@ -139,9 +144,8 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).random((trials, dimensions))
     sequence = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # balance needs a power of two; a prefix is kept
+        # balance needs a power of two; a prefix is kept
+        warnings.simplefilter("ignore", UserWarning)
         unit: np.ndarray = sequence(dimensions, scramble=True, rng=seed).random(trials)
     return unit
 
@@ -176,12 +180,8 @@ def _scale(u: float, spec: Mapping[str, Any]) -> float | int:
     low, high = float(spec["low"]), float(spec["high"])
     if whole := bool(spec.get("int")):
         low, high = low - 0.5, high + 0.5  # so that both ends are as likely as what lies between
-    if spec["scale"] == "linear":
-        value = low + u * (high - low)
-    elif spec["scale"] == "log":
-        value = exp(log(low) + u * (log(high) - log(low)))
-    else:
-        value = 1 - exp(log(1 - low) + u * (log(1 - high) - log(1 - low)))
+    onto, back = SCALES[spec["scale"]]
+    value = back(onto(low) + u * (onto(high) - onto(low)))
     if whole:
         return min(max(math.floor(value + 0.5), int(spec["low"])), int(spec["high"]))
     return min(max(float(f"{value:.6g}"), low), high)
@@ -211,20 +211,13 @@ def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:
     found = []
     for name, part, spec in _ranges(space):
         value = point[name] if part is None else point[name][part]
-        u = _position(float(value), spec)
+        onto, _ = SCALES[spec["scale"]]
+        low, high = onto(float(spec["low"])), onto(float(spec["high"]))
+        u = (onto(float(value)) - low) / (high - low)
         if u < share or u > 1 - share:
             label = name if part is None else f"{name}[{part}]"
             found.append(f"{label}={value:g} in [{spec['low']:g}, {spec['high']:g}]")
     return found
-
-
-def _position(value: float, spec: Mapping[str, Any]) -> float:
-    low, high = float(spec["low"]), float(spec["high"])
-    if spec["scale"] == "log":
-        low, high, value = log(low), log(high), log(value)
-    elif spec["scale"] == "one_minus_log":
-        low, high, value = -log(1 - low), -log(1 - high), -log(1 - value)
-    return (value - low) / (high - low)
 
 
 def _ranges(space: Space) -> Iterator[tuple[str, int | None, Any]]:
@@ -253,10 +246,8 @@ class Tpe:
     def ask(self) -> Point:
         """The next point; `tell` its score before asking again."""
         self.trial = self.study.ask()
-        count = sum(1 for _ in _ranges(self.space))
-        return scale_point(
-            self.space, [self.trial.suggest_float(str(i), 0, 1) for i in range(count)]
-        )
+        places = [str(i) for i, _ in enumerate(_ranges(self.space))]
+        return scale_point(self.space, [self.trial.suggest_float(i, 0, 1) for i in places])
 
     def tell(self, value: float) -> None:
         """The score of the point asked for last; inf is a trial that did not come to an end."""

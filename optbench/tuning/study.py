@@ -8,6 +8,7 @@ set once, at the end. Both go through Hydra's launcher; a finished run is never 
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from optbench.formats.study import setting_of
 from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
 from optbench.tuning import search as tuning
-from optbench.tuning.manifest import Contender, Plan
+from optbench.tuning.manifest import Contender, Plan, Trial
 
 MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
 # What the study sets by itself, run by run.
@@ -118,25 +119,23 @@ def search(
         number += len(batch)
         for (entry, point), result in zip(points, results, strict=True):
             record = read(folder / "trials", result.return_value)
-            entry.points.append(point)
-            entry.statuses.append(record["status"])
-            entry.run_ids.append(record.get("run_id"))
-            entry.settings.append(setting_of(record) if "config" in record else None)
+            status, score = record["status"], inf
+            if status == "completed":
+                score = tuning.score(record.get("summary"), settings["metric"], settings["pick"])
+            setting = setting_of(record) if "config" in record else None
+            entry.trials.append(Trial(point, score, status, record.get("run_id"), setting))
             entry.problem = record.get("problem_hash", entry.problem)
             entry.code = record.get("code", entry.code)
-            entry.scores.append(
-                tuning.score(record.get("summary"), settings["metric"], settings["pick"])
-                if record["status"] == "completed"
-                else float("inf")
-            )
-            if entry.untrained is None and entry.scores[-1] < float("inf"):
+            if entry.untrained is None and score < inf:
                 start = untrained(folder / "trials" / result.return_value["run"])
                 entry.untrained = tuning.score(start, settings["metric"], "final")
 
 
 def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
     """All jobs of the study, as far as they are known before the trials: without their points."""
-    budget = [entry for entry in contenders for _ in range(trials_of(entry, settings))]
+    # one trial where there is nothing to search for
+    sizes = [settings["trials"] if entry.space else 1 for entry in contenders]
+    budget = [entry for entry, size in zip(contenders, sizes, strict=True) for _ in range(size)]
     trials = [[*entry.overrides, *phase("trials", settings["seed"])] for entry in budget]
     return {"trials": trials, **last_plan(contenders, settings, seeds)}
 
@@ -146,9 +145,10 @@ def last_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int)
     new = range(settings["seed"] + 1, settings["seed"] + 1 + seeds)
     tuned = []
     for entry in contenders:
-        if entry.points and entry.best is None:
+        best = entry.best
+        if entry.trials and best is None:
             continue  # no trial came to an end
-        point = {} if entry.best is None else entry.points[entry.best]
+        point = {} if best is None else best.point
         tuned += [[*trial(entry, point), *phase("tuned", seed)] for seed in new]
     default = [[*entry.overrides, *phase("default", seed)] for entry in contenders for seed in new]
     return {"tuned": tuned, "default": default}
@@ -286,13 +286,6 @@ def trial(entry: Contender, point: tuning.Point) -> list[str]:
     return [*entry.overrides, *("++" * (key in entry.added) + text for key, text in texts)]
 
 
-def trials_of(entry: Contender, settings: dict[str, Any]) -> int:
-    """How many trials a contender has: one where there is nothing to search for."""
-    if settings["method"] == "tpe":
-        return int(settings["trials"]) if entry.space else 1
-    return len(tuning.points(entry.space, settings["trials"], settings["method"], settings["seed"]))
-
-
 def rounds(
     contenders: list[Contender], settings: dict[str, Any]
 ) -> Iterator[list[tuple[Contender, tuning.Point]]]:
@@ -310,7 +303,7 @@ def rounds(
         active = [(entry, tpe) for entry, tpe in searches if entry.space or not number]
         yield [(entry, tpe.ask()) for entry, tpe in active]
         for entry, tpe in active:
-            tpe.tell(entry.scores[-1])
+            tpe.tell(entry.trials[-1].score)
 
 
 def phase(name: str, seed: int) -> list[str]:

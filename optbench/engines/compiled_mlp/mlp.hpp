@@ -192,11 +192,8 @@ struct Adagrad {  // lr_decay, eps
   }
 };
 
-struct Adadelta {  // rho, eps
+struct Adadelta : RmsProp {  // rho, eps
   static constexpr int STATES = 2;
-  static void prepare(const double* s, double lr, double, float* n) {
-    n[0] = lr, n[1] = s[0], n[2] = 1 - s[0], n[3] = s[1];
-  }
   static void step(Vec& p, Vec g, Vec* s, const float* n) {
     s[0] = n[1] * s[0] + n[2] * g * g;
     const Vec delta = root(s[1] + n[3]) / root(s[0] + n[3]) * g;

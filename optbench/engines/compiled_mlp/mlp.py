@@ -21,12 +21,7 @@ from torch.optim import SGD, Optimizer
 
 from optbench import losses
 from optbench.engines.compiled_mlp.compile import library
-from optbench.engines.compiled_mlp.eligibility import (
-    ACTIVATIONS,
-    linear_chain,
-    rule_name,
-    slope_of,
-)
+from optbench.engines.compiled_mlp.eligibility import ACTIVATIONS, linear_chain, rule_name, slope_of
 from optbench.engines.compiled_mlp.exact_types import unwrap
 
 SOURCE = Path(__file__).with_name("mlp.cpp")

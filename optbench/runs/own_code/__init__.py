@@ -21,15 +21,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.formats.keys import PROBLEM_GROUPS
-from optbench.formats.older_code import (
-    UNKNOWN,
-    Code,
-    changes,
-    code_in,
-    join,
-    sourceless,
-    targets,
-)
+from optbench.formats.older_code import UNKNOWN, Code, changes, code_in, join, sourceless, targets
 from optbench.runs.own_code.installed import distribution_of
 from optbench.runs.own_code.search import NO_SOURCE, NOTEBOOK, Search, is_by_version
 

@@ -243,7 +243,6 @@ def _source(spec: ModuleSpec) -> str | bytes | None:
         path = Path(str(spec.origin))
         if path.suffix == ".py" and path.is_file():
             return path.read_bytes()
-        found: str | bytes | None = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
-        return found
+        return spec.loader.get_source(spec.name)  # type: ignore[union-attr]
     except (OSError, ImportError, AttributeError, SyntaxError, UnicodeDecodeError):
         return None

@@ -12,19 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optbench.training.object_state.parts import (
-    DICTS,
-    FACTORIES,
-    SCALARS,
-    SEQUENCES,
-    Node,
-    attributes_of,
-    constant_node,
-    full_name,
-    is_hooks,
-    is_pure,
-    storage_of,
-)
+from optbench.training.object_state import parts
+from optbench.training.object_state.parts import Node
 
 SMALLEST_ADDRESS = 2**16  # in memory: no system maps its first pages
 
@@ -38,7 +27,7 @@ class Capture:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = {id(p): k for k, p in enumerate(parameters)}
-        self.storages = {storage_of(p): k for k, p in enumerate(parameters) if p.numel()}
+        self.storages = {parts.storage_of(p): k for k, p in enumerate(parameters) if p.numel()}
         own = [p.untyped_storage() for p in parameters if p.layout is torch.strided]
         self.parameter_bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in own]
         # what some classes use as a key, as `self.memory[id(p)]`
@@ -58,11 +47,11 @@ class Capture:
         cls = type(value)
         if cls is int and abs(value) >= SMALLEST_ADDRESS:
             return self._int(value, path)
-        if cls in SCALARS:
+        if cls in parts.SCALARS:
             return value
         if id(value) in self.parameters:
             return {"kind": "parameter", "index": self.parameters[id(value)]}
-        if (constant := constant_node(value)) is not None:
+        if (constant := parts.constant_node(value)) is not None:
             return constant
         if id(value) in self.known:
             if id(value) in self.open:
@@ -82,9 +71,9 @@ class Capture:
         cls = type(value)
         if isinstance(value, Tensor):
             return self._tensor(value, path, node)
-        if cls.__name__ in DICTS and cls is DICTS[cls.__name__]:
+        if parts.DICTS.get(cls.__name__) is cls:
             return node | self._dict(value, path)
-        if cls.__name__ in SEQUENCES and cls is SEQUENCES[cls.__name__]:
+        if parts.SEQUENCES.get(cls.__name__) is cls:
             items = [self.node(item, f"{path}[{k}]") for k, item in enumerate(value)]
             return node | {"kind": "sequence", "type": cls.__name__, "items": items}
         if cls is deque:
@@ -94,7 +83,7 @@ class Capture:
             items = [
                 self.node(item, f"{path}.{k}") for k, item in zip(cls._fields, value, strict=True)
             ]
-            return node | {"kind": "named", "class": full_name(cls), "items": items}
+            return node | {"kind": "named", "class": parts.full_name(cls), "items": items}
         if isinstance(value, np.ndarray | np.generic) and cls.__module__ == "numpy":
             return node | self._array(value, path)
         if (state := _generator_state(value)) is not None:
@@ -103,18 +92,18 @@ class Capture:
             numbers, self.numbers = self.numbers, {}
             inner = self.node(state, path)
             self.addresses, self.numbers = addresses, numbers
-            return node | {"kind": "generator", "class": full_name(cls), "state": inner}
+            return node | {"kind": "generator", "class": parts.full_name(cls), "state": inner}
         if isinstance(value, partial) and cls is partial:
-            parts = [value.func, value.args, value.keywords]
-            return node | {"kind": "partial", "parts": [self.node(p, path) for p in parts]}
+            held = [self.node(p, path) for p in (value.func, value.args, value.keywords)]
+            return node | {"kind": "partial", "parts": held}
         if isinstance(value, weakref.ref) and value() is not None:
             return node | {"kind": "weak", "of": self.node(value(), path)}
         if isinstance(value, MethodType):
             owner = self.node(value.__self__, f"{path}.__self__")
             return node | {"kind": "method", "name": value.__func__.__qualname__, "of": owner}
         if self.functions and cls is FunctionType and not (value.__closure__ or vars(value)):
-            return node | {"kind": "function", "name": full_name(value)}
-        if is_pure(cls) and not isinstance(value, FunctionType | ModuleType | type):
+            return node | {"kind": "function", "name": parts.full_name(value)}
+        if parts.is_pure(cls) and not isinstance(value, FunctionType | ModuleType | type):
             return node | self._object(value, path)
         raise Unsaveable(f"{path} is a {_described(value)}")
 
@@ -122,8 +111,9 @@ class Capture:
         if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
             raise Unsaveable(f"{path} is a {_described(value)}")
         plain = value.detach()
-        if plain.layout is torch.strided and plain.numel() and storage_of(plain) in self.storages:
-            owner = self.storages[storage_of(plain)]
+        place = parts.storage_of(plain)
+        if plain.layout is torch.strided and plain.numel() and place in self.storages:
+            owner = self.storages[place]
             shape = [list(plain.shape), list(plain.stride()), plain.storage_offset()]
             size = plain.untyped_storage().nbytes()
             dtype = str(plain.dtype).removeprefix("torch.")
@@ -156,7 +146,7 @@ class Capture:
         if isinstance(value, defaultdict):
             factory = value.default_factory
             name = getattr(factory, "__name__", None)
-            if factory is not None and FACTORIES.get(str(name)) is not factory:
+            if factory is not None and parts.FACTORIES.get(str(name)) is not factory:
                 raise Unsaveable(f"{path} has {factory!r} as its default")
             node["factory"] = name
         return node
@@ -190,18 +180,18 @@ class Capture:
 
     def _object(self, value: Any, path: str) -> dict[str, Any]:
         kept = {}
-        for name, item in attributes_of(value).items():
-            if is_hooks(value, name, item):
+        for name, item in parts.attributes_of(value).items():
+            if parts.is_hooks(value, name, item):
                 # code that the constructor registers again; loading and saving is no step's
                 for hook in () if "state_dict" in name else item.values():
                     self.node(hook, f"{path}.{name}")
             else:
                 kept[name] = self.node(item, f"{path}.{name}")
-        return {"kind": "object", "class": full_name(type(value)), "attributes": kept}
+        return {"kind": "object", "class": parts.full_name(type(value)), "attributes": kept}
 
 
 def _key(key: Any) -> str:
-    return repr(key) if isinstance(key, SCALARS) else type(key).__name__
+    return repr(key) if isinstance(key, parts.SCALARS) else type(key).__name__
 
 
 def _described(value: Any) -> str:

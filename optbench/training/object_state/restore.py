@@ -15,18 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optbench.training.object_state.parts import (
-    DICTS,
-    FACTORIES,
-    SEQUENCES,
-    Node,
-    attributes_of,
-    constant_node,
-    full_name,
-    is_hooks,
-    is_packaged,
-    is_pure,
-)
+from optbench.training.object_state import parts
+from optbench.training.object_state.parts import Node
 
 # packages whose classes are never made anew
 OTHERS = {*sys.stdlib_module_names, "torch", "numpy", "optbench"}
@@ -60,7 +50,7 @@ class Restore:
             return id(p) if node["of"] == "id" else p.data_ptr()
         if kind == "same":
             return self.made[node["n"]]
-        if kind == "enum" and constant_node(there) != node:
+        if kind == "enum" and parts.constant_node(there) != node:
             return self._class(node["class"], enum.Enum)[node["name"]]  # type: ignore[index]
         if kind in ("torch", "enum", "code", "complex", "bytes", "fixed", "range", "size"):
             return _constant_value(node, there)
@@ -91,10 +81,11 @@ class Restore:
         return torch.as_strided(whole.view(dtype), *node["shape"])
 
     def _dict(self, node: dict[str, Any], there: Any) -> Any:
-        cls = DICTS[node["type"]]
+        cls = parts.DICTS[node["type"]]
         made: Any = there if type(there) is cls else cls()
         if isinstance(made, defaultdict):
-            made.default_factory = None if node["factory"] is None else FACTORIES[node["factory"]]
+            factory = node["factory"]
+            made.default_factory = None if factory is None else parts.FACTORIES[factory]
         self.made[node["n"]] = made
         before = dict(made)
         made.clear()
@@ -104,19 +95,20 @@ class Restore:
         return made
 
     def _sequence(self, node: dict[str, Any], there: Any) -> Any:
-        cls = SEQUENCES[node["type"]]
+        cls = parts.SEQUENCES[node["type"]]
         before = list(there) if isinstance(there, list | tuple) else []
-        before += [None] * (len(node["items"]) - len(before))
         if cls is list or cls is set:
             made: Any = there if type(there) is cls else cls()
             self.made[node["n"]] = made
-            items = [
-                self.value(item, old) for item, old in zip(node["items"], before, strict=False)
-            ]
+            items = self._items(node, before)
             made.clear()
             made.extend(items) if cls is list else made.update(items)
             return made
-        return cls(self.value(item, old) for item, old in zip(node["items"], before, strict=False))
+        return cls(self._items(node, before))
+
+    def _items(self, node: dict[str, Any], before: Sequence[Any]) -> list[Any]:
+        padded = [*before, *([None] * len(node["items"]))]
+        return [self.value(item, old) for item, old in zip(node["items"], padded, strict=False)]
 
     def _deque(self, node: dict[str, Any], there: Any) -> Any:
         same = type(there) is deque and there.maxlen == node["maxlen"]
@@ -127,11 +119,11 @@ class Restore:
         return made
 
     def _named(self, node: dict[str, Any], there: Any) -> Any:
-        cls = type(there) if full_name(type(there)) == node["class"] else self._class(node["class"])
-        before: Any = there if isinstance(there, cls) else [None] * len(node["items"])
-        return cls(
-            *(self.value(item, old) for item, old in zip(node["items"], before, strict=False))
-        )
+        cls: type = type(there)
+        if parts.full_name(cls) != node["class"]:
+            cls = self._class(node["class"])
+        before: Any = there if isinstance(there, cls) else ()
+        return cls(*self._items(node, before))
 
     def _array(self, node: dict[str, Any], there: Any) -> Any:
         content = node["content"].numpy().tobytes()[: node["size"]]
@@ -147,7 +139,7 @@ class Restore:
     def _generator(self, node: dict[str, Any], there: Any) -> Any:
         state = self.value(node["state"], None)
         _check_places(state)
-        if full_name(type(there)) != node["class"]:
+        if parts.full_name(type(there)) != node["class"]:
             there = _new_generator(node["class"], state)
         if isinstance(there, torch.Generator):
             there.set_state(state[1])
@@ -171,7 +163,7 @@ class Restore:
         return partial(func, *args, **keywords)
 
     def _function(self, node: dict[str, Any], there: Any) -> Any:
-        if not isinstance(there, FunctionType) or full_name(there) != node["name"]:
+        if not isinstance(there, FunctionType) or parts.full_name(there) != node["name"]:
             raise ValueError(f"the function {node['name']} is missing")
         return there
 
@@ -187,11 +179,10 @@ class Restore:
         return there if owner is there.__self__ else MethodType(there.__func__, owner)
 
     def _object(self, node: dict[str, Any], there: Any) -> Any:
-        if full_name(type(there)) != node["class"]:
-            cls = self._class(node["class"])
-            there = object.__new__(cls)
+        if parts.full_name(type(there)) != node["class"]:
+            there = object.__new__(self._class(node["class"]))
         self.made[node["n"]] = there
-        before = attributes_of(there)
+        before = parts.attributes_of(there)
         for name, item in node["attributes"].items():
             _check_attribute(there, name, before)
             value = self.value(item, before.get(name))
@@ -202,7 +193,7 @@ class Restore:
             else:
                 object.__setattr__(there, name, value)
         for name, item in before.items():
-            if name not in node["attributes"] and not is_hooks(there, name, item):
+            if name not in node["attributes"] and not parts.is_hooks(there, name, item):
                 getattr(there, "__dict__", {}).pop(name, None)
         return there
 
@@ -214,9 +205,10 @@ class Restore:
         found: Any = sys.modules.get(module)
         for part in qualname.split("."):
             found = getattr(found, part, None)
-        fits = isinstance(found, type) and issubclass(found, base) and full_name(found) == name
-        own = fits and (module.split(".")[0] in self.packages or not is_packaged(found))
-        pure = own and (base is not object or is_pure(found) or hasattr(found, "_fields"))
+        fits = isinstance(found, type) and issubclass(found, base)
+        fits = fits and parts.full_name(found) == name
+        own = fits and (module.split(".")[0] in self.packages or not parts.is_packaged(found))
+        pure = own and (base is not object or parts.is_pure(found) or hasattr(found, "_fields"))
         if not pure or hasattr(found, "__del__"):
             raise ValueError(f"an object of {name} is missing")
         return cast(type, found)
@@ -244,15 +236,15 @@ def _check_places(state: Any) -> None:
 
 
 def _new_generator(name: str, state: Any) -> Any:
-    if name == full_name(torch.Generator):
+    if name == parts.full_name(torch.Generator):
         return torch.Generator(state[0])
     bits = (
         np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64,
     )  # fmt: skip
-    if name == full_name(np.random.Generator):
+    if name == parts.full_name(np.random.Generator):
         return np.random.Generator({c.__name__: c for c in bits}[state["bit_generator"]]())
     makers: tuple[type, ...] = (random.Random, np.random.RandomState, *bits)
-    return {full_name(c): c for c in makers}[name]()
+    return {parts.full_name(c): c for c in makers}[name]()
 
 
 def _constant_value(node: dict[str, Any], there: Any) -> Any:
@@ -265,7 +257,7 @@ def _constant_value(node: dict[str, Any], there: Any) -> Any:
         return torch.Size(node["items"])
     if kind == "range":
         return range(*node["parts"])
-    if constant_node(there) == node:
+    if parts.constant_node(there) == node:
         return there
     if kind == "torch":
         name = node["text"].removeprefix("torch.")
