@@ -30,7 +30,7 @@ from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
 from optbench.runner.train import train
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.stats.pairwise import DEFAULT_SEEDS, Verdict, claim, judge
+from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge
 from optbench.training.evaluation import Row
 from optbench.training.step_cost import cost_of_run
 
@@ -68,7 +68,7 @@ class InMemoryComparison:
 
     def verdict(
         self, candidate: str, baseline: str, y: str = "train_loss", alpha: float = 0.05
-    ) -> Verdict:
+    ) -> PairVerdict:
         """Judge by the final `y` of each seed whether the candidate is better than the baseline.
 
         The test is the exact signed-rank test of the differences between runs of one seed. Holm's
@@ -86,7 +86,7 @@ class InMemoryComparison:
             )
         pairs = judge(frame, candidate, smaller, alpha)
         found = next(pair for pair in pairs if pair.a == baseline)
-        return claim(
+        return compare_pair(
             found.values_b, found.values_a, smaller, alpha, found.p, found.comparisons, HOLM
         )
 

@@ -17,7 +17,7 @@ from optbench.common.text import count, show
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.estimates import middle
 from optbench.stats.paired_tests import differences, holm, signed_rank
-from optbench.stats.pairwise import claim
+from optbench.stats.pairwise import compare_pair
 from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
@@ -155,7 +155,7 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
             continue  # nothing to compare, or without common seeds
         panels += 1
         second, verdict = compared
-        if verdict.word != "worse":
+        if verdict.outcome != "worse":
             where = f"{problem}: " if problem else ""
             found.append(
                 f"{where}{ranked(part, smaller)[0]} is first by {y.replace('_', ' ')}, which does "
@@ -188,8 +188,8 @@ def no_gain(runs_of: Runs, y: str) -> Iterator[str]:
             names.append(name)
     corrected = holm([signed_rank(differences(pair[:, 0], pair[:, 1])) for pair in pairs])
     for name, pair, p in zip(names, pairs, corrected, strict=True):
-        found = claim(pair[:, 0], pair[:, 1], metric_of(y).smaller, p=float(p))
-        if found.word == "worse":
+        found = compare_pair(pair[:, 0], pair[:, 1], metric_of(y).smaller, p=float(p))
+        if found.outcome == "worse":
             yield (
                 f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
                 f"defaults: a larger budget or a narrower search space may help it"

@@ -21,7 +21,7 @@ from optbench.stats.corrections import (
 )
 from optbench.stats.estimates import middle
 from optbench.stats.paired_tests import differences
-from optbench.stats.pairwise import Verdict, claim, word_for
+from optbench.stats.pairwise import PairVerdict, compare_pair, outcome_for
 
 
 def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:
@@ -126,7 +126,7 @@ def leader_and_others(
 
 def first_against_second(
     part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
-) -> tuple[str, Verdict] | None:
+) -> tuple[str, PairVerdict] | None:
     """Return the name of the second and what may be claimed of it against the first.
 
     owners: the optimizer of each series. The second of another optimizer is judged as
@@ -141,7 +141,9 @@ def first_against_second(
         return None
     family = len(all_pairs(names, owners))
     first, second = pairs[0].T
-    verdict = claim(second, first, smaller, p=float(p[0]), comparisons=family, correction=MAX_TYPE)
+    verdict = compare_pair(
+        second, first, smaller, p=float(p[0]), comparisons=family, correction=MAX_TYPE
+    )
     return names[1], verdict
 
 
@@ -152,7 +154,7 @@ def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str
     """
     names, pairs, found = leader_and_others(part, smaller)
     words = [
-        word_for(differences(*pair.T), p, smaller, alpha, MAX_TYPE)
+        outcome_for(differences(*pair.T), p, smaller, alpha, MAX_TYPE)
         for pair, p in zip(pairs, found, strict=True)
     ]
     return names[0] if words and all(word == "better" for word in words) else None

@@ -48,10 +48,10 @@ from optbench.stats.power import (
 DEFAULT_SEEDS = 8
 
 
-class Verdict(NamedTuple):
+class PairVerdict(NamedTuple):
     """What may be claimed of A against B."""
 
-    word: str  # better, worse, cannot tell
+    outcome: str  # better, worse, cannot tell
     n: int  # pairs
     p: float  # two-sided, corrected where there are several comparisons
     difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
@@ -65,8 +65,8 @@ class Verdict(NamedTuple):
     @property
     def text(self) -> str:
         """The claim as it may be printed."""
-        if self.word != "cannot tell":
-            return f"{self.word} (n = {self.n}, p = {self.p:.2g})"
+        if self.outcome != "cannot tell":
+            return f"{self.outcome} (n = {self.n}, p = {self.p:.2g})"
         if self.n == 1:
             more = "one pair shows no spread"
         elif not math.isfinite(self.needed):
@@ -84,7 +84,7 @@ class Verdict(NamedTuple):
         return f"cannot tell (n = {self.n}; {more})"
 
 
-def claim(
+def compare_pair(
     a: Values,
     b: Values,
     smaller: bool = True,
@@ -92,7 +92,7 @@ def claim(
     p: float | None = None,
     comparisons: int = 1,
     correction: str = HOLM,
-) -> Verdict:
+) -> PairVerdict:
     """What may be claimed of A against B on one problem, runs in the order of their seeds.
 
     p: the corrected p-value where this is one of several comparisons (see `compare`), and how it
@@ -105,17 +105,19 @@ def claim(
     if not 0 <= p <= 1:
         raise UserError(f"p must be a number from 0 to 1, not {p!r}")
     centre, low, high = hodges_lehmann(d, 1 - alpha)
-    word = word_for(d, p, smaller, alpha, correction)
+    outcome = outcome_for(d, p, smaller, alpha, correction)
     needed = seeds_needed(d, alpha=alpha / comparisons, least=least)  # NaN of one pair: no spread
-    if word == "cannot tell" and math.isfinite(needed):
+    if outcome == "cannot tell" and math.isfinite(needed):
         needed = max(needed, len(d) + 1)
-    return Verdict(word, len(d), p, centre, low, high, needed, least, comparisons, correction)
+    return PairVerdict(
+        outcome, len(d), p, centre, low, high, needed, least, comparisons, correction
+    )
 
 
-def word_for(
+def outcome_for(
     d: np.ndarray, p: float, smaller: bool, alpha: float = 0.05, correction: str = HOLM
 ) -> str:
-    """The word of a claim about A from the differences A - B and their (corrected) p-value."""
+    """Return what may be said of A from the differences A - B and their (corrected) p-value."""
     # the side of the test itself: the sum of the signed ranks, or the mean of the max-type test
     column = np.asarray(d, dtype=float)[:, None]
     side = rank_biserial(d) if correction == HOLM else float(scaled(column).sum())
@@ -151,7 +153,7 @@ def compare(
     for pair in judge(frame, baseline, smaller, alpha, chosen, among, owners):
         where, x, y, a, b, p, comparisons, correction, _ = pair
         d = differences(a, b)
-        verdict = claim(a, b, smaller, alpha, p, comparisons, correction)
+        verdict = compare_pair(a, b, smaller, alpha, p, comparisons, correction)
         average = bootstrap(d, "mean")
         lines.append(
             {
@@ -179,7 +181,7 @@ class Judged(NamedTuple):
     p: float  # corrected
     comparisons: int  # that the correction spans
     correction: str
-    word: str  # of a: better, worse, cannot tell
+    outcome: str  # of a: better, worse, cannot tell
 
 
 def judge(
@@ -216,6 +218,6 @@ def judge(
         where, x, y = pair
         a, b = values_of(results, pair)
         p = float(p_of[pair] if pair in p_of else p_of[where, y, x])
-        word = word_for(differences(a, b), p, smaller, alpha, correction)
-        judged.append(Judged(where, x, y, a, b, p, len(tested), correction, word))
+        outcome = outcome_for(differences(a, b), p, smaller, alpha, correction)
+        judged.append(Judged(where, x, y, a, b, p, len(tested), correction, outcome))
     return judged

@@ -126,7 +126,7 @@ def fixed(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tup
     """Judge a candidate against six others, as a tuned study's report does."""
     names = list("abcdefg")
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), names)
-    words = [pair.word for pair in judge(frame, "a")]
+    words = [pair.outcome for pair in judge(frame, "a")]
     return any(word != "cannot tell" for word in words), words.count("worse") / 6
 
 
@@ -135,7 +135,7 @@ def first(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tup
     names = list("abcdefg")
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), names)
     leader = best_settings(frame, dict(zip(names, names, strict=True)))[0]
-    words = [pair.word for pair in judge(frame, leader, chosen=True)]
+    words = [pair.outcome for pair in judge(frame, leader, chosen=True)]
     seen = words.count("worse") / 6 if leader == "a" else 0.0
     return any(word != "cannot tell" for word in words), seen
 
@@ -144,8 +144,8 @@ def matrix(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tu
     """Judge all pairs of seven, as the matrix of a report does."""
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), list("abcdefg"))
     pairs = judge(frame)
-    seen = sum(pair.a == "a" and pair.word == "better" for pair in pairs) / 6
-    return any(pair.word != "cannot tell" for pair in pairs), seen
+    seen = sum(pair.a == "a" and pair.outcome == "better" for pair in pairs) / 6
+    return any(pair.outcome != "cannot tell" for pair in pairs), seen
 
 
 def bold(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
@@ -164,7 +164,7 @@ def settings_of(count: int) -> Study:
         frame = frame_of(draw(random, kind, seeds, better, gap), names)
         best = best_settings(frame, owners)
         (pair,) = judge(frame, best[0], chosen=True, among=best, owners=owners)
-        return pair.word != "cannot tell", float(pair.a == "other" and pair.word == "worse")
+        return pair.outcome != "cannot tell", float(pair.a == "other" and pair.outcome == "worse")
 
     return study
 

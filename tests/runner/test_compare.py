@@ -55,7 +55,7 @@ def test_result_draws_tabulates_and_judges(problem) -> None:
     assert set(table["seeds"]) == {7}
     found = made.verdict(candidate="my alpha", baseline="slow")
     assert found.text.startswith("better (n = 7, p = ")
-    assert made.verdict("slow", "my alpha").word == "worse"
+    assert made.verdict("slow", "my alpha").outcome == "worse"
     # corrected for both comparisons of the candidate
     assert found.comparisons == 2
     assert found.p == pytest.approx(2 * 2 / 2**7)
@@ -79,7 +79,7 @@ def test_diverged_run_counts_as_the_worst(problem) -> None:
     made = optbench.compare(problem, given, seeds=6, progress=False)
     assert list(made.summary()["diverged"]) == [0, 6]
     assert np.isinf(made.summary().loc["wild", "train_loss_median"])
-    assert made.verdict("good", "wild").word == "better"
+    assert made.verdict("good", "wild").outcome == "better"
 
 
 def test_caller_is_warned_before_a_comparison_that_can_show_nothing(problem) -> None:

@@ -21,7 +21,7 @@ from optbench.report.collect import collect
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
-from optbench.stats.pairwise import claim, compare, judge
+from optbench.stats.pairwise import compare, compare_pair, judge
 from optbench.sweeps.grid import too_few_seeds
 
 INF = math.inf
@@ -203,11 +203,14 @@ def test_pairs_that_the_values_chose_have_the_p_of_all_pairs() -> None:
 
 def test_side_and_seeds_needed_are_those_of_the_test() -> None:
     d = np.array([1.0, 1, 1, 1, -1.2])
-    found = claim(d, np.zeros(5), p=0.01, comparisons=21, correction=MAX_TYPE)
-    assert (found.word, found.least) == ("worse", 6)
-    text = claim(d, np.zeros(5), p=0.2, comparisons=21, correction=MAX_TYPE).text
+    found = compare_pair(d, np.zeros(5), p=0.01, comparisons=21, correction=MAX_TYPE)
+    assert (found.outcome, found.least) == ("worse", 6)
+    text = compare_pair(d, np.zeros(5), p=0.2, comparisons=21, correction=MAX_TYPE).text
     assert text.endswith("; 5 pairs cannot go below p = 0.062)")
-    assert claim(np.ones(5), np.zeros(5), p=1.0, comparisons=21, correction=MAX_TYPE).needed == 6
+    assert (
+        compare_pair(np.ones(5), np.zeros(5), p=1.0, comparisons=21, correction=MAX_TYPE).needed
+        == 6
+    )
 
 
 def skewed_by_choice() -> np.ndarray:
@@ -288,8 +291,8 @@ def test_one_pair_has_one_word_whoever_asks() -> None:
         (line,) = judge(frame, best[0], chosen=True, among=best, owners=owners)
         second, verdict = first_against_second(frame, owners=owners)
         if second == line.a:
-            assert (verdict.word, verdict.p) == (line.word, line.p)
-            differs += verdict.word != first_against_second(frame)[1].word
+            assert (verdict.outcome, verdict.p) == (line.outcome, line.p)
+            differs += verdict.outcome != first_against_second(frame)[1].outcome
     assert differs
 
 

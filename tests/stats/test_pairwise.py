@@ -21,7 +21,7 @@ from optbench.stats.paired_tests import (
     sign_flip,
     signed_rank,
 )
-from optbench.stats.pairwise import DEFAULT_SEEDS, claim, compare
+from optbench.stats.pairwise import DEFAULT_SEEDS, compare, compare_pair
 from optbench.stats.power import (
     effect_size,
     probability_of_improvement,
@@ -79,9 +79,9 @@ def test_a_diverged_run_outweighs_all_finite_differences() -> None:
     centre, low, high = hodges_lehmann(np.array([INF] * 6))
     assert (centre, low, high) == (INF, INF, INF)
     assert hodges_lehmann(np.array([INF, -INF]))[0] == 0
-    verdict = claim([INF] * 7, list(range(7)))
-    assert verdict.word == "worse"
-    assert claim([INF] * 7, [INF] * 7).text == "cannot tell (n = 7; no difference seen)"
+    verdict = compare_pair([INF] * 7, list(range(7)))
+    assert verdict.outcome == "worse"
+    assert compare_pair([INF] * 7, [INF] * 7).text == "cannot tell (n = 7; no difference seen)"
     assert math.isnan(effect_size(d))
     for scale in (1e300, 1e-300):  # whose squares are infinite, or 0
         assert effect_size([scale, -scale, scale]) == pytest.approx(effect_size([1, -1, 1]))
@@ -127,32 +127,32 @@ def test_power_is_that_of_published_tables() -> None:
 def test_a_claim_says_better_worse_or_cannot_tell() -> None:
     a = np.arange(8) / 10
     # b is better by 0.5 and a bit, then a tie of two noisy ones
-    better = claim(a, a + 0.5 + a**2)
+    better = compare_pair(a, a + 0.5 + a**2)
     assert better.text == "better (n = 8, p = 0.0078)"
-    assert claim(a + 0.5, a - a**2).word == "worse"
-    assert claim(a, a + 0.5 + a**2, smaller=False).word == "worse"
-    few = claim(a[:5], a[:5] + 0.5 + a[:5] ** 2)
-    assert few.word == "cannot tell"
+    assert compare_pair(a + 0.5, a - a**2).outcome == "worse"
+    assert compare_pair(a, a + 0.5 + a**2, smaller=False).outcome == "worse"
+    few = compare_pair(a[:5], a[:5] + 0.5 + a[:5] ** 2)
+    assert few.outcome == "cannot tell"
     assert few.text == (
         "cannot tell (n = 5; about 6 seeds needed; 5 pairs cannot go below p = 0.062)"
     )
-    vague = claim(a, a + np.array([0.3, -0.2, 0.1, 0.2, -0.1, 0.3, 0.0, -0.1]))
+    vague = compare_pair(a, a + np.array([0.3, -0.2, 0.1, 0.2, -0.1, 0.3, 0.0, -0.1]))
     assert vague.needed > 8
     assert vague.text == f"cannot tell (n = 8; about {vague.needed:.0f} seeds needed)"
     with pytest.raises(UserError, match="same seeds"):
-        claim(a, a[:5])
+        compare_pair(a, a[:5])
 
 
 @given(runs, st.integers(-64, 64))
 @settings(max_examples=60, deadline=None)
 def test_a_constant_changes_no_verdict(pair: tuple[list[float], list[float]], c: int) -> None:
     a, b = map(np.array, pair)
-    before, after = claim(a, b), claim(a + c, b + c)
+    before, after = compare_pair(a, b), compare_pair(a + c, b + c)
     assert before == after
     # and the other way round the words change sides
     swap = {"better": "worse", "worse": "better", "cannot tell": "cannot tell"}
-    assert claim(b, a).word == swap[before.word]
-    assert claim(-a, -b, smaller=False).word == before.word
+    assert compare_pair(b, a).outcome == swap[before.outcome]
+    assert compare_pair(-a, -b, smaller=False).outcome == before.outcome
 
 
 @given(st.permutations(range(4)))
@@ -194,12 +194,12 @@ def test_identical_optimizers_are_not_told_apart() -> None:
 
 
 def test_too_few_seeds_are_told_how_many_are_needed():
-    one = claim([1.0], [2.0])
+    one = compare_pair([1.0], [2.0])
     assert math.isnan(one.needed)
     assert one.text.startswith("cannot tell (n = 1; one pair shows no spread")
     d = np.arange(1.0, 7.0)
     p = float(6 * least_p(6))
-    six = claim(np.zeros(6), d, p=p, comparisons=6)
+    six = compare_pair(np.zeros(6), d, p=p, comparisons=6)
     assert "6 pairs cannot go below p = 0.19, corrected for 6 comparisons (Holm)" in six.text
     assert six.needed == 8
 

@@ -30,7 +30,7 @@ def same_columns(values: np.ndarray) -> np.ndarray:
 # the functions of lists of numbers, each as a function of one list with the others given
 OF_VALUES: dict[str, Callable[[np.ndarray], Any]] = {
     "bootstrap": stats.bootstrap,
-    "claim": lambda v: stats.claim(v, np.arange(len(v))),
+    "compare_pair": lambda v: stats.compare_pair(v, np.arange(len(v))),
     "describe": stats.describe,
     "differences": lambda v: stats.differences(v, np.arange(len(v))),
     "effect_size": stats.effect_size,
@@ -63,10 +63,10 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
     "bootstrap resamples": lambda: stats.bootstrap(A, resamples=NAN),
     "bootstrap strata": lambda: stats.bootstrap(A, strata=[1, 1, 1, 2, 2, NAN]),
     "bootstrap fewer strata": lambda: stats.bootstrap(A, strata=[1, 1]),
-    "claim alpha": lambda: stats.claim(A, B, alpha=NAN),
-    "claim p": lambda: stats.claim(A, B, p=NAN),
-    "claim comparisons": lambda: stats.claim(A, B, comparisons=NAN),
-    "claim lengths": lambda: stats.claim(A, B[:3]),
+    "compare_pair alpha": lambda: stats.compare_pair(A, B, alpha=NAN),
+    "compare_pair p": lambda: stats.compare_pair(A, B, p=NAN),
+    "compare_pair comparisons": lambda: stats.compare_pair(A, B, comparisons=NAN),
+    "compare_pair lengths": lambda: stats.compare_pair(A, B[:3]),
     "cliques": lambda: stats.cliques(pd.Series({"a": NAN, "b": 1}), ones("ab")),
     "cliques p": lambda: stats.cliques(pd.Series({"a": 2, "b": 1}), ones("ab") * NAN),
     "cliques names": lambda: stats.cliques(pd.Series({"a": 2, "c": 1}), ones("ab")),
@@ -116,7 +116,7 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 # these take tables of runs, in which NaN means that there is no such run, and are tuples
 OF_RUNS = {"by_problem", "compare", "describe_all"}
-TUPLES = {"Estimate", "Friedman", "Verdict", "Width"}
+TUPLES = {"Estimate", "Friedman", "PairVerdict", "Width"}
 
 
 def ones(names: str) -> pd.DataFrame:

@@ -20,10 +20,10 @@ from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.stats.estimates import median
-from optbench.stats.pairwise import Verdict, claim
+from optbench.stats.pairwise import PairVerdict, compare_pair
 
 DIRECTIONS = ("lower", "higher")
-NOTHING = Verdict(
+NOTHING = PairVerdict(
     "cannot tell", 0, math.nan, math.nan, math.nan, math.nan, math.nan, 0
 )  # a run has no value
 
@@ -37,7 +37,7 @@ class Check(NamedTuple):
     direction: str  # lower, higher
     medians: tuple[float, float]
     factor: int  # by which p grows at most where a side was chosen of several settings
-    verdict: Verdict = NOTHING
+    verdict: PairVerdict = NOTHING
     word: str = "cannot tell"  # held, did not hold, cannot tell
     p_holm: float = 1.0  # corrected over the claim's comparisons: what "did not hold" needs
     notes: tuple[str, ...] = ()  # learning rates chosen, runs that diverged
@@ -46,7 +46,7 @@ class Check(NamedTuple):
     @property
     def sign(self) -> int:
         """1 where it came out as claimed (p <= 0.05), -1 the other way round, 0 for neither."""
-        return {"better": 1, "worse": -1}.get(self.verdict.word, 0)
+        return {"better": 1, "worse": -1}.get(self.verdict.outcome, 0)
 
     @property
     def text(self) -> str:
@@ -108,14 +108,14 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     smaller = metric_of(str(check["value"])).smaller
     front, behind = ahead(a, b, smaller)
     p, decides = p_of_best(front, behind, smaller)
-    verdict = claim(x, y, smaller=direction == "lower", p=p)
+    verdict = compare_pair(x, y, smaller=direction == "lower", p=p)
     lost = [
         f"diverged with {count} of {len(part)} seeds ({label})"
         for part, label in ((x, a.name), (y, b.name))
         if (count := int(np.isinf(part).sum()))
     ]
     notes = (*a.notes, *b.notes, *([decides] if decides else []), *lost)
-    decided = verdict.word != "cannot tell"
+    decided = verdict.outcome != "cannot tell"
     warnings = [
         *coarse(front, verdict.difference, decided),
         *coarse(behind, verdict.difference, False),
