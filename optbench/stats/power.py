@@ -74,6 +74,8 @@ def seeds_needed(
         i, j = np.triu_indices(len(d), 1)
         sums = bounded(d)[i] + bounded(d)[j]
         lead = abs(float(((sums > 0) + 0.5 * (sums == 0)).mean()) - 0.5)
+        if lead == 0.5:  # all on one side, as an infinite effect is
+            return least
         z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
         return math.inf if lead == 0 else max(least, math.ceil(z**2 / (3 * lead**2)))
     if size == 0:

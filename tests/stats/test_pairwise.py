@@ -118,6 +118,7 @@ def test_power_is_that_of_published_tables() -> None:
         d = (d - d.mean()) / d.std(ddof=1) + size
         assert seeds_needed(d) == math.ceil(n * math.pi / 3)
     assert seeds_needed(np.array([1.0, 1, 1])) == 6
+    assert seeds_needed([INF, INF, INF]) == seeds_needed([INF, 2.0, 1.0]) == 6
     assert seeds_needed(np.array([1.0, -1])) == INF
     assert probability_of_improvement(np.array([1.0, 2]), np.array([2.0, 3])) == 0.875
     u = reference.mannwhitneyu([3.0, 5, 9], [4.0, 5]).statistic
