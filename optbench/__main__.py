@@ -10,7 +10,7 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import say, streams
+from optbench.common.console import endings, fail, streams
 
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
@@ -20,25 +20,29 @@ def main() -> None:
     atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGINT, leave)
     name = "".join(sys.argv[1:2])
     try:
         if name in COMMANDS:
-            with streams():
+            with streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
         if name.isidentifier():
             from optbench.common.errors import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
-            say(
-                f"optbench: there is no sub-command {name!r}{near}\nSub-commands: "
-                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help",
-                error=True,
+            fail(
+                f"there is no sub-command {name!r}{near}\nSub-commands: "
+                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help"
             )
-            sys.exit(1)
         import_module("optbench.program").run()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def leave(*_: object) -> None:
+    """End at once, where no run has begun that would have to be written."""
+    os.write(2, b"optbench: interrupted\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

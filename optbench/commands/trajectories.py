@@ -148,13 +148,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{HELP}\nfunctions: {', '.join(FUNCTIONS)}")
         return 0
     sys.path.insert(0, str(Path.cwd()))  # a user's own classes
-    try:
-        asked = parse(words)
-        paths, table = run(asked)
-        files = contours.write(asked.out, asked.function, paths, table, asked.formats)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    asked = parse(words)
+    paths, table = run(asked)
+    files = contours.write(asked.out, asked.function, paths, table, asked.formats)
     print(table.drop(columns="function").to_string(index=False, float_format="%.4g"))
     print(*files, sep="\n")
     if table["steps_to_minimum"].map(math.isinf).all():

@@ -2,10 +2,15 @@
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from optbench.common.errors import did_you_mean, shorten
-from optbench.config.groups import options, read_yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from optbench.common.errors import UserError, did_you_mean, shorten
+from optbench.config.groups import config_folder, options, read_yaml
 from optbench.formats.keys import GROUPS, OVERLAYS
 
 NO_COHORT = (
@@ -17,7 +22,19 @@ NO_RECORD_STEPS = (
     "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
     "and record_steps=false is engine=plain, where every step is torch's"
 )
+HYDRAS_ERRORS: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException)
 UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
+
+
+@contextmanager
+def explained(*others: type[Exception]) -> Iterator[None]:
+    """Turn errors of Hydra's, and other kinds, into a `UserError` that says what was meant."""
+    try:
+        yield
+    except UserError:
+        raise
+    except HYDRAS_ERRORS + others as error:
+        raise UserError(explain(error, config_folder())) from error
 
 
 def explain(error: Exception, conf: Path) -> str:

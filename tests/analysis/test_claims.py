@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from in_process import sub_command
 from made_runs import make_run
 from matplotlib.figure import Figure
 
@@ -314,5 +315,5 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
 
 
 def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
-    assert claims_command.main([str(tmp_path)]) == 1
+    assert sub_command("claims")([str(tmp_path)]) == 1
     assert "no readable claim.json" in capsys.readouterr().err

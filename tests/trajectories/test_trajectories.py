@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from in_process import sub_command
 from PIL import Image
 
 from optbench import textbook
@@ -286,7 +287,7 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_named(words, message, capsys):
-    assert trajectories.main([*words, "out=/nonexistent"]) == 1
+    assert sub_command("trajectories")([*words, "out=/nonexistent"]) == 1
     assert re.search(message, capsys.readouterr().err)
 
 
