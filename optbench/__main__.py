@@ -12,6 +12,7 @@ from importlib import import_module
 
 from optbench.common.console import endings, fail, streams
 
+HELP = {"-h", "--help", "--version"}
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
 
@@ -26,6 +27,12 @@ def main() -> None:
         if name in COMMANDS:
             with streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
+        if asked := HELP & {*sys.argv}:
+            from optbench.commands import help as explaining
+
+            with streams(), endings():
+                words = [word for word in sys.argv[1:] if word.strip("+")[:1] != "-"]
+                sys.exit(explaining.main(words, version="--version" in asked))
         if name.isidentifier():
             from optbench.common.errors import did_you_mean
 

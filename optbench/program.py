@@ -29,8 +29,8 @@ from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
 
 # what else than Hydra's own is raised for what was asked; a RecursionError: it contains itself
-WRONGLY_ASKED = (YAMLError, ValueError, RecursionError)
-SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
+WRONGLY_ASKED: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
+SHOW = {"-c", "--cfg", "-i", "--info", "--hydra-help"}  # these run nothing
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""`optbench plot FOLDER...`: every figure and table again, from the CSV files alone."""
+"""`optbench plot FOLDER...`: figures and tables again, from the CSV files alone."""
 
 import argparse
 import sys

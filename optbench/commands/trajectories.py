@@ -1,4 +1,4 @@
-"""`optbench trajectories function=NAME optimizer=NAME,NAME`: optimizers on a plane.
+"""`optbench trajectories function=NAME`: optimizers on functions of two variables.
 
 Draws their paths over the contours of a function of two variables, as a still and as an
 animation, and writes a table of what they did on the way.

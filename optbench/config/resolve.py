@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError, did_you_mean, is_text
 from optbench.common.files import expanded
+from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
 from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
@@ -120,7 +121,7 @@ def check_keys(config: Config) -> None:
         raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
     for key, value in config.items():
         if key not in TOP_KEYS:
-            raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(TOP_KEYS)))
+            raise UserError(f"unknown key '{key}'{suggestion(key)}")
         if (known := nested_keys(key)) and isinstance(value, dict):
             for inner in value:
                 if inner not in known:

@@ -47,6 +47,7 @@ from optbench.training.loop import Training
 from scripts.reliability.command_lines import CONF, command_line
 from scripts.reliability.sections import rows_of_other_seeds, write_section
 
+REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *WRONGLY_ASKED)
 HYDRAS = "of these in Hydra's own words"
 SECONDS = 20  # for one command line
 MEMORY = 16 * 2**30  # bytes of addresses: what asks for more is refused by the system
@@ -75,7 +76,7 @@ class Fuzz:
         try:
             with limited(SECONDS):
                 self.counts[self.attempt(words)] += 1
-        except (UserError, OSError, *HYDRAS_ERRORS, *WRONGLY_ASKED) as error:
+        except REFUSED as error:
             # what is explained to the user; a ValueError from further in is a crash
             if not isinstance(error, UserError) and not self.composing:
                 self.found(error, words)
