@@ -17,6 +17,7 @@ from yaml import YAMLError
 from optbench.common.console import endings, say, streams
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.config import own_settings
 from optbench.config.compose import texts_of
 from optbench.config.explain import explained
 from optbench.config.groups import config_folder
@@ -51,6 +52,7 @@ def run() -> None:
     sweeps = "hydra/sweeper=tuned" in words or (WANTS_NAMES and "study" in keys)
     if sweeps and not SHOW & keys and "study=null" not in words:
         flags = ["-m"]
+    words = own_settings.for_hydra(words)
     sys.argv = ["optbench", *flags, *words]
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")
@@ -87,6 +89,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
         return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     with endings(), explained():
+        overrides = own_settings.settle(cfg, overrides, hydra_config.runtime.choices["optimizer"])
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])

@@ -92,9 +92,7 @@ def sub_commands() -> list[tuple[str, str]]:
 def in_a_line(group: str) -> str:
     """Return a group's choices, the default with a star; those of a folder in its brackets."""
     default = default_choice(group)
-    folders: dict[str, list[str]] = {"": ["*basic" if not default else "basic"]}  # Hydra's own
-    if not group.startswith("hydra/"):
-        folders[""] = []
+    folders = {"": ["basic"] * (group == "hydra/launcher")}  # Hydra's own
     for name in choices(group):
         folder, _, last = name.rpartition("/")
         folders.setdefault(folder, []).append("*" * (name == default) + last)
@@ -128,10 +126,10 @@ def about_group(group: str) -> str:
     """Return the choices of a group, with what each is."""
     comment = config_comment(group)
     rows = [(name, read(path)[0]) for name, path in choices(group).items()]
-    if group.startswith("hydra/"):
-        rows.append(("basic", "Hydra's own"))
-    default = default_choice(group) or rows[-1][0] * group.startswith("hydra/") or "null"
-    return f"{wrapped(f'{group}={default}  ', comment)}\n{table(rows)}"
+    if group == "hydra/launcher":
+        rows.append(("basic", "Hydra's own: one run after another, in one process"))
+    first = f"{group}={default_choice(group) or 'null'}  "
+    return f"{wrapped(first, comment)}\n{table(rows)}"
 
 
 def config_comment(group: str) -> str:

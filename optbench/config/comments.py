@@ -115,11 +115,10 @@ def meant(key: str) -> list[str]:
     ends = [name for name in known if name.rpartition(".")[2] == last]
     if found := [name for name in ends if not group or name.startswith(f"{group}.")] or ends:
         return sorted(found, key=lambda name: (name.count("."), not name.startswith("optimizer")))
-    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
-    if first:
-        return near
-    short = {name.rpartition(".")[2]: name for name in reversed(known)}
-    return near or [short[one] for one in difflib.get_close_matches(last, short, n=1, cutoff=0.7)]
+    inside = [name for name in known if name.startswith(f"{group}.")] or known
+    short = {name.rpartition(".")[2]: name for name in reversed(inside)}
+    whole = difflib.get_close_matches(key.lower(), [] if first else known, n=1, cutoff=0.6)
+    return whole or [short[one] for one in difflib.get_close_matches(last, short, n=1, cutoff=0.65)]
 
 
 def suggestion(key: str, value: str = "") -> str:
@@ -129,6 +128,6 @@ def suggestion(key: str, value: str = "") -> str:
         return ""
     nearest, *others = [f"{name}={value}" if value else name for name in found[:3]]
     has = [choice for choice, _ in known_keys().get(found[0], []) if choice]
-    group = found[0].partition(".")[0]
+    group = next((g for g in GROUPS if found[0].startswith(f"{g.replace('/', '.')}.")), "")
     whose = f" (of {group}={','.join(has)})" if 0 < len(has) < 7 else ""
     return f". Did you mean {nearest}{whose}{''.join(f' or {one}' for one in others)}?"

@@ -84,11 +84,12 @@ def _explain(error: Exception, conf: Path) -> str:
         said = re.split(r"\s+full_key: ", message)[0]
         return f"{match[1]} cannot be resolved: {said}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        if match[1].startswith("logger="):
-            return f"several loggers stand in brackets: 'logger=[{match[1][7:]}]'"
+        word = match[1].removeprefix("++")  # of `own_settings`
+        if word.startswith("logger="):
+            return f"several loggers stand in brackets: 'logger=[{word[7:]}]'"
         return (
-            f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "
-            f"{match[1]}); one value that holds a comma stands in quotes"
+            f"{word} names several values: -m sweeps over them (python -m optbench -m "
+            f"{word}); one value that holds a comma stands in quotes"
         )
     if "Config group override must be a string" in message:
         return "a group is chosen by the name of one of its files: GROUP=NAME, not null"

@@ -36,8 +36,10 @@ Every key can be set on the command line, and every key can be swept:
 - Quote what the shell would read: `'model.hidden=[256,128]'`, `'logger=[tensorboard,mlflow]'`.
 - `+KEY=VALUE` adds a key that the configuration does not have, such as `+optimizer.foreach=true`.
 - `--config-dir FOLDER` adds groups and choices of your own ([extending](extending.md)).
-- `--cfg job` prints the whole configuration and runs nothing. `--help KEY` says what this page says of
-  a key, a group, or a choice (`--help optimizer=adam`).
+- `adam.lr=0.01` sets a key of one optimizer, whatever others a sweep has: `-m optimizer=sgd,adam
+  sgd.lr=0.1,0.03 adam.lr=0.01` makes three runs of each seed.
+- `--cfg job` prints the whole configuration and runs nothing. `--help KEY` says what this page says
+  of a key, a group, or a choice (`--help optimizer=adam`).
 
 ## Keys
 """
