@@ -3,8 +3,9 @@
 Hydra asks that a sweeper lives here; the jobs are made in `optbench.sweeps.grid`.
 """
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+
+from optbench.config.hydra_internals import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):

@@ -34,7 +34,10 @@ BORROWED: dict[Any, tuple[tuple[str, ...], str]] = {
          "_apply_overrides_to_config"),
         "sweeps.sweep_loader composes a sweep's jobs once per choice of groups",
     ),
-    BasicSweeper: (("split_arguments",), "sweeps.callback counts the jobs before they begin"),
+    BasicSweeper: (
+        ("split_arguments", "split_overrides_to_chunks", "sweep"),
+        "sweeps.grid makes a sweep's jobs of its batches, and hydra/sweeper=grid runs them",
+    ),
     HydraOverrideVisitor: (
         ("visitDictKeyValuePair", "visitFunction"),
         "mend_parser compiles them with their asserts",

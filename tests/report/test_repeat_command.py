@@ -55,7 +55,7 @@ def test_what_is_default_is_not_said():
 def repeated(jobs: list[list[str]]) -> list[str]:
     """Return the commands that make these runs again, less where they go."""
     runs = [(Path("results/x/run"), composed(["epochs=1", *words]), "plain") for words in jobs]
-    rest = " engine=plain epochs=1 force=true results_dir=results/x name=plain"
+    rest = " epochs=1 engine=plain force=true results_dir=results/x name=plain"
     return [line.removesuffix(rest) for line in joined(runs, config_folder())]
 
 
