@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,30 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         record = read_record(outcome.folder / "run.json")
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
+    picture = None
+    if not outcome.signal:
+        try:
+            picture = drawn(outcome.folder)
+        except (UserError, OSError) as error:
+            say(f"warning: no picture: {error}", error=True)
+    if not quiet:
+        tell(outcome, record, logged=logged)
+        say(f"{outcome.status}: {outcome.folder}", *([f"picture: {picture}"] if picture else []))
+    if outcome.signal:
+        sys.exit(128 + outcome.signal)
+
+
+def drawn(folder: Path) -> Path:
+    """Return the picture of a run, drawn where it is not there yet."""
+    if (folder / "curve.png").exists():
+        return folder / "curve.png"
+    from optbench.report import curve  # imports matplotlib
+
+    return curve.draw(folder)
+
+
+def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
+    """Say what is unusual of a run, and its final figures."""
     if outcome.known:
         how, again = f"({outcome.status})", "force=true runs it again"
         if outcome.engines:
@@ -125,13 +150,7 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         step = record["diverged_at_step"]
         hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
         say(f"diverged: the loss was not finite at step {step}; {hint}")
-    if not quiet:
-        figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
-        width = max(map(len, figures), default=0)
-        for key, value in figures.items():
-            say(f"  {key:<{width}}  {value:.6g}")
-    say(f"{outcome.status}: {outcome.folder}")
-    for name in ("run.json", "epochs.csv", "steps.csv"):
-        say(f"  {outcome.folder / name}")
-    if outcome.signal:
-        sys.exit(128 + outcome.signal)
+    figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
+    width = max(map(len, figures), default=0)
+    for key, value in figures.items():
+        say(f"  {key:<{width}}  {value:.6g}")

@@ -5,10 +5,10 @@ Hydra asks that a sweeper lives here; the jobs are made in `optbench.sweeps.grid
 
 from hydra.core.override_parser.types import Override
 
-from optbench.config.hydra_internals import BasicSweeper
+from optbench.config.hydra_internals import basic_sweeper
 
 
-class GridSweeper(BasicSweeper):
+class GridSweeper(basic_sweeper.BasicSweeper):  # Hydra may have loaded its module anew
     """Runs all combinations of the values, of an optimizer's own settings those of its jobs."""
 
     def split_arguments(  # type: ignore[override]  # Hydra's is static, and called on an instance

@@ -13,6 +13,7 @@ import hydra
 try:
     from hydra._internal import config_loader_impl
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.core_plugins import basic_sweeper
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser import overrides_visitor
     from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
@@ -22,7 +23,7 @@ except ImportError as error:
         f"inside: {error}. Install a hydra-core that pyproject.toml allows"
     ) from error
 
-__all__ = ["BasicSweeper", "ConfigLoaderImpl"]
+__all__ = ["BasicSweeper", "ConfigLoaderImpl", "basic_sweeper"]
 
 # since 1.4: Hydra wants to be told what it may call, and has its version's defaults alone
 WANTS_NAMES = "execution_whitelist" in signature(hydra.main).parameters

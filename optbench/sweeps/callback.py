@@ -93,13 +93,13 @@ class SweepCallback(Callback):
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
         # the list may be another process's by now; Hydra's own launchers have processes of theirs
         outcomes = job_list.ended or listed
-        if text := by_other_engines(outcomes):
+        if (text := by_other_engines(outcomes)) and not config.quiet:
             say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
                 with exits(), alone(config):
-                    finish(sweep)
+                    finish(sweep, quiet=bool(config.quiet))
         finally:  # also where the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)

@@ -102,6 +102,12 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
+def verdict_line(text: str) -> str:
+    """Return what was claimed and whether it held, in one line. text: of `sentence`."""
+    held = next(line for line in text.splitlines() if line in WORDS.values())
+    return f"{text.splitlines()[0]} {held}"
+
+
 def too_few(checks: Sequence[Check]) -> list[str]:
     """Return a sentence where so few seeds could never make a claim hold, or never refute it."""
     n = min(check.verdict.n for check in checks)
