@@ -110,7 +110,7 @@ def test_a_sweep_ends_with_its_figure_and_goes_on_where_it_stopped(here, tmp_pat
     sweep = tmp_path / "mine"
     assert status == 0
     assert "[4/4]" in out
-    assert str(sweep / "train_loss-epoch.png") in out
+    assert f"Folder:  {sweep}  " in out
     assert (sweep / "train_loss-epoch.png").stat().st_size > 10_000
     summary = rows(sweep / "summary.csv")
     assert [row["optimizer"] for row in summary] == ["adam", "sgd"]  # ranked
@@ -327,10 +327,30 @@ def test_cuda_without_cuda_is_refused(here, monkeypatch):
     assert "no usable CUDA device" in err
 
 
-def test_quiet_says_only_what_was_written(here):
-    _, out, _ = here("quiet=true")
-    assert "epoch 1" not in out
-    assert "epochs.csv" in out
+def test_quiet_prints_nothing_on_standard_output(here, tmp_path):
+    for launcher in ("workers", "basic"):
+        words = ["-m", "optimizer=sgd,adam", f"hydra/launcher={launcher}", "name=x", "quiet=true"]
+        status, out, err = here(*words, "optimizer.lr=0.1,-1")
+        assert (status, out) == (1, "")
+        assert "optimizer.lr must be above 0" in err
+        assert "2 of 4 runs failed" in err
+    for words in ([], [], ["optimizer=sgd", "optimizer.lr=1e20"]):  # again: already done; diverged
+        assert here(*words, "quiet=true")[:2] == (0, "")
+    assert (tmp_path / "x" / "summary.md").exists()
+
+
+def test_a_run_ends_with_its_picture_and_its_path(here, tmp_path):
+    status, out, _ = here()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert status == 0
+    assert out.endswith(f"completed: {run}\npicture: {run / 'curve.png'}\n")
+    before = (run / "curve.png").read_bytes()
+    assert before.startswith(b"\x89PNG")
+    assert "validation" in (run / "curve.txt").read_text()
+    assert here()[1].endswith(f"picture: {run / 'curve.png'}\n")  # already done: not drawn again
+    (run / "curve.png").unlink()
+    here()
+    assert (run / "curve.png").read_bytes() == before
 
 
 def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):
