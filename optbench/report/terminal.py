@@ -34,11 +34,11 @@ def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "")
     column = made.judged
     if f"{column}_median" not in finals:
         finals = summary(made, column, made.options.facet, made.options.lines)
-    said = claim or judged(made, column)
+    said = f"Claim:   {claim}" if claim else judged(made, column)
     return [
         "",
         table(finals, column),
-        *([f"Verdict: {said}"] if said else []),
+        *([said] if said else []),
         f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
         f"Report:  python -m optbench report {folder}",
     ]
@@ -80,14 +80,14 @@ def judged(made: Comparison, column: str) -> str:
         cards = verdict.cards(made, column, curves.names_of(made.plan))
     except UserError:
         return ""
-    by = f"by final {column.replace('_', ' ')}"
+    by = f"Verdict: by final {column.replace('_', ' ')}"
     if not cards:
         return ""
     if len(cards) > MAX_PROBLEMS:
         clear = [card for card in cards if card["level"] == "clear"]
         leaders = pd.Series([card["leader"] for card in clear], dtype=str).value_counts()
         counts = ", ".join(f"{name} on {count}" for name, count in leaders.items())
-        first = f"{len(clear)} of {len(cards)} problems have a clear leader {by}"
+        first = f"{by}, {len(clear)} of {len(cards)} problems have a clear leader"
         return f"{first}: {counts}." if counts else f"{first}."
     texts = [
         (f"{card['problem']}: " if len(cards) > 1 else "") + str(card["headline"]).rstrip(".")

@@ -105,7 +105,7 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
 def verdict_line(text: str) -> str:
     """Return what was claimed and whether it held, in one line. text: of `sentence`."""
     held = next(line for line in text.splitlines() if line in WORDS.values())
-    return f"{text.splitlines()[0]} {held}"
+    return f"{text.splitlines()[0].removeprefix('Claimed: ')} {held}"
 
 
 def too_few(checks: Sequence[Check]) -> list[str]:
