@@ -6,6 +6,7 @@ Without colours and in a pipe it reads the same.
 import io
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from optbench.common.metrics import metric_of
 from optbench.report.sections import curves, verdict
 
 MAX_WIDTH = 80  # columns
-MAX_PROBLEMS = 2  # of which each has a sentence
 
 
 def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "") -> list[str]:
@@ -79,18 +79,14 @@ def judged(made: Comparison, column: str) -> str:
     try:
         cards = verdict.cards(made, column, curves.names_of(made.plan))
     except UserError:
-        return ""
-    by = f"Verdict: by final {column.replace('_', ' ')}"
+        cards = []
     if not cards:
         return ""
-    if len(cards) > MAX_PROBLEMS:
-        clear = [card for card in cards if card["level"] == "clear"]
-        leaders = pd.Series([card["leader"] for card in clear], dtype=str).value_counts()
-        counts = ", ".join(f"{name} on {count}" for name, count in leaders.items())
-        first = f"{by}, {len(clear)} of {len(cards)} problems have a clear leader"
-        return f"{first}: {counts}." if counts else f"{first}."
-    texts = [
-        (f"{card['problem']}: " if len(cards) > 1 else "") + str(card["headline"]).rstrip(".")
-        for card in cards
-    ]
-    return f"{by}, " + "; ".join(texts) + "."
+    by = f"by final {column.replace('_', ' ')}"
+    if len(cards) == 1:
+        return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
+    clear = [card["leader"] for card in cards if card["level"] == "clear"]
+    counts = ", ".join(f"{name} on {count}" for name, count in Counter(clear).most_common())
+    have = "has" if len(clear) == 1 else "have"
+    first = f"Verdict: {len(clear)} of {len(cards)} problems {have} a clear leader {by}"
+    return f"{first}: {counts}." if counts else f"{first}."

@@ -20,7 +20,8 @@ def test_a_sweep_ends_with_four_columns_a_verdict_its_folder_and_its_report(tmp_
     heads = [part.strip() for part in out[1].strip().split("  ") if part.strip()]
     assert heads == ["optimizer", "runs", "final train loss", "final test accuracy (%)"]
     assert sum(line.split()[:2] in (["adam", "6"], ["sgd", "6"]) for line in out) == 2
-    assert out[-3].startswith("Verdict: by final train loss, ")
+    assert out[-3].startswith("Verdict: ")
+    assert out[-3].endswith(", by final train loss.")
     assert out[-3].count(".") == 1
     assert out[-2].startswith(f"Folder:  {tmp_path}  ")
     assert out[-1] == f"Report:  python -m optbench report {tmp_path}"
