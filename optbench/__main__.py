@@ -13,6 +13,7 @@ from importlib import import_module
 from optbench.common.console import endings, fail, streams
 
 HELP = {"-h", "--help", "--version"}
+FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # with a value
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
 
@@ -31,8 +32,12 @@ def main() -> None:
             from optbench.commands import help as explaining
 
             with streams(), endings():
-                words = [word for word in sys.argv[1:] if word.strip("+")[:1] != "-"]
-                sys.exit(explaining.main(words, version="--version" in asked))
+                sys.exit(explaining.main(without_flags(), version="--version" in asked))
+        if late := [word for word in without_flags()[1:] if word in COMMANDS]:
+            fail(
+                f"{late[0]} is a sub-command, which comes first and takes no overrides: "
+                f"python -m optbench {late[0]} --help"
+            )
         if name.isidentifier():
             from optbench.common.errors import did_you_mean
 
@@ -44,6 +49,12 @@ def main() -> None:
         import_module("optbench.program").run()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def without_flags() -> list[str]:
+    """Return the words of the command line that are neither flags nor their values."""
+    pairs = zip(sys.argv, sys.argv[1:], strict=False)
+    return [word for before, word in pairs if word[:1] != "-" and before not in FLAGS]
 
 
 def leave(*_: object) -> None:

@@ -240,6 +240,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["batch=4"], "Did you mean batch_size=4?"),
         (["epochs_count=4"], "Did you mean epochs=4?"),
         (["-m", "optimizer=sgd,adam", "lr=0.1,0.3"], "Did you mean optimizer.lr=0.1?"),
+        (["optimizer=adam", "plot"], "plot is a sub-command, which comes first"),
         (["optimizer.rate=0.1"], "unknown key 'optimizer.rate'"),
         (["+epoch=3"], "Did you mean epochs?"),
         (["optimizer.lr=-1"], "optimizer.lr must be"),

@@ -62,6 +62,7 @@ def test_the_comment_of_each_key_is_its_help(key):
         (["hydra/launcher"], "Hydra's own"),
         (["+optimizer.lr=0.1"], "adam: 0.001"),
         (["plot"], "usage: optbench plot"),
+        (["--config-dir", "mine", "seed"], "seed=0  fixes initial weights"),
     ],
 )
 def test_help_explains_what_it_is_asked(said, words, expected):
