@@ -90,7 +90,8 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
         return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     with endings(), explained():
-        overrides = own_settings.settle(cfg, overrides, hydra_config.runtime.choices["optimizer"])
+        optimizer = str(hydra_config.runtime.choices.get("optimizer"))
+        overrides = own_settings.settle(cfg, overrides, optimizer)
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])

@@ -18,5 +18,5 @@ class GridSweeper(basic_sweeper.BasicSweeper):  # Hydra may have loaded its modu
         from optbench.sweeps import grid
 
         assert self.config is not None
-        jobs = grid.expand(overrides, str(self.config.hydra.runtime.choices.optimizer))
+        jobs = grid.expand(overrides, str(self.config.hydra.runtime.choices.get("optimizer")))
         return list(self.split_overrides_to_chunks(jobs, max_batch_size))

@@ -146,7 +146,7 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     # the command line comes last and wins over the study
     return expand(
         parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]),
-        str(config.hydra.runtime.choices.optimizer),
+        str(config.hydra.runtime.choices.get("optimizer")),
     )
 
 

@@ -55,7 +55,7 @@ def run(
     folder = Path(config.hydra.sweep.dir)
     with callback.exits():
         settings = check(config)
-        chosen = str(config.hydra.runtime.choices.optimizer)
+        chosen = str(config.hydra.runtime.choices.get("optimizer"))
         contenders = [contender(each, compose) for each in expand(arguments, chosen)]
         if not any(entry.space for entry in contenders):
             raise UserError(
