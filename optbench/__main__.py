@@ -10,8 +10,10 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import say, streams
+from optbench.common.console import endings, fail, streams
 
+HELP = {"-h", "--help", "--version"}
+FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # with a value
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
 
@@ -20,25 +22,45 @@ def main() -> None:
     atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGINT, leave)
     name = "".join(sys.argv[1:2])
     try:
         if name in COMMANDS:
-            with streams():
+            with streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
+        if asked := HELP & {*sys.argv}:
+            from optbench.commands import help as explaining
+
+            with streams(), endings():
+                sys.exit(explaining.main(without_flags(), version="--version" in asked))
+        if late := [word for word in without_flags()[1:] if word in COMMANDS]:
+            fail(
+                f"{late[0]} is a sub-command, which comes first and takes no overrides: "
+                f"python -m optbench {late[0]} --help"
+            )
         if name.isidentifier():
             from optbench.common.errors import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
-            say(
-                f"optbench: there is no sub-command {name!r}{near}\nSub-commands: "
-                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help",
-                error=True,
+            fail(
+                f"there is no sub-command {name!r}{near}\nSub-commands: "
+                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help"
             )
-            sys.exit(1)
         import_module("optbench.program").run()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def without_flags() -> list[str]:
+    """Return the words of the command line that are neither flags nor their values."""
+    pairs = zip(sys.argv, sys.argv[1:], strict=False)
+    return [word for before, word in pairs if word[:1] != "-" and before not in FLAGS]
+
+
+def leave(*_: object) -> None:
+    """End at once, where no run has begun that would have to be written."""
+    os.write(2, b"optbench: interrupted\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

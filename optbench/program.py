@@ -4,22 +4,23 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench.common.console import say, streams
-from optbench.common.errors import UserError, memory_is_full, reason
+from optbench.common.console import endings, say, streams
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.config import own_settings
 from optbench.config.compose import texts_of
-from optbench.config.explain import explain
+from optbench.config.explain import explained
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
@@ -29,11 +30,9 @@ from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
 
-# what Hydra and its YAML reader raise for what was asked; a RecursionError: it contains itself
-CONFIGURATION_ERRORS = (
-    HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError,
-)  # fmt: skip
-SHOW = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help"}  # these run nothing
+# what else than Hydra's own is raised for what was asked; a RecursionError: it contains itself
+WRONGLY_ASKED: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
+SHOW = {"-c", "--cfg", "-i", "--info", "--hydra-help"}  # these run nothing
 
 
 def run() -> None:
@@ -54,33 +53,22 @@ def run() -> None:
     sweeps = "hydra/sweeper=tuned" in words or (WANTS_NAMES and "study" in keys)
     if sweeps and not SHOW & keys and "study=null" not in words:
         flags = ["-m"]
+    words = own_settings.for_hydra(words)
     sys.argv = ["optbench", *flags, *words]
     # Hydra would print a part of the traceback and exit; its errors are for us to explain.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     mend_parser()
-    conf = config_folder()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         interrupts.early.clear()
         signal.signal(signal.SIGINT, interrupts.first)
-    with streams():
-        try:
+    try:
+        with streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
             check_syntax(words)
-            trusted = of_command(words)
-            hydra.main(str(conf), "config", **VERSION_BASE, **trusted)(task)()
-        except BrokenPipeError:
-            raise  # nobody reads what Hydra prints: `--help | head`
-        except UserError as error:
-            fail(str(error))
-        except CONFIGURATION_ERRORS as error:
-            if debug:
-                raise
-            fail(explain(error, conf))
-        except KeyboardInterrupt:
-            sys.exit(130)
-        finally:
-            if debug is None:
-                del os.environ["HYDRA_FULL_ERROR"]
+            hydra.main(str(config_folder()), "config", **VERSION_BASE, **of_command(words))(task)()
+    finally:
+        if debug is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def as_text(word: str) -> str:
@@ -101,7 +89,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep_folder, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
         return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
-    try:
+    with endings(), explained():
+        optimizer = str(hydra_config.runtime.choices.get("optimizer"))
+        overrides = own_settings.settle(cfg, overrides, optimizer)
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
@@ -114,13 +104,6 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = runner.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
-    except UserError as error:
-        fail(str(error))
-    except Exception as error:
-        words = reason(error)  # it has printed the traceback of what is nobody's mistake
-        if memory_is_full(error):
-            fail(words)
-        sys.exit(1)
     return None
 
 
@@ -134,6 +117,30 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         record = read_record(outcome.folder / "run.json")
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
+    picture = None
+    if not outcome.signal:
+        try:
+            picture = drawn(outcome.folder)
+        except (UserError, OSError) as error:
+            say(f"warning: no picture: {error}", error=True)
+    if not quiet:
+        tell(outcome, record, logged=logged)
+        say(f"{outcome.status}: {outcome.folder}", *([f"picture: {picture}"] if picture else []))
+    if outcome.signal:
+        sys.exit(128 + outcome.signal)
+
+
+def drawn(folder: Path) -> Path:
+    """Return the picture of a run, drawn where it is not there yet."""
+    if (folder / "curve.png").exists():
+        return folder / "curve.png"
+    from optbench.report import curve  # imports matplotlib
+
+    return curve.draw(folder)
+
+
+def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
+    """Say what is unusual of a run, and its final figures."""
     if outcome.known:
         how, again = f"({outcome.status})", "force=true runs it again"
         if outcome.engines:
@@ -144,19 +151,7 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         step = record["diverged_at_step"]
         hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
         say(f"diverged: the loss was not finite at step {step}; {hint}")
-    if not quiet:
-        figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
-        width = max(map(len, figures), default=0)
-        for key, value in figures.items():
-            say(f"  {key:<{width}}  {value:.6g}")
-    say(f"{outcome.status}: {outcome.folder}")
-    for name in ("run.json", "epochs.csv", "steps.csv"):
-        say(f"  {outcome.folder / name}")
-    if outcome.signal:
-        sys.exit(128 + outcome.signal)
-
-
-def fail(message: str) -> NoReturn:
-    """Print an error for the user and exit with status 1."""
-    say(f"optbench: {message}", error=True)
-    sys.exit(1)
+    figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
+    width = max(map(len, figures), default=0)
+    for key, value in figures.items():
+        say(f"  {key:<{width}}  {value:.6g}")

@@ -1,10 +1,8 @@
 """`optbench claims FOLDER...`: judge the claims of sweeps again, from their files."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.report.claim_files import write
 
@@ -14,11 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
     )
-    try:
-        for folder in parser.parse_args(argv).folders:
-            text, paths = write(folder)
-            print(text, *paths, "", sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for folder in parser.parse_args(argv).folders:
+        text, paths = write(folder)
+        print(text, *paths, "", sep="\n")
     return 0

@@ -1,11 +1,10 @@
-"""`optbench plot FOLDER...`: every figure and table again, from the CSV files alone."""
+"""`optbench plot FOLDER...`: figures and tables again, from the CSV files alone."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from optbench.analysis.comparison import Options
-from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS
@@ -96,11 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         style=asked.style,
         columns=asked.columns,
     )
-    try:
-        result = draw_all(asked.folders, asked.out, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    result = draw_all(asked.folders, asked.out, options)
     for path in result.paths:
         print(path)
     for warning in result.warnings:

@@ -37,14 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
-    try:
-        if asked.out is None and len(asked.folders) != 1:
-            raise UserError("several folders were given: say where the page goes with -o FILE")
-        out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
-        written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if asked.out is None and len(asked.folders) != 1:
+        raise UserError("several folders were given: say where the page goes with -o FILE")
+    out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
+    written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
     print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
     for problem in [*written.problems, *written.older]:
         print(f"left out: {problem}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`optbench trajectories function=NAME optimizer=NAME,NAME`: optimizers on a plane.
+"""`optbench trajectories function=NAME`: optimizers on functions of two variables.
 
 Draws their paths over the contours of a function of two variables, as a still and as an
 animation, and writes a table of what they did on the way.
@@ -115,6 +115,9 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:
         config = compose_group("optimizer", name, overrides, asked.config_dir)
+        if "lr" in config and not any(text.startswith("optimizer.lr=") for text in overrides):
+            # configured learning rates are for networks: here most would hardly move
+            config["lr"], overrides = "best", [*overrides, "optimizer.lr=best"]
         settings = [text.removeprefix("optimizer.") for text in overrides]
         if config.get("lr") == "best":
             config.pop("lr")
@@ -128,10 +131,18 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     return paths, pd.DataFrame(rows)
 
 
+COLUMNS = {  # of the table that is printed: heads, and what they mean; trajectories.csv has more
+    "optimizer": ("optimizer", "lr, where none was given, is the best of 21 rates"),
+    "steps_to_minimum": ("arrives", "the first step within {tolerance:g} of a minimum; inf: none"),
+    "steps_settled": ("stays", "the first step after which it stays there; inf: none"),
+    "distance": ("distance", "the length of the whole path"),
+    "overshoot": ("overshoot", "how far it went beyond the minimum"),
+    "loss": ("loss", "the value of the function at the end"),
+}
 HELP = """\
 optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
   optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
-                                  lr=best tries 21 from 1e-4 to 10)
+                                  lr=best, the default, takes the best of 21 from 1e-4 to 10)
   function.condition=30, noise=0.1, start=-1.2,1, steps=200, seed=0, tolerance=0.05
   out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""
 
@@ -143,20 +154,19 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{HELP}\nfunctions: {', '.join(FUNCTIONS)}")
         return 0
     sys.path.insert(0, str(Path.cwd()))  # a user's own classes
-    try:
-        asked = parse(words)
-        paths, table = run(asked)
-        files = contours.write(asked.out, asked.function, paths, table, asked.formats)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table.drop(columns="function").to_string(index=False, float_format="%.4g"))
-    print(*files, sep="\n")
+    asked = parse(words)
+    paths, table = run(asked)
+    files = contours.write(asked.out, asked.function, paths, table, asked.formats)
+    columns = [*COLUMNS, *["diverged"] * bool(table["diverged"].any())]
+    shown = table[columns].rename(columns={name: head for name, (head, _) in COLUMNS.items()})
+    print(shown.to_string(index=False, float_format="%.4g"), "", sep="\n")
+    for head, meaning in COLUMNS.values():
+        print(f"  {head:<9}  {meaning.format(tolerance=asked.tolerance)}")
+    print("", *files, sep="\n")
     if table["steps_to_minimum"].map(math.isinf).all():
         print(
             f"warning: in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
-            "configured learning rates are for networks: optimizer.lr=0.05 (one for all), "
-            "optimizer.lr=best (for each), or more steps",
+            "leave out lr (the best of 21 for each), or take more steps",
             file=sys.stderr,
         )
     return 0

@@ -1,10 +1,8 @@
 """`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.report.verdict_files import write
 
@@ -14,10 +12,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
     )
-    try:
-        text, paths = write(parser.parse_args(argv).folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    text, paths = write(parser.parse_args(argv).folder)
     print(text, *paths, sep="\n")
     return 0

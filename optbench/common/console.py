@@ -1,4 +1,7 @@
-"""What a command prints: lines that survive closed pipes and encodings without the characters."""
+"""What a command prints, and how it ends.
+
+Lines survive closed pipes and encodings without the characters; errors become words and a status.
+"""
 
 import io
 import os
@@ -6,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+from optbench.common.errors import reason
 
 
 def say(*lines: object, error: bool = False) -> None:
@@ -51,6 +56,32 @@ def streams() -> Iterator[None]:
                 stream.flush()
             except OSError:
                 _silence(stream)
+
+
+@contextmanager
+def endings() -> Iterator[None]:
+    """Turn whatever ends a command into words on standard error and an exit status.
+
+    The status is 1 for an error, and 130 for Ctrl-C. A pipe that closes is left to `streams`.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        say("optbench: interrupted", error=True)
+        sys.exit(130)
+    except OSError as error:
+        where = error.filename2 or error.filename
+        fail(f"cannot read or write {where}: {error.strerror}" if where else str(error))
+    except Exception as error:
+        fail(reason(error))  # it prints the traceback of what is nobody's mistake
+
+
+def fail(message: str) -> NoReturn:
+    """Print an error for the user and exit with status 1."""
+    say(f"optbench: {message}", error=True)
+    sys.exit(1)
 
 
 def _silence(stream: TextIO) -> None:

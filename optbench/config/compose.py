@@ -9,11 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
-from optbench.config.explain import explain
+from optbench.config.explain import explained
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 
@@ -25,16 +24,12 @@ def compose_group(
 
     config_dir: a folder with choices of the user's own. Raises `UserError` for what is not there.
     """
-    folder = config_folder()
     words = [f"{group}={choice}", *overrides]
     if config_dir:
         words.append(f"hydra.searchpath=[file://{Path(expanded(config_dir)).resolve()}]")
-    try:
-        with initialize_config_dir(str(folder), **VERSION_BASE):
-            node = compose("config", overrides=words)[group]
+    with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+        node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, folder)) from error
     return {key: value for key, value in config.items() if key != "search"}
 
 

@@ -1,12 +1,17 @@
 """Hydra's errors in words for the user, with the nearest right name."""
 
-import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from optbench.common.errors import did_you_mean, shorten
-from optbench.config.groups import options, read_yaml
-from optbench.formats.keys import GROUPS, OVERLAYS
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from optbench.common.errors import UserError, did_you_mean, shorten
+from optbench.config.comments import known_keys, suggestion
+from optbench.config.groups import config_folder, options
+from optbench.formats.keys import GROUPS
 
 NO_COHORT = (
     "hydra/launcher=cohort is gone: it trained runs of small models at once, which was faster only "
@@ -17,7 +22,19 @@ NO_RECORD_STEPS = (
     "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
     "and record_steps=false is engine=plain, where every step is torch's"
 )
+HYDRAS_ERRORS: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException)
 UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
+
+
+@contextmanager
+def explained(*others: type[Exception]) -> Iterator[None]:
+    """Turn errors of Hydra's, and other kinds, into a `UserError` that says what was meant."""
+    try:
+        yield
+    except UserError:
+        raise
+    except HYDRAS_ERRORS + others as error:
+        raise UserError(explain(error, config_folder())) from error
 
 
 def explain(error: Exception, conf: Path) -> str:
@@ -39,7 +56,8 @@ def _explain(error: Exception, conf: Path) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         if match[1] == "record_steps":
             return NO_RECORD_STEPS
-        return f"unknown key '{match[1]}'" + suggest(match[1], conf)
+        value = re.search(r"config use \++[^=\s]+=(.*)", message)
+        return f"unknown key '{match[1]}'" + suggest(match[1], value[1] if value else "")
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
         if match[0].endswith("'hydra/launcher/cohort'"):
             return NO_COHORT
@@ -66,11 +84,12 @@ def _explain(error: Exception, conf: Path) -> str:
         said = re.split(r"\s+full_key: ", message)[0]
         return f"{match[1]} cannot be resolved: {said}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        if match[1].startswith("logger="):
-            return f"several loggers stand in brackets: 'logger=[{match[1][7:]}]'"
+        word = match[1].removeprefix("++")  # of `own_settings`
+        if word.startswith("logger="):
+            return f"several loggers stand in brackets: 'logger=[{word[7:]}]'"
         return (
-            f"{match[1]} names several values: -m sweeps over them (python -m optbench -m "
-            f"{match[1]}); one value that holds a comma stands in quotes"
+            f"{word} names several values: -m sweeps over them (python -m optbench -m "
+            f"{word}); one value that holds a comma stands in quotes"
         )
     if "Config group override must be a string" in message:
         return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
@@ -85,31 +104,21 @@ def _explain(error: Exception, conf: Path) -> str:
     return message
 
 
-def suggest(key: str, conf: Path) -> str:
-    """Return what an unknown key may have meant, and where the keys are listed."""
+def suggest(key: str, value: str = "") -> str:
+    """Return what an unknown key may have meant, with its value, and where the keys are listed."""
     group, _, rest = key.partition(".")
     if group == "logger" and rest:
         name = rest.split(".")[0]
         return (
             f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
         )
+    if has := [choice for choice, _ in known_keys().get(key, []) if choice]:
+        near = f", which {group}={{{', '.join(has)}}} has"
+    else:
+        near = suggestion(key, value)
     if rest and group in GROUPS:
-        paths = sorted((conf / group).rglob("*.yaml"))
-        files = {
-            str(path.relative_to(conf / group).with_suffix("")): read_yaml(path) for path in paths
-        }
-        names = sorted({name for file in files.values() for name in file})
-        near = did_you_mean(key, [f"{group}.{name}" for name in names])
-        if rest in names:
-            near = f", which {group}={{{', '.join(k for k in files if rest in files[k])}}} has"
         return (
             near + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "
             f"+{key}=VALUE gives the class an argument that is not in its YAML."
         )
-    top = read_yaml(conf / "config.yaml")
-    dotted = [f"{k}.{sub}" for k, v in top.items() if isinstance(v, dict) for sub in v]
-    near = did_you_mean(key, [*top, *GROUPS, *OVERLAYS, *dotted])
-    nearest = difflib.get_close_matches(group, GROUPS, n=1) if rest and not near else []
-    if nearest:
-        near = f". Did you mean {nearest[0]}.{rest}?"
-    return f"{near}\n--help lists them all."
+    return f"{near}\n--help lists them all, and --help KEY explains one."

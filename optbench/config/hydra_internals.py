@@ -13,6 +13,7 @@ import hydra
 try:
     from hydra._internal import config_loader_impl
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.core_plugins import basic_sweeper
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser import overrides_visitor
     from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
@@ -22,7 +23,7 @@ except ImportError as error:
         f"inside: {error}. Install a hydra-core that pyproject.toml allows"
     ) from error
 
-__all__ = ["BasicSweeper", "ConfigLoaderImpl"]
+__all__ = ["BasicSweeper", "ConfigLoaderImpl", "basic_sweeper"]
 
 # since 1.4: Hydra wants to be told what it may call, and has its version's defaults alone
 WANTS_NAMES = "execution_whitelist" in signature(hydra.main).parameters
@@ -34,7 +35,10 @@ BORROWED: dict[Any, tuple[tuple[str, ...], str]] = {
          "_apply_overrides_to_config"),
         "sweeps.sweep_loader composes a sweep's jobs once per choice of groups",
     ),
-    BasicSweeper: (("split_arguments",), "sweeps.callback counts the jobs before they begin"),
+    BasicSweeper: (
+        ("split_arguments", "split_overrides_to_chunks", "sweep"),
+        "sweeps.grid makes a sweep's jobs of its batches, and hydra/sweeper=grid runs them",
+    ),
     HydraOverrideVisitor: (
         ("visitDictKeyValuePair", "visitFunction"),
         "mend_parser compiles them with their asserts",

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError, did_you_mean, is_text
 from optbench.common.files import expanded
-from optbench.config.explain import NO_RECORD_STEPS, explain
-from optbench.config.groups import config_folder
+from optbench.config.comments import suggestion
+from optbench.config.explain import NO_RECORD_STEPS, explained
 from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]
@@ -28,7 +27,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
                 f"{text}: one choice makes a run; -m {group}={value.strip('[]')} runs each"
             )
     resolved: Config = {}
-    try:
+    with explained():
         for key in config:
             if key == "hydra":
                 continue
@@ -36,8 +35,6 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
             if OmegaConf.is_config(node):
                 node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
             resolved[str(key)] = node
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, config_folder())) from error
     if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
         resolved["engine"] = "plain"  # by a file from before there was `engine`
     check_keys(resolved)
@@ -124,7 +121,7 @@ def check_keys(config: Config) -> None:
         raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
     for key, value in config.items():
         if key not in TOP_KEYS:
-            raise UserError(f"unknown key '{key}'" + did_you_mean(key, sorted(TOP_KEYS)))
+            raise UserError(f"unknown key '{key}'{suggestion(key)}")
         if (known := nested_keys(key)) and isinstance(value, dict):
             for inner in value:
                 if inner not in known:

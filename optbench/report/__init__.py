@@ -3,36 +3,34 @@
 from pathlib import Path
 
 
-def finish(folder: str | Path) -> None:
-    """Draw the figures of a sweep that is over, and print its table, its verdict and its claim.
+def finish(folder: str | Path, *, quiet: bool = False) -> None:
+    """Draw the figures of a sweep that is over, and print its table and its verdict or claim.
 
-    The folder's files are read once for all of them. Raises UserError where there is no run.
+    The folder's files are read once for all of them. quiet: print what went wrong alone.
+    Raises UserError where there is no run.
     """
     # slow to import, and of no use to those who import a part of this package
-    from optbench.analysis.claims.judge import CLAIM
+    from optbench.analysis.claims.judge import CLAIM, verdict_line
     from optbench.analysis.comparison import compare
-    from optbench.analysis.summary import to_markdown
     from optbench.common.console import say
     from optbench.common.errors import UserError
     from optbench.formats.study import MANIFEST
-    from optbench.report import claim_files, verdict_files
+    from optbench.report import claim_files, terminal, verdict_files
     from optbench.report.draw import draw_all
 
-    folder = Path(folder)
+    folder, claim = Path(folder), ""
     made = compare([folder])
     result = draw_all([folder], folder, made=made)
-    say("", to_markdown(result.summary), *result.paths)
     if (folder / MANIFEST).exists():
-        text, paths = verdict_files.write(folder, made)
-        say("", text, *paths)
+        verdict_files.write(folder, made)
     if (folder / CLAIM).exists():
         try:
-            text, paths = claim_files.write(folder, made.files)
+            claim = verdict_line(claim_files.write(folder, made.files)[0])
         except UserError as error:  # the runs are done all the same
             say(f"warning: the claim is not judged: {error}", error=True)
-        else:
-            say("", text, *paths)
     for text in result.warnings:
         say(f"warning: {text}", error=True)
     for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)
+    if not quiet:
+        say(*terminal.lines(made, result.summary, folder, claim))

@@ -1,6 +1,7 @@
 """The command line that repeats a run, from the resolved configuration in its `run.json`."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -65,28 +66,68 @@ def again(config: dict[str, Any], engine: str, conf: Path) -> str:
 def joined(runs: Sequence[tuple[Path, dict[str, Any], str]], conf: Path) -> list[str]:
     """The commands that make runs again, each into a folder ENGINE beside the run that it repeats.
 
-    runs: of each its folder, its configuration and the engine. Runs that differ in optimizer and
-    seed alone, and have every combination of them, take one command.
+    runs: of each its folder, its configuration and the engine. Runs that differ in the optimizer,
+    its own settings and the seed alone, and have every combination of them, take one command.
     """
-    found: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    found: dict[tuple[str, ...], dict[tuple[str, tuple[str, ...]], set[int]]] = {}
     for folder, config, engine in runs:
         words = shlex.split(again(config, engine, conf))[3:]
         named = [word for word in words if word.startswith("optimizer=")]
         choice = named[0].partition("=")[2] if named else str(default_choice(conf, "optimizer"))
-        rest = [word for word in words if word not in named and not word.startswith("seed=")]
+        # of a class by its `_target_` the settings stay: they are of no choice
+        own = [w for w in words if not w.startswith("+") and w.startswith("optimizer.")]
+        own = [] if any(word.startswith("optimizer._") for word in words) else own
+        rest = [w for w in words if w not in (*named, *own) and not w.startswith("seed=")]
         # not among the sweep's own files: its plan and its figure's options stay
         rest += [f"results_dir={text(str(folder.parent))}", f"name={engine}"]
-        found.setdefault(tuple(rest), []).append((choice, int(config["seed"])))
+        cells = found.setdefault(tuple(rest), {})
+        cells.setdefault((choice, tuple(own)), set()).add(int(config["seed"]))
     lines = []
     for same, cells in found.items():
-        names, seeds = sorted({c for c, _ in cells}), sorted({s for _, s in cells})
-        whole = len(set(cells)) == len(names) * len(seeds)
-        for some, numbered in [(names, seeds)] if whole else [([c], [s]) for c, s in cells]:
-            many = ["-m"] * (len(some) * len(numbered) > 1)
-            sets = [f"optimizer={','.join(some)}", f"seed={','.join(map(str, numbered))}"]
-            line = ["python", "-m", "optbench", *many, *sets, *same]
-            lines.append(" ".join(map(shlex.quote, line)))
+        merged = lists_of(cells)
+        for choices_and_own, seeds in [merged] if merged else [([c], s) for c, s in cells.items()]:
+            names = list(dict.fromkeys(choice for choice, _ in choices_and_own))
+            words = [w for choice, own in choices_and_own for w in renamed(own, choice, len(names))]
+            count = len(seeds) * (len(names) + sum("," in word for word in words))
+            line = ["python", "-m", "optbench", *["-m"] * (count > 1)]
+            line += [f"optimizer={','.join(names)}", f"seed={','.join(map(str, sorted(seeds)))}"]
+            lines.append(" ".join(map(shlex.quote, [*line, *words, *same])))
     return list(dict.fromkeys(lines))
+
+
+def lists_of(
+    cells: dict[tuple[str, tuple[str, ...]], set[int]],
+) -> tuple[list[tuple[str, tuple[str, ...]]], set[int]] | None:
+    """Return each optimizer with the values that its settings take, and the seeds of all.
+
+    cells: the seeds of an optimizer and its settings. None where a combination is missing.
+    """
+    seeds = next(iter(cells.values()))
+    values: dict[str, dict[str, list[str]]] = {}
+    sizes: dict[str, int] = {}
+    for choice, own in cells:
+        sizes[choice] = sizes.get(choice, 0) + 1
+        for word in own:
+            key, _, value = word.partition("=")
+            taken = values.setdefault(choice, {}).setdefault(key, [])
+            taken += [value] * (value not in taken)
+    for choice, own in cells:
+        lists = values.get(choice, {})
+        if len(own) != len(lists) or math.prod(map(len, lists.values())) != sizes[choice]:
+            return None
+    if any(each != seeds for each in cells.values()):
+        return None
+    return [
+        (name, tuple(f"{key}={','.join(found)}" for key, found in values.get(name, {}).items()))
+        for name in sorted(sizes)
+    ], seeds
+
+
+def renamed(own: Sequence[str], choice: str, optimizers: int) -> list[str]:
+    """Return an optimizer's settings under its own name, where there are several optimizers."""
+    if optimizers == 1:
+        return list(own)
+    return [f"{choice}.{word.removeprefix('optimizer.')}" for word in own]
 
 
 def engines_note(made: Comparison, conf: Path) -> str:

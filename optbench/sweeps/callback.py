@@ -2,25 +2,21 @@
 
 import hashlib
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from optbench.common.console import say
+from optbench.common.console import endings, say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
 from optbench.config.compose import texts_of
-from optbench.config.explain import NO_COHORT, explain
-from optbench.config.groups import config_folder
+from optbench.config.explain import NO_COHORT, explained
 from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import RunConfig
@@ -97,13 +93,13 @@ class SweepCallback(Callback):
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
         # the list may be another process's by now; Hydra's own launchers have processes of theirs
         outcomes = job_list.ended or listed
-        if text := by_other_engines(outcomes):
+        if (text := by_other_engines(outcomes)) and not config.quiet:
             say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
                 with exits(), alone(config):
-                    finish(sweep)
+                    finish(sweep, quiet=bool(config.quiet))
         finally:  # also where the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
@@ -184,17 +180,6 @@ def begin(
 
 @contextmanager
 def exits() -> Iterator[None]:
-    """Turn an exception into its message and exit status 1."""
-    try:
+    """Exit with an exception's words: Hydra would make of it a warning."""
+    with endings(), explained():
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        text = error if isinstance(error, UserError) else explain(error, config_folder())
-        say(f"optbench: {text}", error=True)
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        say(f"optbench: cannot write the sweep's files: {where}{error.strerror}", error=True)
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)

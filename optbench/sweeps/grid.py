@@ -1,9 +1,12 @@
-"""The jobs of a sweep, from its overrides: all combinations of their values."""
+"""The jobs of a sweep, from its overrides: all combinations of their values.
+
+A setting of one optimizer (`adam.lr=0.1,0.01`) is combined with the jobs of that optimizer alone.
+"""
 
 import math
 import re
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from itertools import islice, product
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -12,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from optbench.common.errors import UserError
+from optbench.config import own_settings
 from optbench.config.compose import texts_of
 from optbench.config.hydra_internals import BasicSweeper
 from optbench.formats.keys import ONE_VALUE_KEYS, SERIES_KEYS
@@ -25,9 +29,10 @@ def parse(texts: list[str]) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(texts)
 
 
-def expand(overrides: Sequence[Override]) -> list[list[str]]:
+def expand(overrides: Sequence[Override], optimizer: str) -> list[list[str]]:
     """The jobs of a sweep, as lists of overrides: all combinations, of a key given twice the last.
 
+    optimizer: the one of all jobs, where the overrides name none.
     Raises `UserError` where there is none, and for what cannot be swept over.
     """
     for override in overrides:
@@ -49,15 +54,70 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
                 f"{key} has one value of each kind in a sweep, and not auto beside others "
                 f"({text}): a run's identity is the kind of its device, cpu or cuda"
             )
-    count = math.prod(number_of_values(override) for override in overrides)
-    if count > MOST_JOBS:
+    shared, own = apart(overrides)
+    counts = [math.prod(map(number_of_values, part)) for part in (shared, *own.values())]
+    if (count := counts[0] * max([1, *counts[1:]])) > MOST_JOBS:
         raise UserError(f"this asks for {count:,} runs or more; a sweep has at most {MOST_JOBS:,}")
-    (batch,) = BasicSweeper.split_arguments(list(overrides), None)
+    (batch,) = BasicSweeper.split_arguments(shared, None)
     if not batch:
         raise UserError(
             "nothing to run: a glob(...) or range(...) on the command line matches no choice"
         )
-    return batch
+    return with_own(batch, own, optimizer) if own else batch
+
+
+def apart(overrides: Sequence[Override]) -> tuple[list[Override], dict[str, list[Override]]]:
+    """Return the overrides that all jobs share, and by its name those of each one optimizer."""
+    texts = [
+        f"optimizer={','.join(values_of(override))}"
+        for override in overrides
+        if override.key_or_group == "optimizer"
+    ]
+    known = own_settings.names(texts)
+    shared: list[Override] = []
+    own: dict[str, list[Override]] = {}
+    for override in overrides:
+        if found := own_settings.split(override.key_or_group, known):
+            own.setdefault(found[0], []).append(override)
+        else:
+            shared.append(override)
+    return shared, own
+
+
+def values_of(override: Override) -> list[str]:
+    """Return the values of an override as texts."""
+    if override.is_sweep_override():
+        return list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    return [override.get_value_element_as_str()]
+
+
+def with_own(
+    jobs: Sequence[list[str]], own: Mapping[str, Sequence[Override]], default: str
+) -> list[list[str]]:
+    """Return the jobs, each with every combination of the settings of its optimizer alone.
+
+    What is set for all optimizers gives way. Raises `UserError` for an optimizer without a job.
+    """
+    settings: dict[str, dict[str, list[str]]] = {}  # optimizer, key of the group: texts
+    for name, overrides in own.items():
+        for override in overrides:
+            _, rest = own_settings.split(override.key_or_group, [name]) or ("", "")
+            key = own_settings.as_group(override.get_key_element(), rest)
+            texts = [f"{key}={value}" for value in values_of(override)]
+            settings.setdefault(name, {})[f"optimizer.{rest}"] = texts
+    found, used = [], []
+    for job in jobs:
+        keys = [text.lstrip("+").partition("=")[0] for text in job]
+        name = job[keys.index("optimizer")].partition("=")[2] if "optimizer" in keys else default
+        used.append(name)
+        mine = settings.get(name, {})
+        kept = [text for text, key in zip(job, keys, strict=True) if key not in mine]
+        found += [(*kept, *one) for one in product(*mine.values())]
+    for name in settings:
+        if name not in used:
+            own_key = next(iter(settings[name])).removeprefix("optimizer.")
+            raise own_settings.foreign(name, own_key, dict.fromkeys(used))
+    return [list(job) for job in dict.fromkeys(found)]
 
 
 def tell_runs_apart(devices: Override) -> bool:
@@ -80,12 +140,13 @@ def number_of_values(override: Override) -> int:
 
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     """The jobs of the sweep; None where the sweeper decides as it goes."""
-    if config.hydra.runtime.choices.get("hydra/sweeper") != "basic":
+    if config.hydra.runtime.choices.get("hydra/sweeper") not in ("grid", "basic"):
         return None
     params = config.hydra.sweeper.get("params") or {}
     # the command line comes last and wins over the study
     return expand(
-        parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)])
+        parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]),
+        str(config.hydra.runtime.choices.get("optimizer")),
     )
 
 

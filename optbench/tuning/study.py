@@ -56,7 +56,8 @@ def run(
     folder = Path(config.hydra.sweep.dir)
     with callback.exits():
         settings = check(config)
-        contenders = [contender(each, compose) for each in expand(arguments)]
+        chosen = str(config.hydra.runtime.choices.get("optimizer"))
+        contenders = [contender(each, compose) for each in expand(arguments, chosen)]
         if not any(entry.space for entry in contenders):
             raise UserError(
                 "nothing to tune: every hyperparameter of the search space is given. Leave one "
@@ -174,14 +175,17 @@ def check(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def expand(arguments: list[str]) -> list[list[str]]:
-    """The command line to one list of overrides per problem and optimizer."""
+def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
+    """The command line to one list of overrides per problem and optimizer.
+
+    optimizer: the one that is tuned where none is named.
+    """
     parsed = grid.parse(arguments)
     for override in parsed:
         key = override.key_or_group
         if key in ITS_OWN:
             raise UserError(f"a tuned study sets {key} by itself: {ITS_OWN[key]}")
-    found = grid.expand(parsed)
+    found = grid.expand(parsed, optimizer)
     for overrides in found:
         if found.count(overrides) > 1:
             raise UserError(f"asked for twice: {' '.join(overrides)}")

@@ -35,11 +35,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from optbench.common.errors import LONGEST, UserError
 from optbench.config import build
 from optbench.config.compose import texts_of
-from optbench.config.explain import explain
+from optbench.config.explain import HYDRAS_ERRORS, explain
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import check_syntax, check_tuned, resolve
 from optbench.config.validate import check_results_dir
-from optbench.program import CONFIGURATION_ERRORS
+from optbench.program import WRONGLY_ASKED
 from optbench.runner import run as experiment
 from optbench.sweeps import sweep_loader
 from optbench.sweeps.sweep_loader import SweepLoader
@@ -47,6 +47,7 @@ from optbench.training.loop import Training
 from scripts.reliability.command_lines import CONF, command_line
 from scripts.reliability.sections import rows_of_other_seeds, write_section
 
+REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *WRONGLY_ASKED)
 HYDRAS = "of these in Hydra's own words"
 SECONDS = 20  # for one command line
 MEMORY = 16 * 2**30  # bytes of addresses: what asks for more is refused by the system
@@ -75,7 +76,7 @@ class Fuzz:
         try:
             with limited(SECONDS):
                 self.counts[self.attempt(words)] += 1
-        except (UserError, *CONFIGURATION_ERRORS) as error:
+        except REFUSED as error:
             # what is explained to the user; a ValueError from further in is a crash
             if not isinstance(error, UserError) and not self.composing:
                 self.found(error, words)

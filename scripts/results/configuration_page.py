@@ -5,24 +5,21 @@
 A test compares the committed page with what this script writes.
 """
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
-
+from optbench.config.comments import (
+    GROUPS,
+    Setting,
+    choices,
+    default_choice,
+    read,
+    settings_of,
+    shown,
+)
+from optbench.formats.keys import OVERLAYS
 from scripts import ROOT
 
 CONF = ROOT / "conf"
 OUT = ROOT / "docs" / "configuration.md"
 COMMAND = "python -m scripts.results.configuration_page"
-GROUPS = (
-    "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger",
-    "study", "hydra/launcher", "hydra/sweeper",
-)  # fmt: skip
-OVERLAYS = ("problem", "study")  # set keys of other groups
-NOT_SHOWN = ("name", "search", "params")  # of a choice: not set as GROUP.KEY
-LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
-
 INTRODUCTION = f"""# Configuration
 
 <!-- Made by `{COMMAND}` from the comments in conf/: change those. -->
@@ -39,7 +36,10 @@ Every key can be set on the command line, and every key can be swept:
 - Quote what the shell would read: `'model.hidden=[256,128]'`, `'logger=[tensorboard,mlflow]'`.
 - `+KEY=VALUE` adds a key that the configuration does not have, such as `+optimizer.foreach=true`.
 - `--config-dir FOLDER` adds groups and choices of your own ([extending](extending.md)).
-- `--cfg job` prints the whole configuration and runs nothing.
+- `adam.lr=0.01` sets a key of one optimizer, whatever others a sweep has: `-m optimizer=sgd,adam
+  sgd.lr=0.1,0.03 adam.lr=0.01` makes three runs of each seed.
+- `--cfg job` prints the whole configuration and runs nothing. `--help KEY` says what this page says
+  of a key, a group, or a choice (`--help optimizer=adam`).
 
 ## Keys
 """
@@ -72,51 +72,6 @@ A study sets any keys, and what is swept: `python -m optbench -m study=compariso
 }
 
 
-class Setting(NamedTuple):
-    """One key of a YAML file: its dotted name, value and comment, as they stand there."""
-
-    key: str
-    value: str
-    comment: str
-
-
-def read(path: Path) -> tuple[str, list[tuple[str, list[Setting]]]]:
-    """Return the first comment of a file, and its settings under the comments that head them."""
-    head: list[str] = []
-    sections: list[tuple[str, list[Setting]]] = [("", [])]
-    parents: list[tuple[int, str]] = []
-    for line in path.read_text("utf-8").splitlines():
-        text = line.strip()
-        settings = sections[-1][1]
-        if text.startswith("#"):
-            text = text.removeprefix("#").strip()
-            if line.startswith(" ") and settings:  # the comment of the line before goes on
-                key, value, comment = settings[-1]
-                settings[-1] = Setting(key, value, f"{comment} {text}".strip())
-            elif len(sections) == 1 and not settings:
-                head += [] if text.startswith("@package") else [text]
-            else:
-                sections.append((text, []))
-        elif found := LINE.match(line):
-            indent, name, value, comment = found.groups()
-            parents = [one for one in parents if one[0] < len(indent)]
-            key = ".".join([*(parent for _, parent in parents), name])
-            parents.append((len(indent), name))
-            settings.append(Setting(key, value.strip(), comment or ""))
-    return " ".join(head), sections
-
-
-def shown(settings: list[Setting]) -> Iterator[Setting]:
-    """Yield the settings that have a value, less those of Hydra's own."""
-    parents = {one.key.rpartition(".")[0] for one in settings}
-    for one in settings:
-        words = one.key.split(".")
-        if one.key in parents or "_target_" in words or "_partial_" in words:
-            continue
-        if words[0] not in ("hydra", "defaults"):
-            yield one
-
-
 def cell(text: str) -> str:
     """Return text that keeps to its cell of a Markdown table."""
     return text.replace("|", "\\|")
@@ -136,18 +91,13 @@ def keys() -> str:
 
 def groups() -> str:
     """Return a table of the choices of each group."""
-    config = (CONF / "config.yaml").read_text("utf-8")
     parts = []
     for group in GROUPS:
-        chosen = re.search(rf"^  - (?:override )?{group}: (\w+)", config, re.M)
-        files = sorted((CONF / group).rglob("*.yaml"), key=lambda path: (len(path.parts), path))
         rows = []
-        for path in files:
-            name = path.relative_to(CONF / group).with_suffix("").as_posix()
-            head, sections = read(path)
-            title = f"**`{name}`**" if chosen and chosen[1] == name else f"`{name}`"
-            told = [] if group in OVERLAYS else [settings_of_choice(sections[0][1])]
-            rows.append(f"| {' | '.join([title, cell(head), *told])} |")
+        for name, path in choices(group).items():
+            title = f"**`{name}`**" if name == default_choice(group) else f"`{name}`"
+            told = [] if group in OVERLAYS else [told_settings(settings_of(path))]
+            rows.append(f"| {' | '.join([title, cell(read(path)[0]), *told])} |")
         note = NOTES.get(group)
         parts += [f"\n### `{group}`\n", *([note, ""] if note else [])]
         titles = ["choice", "what it is", *(["settings"] if group not in OVERLAYS else [])]
@@ -155,12 +105,11 @@ def groups() -> str:
     return "\n".join(parts)
 
 
-def settings_of_choice(settings: list[Setting]) -> str:
-    """Return what may be set of a choice, with comments; not what another key sets."""
+def told_settings(settings: list[Setting]) -> str:
+    """Return the settings of a choice with their comments."""
     return "<br>".join(
         f"`{one.key}={one.value}`" + (f" ({cell(one.comment)})" if one.comment else "")
-        for one in shown(settings)
-        if one.key.split(".")[0] not in NOT_SHOWN and not one.value.startswith("${")
+        for one in settings
     )
 
 

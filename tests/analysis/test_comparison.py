@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import sub_command
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
@@ -21,7 +22,6 @@ from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import envelope, trial_scores
-from optbench.commands.plot import main
 from optbench.common.errors import UserError
 from optbench.figures.cost import cost
 from optbench.figures.critical_difference import ranks_figure
@@ -34,6 +34,8 @@ from optbench.report.collect import collect
 from optbench.report.draw import draw_all
 from optbench.report.sections.verdict import cost_text
 from optbench.stats.tuning_curves import expected_best
+
+main = sub_command("plot")
 
 PNG = Options(formats=["png"])
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from in_process import sub_command
 from made_runs import make_run
 
 from optbench.analysis import verdict
 from optbench.analysis.comparison import split_trials
 from optbench.analysis.table import load_runs
 from optbench.analysis.trials import trial_scores
-from optbench.commands import verdict as verdict_command
 from optbench.common.errors import UserError
 from optbench.report import verdict_files
 
@@ -76,5 +76,5 @@ def test_trials_are_scored_by_validation_and_divergence_is_the_worst(tmp_path):
 def test_another_folder_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="not the folder of a tuned study"):
         verdict_files.write(tmp_path)
-    assert verdict_command.main([str(tmp_path)]) == 1
-    assert "error:" in capsys.readouterr().err
+    assert sub_command("verdict")([str(tmp_path)]) == 1
+    assert "optbench: " in capsys.readouterr().err

@@ -110,7 +110,7 @@ def test_a_sweep_ends_with_its_figure_and_goes_on_where_it_stopped(here, tmp_pat
     sweep = tmp_path / "mine"
     assert status == 0
     assert "[4/4]" in out
-    assert str(sweep / "train_loss-epoch.png") in out
+    assert f"Folder:  {sweep}  " in out
     assert (sweep / "train_loss-epoch.png").stat().st_size > 10_000
     summary = rows(sweep / "summary.csv")
     assert [row["optimizer"] for row in summary] == ["adam", "sgd"]  # ranked
@@ -153,7 +153,7 @@ def test_divergence_is_a_result(here, tmp_path):
     records = [record(path.parent) for path in (tmp_path / "x").glob("*/run.json")]
     (diverged,) = (r for r in records if r["status"] == "diverged")
     assert diverged["diverged_at_step"] >= 1
-    assert any("1 of" in line or "| 1 |" in line for line in out.splitlines())
+    assert "1 (1 diverged)" in out  # in the table
 
 
 def test_a_study_is_a_sweep_and_draws_its_figure(here, tmp_path):
@@ -197,15 +197,15 @@ def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
     assert steps == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.parametrize("words", [(), ("plot",), ("verdict",)])
+@pytest.mark.parametrize("words", [("--cfg", "job"), ("plot", "--help"), ("verdict", "--help")])
 def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, words):
     (tmp_path / "hydra").mkdir()
     raises = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
     for name in ("hydra/__init__.py", "pandas.py"):
         (tmp_path / name).write_text(raises)
-    call = [sys.executable, "-m", "optbench", *words, "--help"]
+    call = [sys.executable, "-m", "optbench", *words]
     ended = subprocess.run(call, env=environment(tmp_path), capture_output=True, cwd=tmp_path)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"optbench: interrupted\n")
 
 
 def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
@@ -229,11 +229,18 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["optimzer=adam"], "Did you mean optimizer?"),
+        (["optimzer=adam"], "Did you mean optimizer=adam?"),
         (["optimizer=adm"], "Did you mean adam?"),
         (["optimizer=textbook/adm"], "Did you mean textbook/adam?"),
         (["study=comparisons"], "Did you mean comparison?"),
-        (["dta.root=x"], "Did you mean data.root?"),
+        (["dta.root=x"], "Did you mean data.root=x?"),
+        (["lr=0.1"], "Did you mean optimizer.lr=0.1?"),
+        (["optimizer.learning_rate=0.1"], "Did you mean optimizer.lr=0.1?"),
+        (["momentum=0.9"], "Did you mean optimizer.momentum=0.9 (of optimizer=momentum,"),
+        (["batch=4"], "Did you mean batch_size=4?"),
+        (["epochs_count=4"], "Did you mean epochs=4?"),
+        (["-m", "optimizer=sgd,adam", "lr=0.1,0.3"], "Did you mean optimizer.lr=0.1?"),
+        (["optimizer=adam", "plot"], "plot is a sub-command, which comes first"),
         (["optimizer.rate=0.1"], "unknown key 'optimizer.rate'"),
         (["+epoch=3"], "Did you mean epochs?"),
         (["optimizer.lr=-1"], "optimizer.lr must be"),
@@ -292,7 +299,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["optimizer="], "there is no optimizer="),
         (["optimizer=ADAM"], "Did you mean adam?"),
         (["optimizer.momentum=0.9"], "optimizer={momentum, muon, nesterov, rmsprop"),
-        (["modle.hidden=[3]"], "Did you mean model.hidden?"),
+        (["modle.hidden=[3]"], "Did you mean model.hidden=[3] (of model=cnn,mlp)?"),
         (["model.activation=[relu]"], "model.activation must be one of sigmoid"),
         (["initializer=uniform", "initializer.scale=-1"], "initialize(weight=uniform_(scale=-1)"),
         (["schedule=cosine", "+schedule.foo=1"], "cosine does not accept foo. It accepts: final"),
@@ -321,17 +328,30 @@ def test_cuda_without_cuda_is_refused(here, monkeypatch):
     assert "no usable CUDA device" in err
 
 
-def test_help_names_the_groups_and_the_configuration(here):
-    status, out, _ = here("--help")
+def test_quiet_prints_nothing_on_standard_output(here, tmp_path):
+    for launcher in ("workers", "basic"):
+        words = ["-m", "optimizer=sgd,adam", f"hydra/launcher={launcher}", "name=x", "quiet=true"]
+        status, out, err = here(*words, "optimizer.lr=0.1,-1")
+        assert (status, out) == (1, "")
+        assert "optimizer.lr must be above 0" in err
+        assert "2 of 4 runs failed" in err
+    for words in ([], [], ["optimizer=sgd", "optimizer.lr=1e20"]):  # again: already done; diverged
+        assert here(*words, "quiet=true")[:2] == (0, "")
+    assert (tmp_path / "x" / "summary.md").exists()
+
+
+def test_a_run_ends_with_its_picture_and_its_path(here, tmp_path):
+    status, out, _ = here()
+    (run,) = (tmp_path / "runs").iterdir()
     assert status == 0
-    for text in ("optimizer: ", "study: ", "batch_size: 128", "python -m optbench -m"):
-        assert text in out
-
-
-def test_quiet_says_only_what_was_written(here):
-    _, out, _ = here("quiet=true")
-    assert "epoch 1" not in out
-    assert "epochs.csv" in out
+    assert out.endswith(f"completed: {run}\npicture: {run / 'curve.png'}\n")
+    before = (run / "curve.png").read_bytes()
+    assert before.startswith(b"\x89PNG")
+    assert "validation" in (run / "curve.txt").read_text()
+    assert here()[1].endswith(f"picture: {run / 'curve.png'}\n")  # already done: not drawn again
+    (run / "curve.png").unlink()
+    here()
+    assert (run / "curve.png").read_bytes() == before
 
 
 def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from in_process import sub_command
 from made_runs import make_run, sweep
 
 from optbench.analysis.comparison import Options
-from optbench.commands.plot import main
 from optbench.common.errors import UserError
 from optbench.report.draw import draw_all
+
+main = sub_command("plot")
 
 
 def names(folder: Path) -> set[str]:
@@ -113,7 +115,7 @@ def test_mistakes_get_one_message(
     assert main(argv) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: ")
+    assert err.startswith("optbench: ")
     assert words in err
     assert names(tmp_path / "runs") == set()
 

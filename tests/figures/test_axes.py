@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import sub_command
 from made_runs import make_run, sweep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +14,6 @@ from matplotlib.figure import Figure
 from optbench.analysis import summary
 from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.table import load_runs
-from optbench.commands import plot
 from optbench.commands import report as report_command
 from optbench.figures.axes import limit_y, set_log_y
 from optbench.figures.curves import curves
@@ -180,7 +180,7 @@ def test_runs_that_all_diverge_at_once_are_told_and_tabled(tmp_path, capsys):
     """The loss of every run is not a number before the first step."""
     sweep(tmp_path, ("adam", "sgd"), 2, diverged_at=0)
     with_losses(tmp_path, lambda v: v * math.nan)
-    assert plot.main([str(tmp_path)]) == 0
+    assert sub_command("plot")([str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "all 4 runs diverged before the first step" in printed.err
     assert "look at the loss, the model and the data" in printed.err
@@ -189,9 +189,9 @@ def test_runs_that_all_diverge_at_once_are_told_and_tabled(tmp_path, capsys):
     assert "is first by" not in text
     assert report_command.main([str(tmp_path)]) == 0
     assert "all 4 runs diverged" in (tmp_path / "report.html").read_text()
-    assert plot.main([str(tmp_path), "--kind", "curves"]) == 1
+    assert sub_command("plot")([str(tmp_path), "--kind", "curves"]) == 1
     assert "all runs diverged" in capsys.readouterr().err
-    assert plot.main([str(tmp_path), "--target", "0.5"]) == 1
+    assert sub_command("plot")([str(tmp_path), "--target", "0.5"]) == 1
     assert "no run logged a finite loss" in capsys.readouterr().err
     frame = summary.summary(load_runs(tmp_path))
     assert np.isinf(frame["train_loss_median"]).all()
@@ -199,6 +199,6 @@ def test_runs_that_all_diverge_at_once_are_told_and_tabled(tmp_path, capsys):
 
 def test_runs_that_diverge_later_are_told_at_once(tmp_path, capsys):
     sweep(tmp_path, ("adam", "sgd"), 1, diverged_at=80)
-    assert plot.main([str(tmp_path)]) == 0
+    assert sub_command("plot")([str(tmp_path)]) == 0
     assert "all 2 runs diverged: there is nothing to compare" in capsys.readouterr().err
     assert len(read_csv(tmp_path / "000" / "epochs.csv")["step"]) > 1

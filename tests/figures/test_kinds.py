@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from in_process import sub_command
 from made_runs import make_run, sweep
 from matplotlib import rc_context, rcParams
 from matplotlib.colors import to_hex
@@ -27,7 +28,6 @@ from optbench.analysis.series import assign_series
 from optbench.analysis.table import load_runs
 from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import trial_scores
-from optbench.commands.plot import main
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
 from optbench.figures.cost import cost
@@ -46,6 +46,8 @@ from optbench.report.draw import draw_all
 from optbench.trajectories.contours import still
 from optbench.trajectories.descent import run_optimizer
 from optbench.trajectories.functions import FUNCTIONS
+
+main = sub_command("plot")
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
 COST = {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from in_process import call
+from in_process import call, sub_command
 from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
@@ -212,5 +212,5 @@ def test_a_folder_whose_name_is_no_text_is_refused_in_words(tmp_path, capsys):
         folder = made_sweep(Path(os.fsdecode(bytes(tmp_path) + b"/a\xff")), ("adam", "sgd"), 1)
     except (OSError, UnicodeError):
         pytest.skip("this file system has no such name")
-    assert report_command.main([str(folder), "-o", str(tmp_path / "page.html")]) == 1
+    assert sub_command("report")([str(folder), "-o", str(tmp_path / "page.html")]) == 1
     assert "bytes that are no UTF-8" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import sub_command
 from made_runs import make_run
 from matplotlib.colors import to_hex
 
@@ -14,12 +15,13 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.summary import summary
 from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.verdict import verdicts
-from optbench.commands.plot import main
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS
 from optbench.report import verdict_files
 from optbench.report.collect import collect
 from optbench.report.draw import draw_all
+
+main = sub_command("plot")
 
 PLAIN = ("adam", "sgd", "momentum")
 # among them one that is called as another one with its setting is

@@ -1,6 +1,8 @@
 """The command written for a run composes to the configuration it came from."""
 
 import shlex
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from omegaconf import OmegaConf
 from optbench.config.groups import config_folder
 from optbench.config.resolve import drop_foreign_arguments
 from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
-from optbench.report.repeat_command import command
+from optbench.report.repeat_command import command, joined
 
 CASES = [
     [],
@@ -48,3 +50,27 @@ def test_the_command_composes_to_the_same_configuration(overrides):
 def test_what_is_default_is_not_said():
     line = command(composed(["optimizer=sgd", "seed=2", "optimizer.lr=0.3"]), config_folder())
     assert line == "python -m optbench optimizer=sgd optimizer.lr=0.3 seed=2"
+
+
+def repeated(jobs: list[list[str]]) -> list[str]:
+    """Return the commands that make these runs again, less where they go."""
+    runs = [(Path("results/x/run"), composed(["epochs=1", *words]), "plain") for words in jobs]
+    rest = " epochs=1 engine=plain force=true results_dir=results/x name=plain"
+    return [line.removesuffix(rest) for line in joined(runs, config_folder())]
+
+
+def test_the_command_of_a_sweep_has_each_optimizers_own_settings():
+    seeds = ("seed=1", "seed=2")
+    sgd = [["optimizer=sgd", f"optimizer.lr={lr}", s] for lr, s in product((0.1, 0.3), seeds)]
+    adam = [["optimizer=adam", "optimizer.lr=0.02", seed] for seed in seeds]
+    command = "python -m optbench -m optimizer=adam,sgd seed=1,2 adam.lr=0.02 sgd.lr=0.1,0.3"
+    assert repeated(sgd + adam) == [command]
+    assert repeated(sgd) == ["python -m optbench -m optimizer=sgd seed=1,2 optimizer.lr=0.1,0.3"]
+    assert repeated(adam[:1]) == ["python -m optbench optimizer=adam seed=1 optimizer.lr=0.02"]
+
+
+def test_a_combination_that_is_missing_makes_commands_of_their_own():
+    lrs = [["optimizer=adam", f"optimizer.lr={lr}", "seed=1"] for lr in (0.1, 0.3)]
+    assert len(repeated([*lrs, ["optimizer=sgd", "seed=1"], ["optimizer=sgd", "seed=2"]])) == 3
+    eps = ["optimizer=adam", "optimizer.eps=0.1", "optimizer.lr=0.2", "seed=1"]
+    assert len(repeated([*lrs, eps])) == 3

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from in_process import sub_command
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs
@@ -16,7 +17,6 @@ from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import assign_series
 from optbench.analysis.table import flatten
-from optbench.commands.report import main
 from optbench.common.errors import UserError
 from optbench.report import page as report
 from optbench.report.collect import collect
@@ -26,6 +26,8 @@ from optbench.report.sections.curves import facet_keys
 from optbench.report.sections.verdict import margin, sentence
 from optbench.report.tables import plain
 from optbench.stats.pairwise import compare
+
+main = sub_command("report")
 
 EVIL = "<script>alert(1)</script>"
 
@@ -344,7 +346,7 @@ def test_mistakes_are_named(tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
     assert main([word.format(tmp=tmp_path) for word in arguments]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("optbench: ")
     assert message in error
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import sub_command
 from made_runs import make_run, sweep
 
 from optbench.analysis.over_problems import time_matrix
@@ -25,7 +26,6 @@ from optbench.analysis.time_to_target import (
     run_times,
     times,
 )
-from optbench.commands.score import main
 from optbench.common.errors import UserError
 from optbench.stats.algoperf import (
     closed_form,
@@ -37,6 +37,8 @@ from optbench.stats.algoperf import (
     trapezoid,
 )
 from optbench.stats.external_scores import adam_steps, deepobs_overhead, deepobs_speed, track3
+
+main = sub_command("score")
 
 INF = math.inf
 TIMES = pd.DataFrame(
@@ -113,9 +115,7 @@ def test_what_is_no_table_of_times_is_named(
 ) -> None:
     path = tmp_path / "times.csv"
     path.write_text(text)
-    with pytest.raises(SystemExit) as caught:
-        main([str(path)])
-    assert caught.value.code == 1
+    assert main([str(path)]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

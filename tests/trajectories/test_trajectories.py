@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from in_process import sub_command
 from PIL import Image
 
 from optbench import textbook
@@ -203,10 +204,24 @@ def test_the_plot_holds_the_paths_but_not_a_diverging_one():
 
 def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):
     words = ["function=saddle", f"out={tmp_path}", "format=png", "steps=20"]
-    assert trajectories.main([*words, "optimizer=sgd,adam"]) == 0
-    assert "optimizer.lr=0.05" in capsys.readouterr().err
+    assert trajectories.main([*words, "optimizer=sgd,adam", "optimizer.lr=0.001"]) == 0
+    assert "leave out lr" in capsys.readouterr().err
     assert trajectories.main([*words, "optimizer=sgd,rmsprop", "rmsprop.lr=0.1"]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_without_a_rate_each_takes_its_best_and_the_columns_are_explained(tmp_path, capsys):
+    words = ["function=ravine", f"out={tmp_path}", "format=png"]
+    assert trajectories.main(words) == 0
+    out = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "trajectories.csv")
+    assert table["optimizer"].str.match(r"(sgd|momentum|adam) lr=").all()
+    assert np.isfinite(table["steps_settled"]).all()
+    assert max(map(len, out.split(str(tmp_path))[0].splitlines())) < 80
+    for head, _ in trajectories.COLUMNS.values():
+        assert len(re.findall(rf"\b{head}\b", out)) >= 2
+    _, best = trajectories.run(trajectories.parse([*words, "optimizer.lr=best"]))
+    pd.testing.assert_frame_equal(best, table, check_dtype=False)
 
 
 def test_the_committed_scenes_are_as_expected():
@@ -247,7 +262,7 @@ def test_the_command_writes_figures_and_tables(tmp_path, capsys):
     with Image.open(tmp_path / "trajectories.gif") as gif:
         assert gif.n_frames >= 13
         assert gif.info["loop"] == 0
-    assert "steps_to_minimum" in capsys.readouterr().out
+    assert "arrives" in capsys.readouterr().out
 
 
 @everywhere
@@ -263,6 +278,7 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
     (tmp_path / "optimizer" / "mine.yaml").write_text(text)
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "out"))
     words = ["function=quadratic", "optimizer=mine", f"config_dir={tmp_path}", "format=png"]
+    words += ["mine.lr=0.01"]
     assert trajectories.main([*words, "steps=2", "function.condition=3", "noise=0"]) == 0
     table = pd.read_csv(tmp_path / "out/trajectories/quadratic/trajectories.csv")
     assert table["x"][0] == pytest.approx(-8 * (1 - 0.01 / 3) ** 2)
@@ -286,7 +302,7 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_named(words, message, capsys):
-    assert trajectories.main([*words, "out=/nonexistent"]) == 1
+    assert sub_command("trajectories")([*words, "out=/nonexistent"]) == 1
     assert re.search(message, capsys.readouterr().err)
 
 

@@ -203,8 +203,10 @@ def test_a_study_tunes_and_then_compares_on_new_seeds(study, tmp_path):
     asked = ["optimizer=sgd,momentum", "tuning.trials=4", "seeds=3"]
     status, manifest, out, err = study(*asked)
     assert status == 0, err
-    assert "| tuned | sgd |" in out
-    assert "| default | momentum |" in out
+    assert out == ""  # quiet
+    text = (tmp_path / "results" / "s" / "summary.md").read_text()
+    assert "| tuned | sgd |" in text
+    assert "| default | momentum |" in text
     assert "fewer than" in err  # three seeds cannot reach a verdict
     assert [len(entry["trials"]) for entry in manifest["contenders"]] == [4, 4]
     assert (len(folders(tmp_path, "trials")), len(folders(tmp_path, "tuned"))) == (8, 6)

@@ -98,6 +98,12 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
+def verdict_line(text: str) -> str:
+    """Return what was claimed and whether it held, in one line. text: of `sentence`."""
+    held = next(line for line in text.splitlines() if line in WORDS.values())
+    return f"{text.splitlines()[0].removeprefix('Claimed: ')} {held}"
+
+
 def too_few_for(n: int, factor: int, comparisons: int) -> str:
     """Return why n seeds could never make a claim hold, or never refute it; "" where they can.
 

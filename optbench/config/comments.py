@@ -1,0 +1,133 @@
+"""The comments of the configuration files: what each key and each choice of a group means."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from optbench.config.groups import config_folder
+from optbench.formats.keys import OVERLAYS
+
+GROUPS = (
+    "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger",
+    "study", "hydra/launcher", "hydra/sweeper",
+)  # fmt: skip
+NOT_SHOWN = ("name", "search", "params")  # of a choice: not set as GROUP.KEY
+LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
+SYNONYMS = {  # other programs' names, as the last word of a key
+    "learning_rate": "lr", "learningrate": "lr", "step_size": "lr", "wd": "weight_decay",
+    "bs": "batch_size", "batch": "batch_size", "epochs_count": "epochs", "num_epochs": "epochs",
+    "max_epochs": "epochs", "iterations": "steps", "max_steps": "steps", "opt": "optimizer",
+    "optim": "optimizer", "scheduler": "schedule", "threads": "num_threads", "layers": "hidden",
+}  # fmt: skip
+
+
+class Setting(NamedTuple):
+    """One key of a YAML file: its dotted name, value and comment, as they stand there."""
+
+    key: str
+    value: str
+    comment: str
+
+
+def read(path: Path) -> tuple[str, list[tuple[str, list[Setting]]]]:
+    """Return the first comment of a file, and its settings under the comments that head them."""
+    head: list[str] = []
+    sections: list[tuple[str, list[Setting]]] = [("", [])]
+    parents: list[tuple[int, str]] = []
+    for line in path.read_text("utf-8").splitlines():
+        text = line.strip()
+        settings = sections[-1][1]
+        if text.startswith("#"):
+            text = text.removeprefix("#").strip()
+            if line.startswith(" ") and settings:  # the comment of the line before goes on
+                key, value, comment = settings[-1]
+                settings[-1] = Setting(key, value, f"{comment} {text}".strip())
+            elif len(sections) == 1 and not settings:
+                head += [] if text.startswith("@package") else [text]
+            else:
+                sections.append((text, []))
+        elif found := LINE.match(line):
+            indent, name, value, comment = found.groups()
+            parents = [one for one in parents if one[0] < len(indent)]
+            key = ".".join([*(parent for _, parent in parents), name])
+            parents.append((len(indent), name))
+            settings.append(Setting(key, value.strip(), comment or ""))
+    return " ".join(head), sections
+
+
+def shown(settings: list[Setting]) -> Iterator[Setting]:
+    """Yield the settings that have a value, less those of Hydra's own."""
+    parents = {one.key.rpartition(".")[0] for one in settings}
+    for one in settings:
+        words = one.key.split(".")
+        if one.key in parents or "_target_" in words or "_partial_" in words:
+            continue
+        if words[0] not in ("hydra", "defaults"):
+            yield one
+
+
+def choices(group: str) -> dict[str, Path]:
+    """Return the files of a group by what stands behind `GROUP=`."""
+    folder = config_folder() / group
+    files = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def default_choice(group: str) -> str:
+    """Return a group's choice in config.yaml, "" where there is none."""
+    text = (config_folder() / "config.yaml").read_text("utf-8")
+    found = re.search(rf"^  - (?:override )?{group}: (\w+)", text, re.M)
+    return found[1] if found and found[1] != "null" else ""
+
+
+def settings_of(path: Path) -> list[Setting]:
+    """Return what may be set of a choice; not what another key sets."""
+    _, sections = read(path)
+    return [
+        one
+        for one in shown([one for _, settings in sections for one in settings])
+        if one.key.split(".")[0] not in NOT_SHOWN and not one.value.startswith("${")
+    ]
+
+
+@cache
+def known_keys() -> dict[str, list[tuple[str, Setting]]]:
+    """Return every key by its dotted name: its settings, each with the choice that has it."""
+    _, sections = read(config_folder() / "config.yaml")
+    known = {one.key: [("", one)] for _, settings in sections for one in shown(settings)}
+    for group in GROUPS:
+        for choice, path in choices(group).items() if group not in OVERLAYS else ():
+            for one in settings_of(path):
+                key = f"{group.replace('/', '.')}.{one.key}"
+                known.setdefault(key, []).append((choice, one))
+    return known
+
+
+def meant(key: str) -> list[str]:
+    """Return the keys that an unknown one may have meant, the likeliest first."""
+    known = [*known_keys(), *GROUPS]
+    first, _, last = key.lower().rpartition(".")
+    last = SYNONYMS.get(last, last)
+    group = first.split(".")[0]
+    ends = [name for name in known if name.rpartition(".")[2] == last]
+    if found := [name for name in ends if not group or name.startswith(f"{group}.")] or ends:
+        return sorted(found, key=lambda name: (name.count("."), not name.startswith("optimizer")))
+    inside = [name for name in known if name.startswith(f"{group}.")] or known
+    short = {name.rpartition(".")[2]: name for name in reversed(inside)}
+    whole = difflib.get_close_matches(key.lower(), [] if first else known, n=1, cutoff=0.6)
+    return whole or [short[one] for one in difflib.get_close_matches(last, short, n=1, cutoff=0.65)]
+
+
+def suggestion(key: str, value: str = "") -> str:
+    """Return a sentence on what an unknown key may have meant, with its value; or nothing."""
+    found = meant(key)
+    if not found:
+        return ""
+    nearest, *others = [f"{name}={value}" if value else name for name in found[:3]]
+    has = [choice for choice, _ in known_keys().get(found[0], []) if choice]
+    group = next((g for g in GROUPS if found[0].startswith(f"{g.replace('/', '.')}.")), "")
+    whose = f" (of {group}={','.join(has)})" if 0 < len(has) < 7 else ""
+    return f". Did you mean {nearest}{whose}{''.join(f' or {one}' for one in others)}?"

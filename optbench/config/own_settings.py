@@ -1,0 +1,90 @@
+"""Settings of one optimizer alone: `adam.lr=0.01` beside `optimizer=sgd,adam`.
+
+Hydra wants a key that exists or a `+`. So `adam.lr` is written `++adam.lr` for it, what had a `+`
+already `+adam.lr`, and both become settings of the group `optimizer` where a job is that optimizer.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from optbench.common.errors import UserError
+from optbench.config.comments import choices
+from optbench.config.explain import suggest
+
+
+def names(words: Iterable[str]) -> list[str]:
+    """Return the optimizers that there are: optbench's, and those that a command line names."""
+    chosen = [re.sub(r"^\++optimizer=", "", f"++{word.lstrip('+')}") for word in words]
+    given = [one for text in chosen if text[:2] != "++" for one in re.findall(r"[\w/.-]+", text)]
+    return [*choices("optimizer"), *given]
+
+
+def split(key: str, known: Sequence[str]) -> tuple[str, str] | None:
+    """Return the optimizer and its own key for a key such as `adam.lr`; None for another key."""
+    plain = key.lstrip("+").replace("/", ".")
+    for name in known:
+        if plain.startswith(f"{name.replace('/', '.')}."):
+            return name, plain[len(name) + 1 :]
+    return None
+
+
+def for_hydra(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, with settings of one optimizer as Hydra takes them."""
+    known = names(words)
+
+    def written(word: str) -> str:
+        key, equals, value = word.partition("=")
+        own = split(key, known) if equals else None
+        if own is None:
+            return word
+        mark = "+" if key.startswith("+") else "++"
+        return f"{mark}{own[0].replace('/', '.')}.{own[1]}={value}"
+
+    return list(map(written, words))
+
+
+def as_group(key: str, own: str) -> str:
+    """Return an optimizer's own key as a key of the group. key: as Hydra got it."""
+    added = key.startswith("+") and not key.startswith("++")
+    return f"{'++' * added}optimizer.{own}"
+
+
+def foreign(name: str, own: str, others: Iterable[str]) -> UserError:
+    """Return the refusal of a setting of an optimizer that is not run."""
+    return UserError(
+        f"{name}.{own} is a setting of the optimizer {name}, and the optimizers that are run are "
+        f"{', '.join(others)}: name {name} in optimizer=, or leave its settings out"
+    )
+
+
+def settle(config: DictConfig, overrides: Sequence[str], choice: str) -> list[str]:
+    """Move the own settings of a single run's optimizer to its group; return the overrides so.
+
+    choice: the optimizer that is run. Raises `UserError` for settings of another one.
+    """
+    known, texts = names([f"optimizer={choice}"]), []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if (own := split(key, known)) is None:
+            texts.append(text)
+            continue
+        name, rest = own
+        if name != choice:
+            raise foreign(name, rest, [choice])
+        there, whole = key.lstrip("+"), as_group(key, rest)
+        given: Any = OmegaConf.select(config, there)
+        try:
+            OmegaConf.update(config, whole.lstrip("+"), given, force_add=whole[0] == "+")
+        except OmegaConfBaseException as error:
+            raise UserError(
+                f"unknown key '{name}.{rest}'{suggest(f'optimizer.{rest}', value)}"
+            ) from error
+        texts.append(f"{whole}={value}")
+        with open_dict(config), suppress(KeyError):
+            config.pop(there.partition(".")[0])
+    return texts

@@ -1,0 +1,92 @@
+"""What a sweep says at its end: a table, the verdict in a sentence, and where the rest is.
+
+Without colours and in a pipe it reads the same.
+"""
+
+import io
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from optbench.analysis.columns import problem_text
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.summary import format_final, summary
+from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
+from optbench.report.sections import curves, verdict
+
+MAX_WIDTH = 80  # columns
+
+
+def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "") -> list[str]:
+    """Return the table, the verdict, the folder and the report of a sweep, a text each.
+
+    finals: its `summary`. claim: the sentence on its claim, which then is the verdict.
+    """
+    column = made.judged
+    if f"{column}_median" not in finals:
+        finals = summary(made, column, made.options.facet, made.options.lines)
+    said = f"Claim:   {claim}" if claim else judged(made, column)
+    return [
+        "",
+        table(finals, column),
+        *([said] if said else []),
+        f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
+        f"Report:  python -m optbench report {folder}",
+    ]
+
+
+def table(finals: pd.DataFrame, column: str) -> str:
+    """Return the four columns that matter as text: optimizer, runs, and two final values."""
+    names = list(map(str, finals))
+    keys = names[: names.index("optimizer")]
+    logged = [name for name in names if name.endswith("_median") and finals[name].notna().any()]
+    others = ("test_accuracy", "val_accuracy", "train_loss")
+    stems = [column, *(s for s in others if s != column and f"{s}_median" in logged)][:2]
+    utf = (sys.stdout.encoding or "").lower().startswith("utf")
+    drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
+    titles = [f"final {metric_of(stem).title}" for stem in stems]
+    for index, title in enumerate(("optimizer", "runs", *titles)):
+        drawn.add_column(Text(title), overflow="fold", justify="left" if not index else "right")
+    problem = ""
+    for _, row in finals.iterrows():
+        if (here := problem_text(keys, row[keys].to_numpy())) != problem:
+            drawn.add_section()
+            drawn.add_row(Text(here, style="bold"))
+            problem = here
+        lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
+        cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
+        drawn.add_row(Text(str(row["variant"])), *map(Text, cells))
+    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
+    written = io.StringIO()
+    Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
+    # a line ends with its last letter, also in a pipe
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
+
+
+def judged(made: Comparison, column: str) -> str:
+    """Return the verdicts in one sentence; empty where there are none."""
+    if not np.isfinite(made.table[column]).any():
+        column = made.final
+    try:
+        cards = verdict.cards(made, column, curves.names_of(made.plan))
+    except UserError:
+        cards = []
+    if not cards:
+        return ""
+    by = f"by final {column.replace('_', ' ')}"
+    if len(cards) == 1:
+        return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
+    clear = [card["leader"] for card in cards if card["level"] == "clear"]
+    counts = ", ".join(f"{name} on {count}" for name, count in Counter(clear).most_common())
+    have = "has" if len(clear) == 1 else "have"
+    first = f"Verdict: {len(clear)} of {len(cards)} problems {have} a clear leader {by}"
+    return f"{first}: {counts}." if counts else f"{first}."

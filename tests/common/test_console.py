@@ -1,0 +1,37 @@
+"""How a command ends: in words on standard error, with an exit status."""
+
+import errno
+
+import pytest
+
+from optbench.common.console import endings
+from optbench.common.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (UserError("lr is wrong"), 1, "optbench: lr is wrong\n"),
+        (KeyboardInterrupt(), 130, "optbench: interrupted\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            1,
+            "optbench: cannot read or write /x: Permission denied\n",
+        ),
+        (MemoryError(), 1, "optbench: the device's memory is too small for the run\n"),
+    ],
+)
+def test_a_command_ends_in_words_on_standard_error(error, status, words, capsys):
+    with pytest.raises(SystemExit) as caught, endings():
+        raise error
+    assert caught.value.code == status
+    assert capsys.readouterr() == ("", words)
+
+
+def test_what_is_nobodys_mistake_shows_its_traceback_and_ends_in_words(capsys):
+    with pytest.raises(SystemExit) as caught, endings():
+        raise KeyError("x")
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.endswith("optbench: KeyError: 'x'\n")

@@ -1,0 +1,122 @@
+"""The jobs of a sweep: an optimizer's own settings meet that optimizer alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from in_process import call
+
+from optbench.common.errors import UserError
+from optbench.config.groups import config_folder
+from optbench.config.hydra_internals import VERSION_BASE
+from optbench.config.own_settings import for_hydra
+from optbench.sweeps.grid import expand, parse
+
+QUICK = ["data.subset=100", "model.hidden=[8]", "steps=2", "epochs=null", "num_threads=1"]
+
+
+def jobs(*words: str) -> list[str]:
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
+        return [" ".join(job) for job in expand(parse(for_hydra(words)), "adam")]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "optimizer=sgd,adam adam.lr=0.01 sgd.lr=0.1,0.03",
+            [
+                "optimizer=sgd optimizer.lr=0.1",
+                "optimizer=sgd optimizer.lr=0.03",
+                "optimizer=adam optimizer.lr=0.01",
+            ],
+        ),
+        (
+            "optimizer=sgd,adam adam.lr=0.1 seed=0,1",
+            [
+                "optimizer=sgd seed=0",
+                "optimizer=sgd seed=1",
+                "optimizer=adam seed=0 optimizer.lr=0.1",
+                "optimizer=adam seed=1 optimizer.lr=0.1",
+            ],
+        ),
+        (  # what is set for all gives way, and makes no job twice
+            "optimizer=sgd,adam optimizer.lr=0.1,0.2 adam.lr=0.3",
+            [
+                "optimizer=sgd optimizer.lr=0.1",
+                "optimizer=sgd optimizer.lr=0.2",
+                "optimizer=adam optimizer.lr=0.3",
+            ],
+        ),
+        ("adam.lr=0.1 seed=3", ["seed=3 optimizer.lr=0.1"]),  # the default optimizer
+        (
+            "optimizer=textbook/adam,adam textbook/adam.lr=0.1",
+            ["optimizer=textbook/adam optimizer.lr=0.1", "optimizer=adam"],
+        ),
+        (
+            "optimizer=mine,adam mine.lr=1 +adam.foreach=true",
+            ["optimizer=mine optimizer.lr=1", "optimizer=adam ++optimizer.foreach=True"],
+        ),
+        (
+            "optimizer=sgd sgd.lr=0.1 sgd.lr=0.2,0.3",  # given twice: the last
+            ["optimizer=sgd optimizer.lr=0.2", "optimizer=sgd optimizer.lr=0.3"],
+        ),
+    ],
+)
+def test_own_settings_meet_their_optimizer_alone(words, expected):
+    assert jobs(*words.split()) == expected
+
+
+def test_an_optimizer_that_is_not_in_the_sweep_is_refused():
+    with pytest.raises(UserError, match=r"adam.lr .* are run are sgd, momentum: name adam in"):
+        jobs("optimizer=sgd,momentum", "adam.lr=0.1")
+
+
+@pytest.fixture
+def here(monkeypatch, capsys, tmp_path):
+    """`python -m optbench` in this process: exit status, standard output and error."""
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return call(monkeypatch, *QUICK, *words), *capsys.readouterr()
+
+    return run
+
+
+def rates(folder: Path) -> list[tuple[str, float]]:
+    records = [json.loads(path.read_text()) for path in folder.rglob("run.json")]
+    return sorted((each["name"], each["config"]["optimizer"]["lr"]) for each in records)
+
+
+def test_a_sweep_runs_them_with_both_launchers(here, tmp_path):
+    words = ["-m", "optimizer=sgd,adam", "adam.lr=0.01", "sgd.lr=0.1,0.03"]
+    for launcher in ("workers", "basic"):
+        assert here(*words, f"hydra/launcher={launcher}", f"name={launcher}")[0] == 0
+        assert rates(tmp_path / launcher) == [("adam", 0.01), ("sgd", 0.03), ("sgd", 0.1)]
+    status, _, err = here("-m", "optimizer=sgd,momentum", "adam.lr=0.1")
+    assert status == 1
+    assert "name adam in optimizer=" in err
+
+
+def test_a_single_run_takes_the_settings_of_its_optimizer(here, tmp_path):
+    assert here("optimizer=sgd", "sgd.lr=0.3")[0] == 0
+    assert here("optimizer=sgd", "optimizer.lr=0.3")[1].count("already done") == 1
+    assert rates(tmp_path) == [("sgd", 0.3)]
+    for words, expected in (
+        (["adam.lr=0.1", "optimizer=sgd"], "the optimizers that are run are sgd"),
+        (["adam.learning_rate=0.1"], "unknown key 'adam.learning_rate'. Did you mean optimizer.lr"),
+        (["adam.lr=0.1,0.2"], "adam.lr=0.1,0.2 names several values: -m sweeps"),
+    ):
+        status, _, err = here(*words)
+        assert status == 1
+        assert expected in err
+
+
+def test_a_tuned_study_fixes_them(here, tmp_path):
+    words = ["hydra/sweeper=tuned", "optimizer=sgd,adam", "adam.lr=0.01", "tuning.trials=2"]
+    assert here(*words, "seeds=1", "name=t")[0] == 0
+    found = rates(tmp_path / "t" / "trials")
+    assert {lr for name, lr in found if name == "adam"} == {0.01}
+    assert len({lr for name, lr in found if name == "sgd"}) == 2
