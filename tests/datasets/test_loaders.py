@@ -280,7 +280,7 @@ def test_download_puts_whole_files_in_place(tmp_path, monkeypatch, mnist_files, 
     assert len(capfd.readouterr().err.splitlines()) == 1  # and no progress bars
 
     serve(monkeypatch, packed | {"t10k-labels-idx1-ubyte.gz": b"cut off"})
-    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte.gz.*corrupted"):
+    with pytest.raises(UserError, match="corrupted"):
         loaders.mnist(tmp_path / "cut", download=True)
     assert list((tmp_path / "cut").iterdir()) == []
 

@@ -133,9 +133,9 @@ def test_results_in_the_home_folder_are_found_by_every_command(here, tmp_path, c
     home = tmp_path / "home"
     assert here("results_dir=~/x")[0] == 0
     assert len(list((home / "x" / "runs").iterdir())) == 1
-    status, out, err = here("-m", "results_dir=~/x", "optimizer=sgd,adam", "name=s")
+    status, _, err = here("-m", "results_dir=~/x", "optimizer=sgd,adam", "name=s")
     assert status == 0, err
-    assert f"{home}/x/s/summary.csv" in out
+    assert (home / "x" / "s" / "summary.csv").exists()
     assert plot.main(["~/x/s", "-o", "~/drawn", "--format", "svg"]) == 0
     assert (home / "drawn" / "summary.csv").exists()
     assert report_command.main(["~/x/s", "-o", "$HOME/page.html"]) == 0
