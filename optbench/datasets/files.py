@@ -143,7 +143,7 @@ def require_files(
         zipfile.BadZipFile,
         http.client.HTTPException,
     ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise _missing_error(name, root, missing, f"{tried} failed: {reason}.") from error
     still = [f for f in missing if idx_source(root / f) is None]
     if still:
