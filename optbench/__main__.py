@@ -10,7 +10,7 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import say, streams
+from optbench.common.console import guard_streams, say
 
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
@@ -24,7 +24,7 @@ def main() -> None:
     name = "".join(sys.argv[1:2])
     try:
         if name in COMMANDS:
-            with streams():
+            with guard_streams():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
         if name.isidentifier():
             from optbench.common.errors import did_you_mean

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench.common.console import say, streams
+from optbench.common.console import guard_streams, say
 from optbench.common.errors import UserError, memory_is_full, reason
 from optbench.common.files import expanded
 from optbench.config.compose import texts_of
@@ -63,7 +63,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         interrupts.early.clear()
         signal.signal(signal.SIGINT, interrupts.first)
-    with streams():
+    with guard_streams():
         try:
             check_syntax(words)
             trusted = of_command(words)
