@@ -146,7 +146,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         asked = parse(words)
         paths, table = run(asked)
-        files = contours.write(asked.out, asked.function, paths, table, asked.formats)
+        files = contours.write_files(asked.out, asked.function, paths, table, asked.formats)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
