@@ -16,7 +16,7 @@ from optbench.stats import algoperf
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the profile and both scores of a CSV; a bad CSV gets one line and exit 1."""
     parser = argparse.ArgumentParser(prog="optbench score", description=algoperf.__doc__)
-    parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.FORM}")
+    parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.CSV_FORM}")
     asked = parser.parse_args(arguments)
     try:
         times = algoperf.read_times(asked.times)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
         print(
             f"n = {times.shape[1]} workloads. score: the closed form; trapezoid: AlgoPerf's "
-            f"{algoperf.POINTS} points on [1, {algoperf.R_MAX:g}]; rho(tau): "
+            f"{algoperf.PROFILE_POINTS} points on [1, {algoperf.R_MAX:g}]; rho(tau): "
             "share of workloads within tau times the fastest.",
             flush=True,
         )

@@ -9,7 +9,7 @@ def finish(folder: str | Path) -> None:
     The folder's files are read once for all of them. Raises UserError where there is no run.
     """
     # slow to import, and of no use to those who import a part of this package
-    from optbench.analysis.claims.judge import CLAIM
+    from optbench.analysis.claims.judge import CLAIM_FILE
     from optbench.analysis.comparison import compare
     from optbench.analysis.summary import to_markdown
     from optbench.common.console import say
@@ -25,7 +25,7 @@ def finish(folder: str | Path) -> None:
     if (folder / MANIFEST).exists():
         text, paths = verdict_files.write(folder, made)
         say("", text, *paths)
-    if (folder / CLAIM).exists():
+    if (folder / CLAIM_FILE).exists():
         try:
             text, paths = claim_files.write(folder, made.files)
         except UserError as error:  # the runs are done all the same
