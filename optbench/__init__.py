@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_HOMES = {
+_MODULE_OF = {
     "Problem": "problem",
     "prepare": "datasets.prepare",
     "train": "runner.train",
@@ -17,9 +17,9 @@ __all__ = ["Problem", "UserError", "compare", "load_runs", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: `import optbench` changes nothing in a program of others.
-    if name in _HOMES:
-        return getattr(import_module(f"optbench.{_HOMES[name]}"), name)
+    # imported at first use, so that `import optbench` has no side effects
+    if name in _MODULE_OF:
+        return getattr(import_module(f"optbench.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module 'optbench' has no attribute {name!r}")
 
 

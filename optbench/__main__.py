@@ -10,7 +10,7 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import endings, fail, streams
+from optbench.common.console import endings, fail, guard_streams
 
 HELP = {"-h", "--help", "--version"}
 FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # with a value
@@ -26,12 +26,12 @@ def main() -> None:
     name = "".join(sys.argv[1:2])
     try:
         if name in COMMANDS:
-            with streams(), endings():
+            with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
         if asked := HELP & {*sys.argv}:
             from optbench.commands import help as explaining
 
-            with streams(), endings():
+            with guard_streams(), endings():
                 sys.exit(explaining.main(without_flags(), version="--version" in asked))
         if late := [word for word in without_flags()[1:] if word in COMMANDS]:
             fail(

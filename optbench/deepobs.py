@@ -1,7 +1,7 @@
-"""What the test problems of DeepOBS (Schneider, Balles & Hennig 2019) need beyond mlp and cnn.
+"""The parts of DeepOBS's test problems (Schneider et al. 2019) beyond mlp and cnn.
 
-Written from its published definition (github.com/fsschneider/DeepOBS, deepobs/tensorflow and
-deepobs/pytorch); conf/problem puts the parts together.
+Written from the published definition by Schneider, Balles & Hennig (github.com/fsschneider/DeepOBS,
+deepobs/tensorflow and deepobs/pytorch). conf/problem puts the parts together.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from optbench.common.errors import UserError
 from optbench.models import Drawing, Dropout
 
-LATENT = 8  # dimensions of the VAE's code
+CODE_DIMENSIONS = 8  # of the VAE's code
 
 
 def quadratic(samples: int = 1000, dim: int = 100, noise: float = 0.6) -> tuple[Tensor, ...]:
-    """Normal samples around 0 with standard deviation `noise`; the labels mean nothing.
+    """Return normal samples with standard deviation `noise`, and meaningless labels.
 
     DeepOBS draws the training set with RandomState(42), the test set with RandomState(43) and,
     since 1.2, a validation set with RandomState(44).
@@ -33,10 +33,10 @@ def quadratic(samples: int = 1000, dim: int = 100, noise: float = 0.6) -> tuple[
 
 
 def hessian(small: int = 90, large: int = 10) -> np.ndarray:
-    """Q = R^T diag(eigenvalues) R in float64, all drawn with RandomState(42).
+    """Return Q = R^T diag(eigenvalues) R in float64, all drawn with RandomState(42).
 
-    `small` eigenvalues are uniform on (0, 1) and `large` ones on (30, 60), as those of networks
-    are spread; they are drawn first, then the rotation.
+    `small` eigenvalues are uniform on (0, 1) and `large` ones on (30, 60), spread as those of
+    networks are. The eigenvalues are drawn before the rotation.
     """
     rng = np.random.RandomState(42)
     eigenvalues = np.concatenate([rng.uniform(0, 1, small), rng.uniform(30, 60, large)])
@@ -45,10 +45,10 @@ def hessian(small: int = 90, large: int = 10) -> np.ndarray:
 
 
 def random_rotation(dim: int, rng: np.random.RandomState) -> np.ndarray:
-    """A rotation from the Haar measure, by the subgroup algorithm (Diaconis & Shahshahani 1987).
+    """Return a rotation from the Haar measure (Diaconis & Shahshahani 1987).
 
-    A rotation of d dimensions is put into d + 1 and followed by the reflection that maps the
-    first axis to a uniform direction.
+    The subgroup algorithm extends a rotation of d dimensions to d + 1, then applies the reflection
+    that maps the first axis to a uniform direction.
     """
     angle = 2 * np.pi * rng.uniform()
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -64,7 +64,7 @@ def random_rotation(dim: int, rng: np.random.RandomState) -> np.ndarray:
 
 
 class Quadratic(nn.Module):
-    """Each example's 0.5 (theta - x)^T Q (theta - x), with theta ones at the start: (n,)."""
+    """Each example's loss 0.5 (theta - x)^T Q (theta - x), (n,); theta starts at ones."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -81,21 +81,22 @@ class Quadratic(nn.Module):
 
 
 def quadratic_model(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """The stochastic quadratic with the spectrum of a deep network; it gives losses."""
+    """Return the stochastic quadratic with a deep network's spectrum; it gives losses."""
     (dim,) = input_shape
     return Quadratic(dim)
 
 
 def mean_output(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean of what the model gives, where that is each example's loss already."""
+    """Return the mean output of a model that gives each example's loss."""
     return outputs.mean()
 
 
 def net_3c3d(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """Three convolutions and three dense layers: 64 of 5x5 and 96 of 3x3 (valid), 128 of 3x3
-    (same), each with ReLU and 3x3 max-pooling of stride 2 (same); 512, 256, classes.
+    """Return DeepOBS's network of three convolutions and three dense layers.
 
-    For images of any size from 18x18; DeepOBS has 3 x 32 x 32.
+    The convolutions are 64 of 5x5 and 96 of 3x3 (valid) and 128 of 3x3 (same), each with ReLU and
+    3x3 max-pooling of stride 2 (same). The dense layers have 512, 256 and `classes` units. DeepOBS
+    has images of 3 x 32 x 32; any size from 18x18 works.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 18:
         raise UserError(
@@ -119,18 +120,18 @@ def net_3c3d(input_shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def _same_pool(size: Sequence[int]) -> list[nn.Module]:
-    """3x3 max-pooling of stride 2, padded as TensorFlow's "same": an even side at its end only.
+    """Return 3x3 max-pooling of stride 2, padded as TensorFlow's "same".
 
-    The zeros are never a maximum that matters, because a ReLU stands before it.
+    Even sides are padded at their end. Zeros never win the maximum after a ReLU.
     """
     height, width = ((1, 1) if n % 2 else (0, 1) for n in size)
     return [nn.ZeroPad2d((*width, *height)), nn.MaxPool2d(3, stride=2)]
 
 
 class Noise(Drawing):
-    """Standard normal noise of the input's shape, from a generator that the training loop sets.
+    """Standard normal noise of the input's shape, from the training loop's generator.
 
-    An evaluation draws the same noise each time, and takes none from the training's.
+    Each evaluation draws the same noise, and none from the training's generator.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,12 +156,12 @@ class VAE(nn.Module):
             nn.Conv2d(64, 64, 4), nn.LeakyReLU(0.3), Dropout(0.2),
             nn.Flatten(),
         )  # fmt: skip
-        self.mean = nn.Linear(7 * 7 * 64, LATENT)
-        self.log_variance = nn.Linear(7 * 7 * 64, LATENT)
+        self.mean = nn.Linear(7 * 7 * 64, CODE_DIMENSIONS)
+        self.log_variance = nn.Linear(7 * 7 * 64, CODE_DIMENSIONS)
         self.noise = Noise()
         crop = nn.ZeroPad2d((0, -1, 0, -1))
         self.decoder = nn.Sequential(
-            nn.Linear(LATENT, 24), nn.LeakyReLU(0.3), nn.Linear(24, 49), nn.LeakyReLU(0.3),
+            nn.Linear(CODE_DIMENSIONS, 24), nn.LeakyReLU(0.3), nn.Linear(24, 49), nn.LeakyReLU(0.3),
             nn.Unflatten(1, (1, 7, 7)),
             nn.ConvTranspose2d(1, 64, 4, stride=2, padding=1), nn.ReLU(), Dropout(0.2),
             nn.ConvTranspose2d(64, 64, 4, padding=1), crop, nn.ReLU(), Dropout(0.2),
@@ -176,7 +177,7 @@ class VAE(nn.Module):
 
 
 def vae(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """DeepOBS's VAE for MNIST and Fashion-MNIST."""
+    """Return DeepOBS's VAE for MNIST and Fashion-MNIST."""
     if tuple(input_shape) != (1, 28, 28):
         raise UserError(
             f"model=deepobs_vae is made for grey images of 28x28 pixels, and this dataset's "
@@ -186,11 +187,11 @@ def vae(input_shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def vae_loss(outputs: Tensor, images: Tensor) -> Tensor:
-    """Squared error summed over the pixels, and the code's divergence from a standard normal.
+    """Return the squared error over pixels plus the KL divergence of the code.
 
     sum (image - x)^2 - 0.5 sum (1 + 2 s - m^2 - exp(2 s)), averaged over the examples.
     """
     x = images.flatten(1)
-    image, mean, log_std = outputs.split([x.shape[1], LATENT, LATENT], dim=1)
+    image, mean, log_std = outputs.split([x.shape[1], CODE_DIMENSIONS, CODE_DIMENSIONS], dim=1)
     divergence = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).sum(dim=1)
     return ((image - x).square().sum(dim=1) + divergence).mean()

@@ -1,6 +1,6 @@
-"""Compare optimizers from Python: `compare` trains, and its result draws, tabulates and judges.
+"""Compare optimizers from Python: `compare` trains, its result draws and judges.
 
-Nothing is written. The result is computed as that of a sweep is: see `analysis` and `stats`.
+No file is written. The result is computed like that of a sweep, by `analysis` and `stats`.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
 from optbench.runner.train import train
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge
+from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge_pairs
 from optbench.training.evaluation import Row
 from optbench.training.step_cost import cost_of_run
 
@@ -44,37 +44,40 @@ Build = Callable[..., Optimizer]
 class InMemoryComparison:
     """Runs of several optimizers on one problem, with the same seeds. See `compare`."""
 
-    comparison: Comparison  # what the functions of `optbench.figures` and `optbench.stats` take
+    comparison: Comparison  # the input of `optbench.figures` and `optbench.stats`
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each evaluation of each run: optimizer, seed, status, and the columns of
-        `epochs.csv` (epoch, step, train_loss, val_accuracy, seconds, ...)."""
+        """Return a row for each evaluation of each run.
+
+        Columns: optimizer, seed, status, and those of `epochs.csv` (epoch, step, train_loss,
+        val_accuracy, seconds, ...).
+        """
         return self.comparison.table
 
     def plot(self, y: str = "train_loss", x: str = "epoch", *, log: bool | None = None) -> "Figure":
         """Draw a line per optimizer: the median over the seeds, and their range as a band.
 
         y: a column of the table. x: "epoch", "step" or "seconds". log: a logarithmic y axis, by
-        default for losses. Raises `UserError` for a name that there is not.
+        default for losses. Raises `UserError` for an unknown name.
         """
         from optbench.figures.curves import curves
 
         return curves(self.comparison, y=y, x=x, log=log)
 
     def summary(self, y: str = "train_loss") -> pd.DataFrame:
-        """Return the final values of each optimizer, best first: see `analysis.summary.summary`."""
+        """Return the final values of each optimizer, best first: see `analysis.summary`."""
         return summary(self.comparison, y).set_index("optimizer").drop(columns="variant")
 
     def verdict(
         self, candidate: str, baseline: str, y: str = "train_loss", alpha: float = 0.05
     ) -> PairVerdict:
-        """Judge by the final `y` of each seed whether the candidate is better than the baseline.
+        """Judge by the final `y` of each seed whether the candidate beats the baseline.
 
         The test is the exact signed-rank test of the differences between runs of one seed. Holm's
-        correction spans the candidate's comparisons with all the other optimizers, so that
-        you may ask for each of them: name the candidate before you see the results. `text` of the
-        result is a sentence to print. Raises `UserError` for a name that there is not.
+        correction spans the candidate's comparisons with all other optimizers, so you may ask for
+        each of them, but name the candidate before you see the results. `text` of the result is a
+        sentence to print. Raises `UserError` for an unknown name.
         """
         smaller = metric_of(y).smaller
         frame = by_seed(self.comparison, y)
@@ -84,7 +87,7 @@ class InMemoryComparison:
                 f"candidate and baseline must be two of: {', '.join(known)}; they are "
                 f"{candidate!r} and {baseline!r}"
             )
-        pairs = judge(frame, candidate, smaller, alpha)
+        pairs = judge_pairs(frame, candidate, smaller, alpha)
         found = next(pair for pair in pairs if pair.a == baseline)
         return compare_pair(
             found.values_b, found.values_a, smaller, alpha, found.p, found.comparisons, HOLM
@@ -109,19 +112,19 @@ def compare(
     Runs of one seed start from the same weights and see the same batches. A run that diverges
     counts as the worst. An error of an optimizer's own code ends the comparison.
 
-    problem: what is minimised, in which batches and for how long.
-    optimizers: a name, and what makes the optimizer from parameters, such as
+    problem: the loss to minimise, the batches and the budget.
+    optimizers: names, each with a function that makes the optimizer from parameters, such as
         `partial(torch.optim.Adam, lr=1e-3)` or a class of your own.
-    seeds: how many (0, 1, ...), or which. Six are the fewest that can show a difference.
-    schedule: makes each optimizer's learning rate schedule, of the optimizer and the total steps.
+    seeds: their number (0, 1, ...), or a list. Six are the fewest that can show a difference.
+    schedule: makes a learning rate schedule from an optimizer and the total steps.
     decay_biases_and_norms: whether weight decay applies to biases and norms too.
     device: "cpu", "cuda" or "cuda:NUMBER".
-    eval_every: epochs between evaluations. eval_train_examples: evaluate the training loss on so
-        many examples; None is all.
+    eval_every: epochs between evaluations.
+    eval_train_examples: evaluate the training loss on this many examples; None is all.
     engine: "auto" is the first engine that serves every optimizer; see `optbench.train`.
     progress: show a bar on standard error.
 
-    Raises `UserError` where the arguments, the model or an optimizer do not fit the problem.
+    Raises `UserError` if the arguments, the model or an optimizer do not fit the problem.
     """
     numbers = [int(seed) for seed in (seeds if isinstance(seeds, Sequence) else range(seeds))]
     _check(problem, optimizers, numbers)
@@ -145,11 +148,11 @@ def compare(
     size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
     runs: list[Run] = []
     total = len(numbers) * len(optimizers) * problem.total_steps
-    # in a notebook rich draws its bar with ipywidgets; without them only the end is printed
+    # rich needs ipywidgets for a live bar in a notebook; without them it prints only the end
     console = Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
     with Progress(console=console, disable=not progress) as bar:
         task = bar.add_task("", total=total)
-        for seed in numbers:  # outermost: an error of an optimizer shows itself soon
+        for seed in numbers:  # outermost, so that each optimizer's errors show early
             for name, build in optimizers.items():
                 bar.update(task, description=f"{name}, seed {seed}")
                 rows: list[Row] = []
@@ -201,7 +204,7 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Return the rows by column, those of `epochs.csv`; NaN where there is no value."""
+    """Return the rows by the columns of `epochs.csv`; NaN if there is no value."""
     return {
         name: np.array([row[name] for row in rows], dtype=float)
         for name in COLUMNS["epochs"]

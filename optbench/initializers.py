@@ -1,7 +1,7 @@
-"""Initializers fill the weights and biases of linear and convolution layers in place.
+"""Initializers: functions that fill the weights and biases of layers in place.
 
-Any function of a tensor serves for the weights, such as those of `torch.nn.init`; batch-norm
-parameters keep 1 and 0.
+Any function of a tensor serves for the weights, such as those of `torch.nn.init`. Linear and
+convolution layers are filled; batch-norm parameters keep 1 and 0.
 """
 
 import inspect
@@ -15,12 +15,12 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from optbench.common.errors import UserError
 
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+FILLED_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 Fill = Callable[..., object]
 
 
 def fill(initializer: Fill, model: nn.Module, generator: torch.Generator) -> None:
-    """Let a problem's initializer fill the model, in place, with no gradients recorded."""
+    """Fill the model in place by a problem's initializer, without recording gradients."""
     with torch.no_grad():
         made = initializer(model, generator)
     if isinstance(made, nn.Module) and made is not model:
@@ -34,14 +34,14 @@ def initialize(
     weight: Fill | None = None,
     bias: float | None = None,
 ) -> None:
-    """Fill `module` in place from `generator` (on the CPU).
+    """Fill the linear and convolution layers of `module` from a CPU generator.
 
-    `weight(tensor)` or `weight(tensor, generator=...)` fills one weight; None is torch's default,
-    uniform in +-1/sqrt(fan_in). `bias` is a constant; None is torch's default, the same range.
-    What torch computes from other weights (`torch.nn.utils.parametrizations`) is set through them.
+    `weight(tensor)` or `weight(tensor, generator=...)` fills one weight. `bias` is a constant. None
+    is torch's default for both, uniform in +-1/sqrt(fan_in). A weight that torch computes from
+    others (`torch.nn.utils.parametrizations`) is set through them.
     """
     for layer in module.modules():
-        if isinstance(layer, LAYERS):
+        if isinstance(layer, FILLED_LAYERS):
             bound = 1 / sqrt(layer.weight.shape[1:].numel())
             default = partial(nn.init.uniform_, a=-bound, b=bound)
             _fill_part(layer, "weight", weight or default, generator)
@@ -77,10 +77,10 @@ def _fill_part(layer: nn.Module, name: str, function: Fill, generator: torch.Gen
 
 
 def _takes(function: Fill) -> bool:
-    """Whether the function takes a generator."""
+    """Return whether the function takes a generator."""
     try:
         return "generator" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of a builtin
+    except (TypeError, ValueError):  # a builtin has no signature
         return False
 
 
@@ -88,12 +88,10 @@ def _takes(function: Fill) -> bool:
 def sparse_(
     tensor: Tensor, sparsity: float, std: float = 0.01, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Gaussian with the part `sparsity` of each unit's incoming weights zero (Martens 2010).
+    """Fill with Gaussian weights, a share `sparsity` of each unit's inputs zero.
 
-    `tensor` is `(out, in, ...)`. torch.nn.init.sparse_ chooses the zeros per input, from the global
-    generator, and takes matrices only.
-
-    Raises `UserError` unless 0 <= sparsity <= 1.
+    `tensor` is `(out, in, ...)` (Martens 2010). torch.nn.init.sparse_ chooses the zeros per input,
+    from the global generator, for matrices only. Raises `UserError` unless 0 <= sparsity <= 1.
     """
     if not 0 <= sparsity <= 1:
         raise UserError(f"sparsity must be between 0 and 1 (all weights are zero), not {sparsity}")
@@ -105,18 +103,18 @@ def sparse_(
 
 
 def uniform_(tensor: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform in [-scale, scale]."""
+    """Fill with uniform numbers in [-scale, scale]."""
     return nn.init.uniform_(tensor, -scale, scale, generator=generator)
 
 
 def truncated_normal_(
     tensor: Tensor, scale: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Gaussian with standard deviation `scale`, drawn anew beyond two of them (TensorFlow's)."""
+    """Fill with Gaussian numbers of std `scale`, redrawn beyond twice `scale`."""
     return nn.init.trunc_normal_(tensor, 0, scale, -2 * scale, 2 * scale, generator=generator)
 
 
 def xavier_by_layer_(tensor: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Glorot & Bengio 2010: Gaussian for convolutions, uniform for dense layers."""
+    """Fill by Glorot & Bengio 2010: convolutions normal, dense layers uniform."""
     fill = nn.init.xavier_normal_ if tensor.ndim > 2 else nn.init.xavier_uniform_
     return fill(tensor, generator=generator)

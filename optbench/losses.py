@@ -1,4 +1,4 @@
-"""Losses: functions of logits `(n, classes)` and labels `(n,)` to a scalar, averaged over n.
+"""Losses: functions of logits `(n, classes)` and labels `(n,)` to a mean over n.
 
 Models give logits, so each loss applies its own output nonlinearity.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from optbench.common.errors import UserError, check_choice, refusals
 from optbench.model_calls import inner
 
-OUTPUTS = {
+OUTPUT_FUNCTIONS = {
     "softmax": lambda logits: logits.softmax(dim=1),
     "sigmoid": torch.sigmoid,
     "linear": lambda logits: logits,
@@ -23,28 +23,28 @@ OUTPUTS = {
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """-log softmax(logits)[label], with optional label smoothing (Szegedy et al. 2016)."""
+    """Return cross-entropy with optional label smoothing (Szegedy et al. 2016)."""
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing!r}")
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of the log-softmax: cross-entropy, written in its two steps."""
+    """Return cross-entropy as the negative log-likelihood of the log-softmax."""
     return F.nll_loss(F.log_softmax(logits, dim=1), labels)
 
 
 def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
-    """Squared error between the outputs and one-hot targets, averaged over examples and classes.
+    """Return the squared error to one-hot targets, averaged over examples and classes.
 
-    `output` is what is applied to the logits first: softmax, sigmoid or linear (nothing).
+    `output` is the function of the logits: softmax, sigmoid or linear (none).
     """
-    check_choice("loss.output", output, OUTPUTS)
-    return F.mse_loss(OUTPUTS[output](logits), _one_hot(logits, labels))
+    check_choice("loss.output", output, OUTPUT_FUNCTIONS)
+    return F.mse_loss(OUTPUT_FUNCTIONS[output](logits), _one_hot(logits, labels))
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """One-vs-all: binary cross-entropy of each class's sigmoid, averaged over examples, classes."""
+    """Return one-vs-all binary cross-entropy, averaged over examples and classes."""
     return F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))
 
 
@@ -52,21 +52,21 @@ def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 
-WEIGHTS = ("weight", "pos_weight")  # torch's losses want these as tensors
+WEIGHT_ARGUMENTS = ("weight", "pos_weight")  # torch's losses take these as tensors
 
 
 def as_function(made: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss of any make as a function of `(outputs, targets)`.
+    """Return any kind of loss as a function of `(outputs, targets)`.
 
-    A class (`torch.nn.CrossEntropyLoss`) is made an object with the arguments given, and lists of
-    weights are made tensors. optbench's own losses stay as they are.
+    A class (`torch.nn.CrossEntropyLoss`) is called with the arguments given. Lists of weights
+    become tensors. Losses of optbench stay as they are.
     """
     if is_own(made):
         return made
     loss, given = inner(made), dict(made.keywords) if isinstance(made, partial) else {}
     tensors = {}
     with refusals("loss cannot be made"):
-        for key in WEIGHTS:
+        for key in WEIGHT_ARGUMENTS:
             if isinstance(given.get(key), list):
                 tensors[key] = given[key] = torch.tensor(given[key], dtype=torch.float32)
         if inspect.isclass(loss):
@@ -79,13 +79,13 @@ def as_function(made: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def is_own(loss: object) -> bool:
-    """Whether it is one of optbench's, whose loss of many examples is the mean of each one's."""
+    """Return whether the loss is one of optbench's, a mean over the examples."""
     function = inner(loss)
     return inspect.isfunction(function) and function.__module__.split(".")[0] == "optbench"
 
 
 class ModuleLoss:
-    """A loss that is a module, with its weights where the outputs are."""
+    """A loss that is a module; its weights follow the device and dtype of the outputs."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -100,7 +100,7 @@ class ModuleLoss:
 
 
 class _WithTensors(nn.Module):
-    """A function with some arguments that are tensors, which move with the module."""
+    """A function with tensors among its arguments, which move with the module."""
 
     def __init__(self, function: Callable[..., Tensor], tensors: dict[str, Tensor]) -> None:
         super().__init__()

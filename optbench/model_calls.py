@@ -1,8 +1,8 @@
-"""How the function of a model is called: by the names of its parameters, never by guessing.
+"""Call the function of a model by the names of its parameters, never by guessing.
 
-optbench's own models are functions of `(input_shape, classes)`. Those of others have names of their
-own for the same things (`num_classes`, `in_features`), and other things in their first places:
-torchvision's have the pretrained weights there.
+optbench's own models are functions of `(input_shape, classes)`. Models of others have their own
+names for these (`num_classes`, `in_features`), and other parameters first: torchvision's begin with
+the pretrained weights.
 """
 
 import inspect
@@ -17,33 +17,33 @@ from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
 
 Shape = tuple[int, ...]
-INPUTS: dict[str, Callable[[Shape], object]] = {
+SHAPE_NAMES: dict[str, Callable[[Shape], object]] = {
     "input_shape": tuple,
     "in_features": prod,
     "input_dim": prod,
     "in_channels": lambda shape: shape[0],
     "in_chans": lambda shape: shape[0],
 }
-FLAT = ("in_features", "input_dim")  # for models of vectors
-CLASSES = ("classes", "num_classes", "n_classes", "out_features", "output_dim")
-WRITE = (
+VECTOR_NAMES = ("in_features", "input_dim")  # parameters of models that take vectors
+CLASS_NAMES = ("classes", "num_classes", "n_classes", "out_features", "output_dim")
+WRITE_OWN = (
     "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
     "model._target_=FILE.net"
 )
 
 
 def call_model(factory: Callable[..., Any], input_shape: Shape, classes: int) -> nn.Module:
-    """Return the model that `factory` makes for examples of that shape and so many classes.
+    """Return the model that `factory` makes for an input shape and so many classes.
 
-    Parameters without a name in `INPUTS` or `CLASSES` keep their defaults. Vectors are asked for by
-    `in_features`: then examples of more dimensions are flattened first.
-    Raises `UserError` where the signature does not say how the function is to be called.
+    Parameters without a name in `SHAPE_NAMES` or `CLASS_NAMES` keep their defaults. A parameter
+    `in_features` asks for vectors: examples of more dimensions are then flattened first. Raises
+    `UserError` if the signature does not say how to call the function.
     """
     args, named = arguments(factory, input_shape, classes)
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
-    if len(input_shape) > 1 and any(name in FLAT for name in named):
+    if len(input_shape) > 1 and any(name in VECTOR_NAMES for name in named):
         return nn.Sequential(nn.Flatten(), model)
     return model
 
@@ -51,18 +51,18 @@ def call_model(factory: Callable[..., Any], input_shape: Shape, classes: int) ->
 def arguments(
     factory: Callable[..., Any], input_shape: Shape, classes: int
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments by position and by name of a call of `factory`."""
+    """Return the positional and the named arguments of a call of `factory`."""
     name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
     if isinstance(inner(factory), nn.Module):
         raise UserError(
             f"the model is a {name} that is made already, and each run needs one of its own. "
-            f"{WRITE} (in a YAML, with _partial_: true)"
+            f"{WRITE_OWN} (in a YAML, with _partial_: true)"
         )
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the model {name} does not say which arguments it takes. {WRITE}"
+            f"the model {name} does not say which arguments it takes. {WRITE_OWN}"
         ) from error
     bound = _bound(factory)
     free = [p for p in parameters if p.name not in bound]
@@ -77,7 +77,7 @@ def arguments(
             if p.default is p.empty:
                 unknown.append(p.name)
             elif p.name.startswith("weights") and p.default is not None:
-                named[p.name] = None  # pretrained ones, which would be fetched
+                named[p.name] = None  # pretrained weights would be downloaded
         elif p.kind is p.POSITIONAL_ONLY:
             args.append(value)
         else:
@@ -88,24 +88,24 @@ def arguments(
         raise UserError(
             f"the model {name} needs {' and '.join(unknown)}, and optbench has only the shape of "
             f"the examples {input_shape} and the number of classes ({classes}) to give: set "
-            f"{', '.join(f'+model.{key}=VALUE' for key in unknown)}. Or else: {WRITE}"
+            f"{', '.join(f'+model.{key}=VALUE' for key in unknown)}. Or else: {WRITE_OWN}"
         )
     kinds = {p.kind for p in free}
     if not args and not named and inspect.Parameter.VAR_POSITIONAL in kinds:
         if inspect.isclass(inner(factory)):
-            raise UserError(f"the model {name} does not say which arguments it takes. {WRITE}")
+            raise UserError(f"the model {name} does not say which arguments it takes. {WRITE_OWN}")
         return [input_shape, classes], {}
     taken = {*named, *bound}
-    if inspect.Parameter.VAR_KEYWORD in kinds and not taken & {*CLASSES}:
+    if inspect.Parameter.VAR_KEYWORD in kinds and not taken & {*CLASS_NAMES}:
         named["classes" if "input_shape" in named else "num_classes"] = classes
     return args, named
 
 
 def _value(p: inspect.Parameter, input_shape: Shape, classes: int) -> Any:
-    """What that parameter is given; None where its name is not known."""
-    if p.name in INPUTS:
-        return INPUTS[p.name](input_shape)
-    if p.name in CLASSES:
+    """Return the value for a parameter; None if its name is not known."""
+    if p.name in SHAPE_NAMES:
+        return SHAPE_NAMES[p.name](input_shape)
+    if p.name in CLASS_NAMES:
         return classes
     if p.default is p.empty and "shape" in p.name:
         return input_shape
@@ -115,7 +115,7 @@ def _value(p: inspect.Parameter, input_shape: Shape, classes: int) -> Any:
 
 
 def _takes_two(free: list[inspect.Parameter]) -> bool:
-    """Whether there are two places to fill, with names that mean nothing else: `lambda s, c:`."""
+    """Return whether two parameters need values, with neutral names as `lambda s, c:`."""
     needed = [p for p in free if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if len(needed) != 2 or any(p.kind in (p.VAR_POSITIONAL, p.KEYWORD_ONLY) for p in needed):
         return False
@@ -124,14 +124,14 @@ def _takes_two(free: list[inspect.Parameter]) -> bool:
 
 
 def inner(factory: Any) -> Any:
-    """The function or class within partial calls."""
+    """Return the function or class inside partial calls."""
     while isinstance(factory, partial):
         factory = factory.func
     return factory
 
 
 def _bound(factory: Any) -> set[str]:
-    """The names that partial calls have given values."""
+    """Return the names that partial calls have given values."""
     names: set[str] = set()
     while isinstance(factory, partial):
         names |= set(factory.keywords)

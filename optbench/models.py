@@ -1,4 +1,4 @@
-"""Models: functions from an input shape and a number of classes to an `nn.Module` giving logits."""
+"""Models: functions of an input shape and a number of classes to an `nn.Module`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
@@ -21,9 +21,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Drawing(nn.Module):
-    """A layer that draws random numbers while training, from a generator that the loop sets.
+    """A layer that draws random numbers while training, from its own generator.
 
-    While `generator` is None, the layer draws from torch's global generator.
+    The training loop sets `generator`. While `generator` is None, the layer draws from torch's
+    global generator.
     """
 
     def __init__(self) -> None:
@@ -32,10 +33,7 @@ class Drawing(nn.Module):
 
 
 def drawing_layers(model: nn.Module) -> Iterator[tuple[str, Drawing]]:
-    """Yield the name and the layer of each `Drawing` in the model.
-
-    The type decides: a part of a user's model may be called `generator` and mean something else.
-    """
+    """Yield the name and the layer of each `Drawing` in the model, by its type."""
     for name, module in model.named_modules():
         if isinstance(module, Drawing) and "generator" in vars(module):
             yield name, module
@@ -48,11 +46,10 @@ def draw_from(model: nn.Module, generator: torch.Generator) -> None:
 
 
 class Dropout(Drawing):
-    """Inverted dropout (Srivastava et al. 2014) that draws from a generator of its own.
+    """Inverted dropout (Srivastava et al. 2014) with a generator of its own.
 
-    `nn.Dropout` draws from the global generator, so two runs in one process would disturb each
-    other's masks. Where many models are computed as one, no layer can draw for each: then `mask`
-    is set instead.
+    `nn.Dropout` draws from the global generator, so two runs in one process would change each
+    other's masks. If `mask` is set, as in stacked models, it replaces the drawn mask.
     """
 
     def __init__(self, p: float) -> None:
@@ -65,14 +62,13 @@ class Dropout(Drawing):
             return x
         if self.mask is not None:
             return x * self.mask
-        # drawn in the order of the units, whatever the layout in memory; of float64, the masks that
-        # float32 has
+        # contiguous, so that every memory layout has the same mask; float64 has that of float32
         dtype = torch.float32 if x.dtype is torch.float64 else x.dtype
         mask = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
         return x * self.fill(mask, self.generator).to(x.dtype)
 
     def fill(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw a mask into a tensor: 0, or 1 / (1 - p) for what is kept."""
+        """Draw a mask into a tensor: 0 for dropped units, 1 / (1 - p) for kept units."""
         keep = 1 - self.p
         return mask.bernoulli_(keep, generator=generator).div_(keep)
 
@@ -80,16 +76,15 @@ class Dropout(Drawing):
         return f"p={self.p}"
 
 
-ANY_LAYOUT = (
+ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
     nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
 )  # fmt: skip
 
 
 def takes_any_layout(model: nn.Module) -> bool:
-    """Whether a model computes the same with its weights in any layout: by the exact types of its
-    parts. A `view` in a user's own forward pass would not."""
-    return all(type(m) in ANY_LAYOUT and not has_forward_hooks(m) for m in model.modules())
+    """Return whether exactly known layers make the model independent of memory layout."""
+    return all(type(m) in ANY_LAYOUT_LAYERS and not has_forward_hooks(m) for m in model.modules())
 
 
 def mlp(
@@ -103,10 +98,10 @@ def mlp(
     batch_norm: bool = False,
     batch_norm_place: str = "before",
 ) -> nn.Module:
-    """A multilayer perceptron: `(n, *input_shape)` to logits `(n, classes)`.
+    """Return a multilayer perceptron, `(n, *input_shape)` to logits `(n, classes)`.
 
-    `dropout` is the probability of dropping a hidden unit, `input_dropout` that of an input.
-    Batch norm stands before the activation (Ioffe & Szegedy 2015) or after it.
+    `dropout` is the probability of dropping a hidden unit, `input_dropout` that of an input. Batch
+    norm stands before the activation (Ioffe & Szegedy 2015) or after it.
     """
     layers = [nn.Flatten(), *_dropout("model.input_dropout", input_dropout)]
     width = prod(input_shape)
@@ -120,7 +115,7 @@ def mlp(
 
 
 def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """Multinomial logistic regression: one linear layer."""
+    """Return multinomial logistic regression, a single linear layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), classes))
 
 
@@ -137,10 +132,10 @@ def cnn(
     batch_norm: bool = False,
     batch_norm_place: str = "before",
 ) -> nn.Module:
-    """A convolutional network for grey or colour images `(n, channels, height, width)` from 8x8.
+    """Return a convolutional network for images `(channels, height, width)` from 8x8.
 
-    Each stage is a convolution of size `kernel` that keeps the image's size, the activation and a
-    2x2 max-pooling (as long as there are two pixels to pool); an MLP with `hidden` layers follows.
+    A stage is a convolution of size `kernel` that keeps the image's size, the activation, and 2x2
+    max-pooling while there are two pixels to pool. An MLP with the `hidden` layers follows.
     """
     if len(input_shape) != 3:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From an optimizer's configuration and a model to an optimizer that is ready to step."""
+"""Build an optimizer that is ready to step, from its configuration and a model."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,20 +12,20 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from optbench import textbook
-from optbench.common.errors import MUON_GROUPS, UserError, described, memory_is_full
+from optbench.common.errors import MUON_GROUPS_HINT, UserError, described, memory_is_full
 from optbench.torch_internals import has_step_hooks
 
 
 def build(
     factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True
 ) -> Optimizer:
-    """Call `factory`, such as `partial(torch.optim.Adam, lr=1e-3)`, on the model's parameters.
+    """Call `factory`, such as `partial(torch.optim.Adam, lr=1e-3)`, on the parameters.
 
     With `decay_biases_and_norms=False` there are two groups: parameters of at least two dimensions
     keep the configured weight_decay, all others (biases, norms) get 0. Classes of torch.optim that
     have a fused kernel use it, unless fused, foreach or differentiable is configured.
 
-    Raises `UserError` where the class refuses its arguments, does not fit, or leaves a parameter
+    Raises `UserError` if the class refuses its arguments, does not fit, or leaves a parameter
     without an owner.
     """
     cls, given = _unwrap(factory)
@@ -46,7 +46,7 @@ def build(
         optimizer = factory(params if decay_biases_and_norms else _decay_groups(cls, params))
     except UserError:
         raise
-    except Exception as error:  # of any package's class
+    except Exception as error:  # a class of any package may raise anything
         if memory_is_full(error):
             raise
         settings = ", ".join(f"{key}={value!r}" for key, value in given.items())
@@ -66,7 +66,7 @@ def build(
 
 
 def learning_rate(optimizer: Optimizer) -> float | None:
-    """The present lr of the first parameter group; None where it has none, or no number."""
+    """Return the current lr of the first parameter group; None without a numeric lr."""
     lr = optimizer.param_groups[0].get("lr")
     if isinstance(lr, int | float) or (isinstance(lr, Tensor) and lr.numel() == 1):
         return float(lr)
@@ -74,14 +74,13 @@ def learning_rate(optimizer: Optimizer) -> float | None:
 
 
 def is_known(optimizer: Optimizer) -> bool:
-    """Whether its class is torch's or ours, exactly, and steps as it is written: it draws no random
-    numbers, and all that it remembers lies in its groups and its state."""
+    """Return whether the class is exactly torch's or ours, and its step has no hooks."""
     known = type(optimizer) in _known()
     return known and "step" not in vars(optimizer) and not has_step_hooks(optimizer)
 
 
 def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
-    """Return whether it makes one of torch's optimizers or ours that computes in any layout.
+    """Return whether the optimizer is known to compute the same in any memory layout.
 
     LBFGS does not: it takes a `view` of every gradient as a vector.
     """
@@ -97,13 +96,13 @@ def _known() -> frozenset[type]:
 class MuonWithAdamW(Optimizer):
     """torch.optim.Muon for matrices, torch.optim.AdamW for all other parameters.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. Every parameter of two
-    dimensions is one here; convolution kernels, biases and norms go to AdamW. `hidden_only` also
-    gives the first and last weights of the model to AdamW, the convention for language models,
-    where these are the embedding and the head; a model without hidden matrices then has AdamW only.
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. A matrix is a parameter of
+    two dimensions; convolution kernels, biases and norms go to AdamW. `hidden_only` also gives the
+    first and last weights of the model to AdamW, as is usual for language models, where these are
+    the embedding and the head. A model without hidden matrices then has AdamW only.
 
-    lr: of Muon. adamw_lr_ratio: AdamW's lr as a multiple of it, so that one lr tunes and schedules
-    both. weight_decay: of both, decoupled. Groups of Muon come first in `param_groups`.
+    lr: of Muon. adamw_lr_ratio: AdamW's lr divided by Muon's, so that one lr tunes and schedules
+    both. weight_decay: of both, decoupled. Muon's groups come first in `param_groups`.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts work on this optimizer's own groups and state: nothing exists twice."""
+        """Let the parts use this optimizer's own groups and state."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -184,7 +183,7 @@ def _as_groups(params: ParamsT) -> list[dict[str, Any]]:
 
 
 def _unwrap(factory: Callable[..., Optimizer]) -> tuple[Any, dict[str, Any]]:
-    """The class or function inside nested partials, and the keyword arguments they hold."""
+    """Return the class or function inside nested partials, and its keyword arguments."""
     given: dict[str, Any] = {}
     while isinstance(factory, partial):
         given = dict(factory.keywords) | given
@@ -193,7 +192,7 @@ def _unwrap(factory: Callable[..., Optimizer]) -> tuple[Any, dict[str, Any]]:
 
 
 def _parameters(cls: Callable[..., Optimizer]) -> list[inspect.Parameter]:
-    """Of a class or function; of a builtin none is known."""
+    """Return the parameters of a class or function; none are known of a builtin."""
     try:
         return list(inspect.signature(cls).parameters.values())
     except ValueError:
@@ -201,7 +200,7 @@ def _parameters(cls: Callable[..., Optimizer]) -> list[inspect.Parameter]:
 
 
 def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
-    """Names of keyword arguments; empty where `**kwargs` takes any."""
+    """Return the names of keyword arguments; none if `**kwargs` takes any."""
     parameters = _parameters(cls)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
@@ -209,9 +208,7 @@ def _accepted(cls: Callable[..., Optimizer]) -> list[str]:
 
 
 def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
-    """Raise `UserError` where torch's classes or ours are given a text for a number, or more or
-    fewer values than the default has: they would say it in words about their own code, or not at
-    all. What other classes allow is theirs to say."""
+    """Raise `UserError` if a known class gets a text for a number, or too many values."""
     if cls not in _known():
         return
     name = getattr(cls, "__name__", str(cls))
@@ -226,7 +223,7 @@ def _check_kinds(cls: Callable[..., Optimizer], given: dict[str, Any]) -> None:
 
 
 def _advice(cls: Callable[..., Optimizer], given: dict[str, Any]) -> str:
-    """What a class wants that optbench does not give by itself; or ""."""
+    """Return advice if a class needs arguments that optbench does not give; else ""."""
     parameters = _parameters(cls)
     if not parameters:
         return ""
@@ -247,8 +244,8 @@ def _advice(cls: Callable[..., Optimizer], given: dict[str, Any]) -> str:
         )
     if missing:
         return f" It needs {', '.join(missing)}: give +optimizer.{missing[0]}=VALUE"
-    with suppress(OSError, TypeError):  # there is no source
-        return MUON_GROUPS if "use_muon" in inspect.getsource(cls) else ""
+    with suppress(OSError, TypeError):  # a class may have no source
+        return MUON_GROUPS_HINT if "use_muon" in inspect.getsource(cls) else ""
     return ""
 
 
@@ -257,7 +254,7 @@ def _list(accepted: list[str]) -> str:
 
 
 def _has_fused(cls: Any, p: Tensor) -> bool:
-    # other packages may mean something else by the word
+    # other packages may mean something else by `fused`
     ours = getattr(cls, "__module__", "").startswith("torch.optim.") or cls is MuonWithAdamW
     fits = p.device.type in ("cpu", "cuda") and not p.is_complex()
     return ours and "fused" in _accepted(cls) and fits
@@ -276,7 +273,7 @@ def _decay_groups(cls: Any, params: list[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def _check_owners(optimizer: Optimizer, named: dict[str, nn.Parameter], name: str) -> None:
-    """Every trainable parameter must lie in exactly one group: one left out never learns."""
+    """Raise `UserError` unless each trainable parameter lies in exactly one group."""
     owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
     for key, p in named.items():
         count = owned.count(id(p))

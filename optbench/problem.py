@@ -1,4 +1,4 @@
-"""A problem: what is to be minimised, from which start, in which batches and for how long."""
+"""A problem: the loss to minimise, the initial weights, the batches, the budget."""
 
 import hashlib
 import json
@@ -23,20 +23,20 @@ from optbench.streams import Stream, stream
 class Problem:
     """One training problem; with an optimizer and a seed it makes a run.
 
-    model: `(input_shape, classes)` to a module that gives logits (or, where the dataset has no
-        classes, whatever the loss takes). Others are called by their parameters' names, as
-        `optbench.model_calls` says.
+    model: `(input_shape, classes)` to a module that gives logits, or, if the dataset has no
+        classes, any outputs that the loss takes. `optbench.model_calls` says how other signatures
+        are called.
     loss: `(outputs, targets)` to a scalar tensor, averaged over the examples.
     initializer: `(module, generator)`, fills the weights in place.
     batch_size: examples per step, or "full" for batch gradient descent.
     epochs, steps: the budget; exactly one of the two.
     shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
     precision: "float32"; "bfloat16" for autocast; "float64" for weights, examples and sums, from
-        the initial weights and the examples that float32 has.
+        the initial weights and examples of float32.
     weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
-    drop_last: whole batches only: an epoch leaves out the examples of its last, smaller batch, and
-        validation and test use the first examples that make whole batches, as DeepOBS does. The
-        training loss is over all training examples.
+    drop_last: use whole batches only. An epoch leaves out its last, smaller batch. Validation and
+        test use the first examples that make whole batches, as DeepOBS does. The training loss is
+        over all training examples.
     """
 
     dataset: Dataset
@@ -64,25 +64,25 @@ class Problem:
 
     @property
     def batch_examples(self) -> int:
-        """Examples of a whole batch."""
+        """Return the number of examples in a whole batch."""
         examples = len(self.dataset.train_y)
         return examples if self.batch_size == "full" else min(int(self.batch_size), examples)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the training set."""
+        """Return the number of batches in one pass over the training set."""
         examples, size = len(self.dataset.train_y), self.batch_examples
         if self.batch_size == "full":
             return 1
         if self.drop_last:
             return examples // size
-        # A last batch of a single example joins the one before it: batch norm has no variance
-        # to take of one example, and every model must see the same batches.
+        # A last batch of one example joins the one before: batch norm has no variance of one
+        # example, and every model must see the same batches.
         return ceil(examples / size) - (1 < size < examples and examples % size == 1)
 
     @property
     def total_steps(self) -> int:
-        """The budget in steps."""
+        """Return the budget in steps."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -90,7 +90,7 @@ class Problem:
 
 
 def weight_penalty(problem: Problem, model: nn.Module) -> Tensor:
-    """weight_penalty / 2 * |w|^2 over weights (two dimensions or more; no biases, no norms)."""
+    """Return weight_penalty / 2 * |w|^2 over the weights, without biases and norms."""
     weights = [p for p in model.parameters() if p.ndim >= 2]
     if not weights:
         raise UserError(
@@ -100,9 +100,10 @@ def weight_penalty(problem: Problem, model: nn.Module) -> Tensor:
 
 
 def build_model(problem: Problem, seed: int) -> nn.Module:
-    """The problem's model with the initial weights of `seed`, on the CPU, checked for its shape.
+    """Return the problem's model on the CPU with the initial weights of `seed`.
 
-    The weights depend on the seed alone, so every optimizer starts from the same ones.
+    The weights depend on the seed alone, so every optimizer starts from the same ones. A trial of a
+    few examples checks that the model and the loss fit.
     """
     data = problem.dataset
     generator = stream(seed, "weights")
@@ -110,23 +111,23 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
     def make() -> nn.Module:
         return call_model(problem.model, data.input_shape, data.classes)
 
-    # what a model or an initializer draws from the global generators depends on the seed too
+    # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):
         with refusals(f"the model {call_of(problem.model)} cannot be built"):
             model = make()
             _check_new(model)
-        trial.materialise(model, data)
+        trial.make_lazy_weights(model, data)
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             fill(problem.initializer, model, generator)
-        trial.check(model, data, problem.loss, problem.batch_size, make)
+        trial.check_fit(model, data, problem.loss, problem.batch_size, make)
     return model
 
 
-_made: "WeakSet[nn.Module]" = WeakSet()  # layers with weights, of all models of the process
+_made: "WeakSet[nn.Module]" = WeakSet()  # layers with weights of all models in this process
 
 
 def _check_new(model: nn.Module) -> None:
-    """Raise TypeError where layers are those of another run: one would train the other's."""
+    """Raise TypeError if a layer belongs to another run, which would train it too."""
     own = [m for m in model.modules() if [*m.parameters(recurse=False), *m.buffers(recurse=False)]]
     if used := [m for m in own if m in _made]:
         raise TypeError(
@@ -137,6 +138,6 @@ def _check_new(model: nn.Module) -> None:
 
 
 def identity(description: Mapping[str, Any]) -> str:
-    """Twelve hex digits that name a description: equal for equal content, in any key order."""
+    """Return twelve hex digits that are equal for equal content, in any key order."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from optbench.common.console import endings, say, streams
+from optbench.common.console import endings, guard_streams, say
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config import own_settings
@@ -63,7 +63,7 @@ def run() -> None:
         interrupts.early.clear()
         signal.signal(signal.SIGINT, interrupts.first)
     try:
-        with streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
+        with guard_streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
             check_syntax(words)
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **of_command(words))(task)()
     finally:

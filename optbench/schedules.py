@@ -1,6 +1,6 @@
-"""Learning-rate schedules: each multiplies the lr of every parameter group by a factor.
+"""Learning-rate schedules: factors that multiply the lr of every parameter group.
 
-The factor of step k (from 0) is a closed form of k and the length of the run; lengths are fractions
+The factor of step k (from 0) is a closed form of k and the length of the run. Lengths are fractions
 of the run, so that they fit any budget. `final` is the factor right after the last step, as in
 torch's CosineAnnealingLR: no step is wasted on a lr of 0, which L-BFGS's line search cannot take.
 Only lr changes, never momentum or betas. Rprop reads lr once, at its first step.
@@ -16,18 +16,18 @@ from numbers import Real
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from optbench.common.errors import UserError, call_of, said
+from optbench.common.errors import UserError, call_of, message_of
 from optbench.model_calls import inner
 
 
 def build(
     schedule: Callable[..., LRScheduler | None] | None, optimizer: Optimizer, total_steps: int
 ) -> LRScheduler | None:
-    """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant learning rate.
+    """Call `schedule`, such as `partial(cosine, final=0.1)`; None is a constant lr.
 
-    It is called as `schedule(optimizer, total_steps)`; one of torch's classes, and a function that
-    has no place for the number of steps, as `schedule(optimizer)`.
-    Raises `UserError` where it refuses its arguments, or gives something else.
+    The call is `schedule(optimizer, total_steps)`. A class of torch, or a function without a
+    parameter for the number of steps, is called as `schedule(optimizer)`. Raises `UserError` if
+    `schedule` refuses its arguments, or returns something else.
     """
     if schedule is None:
         return None
@@ -40,8 +40,8 @@ def build(
         ) from error
     except UserError:
         raise
-    except Exception as error:  # of any package's
-        text = f"the schedule {call_of(schedule)} cannot be made: {said(error)}"
+    except Exception as error:  # a schedule of any package may raise anything
+        text = f"the schedule {call_of(schedule)} cannot be made: {message_of(error)}"
         if missing := re.search(r"missing \d+ required positional arguments?: '(\w+)'", text):
             text += f". +schedule.{missing[1]}=VALUE gives it"
         raise UserError(text) from error
@@ -54,10 +54,10 @@ def build(
 
 
 def _total(schedule: Callable[..., object], total_steps: int) -> dict[str, int]:
-    """The number of steps under the name that the schedule's function has for it."""
-    try:  # of a partial call, without what it holds by position
+    """Return the number of steps, by the name of the schedule's parameter for it."""
+    try:  # the signature of a partial call lacks its positional arguments
         own = list(inspect.signature(schedule).parameters.values())
-    except (TypeError, ValueError):  # of a builtin
+    except (TypeError, ValueError):  # a builtin has no signature
         return {}
     given = schedule.keywords if isinstance(schedule, partial) else {}
     names = [p.name for p in own if p.name not in given]
@@ -71,17 +71,17 @@ def _total(schedule: Callable[..., object], total_steps: int) -> dict[str, int]:
 
 
 def wants_metric(scheduler: LRScheduler) -> bool:
-    """Whether it is stepped with the validation loss after evaluations, not after each step."""
+    """Return whether the scheduler steps after evaluations, with the validation loss."""
     return isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
 
 
 def is_known(scheduler: LRScheduler) -> bool:
-    """Whether it is one of torch's classes, exactly: it draws no random numbers."""
+    """Return whether the scheduler's class is torch's, which draws no random numbers."""
     return type(scheduler).__module__ == lr_scheduler.__name__
 
 
-# of torch; a class of one's own may change anything
-ONLY_LR = (
+# torch's classes; a user's class may change any setting
+LR_ONLY_SCHEDULES = (
     LambdaLR, lr_scheduler.MultiplicativeLR, lr_scheduler.StepLR, lr_scheduler.MultiStepLR,
     lr_scheduler.ConstantLR, lr_scheduler.LinearLR, lr_scheduler.ExponentialLR,
     lr_scheduler.PolynomialLR, lr_scheduler.CosineAnnealingLR,
@@ -90,22 +90,22 @@ ONLY_LR = (
 
 
 def changes_only_lr(scheduler: LRScheduler | None) -> bool:
-    """Whether it is known to leave every other setting of the optimizer alone."""
+    """Return whether the scheduler is known to change no setting but lr."""
     if scheduler is None:
         return True
     own = vars(scheduler)
-    # a function of one's own may change anything
+    # a user's function may change any setting
     given = (*own.get("lr_lambdas", []), own.get("_scale_fn_custom"))
     functions = [function for function in given if function is not None]
     if "step" in own or any(getattr(f, "__module__", "") != __name__ for f in functions):
         return False
     if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):
         return not getattr(scheduler, "cycle_momentum", True)
-    return type(scheduler) in ONLY_LR
+    return type(scheduler) in LR_ONLY_SCHEDULES
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> None:
-    """No schedule: the loop has nothing to call."""
+    """Return None: with a constant lr, the loop has nothing to call."""
 
 
 def step(
@@ -115,7 +115,7 @@ def step(
     milestones: Sequence[float] = (0.5, 0.75),
     gamma: float = 0.1,
 ) -> LRScheduler:
-    """Times `gamma` at each of `milestones`, fractions of the run."""
+    """Multiply lr by `gamma` at each of `milestones`, fractions of the run."""
     if not isinstance(milestones, list | tuple):
         raise UserError(
             f"schedule.milestones must be a list of fractions of the run, such as [0.5, 0.75], "
@@ -124,26 +124,26 @@ def step(
     for milestone in milestones:
         _check_fraction("milestones: each", milestone)
     _check("gamma", gamma, positive=True)
-    # 1e-9: 0.1 * 30 is a little more than 3
+    # 1e-9 for rounding: 0.1 * 30 is a little more than 3
     starts = [milestone * total_steps - 1e-9 for milestone in milestones]
     return _schedule(optimizer, total_steps, lambda k: gamma ** sum(k >= start for start in starts))
 
 
 def exponential(optimizer: Optimizer, total_steps: int, *, final: float = 0.01) -> LRScheduler:
-    """final^(k / total_steps): torch's ExponentialLR with gamma = final^(1 / total_steps)."""
+    """Decay lr as final^(k / total_steps), like torch's ExponentialLR."""
     _check("final", final, positive=True)
     return _schedule(optimizer, total_steps, lambda k: final ** (k / total_steps))
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, final: float = 0.0) -> LRScheduler:
-    """From 1 to `final` along half a cosine (Loshchilov & Hutter 2017, without restarts)."""
+    """Decay lr to `final` along half a cosine (Loshchilov & Hutter 2017)."""
     return warmup_cosine(optimizer, total_steps, warmup=0, final=final)
 
 
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05, final: float = 0.0
 ) -> LRScheduler:
-    """Linear warm-up over a fraction `warmup` of the run, then a cosine to `final`."""
+    """Warm up linearly over a fraction `warmup` of the run, then decay as `cosine`."""
     _check("final", final)
     n = _steps("warmup", warmup, total_steps)
 
@@ -156,7 +156,7 @@ def warmup_cosine(
 
 
 def warmup_constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.05) -> LRScheduler:
-    """Linear warm-up over a fraction `warmup` of the run, then 1."""
+    """Warm up linearly over a fraction `warmup` of the run, then keep lr constant."""
     return trapezoid(optimizer, total_steps, warmup=warmup, cooldown=0)
 
 
@@ -168,9 +168,10 @@ def trapezoid(
     cooldown: float = 0.2,
     final: float = 0.0,
 ) -> LRScheduler:
-    """Linear warm-up, constant, linear cool-down to `final` over the last `cooldown` of the run.
+    """Warm up linearly, keep lr constant, then decay linearly to `final`.
 
-    Also called warmup-stable-decay. warmup=0 with cooldown=1 is linear decay.
+    The decay takes the last `cooldown` of the run. Also called warmup-stable-decay. warmup=0 with
+    cooldown=1 is linear decay.
     """
     _check("final", final)
     n = _steps("warmup", warmup, total_steps)
@@ -197,11 +198,11 @@ def one_cycle(
     start: float = 0.04,
     final: float = 4e-6,
 ) -> LRScheduler:
-    """From `start` to 1 and down to `final`, both along a cosine (Smith & Topin 2018).
+    """Raise lr from `start` to 1 and lower it to `final`, both along half a cosine.
 
-    The lr of torch's OneCycleLR with max_lr the configured lr, which divides by zero on the
-    shortest runs and would overwrite momentum and betas with values of its own. As there, `final`
-    is the factor of the last step itself.
+    This is the lr of torch's OneCycleLR (Smith & Topin 2018) with the configured lr as max_lr.
+    OneCycleLR itself divides by zero on the shortest runs and would overwrite momentum and betas.
+    As there, `final` is the factor of the last step itself.
     """
     _check("start", start, positive=True)
     _check("final", final, positive=True)
@@ -219,12 +220,12 @@ def one_cycle(
 def _schedule(
     optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]
 ) -> LRScheduler:
-    # min: the loop calls scheduler.step() once more after the last step
+    # min, because the loop calls scheduler.step() once more after the last step
     return LambdaLR(optimizer, lambda k: factor(min(k, total_steps)))
 
 
 def _between(a: float, b: float, t: float) -> float:
-    """From `a` at t = 0 to `b` at t = 1 along half a cosine; stays at `b`."""
+    """Return the value at t on half a cosine from `a` at 0 to `b` at 1 and beyond."""
     return b + (a - b) * (1 + cos(pi * min(t, 1))) / 2
 
 

@@ -1,8 +1,8 @@
-"""What the global random generators give to one purpose of a run, from the run's seed alone.
+"""Random streams: global generators for one purpose of a run, from its seed alone.
 
 A model may draw from torch's, NumPy's or Python's global generator (`nn.Dropout`,
 `torch.randn_like`), and so may an optimizer. Each of the two has a stream of its own, so that an
-optimizer that draws does not move the model's masks.
+optimizer that draws does not change the model's masks.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ import torch
 
 
 def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose of one seed: weights, batch order and dropout never share one."""
+    """Return the generator for one purpose of a seed, shared with no other purpose."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))
 
 
 class _Numpy(NamedTuple):
-    """NumPy's global generator: its source of bits, and the second normal number of a pair."""
+    """NumPy's global generator: its source of bits, and the second number of a pair."""
 
     bits: Any
     spare: float | None = None
@@ -34,7 +34,7 @@ class _Numpy(NamedTuple):
         return cls(bits, state["gauss"] if state["has_gauss"] else None)
 
     def put_in_place(self) -> None:
-        # a reference: a copy would take ten times as long
+        # by reference: copying the state takes ten times as long
         np.random.set_bit_generator(self.bits)  # type: ignore[attr-defined]
         if self.spare is not None:
             state = self.bits.state | {"has_gauss": 1, "gauss": self.spare}
@@ -50,7 +50,7 @@ class Stream:
     """
 
     def __init__(self, seed: int, purpose: str, device: torch.device | str = "cpu") -> None:
-        """device: where the run computes; of CUDA its generator belongs to the stream too."""
+        """Start the stream of a purpose; it includes the generator of a CUDA `device`."""
         generator = stream(seed, purpose)
         number = generator.initial_seed()
         self._torch = generator.get_state()
@@ -71,7 +71,7 @@ class Stream:
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """Within `with self`, give way to what was in place before."""
+        """Within `with self`, restore the caller's states for a while."""
         self._swap()
         try:
             yield
@@ -79,7 +79,7 @@ class Stream:
             self._swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for `load_state_dict`; to be called outside of `with`."""
+        """Return plain values and tensors for `load_state_dict`; call outside of `with`."""
         bits, spare = self._numpy
         inner = bits.state["state"]
         found = {
@@ -90,12 +90,14 @@ class Stream:
         return found if self._cuda is None else found | {"cuda": self._cuda.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from where `state_dict` was called. Raises what the generators raise."""
-        torch.Generator().set_state(state["torch"])  # refuses what is no state
+        """Resume from a `state_dict`. Raises the errors of the generators."""
+        torch.Generator().set_state(state["torch"])  # raises if it is no state
         random.Random().setstate(_tuples(state["python"]))
         key, place, spare = state["numpy"]
         if not 0 <= place <= 624:
-            raise ValueError(f"NumPy's generator has no place {place}")  # it would read beyond
+            raise ValueError(
+                f"NumPy's generator has no place {place}"
+            )  # NumPy would read beyond its state
         bits: Any = np.random.MT19937()
         inner = {"key": np.array(key, dtype=np.uint32), "pos": place}
         bits.state = {"bit_generator": "MT19937", "state": inner}
@@ -105,7 +107,7 @@ class Stream:
             self._cuda = state["cuda"].clone()
 
     def _swap(self) -> None:
-        """Exchange the global generators' states for those kept here."""
+        """Exchange the global generators' states with the stored ones."""
         mine, self._torch = self._torch, torch.get_rng_state()
         torch.set_rng_state(mine)
         numbers, self._python = self._python, random.getstate()

@@ -16,12 +16,12 @@ from torch.optim.optimizer import ParamsT
 
 from optbench.common.errors import UserError
 
-Closure = Callable[[], Any]  # zeroes the gradients, computes the loss, goes backward, returns it
-State = dict[str, Any]  # what a rule remembers of one parameter, under the formula's names
+Closure = Callable[[], Any]  # zeroes gradients, computes the loss and its gradients, returns it
+State = dict[str, Any]  # a rule's memory of one parameter, by the formula's names
 
 
 class Textbook(Optimizer):
-    """What all rules share: call the closure, then `update` each parameter that has a gradient."""
+    """The base of all rules: call the closure, then `update` each parameter."""
 
     def __init__(self, params: ParamsT, lr: float, **settings: Any) -> None:
         self.check("lr", lr)
@@ -38,7 +38,7 @@ class Textbook(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step of every parameter; returns the closure's loss, if there is a closure."""
+        """Update every parameter that has a gradient; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -50,7 +50,7 @@ class Textbook(Optimizer):
         return loss
 
     def update(self, theta: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
-        """Change `theta` in place, and `state` with it."""
+        """Change `theta` and `state` in place."""
         raise NotImplementedError
 
 
@@ -83,16 +83,16 @@ class Momentum(Textbook):
 
 
 class Nesterov(Momentum):
-    """v = gamma v + eta g(theta - gamma v);  theta -= v. (Nesterov 1983; Sutskever et al. 2013)
+    """v = gamma v + eta g(theta - gamma v);  theta -= v. (Nesterov 1983)
 
-    The gradient is taken at the look-ahead point theta - gamma v, so `step` needs the closure, and
-    the loss it returns is the loss there. torch.optim.SGD(nesterov=True) stores the look-ahead
-    point as its parameter: while lr is constant, torch's iterate is theta - gamma v.
+    The gradient is taken at the look-ahead point theta - gamma v (Sutskever et al. 2013), so `step`
+    needs the closure and returns the loss there. torch.optim.SGD(nesterov=True) stores the
+    look-ahead point as its parameter: while lr is constant, torch's iterate is theta - gamma v.
     """
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
-        """One step; returns the closure's loss at the look-ahead point."""
+        """Take one step; return the closure's loss at the look-ahead point."""
         if closure is None:
             raise UserError(
                 "Nesterov takes the gradient at the look-ahead point, so step needs a closure: "
@@ -135,10 +135,11 @@ class Adagrad(Textbook):
 
 
 class RMSProp(Textbook):
-    """G = gamma G + (1 - gamma) g^2;  theta -= eta / sqrt(G + eps) g. (Hinton 2012, lecture 6e)
+    """G = gamma G + (1 - gamma) g^2;  theta -= eta / sqrt(G + eps) g. (Hinton 2012)
 
-    torch.optim.RMSprop has eps outside the root, eta / (sqrt(G) + eps): the same map only as eps
-    goes to 0. Inside the root, eps matters where |g| < sqrt(eps), so 1e-8 acts like torch's 1e-4.
+    Lecture 6e. torch.optim.RMSprop has eps outside the root, eta / (sqrt(G) + eps): the same map
+    only as eps goes to 0. Inside the root, eps matters where |g| < sqrt(eps), so 1e-8 acts like
+    torch's 1e-4.
     """
 
     def __init__(
@@ -156,12 +157,12 @@ class RMSProp(Textbook):
 
 
 class Adadelta(Textbook):
-    """RMS[x] = sqrt(E[x^2] + eps), E a running mean with decay rho. (Zeiler 2012, algorithm 1)
+    """RMS[x] = sqrt(E[x^2] + eps), E a running mean with decay rho. (Zeiler 2012)
 
     E[g^2] = rho E[g^2] + (1 - rho) g^2;  delta = RMS[delta] / RMS[g] g
     E[delta^2] = rho E[delta^2] + (1 - rho) delta^2;  theta -= eta delta
 
-    eta is 1 in the paper. The same map as torch.optim.Adadelta.
+    eta is 1 in the paper's algorithm 1. The same map as torch.optim.Adadelta.
     """
 
     def __init__(
@@ -223,14 +224,14 @@ class Adam(Textbook):
 class Rprop(Textbook):
     """Each weight has its own step size Delta; only the sign of g counts.
 
-    Delta grows by etas[1] where g kept its sign and shrinks by etas[0] where it changed, within
+    Delta grows by etas[1] if g kept its sign and shrinks by etas[0] if it changed, within
     step_sizes = (smallest, largest);  theta -= sign(g) Delta.
 
-    Where the sign changed, the last step jumped over a minimum. With `backtracking` that step is
-    taken back (Riedmiller & Braun 1993); without, the weight rests for one step (iRprop-, Igel &
-    Hüsken 2000), the same map as torch.optim.Rprop. Either way g then counts as 0, so that Delta
-    does not shrink twice. lr is the Delta to start with: a schedule has no effect. Meant for
-    full batches: the noise of small ones changes signs.
+    If the sign changed, the last step jumped over a minimum. With `backtracking` that step is taken
+    back (Riedmiller & Braun 1993). Without, the weight rests for one step (iRprop-, Igel & Hüsken
+    2000), the same map as torch.optim.Rprop. Either way g then counts as 0, so that Delta does not
+    shrink twice. lr is the initial Delta, so a schedule has no effect. Meant for full batches: the
+    noise of small ones changes signs.
     """
 
     def __init__(
@@ -267,7 +268,7 @@ class Rprop(Textbook):
 
 
 def _pair(rule: Optimizer, name: str, values: Iterable[float]) -> tuple[float, float]:
-    """The two numbers of any sequence; omegaconf and NumPy have others than list and tuple."""
+    """Return the two numbers of any sequence, also of omegaconf's or NumPy's."""
     ordered = isinstance(values, Iterable) and not isinstance(values, str | Mapping | Set)
     numbers = list(values) if ordered else []
     if len(numbers) != 2:

@@ -1,6 +1,6 @@
-"""What is borrowed from the inside of torch: its hooks and modes have no public way to ask.
+"""Borrow torch's private hooks and modes, which have no public query.
 
-`missing` names what a new version of torch no longer has; a test says so.
+`missing` names the parts that a new version of torch no longer has, and a test calls it.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn.modules import module as torch_module
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-# what torch.optim's own classes have of an instance; one more means that somebody added to it
+# instance attributes of torch.optim's classes; any other was added by a user
 OPTIMIZER_ATTRIBUTES = {
     *("defaults", "state", "param_groups", "step"),
     *("_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured", "_opt_called"),
@@ -18,7 +18,7 @@ OPTIMIZER_ATTRIBUTES = {
 
 
 def torch_is_plain() -> bool:
-    """Return whether nothing in this process changes or watches what modules and steps compute."""
+    """Return whether no hook or mode of the process changes or watches computations."""
     watched = torch_module._has_any_global_hook() or bool(
         torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks
     )
@@ -33,7 +33,7 @@ def torch_is_plain() -> bool:
 
 
 def has_step_hooks(optimizer: Optimizer) -> bool:
-    """Return whether something is called around the steps of this optimizer, or of all."""
+    """Return whether a hook surrounds the steps of this optimizer, or of all."""
     everywhere = (
         torch_optimizer._global_optimizer_pre_hooks or torch_optimizer._global_optimizer_post_hooks
     )
@@ -42,17 +42,17 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
 
 
 def has_forward_hooks(module: nn.Module) -> bool:
-    """Return whether something is called around the forward pass of this module."""
+    """Return whether a hook surrounds the forward pass of this module."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def has_gradient_hooks(parameter: Tensor) -> bool:
-    """Return whether something is called with the gradient of this parameter."""
+    """Return whether a hook receives the gradient of this parameter."""
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 def missing() -> list[str]:
-    """Return a sentence for each thing that is borrowed here and that this torch lacks."""
+    """Return a sentence for each borrowed part that this version of torch lacks."""
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
     borrowed = {
         "torch.nn.modules.module": (torch_module, ["_has_any_global_hook"]),

@@ -1,6 +1,6 @@
-"""A model and a loss tried on a few examples, so that a misfit is told in words before training.
+"""Try a model and a loss on a few examples, to explain a misfit before training.
 
-What is tried is a copy: neither the weights nor the random numbers of the run change.
+The trial uses a copy: neither the weights nor the random numbers of the run change.
 """
 
 import warnings
@@ -19,8 +19,8 @@ from optbench.datasets.prepare import Dataset
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def materialise(model: nn.Module, data: Dataset) -> None:
-    """Let a model with lazy layers (`nn.LazyLinear`) see two examples: then they have weights."""
+def make_lazy_weights(model: nn.Module, data: Dataset) -> None:
+    """Give lazy layers (`nn.LazyLinear`) their weights, by a pass over two examples."""
     if not any(is_lazy(t) for t in _tensors(model)):
         return
     model.eval()
@@ -37,18 +37,18 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def check(
+def check_fit(
     model: nn.Module,
     data: Dataset,
     loss: Loss,
     batch_size: int | str,
     make: Callable[[], nn.Module],
 ) -> None:
-    """Raise `UserError` unless the model and the loss can train, tried on a few examples.
+    """Raise `UserError` unless a few examples show that model and loss can train.
 
-    make: gives another model of the kind, where this one cannot be copied.
+    make: returns another model of the kind, in case this one cannot be copied.
     """
-    # another number than the classes: (n, n) and (n,) would be broadcast in silence
+    # not as many as classes: a loss would broadcast (n, n) and (n,) silently
     count = 3 if data.classes == 2 else 2
     x, y = data.train_x[:count].cpu(), data.train_y[:count].cpu()
     copy = _copy(model, data, make)
@@ -76,14 +76,14 @@ def check(
 def _copy(model: nn.Module, data: Dataset, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return deepcopy(model)
-    except Exception:  # of anybody's model; another one of the same kind serves as well
+    except Exception:  # a user's model may refuse; another of its kind serves as well
         made = make()
-        materialise(made, data)
+        make_lazy_weights(made, data)
         return made
 
 
 def _advice(model: nn.Module, data: Dataset) -> str:
-    """What to do about examples that the model's first layer cannot take."""
+    """Return advice on examples that the model's first layer cannot take."""
     shape = data.input_shape
     first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
     layers = {type(m) for m in model.modules()}
@@ -139,7 +139,7 @@ def _check_outputs(data: Dataset, outputs: Any, n: int, when: str = "") -> None:
 
 
 def _described(value: Any) -> str:
-    """What a model or a loss gave, with the shapes of its tensors."""
+    """Describe the output of a model or a loss, with the shapes of its tensors."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def _check_loss(function: Loss, classes: int, outputs: Tensor, y: Tensor) -> Non
     def loss_of(outputs: Tensor, y: Tensor) -> Any:
         fits = refusals(f"the loss does not fit: it is given {given}, and says")
         with fits, warnings.catch_warnings():
-            # it is no mean over the examples if these are broadcast
+            # with broadcast shapes the loss is no mean over the examples
             warnings.filterwarnings("error", "Using a target size")
             return function(outputs.clone(), y.clone())
 
@@ -178,7 +178,7 @@ def _check_loss(function: Loss, classes: int, outputs: Tensor, y: Tensor) -> Non
         )
     once, again = float(loss), float(loss_of(outputs, y))
     twice = float(loss_of(torch.cat([outputs, outputs]), torch.cat([y, y])))
-    # of a loss that draws random numbers, or of one that is not finite, nothing can be told
+    # a loss that draws random numbers or is not finite cannot be checked
     known = once == again and isfinite(once) and isfinite(twice)
     if known and not isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
         raise UserError(

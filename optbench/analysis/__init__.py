@@ -1,1 +1,1 @@
-"""From a table of runs to what may be said about them; neither torch nor Hydra."""
+"""Turn a table of runs into verdicts, with neither torch nor Hydra."""

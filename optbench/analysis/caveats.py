@@ -1,4 +1,4 @@
-"""What a reviewer would object to in a comparison, from its runs and its studies' manifests."""
+"""Caveats: a reviewer's objections to a comparison, from its runs and manifests."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,48 +15,45 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.stats.estimates import middle
+from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, holm, signed_rank
 from optbench.stats.pairwise import compare_pair
 from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
-BUDGETS = "the budgets are unequal"
-SAID_BY_PANEL = 2  # more such sentences are counted instead
+UNEQUAL_BUDGETS = "the budgets are unequal"
+MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
 def caveats(made: Comparison, y: str | None = None) -> list[str]:
-    """Return one sentence for each, of the runs as they are ranked by the final `y`.
-
-    Raises UserError as `layout` does.
-    """
+    """Return a sentence for each caveat of the runs, ranked by the final `y`."""
     y = y or made.final
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
-    found = [*told, *budgets(made)]
-    found += diverged(made.table, "run")
-    found += [] if made.manifests or not made.tuned else diverged(trials, "trial")
+    found = [*told, *unequal_budgets(made)]
+    found += diverged_runs(made.table, "run")
+    found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
         check_exchangeable(trials)
     except UserError as error:
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
-    found += [] if made.manifests else edges(plan, finals, y)
+    found += [] if made.manifests else rates_at_edge(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
-        # a tuned study fixes its leader by validation
+        # validation fixed a tuned study's leader, so Holm's correction applies
         found += few_seeds(plan, HOLM if made.manifests else MAX_TYPE)
-    found += leaders(plan, finals, y)
+    found += unproven_leaders(plan, finals, y)
     for manifest in made.manifests[:1]:
-        found += no_gain(made, manifest["tuning"]["metric"].replace("val_", "test_"))
+        found += harmed_by_tuning(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
 
 
-def budgets(made: Comparison) -> Iterator[str]:
-    """Optimizers that had more tries than others, in whichever way the runs came together."""
+def unequal_budgets(made: Comparison) -> Iterator[str]:
+    """Yield a caveat if some optimizers had more trials or settings than others."""
     plan, manifests = made.plan, made.manifests
     counts: list[tuple[int, str]] = []
     entries = [entry for manifest in manifests for entry in manifest["contenders"]]
-    if made.trials is not None:  # a manifest knows the optimizers of the last command only
+    if made.trials is not None:  # a manifest knows only the last command's optimizers
         given = {str(entry["optimizer"]) for entry in entries if not entry.get("space", True)}
         runs = made.trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
         keys = [key for key in ("problem", "optimizer", "schedule.name") if key in runs]
@@ -64,10 +61,10 @@ def budgets(made: Comparison) -> Iterator[str]:
         counts = [(size, key[1]) for key, size in tried.items() if key[1] not in given]
     if len(manifests) > 1:
         counts += [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
-    told = any(BUDGETS in text for manifest in manifests for text in manifest["warnings"])
+    told = any(UNEQUAL_BUDGETS in text for manifest in manifests for text in manifest["warnings"])
     if not told and counts and min(counts)[0] < max(counts)[0]:
         (low, first), (high, last) = min(counts), max(counts)
-        yield f"{BUDGETS}: {low} trials ({first}) to {high} ({last})"
+        yield f"{UNEQUAL_BUDGETS}: {low} trials ({first}) to {high} ({last})"
     phase = plan.runs["phase"].map(show) if "phase" in plan.runs else pd.Series(dtype=str)
     if (phase == "tuned").any() and (other := ~phase.isin(["tuned", "default", "trials"])).any():
         who = ", ".join(sorted(set(plan.runs.loc[other, "optimizer"])))
@@ -88,8 +85,8 @@ def budgets(made: Comparison) -> Iterator[str]:
                 )
 
 
-def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
-    """Optimizers most of whose runs diverged."""
+def diverged_runs(table: pd.DataFrame, what: str) -> Iterator[str]:
+    """Yield a caveat for each optimizer most of whose runs diverged."""
     runs = table.drop_duplicates("run")
     if (runs["status"] == "diverged").all():
         lost = len(runs)
@@ -108,8 +105,8 @@ def diverged(table: pd.DataFrame, what: str) -> Iterator[str]:
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
 
 
-def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
-    """Optimizers whose best learning rate is the end of those tried (three or more)."""
+def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
+    """Yield a caveat if an optimizer's best of three or more lrs is the last tried."""
     if "optimizer.lr" not in plan.runs:
         return
     runs = plan.runs.assign(
@@ -118,7 +115,7 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     ).dropna(subset=["y", "lr"])
     where = plan.problems.reindex(runs.index)
     for (problem, name), part in runs.groupby([where, runs["optimizer"]], sort=False):
-        medians = part.groupby("lr")["y"].agg(lambda v: middle(v.to_numpy(dtype=float)))
+        medians = part.groupby("lr")["y"].agg(lambda v: median(v.to_numpy(dtype=float)))
         medians = medians[np.isfinite(medians)]
         if part["lr"].nunique() < 3 or medians.empty:
             continue
@@ -130,18 +127,18 @@ def edges(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
 
 
 def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
-    """Fewer seeds than the first against each other needs, where there is something to compare."""
+    """Yield a caveat if there are too few seeds for the first against each other."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
     rivals = int(plan.runs.groupby(plan.problems)["variant"].nunique().max()) - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         yield f"{seeds_text(counts)}: {why}"
 
 
-def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
-    """First places of the ranked table that are not shown to be better than the second.
+def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
+    """Yield a caveat for each leader that is not shown to be better than the second.
 
-    By the max-type test over all pairs, as the leader is chosen by the very values that are
-    compared: with the word that a report's verdict has for this pair.
+    The compared values chose the leader, so the max-type test over all pairs applies, and its word
+    is that of a report's verdict on this pair.
     """
     smaller = metric_of(y).smaller
     runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
@@ -161,7 +158,7 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
                 f"{where}{ranked(part, smaller)[0]} is first by {y.replace('_', ' ')}, which does "
                 f"not make it better than {second}: {verdict.text}"
             )
-    if len(found) <= SAID_BY_PANEL:
+    if len(found) <= MOST_LEADER_SENTENCES:
         yield from found
     else:
         yield (
@@ -170,9 +167,11 @@ def leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
         )
 
 
-def no_gain(runs_of: Runs, y: str) -> Iterator[str]:
-    """Optimizers that tuning made worse, by the final `y` on the same seeds (signed-rank tests of
-    tuned against default, with Holm's correction)."""
+def harmed_by_tuning(runs_of: Runs, y: str) -> Iterator[str]:
+    """Yield a caveat for each optimizer that tuning made worse by the final `y`.
+
+    Signed-rank tests of tuned against default runs of the same seeds, with Holm's correction.
+    """
     made = comparison_of(runs_of)
     table = made.table
     if "phase" not in table or y not in table:

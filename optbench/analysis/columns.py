@@ -1,4 +1,4 @@
-"""The config keys of a table: to name, to show, to sort and to filter by."""
+"""Config keys of a table: name, show, sort and filter by them."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -12,12 +12,12 @@ from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
 def short_name(key: str) -> str:
-    """A key as it stands in a label: optimizer.lr -> lr, initializer.name -> initializer."""
+    """Return a key as in labels: optimizer.lr -> lr, initializer.name -> initializer."""
     return key.removeprefix("optimizer.").removesuffix(".name")
 
 
 def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
-    """The keys in which problems differ with their values, as in "batch_size=32, tuned"."""
+    """Return a problem's distinguishing keys and values, as in "batch_size=32, tuned"."""
     return ", ".join(
         show(value) if key == "phase" else f"{short_name(key)}={show(value)}"
         for key, value in zip(keys, values, strict=True)
@@ -25,26 +25,26 @@ def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
 
 
 def measured_columns(table: pd.DataFrame) -> list[str]:
-    """The columns that come from the CSV files; the others describe the run."""
+    """Return the columns of the CSV files; the others describe the run."""
     default = [*COLUMNS["epochs"], "lr", *COST_COLUMNS]
     known = table.attrs.get("measured") or default  # pandas may drop attrs
     return [name for name in known if name in table]
 
 
 def logged_columns(table: pd.DataFrame) -> list[str]:
-    """The columns that have a value per row; what a step costs has one per run."""
+    """Return the columns with a value per row; a step's costs have one per run."""
     return [name for name in measured_columns(table) if name not in COST_COLUMNS]
 
 
 def resolve(table: pd.DataFrame, key: str) -> str:
-    """The column that `key` names; "initializer" stands for "initializer.name".
+    """Return the column that `key` names; "initializer" means "initializer.name".
 
-    Raises UserError, with the nearest names, where there is none.
+    Raises UserError with the nearest names for an unknown key.
     """
     measured = measured_columns(table)
     keys = [name for name in table.columns if name not in measured]
     if key == "optimizer.name":
-        key = "optimizer"  # the same, and always there
+        key = "optimizer"  # the same value, in every table
     for candidate in (key, f"{key}.name"):
         if candidate in keys:
             return candidate
@@ -55,7 +55,7 @@ def resolve(table: pd.DataFrame, key: str) -> str:
 
 
 def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
-    """Rows that meet every "KEY=VALUE"; several values of one key are alternatives.
+    """Return the rows that meet every "KEY=VALUE"; values of one key are alternatives.
 
     Raises UserError for an unknown key, and for a value that no run has.
     """
@@ -77,34 +77,36 @@ def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the runs that the other table has."""
+    """Return the rows of the runs that the other table has."""
     return table[table["run"].isin(set(other["run"]))]
 
 
 def matches(shown: str, text: str) -> bool:
-    """Whether the text given for a value means the one shown: 1e-3 is 0.001, True is true."""
+    """Return whether a text means the value shown: 1e-3 is 0.001, True is true."""
     if shown == text or shown == text.lower() in ("true", "false", "null"):
         return True
     return is_number(shown) and is_number(text) and float(shown) == float(text)
 
 
 def is_variant(key: str) -> bool:
-    """Whether a config key belongs to the optimizer's side of a run."""
+    """Return whether a config key belongs to the optimizer's side of a run."""
     return key == "decay_biases_and_norms" or (
         key.startswith(("optimizer.", "schedule.")) and key != "optimizer.name"
     )
 
 
 def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
-    """The keys of which the runs have more than one value."""
+    """Return the keys of which the runs have more than one value."""
     return [key for key in keys if len(runs[key].unique()) > 1]
 
 
 def distinguishing_keys(
     runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
 ) -> list[str] | None:
-    """A smallest set of `keys` (greedy) that, beside `given`, tells runs of different `target`
-    apart; None where they cannot. Names come first, keys that some runs lack and classes last."""
+    """Return a smallest set of keys that tells runs of different `target` apart.
+
+    A greedy search beside the `given` keys; None if no set does. Names come first, classes last.
+    """
     useful = [key for key in differing(runs, keys) if key not in given]
     codes = {
         key: pd.factorize(runs[key], use_na_sentinel=False)[0].tolist() for key in [*given, *useful]
@@ -127,7 +129,7 @@ def distinguishing_keys(
             break
         if classes([*chosen, key]) > classes(chosen):
             chosen.append(key)
-    for key in chosen[::-1]:  # a later key may have made an earlier one needless
+    for key in chosen[::-1]:  # a later key may make an earlier one redundant
         rest = [other for other in chosen if other != key]
         if explained(rest):
             chosen = rest

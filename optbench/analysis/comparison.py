@@ -1,7 +1,7 @@
-"""The comparison that a folder's figures, tables and report are made of: read once, computed once.
+"""The comparison behind a folder's figures, tables and report, computed once.
 
-A `Comparison` is built from folders by `compare`, or from a tidy table by `comparison_of`, and
-passed on. Its series, final values and costs are computed when they are first asked for, and kept.
+`compare` builds a `Comparison` from folders, `comparison_of` from a tidy table. Its series, final
+values and costs are computed at first use, and kept.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -20,32 +20,32 @@ from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
 
-NEEDED = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
-PHASES = ("tuned", "default")  # of a tuned study, the first one first
+NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
+PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
 
 
 class Options(NamedTuple):
-    """What to draw. None: as the sweep's `figure.json` says, else the default."""
+    """The choices of figures. None: the sweep's `figure.json`, else the default."""
 
-    y: str | None = None  # a logged column; train_loss
-    x: str | None = None  # epoch, step or seconds; epoch
-    facet: Sequence[str] | None = None  # config keys of the panels; those in which problems differ
-    lines: str | None = None  # config key of the lines; the optimizer and its settings
-    log: bool | None = None  # logarithmic y; True for losses
+    y: str | None = None  # a logged column; default train_loss
+    x: str | None = None  # epoch, step or seconds; default epoch
+    facet: Sequence[str] | None = None  # panel keys; default those that tell problems apart
+    lines: str | None = None  # key of the lines; default the optimizer, its settings
+    log: bool | None = None  # logarithmic y; default True for losses
     rows: str = "epochs"  # epochs or steps: which CSV file the main figure reads
     where: Sequence[str] = ()  # KEY=VALUE filters
     formats: Sequence[str] = ("png", "pdf")
-    target: str | None = None  # of times to target: see `resolve_target`; that of the worst
-    kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: those of a sweep, and its tables
-    style: str | None = None  # of `style.STYLES`; paper
-    columns: int | None = None  # of a printed page: 1 or 2; as wide as the figure needs
+    target: str | None = None  # the rule of `resolve_target`; default the worst
+    kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: a sweep's figures and tables
+    style: str | None = None  # of `style.STYLES`; default paper
+    columns: int | None = None  # width in columns of a page, 1 or 2; default as needed
 
 
 @dataclass(eq=False)
 class Comparison:
-    """Runs that are compared, and what is computed from them, each thing once."""
+    """Runs that are compared, and all that is computed from them, each once."""
 
-    table: pd.DataFrame  # of epochs.csv (or of whatever CSV file it was loaded from)
+    table: pd.DataFrame  # rows of epochs.csv, or of another CSV file
     trials: pd.DataFrame | None = None  # of a tuned study
     options: Options = field(default_factory=Options)
     manifests: Sequence[dict[str, Any]] = ()  # of the tuned studies among the runs
@@ -56,58 +56,58 @@ class Comparison:
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what `make` makes, which is made the first time and kept under the key."""
+        """Return the result of `make`, computed the first time and kept under the key."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     @property
     def tuned(self) -> bool:
-        """Whether there are the trials of a tuned study beside the runs."""
+        """Return whether the trials of a tuned study stand beside the runs."""
         return self.trials is not None
 
     @cached_property
     def of_trials(self) -> "Comparison":
-        """The trials of a tuned study as a comparison of their own; without them the same one."""
+        """Return the comparison of a tuned study's trials; without them this one."""
         return self if self.trials is None else Comparison(self.trials)
 
     @property
     def names(self) -> list[str]:
-        """All optimizers that are there, also where only a part of the runs is compared."""
+        """Return all optimizers in the folders, even if only some runs are compared."""
         table = self.table if self.files is None else self.files.table()
         return list(map(str, table["optimizer"].unique()))
 
     @property
     def y(self) -> str:
-        """The logged column that curves show."""
+        """Return the logged column that curves show."""
         return self.options.y or "train_loss"
 
     @property
     def final(self) -> str:
-        """The column by which runs are ranked."""
+        """Return the column by which runs are ranked."""
         known = self.y in self.table and np.isfinite(self.table[self.y]).any()
         return self.y if known else "train_loss"
 
     @property
     def judged(self) -> str:
-        """The column by which final results are compared: in a tuned study the test set's."""
+        """Return the column of the final results: in a tuned study the test set's."""
         return self.protocol.metric.replace("val_", "test_") if self.tuned else self.final
 
     @property
     def plan(self) -> series.Layout:
-        """Which run is drawn where, as the options ask for it."""
+        """Return the panel and the series of each run, by the options."""
         return self.series(self.options.facet, self.options.lines)
 
     def series(
         self,
         facet: Sequence[str] | str | None = None,
         lines: str | None = None,
-        within: Sequence[str] = (),
+        ignore: Sequence[str] = (),
     ) -> series.Layout:
-        """Return `series.assign_series` of the runs. Raises UserError as it does."""
+        """Return `series.assign_series` of the runs, with its errors."""
         facet = (facet,) if isinstance(facet, str) else tuple(facet or ()) or None
-        key = ("series", facet, lines, tuple(within))
-        return self.once(key, lambda: series.assign_series(self.table, facet, lines, within))
+        key = ("series", facet, lines, tuple(ignore))
+        return self.once(key, lambda: series.assign_series(self.table, facet, lines, ignore))
 
     def finals(self, column: str) -> "pd.Series[float]":
         """Return the final value of each run: `final_values`."""
@@ -115,18 +115,18 @@ class Comparison:
 
     @cached_property
     def timing(self) -> Timing:
-        """Which runs' times may stand beside each other."""
+        """Return which runs' times may be compared."""
         return timing_of(self.table)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """What each run cost: `cost_of_runs`."""
+        """Return the cost of each run: `cost_of_runs`."""
         return cost_of_runs(self.table, self.timing)
 
     def rows(self, name: str) -> pd.DataFrame:
-        """Return the runs' `steps.csv` or `layers.csv` (or the table again) as a tidy table.
+        """Return the runs' `steps.csv`, `layers.csv` or `epochs.csv` as a tidy table.
 
-        Raises UserError where no run has one.
+        Raises UserError if no run has one.
         """
         if name == "epochs" or self.files is None:
             return self.table
@@ -135,13 +135,13 @@ class Comparison:
 
     @property
     def has_layers(self) -> bool:
-        """Whether some run logged its layers."""
+        """Return whether some run logged its layers."""
         runs = map(Path, map(str, self.table["run"].unique()))
         return self.files is not None and any((run / "layers.csv").exists() for run in runs)
 
     @cached_property
     def phases(self) -> dict[str, list[str]]:
-        """The runs of a tuned study by phase, the tuned ones first; empty where there are none."""
+        """Return the runs of a tuned study by phase, tuned first; else nothing."""
         if "phase" not in self.table:
             return {}
         runs = self.table[["run", "phase"]].drop_duplicates("run").astype(str)
@@ -150,19 +150,19 @@ class Comparison:
 
     @property
     def main(self) -> list[str] | None:
-        """The runs of the tuned settings; None in an ordinary sweep: all."""
+        """Return the runs of the tuned settings; None (all) in an ordinary sweep."""
         return self.phases.get("tuned")
 
     @property
     def has_rates(self) -> bool:
-        """Whether some optimizer has two learning rates."""
+        """Return whether some optimizer has two learning rates."""
         if "optimizer.lr" not in self.table:
             return False
         pairs = self.table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
         return bool(pairs["optimizer"].duplicated().any())
 
 
-Runs = pd.DataFrame | Comparison  # a tidy table, or what was made of one
+Runs = pd.DataFrame | Comparison  # a tidy table, or its comparison
 
 
 def compare(
@@ -170,8 +170,8 @@ def compare(
 ) -> Comparison:
     """Return the comparison of all finished runs below the folders.
 
-    files: the folders' files, where they have been read. Raises UserError where there is no run,
-    and where runs of several folders are of different problems and nobody asked for panels.
+    files: the folders' files, if already read. Raises UserError without a run, and for several
+    folders with different problems unless panels were asked for.
     """
     options = options or Options()
     files = RunFiles(folders) if files is None else files
@@ -189,7 +189,7 @@ def compare(
         list(files.table().attrs["problems"]),
         list(files.older),
     )
-    _ = made.plan  # refuses problems of several folders that nobody asked for
+    _ = made.plan  # raises for folders of different problems, unless asked for
     for frame in (table, trials):
         frame.attrs["mixed"] = False
     return made
@@ -198,11 +198,11 @@ def compare(
 def comparison_of(runs: Runs) -> Comparison:
     """Return the comparison of a tidy table's runs; a comparison is returned as it is.
 
-    Raises UserError where the table is not one of runs.
+    Raises UserError unless the table is one of runs.
     """
     if isinstance(runs, Comparison):
         return runs
-    if lacking := [name for name in NEEDED if name not in runs]:
+    if lacking := [name for name in NEEDED_COLUMNS if name not in runs]:
         raise UserError(
             f"the frame has no column {', '.join(lacking)}: it needs those of optbench.load_runs, "
             f"with a row for each evaluation of each run"
@@ -213,7 +213,7 @@ def comparison_of(runs: Runs) -> Comparison:
 
 
 def from_config(options: Options, figure: dict[str, object]) -> Options:
-    """Fill what was not asked for from a sweep's `figure` config."""
+    """Return the options, completed from a sweep's `figure` config."""
     filled: dict[str, object] = {}
     for key in ("y", "x", "facet", "lines", "style", "columns"):
         if getattr(options, key) is None and figure.get(key):
@@ -227,7 +227,7 @@ def from_config(options: Options, figure: dict[str, object]) -> Options:
 
 
 def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials of a tuned study, and the runs that are compared: the same table without one."""
+    """Return the trials of a tuned study, and the compared runs; else the table twice."""
     tried = table["phase"].astype(str) == "trials" if "phase" in table else None
     if tried is None or not tried.any() or tried.all():
         return table, table
@@ -235,7 +235,7 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def check_logged(table: pd.DataFrame, column: str, columns: Collection[str] | None = None) -> None:
-    """Raise UserError where the table has no such column, or none among `columns`."""
+    """Raise UserError unless the table, or `columns`, has the column."""
     there = list(map(str, table if columns is None else columns))
     if column not in there:
         raise UserError(f"no logged column {column!r}; there are: {', '.join(there)}")

@@ -1,11 +1,10 @@
-"""What each run ended with, and what it cost: the time of its steps.
+"""The final values of runs, and their cost: the time of their steps.
 
-All optimizers of a problem are compared by one engine. Where finished runs of several engines came
-together, times are shown of the runs of one engine only: the one that most runs of the problem
-used, of equally frequent ones `plain`, which serves every optimizer, else the first by name. A run
-that two engines trained, one after the other, shows none. Runs that do not name their engine (of a
-version that did not write it) count as those of an engine of their own, unless no run of the
-problem names one.
+All optimizers of a problem are compared by one engine. If finished runs of several engines came
+together, only the times of one engine are shown: that of most of the problem's runs; among equals
+`plain`, which serves every optimizer, else the first by name. A run that two engines trained, one
+after the other, shows none. Runs that do not name their engine (their version did not write it)
+count as those of another engine, unless no run of the problem names one.
 """
 
 import math
@@ -20,7 +19,7 @@ from optbench.common.text import count, number
 from optbench.formats.run import COST_COLUMNS
 
 PLAIN, UNKNOWN = "plain", "unknown"
-TIMES = [
+TIME_COLUMNS = [
     "seconds_per_epoch", "ms_per_step", "ms_spread", "step_ms", "step_spread", "runs_at_once",
 ]  # fmt: skip
 COSTS = {
@@ -30,20 +29,23 @@ COSTS = {
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
     "runs_at_once": "runs at once",
 }
-AT_ONCE = "Of runs trained at once the times are equal shares of what they took together."
-MOST_SPREAD = 2.0  # of timings: beyond it their fastest is named with a word of warning
+AT_ONCE_NOTE = "Of runs trained at once the times are equal shares of what they took together."
+MOST_TIMING_SPREAD = 2.0  # above it, the fastest timing gets a warning
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
 
 def final_values(table: pd.DataFrame, column: str) -> pd.Series:
-    """The last logged value of each run (index: run); the worst value for a diverged run or a
-    NaN at the end; NaN where the column was never logged (there is no such split)."""
+    """Return the last logged value of each run (index: run).
+
+    A diverged run or a NaN at the end has the worst value. NaN means that the column was never
+    logged, as its split does not exist.
+    """
     by_run = table.groupby("run", observed=True, sort=False)
     last = table[~table["run"].duplicated(keep="last")].set_index("run")
     last.index = last.index.astype(object)
     logged = by_run[column].count().reindex(last.index) > 0
     diverged = last["status"] == "diverged"
-    # a run that diverged at once logged no number: other runs tell whether there is such a split
+    # a run that diverged at once logged no number, so other runs show whether the split exists
     split = table.loc[table[column].notna(), "problem"].unique()
     logged |= diverged & (last["problem"].isin(split) | (column == "train_loss"))
     ended = last[column].mask(diverged | last[column].isna(), metric_of(column).worst)
@@ -53,8 +55,8 @@ def final_values(table: pd.DataFrame, column: str) -> pd.Series:
 def divergence_limit(table: pd.DataFrame, y: str) -> float:
     """Return the loss above which a run has learned nothing; inf for an accuracy.
 
-    That is four times the untrained value. A loss that can be negative has no meaningful
-    multiples: there it is as far above the untrained value as the lowest value lies below it.
+    The limit is four times the untrained value. A loss that can be negative has no meaningful
+    multiples: its limit is as far above the untrained value as the lowest value lies below it.
     """
     values = table[y].to_numpy(dtype=float)
     first = table[~table["run"].duplicated()][y].to_numpy(dtype=float)
@@ -65,29 +67,28 @@ def divergence_limit(table: pd.DataFrame, y: str) -> float:
 
 
 def untrained_limit(start: float, least: float, factor: float) -> float:
-    """Return `factor` times `start`, or 2 start - least where a value is negative; inf where that
-    is not above `start`."""
+    """Return `factor` times `start`, or 2 start - least for negative values; or inf."""
     limit = factor * start if least >= 0 else 2 * start - least
     return limit if limit > start else math.inf
 
 
 def seeds_text(counts: Iterable[int]) -> str:
-    """How many seeds there are, as in "3 seeds" or "3 to 4 seeds"."""
+    """Return the number of seeds, as in "3 seeds" or "3 to 4 seeds"."""
     counts = list(counts)
     low, high = min(counts), max(counts)
     return count(high, "seed") if low == high else f"{low} to {high} seeds"
 
 
 class Timing(NamedTuple):
-    """Which runs of a comparison have times that may be compared."""
+    """The runs of a comparison whose times may be compared."""
 
-    untimed: frozenset[str] = frozenset()  # runs of other engines than their problem's majority
-    sentence: str = ""  # what a reader must be told of them
-    again: Mapping[str, str] = {}  # runs to make again so that all compare, each with its engine
+    untimed: frozenset[str] = frozenset()  # runs of another engine than most of their problem's
+    sentence: str = ""  # for the reader, about these runs
+    again: Mapping[str, str] = {}  # runs to repeat so that all compare, each with its engine
 
 
 def timing_of(table: pd.DataFrame) -> Timing:
-    """Return which runs' times do not count, and the sentence that says so."""
+    """Return which runs' times do not count, and a sentence for the reader."""
     if not {"engine", "problem"} <= set(table):
         return Timing()
     phased = ["phase"] if "phase" in table else []
@@ -140,12 +141,12 @@ def timing_of(table: pd.DataFrame) -> Timing:
 
 
 def changed(engines: "pd.Series[str]") -> "pd.Series[bool]":
-    """Return which engines are two: a run "a+b" was resumed by another, and its times are mixed."""
+    """Return which runs two engines trained ("a+b"): their times are mixed."""
     return engines.str.contains("+", regex=False)
 
 
 def engine_of_all(part: pd.DataFrame, chosen: str | None) -> str:
-    """Return an engine that serves all runs of a problem: the chosen one where it is known to.
+    """Return an engine that serves all runs of a problem: if possible the chosen one.
 
     part: run, optimizer and engine of the problem's runs.
     """
@@ -156,26 +157,24 @@ def engine_of_all(part: pd.DataFrame, chosen: str | None) -> str:
 
 
 def runs_text(part: pd.DataFrame) -> str:
-    """How many runs of which optimizers, as in "2 runs of adam, sgd"."""
+    """Return the runs and their optimizers, as in "2 runs of adam, sgd"."""
     return f"{count(len(part), 'run')} of {', '.join(sorted(set(map(str, part['optimizer']))))}"
 
 
 def by(engine: object) -> str:
-    """By which engine, in words."""
+    """Return the words for the engine that trained a run."""
     return "by an engine not named in run.json" if engine == UNKNOWN else f"by the engine {engine}"
 
 
 def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFrame:
-    """What each run (index) cost: the columns of COSTS, and the spread of its timings.
+    """Return the cost of each run: the columns of COSTS, and its timings' spread.
 
-    timing: of the whole comparison, by default of the table. Of its untimed runs only the memory
-    is told.
-
-    ms_per_step is that of the run's fastest stretch between two rows: what else a machine does
+    timing: of the whole comparison, by default of the table. Its untimed runs have a memory only.
+    ms_per_step is that of the run's fastest stretch between two rows: other work of the machine
     only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
-    ms_per_step; NaN where another engine than `plain` took the steps or runs were trained at once,
-    for then the optimizer's step, which was timed by itself, is no part of them. ms_spread and
-    step_spread: the 0.9 quantile of such timings divided by the fastest.
+    ms_per_step. The part was timed by itself, so it is NaN if another engine than `plain` took the
+    steps or runs were trained at once. ms_spread and step_spread: the 0.9 quantile of such timings
+    divided by the fastest.
     """
     columns = ["seconds", "epoch", "step", *COST_COLUMNS]
     by_run = table.groupby("run", observed=True, sort=False)
@@ -200,21 +199,21 @@ def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFr
     frame = pd.DataFrame(costs).assign(**{name: ends[name] for name in COST_COLUMNS})
     frame = frame.assign(step_ms=part.where(~(part > fastest), fastest))
     timing = timing_of(table) if timing is None else timing
-    frame.loc[frame.index.isin(timing.untimed), TIMES] = math.nan
+    frame.loc[frame.index.isin(timing.untimed), TIME_COLUMNS] = math.nan
     return frame
 
 
 def timing_note(costs: pd.DataFrame) -> str:
-    """What to say of timings of which one in ten is more than twice the fastest, or ""."""
+    """Return a note if one timing in ten is over twice the fastest; else ""."""
     spreads = costs.reindex(columns=["ms_spread", "step_spread"]).to_numpy(float)
     worst_spread = float(np.nanmax(spreads, initial=0))
-    if not worst_spread > MOST_SPREAD:
+    if not worst_spread > MOST_TIMING_SPREAD:
         return ""
     return f"timing varied by a factor of {worst_spread:.2g} between steps"
 
 
 def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
-    """A value of the column `name` of COSTS; empty where there is none.
+    """Return a value of the column `name` of COSTS as text; "" for NaN.
 
     whole: the milliseconds of a training step, of which the optimizer's may be about all.
     """

@@ -1,8 +1,7 @@
-"""Final values as a table for a paper: optimizers by problems and metrics, in LaTeX (booktabs).
+"""LaTeX tables of final values (booktabs): optimizers by problems and metrics.
 
-Each cell has the median, the extremes and n. The best of a column is bold only where it may be
-claimed to be better than every other one: `leader.winner`, by the max-type test over all pairs, as
-the compared values chose it.
+Each cell has the median, the extremes and n. The best of a column is bold only if it may be claimed
+to be better than every other one, by the max-type test of `leader.winner`.
 """
 
 from collections import Counter
@@ -15,11 +14,11 @@ import pandas as pd
 from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up
-from optbench.analysis.summary import BOLD, final_text
+from optbench.analysis.summary import BOLD_NOTE, final_text
 from optbench.common.metrics import metric_of
-from optbench.stats.estimates import middle
+from optbench.stats.estimates import median
 
-ACROSS = 4  # problems beside each other
+PROBLEMS_PER_TABLE = 4  # side by side
 
 
 class Cell(NamedTuple):
@@ -30,7 +29,7 @@ class Cell(NamedTuple):
     high: float
     n: int
     diverged: int
-    best: bool  # and shown to be
+    best: bool  # and shown to be better than every other
 
 
 def final_cells(
@@ -39,9 +38,10 @@ def final_cells(
     facet: Sequence[str] | None = None,
     lines: str | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """For each of the logged columns a frame of `Cell`s: a line per series, best first on the
-    first problem, and a column per problem, in words (empty where there is one). None: the series
-    did not run there."""
+    """Return a frame of `Cell`s for each of the logged columns.
+
+    Series, best first on the first problem, by problems in words; None: a series did not run there.
+    """
     made = comparison_of(runs_of)
     table, plan = made.table, made.series(facet, lines)
     runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
@@ -61,13 +61,13 @@ def final_cells(
 def cells_of(
     frame: pd.DataFrame, lost: Mapping[tuple[str, str], int], smaller: bool
 ) -> pd.DataFrame:
-    """The `Cell`s of one column. frame: its final values, (problem, seed) by series."""
+    """Return one column's `Cell`s. frame: its final values, (problem, seed) by series."""
     found: dict[str, dict[str, Cell]] = {}
     for problem, part in frame.groupby(level="problem", sort=True):
         best = winner(part, smaller)
         for name in map(str, part.columns[part.notna().any()]):
             values = part[name].dropna().to_numpy(dtype=float)
-            ends = (middle(values), float(values.min()), float(values.max()))
+            ends = (median(values), float(values.min()), float(values.max()))
             cell = Cell(*ends, len(values), lost[str(problem), name], name == best)
             found.setdefault(str(problem), {})[name] = cell
     result = pd.DataFrame(found, dtype=object)
@@ -80,8 +80,7 @@ def cells_of(
 
 
 def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
-    """(column, problem in words, series) of each best value that is shown to be the best, of
-    `final_cells`."""
+    """Return (column, problem, series) of each cell that is shown to be the best."""
     return {
         (column, str(problem), str(name))
         for column, frame in found.items()
@@ -92,8 +91,7 @@ def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
 
 
 def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) -> str:
-    """The `final_cells` as tables: a column for each where there is one problem, and otherwise a
-    table for each with the problems beside each other."""
+    """Return the `final_cells` as a LaTeX table; with many problems one per column."""
     parts = ["% \\usepackage{booktabs}"]
     parts += [f"% Warning: {' '.join(text.split())}" for text in warnings]
     if found and all(len(frame.columns) < 2 for frame in found.values()):
@@ -105,15 +103,15 @@ def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) ->
         parts.append(booktabs(pd.DataFrame(texts, index=order), "Final values"))
         return "\n".join(parts)
     for name, frame in found.items():
-        for start in range(0, len(frame.columns), ACROSS):
-            part = frame.iloc[:, start : start + ACROSS]
+        for start in range(0, len(frame.columns), PROBLEMS_PER_TABLE):
+            part = frame.iloc[:, start : start + PROBLEMS_PER_TABLE]
             what = heading(name).replace("%", "\\%")
             parts.append(booktabs(part.map(latex_cell, column=name), what))
     return "\n".join(parts)
 
 
 def booktabs(texts: pd.DataFrame, what: str) -> str:
-    """A LaTeX table of texts that are LaTeX already; the names of rows and columns are escaped."""
+    """Return a table of LaTeX texts; the names of rows and columns are escaped."""
     style = texts.rename_axis(index=None, columns=None).style
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     first = what[0].upper() + what[1:]
@@ -122,12 +120,12 @@ def booktabs(texts: pd.DataFrame, what: str) -> str:
         position="tb",
         position_float="centering",
         column_format="l" + "l" * len(texts.columns),
-        caption=f"{first}: median [minimum, maximum], number of seeds; {BOLD}.",
+        caption=f"{first}: median [minimum, maximum], number of seeds; {BOLD_NOTE}.",
     )
 
 
 def latex_cell(cell: object, column: str) -> str:
-    """Median, extremes and n of one `Cell` of the column."""
+    """Return the median, extremes and n of one `Cell` of the column."""
     if not isinstance(cell, Cell):
         return "--"
     middle_text, low, high = (final_text(value, column) for value in cell[:3])

@@ -1,7 +1,7 @@
-"""Who leads on a problem, and what may be claimed of the leader: the one place that decides it.
+"""The leader of a problem, and the claims about it: the one place that decides.
 
-Series are ordered by their medians (`ranked`). The leader is the first of them, in a tuned study
-the optimizer with the best trial by validation (`leader_of`).
+Series are ordered by their medians (`ranked`). The leader is the first, or in a tuned study the
+optimizer with the best trial by validation (`leader_of`).
 """
 
 import math
@@ -19,7 +19,7 @@ from optbench.stats.corrections import (
     results_of,
     values_of,
 )
-from optbench.stats.estimates import middle
+from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences
 from optbench.stats.pairwise import PairVerdict, compare_pair, outcome_for
 
@@ -27,7 +27,7 @@ from optbench.stats.pairwise import PairVerdict, compare_pair, outcome_for
 def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:
     """Return the series of one problem, best first by their medians.
 
-    part: seeds by series, NaN where there is no run.
+    part: seeds by series, NaN without a run.
     """
     medians = medians_of(part)
     lost = np.isinf(part.to_numpy(dtype=float)).sum(axis=0)
@@ -38,8 +38,10 @@ def ranked(part: pd.DataFrame, smaller: bool = True) -> list[str]:
 def place(
     median: float, smaller: bool, diverged: float = 0.0, name: str = ""
 ) -> tuple[float, float, str]:
-    """Return the key by which series are ordered, the best one first: by their median, of equal
-    ones by the share of runs that diverged, then by name. NaN (there is no value) is last."""
+    """Return the sort key of a series, the best first; NaN (no value) is last.
+
+    Series are ordered by median, then by the share of runs that diverged, then by name.
+    """
     best = math.inf if math.isnan(median) else median if smaller else -median
     return best, diverged, name
 
@@ -47,15 +49,15 @@ def place(
 def medians_of(part: pd.DataFrame) -> dict[str, float]:
     """Return the median of each series of one problem that has a run."""
     columns = dict(zip(map(str, part), part.to_numpy(dtype=float).T, strict=True))
-    found = {name: middle(values[~np.isnan(values)]) for name, values in columns.items()}
+    found = {name: median(values[~np.isnan(values)]) for name, values in columns.items()}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool = True) -> list[str]:
-    """Return the best series of each optimizer on one problem by its median, best first.
+    """Return the best series of each optimizer on one problem, best first by median.
 
-    owners: the optimizer of each series. Of a single optimizer all settings are returned: they are
-    what is compared.
+    owners: the optimizer of each series. Of a single optimizer all settings are returned, as they
+    are compared with each other.
     """
     names = ranked(part, smaller)
     if len({owners[name] for name in names}) < 2:
@@ -67,10 +69,10 @@ def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool =
 
 
 class Leader(NamedTuple):
-    """Who leads on a problem."""
+    """The leader of a problem."""
 
     name: str  # the series
-    fixed: bool  # before the values that are compared were seen: by validation
+    fixed: bool  # by validation, before the compared values were seen
     ranked: list[str]  # each optimizer at its best setting, best first by these values
 
 
@@ -80,11 +82,11 @@ def leader_of(
     owners: Mapping[str, str],
     by_validation: Sequence[str] = (),
 ) -> Leader | None:
-    """Return the leader of one problem; None where there is no run.
+    """Return the leader of one problem; None without a run.
 
-    part: seeds by series. owners: the optimizer of each series. by_validation: in a tuned study
-    the optimizers, the best trial first (`trials.order_of`). Who shares no seed with another one
-    leads only where nobody does.
+    part: seeds by series. owners: the optimizer of each series. by_validation: in a tuned study the
+    optimizers, the best trial first (`trials.order_of`). A series that shares no seed with
+    another leads only if no series does.
     """
     part = part.dropna(axis=1, how="all")
     names = best_settings(part, owners, smaller)
@@ -97,7 +99,7 @@ def leader_of(
     if not chosen:
         return Leader(able[0], False, names)
     leader = min(chosen, key=lambda name: by_validation.index(owners[name]))
-    # with several settings of an optimizer the values compared here chose among them
+    # of several settings of an optimizer, the compared values chose one
     fixed = len(names) == len(part.columns) == len({owners[name] for name in names})
     return Leader(leader, fixed, names)
 
@@ -105,11 +107,12 @@ def leader_of(
 def leader_and_others(
     part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[np.ndarray], np.ndarray]:
-    """Return the series of one problem, best first; the first one's values beside each other's on
-    common seeds, (seeds, 2) each; and their p-values of the max-type test over all pairs.
+    """Return the series, best first, and the first one's pairs with their p-values.
 
-    owners: the optimizer of each series; pairs of one optimizer's are then left out, as in
-    `pairwise.judge`. No pairs where some series has no seed in common with the first.
+    A pair has the first's values beside another's on common seeds, (seeds, 2). The p-values are
+    those of the max-type test over all pairs. owners: the optimizer of each series; pairs of one
+    optimizer are then left out, as in `pairwise.judge_pairs`. There are no pairs if some series
+    shares no seed with the first.
     """
     names = ranked(part, smaller)
     pairs_of_all = all_pairs(names, owners)
@@ -127,15 +130,15 @@ def leader_and_others(
 def first_against_second(
     part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
 ) -> tuple[str, PairVerdict] | None:
-    """Return the name of the second and what may be claimed of it against the first.
+    """Return the name of the second and the verdict on it against the first.
 
-    owners: the optimizer of each series. The second of another optimizer is judged as
-    `pairwise.judge` does it, whose word a report's verdict has: over the pairs of two optimizers.
-    None where there is nothing to compare.
+    owners: the optimizer of each series. A second of another optimizer is judged over the pairs of
+    two optimizers, as `pairwise.judge_pairs` does for a report's verdict. None if nothing can be
+    compared.
     """
     names = ranked(part, smaller)
     if owners is not None and len(names) > 1 and owners[names[0]] == owners[names[1]]:
-        owners = None  # two settings of one optimizer: over all pairs
+        owners = None  # two settings of one optimizer: compare all pairs
     names, pairs, p = leader_and_others(part, smaller, owners)
     if not pairs:
         return None
@@ -148,10 +151,7 @@ def first_against_second(
 
 
 def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str | None:
-    """Return the series of one problem that may be claimed to be better than every other one.
-
-    None where there is none.
-    """
+    """Return the series that may be claimed to be better than every other, or None."""
     names, pairs, found = leader_and_others(part, smaller)
     words = [
         outcome_for(differences(*pair.T), p, smaller, alpha, MAX_TYPE)

@@ -1,4 +1,4 @@
-"""Optimizers over several problems: times to target for a performance profile, and mean ranks."""
+"""Optimizers over several problems: performance profile and mean ranks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,21 @@ class Profile(NamedTuple):
     """A performance profile over problems."""
 
     scores: pd.DataFrame  # see `scores`
-    shares: pd.DataFrame  # of the problems, optimizers by ratios: `algoperf.profile`
+    shares: pd.DataFrame  # `algoperf.profile`: of problems, optimizers by ratios
 
 
 class Ranking(NamedTuple):
     """Mean ranks of optimizers, over problems or over the seeds of the only one."""
 
     ranks: "pd.Series[float]"  # best first
-    groups: list[list[str]]  # that Nemenyi's test does not tell apart
+    groups: list[list[str]]  # not told apart by Nemenyi's test
     owners: Mapping[str, str]  # the optimizer of each name
     n: int  # problems or seeds
-    blocks: str  # what they are, in words
+    blocks: str  # "problems", or "seeds of one problem"
 
 
 def profile_of(made: Comparison) -> Profile:
-    """The profile of the steps to target, made once. Raises UserError where one means nothing."""
+    """Return the profile of the steps to target. Raises UserError if it means nothing."""
     found = asked_times(made)
     if found is None:
         raise UserError("a performance profile needs two optimizers, and two problems of each")
@@ -49,7 +49,7 @@ def profile_of(made: Comparison) -> Profile:
 
 
 def has_profile(made: Comparison) -> bool:
-    """Whether there is a profile over problems."""
+    """Return whether there is a profile over problems."""
     try:
         profile_of(made)
     except UserError:
@@ -58,8 +58,7 @@ def has_profile(made: Comparison) -> bool:
 
 
 def problem_times(found: TimeToTarget) -> pd.DataFrame:
-    """Steps to target, optimizers by problems. Raises UserError where a profile over problems
-    means nothing."""
+    """Return steps to target, optimizers by problems, unless a profile means nothing."""
     matrix = time_matrix(found.times)
     owners = owners_of(found.times)
     if len(matrix) < 2 or len({owners[str(name)] for name in matrix.index}) < len(matrix):
@@ -74,9 +73,9 @@ def problem_times(found: TimeToTarget) -> pd.DataFrame:
 
 
 def scores(times: pd.DataFrame) -> pd.DataFrame:
-    """A line per optimizer, best first: score (`algoperf.closed_form`), reached (of n problems), n.
+    """Return score, reached (of n problems) and n per optimizer, best first.
 
-    times: `time_matrix`. Raises UserError below two problems, as it is a score over them.
+    times: `time_matrix`; score: `algoperf.closed_form`. Raises UserError below two problems.
     """
     if times.shape[1] < 2:
         raise UserError("a performance profile is over problems, and there is one")
@@ -86,9 +85,9 @@ def scores(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_matrix(frame: pd.DataFrame) -> pd.DataFrame:
-    """Median over seeds of `times`: rows optimizers, columns problems, as `score` wants it.
+    """Return the median over seeds of `times`, optimizers by problems.
 
-    Raises UserError where an optimizer was not run on a problem: that is not a miss.
+    Raises UserError if an optimizer was not run on a problem, which is not a miss.
     """
     medians = medians_by_problem(frame)
     for row, column in np.argwhere(medians.isna().to_numpy())[:1]:
@@ -97,10 +96,10 @@ def time_matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Ranking:
-    """Rank the optimizers by the final `column`, on each problem or for each seed of the only one.
+    """Rank the optimizers by the final `column`, over problems or the seeds of one.
 
-    Raises UserError with fewer than three optimizers or six seeds, or several settings of one
-    optimizer."""
+    Raises UserError below three optimizers or six seeds, and for several settings of one.
+    """
     made = comparison_of(runs)
     keys = [key for key in facet or () if key != "optimizer"] or None
     frame = by_seed(made, column, keys, made.main)

@@ -1,7 +1,7 @@
 """Final values of runs, paired by problem and seed.
 
-The frames name the optimizer of each column in `attrs["owners"]`: a name may hold blanks, so that
-no one can tell it from a column's label.
+`attrs["owners"]` of a frame names the optimizer of each column: a column's label does not tell, as
+a name may hold blanks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,13 +19,12 @@ def by_seed(
     facet: Sequence[str] | None = None,
     only: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Final values of the tidy table: a line per (problem, seed), a column per optimizer.
+    """Return the final values, a row per (problem, seed), a column per optimizer.
 
-    Columns are the optimizers (with their settings, where a problem has several of one), problems
-    the panels as `layout` makes them
-    (phases of a tuned study are apart), so that a line holds a pair of runs with the same initial
-    weights and batches. A diverged run is the worst value; NaN: that run does not exist.
-    only: of the runs of one phase. Raises UserError where `y` was not logged, and as `layout` does.
+    A column is an optimizer, with its setting if a problem has several. A problem is a panel of
+    `assign_series`; phases of a tuned study are apart. So a row pairs runs with the same initial
+    weights and batches. A diverged run is the worst value; NaN means no run. only: the runs of one
+    phase. Raises UserError if `y` was not logged, and as `assign_series` does.
     """
     made = comparison_of(runs)
     check_logged(made.table, y)
@@ -35,15 +34,15 @@ def by_seed(
 def run_keys(
     runs: Runs, facet: Sequence[str] | None = None, only: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """A line per run: run, problem (its panel in words), seed, variant, optimizer. Errors as
-    `layout`.
+    """Return run, problem (its panel in words), seed, variant and optimizer per run.
 
     An optimizer with one setting on each problem (its tuned one) has one name on all of them.
+    Raises UserError as `assign_series` does.
     """
     plan = comparison_of(runs).series(facet)
     keys = [key for key in plan.facet if key != "optimizer"]
     chosen = plan.runs
-    if only is not None:  # of one phase
+    if only is not None:  # the runs of one phase
         chosen = chosen[chosen["run"].isin(set(only))]
         keys = [key for key in keys if key != "phase"]
     texts = [", ".join(map(show, row)) for row in chosen[keys].to_numpy()]
@@ -51,7 +50,7 @@ def run_keys(
     found = found.astype({"optimizer": str})
     settings = found.groupby(["problem", "optimizer"])["variant"].nunique()
     several = settings.groupby("optimizer").max().loc[found["optimizer"]].to_numpy() > 1
-    # an optimizer may be called as another one with its setting is
+    # an optimizer's name may equal another's name with its setting
     alone = dict(zip(found["optimizer"], found["optimizer"], strict=True))
     taken = set(found["variant"][several])
     alone |= {name: repr(name) for name in alone if name in taken}
@@ -60,9 +59,9 @@ def run_keys(
 
 
 def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
-    """`run_keys` and a value for each run as a frame: (problem, seed) by optimizer.
+    """Return a value per run of `run_keys` as a frame, (problem, seed) by optimizer.
 
-    Raises UserError where two runs have the same problem, seed and optimizer.
+    Raises UserError if two runs have the same problem, seed and optimizer.
     """
     keys = ["problem", "seed", "variant"]
     double = runs.duplicated(keys)
@@ -77,6 +76,6 @@ def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
 
 
 def owners_of(frame: pd.DataFrame) -> Mapping[str, str]:
-    """The optimizer of each column of a `by_seed` frame; of another frame the column itself."""
+    """Return the optimizer of each column of a `by_seed` frame, else the column."""
     own = {str(name): str(name) for name in frame}
     return own | dict(frame.attrs.get("owners", {}))

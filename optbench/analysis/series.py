@@ -1,6 +1,4 @@
-"""Which runs share a panel of a figure, and which a line: panels hold one problem each, and the
-runs of one line differ by their seeds only.
-"""
+"""Assign runs to panels of one problem, and to series that differ by seeds only."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,16 +16,18 @@ from optbench.analysis.columns import (
     resolve,
     short_name,
 )
-from optbench.analysis.table import IDENTITY
+from optbench.analysis.table import RUN_COLUMNS
 from optbench.common.errors import UserError
 from optbench.common.text import show, sort_key
 
-MAX_LINES = 10  # more than this in one panel cannot be told apart
+MAX_LINES = 10  # of one panel; more cannot be told apart
 
 
 class Layout(NamedTuple):
-    """Which run is drawn where. A series is a pair (optimizer, setting), and its variant names it:
-    no two series share a variant, whatever the optimizers are called."""
+    """The panel and the series of each run.
+
+    A series is a pair (optimizer, setting). Its unique name is the variant.
+    """
 
     runs: pd.DataFrame  # a line per run; adds "panel", "setting" (values), "variant" (name and
     # setting) and "series" (the label in its panel)
@@ -36,25 +36,25 @@ class Layout(NamedTuple):
 
     @property
     def owners(self) -> dict[str, str]:
-        """The optimizer of each variant."""
+        """Return the optimizer of each variant."""
         return dict(zip(self.runs["variant"], self.runs["optimizer"].map(str), strict=True))
 
     @property
     def problems(self) -> "pd.Series[str]":
-        """The panel of each run in words, without the optimizer."""
+        """Return the panel of each run in words, without the optimizer."""
         keys = [key for key in self.facet if key != "optimizer"]
         texts = [problem_text(keys, row) for row in self.runs[keys].to_numpy()]
         return pd.Series(texts, self.runs.index, dtype=object)
 
     @property
     def panels(self) -> list[pd.DataFrame]:
-        """The runs of each panel, in the order of its values."""
+        """Return the runs of each panel, in the order of its values."""
         # by `sort_key`, because an unset value (NaN) would not equal itself
         keys = [tuple(map(sort_key, panel)) for panel in self.runs["panel"]]
         return [self.runs[[key == place for key in keys]] for place in sorted(set(keys))]
 
     def series_of(self, runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-        """(optimizer, label, runs) of each series of a panel's runs, by name and setting."""
+        """Return (optimizer, label, runs) of a panel's series, by name and setting."""
         rank = {
             (name, text): tuple(map(sort_key, setting))
             for name, text, setting in runs[["optimizer", "series", "setting"]].to_numpy()
@@ -70,21 +70,21 @@ def assign_series(
     table: pd.DataFrame,
     facet: Sequence[str] | None = None,
     lines: str | None = None,
-    within: Sequence[str] = (),
+    ignore: Sequence[str] = (),
 ) -> Layout:
-    """Panels and series of a figure. A series is one optimizer with one setting on one problem;
-    only the seeds (and the keys in `within`) differ inside it.
+    """Return the panels and series of a figure.
 
-    facet: keys of the panels, by default those in which the problems differ; "optimizer" joins
-    them where one panel would be too full. lines: the key that makes the series.
-    Raises UserError where a panel would mix problems, or hold runs that cannot be told apart, and
-    where runs of several folders are of different problems and no facet was asked for.
+    A series is one optimizer with one setting on one problem; only seeds (and the keys in `ignore`)
+    differ inside it. facet: keys of the panels, by default those in which the problems differ;
+    "optimizer" joins them if one panel would be too full. lines: the key that makes the series.
+    Raises UserError if a panel would mix problems or hold runs that cannot be told apart, and if
+    folders hold different problems and no facet was asked for.
     """
     runs = one_line_per_run(table)
     lines = resolve(table, lines) if lines else None
     lines = None if lines == "optimizer" else lines
     problem_keys = table.attrs.get("problem_keys") or [
-        key for key in map(str, runs) if key not in IDENTITY and not is_variant(key)
+        key for key in map(str, runs) if key not in RUN_COLUMNS and not is_variant(key)
     ]
     asked = [lines] if lines and lines in problem_keys else []
     if facet:
@@ -96,14 +96,14 @@ def assign_series(
         if keys and table.attrs.get("mixed"):
             raise UserError(
                 "the folders hold runs of different problems (what differs: "
-                f"{difference(runs, problem_keys)}), which are not compared unasked: ask for "
+                f"{what_differs(runs, problem_keys)}), which are not compared unasked: ask for "
                 f"panels with --facet {' '.join(keys)} (facet={keys} in Python), choose some of "
                 "the runs with --where KEY=VALUE, or give folders that belong together"
             )
-    # a tuned study holds each optimizer twice, at its best and at its default setting
+    # a tuned study has each optimizer at its best and at its default setting
     if "phase" in runs and "phase" not in keys and len(runs["phase"].map(str).unique()) > 1:
         keys = [*keys, "phase"]
-    settings = variant_settings(runs, keys, lines, within, problem_keys)
+    settings = variant_settings(runs, keys, lines, ignore, problem_keys)
     runs["setting"] = [tuple(setting.values()) for setting in settings]
     several = len(runs["optimizer"].unique()) > 1
     # as text, or an unset value (NaN) would not equal itself
@@ -116,45 +116,48 @@ def assign_series(
     runs["panel"] = panel_values(runs, keys)
     named = "optimizer" not in keys and (several or not lines)
     both = list(zip(runs["optimizer"].map(str), settings, strict=True))
-    runs["variant"] = labels(both)
-    runs["series"] = runs["variant"] if named else labels([("" if s else n, s) for n, s in both])
+    runs["variant"] = labels_of(both)
+    runs["series"] = runs["variant"] if named else labels_of([("" if s else n, s) for n, s in both])
     sequential = bool(lines) or crowded or (not several and any(settings))
     return Layout(runs, keys, sequential)
 
 
 def one_line_per_run(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that do not change within a run."""
+    """Return the columns that do not change within a run, a row per run."""
     measured = measured_columns(table)
     keys = [name for name in table.columns if name not in measured]
-    # positions first: dropping duplicates over all columns would be slow
+    # by positions, as dropping duplicates over all columns is slow
     first = np.flatnonzero(~table["run"].duplicated().to_numpy())
     return table[keys].iloc[first].astype(dict.fromkeys(keys, object)).reset_index(drop=True)
 
 
 def panel_values(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The panel of each run: its values of the keys."""
+    """Return the panel of each run: its values of the keys."""
     return list(zip(*(runs[key] for key in keys), strict=True)) or [()] * len(runs)
 
 
-def labels(series: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The name of each (optimizer, setting), as in "adam lr=0.01, eps=unset".
+def labels_of(series: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return the name of each (optimizer, setting), as in "adam lr=0.01, eps=unset".
 
-    Where two of them would have one name, an optimizer's name with a blank stands in quotation
-    marks, and if that does not help the numbers have all their digits.
+    Equal names get quotation marks if they hold a blank, and if still equal all digits of numbers.
     """
     keys = [(name, tuple((key, str(v)) for key, v in setting.items())) for name, setting in series]
     found = dict(zip(keys, series, strict=True))
-    texts = {key: label(*pair) for key, pair in found.items()}
+    texts = {key: label_of(*pair) for key, pair in found.items()}
     for quote, digits in ((True, False), (True, True)):
         many = Counter(texts.values())
         texts |= {
-            key: label(*found[key], quote, digits) for key, text in texts.items() if many[text] > 1
+            key: label_of(*found[key], quote, digits)
+            for key, text in texts.items()
+            if many[text] > 1
         }
     return [texts[key] for key in keys]
 
 
-def label(name: str, setting: Mapping[str, Any], quote: bool = False, digits: bool = False) -> str:
-    """The name of one series."""
+def label_of(
+    name: str, setting: Mapping[str, Any], quote: bool = False, digits: bool = False
+) -> str:
+    """Return the name of one series."""
     text = ", ".join(
         f"{short_name(key)}={value if digits else show(value)}" for key, value in setting.items()
     )
@@ -162,33 +165,32 @@ def label(name: str, setting: Mapping[str, Any], quote: bool = False, digits: bo
 
 
 def variant_keys(runs: pd.DataFrame) -> list[str]:
-    """The keys of the optimizer's side in which the runs differ."""
+    """Return the keys of the optimizer's side in which the runs differ."""
     return [key for key in differing(runs, map(str, runs)) if is_variant(key)]
 
 
 def problem_panels(
     runs: pd.DataFrame, problem_keys: Sequence[str], asked: Sequence[str]
 ) -> list[str]:
-    """The keys that, beside the ones `asked` for, tell the runs' problems apart."""
+    """Return the keys that, beside the ones `asked` for, tell the problems apart."""
     names = [key for key in problem_keys if not key.endswith(("digest", "hash"))]
     keys = distinguishing_keys(runs, names, runs["problem"].tolist(), asked)
     if keys is None:
         raise UserError(
             "these runs are not of one problem and no setting tells them apart "
-            f"(what differs: {difference(runs, problem_keys)}): their data or code changed "
+            f"(what differs: {what_differs(runs, problem_keys)}): their data or code changed "
             "between them. Give folders that belong together"
         )
     return keys
 
 
 def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence[str]) -> None:
-    """Raise UserError where the panels by `keys` would mix problems.
+    """Raise UserError if the panels by `keys` would mix problems.
 
-    Keys of the optimizer's side or of single runs tell no problems apart, even if no two runs of
-    one optimizer are of different problems: its runs would still be ranked against the others'.
+    Keys of the optimizer's side do not count: such runs would still be ranked against each other.
     """
     keys = [
-        key for key in keys if not is_variant(key) and (key == "problem" or key not in IDENTITY)
+        key for key in keys if not is_variant(key) and (key == "problem" or key not in RUN_COLUMNS)
     ]
     groups = runs.groupby(keys, dropna=False, sort=False) if keys else [((), runs)]
     for values, group in groups:
@@ -197,13 +199,13 @@ def check_panels(runs: pd.DataFrame, keys: Sequence[str], problem_keys: Sequence
             where = f"the panel {title}" if title else "one comparison"
             raise UserError(
                 f"{where} would mix runs of different problems (what differs: "
-                f"{difference(group, problem_keys)}): add a key to --facet, make it the lines "
+                f"{what_differs(group, problem_keys)}): add a key to --facet, make it the lines "
                 "with --lines KEY, or choose some of the runs with --where KEY=VALUE"
             )
 
 
-def difference(runs: pd.DataFrame, problem_keys: Sequence[str]) -> str:
-    """In what the runs' problems differ, for a message."""
+def what_differs(runs: pd.DataFrame, problem_keys: Sequence[str]) -> str:
+    """Return the keys in which the runs' problems differ, for a message."""
     return ", ".join(differing(runs, problem_keys)) or "the problem hash alone"
 
 
@@ -211,25 +213,25 @@ def variant_settings(
     runs: pd.DataFrame,
     facet: Sequence[str],
     lines: str | None,
-    within: Sequence[str],
+    ignore: Sequence[str],
     problem_keys: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """For each run the settings that tell its series from others of the same optimizer."""
-    fixed = {*facet, *within, lines, "optimizer"}
+    """Return the settings that tell each run's series from its optimizer's others."""
+    fixed = {*facet, *ignore, lines, "optimizer"}
     keys = [key for key in map(str, runs) if key not in {*fixed, *problem_keys}]
     free = [key for key in keys if is_variant(key)]
-    other = [key for key in keys if not is_variant(key) and key not in {*IDENTITY} - {"device"}]
+    other = [key for key in keys if not is_variant(key) and key not in {*RUN_COLUMNS} - {"device"}]
     settings: list[dict[str, Any]] = [{} for _ in range(len(runs))]
     for name, group in runs.groupby("optimizer", sort=False):
         identity = list(group[free].map(str).itertuples(index=False, name=None))
         chosen = [lines] if lines else []
-        # what the panel tells need not stand in the label
+        # the panel names its keys, so the label need not
         chosen += (
             distinguishing_keys(group, free, identity, [key for key in facet if key in runs]) or []
         )
-        apart = [key for key in [*facet, *within, *chosen, "problem", "seed"] if key in runs]
+        apart = [key for key in [*facet, *ignore, *chosen, "problem", "seed"] if key in runs]
         if group[apart].map(str).duplicated().any():
-            # one seed twice: another key of the config must be what differs
+            # with one seed twice, another config key must differ
             extra = distinguishing_keys(group, other, group["run_id"].tolist(), apart)
             if extra is None:
                 twice = group[group[apart].map(str).duplicated(keep=False)]["run"]

@@ -1,4 +1,4 @@
-"""The table of final values: which optimizer did best."""
+"""The table of final values, best optimizer first."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -9,14 +9,14 @@ import pandas as pd
 
 from optbench.analysis.columns import measured_columns, problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
-from optbench.analysis.final_values import AT_ONCE, COSTS, cost_cell, seeds_text, timing_note
+from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.common.text import limit, number, show, sort_key
 from optbench.stats import estimates
 from optbench.stats.estimates import median
 
-BOLD = (
+BOLD_NOTE = (
     "bold: better than every other one there (two-sided max-type sign-flip test of all pairs on "
     "common seeds, p at most 0.05)"
 )
@@ -25,18 +25,16 @@ BOLD = (
 def summary(
     runs: Runs, y: str = "train_loss", facet: Sequence[str] | None = None, lines: str | None = None
 ) -> pd.DataFrame:
-    """Final values per panel and series, best first by the median of `y`, diverged ones last.
+    """Return the final values per panel and series, best first by the median of `y`.
 
-    Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n),
-    then median, min and max over all the seeds of each final value, mean, sd, iqm, iqm_low and
-    iqm_high (see `spread`) of that of `y`, and the medians of
-    seconds_per_epoch, ms_per_step (of training, passes and all), step_ms (the optimizer's part
-    of that: see `cost_of_runs`), state_bytes_per_parameter, and runs_at_once (how many were trained
-    together: the time of each is an equal share of theirs), NaN where no run measured them, and
-    where another engine than the majority's made all runs.
-    Accuracies are fractions.
-    A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
-    Raises UserError as `layout` does, and for a column that was not logged.
+    Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n);
+    median, min and max of each final value; mean, sd, iqm, iqm_low and iqm_high of `y` (see
+    `spread`); the medians of seconds_per_epoch, ms_per_step (of training with all passes), step_ms
+    (the optimizer's part: see `cost_of_runs`), state_bytes_per_parameter, and runs_at_once (trained
+    together, each with an equal share of the time). Costs are NaN if no run measured them, and if
+    another engine than the majority's made all runs. Accuracies are fractions. A diverged run
+    counts as inf in a loss and -inf in an accuracy; NaN: never logged. Raises UserError as
+    `assign_series` does, and for a column that was not logged.
     """
     made = comparison_of(runs)
     check_logged(made.table, y, measured_columns(made.table))
@@ -44,7 +42,7 @@ def summary(
     columns = dict.fromkeys([y, "train_loss", "val_accuracy", "test_accuracy"])
     finals = {name: made.finals(name) for name in columns if name in made.table}
     costs = made.costs
-    # panels by optimizer are for the eye: here its variants are ranked against the others
+    # panels by optimizer are for figures only: the table ranks all variants together
     facets = [key for key in plan.facet if key != "optimizer"]
     shown = plan.runs[facets].map(show)
     keys = [*(shown[key] for key in facets), plan.runs["variant"]]
@@ -60,7 +58,7 @@ def summary(
                 line[f"{column}_{word}"] = float(function(ends))
         line |= spread(y, finals[y].loc[members].to_numpy(dtype=float))
         line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
-        if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
+        if line["step_ms"] > line["ms_per_step"]:  # possible if runs lack one of the two
             line["step_ms"] = line["ms_per_step"]
         share = line["diverged"] / line["seeds"]
         rank = place(line[f"{y}_median"], metric_of(y).smaller, share, line["variant"])
@@ -72,8 +70,7 @@ def summary(
 
 
 def spread(column: str, values: np.ndarray) -> dict[str, float]:
-    """Mean, sample standard deviation and IQM of the final values, and the IQM's bootstrap 95 %
-    interval; all NaN where the column was never logged."""
+    """Return mean, sd, IQM and its bootstrap 95 % interval; NaN if never logged."""
     estimate = estimates.Estimate(math.nan, math.nan, math.nan, 0)
     if not np.isnan(values).any():
         estimate = estimates.bootstrap(values, "iqm")
@@ -83,15 +80,12 @@ def spread(column: str, values: np.ndarray) -> dict[str, float]:
 
 
 def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()) -> str:
-    """A `summary` as a Markdown table: "median [min, max]", accuracies in per cent.
-
-    best: `latex.bold`, the medians that are bold.
-    """
+    """Return a `summary` as Markdown; the medians in `best` (`latex.bold`) are bold."""
     names = list(map(str, frame))
     keys = names[: names.index("optimizer")]
     problems = [problem_text(keys, row) for row in frame[keys].to_numpy()]
     stems = [name.removesuffix("_median") for name in names if name.endswith("_median")]
-    # the variant names the optimizer, and the cell of the median holds the extremes
+    # the variant names the optimizer, and the median's cell has the extremes
     hidden = {"optimizer", *(f"{stem}_{end}" for stem in stems for end in ("min", "max"))}
     hidden |= {name for name in names if name.endswith(("_mean", "_sd", "_iqm", "_iqm_high"))}
     columns: dict[str, list[str]] = {}
@@ -126,14 +120,14 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
-        note += f" {AT_ONCE}"
-    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD if best else "")
+        note += f" {AT_ONCE_NOTE}"
+    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD_NOTE if best else "")
     note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])
 
 
 def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
-    """One cell, as in "median [min, max]"; a diverged end of the spread is called so."""
+    """Return one cell, as in "median [min, max]"; an infinite end is "diverged"."""
     values = [row[f"{stem}_{word}"] for word in ("median", "min", "max")]
     if math.isnan(values[0]):
         return "n/a"  # no such split
@@ -145,7 +139,7 @@ def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
 
 
 def final_text(value: float, column: str) -> str:
-    """A final value of a column; an infinite one is called what it is."""
+    """Return a final value of a column as text; an infinite one is "diverged"."""
     if not math.isfinite(value):
         return "diverged"
     return f"{100 * value:.2f}" if metric_of(column).percent else number(value)

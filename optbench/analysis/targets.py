@@ -1,4 +1,4 @@
-"""The target of each problem, by a rule: a number, or what other optimizers came to."""
+"""The target of each problem by a rule: a number, or a result of other optimizers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ import pandas as pd
 from optbench.analysis.pairing import owners_of
 from optbench.common.errors import UserError
 
-RULES = "a number, worst, baseline:NAME or quantile:SHARE"
+RULES = "a number, worst, baseline:NAME or quantile:SHARE"  # for a target
 
 
 def resolve_target(
     frame: pd.DataFrame, rule: str | float | None, smaller: bool
 ) -> tuple[dict[str, float], str]:
-    """The target of each problem, and the rule in words. frame: `by_seed` of its column."""
+    """Return the target of each problem of a `by_seed` frame, and the rule in words."""
     kind, _, value = str(rule or "worst").strip().partition(":")
     problems = [str(name) for name in frame.index.get_level_values("problem").unique()]
     if kind == "worst" and not value:
@@ -46,12 +46,12 @@ def resolve_target(
 
 
 def each_problem(frame: pd.DataFrame, target: Callable[[pd.DataFrame], float]) -> dict[str, float]:
-    """The target of each problem as a function of the problem's rows."""
+    """Return the target of each problem as a function of the problem's rows."""
     return {str(name): target(part) for name, part in frame.groupby(level="problem", sort=False)}
 
 
 def worst_of(part: pd.DataFrame, smaller: bool) -> float:
-    """The worst optimizer's best result, those that diverged left out; inf where all did."""
+    """Return the worst optimizer's best result; inf if all optimizers diverged."""
     owners = owners_of(part)
     names = dict.fromkeys(owners[str(name)] for name in part.columns[part.notna().any()])
     finals = [best_final(part, name, smaller) for name in names]
@@ -60,10 +60,9 @@ def worst_of(part: pd.DataFrame, smaller: bool) -> float:
 
 
 def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -> dict[str, float]:
-    """Target of each problem: the best final result of a named baseline.
+    """Return the final result of a named baseline's best setting on each problem.
 
-    frame: `pairing.by_seed` of a validation column. Its result is the median over seeds (see
-    `best_final`); where it was run with several settings ("adam lr=0.01", ...), the best counts.
+    frame: `pairing.by_seed` of a validation column. See `best_final`.
     """
     return each_problem(frame, lambda part: best_final(part, baseline, smaller))
 
@@ -71,7 +70,7 @@ def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -
 def worst_baseline_targets(
     frame: pd.DataFrame, baselines: Sequence[str], smaller: bool = True
 ) -> dict[str, float]:
-    """Target of each problem: the final result of the worst of the tuned baselines."""
+    """Return the final result of the worst tuned baseline on each problem."""
     if not baselines:
         raise UserError("name at least one baseline")
     choose = max if smaller else min
@@ -83,9 +82,9 @@ def worst_baseline_targets(
 def quantile_targets(
     frame: pd.DataFrame, quantile: float, smaller: bool = True
 ) -> dict[str, float]:
-    """Target of each problem: the result that the best `quantile` of all its runs reached.
+    """Return the result that the best `quantile` of a problem's runs reached.
 
-    A value that a run did have (no interpolation), so that diverged runs need no arithmetic.
+    It is the value of a run, not interpolated, so that diverged runs need no arithmetic.
     """
     if not 0 < quantile <= 1:
         raise UserError(f"quantile must lie in (0, 1], not {quantile:g}")
@@ -100,8 +99,10 @@ def quantile_targets(
 
 
 def best_final(part: pd.DataFrame, name: str, smaller: bool) -> float:
-    """The best setting of an optimizer by its median over seeds: of an even number of seeds the
-    worse of the two in the middle, so that at least half of them have reached it."""
+    """Return an optimizer's median over seeds at its best setting.
+
+    At least half of the seeds reach it: of an even number, the worse middle value counts.
+    """
     owners = owners_of(part)
     columns = [str(c) for c in part if owners[str(c)] == name]
     columns = columns or [str(c) for c in part if str(c) == name]

@@ -1,8 +1,8 @@
-"""Time to target: when each run first reached its target, and a table of who did when.
+"""Time to target: when each run first reached its target, and a table of them.
 
-The target is one of the validation results, never of the test set. A run is looked at when it is
-evaluated, so that times are whole multiples of `log.eval_epochs` (seconds: the clock then). Never
-is inf; NaN is a time that is not to be compared.
+The target is a validation result, never one of the test set. Runs are checked at evaluations, so
+times are whole multiples of `log.eval_epochs` (seconds: the clock then). Never is inf; NaN is a
+time that must not be compared.
 """
 
 import math
@@ -18,43 +18,42 @@ from optbench.analysis.pairing import pair_up, run_keys
 from optbench.analysis.targets import resolve_target
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.stats.estimates import middle
+from optbench.stats.estimates import median
 
 CLOCKS = ("step", "epoch", "seconds")
 UNITS = {"step": "steps", "epoch": "epochs", "seconds": "seconds"}
 Targets = float | Mapping[str, float]
-ENDS = (np.min, np.max)
+EXTREMES = (np.min, np.max)
 
 
 class TimeToTarget(NamedTuple):
-    """When each optimizer reached the target of its problem."""
+    """The times at which each optimizer reached the target of its problem."""
 
     frame: pd.DataFrame  # see `time_to_target`
-    times: pd.DataFrame  # steps by problem and seed, a column per optimizer: of the tuned runs
+    times: pd.DataFrame  # steps of the (tuned) runs, (problem, seed) by optimizer
     column: str
     rule: str  # in words
     owners: Mapping[str, str]  # the optimizer of each name in the frame
-    note: str = ""  # of the seconds that are not shown: `final_values.timing_of`
+    note: str = ""  # on seconds that are not shown: `final_values.timing_of`
 
     @property
     def sign(self) -> str:
-        """How a value that has reached the target compares with it."""
+        """Return how a value that has reached the target compares with it."""
         return "≤" if metric_of(self.column).smaller else "≥"
 
 
 def time_to_target(
     runs: Runs, column: str, rule: str | float | None = None, facet: Sequence[str] | None = None
 ) -> TimeToTarget:
-    """Time to target of the tidy table's runs.
+    """Return the time to target of each optimizer on each problem.
 
-    rule: a number; "worst" (the default: the final result of the worst tuned optimizer that came
-    to an end, each at its best setting), "baseline:NAME" (that of a named optimizer) or
-    "quantile:SHARE" (what the best share of all runs reached); finals are medians over seeds. In a
-    tuned study the tuned runs set the target, for the default ones as well.
-    Columns: phase (of a tuned study), problem, optimizer, target, seeds, reached (n), then median,
-    min and max of steps, epochs and seconds (inf: never, as for every run that diverged; NaN: all
-    runs are of other engines than the majority's), and
-    STEP_COSTS: what a step costs belongs beside every count of steps.
+    rule: a number; "worst" (the default: the final result of the worst tuned optimizer that did not
+    diverge, each at its best setting), "baseline:NAME" (that of a named optimizer) or
+    "quantile:SHARE" (a result that the best share of all runs reached). Final results are medians
+    over seeds. In a tuned study the tuned runs set the target, for the default ones as well.
+    Columns: phase (of a tuned study), problem, optimizer, target, seeds, reached (n); median, min
+    and max of steps, epochs and seconds (inf: never, as for every diverged run; NaN: all runs are
+    of other engines than the majority's); STEP_COSTS, as a count of steps needs the cost of a step.
     Raises UserError for an unknown rule, and as `by_seed` does.
     """
     made = comparison_of(runs)
@@ -86,12 +85,12 @@ def time_to_target(
                     reached = int(np.isfinite(values).sum())
                     line |= {"seeds": len(values), "reached": reached}
                 values = values[~np.isnan(values)]
-                ends = (middle(values), *(f(values) if len(values) else math.nan for f in ENDS))
+                ends = (median(values), *(f(values) if len(values) else math.nan for f in EXTREMES))
                 for word, value in zip(("", "_min", "_max"), ends, strict=True):
                     line[UNITS[clock] + word] = float(value)
             costs = made.costs.loc[own["run"]]
             line |= {cost: float(costs[cost].median()) for cost in STEP_COSTS}
-            if line["step_ms"] > line["ms_per_step"]:  # of runs that lack one of the two
+            if line["step_ms"] > line["ms_per_step"]:  # possible if runs lack one of the two
                 line["step_ms"] = line["ms_per_step"]
             lines.append(line)
     frame = pd.DataFrame(lines).sort_values(["steps", "seconds"], kind="stable")
@@ -102,28 +101,28 @@ def time_to_target(
 
 
 def time_text(value: float) -> str:
-    """A time to target in a table; empty where there is none that may be compared."""
+    """Return a time to target as text; "" for a time that must not be compared."""
     return "" if math.isnan(value) else f"{value:.4g}" if math.isfinite(value) else "never"
 
 
 def asked_times(made: Comparison) -> TimeToTarget | None:
-    """`find_times` of a comparison, found once."""
+    """Return `find_times` of a comparison, computed once."""
     found: TimeToTarget | None = made.once("times", lambda: find_times(made))
     return found
 
 
 def find_times(made: Comparison) -> TimeToTarget | None:
-    """When each optimizer reached the target; None where nobody asked and nothing is compared.
+    """Return the time to target; None if nobody asked and nothing is compared.
 
-    The target is one of the shown column if that is of the validation set, else of the metric by
-    which trials are judged, else of the training loss: never of the test set.
+    The target is one of the shown column if it is a validation column, else of the metric by which
+    trials are judged, else of the training loss: never of the test set.
     """
     rule, facet = made.options.target, made.options.facet
     names = [made.final if made.final.startswith("val_") else made.protocol.metric]
     names += ["val_loss", "train_loss"]
     known = [name for name in names if name in made.table and np.isfinite(made.table[name]).any()]
     try:
-        # where the lines are of different problems, a target for each of them compares nothing
+        # lines of different problems have a target each, so nothing is compared
         alone = made.options.lines or made.series(facet).runs["variant"].nunique() < 2
         if rule is None and alone:
             return None
@@ -139,10 +138,10 @@ def find_times(made: Comparison) -> TimeToTarget | None:
 def run_times(
     runs: Runs, y: str, target: "float | pd.Series[float]", clock: str = "step"
 ) -> "pd.Series[float]":
-    """`clock` ("step", "epoch", "seconds") at the first row at which `y` reached the target.
+    """Return the clock of each run at the first row at which `y` reached the target.
 
-    target: one number, or one for each run. Index: run. inf where it was never reached, and for
-    a run that diverged, whatever it had reached; seconds are NaN of runs by another engine than the
+    clock: "step", "epoch" or "seconds". target: one number, or one for each run. Index: run. inf if
+    never reached, and for every diverged run. Seconds are NaN for runs by another engine than the
     majority's.
     """
     made = comparison_of(runs)
@@ -163,10 +162,10 @@ def run_times(
 def times(
     runs: Runs, y: str, target: Targets, clock: str = "step", facet: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Times to target in the form of `pairing.by_seed`: (problem, seed) by optimizer; inf: a miss.
+    """Return times to target in the form of `pairing.by_seed`; inf is a miss.
 
-    target: one number, or one for each problem as named by `by_seed`.
-    Raises UserError where a problem has no target, and as `by_seed` does.
+    target: one number, or one for each problem as named by `by_seed`. Raises UserError if a problem
+    has no target, and as `by_seed` does.
     """
     made = comparison_of(runs)
     keys = run_keys(made, facet)

@@ -1,4 +1,4 @@
-"""What trials and settings came to: scores, and lines against the learning rate and the budget.
+"""Scores of trials and settings, and lines against learning rate and budget.
 
 The lines are data: matplotlib and the page draw the same numbers.
 """
@@ -23,14 +23,14 @@ from optbench.stats.tuning_curves import check_exchangeable, expected_best
 class Line(NamedTuple):
     """A series of one panel."""
 
-    text: str  # its label there
+    text: str  # its label in the panel
     name: str  # optimizer and setting
     optimizer: str
     x: np.ndarray
     mid: np.ndarray  # infinite where the runs diverged
-    low: np.ndarray | None  # of what did not diverge; NaN where nothing did not
+    low: np.ndarray | None  # of runs that did not diverge; NaN without one
     high: np.ndarray | None
-    dots: np.ndarray | None  # (runs, 2): the runs by themselves
+    dots: np.ndarray | None  # (runs, 2), a dot per run
     lost: np.ndarray | None  # the x of runs that diverged
     counts: list[int]  # of runs at each point
     runs: int
@@ -42,17 +42,17 @@ class Lines(NamedTuple):
 
     plan: Layout
     panels: list[list[Line]]  # in the order of the panels, and of the series of each
-    by_median: bool = False  # of the budget: the median of the best of n, and no mean
+    by_median: bool = False  # budget lines: the median of the best of n, not the mean
 
 
 def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
-    """A line per trial: problem, optimizer, lr, score (the worst value where it diverged)."""
+    """Return problem, optimizer, lr and score per trial; the worst value if diverged."""
     made = comparison_of(trials)
     table = made.table
     first = table.groupby("run", observed=True, sort=False).first()
     score = made.finals(metric)
     if pick == "best":
-        # the untrained model is nobody's best epoch
+        # the untrained model does not count as an epoch
         by_run = table[table["step"] > 0].groupby("run", observed=True, sort=False)[metric]
         best = by_run.min() if metric_of(metric).smaller else by_run.max()
         score = best.reindex(score.index).where(score.abs() < math.inf, score)
@@ -70,7 +70,7 @@ def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
 def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
     """Return the optimizers of a problem, the best trial by validation first.
 
-    scores: its lines of `trial_scores`. Optimizers all of whose trials diverged are left out.
+    scores: its rows of `trial_scores`. An optimizer without a trial that ended is left out.
     """
     ended = scores[np.isfinite(scores["score"])]
     best = ended.groupby("optimizer")["score"].agg("min" if metric_of(metric).smaller else "max")
@@ -81,8 +81,7 @@ def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
 def trial_series(
     trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None
 ) -> Layout:
-    """A panel per problem and a series per optimizer, whatever its trials' settings; adds the
-    columns x (learning rate) and y (score)."""
+    """Return a panel per problem, a series per optimizer, with x (lr) and y (score)."""
     made = comparison_of(trials)
     plan = made.series(facet, None, variant_keys(one_line_per_run(made.table)))
     scores = trial_scores(made, metric, pick).reindex(plan.runs["run"])
@@ -90,18 +89,18 @@ def trial_series(
     return plan._replace(runs=plan.runs.assign(**both), sequential=False)
 
 
-def lines_of(
+def make_lines(
     plan: Layout, make: Callable[[str, str, pd.DataFrame], Line], by_median: bool = False
 ) -> Lines:
-    """The line of each series of each panel."""
+    """Return the line of each series of each panel."""
     panels = [[make(*series) for series in plan.series_of(part)] for part in plan.panels]
     return Lines(plan, panels, by_median)
 
 
 def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
-    """Every trial at its learning rate; the line joins the best one of each half decade.
+    """Return every trial at its learning rate; lines join the best per half decade.
 
-    Raises UserError where the trials have no two learning rates.
+    Raises UserError unless the trials have two learning rates.
     """
     plan = trial_series(trials, metric, pick, facet)
     runs = plan.runs.dropna(subset=["x"])
@@ -119,11 +118,11 @@ def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | Non
             int((~finite).sum()),
         )  # fmt: skip
 
-    return lines_of(plan._replace(runs=runs), make)
+    return make_lines(plan._replace(runs=runs), make)
 
 
 def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
-    """Indices of the best finite y in each half decade of x, in the order of x (ascending)."""
+    """Return the indices of the best finite y in each half decade of ascending x."""
     bins = np.floor(2 * np.log10(x) + 1e-9)
     chosen = []
     for value in np.unique(bins):
@@ -134,10 +133,10 @@ def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
 
 
 def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
-    """The best of 1, 2, ... random trials: expected, or, where a trial of any optimizer diverged
-    or blew up, which no mean survives, the median.
+    """Return the expected best of 1, 2, ... random trials, or medians.
 
-    Raises UserError where trials are no random ones.
+    No mean survives a trial that diverged or blew up: then all lines are medians. Raises UserError
+    unless trials are random.
     """
     made = comparison_of(trials)
     check_exchangeable(made.table)
@@ -155,14 +154,16 @@ def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | No
             mid, low, high, None, None, [len(own)], len(own), int(np.isinf(values).sum()),
         )  # fmt: skip
 
-    return lines_of(plan, make, lost)
+    return make_lines(plan, make, lost)
 
 
 def rate_lines(
     runs: Runs, y: str, x: str = "optimizer.lr", facet: Sequence[str] | None = None
 ) -> Lines:
-    """The final `y` against a numeric setting `x`: medians over the seeds, and the extremes of
-    those that did not diverge. Raises UserError where no optimizer has two values of `x`."""
+    """Return the median final `y` against a numeric setting `x`.
+
+    The extremes are of runs that did not diverge. Raises UserError without two values of `x`.
+    """
     made = comparison_of(runs)
     x = resolve(made.table, x)
     plan = made.series(facet, None, [x])
@@ -190,4 +191,4 @@ def rate_lines(
             int((own["status"] == "diverged").sum()),
         )  # fmt: skip
 
-    return lines_of(plan._replace(runs=found, sequential=False), make)
+    return make_lines(plan._replace(runs=found, sequential=False), make)

@@ -1,8 +1,8 @@
-"""What a tuned study may claim: the leader against each other optimizer, on the test set.
+"""The verdict of a tuned study: the leader against each other on the test set.
 
-The leader of a problem is the optimizer whose chosen trial had the best validation result. That
-was settled before the runs that are compared here, so it is not the best of many comparisons.
-How much tuning each optimizer needs, and how sensitive it is to its learning rate, the trials tell.
+The leader of a problem is the optimizer whose chosen trial had the best validation result. That was
+settled before the runs that are compared here, so it is not the best of many comparisons. The
+trials show how much tuning each optimizer needs, and how sensitive it is to its learning rate.
 """
 
 import math
@@ -28,9 +28,9 @@ from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate
 
 
 def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
-    """Return the verdicts of a tuned study in Markdown, and the files that hold them by name.
+    """Return the verdicts of a tuned study in Markdown, and the texts of its files.
 
-    None stands for a file that there is none of any more. Raises UserError as `layout` does.
+    None stands for a file that must be removed. Raises UserError as `assign_series` does.
     """
     metric, pick = made.protocol
     trials = made.of_trials
@@ -43,11 +43,11 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
         tuning = tuning_text(needs, metric)
     except UserError as error:
         needs, tuning = None, f"Tuning: {error}.\n"
-    compared = made.tuned or not tried  # else the study has come to its trials only
+    compared = made.tuned or not tried  # else the study has only its trials yet
     costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
         [
-            sentences(found, metric),
+            verdict_sentences(found, metric),
             tuning,
             costs_text(made, metric, made.options.target) if compared else costs,
             *(f"Warning: {warning}\n" for warning in (caveats(made, metric) if compared else ())),
@@ -59,10 +59,10 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
 
 
 def verdicts(made: Comparison) -> pd.DataFrame:
-    """One line per problem and optimizer other than the leader, as `pairwise.compare` gives them.
+    """Return rows of `pairwise.compare` for each problem's leader and all others.
 
     The tuned settings' runs are compared by the final value of the trials' metric on the test set.
-    Holm's correction goes over a problem's comparisons.
+    Holm's correction spans a problem's comparisons.
     """
     metric, pick = made.protocol
     tested = metric.replace("val_", "test_")
@@ -82,15 +82,16 @@ def verdicts(made: Comparison) -> pd.DataFrame:
         lines = compare(
             frame, leader.name, smaller, chosen=not leader.fixed, among=leader.ranked, owners=owners
         )
-        found.append(lines.assign(problem=name_of(made.table, made.series(), str(problem))))
+        found.append(lines.assign(problem=problem_name(made.table, made.series(), str(problem))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
-    """The expected best validation result after 1, 2, ... trials (Dodge et al. 2019).
+    """Return the expected best validation result after 1, 2, ... trials.
 
-    Columns: problem, optimizer, those of `tuning_curves.expected_best`, and the width in decades of
-    the learning rates within 1, 5 and 10 % of the best. Raises UserError for trials of tpe or grid.
+    Dodge et al. 2019. Columns: problem, optimizer, those of `tuning_curves.expected_best`, and the
+    width in decades of the learning rates within 1, 5 and 10 % of the best. Raises UserError for
+    trials of tpe or grid.
     """
     made = comparison_of(trials)
     check_exchangeable(made.table)
@@ -102,7 +103,7 @@ def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
     plan = trial_series(made, metric, pick)
     for (problem, name), part in scores.groupby(["problem", "optimizer"], sort=False):
         curve = expected_best(part["score"].to_numpy(), smaller)
-        curve.insert(0, "problem", name_of(made.table, plan, str(problem)))
+        curve.insert(0, "problem", problem_name(made.table, plan, str(problem)))
         curve.insert(1, "optimizer", str(name))
         rates = part.dropna(subset=["lr"])
         if len(rates["lr"].unique()) > 1:
@@ -114,22 +115,22 @@ def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def name_of(table: pd.DataFrame, plan: Layout, problem: str) -> str:
-    """What tells a problem from the table's others; of the only one, its model and dataset."""
+def problem_name(table: pd.DataFrame, plan: Layout, problem: str) -> str:
+    """Return the keys that tell a problem from others, or its model and dataset."""
     keys = [key for key in plan.facet if key not in ("optimizer", "phase")]
     run = plan.runs[plan.runs["problem"].astype(str) == problem].iloc[0]
     return ", ".join(f"{key}={run[key]}" for key in keys) or only_problem(table)
 
 
 def only_problem(table: pd.DataFrame) -> str:
-    """The model and the dataset of the table's one problem, as in "mlp on mnist_5k"."""
+    """Return the model and the dataset of the only problem, as in "mlp on mnist_5k"."""
     first = table.iloc[0]
     names = [show(first[key]) for key in ("model.name", "dataset.name") if key in table]
     return " on ".join(names) or "the only one"
 
 
-def sentences(frame: pd.DataFrame, metric: str) -> str:
-    """The verdicts as Markdown."""
+def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
+    """Return the verdicts as Markdown."""
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric.replace("val_", "test ")
@@ -151,7 +152,7 @@ def sentences(frame: pd.DataFrame, metric: str) -> str:
 
 
 def tuning_text(needs: pd.DataFrame, metric: str) -> str:
-    """How much tuning each optimizer needs, as Markdown. needs: of `tuning_needs`."""
+    """Return the tuning that each optimizer needs (of `tuning_needs`) as Markdown."""
     shares = [name for name in needs if str(name).startswith("decades_within")]
     percents = "/".join(str(name).split("_")[2] for name in shares)
     lines = [
@@ -174,7 +175,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
 
 
 def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
-    """Time to target and what a step costs, tuned and default, as Markdown."""
+    """Return time to target and the cost of a step, tuned and default, as Markdown."""
     try:
         found = time_to_target(made, metric, rule)
     except UserError as error:

@@ -13,7 +13,7 @@ from optbench.stats import algoperf
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the profile and both scores of a CSV."""
     parser = argparse.ArgumentParser(prog="optbench score", description=algoperf.__doc__)
-    parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.FORM}")
+    parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.CSV_FORM}")
     asked = parser.parse_args(arguments)
     times = algoperf.read_times(asked.times)
     shown = pd.DataFrame(
@@ -27,6 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
     print(
         f"n = {times.shape[1]} workloads. score: the closed form; trapezoid: AlgoPerf's "
-        f"{algoperf.POINTS} points on [1, {algoperf.R_MAX:g}]; rho(tau): "
+        f"{algoperf.PROFILE_POINTS} points on [1, {algoperf.R_MAX:g}]; rho(tau): "
         "share of workloads within tau times the fastest."
     )

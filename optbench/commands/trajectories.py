@@ -156,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(Path.cwd()))  # a user's own classes
     asked = parse(words)
     paths, table = run(asked)
-    files = contours.write(asked.out, asked.function, paths, table, asked.formats)
+    files = contours.write_files(asked.out, asked.function, paths, table, asked.formats)
     columns = [*COLUMNS, *["diverged"] * bool(table["diverged"].any())]
     shown = table[columns].rename(columns={name: head for name, (head, _) in COLUMNS.items()})
     print(shown.to_string(index=False, float_format="%.4g"), "", sep="\n")

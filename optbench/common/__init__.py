@@ -1,1 +1,1 @@
-"""What every room may use: errors, the console, files, text."""
+"""Errors, the console, files and text, for every room."""

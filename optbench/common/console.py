@@ -15,9 +15,9 @@ from optbench.common.errors import reason
 
 
 def say(*lines: object, error: bool = False) -> None:
-    """Print, unless nobody listens any more (`| head`): a run does not end for that.
+    """Print lines, without failing if nobody reads the stream any more (`| head`).
 
-    Nor does it end for a name that the stream's encoding cannot write: its escapes are printed.
+    Characters that the stream's encoding lacks are printed as escapes.
     """
     stream = sys.stderr if error else sys.stdout
     try:
@@ -31,16 +31,16 @@ def say(*lines: object, error: bool = False) -> None:
 
 
 @contextmanager
-def streams() -> Iterator[None]:
-    """For a whole command: without stdout or stderr, or with a pipe that closes, it goes on.
+def guard_streams() -> Iterator[None]:
+    """Let a command run on without stdin, stdout or stderr, or if a pipe closes.
 
-    A command started with one closed (`>&-`) would write into the next file it opens.
+    If a stream were closed from the start (`>&-`), the next opened file would get its output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: the closed one
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +49,7 @@ def streams() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        pass  # `| head` has seen enough
+        pass  # the reader, such as `head`, needs no more
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -62,7 +62,7 @@ def streams() -> Iterator[None]:
 def endings() -> Iterator[None]:
     """Turn whatever ends a command into words on standard error and an exit status.
 
-    The status is 1 for an error, and 130 for Ctrl-C. A pipe that closes is left to `streams`.
+    The status is 1 for an error, and 130 for Ctrl-C. A pipe that closes is left to `guard_streams`.
     """
     try:
         yield
@@ -85,5 +85,5 @@ def fail(message: str) -> NoReturn:
 
 
 def _silence(stream: TextIO) -> None:
-    # the interpreter would flush again at its end, and complain
+    # otherwise the interpreter flushes at exit, and complains
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

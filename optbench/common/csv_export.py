@@ -1,4 +1,4 @@
-"""Tables as CSV files that are safe to open: names come from configurations, also from others'."""
+"""Write tables as CSV files that are safe to open, whatever names others chose."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import pandas as pd
 from optbench.common.files import replace_text
 from optbench.common.text import is_number
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet runs begins with one of these
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that begins so
 
 
 def to_csv(table: pd.DataFrame, path: Path | None = None, **options: Any) -> str:
-    """The CSV of a table, without its index; written to `path`, if given. Raises OSError.
+    """Return a table as CSV without its index, and write it to `path`, if given.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it; numbers stay.
+    A text that a spreadsheet would run gets an apostrophe; numbers stay. Raises OSError.
     """
     safe = table.rename(columns=_plain)
     for name in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
@@ -26,5 +26,5 @@ def to_csv(table: pd.DataFrame, path: Path | None = None, **options: Any) -> str
 
 
 def _plain(value: Any) -> Any:
-    safe = not isinstance(value, str) or not value.startswith(FORMULA) or is_number(value)
+    safe = not isinstance(value, str) or not value.startswith(FORMULA_STARTS) or is_number(value)
     return value if safe else f"'{value}"

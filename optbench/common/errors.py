@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the user: printed without a traceback."""
+"""Errors whose message is meant for the user and printed without a traceback."""
 
 import difflib
 import re
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-LONGEST = 2000  # characters of a message
+MESSAGE_CHARACTERS = 2000  # a longer message loses its middle
 
 
 class UserError(Exception):
-    """A mistake in what was asked for, or in a file that was given.
+    """A mistake in a user's request, or in a file that was given.
 
-    The message says what was wrong, what is allowed and what to do.
+    The message says what is wrong, what is allowed and what to do.
     """
 
     def __str__(self) -> str:
@@ -24,14 +24,14 @@ class UserError(Exception):
 
 
 class CodeError(UserError):
-    """What a user's or a package's model, optimizer, loss or schedule raised while it ran."""
+    """An error raised by a user's or a package's model, optimizer, loss or schedule."""
 
 
 @contextmanager
 def blame(what: str) -> Iterator[None]:
-    """Turn what the code of a user or a package raises into a `CodeError` that begins with `what`.
+    """Turn an error of a user's or a package's code into a `CodeError`: "{what}: ...".
 
-    What is no fault of that code passes: a full memory, a `UserError`.
+    A full memory and a `UserError` pass unchanged, as they are no fault of that code.
     """
     try:
         yield
@@ -43,49 +43,49 @@ def blame(what: str) -> Iterator[None]:
         raise CodeError(f"{what}: {described(error)}") from error
 
 
-NEEDS_GRAPH = (
+NEEDS_GRAPH_HINT = (
     " It may need gradients that can be differentiated again (backward(create_graph=True)), which "
     "optbench does not give: choose another class"
 )
-MUON_GROUPS = (
+MUON_GROUPS_HINT = (
     " It wants groups that say use_muon=True or False, and optbench gives it one list of "
     "parameters: give as optimizer._target_ a function of yours that makes the groups (such as "
     "matrices, and all others) and the optimizer; optimizer=muon does so for torch's Muon"
 )
-HINTS = {  # a part of an error's text, and what it means here
-    "does not require grad and does not have a grad_fn": NEEDS_GRAPH,
-    "create_graph": NEEDS_GRAPH,
-    "use_muon": MUON_GROUPS,
+ERROR_HINTS = {  # by a part of the error's text
+    "does not require grad and does not have a grad_fn": NEEDS_GRAPH_HINT,
+    "create_graph": NEEDS_GRAPH_HINT,
+    "use_muon": MUON_GROUPS_HINT,
 }
 
 
 def described(error: BaseException) -> str:
-    """An exception and the line that raised it, outside of torch and optbench if there is one."""
+    """Describe an exception and its line, outside of torch and optbench if possible."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = Path(__file__).parent.parent
     outside = [f for f in frames if Path(f.filename).parent != ours and "/torch/" not in f.filename]
     place = (outside or frames)[-1:]
     where = "".join(f" ({f.filename}, line {f.lineno}, in {f.name})" for f in place)
-    text = " ".join(said(error).split())[:500]
-    hints = [f".{hint}" for part, hint in HINTS.items() if part in text]
+    text = " ".join(message_of(error).split())[:500]
+    hints = [f".{hint}" for part, hint in ERROR_HINTS.items() if part in text]
     return f"{type(error).__name__}: {text}{where}{''.join(hints[:1])}"
 
 
 def shorten(message: str) -> str:
-    """A message without the middle of what nobody would read to its end."""
-    if len(message) <= LONGEST:
+    """Return a message without the middle of one that is too long to read."""
+    if len(message) <= MESSAGE_CHARACTERS:
         return message
-    return f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    return f"{message[: MESSAGE_CHARACTERS // 2]} ... {message[-MESSAGE_CHARACTERS // 2 :]}"
 
 
 def memory_is_full(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU (`torch.OutOfMemoryError`) or on the CPU."""
+    """Return whether an allocation failed on a GPU or on the CPU."""
     small = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return small or "can't allocate memory" in str(error)
 
 
 def reason(error: BaseException) -> str:
-    """An exception in words for the user; with its traceback where it is no mistake of theirs."""
+    """Return an exception in words; print the traceback unless the user erred."""
     if isinstance(error, UserError):
         return str(error)
     if memory_is_full(error):
@@ -96,7 +96,7 @@ def reason(error: BaseException) -> str:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """What to tell of a run's folder that could not be written."""
+    """Return the error for a run's folder that cannot be written."""
     return UserError(
         f"cannot write {path}: {error.strerror or error}. Make room, or give another folder with "
         f"results_dir=FOLDER; the same command goes on from the last checkpoint, if there is one"
@@ -110,12 +110,12 @@ UNWRITABLE = (
 
 
 def is_text(value: str) -> bool:
-    """Whether files in UTF-8 can hold this text: it has no lone surrogate."""
+    """Return whether UTF-8 can encode the text, which then has no lone surrogate."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
-    """A sentence that proposes the nearest of `names`, or nothing where none is near."""
+    """Return a sentence that proposes the nearest of `names`; "" if none is near."""
     lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return f". Did you mean {lower[near[0]]}?" if near else ""
@@ -132,7 +132,7 @@ def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def call_of(factory: object) -> str:
-    """A partial call as text, for a message: "mlp(hidden=[8], activation='relu')"."""
+    """Return a partial call as text, such as "mlp(hidden=[8], activation='relu')"."""
     given: dict[str, object] = {}
     while isinstance(factory, partial):
         given = factory.keywords | given
@@ -142,16 +142,16 @@ def call_of(factory: object) -> str:
     return f"{name}({', '.join(f'{key}={text}' for key, text in texts.items())})"
 
 
-def said(error: BaseException) -> str:
-    """The words of an exception, less the stack of C++ that torch may add to them."""
+def message_of(error: BaseException) -> str:
+    """Return an exception's message, without the C++ stack that torch may add."""
     return str(error).split("Exception raised from ")[0].strip()
 
 
 @contextmanager
 def refusals(what: str, advice: str = "") -> Iterator[None]:
-    """Turn what a user's or a package's function raises into a `UserError` that begins with `what`.
+    """Turn an error of a user's or a package's function into a `UserError`.
 
-    The line of the user's own code is named, in the place of a traceback.
+    The message begins with `what`, and names the line of the user's own code.
     """
     try:
         with warnings.catch_warnings():
@@ -159,9 +159,9 @@ def refusals(what: str, advice: str = "") -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # anything: it is others' code
+    except Exception as error:  # the code of others may raise anything
         asked = re.search(r"tried to allocate (\d+) bytes", str(error))
-        why = said(error) or type(error).__name__
+        why = message_of(error) or type(error).__name__
         if asked:
             why = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor"
         elif isinstance(error, LookupError | AssertionError | ArithmeticError):
@@ -170,7 +170,7 @@ def refusals(what: str, advice: str = "") -> Iterator[None]:
 
 
 def _own_line(error: BaseException) -> str:
-    """Where in the user's own code it was raised, as " (net.py, line 7)"; "" where that is none."""
+    """Return the line in the user's own code, as " (net.py, line 7)", or ""."""
     others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent), "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)

@@ -1,4 +1,4 @@
-"""Text files and paths: read strictly, replaced as a whole."""
+"""Read text files strictly, and replace them as a whole."""
 
 import os
 import stat
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def expanded(path: str) -> str:
-    """Return a path with its `~`, `~USER` and `$NAME` as a shell would read them.
+    """Return a path with `~`, `~USER` and `$NAME` expanded as a shell does.
 
-    A shell itself leaves those of KEY=~/x alone, and nobody reads those of a variable's value.
+    A shell itself expands neither the `~` in KEY=~/x nor a variable's value.
     """
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8. Raises OSError, or ValueError for what is none."""
+    """Return a text file in UTF-8. Raises OSError; ValueError if it is none."""
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise ValueError("is no ordinary file")  # a pipe would be waited for
+        raise ValueError("is no ordinary file")  # reading a pipe may never end
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
@@ -34,9 +34,9 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Write a file as a whole: a reader sees the old one or the new one, never half of it.
+    """Write a file as a whole: a reader sees the old or the new file, never a part.
 
-    A link in its place is replaced, and not followed: the folder may come from others.
+    A link in its place is replaced, not followed: the folder may come from others.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -44,7 +44,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # or a power failure may leave the new name and no text
+            os.fsync(file.fileno())  # else a power failure may leave an empty file
         temporary.replace(path)
     except OSError:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Numbers, counts and config values as a person reads them, and their order."""
+"""Format and sort numbers, counts and config values for a reader."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def show(value: object) -> str:
-    """A config value as it would stand in YAML."""
+    """Return a config value as YAML would show it."""
     if isinstance(value, (bool, np.bool_)):
         return str(value).lower()
     if isinstance(value, (float, np.floating)):
@@ -15,19 +15,19 @@ def show(value: object) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """A number of things, as in "1 run" and "2 runs"."""
+    """Return a number of things, as in "1 run" and "2 runs"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def sort_key(value: object) -> tuple[int, float, str]:
-    """Sort key for mixed config values: numbers, then text, then unset."""
+    """Return a sort key for mixed config values: numbers, then text, then unset."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)):
         return (2, 0.0, "") if math.isnan(value) else (0, float(value), "")
     return (1, 0.0, str(value))
 
 
 def is_number(text: str) -> bool:
-    """Whether Python reads a text as a number."""
+    """Return whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:
@@ -36,12 +36,12 @@ def is_number(text: str) -> bool:
 
 
 def limit(value: float) -> str:
-    """An end of an interval; an infinite one is called what it is."""
+    """Return an end of an interval; an infinite one is "diverged"."""
     return number(value) if math.isfinite(value) else "diverged"
 
 
 def number(value: float) -> str:
-    """Four significant digits, without an exponent where that is readable."""
+    """Return four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
         return "n/a"
     readable = value == 0 or 1e-3 <= abs(value) < 1e4

@@ -38,7 +38,7 @@ from optbench.figures.panels import (
     series_of,
     spread_note,
 )
-from optbench.stats.estimates import median
+from optbench.stats.estimates import median, median_along
 
 X_LABELS = {
     "epoch": "passes over the training set (epochs)",
@@ -149,7 +149,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
         finite = np.flatnonzero(np.isfinite(ys))
         if lost[index] and len(finite):
             ends.append((float(xs[finite[-1]]), float(ys[finite[-1]])))
-    middle = median(values, axis=0)
+    middle = median_along(values, axis=0)
     # a run that is about to diverge shoots up: its cross tells that, the band would hide the rest
     banded = values[~lost] if complete else values
     finite = np.isfinite(banded)

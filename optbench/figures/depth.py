@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.claims.values import numbers
+from optbench.analysis.claims.values import column_values
 from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
@@ -63,7 +63,7 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
                 axes.sharey(first.setdefault(value, axes))
                 for text, members, look in series_of(plan.runs, plan):
                     part = rows[(rows["step"] == step) & rows["run"].isin(members)]
-                    values = numbers(part, value)
+                    values = column_values(part, value)
                     drawn[value] += list(values)
                     band(axes, part["depth"].astype(float), values, look, text)
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from optbench.analysis.claims.values import numbers
+from optbench.analysis.claims.values import column_values
 from optbench.analysis.columns import resolve, short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
@@ -148,7 +148,7 @@ def draw_formula(axes: Axes) -> None:
 def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.Series[float]":
     """Draw a line with a band for each value of the key `lines`. Returns all values."""
     key = resolve(rows, lines)
-    at, values = rows[x].astype(float), numbers(rows, value)
+    at, values = rows[x].astype(float), column_values(rows, value)
     names = sorted(rows[key].unique(), key=sort_key)
     looks = style.looks(map(str, names))
     for index, name in enumerate(names):

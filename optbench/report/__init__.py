@@ -10,7 +10,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     Raises UserError where there is no run.
     """
     # slow to import, and of no use to those who import a part of this package
-    from optbench.analysis.claims.judge import CLAIM, verdict_line
+    from optbench.analysis.claims.judge import CLAIM_FILE, verdict_line
     from optbench.analysis.comparison import compare
     from optbench.common.console import say
     from optbench.common.errors import UserError
@@ -23,7 +23,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     result = draw_all([folder], folder, made=made)
     if (folder / MANIFEST).exists():
         verdict_files.write(folder, made)
-    if (folder / CLAIM).exists():
+    if (folder / CLAIM_FILE).exists():
         try:
             claim = verdict_line(claim_files.write(folder, made.files)[0])
         except UserError as error:  # the runs are done all the same

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.analysis.claims.judge import CLAIM, judge, sentence, to_frame
+from optbench.analysis.claims.judge import CLAIM_FILE, judge_claim, sentence, to_frame
 from optbench.analysis.columns import filter_runs
 from optbench.analysis.table import RunFiles
 from optbench.common.csv_export import to_csv
@@ -26,18 +26,18 @@ def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[
     """
     folder = Path(folder)
     try:
-        claimed = read_sealed(folder / CLAIM)
+        claimed = read_sealed(folder / CLAIM_FILE)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder} has no readable {CLAIM} ({error}): it is not the folder of a sweep whose "
-            "study has a claim, such as study=claims/momentum"
+            f"{folder} has no readable {CLAIM_FILE} ({error}): it is not the folder of a sweep "
+            "whose study has a claim, such as study=claims/momentum"
         ) from None
     files = RunFiles([folder]) if files is None else files
     table = files.table()
     layers = None
     if (table.get("diagnostics", pd.Series(dtype=object)).astype(str) == "layers").any():
         layers = files.table("layers")
-    checks = judge(table, layers, claimed)
+    checks = judge_claim(table, layers, claimed)
     text = sentence(claimed["text"], checks)
     text += "".join(f"\nLeft out: {each}.\n" for each in files.older)
     paths = [folder / "claim.md", folder / "claim.csv"]

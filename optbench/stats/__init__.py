@@ -1,9 +1,8 @@
-"""The statistics of comparisons, in one place for scripts and notebooks.
+"""Statistics of comparisons, in one place for scripts and notebooks.
 
 Location, spread and intervals; two optimizers on one problem; many over many problems; how much
-tuning each needs. Each function says its source. None answers NaN among its values with a number:
-it raises UserError, or, where it says so, returns NaN. In the frames of `analysis.pairing` NaN is
-no run.
+tuning each needs. Each function names its source. For values with NaN each raises UserError, or, if
+its docstring says so, returns NaN. In the frames of `analysis.pairing`, NaN means no run.
 """
 
 from optbench.stats.estimates import (
@@ -13,7 +12,7 @@ from optbench.stats.estimates import (
     describe_all,
     iqm,
     mean,
-    middle,
+    median,
     sd,
 )
 from optbench.stats.max_sign_flip import max_sign_flip
@@ -47,7 +46,7 @@ from optbench.stats.ranks import (
 )
 from optbench.stats.tuning_curves import Width, expected_best, rate_width, rate_widths
 
-median = middle
+middle = median  # both names are public
 
 __all__ = [
     "Estimate",

@@ -1,4 +1,4 @@
-"""AlgoPerf's performance profiles and benchmark score: `python -m optbench score times.csv`.
+"""AlgoPerf's performance profiles and score: `python -m optbench score times.csv`.
 
 Dahl et al. 2023, "Benchmarking Neural Network Training Algorithms", section 4.3, and the scoring
 code of mlcommons/algorithmic-efficiency. A CSV has a row for each optimizer, a column for each
@@ -20,15 +20,15 @@ from optbench.stats.paired_tests import Values, check_whole
 
 Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, workloads)
 R_MAX = 4.0
-POINTS = 100
-FORM = (
+PROFILE_POINTS = 100
+CSV_FORM = (
     "a header with the workloads, then per line an optimizer and its times, inf for a miss; names "
     "may be missing on both sides (numbers alone), or those of the optimizers"
 )
 
 
-def check(times: Times) -> pd.DataFrame:
-    """The times as a frame of floats; UserError for what is no time to target, NaN among it."""
+def check_times(times: Times) -> pd.DataFrame:
+    """Return the times as a frame of floats; UserError for NaN and other non-times."""
     try:
         values = pd.DataFrame(times).astype(float)
     except (TypeError, ValueError) as error:
@@ -56,19 +56,18 @@ def check_limit(r_max: float) -> None:
 
 
 def ratios(times: Times) -> pd.DataFrame:
-    """r = t / (fastest t on that workload); inf for a miss, also where everyone missed."""
-    values = check(times)
+    """Return r = t / (fastest t on that workload); inf for a miss, even if all missed."""
+    values = check_times(times)
     best = values.min(axis=0)
     return (values / best.where(np.isfinite(best), 1.0)).where(np.isfinite(values), math.inf)
 
 
 def profile(times: Times, taus: Values | None = None) -> pd.DataFrame:
-    """rho(tau): the share of workloads on which r <= tau (Dolan and More 2002).
+    """Return rho(tau), the share of workloads with r <= tau (Dolan and More 2002).
 
-    Rows optimizers, columns taus, by default AlgoPerf's 100 points on [1, 4]. Raises UserError for
-    NaN in either.
+    Optimizers by taus, by default AlgoPerf's 100 points on [1, 4]. Raises UserError for NaN.
     """
-    taus = np.linspace(1, R_MAX, POINTS) if taus is None else np.asarray(taus, dtype=float)
+    taus = np.linspace(1, R_MAX, PROFILE_POINTS) if taus is None else np.asarray(taus, dtype=float)
     if np.isnan(taus).any():
         raise UserError("a profile needs numbers as taus, and NaN is among them")
     r = ratios(times)
@@ -77,17 +76,21 @@ def profile(times: Times, taus: Values | None = None) -> pd.DataFrame:
 
 
 def closed_form(times: Times, r_max: float = R_MAX) -> "pd.Series[float]":
-    """B = 1 / n * sum over workloads of max(0, r_max - r) / (r_max - 1): the exact integral of
-    the profile over [1, r_max], normalized."""
+    """Return the profile's exact integral over [1, r_max], divided by r_max - 1.
+
+    1 / n * sum over workloads of max(0, r_max - r) / (r_max - 1).
+    """
     check_limit(r_max)
     gain = (r_max - ratios(times)).clip(lower=0) / (r_max - 1)
     return gain.mean(axis=1).rename("score")
 
 
-def trapezoid(times: Times, r_max: float = R_MAX, points: int = POINTS) -> "pd.Series[float]":
-    """AlgoPerf's own number: the trapezoidal rule over 100 points of the profile.
+def trapezoid(
+    times: Times, r_max: float = R_MAX, points: int = PROFILE_POINTS
+) -> "pd.Series[float]":
+    """Return AlgoPerf's own score, by the trapezoidal rule over 100 profile points.
 
-    Off by at most half a grid step per workload, (r_max - 1) / 198 before it is normalized.
+    Its error per workload is at most half a grid step, (r_max - 1) / 198, before normalization.
     """
     check_limit(r_max)
     check_whole("points", points, 2)
@@ -98,10 +101,10 @@ def trapezoid(times: Times, r_max: float = R_MAX, points: int = POINTS) -> "pd.S
 
 
 def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
-    """Times of single trials to one per optimizer and workload: the median over studies of the
-    minimum over the study's trials (AlgoPerf, external tuning).
+    """Return one time per optimizer and workload from the times of single trials.
 
-    Columns needed: optimizer, workload, study, time. Raises UserError where studies are missing.
+    AlgoPerf's external tuning: the median over studies of the minimum over a study's trials.
+    Columns needed: optimizer, workload, study, time. Raises UserError if studies are missing.
     """
     keys = ["optimizer", "workload", "study"]
     if lacking := [name for name in (*keys, "time") if name not in trials]:
@@ -121,14 +124,14 @@ def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) -> pd.DataFrame:
-    """Base workloads only, infinite unless the held-out variant was reached as well.
+    """Return the base workloads, infinite unless the held-out variant was reached too.
 
     AlgoPerf's rule: a base workload counts if its target was reached within r_max times the
     fastest, and its variant's target within r_max times the fastest of those that reached the
     base's. variants: base workload to variant; columns that are neither are kept.
     """
     check_limit(r_max)
-    values = check(times)
+    values = check_times(times)
     names = {*variants, *variants.values()}
     if lacking := sorted(name for name in names if name not in values):
         raise UserError(
@@ -144,13 +147,13 @@ def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) ->
 
 
 def speed_up(times: Times, optimizer: str, baseline: str) -> tuple[float, int]:
-    """How many times faster than the baseline: the geometric mean over workloads of
-    t_baseline / t_optimizer, and on how many workloads both have a time.
+    """Return how many times faster than the baseline, and on how many workloads.
 
-    A miss of one of the two makes it 0 or inf, of both NaN there: never replaced by a budget
-    (AlgoPerf puts the budget + 1 s in its place, which the caller may do).
+    The first is the geometric mean over workloads of t_baseline / t_optimizer, the second counts
+    those on which both have a time. A miss of one makes the mean 0 or inf, of both NaN: AlgoPerf's
+    budget + 1 s in its place is left to the caller.
     """
-    values = check(times)
+    values = check_times(times)
     for name in (optimizer, baseline):
         if name not in values.index:
             raise UserError(
@@ -163,45 +166,45 @@ def speed_up(times: Times, optimizer: str, baseline: str) -> tuple[float, int]:
 
 
 def read_times(path: str | Path) -> pd.DataFrame:
-    """The CSV of times; UserError with its fault and the form it should have."""
+    """Read the CSV of times; a UserError names its fault and the form it should have."""
     try:
         text = Path(path).read_text("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text. It needs {FORM}") from None
+        raise UserError(f"{path} is not UTF-8 text. It needs {CSV_FORM}") from None
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
-    rows = named(rows)
+    rows = with_names(rows)
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise UserError(f"{path} holds no times. It needs {FORM}")
+        raise UserError(f"{path} holds no times. It needs {CSV_FORM}")
     head = [cell.strip() for cell in rows[0][1:]]
     names = [row[0].strip() for row in rows[1:]]
     for article, what, words in (("a", "workload", head), ("an", "optimizer", names)):
         if "" in words or len(set(words)) < len(words):
             raise UserError(
-                f"{path}: {article} {what} has no name, or two have the same. It needs {FORM}"
+                f"{path}: {article} {what} has no name, or two have the same. It needs {CSV_FORM}"
             )
     for name, row in zip(names, rows[1:], strict=True):
         if len(row) != len(rows[0]):
             raise UserError(
                 f"{path}: {name} has {count(len(row) - 1, 'time')} for "
                 f"{count(len(head), 'workload')}. "
-                f"It needs {FORM}"
+                f"It needs {CSV_FORM}"
             )
         for workload, cell in zip(head, row[1:], strict=True):
             if "_" in cell or not is_number(cell):  # Python reads 1_0 as ten
                 raise UserError(
                     f"{path}: {name} on {workload}: {cell.strip()!r} is not a number. "
-                    f"It needs {FORM}"
+                    f"It needs {CSV_FORM}"
                 )
     values = [[float(cell) for cell in row[1:]] for row in rows[1:]]
-    return check(pd.DataFrame(values, names, head))
+    return check_times(pd.DataFrame(values, names, head))
 
 
-def named(rows: list[list[str]]) -> list[list[str]]:
-    """The rows with a header and a column of names: counted from 1 where the file has none.
+def with_names(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows with a header and a column of names, numbered if missing.
 
-    Below a first cell that is empty or "optimizer" there are names, also where they are numbers.
+    Below a first cell that is empty or "optimizer" stand names, even if they are numbers.
     """
     if not rows or rows[0][0].strip().lower() in ("", "optimizer"):
         return rows

@@ -1,9 +1,9 @@
-"""How the p-values of a comparison are corrected: the one place that decides it.
+"""Corrections of a comparison's p-values: the one place that chooses between them.
 
-Holm's correction of the signed-rank tests where the candidate was fixed before its values were
-seen (a baseline, or the leader of a tuned study by validation). The max-type sign-flip test over
-all pairs where the compared values themselves chose whom to look at (the first of a sweep, each
-optimizer at the best of its settings).
+Holm's correction of the signed-rank tests serves a candidate fixed before its values were seen (a
+baseline, or the leader of a tuned study by validation). The max-type sign-flip test over all pairs
+serves a choice by the compared values themselves (the first of a sweep, each optimizer at the best
+of its settings).
 """
 
 import math
@@ -24,10 +24,10 @@ Pair = tuple[str, str, str]  # problem, series a, series b
 
 
 def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
-    """Return the fewest seeds with which one of so many comparisons can pass its correction.
+    """Return the fewest seeds with which one of n comparisons can be significant.
 
-    Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test
-    2 ** (1 - n) <= alpha however many pairs it spans.
+    Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test 2 ** (1 - n) <=
+    alpha however many pairs it spans.
     """
     if correction not in CORRECTIONS:
         raise UserError(f"correction is {correction!r}; allowed: {', '.join(CORRECTIONS)}")
@@ -35,9 +35,9 @@ def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
 
 
 def too_few_seeds(seeds: int, others: int, correction: str) -> str:
-    """Return why no claim can come of so many seeds, with the number needed; "" where one can.
+    """Return why these seeds can show no difference, with the number needed; or "".
 
-    others: with how many series the first or the candidate is compared.
+    others: the number of series that the first or the candidate is compared with.
     """
     least = least_seeds(others, correction)
     if seeds >= least:
@@ -49,9 +49,9 @@ def too_few_seeds(seeds: int, others: int, correction: str) -> str:
 
 
 def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tuple[int, int]:
-    """Return how many series the fullest problem of planned jobs has, and the fewest seeds of one.
+    """Return the most series of a planned problem, and the fewest seeds of a series.
 
-    jobs: the overrides of each. A series is what those of them say that set one of the keys.
+    jobs: the overrides of each job. A series is the set of overrides of one of the `keys`.
     """
     seeds: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
     for texts in jobs:
@@ -66,9 +66,9 @@ def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tu
 
 
 def all_pairs(names: Sequence[str], owners: Mapping[str, str] | None = None) -> list[list[str]]:
-    """Return the pairs of series that may be looked at: of two owners, or, of one owner, all.
+    """Return the pairs of series of two owners; of a single owner, all pairs.
 
-    owners: the optimizer of each series; None: each series is one by itself.
+    owners: the optimizer of each series; None: each series is its own.
     """
     owner = {name: name if owners is None else owners[name] for name in names}
     alone = len(set(owner.values())) < 2
@@ -85,7 +85,7 @@ class Results(NamedTuple):
 
 
 def results_of(frame: pd.DataFrame) -> Results:
-    """Return the frame as arrays. Raises UserError where a seed stands twice on a problem."""
+    """Return the frame as arrays. Raises UserError if a problem has a seed twice."""
     if frame.index.has_duplicates:
         raise UserError("a seed stands twice on one problem: the runs cannot be paired")
     seeds, _ = pd.factorize(frame.index.get_level_values(-1), sort=True)
@@ -100,7 +100,7 @@ def results_of(frame: pd.DataFrame) -> Results:
 
 
 def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pair]:
-    """Return the pairs that have a common seed, on each problem."""
+    """Return the pairs of each problem that have a common seed."""
     found = []
     for problem, values in results.problems.items():
         present = (~np.isnan(values)).astype(int)
@@ -111,7 +111,7 @@ def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pa
 
 
 def values_of(results: Results, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of the two series of a pair on their common seeds, (seeds,) each."""
+    """Return the values of a pair's two series on their common seeds, (seeds,) each."""
     problem, x, y = pair
     both = results.problems[problem][:, [results.columns[x], results.columns[y]]]
     both = both[~np.isnan(both).any(axis=1)]
@@ -121,10 +121,10 @@ def values_of(results: Results, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 def corrected(
     results: Results, pairs: Sequence[Pair], correction: str, alpha: float = 0.05
 ) -> np.ndarray:
-    """Return the corrected p-value of each pair, all of them being one family.
+    """Return the corrected p-value of each pair; all pairs are one family.
 
-    pairs: of `on_common_seeds`. With max-type the sign of a seed flips together for all pairs of
-    all problems.
+    pairs: of `on_common_seeds`. In the max-type test, the sign of a seed flips together for all
+    pairs of all problems.
     """
     if correction == HOLM:
         return holm([signed_rank(differences(*values_of(results, pair))) for pair in pairs])

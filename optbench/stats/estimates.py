@@ -1,8 +1,8 @@
-"""Location, spread and intervals of a handful of runs, n beside each number.
+"""Location, spread and intervals of a handful of runs, with n beside each number.
 
 Diverged runs are +inf in losses and -inf in accuracies and are never dropped: a mean over them is
 infinite, a median or interquartile mean is finite as long as few enough runs diverged. NaN is no
-divergence: the statistics of values with a NaN among them are NaN, their intervals a UserError.
+divergence: it makes the statistics NaN, and their intervals a UserError.
 """
 
 import math
@@ -18,11 +18,11 @@ from optbench.common.errors import UserError
 from optbench.stats.paired_tests import Values, check_share, check_whole
 
 Statistic = Callable[[np.ndarray], float]
-METHODS = ("percentile", "bca")
+BOOTSTRAP_METHODS = ("percentile", "bca")
 
 
 class Estimate(NamedTuple):
-    """A number, its interval and how many runs it is made of."""
+    """A number, its interval and its number of runs."""
 
     value: float
     low: float
@@ -34,51 +34,50 @@ class Estimate(NamedTuple):
 
 
 def mean(values: np.ndarray) -> float:
-    """The arithmetic mean; infinite as soon as one run diverged, NaN without values or with one."""
+    """Return the mean; infinite if a run diverged, NaN with a NaN or without values."""
     values = np.asarray(values, dtype=float)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(values.mean()) if len(values) else math.nan
 
 
-def middle(values: np.ndarray) -> float:
-    """The median as a float; NaN without values or with a NaN among them."""
-    return float(median(np.asarray(values, dtype=float))) if len(values) else math.nan
+def median(values: np.ndarray) -> float:
+    """Return the median as a float; NaN with a NaN or without values."""
+    return float(median_along(np.asarray(values, dtype=float))) if len(values) else math.nan
 
 
 def iqm(values: np.ndarray) -> float:
-    """Interquartile mean: the mean without the lowest and highest floor(n / 4) values.
+    """Return the interquartile mean, without floor(n / 4) least and greatest values.
 
-    Agarwal et al. 2021 (rliable), which is scipy's trimmed mean at 25 %. Finite as long as no
-    more than floor(n / 4) of the runs diverged. NaN without values or with a NaN among them.
+    Agarwal et al. 2021 (rliable); scipy's trimmed mean at 25 %. Finite if at most floor(n / 4) of
+    the runs diverged. NaN with a NaN or without values.
     """
     values = np.asarray(values, dtype=float)
-    if not len(values) or np.isnan(values).any():  # which trimming would take for the largest
+    if not len(values) or np.isnan(values).any():  # trimming takes NaN for the largest
         return math.nan
     with np.errstate(over="ignore", invalid="ignore"):
         return float(stats.trim_mean(values, 0.25))
 
 
 def sd(values: np.ndarray) -> float:
-    """Sample standard deviation (n - 1); infinite where a run diverged, NaN below two values or
-    with a NaN among them."""
+    """Return the sample sd (n - 1); inf if a run diverged, NaN if one is NaN or n < 2."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2 or np.isnan(values).any():
         return math.nan
     return float(values.std(ddof=1)) if np.isfinite(values).all() else math.inf
 
 
-STATISTICS: dict[str, Statistic] = {"median": middle, "mean": mean, "iqm": iqm}
+STATISTICS: dict[str, Statistic] = {"median": median, "mean": mean, "iqm": iqm}
 
 
 def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
-    """The statistic of each row; those above of all rows at once, with the same numbers."""
+    """Return the statistic of each row; the named ones are computed at once."""
     with np.errstate(over="ignore", invalid="ignore"):
         if function is iqm:
             return np.asarray(stats.trim_mean(rows, 0.25, axis=1))
         if function is mean:
             return np.asarray(rows.mean(axis=1))
-        if function is middle:
-            return median(rows, axis=1)
+        if function is median:
+            return median_along(rows, axis=1)
     return np.array([function(row) for row in rows])
 
 
@@ -91,17 +90,17 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of the values with a bootstrap confidence interval (Efron and Tibshirani 1993).
+    """Return a statistic with a bootstrap interval (Efron and Tibshirani 1993).
 
     strata: the problem of each value; each problem is resampled by itself (Agarwal et al. 2021).
-    method: "percentile" (its ends are resampled values, so that infinite ones need no
-    arithmetic) or "bca" (`scipy.stats.bootstrap`; the percentile where a run diverged, for
-    which the acceleration does not exist).
-    The interval is NaN where a problem has a single run. Raises UserError for unknown names, for
-    NaN, for no values, and for strata that are not one label for each value.
+    method: "percentile", whose ends are resampled values, so that infinite ones need no arithmetic;
+    or "bca" (`scipy.stats.bootstrap`). BCa's acceleration does not exist if a run diverged: then it
+    is the percentile.
+    The interval is NaN if a problem has a single run. Raises UserError for unknown names, for NaN,
+    without values, and unless strata have one label for each value.
     """
-    if method not in METHODS:
-        raise UserError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
+    if method not in BOOTSTRAP_METHODS:
+        raise UserError(f"method is {method!r}; allowed: {', '.join(BOOTSTRAP_METHODS)}")
     data = np.asarray(values, dtype=float)
     if np.isnan(data).any() or not len(data):
         raise UserError("a bootstrap needs numbers: there are none, or NaN among them")
@@ -142,7 +141,7 @@ def bootstrap(
 def resampled(
     parts: Sequence[np.ndarray], function: Statistic, resamples: int, seed: int
 ) -> np.ndarray:
-    """The statistic of `resamples` draws with replacement, each part drawn by itself."""
+    """Return the statistic of resampled values; each part is resampled by itself."""
     random = np.random.default_rng(seed)
     draws = [part[random.integers(len(part), size=(resamples, len(part)))] for part in parts]
     return rowwise(np.concatenate(draws, axis=1), function)
@@ -154,10 +153,7 @@ def describe(
     method: str = "percentile",
     seed: int = 0,
 ) -> dict[str, float]:
-    """n, diverged (n), sd, and median, mean and iqm each with its interval ("iqm_low", ...).
-
-    Raises UserError as `bootstrap` does.
-    """
+    """Return n, diverged (n), sd, and median, mean and iqm with intervals ("iqm_low")."""
     data = np.asarray(values, dtype=float)
     line: dict[str, float] = {"n": len(data), "diverged": int(np.isinf(data).sum())}
     for name in STATISTICS:
@@ -169,7 +165,7 @@ def describe(
 def describe_all(
     frame: pd.DataFrame, method: str = "percentile", seed: int = 0
 ) -> dict[tuple[str, str], Mapping[str, float]]:
-    """`describe` for each (problem, optimizer) of a `by_seed` frame, whose NaN are no runs."""
+    """Return `describe` of each (problem, optimizer) of a `by_seed` frame."""
     return {
         (str(problem), str(name)): describe(column.dropna().to_numpy(), method=method, seed=seed)
         for problem, part in frame.groupby(level="problem", sort=False)
@@ -178,7 +174,7 @@ def describe_all(
     }
 
 
-def median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """`np.median` where infinities (diverged runs) and overflow are no reason for a warning."""
+def median_along(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Return `np.median` without warnings of infinities (diverged runs) and overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(np.median(values, axis=axis))

@@ -1,4 +1,4 @@
-"""Scores as other benchmarks define them, each under its own name and with its own conventions."""
+"""Scores of other benchmarks, each under its own name and by its own conventions."""
 
 import math
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ class Track3(NamedTuple):
 def deepobs_speed(
     curves: Sequence[Sequence[float]] | np.ndarray, target: float, smaller: bool = True
 ) -> float:
-    """DeepOBS's speed: the mean over seeds of the first epoch that reached the target, where a
-    miss counts epochs + 1 (Schneider, Balles and Hennig 2019; `calculate_speed` of their code).
+    """Return DeepOBS's speed, the mean over seeds of the first epoch at the target.
 
-    curves: (seeds, epochs + 1), the first column before training. It mixes misses and hits in
-    one mean: theirs, kept for comparison; prefer `analysis.time_to_target.times`.
+    A miss counts epochs + 1 (Schneider, Balles and Hennig 2019; `calculate_speed` of their code).
+    curves: (seeds, epochs + 1), the first column before training. One mean over misses and hits is
+    theirs, for comparison; prefer `analysis.time_to_target.times`.
     """
     values = np.asarray(curves, dtype=float)
     if values.ndim != 2 or values.shape[1] < 2:
@@ -41,9 +41,11 @@ def deepobs_speed(
 
 
 def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
-    """DeepOBS's overhead: the mean of an optimizer's run times over those of SGD, pair by pair
-    (`estimate_runtime` of their code); low and high are the mean minus and plus their (n)
-    standard deviation, as they print it."""
+    """Return DeepOBS's overhead, the mean quotient of paired run times over SGD's.
+
+    `estimate_runtime` of their code. low and high are the mean minus and plus their standard
+    deviation (n), as they print it.
+    """
     a, b = np.asarray(times, dtype=float), np.asarray(sgd_times, dtype=float)
     if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
         raise UserError("the overhead needs as many run times of SGD, all above 0")
@@ -52,11 +54,11 @@ def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
 
 
 def track3(losses: Values, target: float = 3.28) -> Track3:
-    """modded-nanogpt's track 3: runs that all stop at one step, fixed beforehand, attain the
-    target if (target - mean) * sqrt(n) >= 0.004.
+    """Return whether runs that stop at one fixed step attain modded-nanogpt's target.
 
-    A one-sided z test at p < 0.001 with their noise of 0.0013 between seeds (3.09 * 0.0013), so
-    0.004 is right for their model and loss only. No seed may be left out; a diverged one fails.
+    They do if (target - mean) * sqrt(n) >= 0.004, a one-sided z test at p < 0.001 with their noise
+    of 0.0013 between seeds (3.09 * 0.0013). So 0.004 is right for their model and loss only. No
+    seed may be left out; a diverged one fails.
     """
     values = np.asarray(losses, dtype=float)
     if not len(values) or np.isnan(values).any() or math.isnan(target):
@@ -67,7 +69,7 @@ def track3(losses: Values, target: float = 3.28) -> Track3:
 
 
 def smoothed(curve: np.ndarray, decay: float = 0.95) -> np.ndarray:
-    """Bias-corrected exponential moving average along a loss curve, NaN from divergence on."""
+    """Return a curve's bias-corrected moving average, NaN from divergence on."""
     total, weight, result = 0.0, 0.0, []
     for value in curve:
         total = decay * total + (1 - decay) * value
@@ -83,29 +85,28 @@ def adam_steps(
     decay: float = 0.0,
     strict: bool = True,
 ) -> np.ndarray:
-    """The steps that tuned Adam would have needed for each of the losses (Metz et al. 2022,
-    learned_optimization's `normalizers.py`).
+    """Return the steps that tuned Adam would need for each loss (Metz et al. 2022).
 
-    steps: (points,), those of the curves. adam: (learning rates, points), the mean training loss
-    of Adam with each of its learning rates. The envelope is the lowest of the curves at each
-    point, made monotone; a loss is read off it with linear interpolation. decay: of a moving
-    average over the curves first (theirs 0.95, over losses of single batches).
-    A loss below the whole envelope takes infinitely many steps; strict=False: the last step, as
-    theirs does. A loss above the envelope is worth the
-    first step only, and so is a diverged run (inf, NaN).
+    As in learned_optimization's `normalizers.py`. steps: (points,), those of the curves. adam:
+    (learning rates, points), the mean training loss of Adam with each of its learning rates. decay:
+    of a moving average over the curves first (theirs is 0.95, over losses of single batches). The
+    envelope is the lowest of the curves at each point, made monotone; a loss is read off it with
+    linear interpolation. A loss below the envelope takes infinitely many steps; with strict=False
+    the last step, as theirs. A loss above it is worth the first step only, and so is a diverged run
+    (inf, NaN).
     """
     x, curves = np.asarray(steps, dtype=float), np.atleast_2d(np.asarray(adam, dtype=float))
     if curves.shape[1] != len(x) or len(x) < 2 or not (np.diff(x) > 0).all():
         raise UserError("the envelope needs increasing steps and one loss of each curve for each")
     if decay:
         curves = np.array([smoothed(curve, decay) for curve in curves])
-    # fmin: a diverged learning rate (NaN) does not take part from there on
+    # fmin leaves out a learning rate from its divergence (NaN) on
     bottom = np.fmin.reduce(np.where(np.isfinite(curves), curves, np.nan), axis=0)
     if np.isnan(bottom[0]):
         raise UserError("no curve of Adam has a finite loss at its first step")
     envelope = np.fmin.accumulate(bottom)
     wanted = np.asarray(losses, dtype=float)
-    # the first step of each level: a flat stretch was reached at its beginning
+    # the first step of each level, as a flat stretch is reached at its beginning
     keep = np.concatenate([[True], np.diff(envelope) < 0])
     levels, firsts = envelope[keep][::-1], x[keep][::-1]
     last = math.inf if strict else x[-1]

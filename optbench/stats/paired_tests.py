@@ -16,42 +16,38 @@ from scipy import stats
 from optbench.common.errors import UserError
 
 Values = Sequence[float] | np.ndarray  # one for each run
-MOST_EXACT = 50  # pairs without ties up to which the signed-rank test is exact, as scipy's
-MOST_TIED = 13  # pairs with equal sizes, of which every flip of signs is looked at
-EXACT = 14  # pairs up to which the sign-flip test goes through all 2 ** n flips
+MOST_UNTIED_PAIRS = 50  # without ties, for an exact signed-rank test; scipy's limit
+MOST_TIED_PAIRS = 13  # with ties, with an exact test over all 2 ** n flips
+MOST_FLIPPED_PAIRS = 14  # with all 2 ** n flips in the sign-flip test
 
 
 def check_whole(name: str, value: float, least: int = 1) -> None:
-    """Raise UserError unless the value is a whole number (NaN is none) of at least `least`."""
+    """Raise UserError unless the value is a whole number of at least `least`."""
     if not (math.isfinite(value) and value == int(value) and value >= least):
         raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise UserError unless the value lies between 0 and 1, without both (NaN does not)."""
+    """Raise UserError unless the value lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise UserError(f"{name} must lie between 0 and 1, not {value!r}")
 
 
 def least_p(n: int) -> float:
-    """The smallest two-sided p that n pairs can reach in a signed-rank or sign-flip test."""
+    """Return the smallest two-sided p of n pairs in a signed-rank or sign-flip test."""
     check_whole("the number of pairs", n)
     return min(1.0, 2.0 ** (1 - n))
 
 
 def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
-    """The fewest seeds n with which one of so many comparisons can pass Holm's first step:
-    comparisons * 2 ** (1 - n) <= alpha."""
+    """Return the fewest seeds n with comparisons * 2 ** (1 - n) <= alpha (Holm)."""
     check_whole("the number of comparisons", comparisons)
     check_share("alpha", alpha)
     return math.ceil(1 - math.log2(alpha / comparisons))
 
 
 def differences(a: Values, b: Values) -> np.ndarray:
-    """a - b by seed; 0 where both diverged, infinite where one did.
-
-    Raises UserError where the two have not the same seeds.
-    """
+    """Return a - b by seed; 0 if both diverged, infinite if one did."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise UserError(f"pairs need the same seeds: {first.shape} and {second.shape} runs")
@@ -61,8 +57,8 @@ def differences(a: Values, b: Values) -> np.ndarray:
     return np.where(same, 0.0, np.where(same, 0.0, first) - np.where(same, 0.0, second))
 
 
-def numbers(d: Values) -> np.ndarray:
-    """The differences as an array (n,); UserError where one is missing or there is none."""
+def check_values(d: Values) -> np.ndarray:
+    """Return the values as an array (n,); UserError if one is missing or none given."""
     values = np.asarray(d, dtype=float)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
         raise UserError("a test of pairs needs a list of differences, none of them NaN")
@@ -70,20 +66,24 @@ def numbers(d: Values) -> np.ndarray:
 
 
 def signed_rank(d: Values) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, zeros dropped; exact up to 50 pairs without ties
-    and, up to 13 pairs, with them (else scipy's approximation). 1 where nothing differs."""
-    values = numbers(d)
+    """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped.
+
+    Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation. 1 if all are 0.
+    """
+    values = check_values(d)
     values = values[values != 0]
     if not len(values):
         return 1.0
     n, sizes = len(values), np.abs(values)
     tied = len(np.unique(sizes)) < n
-    if tied and n <= MOST_TIED:
-        ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # whole: average ranks are halves
-        sums = all_signs(n) @ ranks  # of the positive ones, of every flip
+    if tied and n <= MOST_TIED_PAIRS:
+        ranks = np.rint(2 * stats.rankdata(sizes)).astype(
+            int
+        )  # twice, so whole: average ranks are halves
+        sums = all_signs(n) @ ranks  # of the positive ranks, for every flip
         own = ranks[values > 0].sum()
         return min(1.0, 2 * float(min((sums <= own).mean(), (sums >= own).mean())))
-    if tied or n > MOST_EXACT:
+    if tied or n > MOST_UNTIED_PAIRS:
         return float(stats.wilcoxon(values).pvalue)
     positive = int((1 + np.argsort(np.argsort(sizes)))[values > 0].sum())
     return min(1.0, 2 * float(null_cdf(n)[min(positive, n * (n + 1) // 2 - positive)]))
@@ -91,16 +91,18 @@ def signed_rank(d: Values) -> float:
 
 @cache
 def all_signs(n: int) -> np.ndarray:
-    """Every choice of positive ones among n, (2 ** n, n) of 0 and 1."""
+    """Return every choice of positive ones among n, (2 ** n, n) of 0 and 1."""
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 
 def sign_flip(d: Values, flips: int = 9999, seed: int = 0) -> float:
-    """Two-sided p of the paired permutation test of the mean (Fisher 1935; scipy): all 2 ** n
-    flips up to 14 pairs, `flips` random ones beyond. Infinite differences count as larger than
-    all finite ones together. UserError below one flip."""
+    """Return the two-sided p of the paired permutation test of the mean (Fisher 1935).
+
+    scipy's test, with all 2 ** n flips up to 14 pairs and `flips` random ones beyond. An infinite
+    difference outweighs all finite ones together.
+    """
     check_whole("flips", flips)
-    values = bounded(numbers(d))
+    values = replace_infinities(check_values(d))
     if len(values) < 2 or not values.any():
         return 1.0
     result = stats.permutation_test(
@@ -108,30 +110,30 @@ def sign_flip(d: Values, flips: int = 9999, seed: int = 0) -> float:
         lambda x, axis: np.sum(x, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=2**EXACT if len(values) <= EXACT else flips,
+        n_resamples=2**MOST_FLIPPED_PAIRS if len(values) <= MOST_FLIPPED_PAIRS else flips,
         rng=np.random.default_rng(seed),
     )
     return min(1.0, float(result.pvalue))
 
 
-def bounded(d: np.ndarray) -> np.ndarray:
-    """Infinities replaced by a number that outweighs all finite values together."""
+def replace_infinities(d: np.ndarray) -> np.ndarray:
+    """Replace infinities by a number that outweighs all finite values together."""
     finite = np.isfinite(d)
     big = 1 + 2 * float(np.abs(d[finite]).sum())
     return np.where(finite, d, np.sign(d) * big)
 
 
 def hodges_lehmann(d: Values, level: float = 0.95) -> tuple[float, float, float]:
-    """The median of the Walsh averages (d_i + d_j) / 2, i <= j, and its exact interval.
+    """Return the median of the Walsh averages (d_i + d_j) / 2 and its exact interval.
 
-    Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3. The interval is
-    (-inf, inf) where n is too small for the level; it excludes 0 exactly if the signed-rank test
-    rejects (without ties).
+    i <= j; Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3. The
+    interval is (-inf, inf) if n is too small for the level. Without ties it excludes 0 exactly if
+    the signed-rank test rejects.
     """
     check_share("level", level)
-    d = numbers(d)
+    d = check_values(d)
     i, j = np.triu_indices(len(d))
-    # in a scale in which an infinite difference is a number: inf and -inf average to 0
+    # infinite differences become a large number, so that inf and -inf average to 0
     scale = 4 * (1 + np.abs(d[np.isfinite(d)]).max(initial=0.0))
     finite = np.where(np.isfinite(d), d, 0.0)
     ends = np.where(np.isfinite(d), 0.0, np.sign(d))
@@ -150,7 +152,7 @@ def hodges_lehmann(d: Values, level: float = 0.95) -> tuple[float, float, float]
 
 @cache
 def null_cdf(n: int) -> np.ndarray:
-    """P(T <= t) of the signed-rank statistic for t = 0 .. n (n + 1) / 2, by its recursion."""
+    """Return P(T <= t) of the signed-rank statistic for t = 0 .. n (n + 1) / 2."""
     counts = np.ones(1)
     for rank in range(1, n + 1):
         shifted = np.concatenate([np.zeros(rank), counts])
@@ -159,9 +161,9 @@ def null_cdf(n: int) -> np.ndarray:
 
 
 def holm(p: Values) -> np.ndarray:
-    """Holm's step-down correction (1979): sorted p times (m, m - 1, ...), made monotone.
+    """Return p-values by Holm's step-down correction (1979).
 
-    Empty without p-values. Raises UserError where one is NaN or does not lie in [0, 1].
+    Sorted p-values times (m, m - 1, ...), made monotone. Raises UserError outside of [0, 1].
     """
     values = np.asarray(p, dtype=float)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():

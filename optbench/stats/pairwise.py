@@ -1,10 +1,10 @@
-"""Two optimizers on one problem, paired by seed: the claim gate and the table of all pairs.
+"""Two optimizers paired by seed on one problem: a verdict, or a table of pairs.
 
-The gate's test is the exact two-sided Wilcoxon signed-rank test and its interval is that test
-turned round (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
-arithmetic. Of several comparisons the p-value is corrected, as `corrections` decides: by Holm for a
-candidate that was fixed beforehand, by the max-type sign-flip test where the values chose. Eight
-seeds by default: the fewest with which a candidate can pass Holm's correction at 0.05 against six
+The test of a verdict is the exact two-sided Wilcoxon signed-rank test and its interval is that test
+inverted (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
+arithmetic. The p-value of several comparisons is corrected, as `corrections` decides: by Holm for a
+candidate that was fixed beforehand, by the max-type sign-flip test if the values chose. The default
+of eight seeds is the fewest with which a candidate can pass Holm's correction at 0.05 against six
 others. The max-type test takes six, however many optimizers there are.
 """
 
@@ -27,7 +27,7 @@ from optbench.stats.corrections import (
     values_of,
 )
 from optbench.stats.estimates import bootstrap
-from optbench.stats.max_sign_flip import scaled
+from optbench.stats.max_sign_flip import scale_pairs
 from optbench.stats.paired_tests import (
     Values,
     check_whole,
@@ -38,7 +38,7 @@ from optbench.stats.paired_tests import (
     signed_rank,
 )
 from optbench.stats.power import (
-    MOST,
+    MOST_SEEDS,
     effect_size,
     probability_of_improvement,
     rank_biserial,
@@ -49,30 +49,30 @@ DEFAULT_SEEDS = 8
 
 
 class PairVerdict(NamedTuple):
-    """What may be claimed of A against B."""
+    """The claim that the runs support about A against B."""
 
     outcome: str  # better, worse, cannot tell
     n: int  # pairs
-    p: float  # two-sided, corrected where there are several comparisons
+    p: float  # two-sided, corrected for `comparisons`
     difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
     low: float
     high: float
-    needed: float  # seeds to see this difference with 80 % power, inf: none is seen, NaN: n = 1
+    needed: float  # seeds for 80 % power; inf without a difference, NaN if n = 1
     least: int  # seeds below which the test cannot reject at all
     comparisons: int = 1  # that the correction spans
     correction: str = HOLM  # or max-type
 
     @property
     def text(self) -> str:
-        """The claim as it may be printed."""
+        """Return the claim as it may be printed."""
         if self.outcome != "cannot tell":
             return f"{self.outcome} (n = {self.n}, p = {self.p:.2g})"
         if self.n == 1:
             more = "one pair shows no spread"
         elif not math.isfinite(self.needed):
             more = "no difference seen"
-        elif self.needed > MOST:
-            more = f"more than {MOST} seeds needed"
+        elif self.needed > MOST_SEEDS:
+            more = f"more than {MOST_SEEDS} seeds needed"
         else:
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
@@ -93,10 +93,10 @@ def compare_pair(
     comparisons: int = 1,
     correction: str = HOLM,
 ) -> PairVerdict:
-    """What may be claimed of A against B on one problem, runs in the order of their seeds.
+    """Return the verdict on A against B on one problem, runs in the order of seeds.
 
-    p: the corrected p-value where this is one of several comparisons (see `compare`), and how it
-    was corrected: Holm or max-type. Raises UserError for NaN and for runs without a partner.
+    p: the corrected p-value if this is one of several comparisons (see `compare`); correction: Holm
+    or max-type. Raises UserError for NaN and for runs without a partner.
     """
     d = differences(a, b)
     check_whole("comparisons", comparisons)
@@ -106,7 +106,7 @@ def compare_pair(
         raise UserError(f"p must be a number from 0 to 1, not {p!r}")
     centre, low, high = hodges_lehmann(d, 1 - alpha)
     outcome = outcome_for(d, p, smaller, alpha, correction)
-    needed = seeds_needed(d, alpha=alpha / comparisons, least=least)  # NaN of one pair: no spread
+    needed = seeds_needed(d, alpha=alpha / comparisons, least=least)  # NaN for one pair
     if outcome == "cannot tell" and math.isfinite(needed):
         needed = max(needed, len(d) + 1)
     return PairVerdict(
@@ -117,10 +117,10 @@ def compare_pair(
 def outcome_for(
     d: np.ndarray, p: float, smaller: bool, alpha: float = 0.05, correction: str = HOLM
 ) -> str:
-    """Return what may be said of A from the differences A - B and their (corrected) p-value."""
-    # the side of the test itself: the sum of the signed ranks, or the mean of the max-type test
+    """Return the outcome of A from the differences A - B and their corrected p-value."""
+    # the side by the test's own statistic: the signed ranks, or the mean of the max-type test
     column = np.asarray(d, dtype=float)[:, None]
-    side = rank_biserial(d) if correction == HOLM else float(scaled(column).sum())
+    side = rank_biserial(d) if correction == HOLM else float(scale_pairs(column).sum())
     if p > alpha or not side:
         return "cannot tell"
     return "better" if (side < 0) == smaller else "worse"
@@ -135,22 +135,20 @@ def compare(
     among: Sequence[str] | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """All pairs (or all against `baseline`) on each problem of a `by_seed` frame.
+    """Compare all pairs (or all with `baseline`) on each problem of a `by_seed` frame.
 
-    Only seeds that both have are paired; NaN in the frame is no run. With a baseline that was fixed
-    beforehand Holm's correction goes over its comparisons. chosen: the baseline was chosen by the
-    values of the frame. Then, and without a baseline, p is that of the max-type sign-flip test over
-    all pairs of the frame, also where only the series in `among` are shown: those that the values
-    chose of several. owners: the optimizer of each series; the settings of one optimizer are then
-    not compared with each other, unless there is no other optimizer.
-
+    Only common seeds are paired; NaN in the frame means no run. Holm's correction spans the
+    comparisons with a baseline that was fixed beforehand. Otherwise p is that of the max-type
+    sign-flip test over all pairs of the frame, even if only the series in `among` are shown.
+    chosen: the values of the frame chose the baseline. among: the series that the values chose of
+    several. owners: the optimizer of each series; settings of one optimizer are compared with each
+    other only if there is no other optimizer.
     Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
     mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_corrected, correction (Holm or
-    max-type), d, rank_biserial, improvement, needed, verdict. Raises UserError where there is no
-    pair.
+    max-type), d, rank_biserial, improvement, needed, verdict. Raises UserError without a pair.
     """
     lines = []
-    for pair in judge(frame, baseline, smaller, alpha, chosen, among, owners):
+    for pair in judge_pairs(frame, baseline, smaller, alpha, chosen, among, owners):
         where, x, y, a, b, p, comparisons, correction, _ = pair
         d = differences(a, b)
         verdict = compare_pair(a, b, smaller, alpha, p, comparisons, correction)
@@ -171,7 +169,7 @@ def compare(
 
 
 class Judged(NamedTuple):
-    """Two series on one problem, their values on common seeds, and which is the better one."""
+    """Two series on one problem, their values on common seeds, and the better one."""
 
     problem: str
     a: str
@@ -184,7 +182,7 @@ class Judged(NamedTuple):
     outcome: str  # of a: better, worse, cannot tell
 
 
-def judge(
+def judge_pairs(
     frame: pd.DataFrame,
     baseline: str | None = None,
     smaller: bool = True,
@@ -193,7 +191,7 @@ def judge(
     among: Sequence[str] | None = None,
     owners: Mapping[str, str] | None = None,
 ) -> list[Judged]:
-    """Return the pairs of `compare`, whose arguments these are, without their descriptions."""
+    """Return the pairs of `compare`, with the same arguments, as data."""
     names = [str(name) for name in frame]
     for name in [*([] if baseline is None else [baseline]), *(among or ())]:
         if name not in names:

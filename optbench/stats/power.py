@@ -1,7 +1,6 @@
-"""Effect sizes, and how many seeds it would take to see one.
+"""Effect sizes, and the number of seeds needed to see one.
 
-Every function here raises UserError for NaN and for no values at all, and returns NaN where a
-single value shows no spread.
+Every function raises UserError for NaN or no values; a single value without spread gives NaN.
 """
 
 import math
@@ -12,23 +11,25 @@ from scipy import stats
 from optbench.common.errors import UserError
 from optbench.stats.paired_tests import (
     Values,
-    bounded,
     check_share,
+    check_values,
     check_whole,
     enough_seeds,
-    numbers,
+    replace_infinities,
 )
 
-MOST = 10_000  # seeds; more than this is said as such
+MOST_SEEDS = 10_000  # more are reported as "more than" this
 
 
 def effect_size(d: Values) -> float:
-    """Cohen's d of the pairs, mean(d) / sd(d) (Cohen 1988); NaN with an infinite difference or
-    a single one, 0 where nothing differs, infinite where all differ by the same."""
-    d = numbers(d)
+    """Return Cohen's d of the pairs, mean(d) / sd(d); infinite if all differ equally.
+
+    Cohen 1988. NaN for an infinite or a single difference, 0 if nothing differs.
+    """
+    d = check_values(d)
     if len(d) < 2 or not np.isfinite(d).all():
         return math.nan
-    units = d / max(np.abs(d).max(), np.finfo(float).tiny)  # squares of huge ones are infinite
+    units = d / max(np.abs(d).max(), np.finfo(float).tiny)  # scaled, or huge squares overflow
     centre, spread = float(units.mean()), float(units.std(ddof=1))
     if spread <= 1e-12 * abs(centre):
         return math.copysign(math.inf, centre) if centre else 0.0
@@ -36,18 +37,19 @@ def effect_size(d: Values) -> float:
 
 
 def rank_biserial(d: Values) -> float:
-    """Matched-pairs rank-biserial correlation (T+ - T-) / (T+ + T-) in [-1, 1] (Kerby 2014): an
-    effect size that diverged runs do not break; 0 where nothing differs."""
-    d = numbers(d)
+    """Return the rank-biserial correlation (T+ - T-) / (T+ + T-) (Kerby 2014).
+
+    An effect size in [-1, 1] that diverged runs do not break; 0 if nothing differs.
+    """
+    d = check_values(d)
     d = d[d != 0]
     ranks = stats.rankdata(np.abs(d))
     return float((np.sign(d) * ranks).sum() / ranks.sum()) if len(d) else 0.0
 
 
 def probability_of_improvement(a: Values, b: Values, smaller: bool = True) -> float:
-    """P(a run of A beats one of B) + P(tie) / 2, over all n_a * n_b pairs of runs: the
-    Mann-Whitney statistic, as in Agarwal et al. 2021. The runs are not paired."""
-    x, y = numbers(a)[:, None], numbers(b)[None, :]
+    """Return P(A beats B) + P(tie) / 2 over unpaired runs (Agarwal et al. 2021)."""
+    x, y = check_values(a)[:, None], check_values(b)[None, :]
     wins = x < y if smaller else x > y
     return float((wins + 0.5 * (x == y)).mean())
 
@@ -55,15 +57,15 @@ def probability_of_improvement(a: Values, b: Values, smaller: bool = True) -> fl
 def seeds_needed(
     d: Values, power: float = 0.8, alpha: float = 0.05, least: int | None = None
 ) -> float:
-    """About how many seeds the signed-rank test needs to see the observed difference.
+    """Return about how many seeds the signed-rank test needs to see this difference.
 
-    The paired t test's n by the noncentral t distribution, times pi / 3 for the signed-rank
-    test's efficiency (Lehmann, Nonparametrics, A.5); with diverged runs Noether's formula (1987),
-    n = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). Never fewer than can
-    reject at all (`least`, by default of one uncorrected test); inf where no difference was seen,
+    The paired t test's n by the noncentral t distribution, times pi / 3 for the signed-rank test's
+    efficiency (Lehmann, Nonparametrics, A.5). With diverged runs it is Noether's formula (1987), n
+    = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). At least `least`, by
+    default the fewest seeds with which one uncorrected test can reject; inf without a difference,
     NaN for a single one.
     """
-    d = numbers(d)
+    d = check_values(d)
     check_share("power", power)
     check_share("alpha", alpha)
     least = enough_seeds(1, alpha) if least is None else least
@@ -72,9 +74,9 @@ def seeds_needed(
     size = abs(effect_size(d))
     if math.isnan(size):
         i, j = np.triu_indices(len(d), 1)
-        sums = bounded(d)[i] + bounded(d)[j]
+        sums = replace_infinities(d)[i] + replace_infinities(d)[j]
         lead = abs(float(((sums > 0) + 0.5 * (sums == 0)).mean()) - 0.5)
-        if lead == 0.5:  # all on one side, as an infinite effect is
+        if lead == 0.5:  # all on one side, like an infinite effect
             return least
         z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
         return math.inf if lead == 0 else max(least, math.ceil(z**2 / (3 * lead**2)))
@@ -85,7 +87,7 @@ def seeds_needed(
     low, high = 1, 2
     while t_power(size, high, alpha) < power:
         low, high = high, 2 * high
-        if low > MOST:
+        if low > MOST_SEEDS:
             return float(low)
     while high - low > 1:
         centre = (low + high) // 2
@@ -94,7 +96,7 @@ def seeds_needed(
 
 
 def t_power(size: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test at Cohen's d `size` with n pairs, at least two."""
+    """Return the power of the two-sided paired t test at Cohen's d `size` with n >= 2."""
     check_whole("the number of pairs", n, 2)
     check_share("alpha", alpha)
     if math.isnan(size):

@@ -1,7 +1,7 @@
 """Many optimizers over many problems by their ranks (Demsar, JMLR 7, 2006).
 
 Ranks need no common scale between problems, and a diverged run is simply last (ties share their
-mean rank). A score that is NaN is missing, and every function here raises UserError for it.
+mean rank). NaN is a missing score, and every function here raises UserError for it.
 """
 
 import math
@@ -14,14 +14,14 @@ import pandas as pd
 from scipy import stats
 
 from optbench.common.errors import UserError
-from optbench.stats.estimates import middle
+from optbench.stats.estimates import median
 from optbench.stats.paired_tests import check_share, check_whole, differences, holm, signed_rank
 
 Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, optimizers)
 
 
 class Friedman(NamedTuple):
-    """Whether the optimizers differ at all."""
+    """The test whether the optimizers differ at all."""
 
     chi2: float
     p: float
@@ -32,26 +32,26 @@ class Friedman(NamedTuple):
 
 
 def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
-    """A `by_seed` frame to the median over seeds: rows problems, columns optimizers.
+    """Return the median over seeds of a `by_seed` frame, problems by optimizers.
 
-    NaN in the frame is no run: the median is over the seeds that there are. Raises UserError where
+    NaN in the frame means no run, and the median is over the seeds that exist. Raises UserError if
     an optimizer was not run on a problem: ranks need complete rows.
     """
-    return complete(medians_by_problem(frame))
+    return check_complete(medians_by_problem(frame))
 
 
 def medians_by_problem(frame: pd.DataFrame) -> pd.DataFrame:
-    """The medians of `by_problem`; NaN where an optimizer was not run on a problem."""
+    """Return the medians of `by_problem`; NaN if an optimizer was not run there."""
     parts = frame.groupby(level="problem", sort=False)
     rows = {
-        str(problem): [middle(part[name].dropna().to_numpy()) for name in frame]
+        str(problem): [median(part[name].dropna().to_numpy()) for name in frame]
         for problem, part in parts
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(frame))
 
 
-def complete(scores: Scores) -> pd.DataFrame:
-    """The scores as a frame; UserError where one is missing or there is nothing to compare."""
+def check_complete(scores: Scores) -> pd.DataFrame:
+    """Return the scores as a frame; UserError if one is missing or there are too few."""
     scores = pd.DataFrame(scores)
     for row, column in np.argwhere(scores.isna().to_numpy())[:1]:
         missing = f"{scores.columns[column]} on {scores.index[row]}"
@@ -62,23 +62,24 @@ def complete(scores: Scores) -> pd.DataFrame:
 
 
 def rank(scores: Scores, smaller: bool = True) -> pd.DataFrame:
-    """Ranks in each row (problem), 1 the best, ties averaged. scores: (problems, optimizers)."""
-    scores = complete(scores)
+    """Return ranks in each row (problem), 1 the best, ties averaged."""
+    scores = check_complete(scores)
     values = scores.to_numpy(dtype=float) * (1 if smaller else -1)
     return pd.DataFrame(stats.rankdata(values, axis=1), scores.index, scores.columns)
 
 
 def mean_ranks(scores: Scores, smaller: bool = True) -> "pd.Series[float]":
-    """The mean rank of each optimizer over the problems, best first."""
+    """Return the mean rank of each optimizer over the problems, best first."""
     return rank(scores, smaller).mean().sort_values(kind="stable")
 
 
 def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedman:
-    """Friedman's test (scipy, with its correction for ties; ties=False: Demsar's plain form
-    12 N / (k (k + 1)) (sum_j R_j^2 - k (k + 1)^2 / 4), R_j the mean ranks) and Iman and Davenport's
-    F = (N - 1) chi2 / (N (k - 1) - chi2) with k - 1 and (k - 1)(N - 1) degrees of freedom.
+    """Return Friedman's test and Iman and Davenport's F of (problems, optimizers).
 
-    Raises UserError below three optimizers (use `pairwise.compare`) or two problems.
+    scipy's test, corrected for ties; ties=False is Demsar's plain 12 N / (k (k + 1)) (sum_j R_j^2 -
+    k (k + 1)^2 / 4), R_j the mean ranks. F = (N - 1) chi2 / (N (k - 1) - chi2) has k - 1 and (k -
+    1)(N - 1) degrees of freedom. Raises UserError below three optimizers (use `pairwise.compare`)
+    or two problems.
     """
     ranks = rank(scores, smaller).to_numpy()
     n, k = ranks.shape
@@ -99,10 +100,7 @@ def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedma
 
 
 def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> float:
-    """Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the studentized range over sqrt(2).
-
-    Raises UserError below two optimizers or one problem.
-    """
+    """Return Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the range / sqrt(2)."""
     check_whole("the number of optimizers", optimizers, 2)
     check_whole("the number of problems", problems)
     check_share("alpha", alpha)
@@ -111,8 +109,8 @@ def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> 
 
 
 def nemenyi(scores: Scores, smaller: bool = True) -> pd.DataFrame:
-    """p-values of Nemenyi's test of all pairs (scikit-posthocs), optimizers by optimizers."""
-    from scikit_posthocs import posthoc_nemenyi_friedman  # half a second to import
+    """Return p-values of Nemenyi's test of all pairs, optimizers by optimizers."""
+    from scikit_posthocs import posthoc_nemenyi_friedman  # takes half a second
 
     ranks = rank(scores, smaller)
     p = posthoc_nemenyi_friedman(ranks.to_numpy()).to_numpy(dtype=float)
@@ -120,13 +118,13 @@ def nemenyi(scores: Scores, smaller: bool = True) -> pd.DataFrame:
 
 
 def wilcoxon_holm(scores: Scores) -> pd.DataFrame:
-    """Holm-corrected p-values of the signed-rank test over problems, all pairs.
+    """Return Holm-corrected p-values of the signed-rank test over problems, all pairs.
 
-    Preferred to Nemenyi by Benavoli et al. (JMLR 17, 2016), since a pair's verdict does not
-    depend on the other optimizers. Unlike ranks it compares differences across problems, so the
+    Benavoli et al. (JMLR 17, 2016) prefer it to Nemenyi's test, since a pair's verdict does not
+    depend on the other optimizers. It compares differences across problems, unlike ranks, so the
     problems should share a scale.
     """
-    scores = complete(scores)
+    scores = check_complete(scores)
     names = list(scores)
     pairs = list(combinations(range(len(names)), 2))
     values = scores.to_numpy(dtype=float)
@@ -138,10 +136,10 @@ def wilcoxon_holm(scores: Scores) -> pd.DataFrame:
 
 
 def cliques(ranks: "pd.Series[float]", p: pd.DataFrame, alpha: float = 0.05) -> list[list[str]]:
-    """The largest runs of neighbours in rank among which no pair differs: the diagram's bars.
+    """Return the longest runs of neighbours in rank without a pair that differs.
 
-    ranks: the mean rank of each optimizer; p: p-values, optimizers by optimizers. Raises UserError
-    where a rank or a p-value is missing.
+    These are the bars of the diagram. ranks: the mean rank of each optimizer; p: p-values,
+    optimizers by optimizers. Raises UserError if a rank or a p-value is missing.
     """
     check_share("alpha", alpha)
     ranks = ranks.sort_values(kind="stable")

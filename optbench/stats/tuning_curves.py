@@ -1,4 +1,4 @@
-"""How much tuning an optimizer needs: its expected best trial, and the width of its good rates."""
+"""Tuning curves: the expected best trial, and the width of good learning rates."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from optbench.common.errors import UserError
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import Values, check_share, check_whole
 
-ORDERED = ("tpe", "grid")  # methods whose trials are not exchangeable
+ORDERED_METHODS = ("tpe", "grid")  # their trials are not exchangeable
 
 
 class Width(NamedTuple):
@@ -19,18 +19,18 @@ class Width(NamedTuple):
     decades: float
     low: float
     high: float
-    open_low: bool  # reaches the smallest rate tried: the range may be wider
+    open_low: bool  # at the smallest rate tried, so the range may be wider
     open_high: bool
     n: int  # rates tried
 
 
 def check_exchangeable(trials: pd.DataFrame) -> None:
-    """Raise UserError where trials are no random ones: the best of n says nothing of them.
+    """Raise UserError unless trials are random: else the best of n tells nothing.
 
     A tpe trial depends on those before it, and a grid of n is not a part of a larger one.
     """
     methods = set(trials["tuning.method"].astype(str)) if "tuning.method" in trials else set()
-    if ordered := sorted(methods & {*ORDERED}):
+    if ordered := sorted(methods & {*ORDERED_METHODS}):
         raise UserError(
             "the expected best of n trials (Dodge et al. 2019) is left out: it takes random "
             f"trials, which those of tuning.method={', '.join(ordered)} are not"
@@ -45,16 +45,16 @@ def expected_best(
     seed: int = 0,
     replacement: bool = True,
 ) -> pd.DataFrame:
-    """The best validation result to expect of 1, 2, ..., N trials, from N random ones.
+    """Return the best validation result to expect of 1, ..., N of N random trials.
 
     Dodge et al. 2019, "Show Your Work", eq. 4-6: trials are drawn with replacement, and with the
-    results sorted from worst to best P(best of n <= v_i) = (i / N)^n, so that
-    E = sum_i v_i ((i / N)^n - ((i - 1) / N)^n). replacement=False: the unbiased
-    C(i, n) / C(N, n) instead (Tang et al. 2020). A diverged trial is infinitely bad, and so is
-    every expectation that it can enter (with replacement: all); `median` is then still a number.
-    Columns: trials, expected, sd (of the best of n, Dodge's band), median (of the best of n; the
-    worse of two middle ones), low, high (bootstrap over trials, of `expected`), median_low,
-    median_high (of `median`), n (all trials). Raises UserError for NaN and for no scores.
+    results sorted from worst to best P(best of n <= v_i) = (i / N)^n, so that E = sum_i v_i ((i /
+    N)^n - ((i - 1) / N)^n). replacement=False: the unbiased C(i, n) / C(N, n) instead (Tang et al.
+    2020). A diverged trial is infinitely bad, and so is every expectation that it can enter (with
+    replacement: all); `median` is then still a number. Columns: trials, expected, sd (of the best
+    of n, Dodge's band), median (of the best of n; the worse of two middle ones), low, high
+    (bootstrap over trials, of `expected`), median_low, median_high (of `median`), n (all trials).
+    Raises UserError for NaN and without scores.
     """
     check_share("level", level)
     check_whole("resamples", resamples)
@@ -64,7 +64,7 @@ def expected_best(
     sign = -1.0 if smaller else 1.0
     ordered = np.sort(sign * values)  # worst first
     weights = best_weights(len(values), replacement)
-    centre = weighted(weights, ordered)
+    centre = weighted_sums(weights, ordered)
     finite = np.isfinite(ordered)
     known = np.where(finite, ordered, 0.0)
     spread = np.full(len(values), math.inf)
@@ -73,7 +73,7 @@ def expected_best(
     half = (np.cumsum(weights, axis=1) < 0.5 - 1e-12).sum(axis=1)
     random = np.random.default_rng(seed)
     picks = np.sort(random.choice(sign * values, (resamples, len(values))), axis=1)
-    drawn = np.array([weighted(weights, pick) for pick in picks])
+    drawn = np.array([weighted_sums(weights, pick) for pick in picks])
     edges = [(1 - level) / 2, (1 + level) / 2]
     ends = []
     for sample in (drawn, picks[:, half]):
@@ -95,7 +95,7 @@ def expected_best(
 
 
 def best_weights(count: int, replacement: bool = True) -> np.ndarray:
-    """P(the best of n trials is the i-th from the worst), (n, i)."""
+    """Return P(the best of n trials is the i-th from the worst), (n, i)."""
     if replacement:
         shares = np.arange(count + 1) / count
         cdf = shares[None, :] ** np.arange(1, count + 1)[:, None]
@@ -109,8 +109,8 @@ def best_weights(count: int, replacement: bool = True) -> np.ndarray:
     return np.diff(cdf, axis=1)
 
 
-def weighted(weights: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """The sum over i of weights times values, where 0 times infinity is 0."""
+def weighted_sums(weights: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Return the sum over i of weights times values, where 0 times infinity is 0."""
     finite = np.isfinite(ordered)
     total = weights @ np.where(finite, ordered, 0.0)
     lost = weights[:, ~finite].sum(axis=1) > 0
@@ -118,13 +118,13 @@ def weighted(weights: np.ndarray, ordered: np.ndarray) -> np.ndarray:
 
 
 def rate_width(rates: Values, values: Values, smaller: bool = True, within: float = 0.05) -> Width:
-    """The width, in decades, of the unbroken range of learning rates around the best one whose
-    value is within the share `within` of the best.
+    """Return the width of the unbroken range of good learning rates, in decades.
 
+    The range lies around the best rate; its values are within the share `within` of the best.
     Several runs at one rate count as their median. Between rates the value is taken as linear in
-    log10(rate); next to a diverged rate the range ends at the last rate that did not.
-    Raises UserError without two positive, finite rates, for NaN, and for a share that is negative;
-    all diverged: NaN decades.
+    log10(rate); next to a diverged rate the range ends at the last rate that did not. NaN decades
+    if all diverged. Raises UserError without two positive, finite rates, for NaN, and for a
+    negative share.
     """
     x, y = np.asarray(rates, dtype=float), np.asarray(values, dtype=float)
     positive = bool(((x > 0) & np.isfinite(x)).all())
@@ -156,5 +156,5 @@ def rate_width(rates: Values, values: Values, smaller: bool = True, within: floa
 
 
 def rate_widths(rates: Values, values: Values, smaller: bool = True) -> dict[float, Width]:
-    """`rate_width` within 1, 5 and 10 % of the best."""
+    """Return `rate_width` within 1, 5 and 10 % of the best."""
     return {share: rate_width(rates, values, smaller, share) for share in (0.01, 0.05, 0.1)}

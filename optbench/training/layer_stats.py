@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optbench.initializers import LAYERS
+from optbench.initializers import FILLED_LAYERS
 from optbench.models import ACTIVATIONS
 from optbench.streams import Stream
 from optbench.training import object_state
 from optbench.training.stepping import Stepper
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-WATCHED: tuple[Any, ...] = (*LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)
+WATCHED: tuple[Any, ...] = (*FILLED_LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)
 CHUNKS = 8  # of a batch, whose gradients' spread gives the noise scale
 RANK_SHARE = 0.01  # a singular value below this share of the largest does not count
 LayerRow = dict[str, float | str | None]
@@ -51,7 +51,7 @@ def step_with_layer_stats(
     rows: list[LayerRow] = []
     depth = 0
     for name, layer in layers:
-        depth += isinstance(layer, LAYERS)
+        depth += isinstance(layer, FILLED_LAYERS)
         own = [f"{name}.{key}" if name else key for key, _ in layer.named_parameters(recurse=False)]
         row: LayerRow = {"layer": name, "kind": type(layer).__name__.lower(), "depth": depth}
         row |= seen.get(name, {}) | _sizes(own, before, after, gradients)

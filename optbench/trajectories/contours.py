@@ -1,4 +1,4 @@
-"""Trajectories over the contours of a function: a still, an animation, and their CSV files."""
+"""Trajectories over a function's contours: a still, an animation, and CSV files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ from optbench.figures.save import save, writable
 from optbench.trajectories.descent import Trajectory
 from optbench.trajectories.functions import Function, Point
 
-GRID = 301  # points of the contours along each axis
-FRAMES, HOLD, FPS = 60, 15, 12  # frames of the animation, of its end, and per second
-EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+GRID_POINTS = 301  # points of the contours along each axis
+FRAMES, END_FRAMES = 60, 15  # most frames of the paths, and frames that show their end
+FRAMES_PER_SECOND = 12
+EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}  # of markers
 
 
-def write(
+def write_files(
     out: Path,
     function: Function,
     paths: Sequence[Trajectory],
     table: pd.DataFrame,
     formats: Sequence[str],
 ) -> list[Path]:
-    """Write trajectories.{png,pdf,gif}, a caption, the table and the paths into `out`; the files
-    written."""
+    """Write trajectories.{png,pdf,gif}, a caption and both tables; return the files."""
     out = writable(out)
     files = []
     stills = [suffix for suffix in formats if suffix != "gif"]
@@ -58,61 +58,63 @@ def write(
 
 
 def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
-    """The whole paths over the contours, and beside them the loss against the step."""
+    """Draw the paths over the contours, and beside them the loss against the step."""
     with style.rc():
-        figure, (plane, curve) = panels(function, paths)
-        for path, look in zip(paths, looks(paths), strict=True):
-            line(plane, path.points, look)
+        figure, (plane, curve) = draw_axes(function, paths)
+        for path, look in zip(paths, path_styles(paths), strict=True):
+            draw_path(plane, path.points, look)
             x = np.arange(len(path.losses))
-            curve.plot(x, above(function, path), color=look.color, linestyle=look.dashes)
-        legend(figure, paths)
-        # the legend is below: the small print is for the caption
+            curve.plot(x, above_minimum(function, path), color=look.color, linestyle=look.dashes)
+        draw_legend(figure, paths)
+        # the legend needs the space below, so this text goes into the caption
         figure.set_label(
-            f"{function.name.replace('_', ' ')}: ways from one start over the function's contours; "
-            "dots: the first 15 steps, marker: the last"
+            f"{function.name.replace('_', ' ')}: paths from one start over the function's "
+            "contours; dots: the first 15 steps, marker: the last"
         )
     return figure
 
 
 def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None:
-    """The paths as they grow, as a GIF that repeats; at most `FRAMES` frames."""
+    """Draw the growing paths as a repeating GIF of at most `FRAMES` frames."""
     with style.rc():
-        figure, (plane, curve) = panels(function, paths)
-        ways, heads, losses = [], [], []
-        for look in looks(paths):
-            ways += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
+        figure, (plane, curve) = draw_axes(function, paths)
+        lines, heads, losses = [], [], []
+        for look in path_styles(paths):
+            lines += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
             heads += plane.plot(
                 [], [], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE
             )
             losses += curve.plot([], [], color=look.color, linestyle=look.dashes)
         steps = max(len(path.points) for path in paths) - 1
         text = curve.set_title("", loc="right")
-        legend(figure, paths)
+        draw_legend(figure, paths)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once: nothing moves, and frames draw faster
-        writer = PillowWriter(fps=FPS)
+        figure.set_layout_engine("none")  # laid out already, so frames stay still and draw faster
+        writer = PillowWriter(fps=FRAMES_PER_SECOND)
         with writer.saving(figure, str(file), dpi=110):
             marks = np.unique(np.linspace(0, steps, min(FRAMES, steps + 1)).round().astype(int))
-            for k in [*marks, *[steps] * HOLD]:
-                for path, way, head, loss in zip(paths, ways, heads, losses, strict=True):
+            for k in [*marks, *[steps] * END_FRAMES]:
+                for path, line, head, loss in zip(paths, lines, heads, losses, strict=True):
                     part = path.points[: k + 1]
-                    way.set_data(part[:, 0], part[:, 1])
+                    line.set_data(part[:, 0], part[:, 1])
                     head.set_data(part[-1:, 0], part[-1:, 1])
-                    loss.set_data(np.arange(len(part)), above(function, path)[: k + 1])
+                    loss.set_data(np.arange(len(part)), above_minimum(function, path)[: k + 1])
                 text.set_text(f"step {k}")
                 writer.grab_frame()
 
 
-def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
-    """The plane with contours, start and minima; and axes for the losses."""
+def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
+    """Draw the plane with contours, start and minima; return it and the loss axes."""
     figure = style.blank(7.0, 3.3)
     plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    ways = np.concatenate([path.points for path in paths])
+    points = np.concatenate([path.points for path in paths])
     x_range, y_range = (
-        holding(ways[:, axis], limits)
+        widen_limits(points[:, axis], limits)
         for axis, limits in enumerate((function.x_range, function.y_range))
     )
-    x, y = (torch.linspace(*limits, GRID, dtype=torch.float64) for limits in (x_range, y_range))
+    x, y = (
+        torch.linspace(*limits, GRID_POINTS, dtype=torch.float64) for limits in (x_range, y_range)
+    )
     z = function.value(*torch.meshgrid(x, y, indexing="xy")).numpy() - function.least
     levels = np.geomspace(max(z.max() * 1e-4, np.quantile(z, 0.003)), z.max(), 15)
     plane.contourf(
@@ -128,23 +130,22 @@ def panels(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tup
     plane.set_title("○ start   ★ minimum", loc="right", fontsize=style.points(7))
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
     steps = max(len(path.points) for path in paths) - 1
-    shown = np.concatenate([above(function, path) for path in paths])
+    shown = np.concatenate([above_minimum(function, path) for path in paths])
     shown = shown[np.isfinite(shown)]
     at_minimum = bool((shown <= 0).any())
     shown = shown[shown > 0]
     floor = max(shown.min(initial=1.0), 1e-12)
-    top = above(function, paths[0])[0]
+    top = above_minimum(function, paths[0])[0]
     curve.set(xlim=(0, steps), yscale="log", xlabel="step", ylabel="loss above the minimum")
-    if at_minimum:  # a logarithmic axis has no place for 0
+    if at_minimum:  # a logarithmic axis cannot show 0
         curve.set_yscale("symlog", linthresh=floor)
     least = -floor / 4 if at_minimum else floor / 2
     curve.set_ylim(least, 2 * max(min(shown.max(initial=top), 15 * top), floor))
     return figure, (plane, curve)
 
 
-def holding(values: np.ndarray, limits: Point) -> Point:
-    """The limits, widened where the paths leave them: by their own width at most on each side, so
-    that a path that diverges does not shrink all others."""
+def widen_limits(values: np.ndarray, limits: Point) -> Point:
+    """Return the limits, widened to the paths by at most their own width on each side."""
     low, high = limits
     width = high - low
     margin = 0.04 * width
@@ -155,21 +156,21 @@ def holding(values: np.ndarray, limits: Point) -> Point:
     )
 
 
-def above(function: Function, path: Trajectory) -> np.ndarray:
-    """Losses minus the least one; what rounding takes below it counts as 0."""
+def above_minimum(function: Function, path: Trajectory) -> np.ndarray:
+    """Return the losses minus the least one; rounding below it counts as 0."""
     return np.maximum(path.losses - function.least, 0.0)
 
 
-def line(axes: Axes, points: np.ndarray, look: style.LineStyle) -> None:
-    """A path: a line, a dot for each of the first steps, and a marker where it ends."""
+def draw_path(axes: Axes, points: np.ndarray, look: style.LineStyle) -> None:
+    """Draw a path: a line, a dot for each of the first steps, and a marker at its end."""
     axes.plot(*points.T, color=look.color, linestyle=look.dashes, zorder=3)
     first = points[1:16]
     axes.plot(*first.T, linestyle="none", marker=".", ms=4, color=look.color, zorder=3)
     axes.plot(*points[-1], color=look.color, marker=look.marker, markersize=6, zorder=5, **EDGE)
 
 
-def looks(paths: Sequence[Trajectory]) -> list[style.LineStyle]:
-    """The look of each optimizer, or shades of it where there are several settings."""
+def path_styles(paths: Sequence[Trajectory]) -> list[style.LineStyle]:
+    """Return the style of each path, with shades for several settings of an optimizer."""
     total = Counter(path.name for path in paths)
     base = style.looks(total)
     seen: Counter[str] = Counter()
@@ -180,10 +181,10 @@ def looks(paths: Sequence[Trajectory]) -> list[style.LineStyle]:
     return found
 
 
-def legend(figure: Figure, paths: Sequence[Trajectory]) -> None:
+def draw_legend(figure: Figure, paths: Sequence[Trajectory]) -> None:
     handles: list[Any] = [
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, label=p.label)  # type: ignore[arg-type]
-        for p, look in zip(paths, looks(paths), strict=True)
+        for p, look in zip(paths, path_styles(paths), strict=True)
     ]
     columns = min(len(handles), 4 if max(len(p.label) for p in paths) < 24 else 3)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)

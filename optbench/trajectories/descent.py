@@ -1,4 +1,4 @@
-"""Lets an optimizer walk over a function of two variables, and measures its way."""
+"""Run an optimizer on a function of two variables, and measure its trajectory."""
 
 import math
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from optbench import optimizers
 from optbench.problem import stream
 from optbench.trajectories.functions import Function, Point
 
-RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
+LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
 
 
 class Trajectory(NamedTuple):
-    """Where an optimizer went; it ends where it left the finite numbers."""
+    """The path of an optimizer; it ends before the first value that is not finite."""
 
     label: str
     name: str  # of the optimizer
     points: np.ndarray  # (steps + 1, 2), the start first
     losses: np.ndarray  # (steps + 1,), without noise
-    gradients: np.ndarray | None = None  # (steps, 2), with the noise: what the optimizer saw
+    gradients: np.ndarray | None = None  # (steps, 2), with noise, as the optimizer saw them
 
 
 def run_optimizer(
@@ -72,13 +72,13 @@ def run_optimizer(
 def follow_best(
     function: Function, optimizer: Callable[..., Optimizer], **arguments: Any
 ) -> tuple[Trajectory, float]:
-    """The trajectory of the best learning rate among `RATES`, and that rate.
+    """Return the trajectory of the best of `LEARNING_RATES`, and that rate.
 
-    Best is who settles at a minimum first; where none does, who ends lowest.
+    The best rate settles at a minimum first. If none does, the best rate ends lowest.
     """
     steps = arguments.get("steps", 200)
     found = []
-    for lr in RATES:
+    for lr in LEARNING_RATES:
         path = run_optimizer(function, partial(optimizer, lr=lr), **arguments)
         row = measure(function, path, steps)
         found.append((row["steps_settled"], row["diverged"], row["loss"], lr, path))
@@ -89,17 +89,17 @@ def follow_best(
 def measure(
     function: Function, path: Trajectory, steps: int, tolerance: float = 0.05
 ) -> dict[str, Any]:
-    """What an optimizer did on its way, as a row of the table.
+    """Return the measures of a trajectory, a row of the table.
 
-    steps_to_minimum: the first step within `tolerance` of a global minimum, inf where there is
-    none; steps_settled: the first after which it stays there. distance: length of the whole way;
-    straight: of the line from start to end. overshoot: how far it went beyond the minimum nearest
-    to its end, in the direction from start to minimum. last_to_first_step: quotient of the lengths
-    of these steps; effective_step: the same quotient after each was divided by the length of its
-    gradient (1 for gradient descent).
+    steps_to_minimum: the first step within `tolerance` of a global minimum, inf without one;
+    steps_settled: the first after which it stays there. distance: length of the whole path;
+    straight: of the line from start to end. overshoot: how far the path went beyond the minimum
+    nearest to its end, in the direction from start to minimum. last_to_first_step: quotient of the
+    lengths of these steps; effective_step: the same quotient after each was divided by the length
+    of its gradient (1 for gradient descent).
     """
     points = path.points
-    ways = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
     minima = np.array(function.minima)
     away = np.linalg.norm(points[:, None] - minima, axis=2)  # (steps + 1, minima)
     near = away.min(axis=1) <= tolerance
@@ -113,10 +113,10 @@ def measure(
         "optimizer": path.label,
         "steps_to_minimum": int(near.argmax()) if near.any() else math.inf,
         "steps_settled": settled if near[-1] and not diverged else math.inf,
-        "distance": float(ways.sum()),
+        "distance": float(lengths.sum()),
         "straight": float(np.linalg.norm(points[-1] - points[0])),
         "overshoot": max(float(((points - target) @ direction).max()), 0.0),
-        **step_shrinkage(ways, path.gradients),
+        **step_shrinkage(lengths, path.gradients),
         "x": float(points[-1, 0]),
         "y": float(points[-1, 1]),
         "loss": float(path.losses[-1]),
@@ -124,15 +124,15 @@ def measure(
     }
 
 
-def step_shrinkage(ways: np.ndarray, gradients: np.ndarray | None) -> dict[str, float]:
-    """How much shorter the steps became: the last over the first, and so for step over gradient.
+def step_shrinkage(lengths: np.ndarray, gradients: np.ndarray | None) -> dict[str, float]:
+    """Return the last step's length over the first's, plain and per gradient length.
 
-    ways: (steps,), lengths of the steps. A gradient below 1e-6 of the first does not count for
-    effective_step: the step that it makes is lost in the rounding of the point. NaN without steps.
+    lengths: (steps,), of the steps. A gradient below 1e-6 of the first does not count for
+    effective_step: its step is lost in the rounding of the point. NaN without steps.
     """
-    if gradients is None or not len(ways) or not ways[0]:
+    if gradients is None or not len(lengths) or not lengths[0]:
         return {"last_to_first_step": math.nan, "effective_step": math.nan}
     sizes = np.linalg.norm(gradients, axis=1)
-    factors = (ways / np.maximum(sizes, 1e-300))[sizes > 1e-6 * sizes[0]]
+    factors = (lengths / np.maximum(sizes, 1e-300))[sizes > 1e-6 * sizes[0]]
     effective = float(factors[-1] / factors[0]) if len(factors) else math.nan
-    return {"last_to_first_step": float(ways[-1] / ways[0]), "effective_step": effective}
+    return {"last_to_first_step": float(lengths[-1] / lengths[0]), "effective_step": effective}

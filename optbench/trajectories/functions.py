@@ -1,7 +1,7 @@
-"""Functions of two variables on which optimizers can be watched, with minima and usual starts.
+"""Functions of two variables to watch optimizers on, with minima and usual starts.
 
-Each is a function of its parameters that gives a `Function`; formulas after Surjanovic & Bingham,
-Virtual Library of Simulation Experiments, where no other source is named.
+Each is a function of its parameters that returns a `Function`. Formulas without another source are
+from Surjanovic & Bingham, Virtual Library of Simulation Experiments.
 """
 
 import math
@@ -17,25 +17,25 @@ Point = tuple[float, float]
 
 
 class Function(NamedTuple):
-    """A function of (x, y), and where to look at it."""
+    """A function of (x, y), its minima, and the region that a figure shows."""
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]  # elementwise, any shape
     minima: tuple[Point, ...]  # global ones
     start: Point
-    x_range: Point  # what a figure shows
+    x_range: Point  # shown in a figure
     y_range: Point
-    noise: float = 0.0  # standard deviation of what is added to each component of a gradient
+    noise: float = 0.0  # standard deviation, added to each component of a gradient
 
     @property
     def least(self) -> float:
-        """The value at the minima."""
+        """Return the value at the minima."""
         x, y = torch.tensor(self.minima[0], dtype=torch.float64)
         return float(self.value(x, y))
 
 
 def rosenbrock(a: float = 1.0, b: float = 100.0) -> Function:
-    """(a - x)^2 + b (y - x^2)^2: a curved valley (Rosenbrock 1960, with his start)."""
+    """Return (a - x)^2 + b (y - x^2)^2, a curved valley (Rosenbrock 1960, his start)."""
     return Function(
         "rosenbrock",
         lambda x, y: (a - x) ** 2 + b * (y - x**2) ** 2,
@@ -47,7 +47,7 @@ def rosenbrock(a: float = 1.0, b: float = 100.0) -> Function:
 
 
 def beale() -> Function:
-    """Beale 1958: a flat valley between steep walls; the start of More, Garbow & Hillstrom 1981."""
+    """Return Beale's (1958) flat valley, from the start of More et al. 1981."""
     return Function(
         "beale",
         lambda x, y: (
@@ -61,7 +61,7 @@ def beale() -> Function:
 
 
 def himmelblau() -> Function:
-    """(x^2 + y - 11)^2 + (x + y^2 - 7)^2: four equal minima (Himmelblau 1972)."""
+    """Return (x^2 + y - 11)^2 + (x + y^2 - 7)^2, four equal minima (Himmelblau 1972)."""
     return Function(
         "himmelblau",
         lambda x, y: (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2,
@@ -78,7 +78,7 @@ def himmelblau() -> Function:
 
 
 def rastrigin(a: float = 10.0) -> Function:
-    """x^2 + y^2 + 2a - a (cos 2 pi x + cos 2 pi y): a minimum at each grid point, 0 the global."""
+    """Return x^2 + y^2 + 2a - a (cos 2 pi x + cos 2 pi y): a minimum per grid point."""
 
     def value(x: Tensor, y: Tensor) -> Tensor:
         return 2 * a + sum(z**2 - a * torch.cos(2 * torch.pi * z) for z in (x, y))  # type: ignore[return-value]
@@ -94,7 +94,7 @@ def rastrigin(a: float = 10.0) -> Function:
 
 
 def styblinski_tang() -> Function:
-    """The sum of (z^4 - 16 z^2 + 5 z) / 2 over x and y: four minima, one of them global."""
+    """Return the sum of (z^4 - 16 z^2 + 5 z) / 2 over x and y, with four minima."""
     z = -2.903534027771177
     return Function(
         "styblinski_tang",
@@ -107,7 +107,7 @@ def styblinski_tang() -> Function:
 
 
 def saddle() -> Function:
-    """x^2 / 2 - y^2 / 2 + y^4 / 4: a saddle at 0 between two minima.
+    """Return x^2 / 2 - y^2 / 2 + y^4 / 4, with a saddle at 0 between two minima.
 
     The start is 1e-6 off the ridge y = 0, where the gradient leads into the saddle point.
     """
@@ -122,7 +122,7 @@ def saddle() -> Function:
 
 
 def ravine() -> Function:
-    """0.1 x^2 + 2 y^2, steep across and flat along (Zhang et al. 2023, Dive into Deep Learning)."""
+    """Return 0.1 x^2 + 2 y^2, steep across and flat along (Zhang et al. 2023, d2l.ai)."""
     return Function(
         "ravine",
         lambda x, y: 0.1 * x**2 + 2 * y**2,
@@ -134,7 +134,7 @@ def ravine() -> Function:
 
 
 def quadratic(condition: float = 100.0, noise: float = 0.1) -> Function:
-    """(x^2 / condition + y^2) / 2 with noisy gradients, as of mini-batches.
+    """Return (x^2 / condition + y^2) / 2 with noisy gradients, as of mini-batches.
 
     Raises UserError unless the condition number is a finite number of at least 1.
     """

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy import stats
 
 from optbench.analysis.claims.judge import claim_word
-from optbench.analysis.claims.sides import Side, ahead, best_of, p_of_best
+from optbench.analysis.claims.sides import Side, best_column, leading_first, p_of_best
 from optbench.analysis.leader import best_settings, winner
 from optbench.stats.paired_tests import differences, signed_rank
-from optbench.stats.pairwise import DEFAULT_SEEDS, judge
+from optbench.stats.pairwise import DEFAULT_SEEDS, judge_pairs
 from optbench.stats.power import rank_biserial
 
 SPREADS = 0.25, 3.0  # the smallest and the largest, of unequal ones
@@ -126,7 +126,7 @@ def fixed(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tup
     """Judge a candidate against six others, as a tuned study's report does."""
     names = list("abcdefg")
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), names)
-    words = [pair.outcome for pair in judge(frame, "a")]
+    words = [pair.outcome for pair in judge_pairs(frame, "a")]
     return any(word != "cannot tell" for word in words), words.count("worse") / 6
 
 
@@ -135,7 +135,7 @@ def first(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tup
     names = list("abcdefg")
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), names)
     leader = best_settings(frame, dict(zip(names, names, strict=True)))[0]
-    words = [pair.outcome for pair in judge(frame, leader, chosen=True)]
+    words = [pair.outcome for pair in judge_pairs(frame, leader, chosen=True)]
     seen = words.count("worse") / 6 if leader == "a" else 0.0
     return any(word != "cannot tell" for word in words), seen
 
@@ -143,7 +143,7 @@ def first(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tup
 def matrix(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
     """Judge all pairs of seven, as the matrix of a report does."""
     frame = frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), list("abcdefg"))
-    pairs = judge(frame)
+    pairs = judge_pairs(frame)
     seen = sum(pair.a == "a" and pair.outcome == "better" for pair in pairs) / 6
     return any(pair.outcome != "cannot tell" for pair in pairs), seen
 
@@ -163,7 +163,7 @@ def settings_of(count: int) -> Study:
     def study(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
         frame = frame_of(draw(random, kind, seeds, better, gap), names)
         best = best_settings(frame, owners)
-        (pair,) = judge(frame, best[0], chosen=True, among=best, owners=owners)
+        (pair,) = judge_pairs(frame, best[0], chosen=True, among=best, owners=owners)
         return pair.outcome != "cannot tell", float(pair.a == "other" and pair.outcome == "worse")
 
     return study
@@ -191,10 +191,10 @@ def claim_at_best_of(count: int) -> Study:
         frame.columns = pd.Index([(k,) for k in range(1 + count)], tupleize_cols=False)
         parts = [frame.iloc[:, :1], frame.iloc[:, 1:]]
         a, b = (
-            Side(name, part, ("lr",), best_of(part.to_numpy(), smaller=True), ())
+            Side(name, part, ("lr",), best_column(part.to_numpy(), smaller=True), ())
             for name, part in zip("ab", parts, strict=True)
         )
-        p, _ = p_of_best(*ahead(a, b, smaller=True), smaller=True)
+        p, _ = p_of_best(*leading_first(a, b, smaller=True), smaller=True)
         word = claim_word([p], [-rank_biserial(differences(a.best, b.best))])
         return word != "cannot tell", float(word == "held")
 

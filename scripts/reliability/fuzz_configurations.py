@@ -32,7 +32,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from optbench.common.errors import LONGEST, UserError
+from optbench.common.errors import MESSAGE_CHARACTERS, UserError
 from optbench.config import build
 from optbench.config.compose import texts_of
 from optbench.config.explain import HYDRAS_ERRORS, explain
@@ -83,7 +83,7 @@ class Fuzz:
                 return
             text = str(error) if isinstance(error, UserError) else explain(error, CONF)
             self.counts["refused"] += 1
-            if not text.strip() or len(text) > LONGEST + 10 or "Traceback (most" in text:
+            if not text.strip() or len(text) > MESSAGE_CHARACTERS + 10 or "Traceback (most" in text:
                 self.found(error, words, "no paragraph: ")
             if not isinstance(error, UserError) and text == str(error):
                 self.counts[HYDRAS] += 1

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from optbench.analysis.claims import judge
-from optbench.analysis.claims.sides import RULE, number
+from optbench.analysis.claims.sides import SETTING_RULE, three_digits
 from optbench.report import claim_files
 from scripts import ROOT
 
@@ -40,7 +40,9 @@ def main() -> None:
         folder = results / "sweeps" / "claims" / name
         if asked.judge:
             # as the study states its claim now: it may have changed since the runs
-            (folder / judge.CLAIM).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
+            (folder / judge.CLAIM_FILE).write_text(
+                json.dumps(study(name)["claim"], indent=1) + "\n"
+            )
             claim_files.write(folder)
         else:
             print(f"$ {command(name)}", flush=True)
@@ -85,7 +87,7 @@ def readme(names: list[str]) -> str:
     """The table of the claims, and a section for each with its figure and its numbers."""
     found = {name: pd.read_csv(OUT / f"{name}.csv") for name in names}
     verdicts = {name: judge.verdict_of(list(frame["word"])) for name, frame in found.items()}
-    counts = [f"{list(verdicts.values()).count(word)} {word}" for word in judge.WORDS]
+    counts = [f"{list(verdicts.values()).count(word)} {word}" for word in judge.CLAIM_SENTENCES]
     lines = [
         "# The claims of the textbooks, checked",
         "",
@@ -104,9 +106,9 @@ def readme(names: list[str]) -> str:
         ),
         "",
         fill(
-            f"{RULE} (The two chosen settings alone were called different in 20 % of studies of "
-            "SGD against itself, resampled from runs of which some collapse; by this rule 1 % "
-            "are.) Rates are at most a factor of 2 apart within half a "
+            f"{SETTING_RULE} (The two chosen settings alone were called different in 20 % of "
+            "studies of SGD against itself, resampled from runs of which some collapse; by this "
+            "rule 1 % are.) Rates are at most a factor of 2 apart within half a "
             "decade of the best. A warning says where neighbouring rates still differ by more "
             "than the two sides.",
             99,
@@ -122,7 +124,7 @@ def readme(names: list[str]) -> str:
     for name in names:
         bullets = [f"- {text}" for text in found[name]["text"]]
         lines += ["", f"## {name}", "", f"![{name}]({name}.png)", "", *bullets, ""]
-        lines += [judge.WORDS[verdicts[name]], ""]
+        lines += [judge.CLAIM_SENTENCES[verdicts[name]], ""]
         joined = "; ".join(found[name]["warnings"].dropna())
         for warning in dict.fromkeys(joined.split("; ") if joined else []):
             lines += [f"Warning: {warning}.", ""]
@@ -134,7 +136,7 @@ def readme(names: list[str]) -> str:
 def short(row: "pd.Series[Any]") -> str:
     """One comparison in a table's cell."""
     other = f" ({row['than']})" if isinstance(row["than"], str) else ""
-    a, b = (number(float(row[key])) for key in ("median", "median_than"))
+    a, b = (three_digits(float(row[key])) for key in ("median", "median_than"))
     numbers = f"{a} ({row['side']}), {b}{other}, p = {row['p']:.2g}"
     if row["p"] <= 0.05 and row["word"] == "cannot tell":  # the other way round
         numbers += f", corrected {row['p_holm']:.2g}"

@@ -145,7 +145,7 @@ is written beside each figure. `RUNS` is a folder for the runs, which these comm
 TRAJECTORIES = """\
 ## Ways over a function of two variables
 
-![ways of optimizers over a ravine](../trajectories/ravine.png)
+![paths of optimizers over a ravine](../trajectories/ravine.png)
 
 `optbench.trajectories.contours.still`, and as an animation `optbench.trajectories.contours.animate`
 ([ravine.gif](../trajectories/ravine.gif)), or

@@ -144,7 +144,7 @@ def main() -> None:
             words = [*scene.words.split(), f"out={folder}", "format=png,gif"]
             asked = trajectories.parse(words)
             paths, table = trajectories.run(asked)
-            contours.write(asked.out, asked.function, paths, table, asked.formats)
+            contours.write_files(asked.out, asked.function, paths, table, asked.formats)
             for suffix in ("png", "gif", "csv"):
                 content = (asked.out / f"trajectories.{suffix}").read_bytes()
                 (OUT / f"{name}.{suffix}").write_bytes(content)

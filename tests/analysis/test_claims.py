@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from optbench import losses
 from optbench.analysis.claims import judge
-from optbench.analysis.claims.values import measure, pick, title
+from optbench.analysis.claims.values import measure_runs, title, value_at
 from optbench.analysis.table import load_runs
 from optbench.commands import claims as claims_command
 from optbench.common.errors import UserError
@@ -39,7 +39,7 @@ def runs(folder: Path, names: tuple[str, ...] = ("sgd", "adam"), seeds: int = 8,
 
 
 def judged(folder: Path, *checks: dict) -> list[judge.Check]:
-    return judge.judge(load_runs(folder), None, {"text": "A claim.", "checks": list(checks)})
+    return judge.judge_claim(load_runs(folder), None, {"text": "A claim.", "checks": list(checks)})
 
 
 def test_a_true_claim_holds_and_the_sentence_gives_its_numbers(tmp_path):
@@ -185,14 +185,14 @@ def test_a_number_may_be_the_other_side(tmp_path):
 def test_a_claim_that_cannot_be_read_is_refused(tmp_path, claim, message):
     runs(tmp_path, seeds=1)
     with pytest.raises(UserError, match=message):
-        judge.judge(load_runs(tmp_path), None, claim)
+        judge.judge_claim(load_runs(tmp_path), None, claim)
 
 
 def test_a_claim_names_places_in_a_curve():
     curve = pd.Series([4.0, 1.0, 2.0], index=[0, 1, 2])
     places = {"first": 4, "last": 2, "max": 4, "min": 1, 1: 1, "last / 1": 2, "max/first": 1}
     for spec, value in places.items():
-        assert pick(curve, spec) == value
+        assert value_at(curve, spec) == value
     assert title({"value": "weight_rank", "depth": 1, "at": "max"}) == (
         "weight rank of linear layers (layer 1), largest"
     )
@@ -222,9 +222,9 @@ def layers() -> pd.DataFrame:
 def test_a_claim_measures_layers():
     table = layers()
     by_depth = {"value": "activation_std", "kind": "tanh", "depth": "last / first", "at": "first"}
-    assert measure(table, by_depth).to_dict() == {"half": 0.5, "whole": 1.0}
+    assert measure_runs(table, by_depth).to_dict() == {"half": 0.5, "whole": 1.0}
     step = {"value": "update_norm / grad_norm", "at": "last / first"}
-    np.testing.assert_allclose(measure(table, step), 1.1 / 2)
+    np.testing.assert_allclose(measure_runs(table, step), 1.1 / 2)
 
 
 def test_layer_figures_draw_the_numbers():
@@ -274,7 +274,7 @@ def test_the_measured_gradients_stand_against_the_error_of_their_epoch():
 def test_every_claim_is_stated_about_what_its_study_runs(path):
     study = yaml.safe_load(path.read_text())
     claimed, params = study["claim"], study["hydra"]["sweeper"]["params"]
-    assert set(claimed) <= judge.KEYS
+    assert set(claimed) <= judge.CLAIM_KEYS
     # enough seeds that each comparison alone could refute the claim, its side chosen or not
     factor = (
         2 if any("best" in check.get("across", {}).values() for check in claimed["checks"]) else 1

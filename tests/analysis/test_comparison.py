@@ -14,9 +14,15 @@ from in_process import sub_command
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench.analysis.caveats import caveats, no_gain
+from optbench.analysis.caveats import caveats, harmed_by_tuning
 from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
-from optbench.analysis.final_values import AT_ONCE, Timing, cost_of_runs, final_values, timing_of
+from optbench.analysis.final_values import (
+    AT_ONCE_NOTE,
+    Timing,
+    cost_of_runs,
+    final_values,
+    timing_of,
+)
 from optbench.analysis.over_problems import has_profile, problem_times, scores
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
@@ -204,11 +210,11 @@ def test_an_optimizer_that_tuning_made_worse_is_named() -> None:
                      "phase": phase, "status": "completed", "test_loss": loss}
                 )  # fmt: skip
     table = pd.DataFrame(rows)
-    (text,) = no_gain(table, "test_loss")
+    (text,) = harmed_by_tuning(table, "test_loss")
     assert text.startswith("adam: tuned it is worse (n = 8, p = 0.023) by test loss")
-    assert list(no_gain(table[table["phase"] == "tuned"], "test_loss")) == []
-    assert list(no_gain(table, "test_accuracy")) == []
-    assert list(no_gain(table.iloc[:1], "test_loss")) == []
+    assert list(harmed_by_tuning(table[table["phase"] == "tuned"], "test_loss")) == []
+    assert list(harmed_by_tuning(table, "test_accuracy")) == []
+    assert list(harmed_by_tuning(table.iloc[:1], "test_loss")) == []
 
 
 @pytest.mark.slow
@@ -423,7 +429,7 @@ def test_a_share_of_the_time_of_runs_trained_at_once_is_called_so(tmp_path: Path
     assert head.endswith("| runs at once |")
     assert adam.endswith("| 16 |")
     assert sgd.endswith("|  |")
-    assert AT_ONCE in to_markdown(frame.reset_index())
+    assert AT_ONCE_NOTE in to_markdown(frame.reset_index())
     costs = {"ms_per_step": 2.0, "step_ms": np.nan, "state_bytes_per_parameter": np.nan}
     assert cost_text(costs | {"runs_at_once": 16.0}) == (
         "2.000 ms per training step (an equal share: 16 runs were trained at once)"

@@ -15,9 +15,9 @@ from test_claim_words import signed_ranks
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import (
     Side,
-    ahead,
-    best_of,
+    best_column,
     choice_factor,
+    leading_first,
     number_side,
     p_of_best,
 )
@@ -50,14 +50,14 @@ def judged(check: dict, losses: dict[tuple[str, float], np.ndarray]) -> judge.Ch
     ]  # fmt: skip
     table = pd.DataFrame(lines)
     table.attrs["measured"] = ["epoch", "train_loss"]
-    return judge.judge(table, None, {"text": "A claim.", "checks": [check]})[0]
+    return judge.judge_claim(table, None, {"text": "A claim.", "checks": [check]})[0]
 
 
 def side_of(cells: np.ndarray, smaller: bool = True) -> Side:
     """A side with the values (seeds, settings)."""
     frame = pd.DataFrame(cells)
     frame.columns = pd.Index([(float(c),) for c in frame], tupleize_cols=False)
-    return Side("side", frame, ("optimizer.lr",), best_of(cells, smaller), ())
+    return Side("side", frame, ("optimizer.lr",), best_column(cells, smaller), ())
 
 
 def test_a_rate_at_which_one_seed_collapses_is_not_the_best():
@@ -76,9 +76,9 @@ def test_a_rate_at_which_one_seed_collapses_is_not_the_best():
 
 def test_where_all_rates_diverge_somewhere_the_fewest_count():
     cells = np.array([[1, 0.1, np.inf], [1, np.inf, np.inf], [np.inf, np.inf, 0.1]])
-    assert best_of(cells, smaller=True) == 0
-    assert best_of(-cells, smaller=False) == 0
-    assert best_of(np.full((3, 2), np.nan), smaller=True) == 0
+    assert best_column(cells, smaller=True) == 0
+    assert best_column(-cells, smaller=False) == 0
+    assert best_column(np.full((3, 2), np.nan), smaller=True) == 0
 
 
 def test_a_claim_holds_only_against_every_rate_of_the_other_side():
@@ -147,7 +147,7 @@ def test_held_means_ahead_of_every_setting_of_the_other_side(first, second):
 
 def test_a_number_may_be_the_other_side_of_a_best():
     side = side_of(np.array([0.5, 0.7]) * SPREAD[:, None])
-    front, other = ahead(number_side(1.0, side.tried.index), side, smaller=True)
+    front, other = leading_first(number_side(1.0, side.tried.index), side, smaller=True)
     assert front is side
     assert p_of_best(front, other, smaller=True) == (pytest.approx(2 * 2 / 2**8), "")
 
@@ -187,7 +187,7 @@ def test_values_that_are_no_numbers_have_no_neighbours():
         for seed in range(8)
     )  # fmt: skip
     table.attrs["measured"] = ["epoch", "train_loss"]
-    (made,) = judge.judge(table, None, {"text": "A claim.", "checks": [check]})
+    (made,) = judge.judge_claim(table, None, {"text": "A claim.", "checks": [check]})
     assert made.word == "held"
     assert made.warnings == ()
 
@@ -220,7 +220,7 @@ def test_equal_sides_at_their_best_are_called_different_in_at_most_5_percent(fir
     random = np.random.default_rng(0)
     words = 0
     for _ in range(800):
-        front, other = ahead(side_of(first(random)), side_of(second(random)), smaller=True)
+        front, other = leading_first(side_of(first(random)), side_of(second(random)), smaller=True)
         pairs = front.best[:, None] - other.tried.to_numpy()
         p, side = signed_ranks(pairs.T)
         if (np.where(side < 0, p, 1) * choice_factor(front.tried.shape[1]) <= 0.05).all():

@@ -21,7 +21,7 @@ from optbench.report.collect import collect
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import least_p
-from optbench.stats.pairwise import compare, compare_pair, judge
+from optbench.stats.pairwise import compare, compare_pair, judge_pairs
 from optbench.sweeps.grid import too_few_seeds
 
 INF = math.inf
@@ -288,7 +288,7 @@ def test_one_pair_has_one_word_whoever_asks() -> None:
         values[:, 0] -= 1.3
         frame = pd.DataFrame(values, index, names)
         best = best_settings(frame, owners)
-        (line,) = judge(frame, best[0], chosen=True, among=best, owners=owners)
+        (line,) = judge_pairs(frame, best[0], chosen=True, among=best, owners=owners)
         second, verdict = first_against_second(frame, owners=owners)
         if second == line.a:
             assert (verdict.outcome, verdict.p) == (line.outcome, line.p)

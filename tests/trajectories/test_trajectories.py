@@ -195,11 +195,11 @@ def test_the_steps_of_adagrad_fade_as_the_formula_says():
 
 
 def test_the_plot_holds_the_paths_but_not_a_diverging_one():
-    assert contours.holding(np.array([-1.0, 1.0]), (-2.0, 2.0)) == (-2.0, 2.0)
-    low, high = contours.holding(np.array([-3.0, 1.0]), (-2.0, 2.0))
+    assert contours.widen_limits(np.array([-1.0, 1.0]), (-2.0, 2.0)) == (-2.0, 2.0)
+    low, high = contours.widen_limits(np.array([-3.0, 1.0]), (-2.0, 2.0))
     assert -6 < low < -3
     assert high == 2
-    assert contours.holding(np.array([-1e9, 1e9]), (-2.0, 2.0)) == (-6.0, 6.0)
+    assert contours.widen_limits(np.array([-1e9, 1e9]), (-2.0, 2.0)) == (-6.0, 6.0)
 
 
 def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):

@@ -53,7 +53,7 @@ def rows(problem: Problem, optimizer, **arguments):
 
 def kinds(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     """The layers with weights, in order: kind and shape of the weight."""
-    layers = [m for m in model.modules() if isinstance(m, initializers.LAYERS)]
+    layers = [m for m in model.modules() if isinstance(m, initializers.FILLED_LAYERS)]
     assert all(layer.bias is not None for layer in layers)
     return [(type(layer).__name__, tuple(layer.weight.shape)) for layer in layers]
 
@@ -96,7 +96,7 @@ def test_architecture_start_and_budget_are_the_published_ones(name):
     x = problem.dataset.train_x
     assert 0 <= x.min() < x.max() <= 1
     for layer in model.modules():
-        if not isinstance(layer, initializers.LAYERS):
+        if not isinstance(layer, initializers.FILLED_LAYERS):
             continue
         assert (layer.bias == bias).all()
         weight, fans = layer.weight.detach(), layer.weight[0].numel() + layer.weight[:, 0].numel()

@@ -1,4 +1,4 @@
-"""One comparison of a claim: a number per seed of two sides, tested by signed ranks."""
+"""A claim's comparison: a number per seed of two sides, tested by signed ranks."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.claims.sides import (
-    ahead,
     choice_factor,
-    coarse,
-    number,
+    coarse_warnings,
+    leading_first,
     number_side,
     p_of_best,
-    side,
+    side_of,
+    three_digits,
 )
 from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
 from optbench.common.errors import UserError
@@ -23,37 +23,37 @@ from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict, compare_pair
 
 DIRECTIONS = ("lower", "higher")
-NOTHING = PairVerdict(
+NO_VERDICT = PairVerdict(  # if a run has no value
     "cannot tell", 0, math.nan, math.nan, math.nan, math.nan, math.nan, 0
-)  # a run has no value
+)
 
 
 class Check(NamedTuple):
     """One comparison: the side that is claimed to be lower (or higher), and the other."""
 
-    value: str  # what was compared, in words
+    value: str  # the compared measure, in words
     side: str
     other: str
     direction: str  # lower, higher
     medians: tuple[float, float]
-    factor: int  # by which p grows at most where a side was chosen of several settings
-    verdict: PairVerdict = NOTHING
+    factor: int  # the largest on p, for a side chosen of several settings
+    verdict: PairVerdict = NO_VERDICT
     word: str = "cannot tell"  # held, did not hold, cannot tell
-    p_holm: float = 1.0  # corrected over the claim's comparisons: what "did not hold" needs
+    p_holm: float = 1.0  # corrected over the claim's comparisons, for "did not hold"
     notes: tuple[str, ...] = ()  # learning rates chosen, runs that diverged
     warnings: tuple[str, ...] = ()  # settings so far apart that a better one may lie between
 
     @property
     def sign(self) -> int:
-        """1 where it came out as claimed (p <= 0.05), -1 the other way round, 0 for neither."""
+        """Return 1 if p <= 0.05 as claimed, -1 if p <= 0.05 the other way round, else 0."""
         return {"better": 1, "worse": -1}.get(self.verdict.outcome, 0)
 
     @property
     def text(self) -> str:
-        """The comparison and its statistics in one line."""
+        """Return the comparison and its statistics in one line."""
         v = self.verdict
-        line = f"{self.value}: {number(self.medians[0])} ({self.side}) against "
-        line += number(self.medians[1]) + (f" ({self.other})" if self.other else "")
+        line = f"{self.value}: {three_digits(self.medians[0])} ({self.side}) against "
+        line += three_digits(self.medians[1]) + (f" ({self.other})" if self.other else "")
         if math.isnan(v.difference):
             statistics = "a run diverged and has no such value"
         elif math.isinf(v.difference):
@@ -68,13 +68,14 @@ class Check(NamedTuple):
         return f"{line}; claimed {self.direction}: {self.word} ({statistics}{notes})"
 
 
-def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str, Any]) -> Check:
-    """One comparison: `value` of the runs `lower: {key: value}` (or `higher`) `than` others.
+def compare_sides(
+    table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str, Any]
+) -> Check:
+    """Return the comparison of one check: `lower` (or `higher`) runs `than` others.
 
-    Its word is for `claims.judge` to say, which knows how many comparisons the claim has. A
-    diverged run counts as the worst loss or accuracy; of another measure it has no value, and
-    nothing is tested. Raises UserError where the check cannot be read, or the two sides do not
-    have the same seeds.
+    `judge_claim`, which knows all comparisons of the claim, sets the word. A diverged run counts as
+    the worst loss or accuracy; another measure then has no value, and nothing is tested. Raises
+    UserError if the check cannot be read, or the two sides have different seeds.
     """
     direction = next((word for word in DIRECTIONS if word in check), "")
     needed = {"value", "than", direction}
@@ -88,9 +89,9 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
         if layers is None:
             raise UserError(f"the claim compares {check['value']}, and no run has a layers.csv")
         source = layers
-    a = side(source, table, check, check[direction])
+    a = side_of(source, table, check, check[direction])
     if isinstance(check["than"], Mapping):
-        b = side(source, table, check, check["than"])
+        b = side_of(source, table, check, check["than"])
     else:
         b = number_side(float(check["than"]), a.tried.index)
     if list(a.tried.index) != list(b.tried.index):
@@ -104,9 +105,9 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     factor = max(choice_factor(part.tried.shape[1]) for part in (a, b))
     made = Check(title(check), a.name, b.name, direction, medians, factor)
     if np.isnan(x).any() or np.isnan(y).any():
-        return made._replace(verdict=NOTHING._replace(n=len(x)))
+        return made._replace(verdict=NO_VERDICT._replace(n=len(x)))
     smaller = metric_of(str(check["value"])).smaller
-    front, behind = ahead(a, b, smaller)
+    front, behind = leading_first(a, b, smaller)
     p, decides = p_of_best(front, behind, smaller)
     verdict = compare_pair(x, y, smaller=direction == "lower", p=p)
     lost = [
@@ -117,8 +118,8 @@ def compare(table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str
     notes = (*a.notes, *b.notes, *([decides] if decides else []), *lost)
     decided = verdict.outcome != "cannot tell"
     warnings = [
-        *coarse(front, verdict.difference, decided),
-        *coarse(behind, verdict.difference, False),
+        *coarse_warnings(front, verdict.difference, decided),
+        *coarse_warnings(behind, verdict.difference, False),
     ]
     return made._replace(
         verdict=verdict,

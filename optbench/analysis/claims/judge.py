@@ -1,4 +1,4 @@
-"""A study's claim, judged by its runs: what was claimed, what was measured, whether it held.
+"""Judge a study's claim by its runs: the claim, the measurement, the word.
 
 A claim is a sentence and the comparisons it stands on, all of which must come out as it says. Each
 is the exact two-sided signed-rank test over the seeds at 5 %. A claim that needs every one of
@@ -15,36 +15,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.claims.checks import Check, compare
-from optbench.analysis.claims.sides import RULE, choice_factor
+from optbench.analysis.claims.checks import Check, compare_sides
+from optbench.analysis.claims.sides import SETTING_RULE, choice_factor
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import count
 from optbench.stats.paired_tests import Values, enough_seeds, holm
 
-KEYS = {"text", "checks", "figure"}
-CLAIM = "claim.json"  # a sweep leaves in its folder what its study claims
-WORDS = {
+CLAIM_KEYS = {"text", "checks", "figure"}
+CLAIM_FILE = "claim.json"  # the study's claim, in the folder of its sweep
+CLAIM_SENTENCES = {
     "held": "It held.",
     "did not hold": "It did not hold.",
     "cannot tell": "It cannot be told.",
 }
 
 
-def judge(
+def judge_claim(
     table: pd.DataFrame, layers: pd.DataFrame | None, claimed: Mapping[str, Any]
 ) -> list[Check]:
-    """Every comparison of a claim, from the tidy tables of `epochs.csv` and of `layers.csv`.
+    """Return every comparison of a claim, from tables of epochs.csv and layers.csv.
 
-    Diverged runs count as in `checks.compare`. Raises UserError where the claim cannot be read,
-    and as `checks.compare` does.
+    Raises UserError if the claim cannot be read, and as `compare_sides` does.
     """
-    if unknown := set(claimed) - KEYS:
+    if unknown := set(claimed) - CLAIM_KEYS:
         raise UserError(f"claim has no {', '.join(sorted(unknown))}; it has: text, checks, figure")
     checks = claimed.get("checks")
     if not isinstance(claimed.get("text"), str) or not checks:
         raise UserError("claim needs a text (what is claimed) and checks (what must hold)")
-    made = [compare(table, layers, check) for check in checks]
+    made = [compare_sides(table, layers, check) for check in checks]
     p = [check.verdict.p for check in made]
     words = check_words(p, [check.sign for check in made])
     corrected = holm(np.nan_to_num(p, nan=1.0))
@@ -57,17 +56,17 @@ def judge(
 def claim_word(p: Values, sides: Values, alpha: float = 0.05) -> str:
     """Return the word of a claim: held, did not hold or cannot tell.
 
-    p: two-sided p-value of each comparison; NaN, where a run has no value, counts as 1. sides:
-    above 0 where a comparison came out as claimed, below 0 where the other way round, else 0.
+    p: two-sided p-value of each comparison; NaN, if a run has no value, counts as 1. sides: above 0
+    for a comparison as claimed, below 0 for the other way round, else 0.
     """
     return verdict_of(check_words(p, sides, alpha))
 
 
 def check_words(p: Values, sides: Values, alpha: float = 0.05) -> list[str]:
-    """Return the word of each comparison of a claim; the arguments are those of `claim_word`.
+    """Return the word of each comparison of a claim; arguments are as in `claim_word`.
 
-    "held" needs p <= alpha: the claim needs every one of them. "did not hold" needs the p-value
-    that is corrected over all of the claim's comparisons (Holm): one of them refutes the claim.
+    "held" needs p <= alpha, as the claim needs every comparison. "did not hold" needs the p-value
+    corrected over all comparisons (Holm), as one of them refutes the claim.
     """
     raw = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
     corrected, sides = holm(raw), np.asarray(sides, dtype=float)
@@ -78,20 +77,20 @@ def check_words(p: Values, sides: Values, alpha: float = 0.05) -> list[str]:
 
 
 def verdict_of(words: Sequence[str]) -> str:
-    """Return held if all did, "did not hold" if one did not, else cannot tell."""
+    """Return "held" if all did, "did not hold" if one did not, else "cannot tell"."""
     if "did not hold" in words:
         return "did not hold"
     return "held" if set(words) == {"held"} else "cannot tell"
 
 
 def sentence(text: str, checks: Sequence[Check]) -> str:
-    """What was claimed, what was measured and whether it held, as Markdown."""
+    """Return the claim, its measurements and its word as Markdown."""
     seeds = [check.verdict.n for check in checks]
     lines = [f"Claimed: {text.strip()}", "", f"Measured ({seeds_text(seeds)}, medians):", ""]
     lines += [f"- {check.text}" for check in checks]
-    lines += ["", WORDS[verdict_of([check.word for check in checks])], ""]
+    lines += ["", CLAIM_SENTENCES[verdict_of([check.word for check in checks])], ""]
     if any(check.factor > 1 for check in checks):
-        lines += [RULE, ""]
+        lines += [SETTING_RULE, ""]
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
     too_few = too_few_for(min(seeds), max(check.factor for check in checks), len(checks))
     lines += [f"Warning: {text}.\n" for text in [*warnings, too_few] if text]
@@ -100,12 +99,12 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
 
 def verdict_line(text: str) -> str:
     """Return what was claimed and whether it held, in one line. text: of `sentence`."""
-    held = next(line for line in text.splitlines() if line in WORDS.values())
+    held = next(line for line in text.splitlines() if line in CLAIM_SENTENCES.values())
     return f"{text.splitlines()[0].removeprefix('Claimed: ')} {held}"
 
 
 def too_few_for(n: int, factor: int, comparisons: int) -> str:
-    """Return why n seeds could never make a claim hold, or never refute it; "" where they can.
+    """Return why n seeds could never make a claim hold, or never refute it; or "".
 
     factor: of `sides.choice_factor`, the largest of the claim's comparisons.
     """
@@ -118,7 +117,7 @@ def too_few_for(n: int, factor: int, comparisons: int) -> str:
 
 
 def planned_factor(claimed: Mapping[str, Any], planned: Iterable[Sequence[str]]) -> int:
-    """Return the `choice_factor` that a claim's sides will have, from the overrides of its jobs."""
+    """Return a claim's largest `choice_factor`, from the overrides of planned jobs."""
     values: dict[str, set[str]] = {}
     for key, _, value in (text.lstrip("+~").partition("=") for job in planned for text in job):
         values.setdefault(key, set()).add(value)
@@ -131,7 +130,7 @@ def planned_factor(claimed: Mapping[str, Any], planned: Iterable[Sequence[str]])
 
 
 def to_frame(checks: Sequence[Check]) -> pd.DataFrame:
-    """A line per comparison, with its statistics."""
+    """Return a row per comparison, with its statistics."""
     return pd.DataFrame(
         [
             {

@@ -1,9 +1,9 @@
-"""One number per run out of its curves: which column, of which layer, and when.
+"""One number per run from its curves: a column, a layer and a time.
 
 `value` is a column of epochs.csv or layers.csv, or the quotient of two ("update_norm / grad_norm").
-`at` says when: last (the default), first, max, min, an epoch, or a quotient of those ("last / 1").
-`depth` says which layer in the same words ("last / first"), of modules of one `kind`; without it
-the rows of the whole model are read.
+`at` is the time: last (the default), first, max, min, an epoch, or a quotient of those ("last /
+1"). `depth` is the layer in the same words ("last / first"), among modules of one `kind`; without
+it the rows of the whole model are read.
 """
 
 import math
@@ -18,16 +18,16 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 
 CHECK_KEYS = ("value", "at", "kind", "depth")
-ENDS = {"first": 0, "last": -1}
+END_POSITIONS = {"first": 0, "last": -1}
 
 
 def parts_of(spec: object) -> list[str]:
-    """A column or a place, or the two of a quotient."""
+    """Return a column or a place, or the two of a quotient."""
     return [part.strip() for part in str(spec).split("/")]
 
 
-def numbers(table: pd.DataFrame, value: object) -> "pd.Series[float]":
-    """A column of the table, or the quotient of two; raises UserError where it has none."""
+def column_values(table: pd.DataFrame, value: object) -> "pd.Series[float]":
+    """Return a column of the table, or the quotient of two; UserError without it."""
     names = parts_of(value)
     if missing := [name for name in names if name not in measured_columns(table)]:
         there = ", ".join(measured_columns(table))
@@ -39,12 +39,12 @@ def numbers(table: pd.DataFrame, value: object) -> "pd.Series[float]":
 
 
 def needs_layers(table: pd.DataFrame, check: Mapping[str, Any]) -> bool:
-    """Whether a check reads layers.csv: `table` (of epochs.csv) lacks its column."""
+    """Return whether a check reads layers.csv, as epochs.csv lacks its column."""
     return not set(parts_of(check["value"])) <= set(measured_columns(table))
 
 
 def title(check: Mapping[str, Any]) -> str:
-    """What is measured, in words."""
+    """Return the measured value in words."""
     words = " / ".join(parts_of(check["value"])).replace("_", " ")
     if "depth" in check:
         kind = check.get("kind", "linear")
@@ -57,14 +57,14 @@ def title(check: Mapping[str, Any]) -> str:
     return f"spread over {' and '.join(spread)} of {words}" if spread else words
 
 
-def measure(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]":
-    """The value of each run (index: run). A diverged run's last row counts as the worst value of
-    a loss or an accuracy, and as NaN of anything else.
+def measure_runs(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]":
+    """Return the value of each run (index: run).
 
-    Raises UserError for a column or a place that does not exist.
+    A diverged run's last row counts as the worst value of a loss or an accuracy, and as NaN of
+    anything else. Raises UserError for a column or a place that does not exist.
     """
     names = parts_of(check["value"])
-    value = numbers(table, check["value"])
+    value = column_values(table, check["value"])
     # axes of each run: epochs, then layers
     frame = table[["run", "status", "epoch"]].assign(value=value, depth=0.0)
     if "layer" in table:
@@ -79,33 +79,33 @@ def measure(table: pd.DataFrame, check: Mapping[str, Any]) -> "pd.Series[float]"
         place = check.get("depth", "last")
         series = pd.Series(
             {
-                epoch: pick(at.set_index("depth")["value"].sort_index(), place)
+                epoch: value_at(at.set_index("depth")["value"].sort_index(), place)
                 for epoch, at in rows.groupby("epoch")
             },
             dtype=float,
         )
         if rows["status"].iloc[0] == "diverged":
             series.iloc[-1] = bad
-            found[str(run)] = pick(series.fillna(bad), check.get("at", "last"), missing=bad)
+            found[str(run)] = value_at(series.fillna(bad), check.get("at", "last"), missing=bad)
         else:
-            found[str(run)] = pick(series.dropna(), check.get("at", "last"))
+            found[str(run)] = value_at(series.dropna(), check.get("at", "last"))
     return pd.Series(found, dtype=float)
 
 
-def pick(values: "pd.Series[float]", spec: object, missing: float | None = None) -> float:
-    """The value at a place of the index: first, last, max, min, a number of the index, or A / B.
+def value_at(values: "pd.Series[float]", spec: object, missing: float | None = None) -> float:
+    """Return the value at first, last, max, min, a number of the index, or A / B.
 
-    missing: what counts where the index does not have the number; None: a UserError.
+    missing: the value if the index lacks the number; None: a UserError.
     """
     parts = parts_of(spec)
     if len(parts) == 2:
-        a, b = (pick(values, part, missing) for part in parts)
+        a, b = (value_at(values, part, missing) for part in parts)
         with np.errstate(all="ignore"):
             return float(np.divide(a, b))
     if parts == ["max"] or parts == ["min"]:
         return float(values.max() if parts == ["max"] else values.min())
-    if parts[0] in ENDS and len(values):
-        return float(values.iloc[ENDS[parts[0]]])
+    if parts[0] in END_POSITIONS and len(values):
+        return float(values.iloc[END_POSITIONS[parts[0]]])
     try:
         near = np.isclose(values.index.to_numpy(dtype=float), float(parts[0]))
     except ValueError:
