@@ -24,10 +24,10 @@ def make_model(
     model = build_model(problem, seed).to(device)
     data = problem.dataset.to(device)
     if problem.precision == "float64":
-        # the same weights and examples, and from here on no rounding of float32
+        # drawn in float32 first, so that the initial weights are those of a float32 run
         model.double()
         data = data.double()
-    # convolutions take the layout of their weights: channels last was 1.5 times as fast
+    # convolutions follow the layout of their weights; channels last was 1.5 times as fast
     images = any(p.ndim == 4 for p in model.parameters())
     known = optimizers.takes_any_layout(optimizer) and takes_any_layout(model)
     if channels_last and images and known:
