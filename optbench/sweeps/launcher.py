@@ -21,7 +21,7 @@ from optbench.formats import job_list
 from optbench.formats.keys import RunConfig
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
-from optbench.runs.finished import FINISHED
+from optbench.runs.finished import FINISHED_STATUSES
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, begin
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
@@ -218,7 +218,7 @@ def end(
     text: str = "",
 ) -> None:
     """Record the job and tell Hydra's callbacks."""
-    if job.plan is not None and outcome is not None and outcome.status in FINISHED:
+    if job.plan is not None and outcome is not None and outcome.status in FINISHED_STATUSES:
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)

@@ -107,7 +107,8 @@ class Fuzz:
         self.resumed = (done_run / "epochs.csv").read_text(), (done_run / "steps.csv").read_text()
         self.stopped = self.scratch / "stopped"
         self.run(self.stopped, after=7)
-        self.state = torch.load(next(self.stopped.rglob(checkpoints.FILE)), weights_only=True)
+        checkpoint = next(self.stopped.rglob(checkpoints.CHECKPOINT_FILE))
+        self.state = torch.load(checkpoint, weights_only=True)
         self.data = self.scratch / "data"
         make_data(self.data)
         self.raw = loaders.kmnist(self.data, download=False)
