@@ -90,7 +90,7 @@ def find(
             record = read_record(path.parent / "run.json")
         except (OSError, ValueError) as error:
             if asked["run_id"] in path.parent.name:
-                warn(f"{path.parent / 'run.json'} {error}: the run begins anew")
+                warn(f"{path.parent / 'run.json'} {error}: the run restarts")
             continue
         if record["status"] not in UNFINISHED_STATUSES:
             continue
@@ -99,7 +99,7 @@ def find(
         if sourceless(now):
             continue  # the plan of the run has warned
         if same and (names := all_changes(before, now)):
-            warn(f"{path.parent} was begun before {names} changed, so the run begins anew")
+            warn(f"{path.parent} was begun before {names} changed, so the run restarts")
             continue
         if record["run_id"] == asked["run_id"] or same:
             check_same(path.parent, record, asked)
@@ -110,20 +110,20 @@ def find(
         except pickle.UnpicklingError:
             warn(
                 f"{path} holds something else than tensors and plain values, which alone are read "
-                f"from a checkpoint, so the run begins anew"
+                f"from a checkpoint, so the run restarts"
             )
             continue
         except Exception as error:  # torch raises many kinds for files that it did not write
             text = " ".join(str(error).split())[:200]
-            warn(f"{path} is damaged, so the run begins anew ({type(error).__name__}: {text})")
+            warn(f"{path} is damaged, so the run restarts ({type(error).__name__}: {text})")
             continue
         if not isinstance(state, dict) or any(state.get(k) != v for k, v in MADE_BY.items()):
-            warn(f"{path} was made by another version, so the run begins anew")
+            warn(f"{path} was made by another version, so the run restarts")
             continue
         if state.get("run_id") != asked["run_id"]:
             raise UserError(
                 f"{path} is the checkpoint of another run, {state.get('run_id')}, than the "
-                f"run.json beside it: put its own back, or delete it, and the run begins anew"
+                f"run.json beside it: put its own back, or delete it, and the run restarts"
             )
         return path.parent, state
     return None
@@ -159,7 +159,7 @@ def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]
     if changed:
         raise UserError(
             f"{folder} was begun with something else than is asked for now: {'; '.join(changed)}. "
-            f"Put back what has changed, and it goes on; force=true begins the run anew"
+            f"Put back what has changed, and it resumes; force=true restarts it"
         )
 
 

@@ -102,7 +102,7 @@ class RunFolder:
         save(path, folder.record)
         return folder
 
-    def follow(self, loggers: Loggers, results: Path) -> None:
+    def attach_loggers(self, loggers: Loggers, results: Path) -> None:
         """Hand all rows and the run's end to `loggers`, the rows already written first.
 
         results: `results_dir`, which holds this folder at some depth.

@@ -272,7 +272,7 @@ class Fuzz:
         for now, before in zip(found, self.resumed, strict=True):
             if untimed(now) != untimed(before):
                 raise Wrong("the run that went on has other rows")
-        return "begun anew" if "anew" in words.getvalue() else "gone on with"
+        return "begun anew" if "restarts" in words.getvalue() else "gone on with"
 
     def load(self, damage: Damage) -> str:
         """The data as they were, or a word; KMNIST has no checksums, and its digest tells."""

@@ -276,7 +276,7 @@ def test_resumed_run_keeps_its_engine_or_names_both(
     assert (record["status"], record["engine"]) == ("completed", engine)
     assert record["config"]["engine"] == asked
     said = capsys.readouterr().err
-    assert said.count("going on from step") == 1
+    assert said.count("resuming from step") == 1
     assert said.count("equal within rounding") == engine.count("+")
 
 

@@ -65,7 +65,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
         file.write("99,9.9,1,1,1\n100,1")
     outcome = finished(tmp_path / "b", "diagnostics=layers")
     assert outcome.folder == run
-    assert f"going on from step {after}" in capsys.readouterr().err
+    assert f"resuming from step {after}" in capsys.readouterr().err
     assert rows(run) == rows(expected)
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], len(record["resumed"])) == ("completed", 1)
@@ -111,7 +111,7 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, 
         path.write_bytes(parts[damage])
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "begins anew" in capsys.readouterr().err
+    assert "restarts" in capsys.readouterr().err
     assert not (tmp_path / "harmed").exists()
 
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_whose_values_are_nonsense_is_not_believed(tmp_path, capsys
     torch.save(state, run / checkpoints.CHECKPOINT_FILE)
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "begins anew" in capsys.readouterr().err
+    assert "restarts" in capsys.readouterr().err
     assert rows(outcome.folder) == rows(finished(tmp_path / "whole").folder)
 
 
@@ -248,7 +248,7 @@ def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(
     abandon(run, "its process was ended by SIGKILL")
     assert json.loads(path.read_text())["status"] == "failed"
     assert finished(tmp_path).folder == run
-    assert "going on from step 4" in capsys.readouterr().err
+    assert "resuming from step 4" in capsys.readouterr().err
 
     other = tmp_path / "other"
     run = stopped(other, 4).folder
@@ -288,7 +288,7 @@ def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
     torch.save(state, run / checkpoints.CHECKPOINT_FILE)
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "the run begins anew" in capsys.readouterr().err
+    assert "the run restarts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["run.json", "decay", "checkpoint"])
