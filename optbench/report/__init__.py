@@ -14,7 +14,7 @@ def finish(folder: str | Path) -> None:
     from optbench.analysis.summary import to_markdown
     from optbench.common.console import say
     from optbench.common.errors import UserError
-    from optbench.formats.study import MANIFEST
+    from optbench.formats.study import MANIFEST_FILE
     from optbench.report import claim_files, verdict_files
     from optbench.report.draw import draw_all
 
@@ -22,7 +22,7 @@ def finish(folder: str | Path) -> None:
     made = compare([folder])
     result = draw_all([folder], folder, made=made)
     say("", to_markdown(result.summary), *result.paths)
-    if (folder / MANIFEST).exists():
+    if (folder / MANIFEST_FILE).exists():
         text, paths = verdict_files.write(folder, made)
         say("", text, *paths)
     if (folder / CLAIM).exists():

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from optbench.common.console import say
 from optbench.common.errors import UserError
-from optbench.formats.run import COLUMNS, TEXTS, flatten, read_record
+from optbench.formats.run import COLUMNS, TEXT_COLUMNS, flatten, read_record
 from optbench.runs import locks
 
 Row = Mapping[str, float | str | None]
@@ -95,7 +95,7 @@ def scalars(kind: str, row: Row) -> dict[str, float]:
     return {
         f"{where}/{column}": float(value)
         for column, value in row.items()
-        if column not in ("step", *TEXTS) and value is not None
+        if column not in ("step", *TEXT_COLUMNS) and value is not None
     }
 
 
@@ -106,7 +106,7 @@ def written(path: Path) -> Iterator[Row]:
     lines = path.read_text("utf-8").splitlines(keepends=True)
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         yield {
-            column: cell if column in TEXTS else float(cell) if cell else None
+            column: cell if column in TEXT_COLUMNS else float(cell) if cell else None
             for column, cell in row.items()
         }
 

@@ -102,7 +102,7 @@ def keep(sweep: Path, choice: EngineChoice) -> None:
     text = json.dumps(made)
     os.environ[VARIABLE] = text if len(text) < LONGEST else ""
     with suppress(OSError):  # each run then chooses for itself
-        write_sealed(sweep / job_list.ENGINES, {"engines": made})
+        write_sealed(sweep / job_list.ENGINES_FILE, {"engines": made})
 
 
 def chosen(sweep: Path, config: RunConfig) -> str | None:
@@ -112,7 +112,7 @@ def chosen(sweep: Path, config: RunConfig) -> str | None:
         if not found and (told := os.environ.get(VARIABLE)):
             found = json.loads(told)
         elif not found:
-            found = read_sealed(sweep / job_list.ENGINES)["engines"]
+            found = read_sealed(sweep / job_list.ENGINES_FILE)["engines"]
     return found.get(problem_key(config))
 
 

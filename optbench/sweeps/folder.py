@@ -13,7 +13,7 @@ from optbench.formats import job_list
 
 CLAIM = "claim.json"  # what the sweep's study claims
 # what a sweep leaves in its folder
-OURS = (job_list.FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES)
+OURS = (job_list.JOBS_FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES_FILE)
 
 
 def folder_of(config: DictConfig) -> Path:

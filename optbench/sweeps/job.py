@@ -104,7 +104,7 @@ def record_outcome(
         job_list.record(folder, record)
     except OSError as raised:  # the others go on; the sweep's end tells which are not listed
         job_list.unlisted.append(record)
-        where = folder / job_list.FILE
+        where = folder / job_list.JOBS_FILE
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
         say(f"{label}  failed: {error}", error=True)

@@ -102,7 +102,8 @@ class Fuzz:
         write_sealed(self.results / "sweep" / "claim.json", CLAIM)
         self.whole = {rows: by_run(read_runs(self.results, rows=rows)) for rows in COLUMNS}
         self.figures = {p: read_sealed(p) for p in self.results.rglob("*.json")}
-        self.planned = {p: job_list.of_sweep(p.parent) for p in self.results.rglob(job_list.FILE)}
+        lists = self.results.rglob(job_list.JOBS_FILE)
+        self.planned = {p: job_list.of_sweep(p.parent) for p in lists}
         (done_run,) = self.run(self.scratch / "done").glob("runs/*")
         self.resumed = (done_run / "epochs.csv").read_text(), (done_run / "steps.csv").read_text()
         self.stopped = self.scratch / "stopped"
