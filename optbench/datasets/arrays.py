@@ -1,4 +1,4 @@
-"""The arrays of a dataset's function (torch, NumPy, pandas, plain lists) as tensors."""
+"""A dataset's arrays (of torch, NumPy, pandas, or plain lists) as tensors."""
 
 from contextlib import suppress
 from typing import Any
@@ -66,7 +66,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
-    """Return objects that are all numbers, as pandas makes of mixed columns, as an array."""
+    """Return an array of number objects, as pandas makes of mixed columns, as numbers."""
     kinds = {type(item) for item in array.flat}
     whole = (int, np.integer, np.bool_)
     if wrong := [k for k in kinds if not issubclass(k, (*whole, float, np.floating))]:

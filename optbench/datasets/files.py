@@ -1,4 +1,4 @@
-"""Reading and downloading of dataset files; a damaged file is named, never trained on.
+"""Reading and downloading of dataset files; a damaged file is never trained on.
 
 Every problem is a `UserError` with the file's path. Downloads go through torchvision.
 """
@@ -107,7 +107,7 @@ def require_files(
     calls: Sequence[dict[str, Any]],
     archive: tuple[str, str] | None = None,
 ) -> None:
-    """Download the files that are missing in `root`; a file with .gz added counts as well.
+    """Download the files that are missing in `root`; FILE.gz counts as FILE.
 
     archive: torchvision's archive and its MD5. If the archive is in place, it is unpacked without
     using the network, even with download=False.
@@ -162,7 +162,7 @@ def _missing_error(name: str, root: Path, missing: Sequence[str], tried: str) ->
 
 
 def with_https_urls(cls: Any) -> Any:
-    """Return torchvision's class with HTTPS addresses, which nobody on the way can change.
+    """Return torchvision's class with HTTPS addresses.
 
     Three of torchvision's addresses are without TLS; its checksums are kept. Fashion-MNIST's server
     has no TLS, so its files come from its authors' repository.
@@ -190,7 +190,7 @@ def _url(cls: Any) -> str:
 
 
 def _download(cls: Any, calls: Sequence[dict[str, Any]], root: Path, packed: Path | None) -> None:
-    """Download into a scratch folder and move the files to root, so that none is partial."""
+    """Download into a scratch folder, then move the files, so that none is partial."""
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
         scratch = Path(folder)

@@ -48,7 +48,7 @@ SHA256 = {
 
 
 def mnist_5k() -> RawDataset:
-    """Return mnist_5k: a twelfth of MNIST's training images, a tenth of its test images."""
+    """Return a twelfth of MNIST's training images and a tenth of its test images."""
     try:
         content = read_bytes(BUNDLED_MNIST)
         check_hash(BUNDLED_MNIST, content, BUNDLED_MNIST_SHA256)
@@ -73,7 +73,7 @@ def fashion_mnist(root: str | Path, download: bool = True) -> RawDataset:
 
 
 def kmnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Return Kuzushiji-MNIST: 60,000 + 10,000 grey images of Japanese characters, 28 x 28."""
+    """Return Kuzushiji-MNIST: 60,000 + 10,000 grey Japanese characters, 28 x 28."""
     return _idx("kmnist", "KMNIST", root, download)
 
 
@@ -204,7 +204,7 @@ def _cifar(name: str, torchvision_class: str, root: str | Path, download: bool) 
 def _require(
     name: str, folder: Path, hashes: Mapping[str, str], download: bool, **given: Any
 ) -> None:
-    """Get the files by `require_files`, and check their bytes. hashes: MD5 sums by file."""
+    """Get files by `require_files`, and check their bytes. hashes: MD5 sums by file."""
     require_files(name, folder, list(hashes), download=download, **given)
     for file, md5 in hashes.items():
         check_hash(folder / file, read_bytes(folder / file), md5)
@@ -227,7 +227,7 @@ def _sklearn(name: str) -> tuple[Tensor, Tensor]:
 
 
 def _every_fifth_for_test(x: Tensor, y: Tensor) -> RawDataset:
-    """Return data with every fifth example of each class as the test part, if none exists."""
+    """Return data with every fifth example of each class as the test part."""
     test = torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique():
         test[(y == label).nonzero().flatten()[4::5]] = True

@@ -1,4 +1,4 @@
-"""The way from raw arrays to a run's tensors: check, digest, subset, split, preprocess.
+"""Preparation of raw arrays: check, digest, subset, split, preprocess.
 
 `prepare` alone decides which examples are trained on, and how the examples are scaled.
 """
@@ -144,7 +144,7 @@ def prepare(
 
 
 def _check_integers(x: Tensor, preprocessing: str) -> None:
-    """Raise `UserError` for integers that are no whole numbers, or that float32 would round."""
+    """Raise `UserError` for integers that are not whole, or that float32 would round."""
     if preprocessing == "integers" and x.is_floating_point():
         raise UserError(
             f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "
@@ -263,7 +263,7 @@ def _as_raw(
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return 16 hex digits of the SHA-256 over shapes, dtypes and bytes of the raw data."""
+    """Return 16 hex digits of the SHA-256 over shapes, dtypes and bytes of raw data."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""The import of torchvision, also beside a CPU-only torch, where its C++ part fails."""
+"""The import of torchvision, also beside a CPU-only torch."""
 
 import importlib
 import sys
@@ -28,7 +28,7 @@ def with_torchvision(call: Callable[[], T]) -> T:
 
 
 def import_torchvision() -> ModuleType:
-    """Return torchvision with its datasets; call this late, since the import takes 1 s."""
+    """Return torchvision with its datasets; the import takes a second."""
     try:
         with warnings.catch_warnings():
             # "Failed to load image Python extension": only image decoding needs that extension

@@ -1,4 +1,4 @@
-"""Engines take training steps faster; all are optional, and this is the one door to them.
+"""The optional engines, which take training steps faster; the one door to them.
 
 `auto` is the first engine, in a fixed order, that serves every optimizer of a problem. `auto`
 measures nothing, and plain steps are faster for some models (docs/performance.md).

@@ -1,4 +1,4 @@
-"""JSON objects with a checksum of their own content, which reveals damage and edits.
+"""JSON objects with a checksum of their content, which reveals damage and edits.
 
 The checksum holds no secret, so it does not tell who changed an object.
 """

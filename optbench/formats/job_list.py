@@ -1,4 +1,4 @@
-"""A sweep's list of jobs, `jobs.jsonl`: first the plan, then a line for each ended job."""
+"""A sweep's list of jobs, `jobs.jsonl`: the plan, then a line for each ended job."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def job_identity(overrides: Iterable[str]) -> tuple[str, ...]:
 
 
 def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -> dict[str, Any]:
-    """Return counts and overrides of the planned jobs that are done, failed and missing.
+    """Return counts and overrides of the done, failed and missing jobs of a plan.
 
     statuses: of each planned job, or None without an outcome. An interrupted run counts as missing,
     since the same command runs it.

@@ -125,7 +125,7 @@ class FigureConfig(TypedDict):
 
 
 class RunConfig(TypedDict):
-    """A resolved configuration: what `config.resolve` gives, and the table of its keys."""
+    """The configuration that `config.resolve` returns, and the table of its keys."""
 
     model: Annotated[Node, Key(PROBLEM | GROUP)]
     dataset: Annotated[Node, Key(PROBLEM | GROUP)]
@@ -194,7 +194,7 @@ def part_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def having(role: Role) -> tuple[str, ...]:
-    """Return the dotted names of the keys with one of these roles, in the table's order."""
+    """Return the dotted names of the keys with one of these roles, in order."""
     return tuple(name for name, key in KEYS.items() if key.role & role)
 
 

@@ -55,7 +55,7 @@ def code_in(record: Mapping[str, Any]) -> Code:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of the files and distributions in which a target's code differs."""
+    """Return the names of files and distributions in which a target's code differs."""
     both = [name for name in now if name in before and before[name] != now[name]]
     return sorted(both or [name for name in {**before, **now} if before.get(name) != now.get(name)])
 
@@ -76,7 +76,7 @@ def sourceless(code: Code) -> list[str]:
 
 
 def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Return the records without older code, and sentences on the runs that were left out.
+    """Return the records without older code, and sentences on the left-out runs.
 
     Each target's newest code is that of the finished run that was started or reused last.
     """

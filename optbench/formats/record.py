@@ -1,4 +1,4 @@
-"""The content of `run.json` as a type: the run's configuration, identity and outcome."""
+"""The type of `run.json`: a run's configuration, identity and outcome."""
 
 from collections.abc import Mapping
 from typing import Any, Required, TypedDict
@@ -7,7 +7,7 @@ OLDER_ENGINE_NAMES = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # in the k
 
 
 class RunRecord(TypedDict, total=False):
-    """A run's record. Keys that `formats.run.read_record` does not check may hold anything."""
+    """A run's record. Keys that `read_record` does not check may hold anything."""
 
     format: int
     run_id: Required[str]

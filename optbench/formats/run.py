@@ -1,4 +1,4 @@
-"""The files of one run, read strictly: a damaged file is refused, never guessed at.
+"""The files of one run, read strictly: a damaged file is refused, not guessed.
 
 `optbench.runs.folder` writes the files. Every function here raises OSError or ValueError. The
 message of a ValueError continues a sentence that begins with the file's name.
@@ -256,7 +256,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested config by dotted keys, with lists as JSON text, and None as "null"."""
+    """Return a nested config by dotted keys, with lists as JSON and None as "null"."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The files beside a sweep's runs: `figure.json`, and a tuned study's `study.json`."""
+"""The files beside a sweep's runs: `figure.json`, and a study's `study.json`."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Return whether an entry has the form of a contender: optimizer, trials and choice."""
+    """Return whether an entry has the form of a contender."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("optimizer"), str)
@@ -93,7 +93,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def setting_of(record: Mapping[str, Any]) -> str:
-    """Return a hash of a run's optimizer settings, which a trial and its repetitions share.
+    """Return a hash of a run's setting, which a trial and its repetitions share.
 
     The search space is left out, since the hash describes one setting.
     """
@@ -147,7 +147,7 @@ def choices(path: Path, read: Reader) -> dict[tuple[str, str], tuple[set[str], s
 def manifests_of(
     folders: Sequence[Path], table: pd.DataFrame, read: Reader = read_manifest
 ) -> list[dict[str, Any]]:
-    """Return the manifests of the tuned studies in `folders`, or around the table's runs.
+    """Return the manifests of tuned studies in `folders`, or around the table's runs.
 
     A study's runs lie in STUDY/PHASE/RUN, so that a folder above or below the study also finds its
     manifest. read: `read_manifest`.

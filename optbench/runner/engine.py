@@ -1,4 +1,4 @@
-"""The choice of a run's engine; the one place that imports `engines`, if it is there."""
+"""The choice of a run's engine; the one place that imports `engines`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -82,7 +82,7 @@ def common(
     device: torch.device | str,
     seed: int,
 ) -> str:
-    """Return the first engine of NAMES that serves all optimizers; "plain" if none does."""
+    """Return the first engine of NAMES that serves all optimizers, else "plain"."""
     names = NAMES if torch.device(device).type == "cpu" else ()
     model = build_model(problem, seed)
     for build in optimizers:

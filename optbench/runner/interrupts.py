@@ -1,4 +1,4 @@
-"""Interrupts by SIGINT, SIGTERM or Slurm's SIGUSR1, which end a run after a whole step."""
+"""Interrupts (SIGINT, SIGTERM, SIGUSR1), which end a run after a whole step."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""The plan of a run before training: its identity, its record, its parts, their cost."""
+"""The plan of a run before training: its identity, record, parts and cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ _costs: dict[str, dict[str, float] | None] = {}  # measured in this process
 
 
 def cost(planned: Plan) -> dict[str, float] | None:
-    """Return `step_cost.cost_of_run`, measured once for runs that differ in numbers only."""
+    """Return `step_cost.cost_of_run`, measured once for runs that differ in numbers."""
     kind = {k: v for k, v in planned.config["optimizer"].items() if k != "name"}
     kind = {k: bool(v) if isinstance(v, int | float) else v for k, v in kind.items()}
     key = identity(kind | {"problem": planned.record["problem_hash"]})

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, a line for each evaluation elsewhere."""
+"""The progress of a run: a bar on a terminal, else a line for each evaluation."""
 
 import sys
 from collections.abc import Callable, Iterator

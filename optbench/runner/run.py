@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def run(config: RunConfig, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
-    """Train the run of a configuration into a folder of `group`, or reuse a finished run.
+    """Train the run of a configuration into `group`, or reuse a finished run.
 
     chosen: the engine of the run's sweep; see `plan`.
     Raises `UserError` for a mistake in the configuration or the data, before writing any file.
@@ -80,9 +80,7 @@ def complete(
 
 @contextmanager
 def locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
-    """Hold the run's lock, and yield the run's outcome if it has one already.
-
-    Another process may have finished the run, or the wait for the lock was interrupted."""
+    """Hold the run's lock; yield its outcome if it is done or the wait was stopped."""
     results = results_of(planned.config)
     run_id = planned.record["run_id"]
 
@@ -203,7 +201,7 @@ def _write_updates(
     training: Training,
     every: float | None,
 ) -> str:
-    """Write and show all updates, and return the run's status; an error marks it failed.
+    """Write and show all updates, and return the status; errors mark the run failed.
 
     every: seconds between two checkpoints; None: checkpoint only at an interrupt.
     """

@@ -1,4 +1,4 @@
-"""The folder of a run in training, which is made or resumed, written, and always ended."""
+"""The folder of a run in training: made or resumed, written, and always ended."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ UNSAVEABLE = (
 
 
 def new_folder(planned: Plan) -> RunFolder:
-    """Make the run's folder, or take that of the same run if it died too early to resume."""
+    """Make the run's folder, or reuse one whose run died before a checkpoint."""
     # any text may be a run's label, but not a folder's name; a leading dot would hide the folder
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
     with_bytes = plain.encode(sys.getfilesystemencoding(), "replace")
@@ -130,8 +130,8 @@ def finish(folder: RunFolder, status: str) -> None:
 def mark_failed(folder: RunFolder, error: BaseException) -> None:
     """Mark the run as failed, or as interrupted by Ctrl-C.
 
-    A run that could not write keeps its checkpoint and resumes later. A run whose optimizer or
-    model raised an error restarts, since the user may fix that code."""
+    A run that could not write keeps its checkpoint and resumes later. A run whose own code failed
+    restarts, since the user may mend that code."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     stopped = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # the disk may be what failed

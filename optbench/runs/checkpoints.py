@@ -1,4 +1,4 @@
-"""A run's checkpoint, from which an unfinished run resumes bit for bit in its folder."""
+"""The checkpoint from which an unfinished run resumes bit for bit."""
 
 import os
 import pickle
@@ -20,8 +20,7 @@ CHECKPOINT_FORMAT = 4
 # failed: the process died or could not write; a run whose code failed leaves no checkpoint
 UNFINISHED_STATUSES = ("running", "interrupted", "failed")
 RECORD_KEYS = ("run_id", "problem_hash", "num_threads", "products", "engine")
-TORCH_VERSION = str(torch.__version__)
-MADE_BY = {"format": CHECKPOINT_FORMAT, "optbench": __version__, "torch": TORCH_VERSION}
+MADE_BY = {"format": CHECKPOINT_FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
 
 def save(
@@ -77,7 +76,7 @@ def load(path: Path) -> dict[str, Any]:
 def find(
     group: Path, asked: Mapping[str, Any], warn: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Return the folder and the checkpoint of the newest unfinished run in `group`, or None.
+    """Return the newest unfinished run in `group` with its checkpoint, or None.
 
     asked: the beginning of the run's `run.json`. `warn` is told where a run restarts: its
     checkpoint is damaged or of another version of torch or optbench, or the user's code has

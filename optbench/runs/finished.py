@@ -20,7 +20,7 @@ MAX_FOLDER_DEPTH = 5
 
 
 class Finished:
-    """An index of completed and diverged runs; folders are listed at the first question."""
+    """An index of completed and diverged runs; the first call lists the folders."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[Path]]] = {}

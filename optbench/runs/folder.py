@@ -1,4 +1,4 @@
-"""A run's folder: `run.json` has its configuration and outcome, CSV files its curves.
+"""A run's folder: `run.json` with its settings and outcome, CSV files with curves.
 
 This module writes the files; `optbench.formats.run` defines the format and reads it.
 """

@@ -15,7 +15,7 @@ except ImportError:  # Windows has no such lock: two processes may both train on
 
 LOCK_FOLDER = ".locks"
 # the folder may come from others, so follow no link and wait for no pipe
-SAFE_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 RELEASED_FILE = "released"  # a line for each lock that was released, with the run's id
 POLL_SECONDS = 0.2
 
@@ -41,7 +41,7 @@ def run_lock(
     waiting: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
-    """Wait for the lock of a run, hold it, and yield whether the run may be done by now.
+    """Wait for a run's lock, hold it, and yield whether the run may be done by now.
 
     The run may be done if another process released the lock after `since` (from `released`), or
     died with it. waiting: told once who holds the lock. stop: True ends the wait with `Stopped`.
@@ -57,7 +57,7 @@ def run_lock(
         raise NotADirectoryError(errno.ENOTDIR, "it is a link, and not a folder", str(path.parent))
     waited = False
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | SAFE_FLAGS, 0o666)
         try:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,7 +83,7 @@ def run_lock(
         yield waited or died or _was_released(path, since)
     finally:
         with suppress(OSError):  # a full disk, or a folder that is gone
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFE_OPEN_FLAGS
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFE_FLAGS
             with os.fdopen(os.open(path.with_name(RELEASED_FILE), flags, 0o666), "a") as file:
                 file.write(f"{run_id}\n")
         with suppress(OSError):
@@ -93,7 +93,7 @@ def run_lock(
 
 def _was_released(path: Path, since: int) -> bool:
     try:
-        number = os.open(path.with_name(RELEASED_FILE), os.O_RDONLY | SAFE_OPEN_FLAGS)
+        number = os.open(path.with_name(RELEASED_FILE), os.O_RDONLY | SAFE_FLAGS)
         with os.fdopen(number, "rb") as file:
             file.seek(since)
             return path.name.encode() in file.read().split()

@@ -155,7 +155,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run in an MLflow store: by default the SQLite file `mlflow.db` in `results_dir`."""
+    """A run in an MLflow store, by default `results_dir/mlflow.db` (SQLite)."""
 
     STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "interrupted": "KILLED"}  # noqa: RUF012
     MAX_PARAMS, MAX_METRICS, MAX_CHARACTERS = 100, 1000, 500  # in a request; in a value

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def machine(device: str) -> dict[str, str]:
-    """Return the parts of the machine that change times, without the names of host or user."""
+    """Return the parts of the machine that change times; no names of host or user."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -43,7 +43,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def allocator() -> str:
-    """Return the preloaded library that allocates memory; "system" for the C library's own."""
+    """Return the preloaded library that allocates memory; "system" without one."""
     words = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
     maps = Path("/proc/self/maps")
     loaded = maps.read_text("utf-8", "replace") if words and maps.exists() else ""
@@ -53,7 +53,7 @@ def allocator() -> str:
 
 @cache
 def git_commit(root: Path) -> str | None:
-    """Return the commit of a checkout, with `-dirty` if files differ; None without git."""
+    """Return a checkout's commit, with `-dirty` if files differ; None without git."""
     if not (root / ".git").exists():
         return None
     # not `describe --dirty`, which locks the index: the lock would outlive a killed process

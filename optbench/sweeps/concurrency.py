@@ -65,7 +65,7 @@ _pools: dict[tuple[int, int, int], Pool] = {}
 
 
 def worker_pool(size: int, threads: int, gpus: int) -> Pool:
-    """Return the pool of this process, whose warm workers serve the next batch as well.
+    """Return this process's pool, whose warm workers serve the next batch as well.
 
     threads: in each worker. gpus: the number of GPUs, which the workers share out.
     """

@@ -1,4 +1,4 @@
-"""The choice of one engine for all runs of a problem, so that their seconds compare.
+"""The choice of one engine for all runs of a problem, so that seconds compare.
 
 `engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
 of a problem, else plain steps. A sweep keeps its choice in memory, since a study launches its jobs
@@ -33,14 +33,14 @@ class EngineChoice:
     """The engines that serve all runs of each problem, as far as runs were checked."""
 
     def __init__(self, load: Callable[[RunConfig], prepare.Dataset], known: dict[str, str]) -> None:
-        """Begin without problems. load: config to dataset. known: engines that stay chosen."""
+        """Begin with `known` choices, which stay. load: from config to dataset."""
         self._load, self._known = load, known
         self._serving: dict[str, tuple[str, ...]] = {}  # by problem
         self._models: dict[str, tuple[Problem, nn.Module]] = {}  # by problem
         self._seen: set[str] = set()
 
     def look_at(self, config: RunConfig) -> None:
-        """Drop the engines that do not serve a run from its problem, if the run asks for auto."""
+        """Drop engines that do not serve a run from its problem, if the run asks for auto."""
         key = problem_key(config)
         if engine.asked(config) != engine.AUTO or key in self._known:
             return
@@ -88,7 +88,7 @@ def choose(
     configs: Iterable[RunConfig],
     load: Callable[[RunConfig], prepare.Dataset],
 ) -> None:
-    """Choose an engine for each problem of these runs, and keep the sweep's earlier choices."""
+    """Choose an engine for each problem of these runs; earlier choices stay."""
     choice = EngineChoice(load, dict(job_list.engines))
     for config in configs:
         choice.look_at(config)
@@ -106,7 +106,7 @@ def keep(sweep: Path, choice: EngineChoice) -> None:
 
 
 def chosen(sweep: Path, config: RunConfig) -> str | None:
-    """Return the engine that the sweep chose for a run's problem; None without a choice."""
+    """Return the engine that the sweep chose for a run's problem, or None."""
     found = job_list.engines
     with suppress(OSError, ValueError, KeyError):  # the run then chooses for itself
         if not found and (told := os.environ.get(ENGINES_VARIABLE)):

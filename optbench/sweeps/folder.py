@@ -17,7 +17,7 @@ SWEEP_FILES = (job_list.JOBS_FILE, "study.json", "figure.json", CLAIM, job_list.
 
 
 def folder_of(config: DictConfig) -> Path:
-    """Return the sweep's folder, which is the same for the same command, so that it resumes.
+    """Return the sweep's folder, the same for the same command, so that it resumes.
 
     The folder has the key `name` or, in `sweeps/`, the study's name, or words from the overrides
     with their hash.

@@ -1,4 +1,4 @@
-"""One job of a sweep, from Hydra's configuration to a line in the sweep's list of jobs."""
+"""One job of a sweep, from its configuration to a line in the list of jobs."""
 
 import sys
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
 
 
 def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -> None:
-    """Raise `UserError` for a job that failed before, if retry=none forbids another try."""
+    """Raise `UserError` for a job that failed before, if retry=none."""
     if config["retry"] != "none" or config["force"]:
         return
     for before in job_list.failed(folder):

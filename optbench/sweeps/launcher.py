@@ -1,4 +1,4 @@
-"""The launcher, which runs a sweep's jobs in workers; `hydra_plugins/optbench` calls it."""
+"""The launcher of Hydra's plugin, which runs a sweep's jobs in workers."""
 
 import sys
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 
 
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
-    """Compose a job's configuration, and return whether it is refused or cannot be built."""
+    """Compose a job's configuration, and return whether it is wrong."""
     loader: Any = batch.context.config_loader  # a SweepLoader
     config = loader.take_config(batch.master, overrides)
     batch.composed[index] = config

@@ -45,7 +45,7 @@ def _load(parts: str) -> Dataset:
 
 
 def share(dataset: Dataset) -> Dataset:
-    """Return the same data in shared memory, which lasts as long as the returned dataset.
+    """Return the same data in shared memory, which lasts as long as the result.
 
     Raises OSError where there is no room.
     """
@@ -77,7 +77,7 @@ def _map(path: str) -> Dataset:
 
 
 def _file() -> tuple[IO[bytes], str]:
-    """Return a file in memory that no killed process leaves behind, or a temporary file."""
+    """Return a file in memory, which no killed process leaves behind, if possible."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("optbench")
         return os.fdopen(number, "w+b"), f"/proc/{os.getpid()}/fd/{number}"

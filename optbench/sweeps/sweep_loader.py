@@ -21,12 +21,11 @@ MAX_COMPOSITIONS = 64  # kept in memory, with some 20 kB each
 
 
 class SweepLoader(ConfigLoaderImpl):
-    """Hydra's loader, with a `load_sweep_config` that takes a tenth of the time or less.
+    """Hydra's loader, with a `load_sweep_config` in a tenth of the time or less.
 
-    Hydra reads every YAML file again for each job. This loader lets Hydra compose once for each set
-    of overrides that choose groups or concern Hydra itself. On a copy, Hydra's own function then
-    applies the job's values, which are its last step as well. Changes of files during a sweep have
-    no effect.
+    Hydra reads every YAML file again for each job. This loader composes once for each set of
+    overrides that choose groups or concern Hydra itself. Hydra's own function then applies the
+    job's values to a copy, as its last step. Changes of files during a sweep have no effect.
     """
 
     def __init__(self, loader: ConfigLoaderImpl) -> None:
@@ -45,9 +44,7 @@ class SweepLoader(ConfigLoaderImpl):
         return config
 
     def take_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
-        """Return one job's configuration, which the caller may change.
-
-        Sweepers compose all jobs for a check first, so the checked one is taken if it is kept."""
+        """Return one job's configuration, to be changed; that of a sweeper's check if any."""
         seen = self._validated.pop((id(master_config), *sweep_overrides), None)
         return self._compose(master_config, sweep_overrides) if seen is None else seen
 

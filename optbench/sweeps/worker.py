@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """The result of a run: an outcome or an error. text: the last evaluation's numbers."""
+    """The outcome or error of a run. text: the last evaluation's numbers."""
 
     outcome: run.Outcome | None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""A pool of worker processes that start once, take tasks in turn, and may die harmlessly.
+"""A pool of worker processes that start once, take tasks in turn, and may die.
 
 A task is a function that both sides can import, with its arguments. The pool does not know what
 tasks do. A worker that dies or hangs is reported with its last output, and replaced.
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 class Event(NamedTuple):
     """An event of a task: started, sent, printed, done, failed or died.
 
-    value: what was sent or printed, the result, or the reason."""
+    value: the value, the text, the result, or the reason."""
 
     key: Any
     kind: str
@@ -201,7 +201,7 @@ def _send(worker: Worker, message: tuple[str, Any]) -> None:
 
 
 def _last_lines(lines: list[str]) -> list[str]:
-    """Return the last lines of output; after a crash, the top of the main thread's stack."""
+    """Return the last lines of output, or after a crash the main thread's stack."""
     # faulthandler writes the newest thread first, and the main one last
     dumps = [index for index, line in enumerate(lines) if "(most recent call first)" in line]
     if dumps:

@@ -1,4 +1,4 @@
-"""A worker process: its start, and its loop over tasks until the parent's pipe closes."""
+"""A worker process: its start, and its tasks until the parent's pipe closes."""
 
 import faulthandler
 import gc
@@ -23,7 +23,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def prepare(preload: Sequence[str]) -> None:
-    """Begin to import modules once for all future workers, if the system has a fork server.
+    """Begin to import modules once for all workers, if there is a fork server.
 
     Call this early: the imports take seconds, in which the caller can do something else.
     """

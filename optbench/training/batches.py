@@ -1,4 +1,4 @@
-"""The examples of each batch, which the seed alone decides, alike for all optimizers."""
+"""The batches of examples, which the seed alone decides, alike for all optimizers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which optimizers take a closure, and which evaluate it before they use a gradient."""
+"""Which optimizers take a closure, and which evaluate it before using a gradient."""
 
 import inspect
 from collections.abc import Callable

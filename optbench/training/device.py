@@ -134,7 +134,7 @@ def _is_accurate() -> bool:
 
 @cache
 def _is_faster() -> bool:
-    """Return whether oneDNN multiplies a layer's matrices clearly faster than the default."""
+    """Return whether oneDNN multiplies matrices clearly faster than the default."""
     x, w, out = torch.ones(128, 784), torch.ones(512, 784), torch.empty(128, 512)
     seconds: dict[str, list[float]] = {_default_precision(): [], ONEDNN_PRECISION: []}
     for _ in range(8):  # in turn, so that other load on the machine slows both

@@ -1,4 +1,4 @@
-"""The training loop: one optimizer on one problem with one seed, as a stream of rows.
+"""The training loop: one optimizer on one problem with one seed, as updates.
 
 The loop knows nothing of files or configurations. The clock stops during evaluation. No step waits
 for the device: the losses of a chunk of steps are read from it at once.

@@ -1,4 +1,4 @@
-"""The state from which a training resumes bit for bit, as tensors and plain values."""
+"""The state from which a training resumes bit for bit, as plain values."""
 
 from functools import partial
 from math import isfinite
@@ -90,9 +90,9 @@ def unsaveable(training: Resumable) -> str:
 
 
 def generators(training: Resumable) -> dict[str, str]:
-    """Return the states of the random generators inside model, optimizer and loss.
+    """Return the states, as texts, of generators inside model, optimizer and loss.
 
-    The states are texts. The generator of dropout, which the seed sets, is not among them."""
+    The generator for dropout is left out, since the seed sets it."""
     try:
         found = object_state.generators(objects(training), training.parameters)
     except object_state.Unsaveable:

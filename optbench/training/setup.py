@@ -1,4 +1,4 @@
-"""The model and the data of a training, on their device, in its precision and layout."""
+"""The model and data of a training, with their device, precision and layout."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def make_model(
     *,
     channels_last: bool,
 ) -> tuple[nn.Module, Dataset]:
-    """Return the model with the initial weights of `seed`, and the data that it trains on."""
+    """Return the model with the initial weights of `seed`, and its training data."""
     model = build_model(problem, seed).to(device)
     data = problem.dataset.to(device)
     if problem.precision == "float64":

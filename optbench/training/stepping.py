@@ -1,4 +1,4 @@
-"""One training step with any optimizer: its gradients, its closure, its random draws."""
+"""A training step with any optimizer: its gradients, closure and random draws."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

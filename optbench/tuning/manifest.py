@@ -118,7 +118,7 @@ def describe(
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a manifest that is about to be replaced, with its kept ones."""
+    """Return the entries of an old manifest, with those that it had kept."""
     try:
         manifest = read_manifest(path)
     except (OSError, ValueError):

@@ -31,7 +31,7 @@ Point = dict[str, Any]
 
 
 def check_space(space: Any) -> None:
-    """Raise `UserError` unless a space has at least one range, and all are well formed."""
+    """Raise `UserError` unless a space has ranges, and all are well formed."""
     if not isinstance(space, Mapping):
         raise UserError(
             f"optimizer.search is a group of keys such as optimizer.search.lr, not {space!r}"
@@ -151,7 +151,7 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
 
 
 def _grid(dimensions: int, trials: int) -> np.ndarray:
-    """Return exactly `trials` points of a grid, so that all optimizers get equally many."""
+    """Return exactly `trials` points of a grid, so that all optimizers get as many."""
     each = math.ceil(trials ** (1 / dimensions) - 1e-9)
     counts = [each] * dimensions
     for last in range(dimensions - 1, -1, -1):  # coarsens the last ranges, if enough points remain
@@ -165,7 +165,7 @@ def _grid(dimensions: int, trials: int) -> np.ndarray:
 
 
 def scale_point(space: Space, unit: Sequence[float]) -> Point:
-    """Return the hyperparameters at coordinates in [0, 1], to six digits or whole numbers."""
+    """Return the hyperparameters at coordinates in [0, 1], rounded to six digits."""
     point: Point = {}
     for (name, part, spec), u in zip(_ranges(space), unit, strict=True):
         value = _scale(float(u), spec)
@@ -207,7 +207,7 @@ def choose(scores: Sequence[float]) -> int | None:
 
 
 def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:
-    """Return the hyperparameters within `share` of the ends of their ranges, on their scales."""
+    """Return the hyperparameters within `share` of the ends of their ranges."""
     found = []
     for name, part, spec in _ranges(space):
         value = point[name] if part is None else point[name][part]
@@ -229,7 +229,7 @@ def _ranges(space: Space) -> Iterator[tuple[str, int | None, Any]]:
 
 
 class Tpe:
-    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), a point at a time."""
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
 
     def __init__(self, space: Space, seed: int) -> None:
         try:

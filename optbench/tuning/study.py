@@ -1,4 +1,4 @@
-"""A tuned study: equally many trials for each optimizer, then final runs with new seeds.
+"""A tuned study: equally many trials for each optimizer, then runs with new seeds.
 
 Phase 1 judges every trial by the validation split, and does not measure the test set. Phase 2
 repeats each optimizer's best setting and default setting with new seeds, and measures the test set
@@ -141,7 +141,7 @@ def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int
 
 
 def last_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
-    """Return the jobs of the second phase, with the chosen settings if there are trials."""
+    """Return the jobs of the second phase, with chosen settings after the trials."""
     new = range(settings["seed"] + 1, settings["seed"] + 1 + seeds)
     tuned = []
     for entry in contenders:
@@ -189,7 +189,7 @@ def expand(arguments: list[str]) -> list[list[str]]:
 
 
 def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) -> Contender:
-    """Return a contender, whose search space is without keys that the command line fixes.
+    """Return a contender, without the keys that the command line fixes in its space.
 
     Raises `UserError` for a setting that no run of the contender could use.
     """
@@ -258,9 +258,9 @@ def arguments_of(
 
 
 def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> list[RunConfig]:
-    """Build a contender's runs without training, and return their configurations.
+    """Build a contender's runs, at its defaults and near both ends of its space.
 
-    Settings are the defaults, and points near both ends of the space. Raises `UserError`."""
+    Returns their configurations. Raises `UserError` before any training."""
     from optbench.runner import rehearsal
     from optbench.sweeps import shared_dataset
 
@@ -308,7 +308,7 @@ def rounds(
 
 
 def phase(name: str, seed: int) -> list[str]:
-    """Return the overrides of a phase's run: seed, phase, use of the test set, subfolder."""
+    """Return the overrides of a phase's run: its seed, subfolder and test set."""
     test = "never" if name == "trials" else "end"
     return [f"seed={seed}", f"phase={name}", f"log.eval_test={test}", f"hydra.sweep.subdir={name}"]
 

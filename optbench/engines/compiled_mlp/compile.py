@@ -1,4 +1,4 @@
-"""The C++ files of this package as libraries, compiled once for each machine and kept."""
+"""The C++ files of this package as libraries, compiled once for each machine."""
 
 import ctypes
 import hashlib

@@ -1,4 +1,4 @@
-"""Which trainings the compiled engine supports, told by exact types and never by trying."""
+"""Which trainings the compiled engine supports, by exact types, never by trying."""
 
 from collections.abc import Callable, Iterator, Mapping
 from math import inf, prod
@@ -46,10 +46,9 @@ def supports_model(problem: Problem, model: nn.Module) -> bool:
 
 
 def model_refusal(problem: Problem, model: nn.Module) -> str:
-    """Return in words what mlp.cpp does not support in problem and model; "" for nothing.
+    """Return in words why mlp.cpp does not support problem and model, or "".
 
-    Supported are chains of linear layers and activations in float32, with the cross-entropy of at
-    most 512 examples. Torch is faster on larger batches.
+    Torch is faster on batches of more than 512 examples.
     """
     if not _is_cross_entropy(problem.loss):
         return "the loss is none of optbench's cross_entropy and nll"
@@ -92,7 +91,7 @@ def _is_cross_entropy(loss: Callable[..., Tensor]) -> bool:
 
 
 def optimizer_refusal(optimizer: Optimizer) -> str:
-    """Return in words why mlp.cpp lacks the optimizer's rule; "" where it has the rule."""
+    """Return in words why mlp.cpp lacks the optimizer's rule, or ""."""
     name = type(optimizer).__name__
     if type(optimizer) not in OPTIMIZERS:  # a user's class, or a subclass, may do anything
         return f"{name} is none of torch's {', '.join(cls.__name__ for cls in OPTIMIZERS)}"

@@ -1,4 +1,4 @@
-"""Tests that the parts of a run have exactly known types, with nothing added to them.
+"""Tests that the parts of a run have exactly known types, with nothing added.
 
 An engine may only serve objects that compute what their class says: no subclass, no hook, no
 replaced method, and no mode that changes torch's functions.
@@ -24,7 +24,7 @@ def is_untouched(module: nn.Module) -> bool:
 
 
 def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[str] = ()) -> bool:
-    """Return whether a module has exactly these parameters and buffers, and no submodule."""
+    """Return whether a module has just these parameters and buffers, and no submodule."""
     own = vars(module)
     exact = (set(own["_parameters"]), set(own["_buffers"])) == (set(parameters), set(buffers))
     return exact and not own["_modules"]
@@ -76,7 +76,7 @@ def unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _is_partial(function: Any) -> bool:
-    """Return whether a value is a partial of functools, or Hydra's class of the same use."""
+    """Return whether a value is a partial of functools, or Hydra's subclass."""
     made = type(function)
     return made is partial or (issubclass(made, partial) and made.__module__.startswith("hydra."))
 

@@ -226,9 +226,7 @@ class CompiledSteps:
     def __call__(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
     ) -> Tensor:
-        """Take a step with each batch, and return the batches' losses (k,).
-
-        Raises ValueError for unsupported data or another rule, before any step."""
+        """Return the losses (k,) of k steps. Raise ValueError first for unsupported data."""
         if self.labels is not y:
             self._check(x, y)
             self.labels = y

@@ -28,7 +28,7 @@ Files = dict[str, str]
 
 
 class Known(NamedTuple):
-    """The files of a target, with the objects and modules that were loaded at the time."""
+    """The files of a target, and the objects and modules loaded at the time."""
 
     loaded: list[Any]
     modules: list[str]
@@ -117,7 +117,7 @@ def _same(before: list[Any], now: list[Any]) -> bool:
 
 
 def _distribution(target: str) -> tuple[str, str] | None:
-    """Return name and version of a target's distribution, without importing the target."""
+    """Return name and version of a target's distribution, without an import."""
     try:
         spec = find_spec(target.split(".")[0])
     except (ImportError, ValueError):

@@ -92,7 +92,7 @@ def _holds(found: metadata.Distribution, relative: str, top: str) -> bool:
 
 
 def _is_editable(found: metadata.Distribution) -> bool:
-    """Return whether a distribution was installed with `pip install --editable` (PEP 610)."""
+    """Return whether a distribution was installed in editable mode (PEP 610)."""
     try:
         told = json.loads(found.read_text("direct_url.json") or "{}")
         return bool(told.get("dir_info", {}).get("editable"))

@@ -1,4 +1,4 @@
-"""The walk from a class or function through its own module and the modules it imports."""
+"""The walk from a class or function through its module and all its imports."""
 
 import linecache
 import os
@@ -95,7 +95,7 @@ class Search:
         return [(name, str(Path(path).parent)) for name in syntax_trees.imports(tree, package)]
 
     def _is_installed(self, path: str) -> bool:
-        """Return whether a file is Python's or a distribution's, and note the distribution."""
+        """Return whether a file is Python's or a distribution's; note the latter."""
         folder = install_folder(path)
         if folder is None:
             return is_standard(path)
@@ -194,10 +194,9 @@ class Search:
 
 
 def _modules_within(name: str) -> Iterator[Import]:
-    """Yield the modules that a loaded module holds, by whatever call it imported them.
-
-    Its own submodules are left out, since other modules may have imported more of them."""
+    """Yield the modules that a loaded module holds, without its own submodules."""
     for value in list(vars(sys.modules.get(name, object)).values()):
+        # submodules are left out, since other modules decide how many are loaded
         if isinstance(value, ModuleType) and not value.__name__.startswith(f"{name}."):
             yield value.__name__, None
 

@@ -32,7 +32,7 @@ def digest(source: str | bytes) -> str:
 
 
 def _text(node: object) -> Iterator[str]:
-    """Yield the pieces of a node's text, without positions, empty fields and docstrings."""
+    """Yield a node's text in pieces, without positions, empty fields and docstrings."""
     if isinstance(node, ast.JoinedStr):
         # some versions split the text of an f-string into several constants
         texts = [getattr(part, "value", None) for part in node.values]

@@ -1,4 +1,4 @@
-"""The state of live objects as plain values: all values that are reachable from them.
+"""The state of live objects: all values reachable from them, as plain values.
 
 A checkpoint of a user's optimizer must hold all that the class remembers, in its groups, in
 `state`, in attributes, or in objects and optimizers inside it. `capture` walks over all of these;
@@ -53,9 +53,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
 
 
 def generators(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, str]:
-    """Return the states of the random generators reachable from `roots`, by path.
-
-    The states are texts. Raises `Unsaveable`."""
+    """Return random generators' states as texts, by path. Raise `Unsaveable`."""
     look = Capture(parameters)
     for name, root in roots.items():
         look.functions = not isinstance(root, Optimizer)

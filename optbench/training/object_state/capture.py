@@ -1,4 +1,4 @@
-"""The walk of `object_state.capture`: from live objects to tensors and plain values."""
+"""The walk of `object_state.capture` from live objects to plain values."""
 
 import random
 import weakref

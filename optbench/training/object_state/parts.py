@@ -46,7 +46,7 @@ def mangled(cls: type, name: str) -> str:
 
 
 def attributes_of(thing: Any) -> dict[str, Any]:
-    """Return an object's attributes and slots, without those that torch's schedules add."""
+    """Return an object's attributes and slots, without those that schedules add."""
     found = dict(getattr(thing, "__dict__", {}))
     for cls in type(thing).__mro__:
         slots = cls.__dict__.get("__slots__", ())
@@ -114,7 +114,7 @@ def is_packaged(thing: Any) -> bool:
 
 
 def constant_node(value: Any) -> Node | None:
-    """Return the node of a value that is only compared, such as code or a dtype, or None."""
+    """Return the node of a value that is only compared, such as code, or None."""
     if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
         return {"kind": "torch", "text": str(value)}
     if isinstance(value, enum.Enum):

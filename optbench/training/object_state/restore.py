@@ -1,4 +1,4 @@
-"""The walk of `object_state.restore`: plain values put back beside objects built anew."""
+"""The walk of `object_state.restore` from plain values into newly built objects."""
 
 import enum
 import inspect
@@ -39,7 +39,7 @@ class Restore:
         self.packages = {base.__module__.split(".")[0] for base in bases} - LIBRARY_PACKAGES
 
     def value(self, node: Node, there: Any) -> Any:
-        """Return the value of a node: the object `there`, changed, if it is of the same kind."""
+        """Return the value of a node, in the object `there` if its kind is the same."""
         if not isinstance(node, dict):
             return node
         kind = node["kind"]
@@ -227,7 +227,7 @@ def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
 
 
 def _check_positions(state: Any) -> None:
-    """Raise ValueError for a position beyond a generator's buffer, which NumPy would read."""
+    """Raise ValueError for a position beyond a buffer, which NumPy would read."""
     for key, value in state.items() if isinstance(state, dict) else ():
         if isinstance(value, dict):
             _check_positions(value)
