@@ -1,4 +1,4 @@
-"""The datasets that a configuration can name, and how raw data become a problem's data."""
+"""The datasets that a configuration can name, and the preparation of raw data."""
 
 from optbench.datasets.loaders import (
     breast_cancer,

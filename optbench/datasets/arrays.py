@@ -1,4 +1,4 @@
-"""What a dataset's function returns, as tensors: of torch, NumPy, pandas, or plain lists."""
+"""A dataset's arrays (of torch, NumPy, pandas, or plain lists) as tensors."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from optbench.common.errors import UserError
 
-# torch has these, and next to no operations on them
-WIDER = {
+# torch has hardly any operations on the unsigned dtypes
+WIDER_DTYPES = {
     torch.uint16: torch.int32,
     torch.uint32: torch.int64,
     torch.uint64: torch.int64,
@@ -18,10 +18,10 @@ WIDER = {
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """Return a part of a dataset as a dense tensor on the CPU, of a dtype that torch computes with.
+    """Return a part of a dataset as a dense CPU tensor, of a dtype with operations.
 
-    name: of the part, for messages. Raises `UserError` for what is no array of numbers, and for
-    what would be read as other numbers than are meant: masked and missing values.
+    name: the part's, for messages. Raises `UserError` for values that are no array of numbers, and
+    for masked and missing values, which would turn into wrong numbers.
     """
     if isinstance(value, list | tuple):
         with suppress(TypeError, ValueError, RuntimeError):
@@ -29,7 +29,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         array = _as_array(name, value)
         try:
-            # torch takes neither foreign byte orders nor negative strides, and warns of read-only
+            # torch refuses foreign byte orders and negative strides, and warns of read-only arrays
             order = array.dtype.newbyteorder("=")
             value = torch.as_tensor(np.require(array, dtype=order, requirements=["C", "W"]))
         except (TypeError, ValueError, RuntimeError) as error:
@@ -39,7 +39,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     tensor = value.detach().cpu().resolve_conj().resolve_neg()
     if tensor.dtype == torch.uint64 and (tensor.view(torch.int64) < 0).any():
         raise _refusal(name, "holds whole numbers from 2**63", "convert them in the loader")
-    return tensor.to(WIDER.get(tensor.dtype, tensor.dtype)).contiguous()
+    return tensor.to(WIDER_DTYPES.get(tensor.dtype, tensor.dtype)).contiguous()
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -48,7 +48,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise _refusal(
             name, f"is {kind}", "stack its examples: x, y = map(torch.stack, zip(*dataset))"
         )
-    if hasattr(value, "toarray"):  # SciPy's sparse ones, which NumPy takes for one object
+    if hasattr(value, "toarray"):  # SciPy's sparse arrays, each of which NumPy takes for one object
         raise _refusal(name, f"is {kind}, a sparse matrix", "give its toarray()")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise _refusal(name, "has masked values", "fill them (filled(0)), or drop those examples")
@@ -60,13 +60,13 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise _refusal(name, f"is {kind}", "return a tensor or an array")
     try:
         array = np.asarray(value)
-    except Exception as error:  # of anybody's class
+    except Exception as error:  # the class may be anybody's
         raise _refusal(name, f"is {kind}", str(error)) from error
     return _plain(name, array) if array.dtype.kind in "OUS" else array
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
-    """Objects that are all numbers, as NumPy's own: pandas makes such of columns of two kinds."""
+    """Return an array of number objects, as pandas makes of mixed columns, as numbers."""
     kinds = {type(item) for item in array.flat}
     whole = (int, np.integer, np.bool_)
     if wrong := [k for k in kinds if not issubclass(k, (*whole, float, np.floating))]:

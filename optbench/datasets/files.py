@@ -1,6 +1,6 @@
-"""Reads dataset files so that a damaged one is named and never trained on, and downloads them.
+"""Reading and downloading of dataset files; a damaged file is never trained on.
 
-Every problem is a UserError with the file's path; downloads go through torchvision.
+Every problem is a `UserError` with the file's path. Downloads go through torchvision.
 """
 
 import gzip
@@ -25,21 +25,21 @@ from torch import Tensor
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import import_torchvision
 
-# For each connection and each read: without network, a start ends after seconds, not minutes.
+# for each connection and each read, so that a start without network ends after seconds
 NETWORK_TIMEOUT_SECONDS = 10.0
-FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
-FETCHABLE = ("mnist", "fashion_mnist")  # what scripts/fetch-data knows
+FMNIST_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+FETCHABLE = ("mnist", "fashion_mnist")  # the datasets that scripts/fetch-data knows
 
 
 def damaged(path: Path, why: str) -> UserError:
-    """The error for a file that is there and is not what it should be."""
+    """Return the error for a file with wrong content."""
     return UserError(
         f"{path} is damaged: {why}. Nothing was trained on it. Delete it and get it again."
     )
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole of a file that must not be empty."""
+    """Return the content of a file that must not be empty."""
     if path.is_dir():
         raise UserError(f"{path} is a folder where a file is expected; move or delete it.")
     try:
@@ -52,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_hash(path: Path, content: bytes, expected: str) -> None:
-    """Compare the content's SHA-256, or MD5 where `expected` has its length, with the expected."""
+    """Raise `UserError` unless the content has the expected SHA-256 or, if short, MD5."""
     if len(expected) == 32:
         name, actual = "MD5", hashlib.md5(content, usedforsecurity=False).hexdigest()
     else:
@@ -63,16 +63,17 @@ def check_hash(path: Path, content: bytes, expected: str) -> None:
 
 
 def idx_source(path: Path) -> Path | None:
-    """The file that holds these IDX data: `path` itself, else `path`.gz, else None."""
+    """Return the file with these IDX data: `path` itself, else `path`.gz, else None."""
     packed = path.with_name(path.name + ".gz")
     return next((p for p in (path, packed) if p.exists() or p.is_symlink()), None)
 
 
 def read_idx(path: Path, dims: int, sha256: str | None = None) -> Tensor:
-    """A uint8 tensor from an IDX file, unpacked in memory where only `path`.gz is there.
+    """Return a uint8 tensor from an IDX file, or from `path`.gz if only that exists.
 
-    The format: http://yann.lecun.com/exdb/mnist/ (two zero bytes, the type, the number of
-    dimensions, each dimension as a big-endian uint32, the values). sha256 is of the unpacked file.
+    An IDX file (http://yann.lecun.com/exdb/mnist/) has two zero bytes, the type, the number of
+    dimensions, each dimension as a big-endian uint32, and the values.
+    sha256: the digest of the unpacked file.
     """
     source = idx_source(path) or path
     content = read_bytes(source)
@@ -106,11 +107,11 @@ def require_files(
     calls: Sequence[dict[str, Any]],
     archive: tuple[str, str] | None = None,
 ) -> None:
-    """Have all these files (relative to root; .gz counts) in place, downloading if need be.
+    """Download the files that are missing in `root`; FILE.gz counts as FILE.
 
-    `archive` is torchvision's own archive and its MD5: where it already lies in place, it is
-    unpacked without touching the network, even with download=False. `calls` are the keyword
-    arguments with which torchvision's class is called so that it downloads everything.
+    archive: torchvision's archive and its MD5. If the archive is in place, it is unpacked without
+    using the network, even with download=False.
+    calls: the keyword arguments of each call of torchvision's class that downloads.
     """
     try:
         if root.exists() and not root.is_dir():
@@ -130,13 +131,13 @@ def require_files(
         raise _missing_error(name, root, missing, "Downloading is off (data.download=false).")
     cls = with_https_urls(getattr(import_torchvision().datasets, torchvision_class))
     tried = f"Unpacking {packed}" if packed else f"Downloading from {_url(cls)}"
-    # One line in place of torchvision's progress bars, which are thousands in a log file.
+    # one line instead of torchvision's progress bars, which are thousands of lines in a log file
     print(f"dataset={name}: {tried[0].lower()}{tried[1:]} to {root} ...", file=sys.stderr)
     try:
         _download(cls, calls, root, packed)
     except (
         OSError,  # URLError, time-outs, a full disk and BadGzipFile are all OSError
-        RuntimeError,  # what torchvision raises
+        RuntimeError,  # torchvision's own errors
         EOFError,
         zlib.error,
         tarfile.TarError,
@@ -161,14 +162,14 @@ def _missing_error(name: str, root: Path, missing: Sequence[str], tried: str) ->
 
 
 def with_https_urls(cls: Any) -> Any:
-    """torchvision's class, with addresses that nobody on the way can read or change.
+    """Return torchvision's class with HTTPS addresses.
 
-    Its checksums are kept; three of its addresses are without TLS. Fashion-MNIST's has none, and
-    the same files lie in its authors' repository.
+    Three of torchvision's addresses are without TLS; its checksums are kept. Fashion-MNIST's server
+    has no TLS, so its files come from its authors' repository.
     """
 
     def secure(url: str) -> str:
-        url = url.replace("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", FASHION)
+        url = url.replace("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", FMNIST_URL)
         return url.replace("http://", "https://")
 
     changes: dict[str, Any] = {}
@@ -178,26 +179,26 @@ def with_https_urls(cls: Any) -> Any:
         changes["split_list"] = {
             split: [secure(url), *rest] for split, (url, *rest) in cls.split_list.items()
         }
-    return type(cls.__name__, (cls,), changes)  # the name is that of its folder
+    return type(cls.__name__, (cls,), changes)  # torchvision names its folder after the class
 
 
 def _url(cls: Any) -> str:
-    """Where torchvision's class downloads from."""
+    """Return the address that torchvision's class downloads from."""
     if hasattr(cls, "split_list"):  # SVHN
         return str(cls.split_list["train"][0])
     return str(getattr(cls, "url", None) or " and ".join(cls.mirrors))
 
 
 def _download(cls: Any, calls: Sequence[dict[str, Any]], root: Path, packed: Path | None) -> None:
-    """Download into a scratch folder in root, then move the files in: none is ever half there."""
+    """Download into a scratch folder, then move the files, so that none is partial."""
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
         scratch = Path(folder)
-        if packed:  # torchvision takes the archive that it finds, and then needs no network
+        if packed:  # torchvision uses an archive that it finds, and then needs no network
             link = scratch / packed.relative_to(root)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(packed.resolve())
-        bars = io.StringIO()  # torchvision's, of its progress
+        bars = io.StringIO()  # swallows torchvision's progress bars
         with redirect_stdout(bars), redirect_stderr(bars), _socket_timeout(NETWORK_TIMEOUT_SECONDS):
             for arguments in calls:
                 cls(str(scratch), download=True, **arguments)

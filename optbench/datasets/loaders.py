@@ -1,7 +1,7 @@
-"""The dataset loaders: each is one function that returns the raw data, named by one YAML.
+"""The dataset loaders: functions that return raw data, each named by one YAML.
 
-Your own is the same: a function that returns four tensors or arrays (see `RawDataset`), and a
-YAML in conf/dataset with its `_target_`. It needs no registration and no change here.
+Your own loader is a function that returns four tensors or arrays (see `RawDataset`), and a YAML
+in conf/dataset with its `_target_`. A loader needs no registration and no change here.
 """
 
 import io
@@ -23,8 +23,8 @@ BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"
 EMNIST_SPLITS = ("digits", "letters", "balanced")
 BUNDLED_MNIST_SHA256 = "e92a523de6dc1443d79c46c1f66ad2230151ec34d33003b40b32574a0d33ad98"
 
-# SHA-256 of the unpacked IDX files, in the order of IDX_FILES. scripts/fetch-data, which must run
-# without torch, has the same table.
+# SHA256 holds the digests of the unpacked IDX files in this order; scripts/fetch-data, which must
+# run without torch, has the same table
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -48,7 +48,7 @@ SHA256 = {
 
 
 def mnist_5k() -> RawDataset:
-    """A twelfth of MNIST's training images and a tenth of its test images, bundled."""
+    """Return a twelfth of MNIST's training images and a tenth of its test images."""
     try:
         content = read_bytes(BUNDLED_MNIST)
         check_hash(BUNDLED_MNIST, content, BUNDLED_MNIST_SHA256)
@@ -63,28 +63,28 @@ def mnist_5k() -> RawDataset:
 
 
 def mnist(root: str | Path, download: bool = True) -> RawDataset:
-    """MNIST: 60,000 + 10,000 grey images of handwritten digits, 28 x 28."""
+    """Return MNIST: 60,000 + 10,000 grey images of handwritten digits, 28 x 28."""
     return _idx("mnist", "MNIST", root, download)
 
 
 def fashion_mnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Fashion-MNIST: 60,000 + 10,000 grey images of clothes, 28 x 28."""
+    """Return Fashion-MNIST: 60,000 + 10,000 grey images of clothes, 28 x 28."""
     return _idx("fashion_mnist", "FashionMNIST", root, download)
 
 
 def kmnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Kuzushiji-MNIST: 60,000 + 10,000 grey images of cursive Japanese characters, 28 x 28."""
+    """Return Kuzushiji-MNIST: 60,000 + 10,000 grey Japanese characters, 28 x 28."""
     return _idx("kmnist", "KMNIST", root, download)
 
 
 def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
-    """EMNIST: grey images of handwritten characters, 28 x 28.
+    """Return EMNIST: grey images of handwritten characters, 28 x 28.
 
     split: "digits" (240,000 + 40,000, 10 classes), "letters" (124,800 + 20,800, 26 classes, upper
     and lower case merged) or "balanced" (112,800 + 18,800 digits and letters, 47 classes).
     """
     check_choice("dataset.split", split, EMNIST_SPLITS)
-    # One archive holds all splits; the MD5 is torchvision's.
+    # one archive holds all splits; the MD5 is torchvision's
     raw = _idx(
         f"emnist_{split}",
         "EMNIST",
@@ -103,17 +103,17 @@ def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
 
 
 def cifar10(root: str | Path, download: bool = True) -> RawDataset:
-    """CIFAR-10: 50,000 + 10,000 colour photographs, 32 x 32."""
+    """Return CIFAR-10: 50,000 + 10,000 colour photographs, 32 x 32."""
     return _cifar("cifar10", "CIFAR10", root, download)
 
 
 def cifar100(root: str | Path, download: bool = True) -> RawDataset:
-    """CIFAR-100: 50,000 + 10,000 colour photographs, 32 x 32, fine labels."""
+    """Return CIFAR-100: 50,000 + 10,000 colour photographs, 32 x 32, fine labels."""
     return _cifar("cifar100", "CIFAR100", root, download)
 
 
 def svhn(root: str | Path, download: bool = True) -> RawDataset:
-    """SVHN, cropped: 73,257 + 26,032 colour images of house number digits, 32 x 32."""
+    """Return cropped SVHN: 73,257 + 26,032 colour images of house numbers, 32 x 32."""
     try:
         import scipy.io  # noqa: F401  (torchvision reads the .mat files with it)
     except ImportError as error:
@@ -133,18 +133,18 @@ def svhn(root: str | Path, download: bool = True) -> RawDataset:
 
 
 def digits() -> RawDataset:
-    """scikit-learn's digits: 1,797 grey images, 8 x 8, values 0 to 16."""
+    """Return scikit-learn's digits: 1,797 grey images, 8 x 8, values 0 to 16."""
     x, y = _sklearn("digits")
     return _every_fifth_for_test(x.to(torch.float32).view(-1, 1, 8, 8), y)
 
 
 def wine() -> RawDataset:
-    """scikit-learn's wine: 178 examples, 13 features, 3 classes."""
+    """Return scikit-learn's wine: 178 examples, 13 features, 3 classes."""
     return _every_fifth_for_test(*_sklearn("wine"))
 
 
 def breast_cancer() -> RawDataset:
-    """scikit-learn's breast cancer (diagnostic): 569 examples, 30 features, 2 classes."""
+    """Return scikit-learn's breast cancer: 569 examples, 30 features, 2 classes."""
     return _every_fifth_for_test(*_sklearn("breast_cancer"))
 
 
@@ -156,10 +156,10 @@ def _idx(
     names: Sequence[str] = IDX_FILES,
     **require: Any,
 ) -> RawDataset:
-    """Four IDX files in <root>/<class>/raw, where torchvision puts them.
+    """Return the data of four IDX files in <root>/<class>/raw, torchvision's folder.
 
-    Read here and not by torchvision, so that the bytes that are checked are the bytes that are
-    used, and so that starting a run on files in place does not import torchvision.
+    The files are read without torchvision, so that the checked bytes are the bytes in use, and
+    that runs whose files are in place do not import torchvision.
     """
     folder = Path(root).expanduser()
     raw = f"{torchvision_class}/raw"
@@ -185,7 +185,7 @@ def _idx(
 
 
 def _cifar(name: str, torchvision_class: str, root: str | Path, download: bool) -> RawDataset:
-    """Checked by torchvision's MD5 sums, file by file, so that the damaged one can be named."""
+    """Return CIFAR data, after checking each file by torchvision's MD5 sums."""
     folder = Path(root).expanduser()
     cls = getattr(import_torchvision().datasets, torchvision_class)
     meta = (cls.meta["filename"], cls.meta["md5"])
@@ -204,7 +204,7 @@ def _cifar(name: str, torchvision_class: str, root: str | Path, download: bool) 
 def _require(
     name: str, folder: Path, hashes: Mapping[str, str], download: bool, **given: Any
 ) -> None:
-    """`require_files`, and check each one's bytes. hashes: MD5 sums by file."""
+    """Get files by `require_files`, and check their bytes. hashes: MD5 sums by file."""
     require_files(name, folder, list(hashes), download=download, **given)
     for file, md5 in hashes.items():
         check_hash(folder / file, read_bytes(folder / file), md5)
@@ -227,7 +227,7 @@ def _sklearn(name: str) -> tuple[Tensor, Tensor]:
 
 
 def _every_fifth_for_test(x: Tensor, y: Tensor) -> RawDataset:
-    """These sets have no test part of their own: take every fifth example of each class."""
+    """Return data with every fifth example of each class as the test part."""
     test = torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique():
         test[(y == label).nonzero().flatten()[4::5]] = True

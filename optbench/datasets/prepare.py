@@ -1,6 +1,6 @@
-"""Turns raw arrays into the tensors of a run: check, digest, subset, split, preprocess.
+"""Preparation of raw arrays: check, digest, subset, split, preprocess.
 
-Everything that decides which examples are trained on, and how they are scaled, is in `prepare`.
+`prepare` alone decides which examples are trained on, and how the examples are scaled.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
 
 TARGETS = ("labels", "inputs")
-ALLOWED = (*PREPROCESSING, "integers")  # the last is no scaling
+PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
 
 
 class RawDataset(NamedTuple):
-    """What a loader returns: the data as published, before split and preprocessing."""
+    """The result of a loader: the data as published, before split and preprocessing."""
 
     train_x: Tensor  # (n, channels, height, width) or (n, features), uint8 or float
     train_y: Tensor  # (n,) integers from 0
@@ -31,10 +31,10 @@ class RawDataset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Prepared data: float32 examples (or int64: preprocessing=integers) and int64 labels, all on
-    one device.
+    """Prepared data on one device: float32 examples and int64 labels.
 
-    Where the targets are the inputs, y is x and classes is 0: there is no accuracy.
+    With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
+    0, so that there is no accuracy.
     """
 
     train_x: Tensor
@@ -44,19 +44,19 @@ class Dataset:
     test_x: Tensor
     test_y: Tensor
     classes: int  # 0: no labels
-    digest: str  # of the raw data: the same whatever the split and the preprocessing
+    digest: str  # of the raw data, before split and preprocessing
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one example, such as (1, 28, 28)."""
+        """The shape of one example, such as (1, 28, 28)."""
         return tuple(self.train_x.shape[1:])
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """The same data on another device."""
+        """Return the same data on another device."""
         return self._with_tensors(lambda tensor: tensor.to(device))
 
     def double(self) -> "Dataset":
-        """The same data with float64 examples; labels stay integers."""
+        """Return the same data with float64 examples; labels stay integers."""
         return self._with_tensors(lambda x: x.double() if x.is_floating_point() else x)
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
@@ -73,23 +73,23 @@ def prepare(
     subset: int | None = None,
     targets: str = "labels",
 ) -> Dataset:
-    """Check the raw data, draw the validation split and scale everything by the training part.
+    """Check the raw data, draw the validation split, and scale by the training part.
 
     Args:
-        raw: four tensors or numpy arrays, in the order of `RawDataset`; six, with val_x and val_y,
-            where there is a validation set, which is then taken whole unless `val_size` is 0.
-        preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images x / 255, vectors
-            each feature by its least and largest value, other images by theirs);
-            "integers" (the raw values as int64, for models that look them up, as nn.Embedding);
-            "standardize" ((x - mean) / std, one mean and std for the data set, one per channel
+        raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
+            set (val_x, val_y), which is used whole unless `val_size` is 0.
+        preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
+            feature of vectors by its least and largest value, other images by theirs);
+            "integers" (the raw values as int64, for models such as nn.Embedding);
+            "standardize" ((x - mean) / std, with one mean and std for vectors, and one per channel
             for images); "standardize_features" (the same, for each pixel or feature).
         val_size: share of the training examples in [0, 1), or a number of examples.
         split_seed: seed of the generator that draws the subset and the split, and nothing else.
-        subset: keep at most so many training examples (before the split) and test examples.
-        targets: "labels"; "inputs" for what learns no labels, such as an autoencoder.
+        subset: the most training examples (before the split) and the most test examples to keep.
+        targets: "labels", or "inputs" for models without labels, such as an autoencoder.
 
-    Standard deviations divide by n; what is constant in the training part gets std 1.
-    Raises UserError for a bad argument or bad data.
+    Standard deviations divide by n; constant values in the training part get std 1.
+    Raises `UserError` for a bad argument or bad data.
     """
     _check_choices(preprocessing, split_seed, subset, targets)
     digest, raw, own_val = _as_raw(raw)
@@ -103,7 +103,7 @@ def prepare(
     val, train = order[:n_val].sort().values, order[n_val:].sort().values
     test_x, test_y = raw.test_x, raw.test_y
     if subset is not None and subset < len(test_y):
-        # Drawn, not cut off: test sets are often ordered (the first half of MNIST's is easier).
+        # a random draw, since test sets are often ordered (the first half of MNIST's is easier)
         test = torch.randperm(len(test_y), generator=generator)[:subset].sort().values
         test_x, test_y = test_x[test], test_y[test]
     val_x, val_y = raw.train_x[val], raw.train_y[val]
@@ -144,7 +144,7 @@ def prepare(
 
 
 def _check_integers(x: Tensor, preprocessing: str) -> None:
-    """Raise `UserError` where whole numbers are asked for and are none, or would not stay whole."""
+    """Raise `UserError` for integers that are not whole, or that float32 would round."""
     if preprocessing == "integers" and x.is_floating_point():
         raise UserError(
             f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "
@@ -159,8 +159,8 @@ def _check_integers(x: Tensor, preprocessing: str) -> None:
 
 
 def _check_choices(preprocessing: str, split_seed: int, subset: int | None, targets: str) -> None:
-    if preprocessing not in ALLOWED:
-        allowed = ", ".join(ALLOWED)
+    if preprocessing not in PREPROCESSING_CHOICES:
+        allowed = ", ".join(PREPROCESSING_CHOICES)
         raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
     if targets not in TARGETS:
         raise UserError(f"data.targets={targets!r} is unknown; allowed: {', '.join(TARGETS)}.")
@@ -181,7 +181,7 @@ def _is_int(value: object) -> bool:
 
 
 def _val_count(val_size: float | int, n: int) -> int:
-    """Validation examples out of n; at least one is left for training."""
+    """Return the number of validation examples out of n, with one left for training."""
     if _is_int(val_size) and val_size >= 0:
         count = int(val_size)
     elif isinstance(val_size, float) and 0 <= val_size < 1:
@@ -202,9 +202,9 @@ def _val_count(val_size: float | int, n: int) -> int:
 def _as_raw(
     raw: RawDataset | Sequence[Any],
 ) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
-    """The digest and checked CPU tensors: examples in any real dtype, labels int64.
+    """Return the digest, checked CPU tensors, and an own validation set or None.
 
-    The last are the examples and labels of a validation set, where there is one.
+    Examples have any real dtype, labels are int64.
     """
     if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
@@ -238,7 +238,7 @@ def _as_raw(
                 f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; examples must be real numbers "
                 "and labels integers: convert them in the loader."
             )
-        # As float32, which is what will be trained on: 1e300 is finite only in float64.
+        # checked as float32, in which runs train: 1e300 is finite only in float64
         if x.dtype != torch.uint8 and not torch.isfinite(x.to(torch.float32)).all():
             raise UserError(
                 f"{part}_x holds NaN, infinite or too large values; drop or fill these examples "
@@ -263,7 +263,7 @@ def _as_raw(
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over the shapes, dtypes and bytes of the raw data."""
+    """Return 16 hex digits of the SHA-256 over shapes, dtypes and bytes of raw data."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

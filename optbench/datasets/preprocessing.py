@@ -1,7 +1,7 @@
 """Scaling of the examples, with statistics of the training part only.
 
-Everything is computed in float64, some examples at a time: a whole double-precision copy of the
-data is never held, and float32 sums over millions of pixels are never trusted.
+All statistics are computed in float64, since float32 sums over millions of pixels lose digits. The
+examples are converted in chunks, so that no float64 copy of the whole data is held.
 """
 
 import math
@@ -12,13 +12,13 @@ from torch import Tensor
 
 PREPROCESSING = ("none", "scale", "standardize", "standardize_features")
 
-# Up to this size torch runs an operation on one thread. Larger chunks save 0.2 s for MNIST on idle
-# cores, and cost seconds beside other jobs, where each operation waits for its second thread.
+# Up to this size torch uses one thread. Larger chunks save 0.2 s for MNIST on idle cores, but cost
+# seconds beside other jobs, where each operation waits for its second thread.
 _CHUNK_ELEMENTS = 2**15
 
 
 def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor]:
-    """(shift, scale) in float64, broadcastable to the examples: prepared = (x - shift) / scale."""
+    """Return shift and scale in float64, for `affine`; both broadcast to the examples."""
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     if preprocessing == "none":
         return zero, one
@@ -30,14 +30,14 @@ def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor
         return low, torch.where(high > low, high - low, one)
     if preprocessing == "standardize_features":
         dims = [0]
-    else:  # images by channel: one scalar for grey ones
+    else:  # images by channel, so grey images by one scalar
         dims = [0, 2, 3] if train_x.ndim == 4 else list(range(train_x.ndim))
     low, high = _extremes(train_x, dims)
     count = train_x.numel() // low.numel()
     mean = sum((c.sum(dims, keepdim=True) for c in _chunks(train_x)), zero)[0] / count
     squares = ((c - mean).square_().sum(dims, keepdim=True) for c in _chunks(train_x))
     std = (sum(squares, zero)[0] / count).sqrt()
-    # By the extremes and not by std == 0, which rounding can miss; std 0 remains for underflow.
+    # rounding can hide a std of 0, so the extremes tell; a std of 0 by underflow counts as well
     constant = (low == high) | (std == 0)
     return torch.where(constant, low, mean), torch.where(constant, one, std)
 
@@ -48,13 +48,13 @@ def _extremes(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:
-    """The examples in float64, some at a time."""
+    """Yield the examples in float64, some at a time."""
     size = max(1, _CHUNK_ELEMENTS // math.prod(x.shape[1:]))
     return (chunk.to(torch.float64) for chunk in x.split(size))
 
 
 def affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """(x - shift) / scale as a new float32 tensor; never shares memory with the raw data."""
+    """Return (x - shift) / scale as a new float32 tensor."""
     out = torch.empty(x.shape, dtype=torch.float32)
     start = 0
     for chunk in _chunks(x):

@@ -1,4 +1,4 @@
-"""Imports torchvision, also beside a CPU-only torch, where its compiled part does not load."""
+"""The import of torchvision, also beside a CPU-only torch."""
 
 import importlib
 import sys
@@ -11,16 +11,16 @@ import torch
 
 from optbench.common.errors import UserError
 
-# Kept for the life of the process: the declarations vanish with the Library object.
+# kept for the life of the process, since the declarations vanish with the Library object
 _schemas: list[torch.library.Library] = []
 T = TypeVar("T")
 
 
 def with_torchvision(call: Callable[[], T]) -> T:
-    """Return what `call` gives, also where it imports torchvision beside a CPU-only torch."""
+    """Call a function that may import torchvision, and call it again if that failed."""
     try:
         return call()
-    except Exception as error:  # of Hydra's, or whatever the module that imports makes of it
+    except Exception as error:  # Hydra or the importing module may wrap the error
         if "operator torchvision::" not in f"{error} {error.__cause__}":
             raise
     import_torchvision()
@@ -28,10 +28,10 @@ def with_torchvision(call: Callable[[], T]) -> T:
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision, with its datasets; imported at first use because it takes a second."""
+    """Return torchvision with its datasets; the import takes a second."""
     try:
         with warnings.catch_warnings():
-            # "Failed to load image Python extension": only image decoding wants it.
+            # "Failed to load image Python extension": only image decoding needs that extension
             warnings.filterwarnings("ignore", message="Failed to load image")
             try:
                 torchvision = importlib.import_module("torchvision")
@@ -49,10 +49,10 @@ def import_torchvision() -> ModuleType:
 
 
 def _declare_operators() -> None:
-    """Declare the two operators that torchvision's Python code expects its compiled part to bring.
+    """Declare two operators that torchvision expects from its compiled part.
 
-    PyPI's torchvision is compiled against CUDA libraries that a CPU-only torch lacks; without
-    the schemas its import stops at "operator torchvision::nms does not exist".
+    PyPI's torchvision is compiled against CUDA libraries that a CPU-only torch lacks. Without the
+    declarations its import fails: "operator torchvision::nms does not exist".
     """
     for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
         del sys.modules[name]  # half imported

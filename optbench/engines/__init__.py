@@ -1,7 +1,7 @@
-"""Other ways to take training steps, all optional; this is the one door to them.
+"""The optional engines, which take training steps faster; the one door to them.
 
-`auto` is the first engine, in a fixed order, that serves every optimizer of a problem. It measures
-nothing, and on some machines plain steps are faster for some models: docs/performance.md.
+`auto` is the first engine, in a fixed order, that serves every optimizer of a problem. `auto`
+measures nothing, and plain steps are faster for some models (docs/performance.md).
 
 An engine may change nothing but the speed of steps. The core runs and passes its tests without this
 folder. Each engine has a measured reason, or it goes.
@@ -21,7 +21,7 @@ from optbench.training.loop import WARMUP_STEPS
 if TYPE_CHECKING:
     from optbench.training.steps import Engine
 
-NAMES = ("compiled_mlp",)  # the fixed order in which `auto` asks; after them: plain steps
+NAMES = ("compiled_mlp",)  # the order in which `auto` asks; plain steps come last
 
 
 def select(
@@ -33,10 +33,10 @@ def select(
     *,
     required: bool = True,
 ) -> "Engine | None":
-    """Return the engine of that name for a training, or None for plain steps.
+    """Return the named engine for a training, or None for plain steps.
 
-    name: "plain"; "auto", which is the first of NAMES that serves; or one of NAMES, which raises
-    `UserError` where it does not serve, unless it is not `required`.
+    name: "plain", "auto" (the first of NAMES that serves), or one of NAMES.
+    required: raise `UserError` where an engine of NAMES does not serve; else steps are plain.
     """
     for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
         why = refusal(candidate, problem, model, optimizer, scheduler)
@@ -59,7 +59,7 @@ def refusal(
     optimizer: Optimizer,
     scheduler: LRScheduler | None = None,
 ) -> str:
-    """Return in words why the engine `name` does not serve a training; "" where it does."""
+    """Return in words why an engine does not serve a training; "" where it does."""
     from optbench.engines.compiled_mlp import eligibility, mlp
 
     if name not in NAMES:

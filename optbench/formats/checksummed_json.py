@@ -1,6 +1,6 @@
-"""JSON objects that carry a digest of their own content: a flipped digit is noticed, not believed.
+"""JSON objects with a checksum of their content, which reveals damage and edits.
 
-Nothing secret is in it: it tells what was damaged or changed by hand, not who did it.
+The checksum holds no secret, so it does not tell who changed an object.
 """
 
 import hashlib
@@ -9,23 +9,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-CHECKSUM_KEY = "sha256"  # an object without it (an older one, or by hand) is taken as it is
+CHECKSUM_KEY = "sha256"  # optional: older objects, and those written by hand, have none
 
 
 def add_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the object with its checksum, in the place of one that it may have."""
+    """Return the object with its checksum, instead of any old one."""
     plain = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
     return plain | {CHECKSUM_KEY: _digest(plain)}
 
 
 def remove_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the object less its checksum.
+    """Return the object without its checksum.
 
-    Raises ValueError, with the end of a sentence that begins with a file's name, where the checksum
-    is that of another content.
+    Raises ValueError where the checksum is wrong. The message continues a sentence that begins with
+    the file's name.
     """
     plain = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
-    last = [None, *content.values()][-1]  # a checksum whose key is damaged is one, too
+    last = [None, *content.values()][-1]  # the checksum stands last, even if its key is damaged
     has_one = CHECKSUM_KEY in content or re.fullmatch(r"[0-9a-f]{64}", str(last))
     if has_one and content.get(CHECKSUM_KEY) != _digest(plain):
         raise ValueError(
@@ -36,7 +36,7 @@ def remove_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    # by way of JSON, for what it does not keep apart, such as tuples and lists
+    # through JSON first, which makes equal what a file cannot tell apart, such as tuples and lists
     plain = json.loads(json.dumps(content))
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A sweep's list of jobs, `jobs.jsonl`: what was planned, then a line for each job as it ends."""
+"""A sweep's list of jobs, `jobs.jsonl`: the plan, then a line for each ended job."""
 
 import json
 import os
@@ -10,50 +10,50 @@ from optbench.common.console import say
 from optbench.common.files import read_text, replace_text
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
-FILE = "jobs.jsonl"
-ENGINES = "engines.json"  # which engine takes the steps of each problem
-DONE = ("completed", "diverged")
+JOBS_FILE = "jobs.jsonl"
+ENGINES_FILE = "engines.json"  # the engine of each problem in the sweep
+DONE_STATUSES = ("completed", "diverged")
 Job = dict[str, Any]
-ended: list[Job] = []  # of this process's sweep
-engines: dict[str, str] = {}  # likewise: its choice, by problem
-unlisted: list[Job] = []  # of these, what could not be written
+ended: list[Job] = []  # the ended jobs of this process's sweep
+engines: dict[str, str] = {}  # the engine that this process's sweep chose, by problem
+unlisted: list[Job] = []  # the ended jobs that could not be written
 
 
 def plan(
     folder: Path, planned: int | None, retry: str, jobs: Sequence[Sequence[str]] | None = None
 ) -> None:
-    """Start the list afresh: how many jobs, their overrides, and what failed before.
+    """Start a new list with the number of jobs, their overrides, and earlier failures.
 
-    planned, jobs: None where the sweeper decides as it goes (a tuned study has its own manifest).
+    planned, jobs: None for a tuned study, which decides as it runs and has its own manifest.
     """
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
     ended.clear()
     engines.clear()
     unlisted.clear()
-    replace_text(folder / FILE, json.dumps(first) + "\n")
+    replace_text(folder / JOBS_FILE, json.dumps(first) + "\n")
 
 
 def record(folder: Path, job: Mapping[str, Any]) -> None:
-    """Append one job's outcome: its number and overrides, status, run (a folder) and error."""
+    """Append a job's outcome: its number, overrides, status, run folder and error."""
     ended.append(dict(job))
-    with (folder / FILE).open("ab+") as file:
-        file.seek(-1, os.SEEK_END)  # there is a plan
-        torn = file.read(1) != b"\n"  # by a full disk
+    with (folder / JOBS_FILE).open("ab+") as file:
+        file.seek(-1, os.SEEK_END)  # the file holds the plan at least
+        torn = file.read(1) != b"\n"  # a full disk may have cut the last line
         file.write(b"\n" * torn + json.dumps(job).encode() + b"\n")
 
 
 def read(folder: Path) -> tuple[Job, list[Job]]:
-    """The plan and the outcomes; a line that a killed process left unfinished is none."""
+    """Return the plan and the outcomes, without lines that a killed process left torn."""
     lines: list[Job] = []
-    for number, line in enumerate(read_text(folder / FILE).split("\n")):
+    for number, line in enumerate(read_text(folder / JOBS_FILE).split("\n")):
         try:
             job = json.loads(line)
             if _is_outcome(job) if number else _is_plan(job):
                 lines.append(job)
         except (ValueError, TypeError, RecursionError):
-            pass  # of a killed process, or damaged
+            pass  # a torn or damaged line
         if not lines:
-            raise ValueError(f"{folder / FILE} does not begin with what was planned")
+            raise ValueError(f"{folder / JOBS_FILE} does not begin with what was planned")
     return lines[0], lines[1:]
 
 
@@ -67,7 +67,7 @@ def _is_plan(line: object) -> bool:
 
 
 def is_texts(value: object) -> bool:
-    """Whether a value is a list of texts."""
+    """Return whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
@@ -81,26 +81,26 @@ def _is_outcome(job: object) -> bool:
 
 
 def count(folder: Path) -> int | None:
-    """How many jobs the sweep will have, where that is known."""
-    with (folder / FILE).open(encoding="utf-8") as file:
+    """Return how many jobs the sweep has planned; None where it decides as it runs."""
+    with (folder / JOBS_FILE).open(encoding="utf-8") as file:
         return json.loads(file.readline())["planned"]
 
 
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
-    """Which run of how many, and what it is."""
+    """Return a run's label: its number, the count of runs, and its overrides."""
     planned = count(folder)
     words = [text for text in overrides if not is_aside(text)]
     return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
 
 
 def failed(folder: Path) -> list[Job]:
-    """Return `failed_of` a sweep's list; no list, no memory: everything is tried."""
+    """Return the failed jobs of a sweep's list; [] without a readable list."""
     found = read_or_say(folder)
     return [] if found is None else failed_of(*found)
 
 
 def read_or_say(folder: Path) -> tuple[Job, list[Job]] | None:
-    """Return the plan and the outcomes; None where there is no list, or (said) a damaged one."""
+    """Return the plan and the outcomes, or None; warn where the list is damaged."""
     try:
         return read(folder)
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def read_or_say(folder: Path) -> tuple[Job, list[Job]] | None:
 
 
 def failed_of(first: Job, outcomes: Sequence[Job]) -> list[Job]:
-    """The jobs that failed when they were last tried, in this or an earlier call of the sweep."""
+    """Return the jobs whose last try failed, in this or an earlier call of the sweep."""
     latest: dict[tuple[str, ...], Job] = {}
     for job in [*first.get("failed_before", []), *outcomes]:
         latest[job_identity(job["overrides"])] = job
@@ -119,40 +119,40 @@ def failed_of(first: Job, outcomes: Sequence[Job]) -> list[Job]:
 
 
 def job_identity(overrides: Iterable[str]) -> tuple[str, ...]:
-    """A job by its overrides, less those on which its failure cannot depend."""
+    """Return a job's overrides without those on which its failure cannot depend."""
     top = {text: _key(text).split(".")[0] for text in overrides}
     return tuple(sorted(text for text, key in top.items() if key not in NO_EFFECT_KEYS))
 
 
 def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -> dict[str, Any]:
-    """How many of the planned jobs are done, failed and missing, and which (their overrides).
+    """Return counts and overrides of the done, failed and missing jobs of a plan.
 
-    statuses: of each planned job; None where there is no outcome. An interrupted run is missing:
-    the same command runs it.
+    statuses: of each planned job, or None without an outcome. An interrupted run counts as missing,
+    since the same command runs it.
     """
     lists: dict[str, list[str]] = {"done": [], "failed": [], "missing": []}
     for overrides, status in zip(planned, statuses, strict=True):
-        kind = "done" if status in DONE else "failed" if status == "failed" else "missing"
+        kind = "done" if status in DONE_STATUSES else "failed" if status == "failed" else "missing"
         lists[kind].append(" ".join(overrides))
     counts = {kind: len(texts) for kind, texts in lists.items()}
     return {"planned": len(planned), **counts, "jobs": lists}
 
 
 def progress_of(first: Job, outcomes: Sequence[Job]) -> dict[str, Any]:
-    """`progress` of an ordinary sweep, from its list of jobs."""
-    # not by their numbers: another sweep of the same name may have written its plan meanwhile
+    """Return the `progress` of an ordinary sweep from its list of jobs."""
+    # not by number, since another sweep of the same name may have replaced the plan
     status = {job_identity(job["overrides"]): job["status"] for job in outcomes}
     planned = first["jobs"] or []
     return progress(planned, [status.get(job_identity(overrides)) for overrides in planned])
 
 
 def of_sweep(folder: Path) -> dict[str, Any]:
-    """`progress_of` the list in a sweep's folder."""
+    """Return the `progress` of the sweep in a folder."""
     return progress_of(*read(folder))
 
 
 def is_aside(override: str) -> bool:
-    """Whether an override changes nothing that is compared."""
+    """Return whether an override is cosmetic, so that no comparison depends on it."""
     key = _key(override)
     return key in COSMETIC_KEYS or key.startswith("logger.")
 

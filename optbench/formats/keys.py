@@ -1,7 +1,7 @@
-"""The one table of the config keys: of each its type, roles, check, and value before it existed.
+"""The one table of the config keys: their types, roles, checks and earlier values.
 
 A key takes one line here, one in its YAML, and its use. All lists of keys are derived from the
-table. It stands in `formats`, without torch and Hydra, since the readers need the roles as well.
+table. The table is in `formats`, without torch and Hydra, since the readers need the roles as well.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,27 +21,27 @@ Node = dict[str, Any]  # a `_target_` with its arguments
 
 
 class Role(Flag):
-    """What a key is, and what it is left out of."""
+    """The role of a key: which identities, names, commands and files it belongs to."""
 
-    PROBLEM = auto()  # what is minimised: all optimizers that are compared share it
+    PROBLEM = auto()  # part of the problem, which all compared optimizers share
     RUN = auto()  # the rest of a run's identity
-    GROUP = auto()  # chosen by the name of a file, as in optimizer=sgd; it names code
+    GROUP = auto()  # chosen by the name of a file, as in optimizer=sgd; the group names code
     SERIES = auto()  # the optimizer's side of a run
-    SOURCE = auto()  # how the data are had: their bytes say what they are
-    PATH = auto()  # of this machine
-    COSMETIC = auto()  # changes nothing that is compared: no part of a sweep's name
-    NO_EFFECT = auto()  # no run succeeds or fails by it
-    SWEEP = auto()  # of a whole sweep: one value in it, and no part of the command of a run
+    SOURCE = auto()  # where the data come from; the identity has their bytes instead
+    PATH = auto()  # a path on this machine
+    COSMETIC = auto()  # changes no comparison, and is no part of a sweep's name
+    NO_EFFECT = auto()  # does not decide whether a run succeeds or fails
+    SWEEP = auto()  # has one value in a whole sweep, and is no part of the command of a run
     TUNING = auto()  # for a tuned study alone
     STUDY = auto()  # set by a tuned study, never by hand
     UNRECORDED = auto()  # not kept in run.json
-    ENDING = auto()  # of the figures that a sweep ends with: checked there, and not kept either
+    ENDING = auto()  # for the figures at a sweep's end: checked there, and not kept in run.json
 
 
 PROBLEM, RUN, GROUP, SERIES, SOURCE, PATH, COSMETIC = list(Role)[:7]
 NO_EFFECT, SWEEP, TUNING, STUDY, UNRECORDED, ENDING = list(Role)[7:]
-COMMAND = COSMETIC | NO_EFFECT | SWEEP  # how one command goes on, and says so
-NESTED = Role(0)  # a key of a group of keys that has roles
+COMMAND = COSMETIC | NO_EFFECT | SWEEP  # the behaviour and output of one command
+NESTED = Role(0)  # a key inside a key, which has the roles
 
 
 class Count(NamedTuple):
@@ -53,7 +53,7 @@ class Count(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The check of a value of which there are few."""
+    """The check of a value that is one of a few."""
 
     allowed: tuple[str | bool | None, ...]
 
@@ -63,11 +63,11 @@ class Switch(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What is known of a config key.
+    """The properties of a config key.
 
-    before: the value that stands for the time before the key existed. What has it is described
-    without the key, so that earlier runs keep their identity; `...` for the first keys.
-    Keys without a check here have one with words of its own in `config.validate`, or any value.
+    before: the value that earlier versions without the key had; `...` for the first keys. With this
+    value a run's identity leaves the key out, so that earlier runs keep their identity.
+    check: None for keys with any value, or with a check in `config.validate`.
     """
 
     role: Role = NESTED
@@ -125,7 +125,7 @@ class FigureConfig(TypedDict):
 
 
 class RunConfig(TypedDict):
-    """A resolved configuration: what `config.resolve` gives, and the table of its keys."""
+    """The configuration that `config.resolve` returns, and the table of its keys."""
 
     model: Annotated[Node, Key(PROBLEM | GROUP)]
     dataset: Annotated[Node, Key(PROBLEM | GROUP)]
@@ -149,7 +149,7 @@ class RunConfig(TypedDict):
     deterministic: Annotated[bool, Key(RUN, Switch())]
     diagnostics: Annotated[str | None, Key(RUN, Choice((None, "layers")), before=None)]
 
-    # the kind of device is told by the run; these change the rounding at most
+    # the identity has the kind of device that the run used; these keys change at most the rounding
     device: Annotated[str, Key(COSMETIC)]
     num_threads: Annotated[int | None, Key(COSMETIC, Count(1, "CPU threads", null=True))]
     engine: Annotated[str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp")))]
@@ -171,7 +171,7 @@ class RunConfig(TypedDict):
 
 
 def _keys(of: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
-    # `NotRequired` stands within or around what is annotated
+    # `NotRequired` stands within or around `Annotated`
     for name, hint in get_type_hints(of, include_extras=True).items():
         annotated = hint if hasattr(hint, "__metadata__") else hint.__args__[0]
         yield prefix + name, annotated.__metadata__[0]
@@ -180,11 +180,11 @@ def _keys(of: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
 
 
 KEYS = dict(_keys(RunConfig))  # by dotted name
-OVERLAYS = ("problem", "study")  # chosen by name, and no keys: each sets several keys at once
+OVERLAYS = ("problem", "study")  # config groups that are no keys; each file sets several keys
 
 
 def nested_keys(key: str) -> list[str]:
-    """The keys of a group of keys, as they stand in it; none of a key that has a value."""
+    """Return the names of the keys inside a key; [] for a key with a plain value."""
     return [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]
 
 
@@ -194,7 +194,7 @@ def part_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def having(role: Role) -> tuple[str, ...]:
-    """The dotted names of the keys that have one of these roles, in the order of the table."""
+    """Return the dotted names of the keys with one of these roles, in order."""
     return tuple(name for name, key in KEYS.items() if key.role & role)
 
 
@@ -202,26 +202,26 @@ TOP_KEYS = tuple(name for name in KEYS if "." not in name)
 GROUPS = having(GROUP)
 PROBLEM_GROUPS = tuple(name for name in GROUPS if KEYS[name].role & PROBLEM)
 SERIES_KEYS = having(SERIES)
-KIND_KEYS = ("device", *(name for name in having(PROBLEM | RUN) if name != "seed"))  # of all seeds
+KIND_KEYS = ("device", *(name for name in having(PROBLEM | RUN) if name != "seed"))
 DATA_SOURCES = tuple(name.removeprefix("data.") for name in having(SOURCE))
-PATHS = (*having(PATH), "dataset.root")  # the latter is data.root again
+PATHS = (*having(PATH), "dataset.root")  # dataset.root repeats data.root
 COSMETIC_KEYS = ("study", *having(COSMETIC))
 NO_EFFECT_KEYS = having(NO_EFFECT)
-# two values of these are one and the same run (of `device`, the kind tells runs apart)
+# two values of such a key make the same run; not `device`, whose kind tells runs apart
 ONE_VALUE_KEYS = tuple(
     name for name in TOP_KEYS if name != "device" and not KEYS[name].role & (PROBLEM | RUN)
 )
 TUNING_KEYS = having(TUNING)
-UNREPEATED_KEYS = having(SWEEP | STUDY)  # not said in the command that repeats a run
+UNREPEATED_KEYS = having(SWEEP | STUDY)  # left out of the command that repeats a run
 UNRECORDED_KEYS = having(UNRECORDED | ENDING)
 ENDING_KEYS = having(ENDING)
-LABELS = ("name", "search")  # of a group: the label, and what a tuned study tries; no arguments
+LABELS = ("name", "search")  # in a group, but no arguments: the label, and the search space
 
 
 def identity_part(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The keys of a role that tell two runs apart, with their values.
+    """Return the keys of a role that tell two runs apart, with their values.
 
-    Without how the data are had, and without keys that have the value of runs from before them.
+    Left out are the sources of the data, and keys with the value `Key.before`.
     """
     part: dict[str, Any] = {}
     for key in having(role):

@@ -1,6 +1,6 @@
-"""Runs made before their code changed, told by what `run.json` says: nothing is imported here.
+"""Runs of older code, told by `run.json` alone: nothing of the user's is imported.
 
-`optbench.runs.own_code` says what the code of a run is.
+`optbench.runs.own_code` defines the code of a run.
 """
 
 import math
@@ -14,17 +14,17 @@ from optbench.formats.record import RunRecord
 
 # `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
 GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
-UNKNOWN = "unknown-"  # begins the digest of what has no source
-# why runs are left out
+UNKNOWN = "unknown-"  # begins the digest of code without source
+# reasons for leaving runs out
 CHANGED = "before {} changed"
 NOT_KEPT = "before optbench told versions of {} apart"
 NO_SOURCE = "by another process with {}, which may have changed"
-Code = dict[str, dict[str, str]]  # target: file: digest; or distribution: version
+Code = dict[str, dict[str, str]]  # by target: digests of files, versions of distributions
 Record = tuple[Path, RunRecord]
 
 
 def targets(node: object) -> Iterator[str]:
-    """The names of classes and functions in a configuration, nested ones too."""
+    """Yield the names of classes and functions in a configuration, nested ones too."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str):
@@ -43,7 +43,7 @@ def _list(value: object) -> Sequence[object]:
 
 
 def code_in(record: Mapping[str, Any]) -> Code:
-    """What a record says of its code; nothing for older ones, and for what has not the form."""
+    """Return the code in a record; {} for older records and for another form."""
     code = record.get("code")
     if not isinstance(code, dict):
         return {}
@@ -55,19 +55,19 @@ def code_in(record: Mapping[str, Any]) -> Code:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Names of the files and distributions in which one target's code differs."""
+    """Return the names of files and distributions in which a target's code differs."""
     both = [name for name in now if name in before and before[name] != now[name]]
     return sorted(both or [name for name in {**before, **now} if before.get(name) != now.get(name)])
 
 
 def all_changes(before: Code, now: Code) -> str:
-    """The names of all that differs between the code of two runs; empty where nothing does."""
+    """Return in words where the code of two runs differs; "" where it does not."""
     found = [name for target in now for name in changes(before.get(target, {}), now[target])]
     return join(list(dict.fromkeys(found)))
 
 
 def sourceless(code: Code) -> list[str]:
-    """The targets of which a part has no source, and so equals no other run's."""
+    """Return the targets with a part without source, which equals no other run's."""
     return [
         target
         for target, files in code.items()
@@ -76,10 +76,9 @@ def sourceless(code: Code) -> list[str]:
 
 
 def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """The records less those of older code, and a sentence that says how many and which file.
+    """Return the records without older code, and sentences on the left-out runs.
 
-    Of each target the code of the newest finished run counts: the one that was started last, or
-    last asked for and found done.
+    Each target's newest code is that of the finished run that was started or reused last.
     """
     if not any(code_in(record) for _, record in records):
         return list(records), []
@@ -107,18 +106,18 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
 
 def _code_by_target(record: Mapping[str, Any]) -> Code:
-    """Of every target of a run; empty for one of torch's, or of a time when it was not kept."""
+    """Return the code of each target; {} for torch's targets and for older records."""
     groups = {key: record["config"].get(key) for key in GROUPS}
     return {target: {} for target in targets(groups)} | code_in(record)
 
 
 def asked_for(record: Mapping[str, Any]) -> float:
-    """Seconds since 1970 at which a command last asked for the run."""
+    """Return when a command last asked for the run, in seconds since 1970."""
     return max(moment(record.get(key)) for key in ("started", "reused"))
 
 
 def moment(text: object) -> float:
-    """A time in ISO format as seconds since 1970; -inf for what is none."""
+    """Return a time in ISO format as seconds since 1970; -inf for other text."""
     try:
         found = datetime.fromisoformat(str(text))
     except ValueError:
@@ -127,6 +126,6 @@ def moment(text: object) -> float:
 
 
 def join(names: Sequence[str]) -> str:
-    """As in "a, b and c"; of a record from others nothing but what can be printed."""
+    """Return "a, b and c", with ? for characters that cannot be printed."""
     shown = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))

@@ -1,46 +1,46 @@
-"""The content of `run.json` as a type: what was asked, what it is called, and how it ended."""
+"""The type of `run.json`: a run's configuration, identity and outcome."""
 
 from collections.abc import Mapping
 from typing import Any, Required, TypedDict
 
-STEPS_BY = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # how older records named engines
+OLDER_ENGINE_NAMES = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # in the key `steps_by`
 
 
 class RunRecord(TypedDict, total=False):
-    """A run's record. Keys that `formats.run.read_record` does not check may hold anything."""
+    """A run's record. Keys that `read_record` does not check may hold anything."""
 
     format: int
     run_id: Required[str]
     problem_hash: Required[str]
-    name: Required[str]  # of the optimizer
+    name: Required[str]  # the optimizer's
     seed: Required[int]
-    # the configuration, of a version of optbench that may have had other keys; and its problem
+    # earlier versions of optbench had other keys
     config: Required[dict[str, Any]]
     problem: Required[dict[str, Any]]
-    settings_hash: str  # of all but the data's bytes and the code
-    code: Any  # of the user's own: `formats.older_code.code_in` reads it
+    settings_hash: str  # of all settings, without the data's bytes and the code
+    code: Any  # the user's own; `formats.older_code.code_in` reads it
     status: Required[str]
     error: Any
     diverged_at_step: Any
     device: str | None
-    engine: str | None  # A+B: of a run that A began and B went on with
+    engine: str | None  # A+B: A began the run, and B resumed it
     num_threads: Any
     products: Any
     cohort: int | None  # how many runs an older version trained at once
-    cost: Any  # of an optimizer's step: `training.step_cost`
+    cost: Any  # of an optimizer's step; see `training.step_cost`
     versions: dict[str, Any] | None
     machine: Any
     git_commit: Any
     started: str | None
     finished: str | None
-    resumed: Any  # times
-    reused: Any  # when it was last asked for and found done
+    resumed: Any  # the times when the run was resumed
+    reused: Any  # the last time when a command reused the finished run
     process_died: Any
     summary: dict[str, Any] | None
-    csv_sha256: Any  # file: digest
+    csv_sha256: Any  # digests by file
 
 
 def engine_of(record: Mapping[str, Any]) -> str | None:
-    """Return the name of what took a run's steps, "plain" for torch; None: its record says none."""
-    engine = record.get("engine") or STEPS_BY.get(str(record.get("steps_by")))
+    """Return the name of a run's engine, "plain" for torch; None if not recorded."""
+    engine = record.get("engine") or OLDER_ENGINE_NAMES.get(str(record.get("steps_by")))
     return engine if isinstance(engine, str) else None

@@ -1,7 +1,7 @@
-"""The files of one run, read strictly: a damaged one is refused, never guessed at.
+"""The files of one run, read strictly: a damaged file is refused, not guessed.
 
-The counterpart of `optbench.runs.folder`, which writes them. Every function raises OSError or
-ValueError, the latter with the end of a sentence that begins with the file's name.
+`optbench.runs.folder` writes the files. Every function here raises OSError or ValueError. The
+message of a ValueError continues a sentence that begins with the file's name.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ COLUMNS = {
         *["val_accuracy", "test_loss", "test_accuracy", "seconds", "total_seconds"],
     ],
     "steps": ["step", "epoch", "train_loss", "lr", "seconds"],
-    "layers": [  # only where diagnostics=layers
+    "layers": [  # written only with diagnostics=layers
         *["epoch", "step", "layer", "kind", "depth", "activation_mean", "activation_std"],
         *["dead_fraction", "output_grad_std", "weight_norm", "weight_rank", "grad_norm"],
         *["update_norm", "update_ratio", "noise_scale"],
     ],
 }
-TEXTS = ("layer", "kind")  # the columns that hold no numbers
-ALWAYS = {  # never an empty cell
+TEXT_COLUMNS = ("layer", "kind")  # all others hold numbers
+FILLED_COLUMNS = {  # which never have an empty cell
     "epochs": ("epoch", "step", "train_loss", "seconds"),
     "steps": ("epoch", "step", "train_loss", "seconds"),
     "layers": ("epoch", "step", "kind"),
 }
-# what `run.json` says of the optimizer's step, the same in every row of the table
+# the cost of the optimizer's step from `run.json`, the same in every row of the table
 COST_COLUMNS = ("step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once")
-REQUIRED = {
+REQUIRED_KEYS = {
     "run_id": str,
     "problem_hash": str,
     "name": str,
@@ -49,20 +49,20 @@ REQUIRED = {
     "problem": dict,
 }
 
-OPTIONAL = {
+OPTIONAL_KEYS = {
     "device": str, "versions": dict, "summary": dict, "cohort": int, "engine": str,
     "started": str, "finished": str,
 }  # fmt: skip
 
 
 def read_record(path: Path) -> RunRecord:
-    """One `run.json`, checked for what the table relies on."""
+    """Return a `run.json`, after checking all values that the table needs."""
     record = read_sealed(path)
     check_format(record)
-    for key, kind in REQUIRED.items():
+    for key, kind in REQUIRED_KEYS.items():
         if not isinstance(record.get(key), kind):
             raise ValueError(f"has no {key!r} ({kind.__name__})")
-    for key, kind in OPTIONAL.items():
+    for key, kind in OPTIONAL_KEYS.items():
         if not isinstance(record.get(key), kind | None):
             raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
     if record.get("status") not in STATUSES:
@@ -71,10 +71,10 @@ def read_record(path: Path) -> RunRecord:
 
 
 def check_format(record: Mapping[str, Any]) -> None:
-    """Raise ValueError for a record that another version of optbench has to read.
+    """Raise ValueError for a record that only another version of optbench can read.
 
-    Format 1 is the only one so far. It has grown: the first records lack `cost`, `cohort`,
-    `resumed`, `settings_hash` and `summary.rows`, and are read without them.
+    Format 1 is the only one so far. Its first records lack later keys: `cost`, `cohort`,
+    `resumed`, `settings_hash` and `summary.rows`.
     """
     found = record.get("format")
     if isinstance(found, int) and not isinstance(found, bool) and found > FORMAT:
@@ -89,10 +89,10 @@ def check_format(record: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The columns of `epochs.csv`, `steps.csv` or `layers.csv` of a finished run with this record.
+    """Return the columns of a CSV file of a finished run with this record.
 
-    A run that diverged before its first step has no row in `steps.csv`. One at step 0 stands for
-    it (all values NaN, no time spent), or the figures would forget it.
+    A run that diverged before its first step has no row in `steps.csv`. It gets a row at step 0,
+    with NaN and no time, so that the figures do not lose the run.
     """
     if path.stem == "layers" and not path.exists() and record["config"].get("diagnostics") is None:
         raise ValueError("was not written: the run logged no layers (diagnostics=layers does)")
@@ -107,24 +107,24 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not len(columns["step"]):
         start = ("step", "epoch", "seconds")
         return {
-            name: np.array(["" if name in TEXTS else 0.0 if name in start else math.nan])
+            name: np.array(["" if name in TEXT_COLUMNS else 0.0 if name in start else math.nan])
             for name in columns
         }
     return columns
 
 
 def digests(record: Mapping[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each CSV file as the run left it; of older runs none is known."""
+    """Return the SHA-256 of each CSV file at the run's end; {} for older runs."""
     found = record.get("csv_sha256")
     return dict(found) if isinstance(found, dict) else {}
 
 
 def intact(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a finished run's CSV files are as the run left them, as far as that is known."""
+    """Return whether a finished run's CSV files still have their recorded digests."""
     try:
         for name, expected in digests(record).items():
             path = folder / f"{name}.csv"
-            if not path.is_file():  # a pipe would be waited for
+            if not path.is_file():  # opening a pipe would wait for its writer
                 return False
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
@@ -135,15 +135,15 @@ def intact(folder: Path, record: Mapping[str, Any]) -> bool:
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """One of a run's CSV files as columns; see `parse_csv`."""
+    """Return one of a run's CSV files as columns; see `parse_csv`."""
     return parse_csv(path.stem, read_text(path))
 
 
 def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
-    """The text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
+    """Return the text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
 
-    They hold numbers, or texts where `TEXTS` says so. Strict where `pandas.read_csv` is lenient: a
-    short line would be filled with NaN there, and NaN is a legitimate value here (a diverged run).
+    Columns hold numbers, except `TEXT_COLUMNS`. `pandas.read_csv` would fill a short line with NaN,
+    which is a legitimate value of a diverged run.
     """
     if not text.strip():
         raise ValueError("is empty")
@@ -155,7 +155,7 @@ def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")
-    always = ALWAYS[rows]
+    always = FILLED_COLUMNS[rows]
     filled = [header.index(name) for name in always]
     cells = []  # (rows, columns)
     for number, line in enumerate(lines, start=2):
@@ -168,7 +168,7 @@ def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
     columns = {}
     for index, name in enumerate(header):
         column = [row[index] for row in cells]
-        columns[name] = np.array(column, dtype=object) if name in TEXTS else _numbers(column)
+        columns[name] = np.array(column, dtype=object) if name in TEXT_COLUMNS else _numbers(column)
     step = columns["step"]
     counted = np.diff(step) >= 0 if rows == "layers" else np.diff(step) > 0
     if not (np.isfinite(step) & (step == np.round(step))).all() or not counted.all():
@@ -182,7 +182,7 @@ def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """Cells of one column as numbers, NaN where empty."""
+    """Return the cells of a column as numbers, with NaN for empty ones."""
     values = []
     for number, cell in enumerate(cells, start=2):
         try:
@@ -195,7 +195,7 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
-    """Raise ValueError where the CSV of `rows` lost lines, judged by the run's record."""
+    """Raise ValueError where a CSV file has fewer rows than the run's record says."""
     count = len(columns["step"])
     summary = record.get("summary")
     written = summary.get("rows") if isinstance(summary, dict) else None  # older runs: no count
@@ -221,9 +221,9 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
 
 
 def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError or OSError where a finished run's CSV files are not what they were.
+    """Raise ValueError or OSError where a finished run's CSV files have changed.
 
-    Quicker than reading the numbers: for runs that need not be done again.
+    This is quicker than reading the numbers.
     """
     if not intact(folder, record):
         raise ValueError("has a CSV file that was changed or lost after the end")
@@ -239,24 +239,24 @@ def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, less its checksum (`optbench.formats.checksummed_json`)."""
+    """Return a JSON object from a file, without its checksum."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
-    json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is a ValueError here
+    json.dumps(content, ensure_ascii=False).encode()  # ValueError for half a surrogate pair
     return remove_checksum(content)
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its checksum, as a whole. A NaN is a ValueError."""
+    """Write a JSON object with its checksum, as a whole. Raise ValueError for NaN."""
     replace_text(path, json.dumps(add_checksum(content), indent=1, allow_nan=False) + "\n")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config to dotted keys; lists as JSON text, None as "null"."""
+    """Return a nested config by dotted keys, with lists as JSON and None as "null"."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

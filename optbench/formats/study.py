@@ -1,4 +1,4 @@
-"""What stands beside the runs of a sweep: `figure.json`, and a tuned study's `study.json`."""
+"""The files beside a sweep's runs: `figure.json`, and a study's `study.json`."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
-MANIFEST = "study.json"  # a tuned study's folder holds what was tried and chosen
-FIGURE = "figure.json"  # a sweep's folder says how its figure is drawn
+MANIFEST_FILE = "study.json"  # in a tuned study's folder: trials and choices
+FIGURE_FILE = "figure.json"  # in a sweep's folder: the options of its figure
 Reader = Callable[[Path], dict[str, Any]]
 
 
@@ -27,9 +27,9 @@ class Protocol(NamedTuple):
 
 
 def figure_of(folders: Sequence[Path]) -> dict[str, object]:
-    """The `figure` config that a sweep left in its folder; nothing where folders disagree."""
+    """Return the `figure` config in the folders of sweeps; {} where folders disagree."""
     found: list[dict[str, object]] = []
-    for path in (folder / FIGURE for folder in folders):
+    for path in (folder / FIGURE_FILE for folder in folders):
         if path.exists():
             try:
                 found.append(read_sealed(path))
@@ -44,7 +44,7 @@ def figure_of(folders: Sequence[Path]) -> dict[str, object]:
 
 
 def check_options(figure: Mapping[str, object]) -> None:
-    """Raise ValueError where the options of a figure cannot be meant as such."""
+    """Raise ValueError where the options of a figure have wrong types."""
     facet = figure.get("facet")
     if isinstance(facet, list) and all(isinstance(key, str) for key in facet):
         facet = None
@@ -60,7 +60,7 @@ def check_options(figure: Mapping[str, object]) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A tuned study's manifest. Raises OSError, and ValueError where it has not the form of one."""
+    """Return a tuned study's manifest. Raise OSError, or ValueError for another form."""
     manifest = read_sealed(path)
     manifest = {"tuning": {}, "phases": {}, "contenders": [], "earlier": []} | manifest
     phases = manifest["phases"]
@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether this tells of an optimizer, its trials and its choice."""
+    """Return whether an entry has the form of a contender."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("optimizer"), str)
@@ -93,9 +93,9 @@ def _is_entry(entry: object) -> bool:
 
 
 def setting_of(record: Mapping[str, Any]) -> str:
-    """A hash of the optimizer's side of a run's record: the same for a trial and its repetitions.
+    """Return a hash of a run's setting, which a trial and its repetitions share.
 
-    The search space is no part of it: it says what is tried, not what was.
+    The search space is left out, since the hash describes one setting.
     """
     config = record["config"]
     sides = {key: config.get(key) for key in SERIES_KEYS}
@@ -105,11 +105,11 @@ def setting_of(record: Mapping[str, Any]) -> str:
 
 
 def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Record]:
-    """The records less those of trials and settings that a tuned study has since replaced.
+    """Return the records without trials and settings that a tuned study has replaced.
 
-    A study that is repeated with more trials, or another method, may choose another setting; the
-    runs of the old choice stay in its folder, where a comparison must not meet them. What the
-    manifest knows nothing of (another optimizer, an older format) is kept. read: `read_manifest`.
+    A study that is repeated with more trials, or another method, may choose another setting. The
+    runs of the old choice stay in the folder, but no comparison may use them. Runs that the
+    manifest does not know (another optimizer, an older format) are kept. read: `read_manifest`.
     """
     known: dict[Path, dict[tuple[str, str], tuple[set[str], set[str]]]] = {}
     kept = []
@@ -118,7 +118,7 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
         if phase in ("trials", "tuned"):
             study = folder.resolve().parent.parent
             if study not in known:
-                known[study] = choices(study / MANIFEST, read)
+                known[study] = choices(study / MANIFEST_FILE, read)
             told = known[study].get((record["problem_hash"], record["name"]))
             own = record["run_id"] if phase == "trials" else setting_of(record)
             finished = record["status"] in ("completed", "diverged")
@@ -129,11 +129,11 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
 
 
 def choices(path: Path, read: Reader) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
-    """By problem and optimizer, the run ids of a manifest's trials and the settings it chose."""
+    """Return a manifest's run ids and chosen settings, by problem and optimizer."""
     try:
         manifest = read(path)
     except (OSError, ValueError):
-        return {}  # `manifests_of` says what is wrong with it
+        return {}  # `manifests_of` raises a `UserError` for such a manifest
     found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
     for entry in [*manifest["contenders"], *manifest["earlier"]]:
         if entry.get("problem"):
@@ -147,17 +147,17 @@ def choices(path: Path, read: Reader) -> dict[tuple[str, str], tuple[set[str], s
 def manifests_of(
     folders: Sequence[Path], table: pd.DataFrame, read: Reader = read_manifest
 ) -> list[dict[str, Any]]:
-    """The manifests of the tuned studies that were given, or that runs of the table are part of.
+    """Return the manifests of tuned studies in `folders`, or around the table's runs.
 
-    A study's runs lie in STUDY/PHASE/RUN, so that a folder above or below the study finds it too.
-    read: `read_manifest`.
+    A study's runs lie in STUDY/PHASE/RUN, so that a folder above or below the study also finds its
+    manifest. read: `read_manifest`.
     """
     studies = {folder.resolve(): None for folder in folders}
     if "phase" in table:
         runs = table.loc[table["phase"].astype(str) != "null", "run"].unique()
         studies |= {Path(str(run)).resolve().parent.parent: None for run in runs}
     found, problems = [], set(table["problem"].astype(str)) if "problem" in table else set()
-    for path in (study / MANIFEST for study in studies):
+    for path in (study / MANIFEST_FILE for study in studies):
         if path.exists():
             try:
                 found.append(about(read(path), problems))
@@ -167,7 +167,7 @@ def manifests_of(
 
 
 def about(manifest: dict[str, Any], problems: set[str]) -> dict[str, Any]:
-    """The manifest without the warnings that are of other problems' trials alone."""
+    """Return the manifest without warnings about other problems' trials."""
     own: list[str] = []
     others: list[str] = []
     for entry in [*manifest["contenders"], *manifest["earlier"]]:
@@ -178,7 +178,7 @@ def about(manifest: dict[str, Any], problems: set[str]) -> dict[str, Any]:
 
 
 def protocol_of(manifests: Sequence[dict[str, Any]]) -> Protocol:
-    """How the studies' trials were judged; the default where they differ, or do not say."""
+    """Return how the studies judged their trials; the default where they differ."""
     default = Protocol()
     found = {
         Protocol(str(told.get("metric", default.metric)), str(told.get("pick", default.pick)))

@@ -14,14 +14,14 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     from optbench.analysis.comparison import compare
     from optbench.common.console import say
     from optbench.common.errors import UserError
-    from optbench.formats.study import MANIFEST
+    from optbench.formats.study import MANIFEST_FILE
     from optbench.report import claim_files, terminal, verdict_files
     from optbench.report.draw import draw_all
 
     folder, claim = Path(folder), ""
     made = compare([folder])
     result = draw_all([folder], folder, made=made)
-    if (folder / MANIFEST).exists():
+    if (folder / MANIFEST_FILE).exists():
         verdict_files.write(folder, made)
     if (folder / CLAIM_FILE).exists():
         try:

@@ -6,7 +6,7 @@ from optbench.analysis.comparison import Comparison, compare
 from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.formats.study import MANIFEST
+from optbench.formats.study import MANIFEST_FILE
 
 
 def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[Path]]:
@@ -16,9 +16,9 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     the paths. Raises UserError where it is no such folder.
     """
     study = Path(study)
-    if not (study / MANIFEST).is_file():
+    if not (study / MANIFEST_FILE).is_file():
         raise UserError(
-            f"{study} is not the folder of a tuned study (there is no {MANIFEST} in it). "
+            f"{study} is not the folder of a tuned study (there is no {MANIFEST_FILE} in it). "
             f"-m hydra/sweeper=tuned makes one."
         )
     text, files = verdict_texts(compare([study]) if made is None else made)

@@ -1,4 +1,4 @@
-"""Which engine takes a run's steps: the one place that imports `engines`, and goes on without."""
+"""The choice of a run's engine; the one place that imports `engines`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -20,33 +20,34 @@ from optbench.training.steps import EngineFactory
 spec = find_spec("optbench.engines")
 if spec is not None and spec.origin is not None:
     from optbench import engines as found
-else:  # the folder was deleted: every step is a plain one
+else:  # the folder was deleted, so every step is plain
     found = None  # type: ignore[assignment]
 
 AUTO, PLAIN = "auto", "plain"
-# the fixed order in which `auto` asks
+# the order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
 
 
 def asked(config: Mapping[str, Any]) -> str:
-    """Return the engine that a configuration asks for; older ones have record_steps."""
-    if "engine" in config:
+    """Return the engine that a configuration asks for."""
+    if "engine" in config:  # older configurations have record_steps instead
         return str(config["engine"])
     return PLAIN if config.get("record_steps") is False else AUTO
 
 
 def agreeing(config: Mapping[str, Any], made: str | None) -> dict[str, Any]:
-    """Return a run's configuration for its record: "auto", where it asks for another engine than
-    the one that made the run."""
+    """Return a configuration whose engine agrees with the one that made the run.
+
+    The key becomes "auto" where the configuration asks for another engine."""
     agrees = made is None or asked(config) in (AUTO, made)
     return {**config} if agrees else {**config, "engine": AUTO}
 
 
 def factory(name: str, *, required: bool = True) -> EngineFactory | None:
-    """Return what makes the engine of that name for a training; None for plain steps.
+    """Return the maker of the named engine for a training; None for plain steps.
 
-    required: raise `UserError` where a named engine does not serve; else steps are plain there.
+    required: raise `UserError` where a named engine does not serve; else steps are plain.
     """
     check_choice("engine", name, KNOWN)
     if name == PLAIN or (found is None and (name == AUTO or not required)):
@@ -66,7 +67,7 @@ def serving(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
 ) -> tuple[str, ...]:
-    """Return those of the named engines that serve a training, in their order."""
+    """Return the engines among `names` that serve a training, in their order."""
     if found is None:
         return ()
     return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, scheduler))
@@ -81,7 +82,7 @@ def common(
     device: torch.device | str,
     seed: int,
 ) -> str:
-    """Return the first engine, in the fixed order, that serves all these optimizers."""
+    """Return the first engine of NAMES that serves all optimizers, else "plain"."""
     names = NAMES if torch.device(device).type == "cpu" else ()
     model = build_model(problem, seed)
     for build in optimizers:

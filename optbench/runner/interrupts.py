@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and Slurm's SIGUSR1: runs end after a whole step, with their rows written."""
+"""Interrupts (SIGINT, SIGTERM, SIGUSR1), which end a run after a whole step."""
 
 import signal
 import threading
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-early: list[int] = []  # signals that came before anything had begun
+early: list[int] = []  # signals that came before the first run began
 
 
 class Interrupt(KeyboardInterrupt):
     """A Ctrl-C that `program.run` turns into exit status 130.
 
-    Python ends by the signal itself after a bare KeyboardInterrupt in a string that a library
-    executes as it is imported, caught or not, where the program was started with `python -m`.
+    A bare KeyboardInterrupt would not do. Raised in a string that a library executes at its
+    import, it makes `python -m` end by the signal itself, even if it is caught.
     """
 
 
 def first(number: int, frame: FrameType | None) -> None:
-    """The handler of Ctrl-C before anything has begun: it ends the command.
+    """Handle a Ctrl-C before the first run begins: end the command.
 
-    A library may swallow the exception where it imports: then `interrupts` finds it.
+    A library may swallow the exception at its import; `interrupts` then finds the signal.
     """
     early.append(number)
     raise Interrupt
@@ -29,9 +29,9 @@ def first(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGUSR1 instead of dying, so that a run ends after a whole step.
+    """Collect the signals that interrupt a run, so that it ends after a whole step.
 
-    A second one has its usual effect at once.
+    A second signal has its usual effect at once.
     """
     received, early[:] = early[:], []
     if threading.current_thread() is not threading.main_thread():
@@ -49,7 +49,7 @@ def interrupts() -> Iterator[list[int]]:
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGUSR1"):
-        numbers.append(signal.SIGUSR1)  # what Slurm can send before it ends a job
+        numbers.append(signal.SIGUSR1)  # Slurm can send it before it ends a job
     for number in numbers:
         before[number] = signal.signal(number, handle)
     try:

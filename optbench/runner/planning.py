@@ -1,4 +1,4 @@
-"""What a run is before it is trained: its identity, its record, its parts and their cost."""
+"""The plan of a run before training: its identity, record, parts and cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ from optbench.training import device, step_cost
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is not yet trained: its configuration has been checked and its data loaded."""
+    """A run that is not yet trained, with a checked configuration and loaded data."""
 
     config: RunConfig
-    group: Path  # the folder for the run's own
+    group: Path  # the folder that the run's folder is made in
     device: torch.device
     dataset: prepare.Dataset
     record: Config  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
-    released: int = 0  # `locks.released` before that was looked for
-    engine: str = engine.AUTO  # that takes its steps, or "plain"; "auto": the run chooses itself
+    released: int = 0  # `locks.released` before the search for `done`
+    engine: str = engine.AUTO  # the engine's name, "plain", or "auto": the run chooses
 
 
 def plan(
@@ -51,16 +51,16 @@ def plan(
     released: int | None = None,
     chosen: str | None = None,
 ) -> Plan:
-    """Check a configuration, load its data, and say what the run is.
+    """Check a configuration, load its data, and return the plan of the run.
 
-    load, find: in the place of `load_dataset` and `find_finished`, for many plans at once.
-    released: `locks.released` of the time from which `find` knows what is done.
-    chosen: the engine of the run's sweep, where the configuration leaves the choice open.
+    load, find: replace `load_dataset` and `find_finished`, for many plans at once.
+    released: `locks.released` at the time when `find` listed the finished runs.
+    chosen: the engine of the run's sweep, if the configuration asks for "auto".
     Raises `UserError` for a mistake in the configuration or the data.
     """
     validate.check(config)
-    loggers(config)  # what is missing is said before anything is trained
-    # the search space decides which settings are tried, and is no part of any of them
+    loggers(config)  # a missing package is an error before any training
+    # the search space decides which settings are tried, and belongs to none of them
     settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
     config = config | {"optimizer": settled}
     if config["steps"] is not None:
@@ -76,7 +76,7 @@ def plan(
     described = identity_part(config, Role.RUN)
     dataless = {key: value for key, value in problem.items() if key != "data_digest"}
     settings_hash = identity(described | {"problem": dataless, "device": where.type})
-    # runs of torch's and optbench's classes alone are described without it, as they ever were
+    # empty for classes of torch and optbench alone, so that earlier runs keep their identity
     code = own_code.code_of(part_of(config, GROUPS))
     shared = own_code.of_problem(config)
     run_id = identity(
@@ -96,9 +96,9 @@ def plan(
         "config": kept,
         "problem": problem,
         "device": str(where),
-        # no part of the identity: it changes the rounding, and nothing that was asked for
+        # not in the identity, since these two only change the rounding
         "num_threads": torch.get_num_threads(),
-        "products": device.products(),  # likewise
+        "products": device.products(),
     }
     if code:
         record["code"] = code
@@ -111,10 +111,10 @@ def plan(
 
 
 def arguments(planned: Plan) -> dict[str, Any]:
-    """The arguments of `optbench.training.loop.Training` for this run.
+    """Return the arguments of `optbench.training.loop.Training` for a run.
 
-    Raises `UserError` where they cannot be made, or this process has loaded other code than the
-    one that planned the run.
+    Raises `UserError` where an argument cannot be made, or where this process has loaded other code
+    than the process that planned the run.
     """
     config = planned.config
     made = {
@@ -141,12 +141,12 @@ _costs: dict[str, dict[str, float] | None] = {}  # measured in this process
 
 
 def cost(planned: Plan) -> dict[str, float] | None:
-    """`step_cost.cost_of_run` for this run; once in a process where only numbers differ."""
+    """Return `step_cost.cost_of_run`, measured once for runs that differ in numbers."""
     kind = {k: v for k, v in planned.config["optimizer"].items() if k != "name"}
     kind = {k: bool(v) if isinstance(v, int | float) else v for k, v in kind.items()}
     key = identity(kind | {"problem": planned.record["problem_hash"]})
     if key not in _costs:
         given = ("problem", "optimizer", "seed", "decay_biases_and_norms", "device")
-        asked = arguments(planned)  # its own: a loss may count its calls
+        asked = arguments(planned)  # not the run's, since a loss may count its calls
         _costs[key] = step_cost.cost_of_run(**{k: asked[k] for k in given})
     return _costs[key]

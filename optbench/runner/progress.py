@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line per epoch elsewhere."""
+"""The progress of a run: a bar on a terminal, else a line for each evaluation."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Show = Callable[[Update], None]  # called with each update of a run
 
 @contextmanager
 def progress(label: str, *, quiet: bool) -> Iterator[Show]:
-    """Show the updates of one run; `label` names it."""
+    """Show the updates of one run, which `label` names."""
     if quiet:
         yield lambda update: None
     elif sys.stdout.isatty():
@@ -28,7 +28,7 @@ def _line(label: str, update: Update) -> None:
 
 
 def describe(update: Update) -> str:
-    """The figures of an evaluation in one line."""
+    """Return the numbers of an evaluation in one line."""
     assert update.epoch is not None
     row = update.epoch
     parts = [f"epoch {row['epoch']:g}", f"train_loss {row['train_loss']:.4g}"]
@@ -47,7 +47,7 @@ def _bar(label: str) -> Iterator[Show]:
         TimeRemainingColumn,
     )
 
-    # a sweep's label would leave no room for the bar
+    # a sweep's long label would leave no room for the bar
     number, _, rest = label.partition(" ")
     if rest:
         say(label)

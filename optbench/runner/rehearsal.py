@@ -1,4 +1,4 @@
-"""Whether a run can begin: its packages, data and classes, found before anything is trained."""
+"""The rehearsal of a run, which finds missing packages, data and classes early."""
 
 from collections.abc import Callable
 
@@ -12,18 +12,18 @@ from optbench.streams import Stream
 
 
 def rehearse(config: RunConfig, load: Callable[[RunConfig], prepare.Dataset]) -> None:
-    """Load and build all that the run of a configuration needs, and train nothing.
+    """Load and build all parts of a run, and train nothing.
 
-    load: from a configuration to its dataset. Raises `UserError` for what cannot be had, and
-    whatever code of the user's raises itself.
+    load: from a configuration to its dataset. Raises `UserError` for a part that is missing, and
+    the errors of the user's own code.
     """
     build(planning.plan(config, results_of(config), load=load, find=lambda *_: None))
 
 
 def build(planned: planning.Plan) -> None:
-    """Build model, optimizer and schedule of a planned run, on the CPU, and leave them.
+    """Build model, optimizer and schedule of a planned run on the CPU, and drop them.
 
-    Raises `UserError` for what does not fit, and whatever a model or an optimizer raises itself.
+    Raises `UserError` for parts that do not fit, and the errors of model and optimizer.
     """
     asked = planning.arguments(planned)
     problem = asked["problem"]
@@ -33,11 +33,11 @@ def build(planned: planning.Plan) -> None:
         optimizer = optimizers.build(asked["optimizer"], model, decay_biases_and_norms=decay)
         scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
         if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
-            asked["engine"](problem, model, optimizer, scheduler)  # it says where it does not serve
+            asked["engine"](problem, model, optimizer, scheduler)  # raises if it does not serve
 
 
 def kind_of(config: RunConfig) -> str:
-    """What a run is built of: the same for runs that differ in seeds and numbers of settings."""
+    """Return a key that is equal for runs which differ in seeds and numbers only."""
     parts = part_of(config, KIND_KEYS)
     parts |= {"logger": config.get("logger"), "engine": engine.asked(config)}
     numbers = {k: v for k, v in config["optimizer"].items() if k not in LABELS}

@@ -35,10 +35,10 @@ from optbench.training.steps import Update
 
 
 class Outcome(NamedTuple):
-    """How a run ended. known: it had been done before. signal: what interrupted it, or 0.
+    """How a run ended. known: an earlier command did it. signal: its interrupt, or 0.
 
-    folder: the run's; the one for it where it was interrupted while another process had it.
-    engines: of a known run, which one made it and which was asked for, where these are two.
+    folder: the run's, or its group's where another process had the run at the interrupt.
+    engines: the engine that made a known run, and the other one that the command asked for.
     """
 
     folder: Path
@@ -49,10 +49,10 @@ class Outcome(NamedTuple):
 
 
 def run(config: RunConfig, group: Path, *, label: str = "", chosen: str | None = None) -> Outcome:
-    """Train what `config` describes into a new folder of `group`, or find that it is done.
+    """Train the run of a configuration into `group`, or reuse a finished run.
 
     chosen: the engine of the run's sweep; see `plan`.
-    Raises `UserError` for a mistake in the configuration or the data, before anything is written.
+    Raises `UserError` for a mistake in the configuration or the data, before writing any file.
     """
     planned = plan(config, group, chosen=chosen)
     if planned.done is not None:
@@ -69,10 +69,10 @@ def complete(
     stop: Callable[[], bool],
     opened: Callable[[Path], None] = lambda folder: None,
 ) -> Outcome:
-    """Train a planned run into its folder, or the rest of one that was interrupted.
+    """Train a planned run into its folder, or resume it if it was interrupted.
 
-    Two processes with the same run take turns: the second finds it done. opened: told which
-    folder, once there is one.
+    If two processes ask for the same run, the second waits and reuses the result.
+    opened: called with the run's folder, once it exists.
     """
     with locked(planned, stop) as outcome:
         return outcome or _complete(planned, show, stop, opened)
@@ -80,8 +80,7 @@ def complete(
 
 @contextmanager
 def locked(planned: Plan, stop: Callable[[], bool]) -> Iterator[Outcome | None]:
-    """Hold the run's lock; gives its outcome where another process finished it meanwhile, or where
-    the wait for that process was interrupted."""
+    """Hold the run's lock; yield its outcome if it is done or the wait was stopped."""
     results = results_of(planned.config)
     run_id = planned.record["run_id"]
 
@@ -115,7 +114,7 @@ def _complete(
         if planned.config["num_threads"] is None and planned.device.type == "cpu":
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
-        # no part of the identity either
+        # not in the identity either
         planned.record["engine"] = name_of(training)
         folder = None
         if found := unfinished(planned):
@@ -123,38 +122,38 @@ def _complete(
             training = by_first_engine(planned, asked, training, folder)
             try:
                 training.load_state_dict(state)
-            except Exception as error:  # of many kinds: it may hold anything
+            except Exception as error:  # of many kinds, since a checkpoint may hold anything
                 mark_failed(folder, error)
-                say(f"warning: {folder.path}: the run begins anew, for {error}", error=True)
+                say(f"warning: {folder.path}: the run restarts, for {error}", error=True)
                 folder, training = None, Training(**asked)
         every = planned.config["checkpoint_seconds"]
         why = saved_state.unsaveable(training)
         warn_of_unseeded(training, asked)
         updates = training.updates(stop)
-        first = next(updates)  # a misfit leaves no folder
+        first = next(updates)  # before the folder is made, so that a misfit leaves none
         new = folder is None
         folder = folder or new_folder(planned)
         opened(folder.path)
         if why:
             say_unsaveable(folder, why)
         if new:
-            folder.record["cost"] = cost(planned)  # in run.json at the end
+            folder.record["cost"] = cost(planned)  # written to run.json at the run's end
         updates = chain([first], updates)
         return Outcome(folder.path, _write_updates(folder, updates, show, training, every))
 
 
 def name_of(training: Training) -> str:
-    """Return the name of the engine that takes a training's steps, "plain" for torch."""
+    """Return the name of a training's engine, "plain" for torch's steps."""
     return training.engine.name if training.engine else engine.PLAIN
 
 
 def by_first_engine(
     planned: Plan, asked: Mapping[str, Any], training: Training, folder: RunFolder
 ) -> Training:
-    """Return the training of a run that is resumed, by the engine that the run began with.
+    """Return the training of a resumed run, with the engine that the run began with.
 
-    Where the command asks for another engine, or that one does not serve here, `training` goes on
-    by its own, and the run's record names both: A+B.
+    If the command asks for another engine, or the first one does not serve here, `training` keeps
+    its own engine, and the run's record names both: A+B.
     """
     record = folder.record
     if not record["engine"]:
@@ -169,7 +168,7 @@ def by_first_engine(
     now = name_of(training)
     if now not in names:
         say(
-            f"warning: {folder.path} goes on with engine={now} after {record['engine']}: equal "
+            f"warning: {folder.path} resumes with engine={now} after {record['engine']}: equal "
             f"within rounding only, and its times compare with those of no other run",
             error=True,
         )
@@ -180,9 +179,9 @@ def by_first_engine(
 
 
 def reuse_finished(planned: Plan, done: Path) -> Outcome:
-    """The outcome of a run that was done before; each sweep's folder is complete by itself."""
+    """Return the outcome of a finished run, copied into the group of the plan."""
     with suppress(OSError):
-        checkpoints.remove(done)  # of a process that was killed just after the end
+        checkpoints.remove(done)  # left by a process that was killed just after the end
     made = engine_of(read_record(done / "run.json"))
     if done.parent.resolve() != planned.group.resolve():
         done = copy_run(done, planned.group, engine.agreeing(planned.record["config"], made))
@@ -202,16 +201,16 @@ def _write_updates(
     training: Training,
     every: float | None,
 ) -> str:
-    """Write and show the updates up to the last; the run is marked failed if one cannot be had.
+    """Write and show all updates, and return the status; errors mark the run failed.
 
-    every: seconds between two checkpoints; None: only when the run is interrupted.
+    every: seconds between two checkpoints; None: checkpoint only at an interrupt.
     """
     saved = monotonic()
     try:
         for update in updates:
             write(folder, update)
             show(update)
-            # at step 0 there is nothing to save, and going on from there would repeat its row
+            # at step 0 there is nothing to save, and a resumed run would repeat its row
             due = every is not None and update.step and monotonic() - saved >= every
             if update.status == "interrupted" or (update.status == "running" and due):
                 save_if_possible(folder, training)
@@ -224,7 +223,7 @@ def _write_updates(
 
 
 def warn_of_unseeded(training: Training, asked: Mapping[str, Any]) -> None:
-    """Say where a random generator of the model's or the optimizer's own has no seed."""
+    """Warn of random generators inside model or optimizer that the seed does not set."""
     states = saved_state.generators(training)
     if not states:
         return

@@ -1,4 +1,4 @@
-"""Training from Python: an engine is selected, and the loop yields its updates."""
+"""Training from Python: `train` selects an engine and yields the loop's updates."""
 
 from collections.abc import Callable, Iterator
 
@@ -32,23 +32,23 @@ def train(
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
 
-    problem: what is minimised, in which batches and for how long.
+    problem: the loss, the data, the batches and the budget.
     optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
-    seed: of the weights, the order of the batches, and what the model and the optimizer draw.
+    seed: sets the weights, the order of the batches, and the draws of model and optimizer.
     schedule: from the optimizer and the total number of steps to a learning rate schedule.
     decay_biases_and_norms: whether weight decay applies to biases and norms too.
     device: "cpu", "cuda" or "cuda:NUMBER".
     log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
-    eval_train_examples: evaluate on the first so many training examples; None is all.
-    eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
+    eval_train_examples: how many training examples to evaluate; None: all.
+    eval_test: evaluate the test set "each" time, at the "end" only, or "never".
     layers: watch the layers at the first step and then every `layers_every` steps, by default at
         the last step before each evaluation.
     channels_last: the layout of convolutions' weights, where layers and optimizer allow it.
-    engine: "auto", the first, in a fixed order, that serves the run; "plain", every step is
-        torch's; or "compiled_mlp". To compare seconds of several optimizers, give all of them the
-        same one.
-    stop: asked after each step, or after half a second of steps taken at once; True ends the run
-        with status "interrupted".
+    engine: "auto" (the first, in a fixed order, that serves the run), "plain" (every step is
+        torch's) or "compiled_mlp". To compare the seconds of several optimizers, use one engine
+        for all of them.
+    stop: asked after each step, or every half second of an engine's steps; True ends the run with
+        status "interrupted".
 
     Raises `UserError` where the model, loss or optimizer does not fit the problem, and where a
     named engine does not serve.

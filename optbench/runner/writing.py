@@ -1,4 +1,4 @@
-"""A run's folder while it is trained: made or resumed, written, and ended in every case."""
+"""The folder of a run in training: made or resumed, written, and always ended."""
 
 import re
 import sys
@@ -25,11 +25,10 @@ UNSAVEABLE = (
 
 
 def new_folder(planned: Plan) -> RunFolder:
-    """The folder that the run's updates are written to: a new one, or that of the same run where
-    it was begun before and cannot be resumed."""
-    # any name may be a label, but not a folder's; one with a dot in front would be hidden
+    """Make the run's folder, or reuse one whose run died before a checkpoint."""
+    # any text may be a run's label, but not a folder's name; a leading dot would hide the folder
     plain = re.sub(r"^[.]|[^\w.+-]+", "_", planned.record["name"])[:60]
-    with_bytes = plain.encode(sys.getfilesystemencoding(), "replace")  # of the locale's encoding
+    with_bytes = plain.encode(sys.getfilesystemencoding(), "replace")
     plain = with_bytes.decode(sys.getfilesystemencoding()).replace("?", "_")
     name = f"{plain}-seed{planned.record['seed']}-{planned.record['run_id']}"
     try:
@@ -39,12 +38,12 @@ def new_folder(planned: Plan) -> RunFolder:
         folder = RunFolder(planned.group, name, planned.record, instead_of=dead)
     except OSError as error:
         raise unwritable(planned.group, error) from error
-    folder.follow(loggers(planned.config), results_of(planned.config))
+    folder.attach_loggers(loggers(planned.config), results_of(planned.config))
     return folder
 
 
 def mark_abandoned(config: RunConfig, folder: Path, error: str) -> None:
-    """Mark a run as failed whose process can no longer do it, also where it was logged."""
+    """Mark the run of a dead process as failed, in its folder and in its loggers."""
     if abandon(folder, error):
         logged = loggers(config)
         logged.start(folder, results_of(config))
@@ -52,9 +51,9 @@ def mark_abandoned(config: RunConfig, folder: Path, error: str) -> None:
 
 
 def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
-    """The folder of this run where it was begun and not finished, and its `Training.state_dict`.
+    """Return the folder and `Training.state_dict` of an unfinished run, or None.
 
-    Raises `UserError` where the data or settings are no longer those that it was begun with.
+    Raises `UserError` where the data or settings have changed since the run began.
     """
 
     def warn(text: str) -> None:
@@ -70,58 +69,58 @@ def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
         folder = RunFolder.reopen(path, state["folder"])
         step = state["training"]["step"]
         every = planned.config["log"]["steps"]
-        if state["folder"]["rows"]["steps"] != step // every + (every > 1):  # one is of step 1
+        if state["folder"]["rows"]["steps"] != step // every + (every > 1):  # step 1 has a row too
             raise ValueError("its step and its rows do not belong together")
     except (KeyError, TypeError, ValueError) as error:
-        warn(f"{path} cannot be gone on with, so the run begins anew: {error}")
+        warn(f"{path} cannot be resumed, so the run restarts: {error}")
         return None
     except OSError as error:
         raise unwritable(path, error) from error
     before, now = state.get("num_threads"), planned.record["num_threads"]
     if before != now:
-        warn(f"{path} goes on with {now} threads after {before}: equal within rounding only")
+        warn(f"{path} resumes with {now} threads after {before}: equal within rounding only")
     before, now = state.get("products"), planned.record["products"]
     if before not in (None, now):
-        warn(f"{path} goes on with products by {now} after {before}: equal within rounding only")
+        warn(f"{path} resumes with products by {now} after {before}: equal within rounding only")
     folder.record["engine"] = state.get("engine")
-    folder.follow(loggers(planned.config), results_of(planned.config))
-    say(f"going on from step {step} of {path}", error=True)
+    folder.attach_loggers(loggers(planned.config), results_of(planned.config))
+    say(f"resuming from step {step} of {path}", error=True)
     return folder, state["training"]
 
 
 def write(folder: RunFolder, update: Update) -> None:
-    """Append the update's rows. Raises `UserError` where they cannot be written."""
+    """Append the update's rows. Raise `UserError` where they cannot be written."""
     with _unwritable(folder):
         folder.write(update)
 
 
 def save_if_possible(folder: RunFolder, training: Training) -> None:
-    """Write the run's checkpoint, or leave none where something cannot be kept in one.
+    """Write the run's checkpoint, or delete it where the state cannot be saved.
 
-    Raises `UserError` where it cannot be written.
+    Raises `UserError` where the file cannot be written.
     """
     try:
         state = training.state_dict()
     except object_state.Unsaveable as error:
-        checkpoints.remove(folder.path)  # that of a resumed run would repeat what followed it
+        checkpoints.remove(folder.path)  # an old one would repeat the rows that followed it
         say_unsaveable(folder, error)
     else:
         with _unwritable(folder):
             checkpoints.save(folder.path, folder.record, folder.state_dict(), state)
 
 
-_told: set[Path] = set()  # that these runs restart
+_told: set[Path] = set()  # runs of which the user knows that they restart
 
 
 def say_unsaveable(folder: RunFolder, why: object) -> None:
-    """Say once of a run that it restarts where it is interrupted."""
+    """Say once that a run restarts if it is interrupted, and why."""
     if folder.path not in _told:
         _told.add(folder.path)
         say(f"{folder.path}: {UNSAVEABLE.format(why)}", error=True)
 
 
 def finish(folder: RunFolder, status: str) -> None:
-    """Record how the run ended. Raises `UserError` where that cannot be written."""
+    """Record how the run ended. Raise `UserError` where the files cannot be written."""
     with _unwritable(folder):
         folder.finish(status)
         if status != "interrupted":
@@ -129,8 +128,10 @@ def finish(folder: RunFolder, status: str) -> None:
 
 
 def mark_failed(folder: RunFolder, error: BaseException) -> None:
-    """Mark the run as failed. One that could not write goes on from its checkpoint another time;
-    what an optimizer or a model raised may be mended in their code, so that run begins anew."""
+    """Mark the run as failed, or as interrupted by Ctrl-C.
+
+    A run that could not write keeps its checkpoint and resumes later. A run whose own code failed
+    restarts, since the user may mend that code."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     stopped = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # the disk may be what failed

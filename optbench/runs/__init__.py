@@ -1,1 +1,1 @@
-"""The folder of a run: its files, its checkpoints, its locks, the code it ran."""
+"""The folder of a run: its files, checkpoints, locks, and the code that it ran."""

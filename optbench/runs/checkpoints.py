@@ -1,4 +1,4 @@
-"""A run's checkpoint: what an unfinished run needs to go on, bit for bit, in its own folder."""
+"""The checkpoint from which an unfinished run resumes bit for bit."""
 
 import os
 import pickle
@@ -15,90 +15,90 @@ from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import all_changes, code_in, sourceless
 from optbench.formats.run import read_record
 
-FILE = "checkpoint.pt"
-FORMAT = 4
-# failed: its process died, or could not write; a run whose code failed leaves no checkpoint
-UNFINISHED = ("running", "interrupted", "failed")
-OF_THE_RUN = ("run_id", "problem_hash", "num_threads", "products", "engine")
-MADE_BY = {"format": FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
+CHECKPOINT_FILE = "checkpoint.pt"
+CHECKPOINT_FORMAT = 4
+# failed: the process died or could not write; a run whose code failed leaves no checkpoint
+UNFINISHED_STATUSES = ("running", "interrupted", "failed")
+RECORD_KEYS = ("run_id", "problem_hash", "num_threads", "products", "engine")
+MADE_BY = {"format": CHECKPOINT_FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
 
 def save(
     folder: Path, record: Mapping[str, Any], rows: Mapping[str, Any], training: Mapping[str, Any]
 ) -> None:
-    """Write a run's state so that a crash leaves the old one or the new one.
+    """Write a run's checkpoint so that a crash leaves the old one or the new one.
 
-    record: its `run.json`. rows, training: `RunFolder.state_dict`, `Training.state_dict`: tensors
-    and plain values. Raises OSError.
+    record: the run's `run.json`. rows: `RunFolder.state_dict`. training: `Training.state_dict`.
+    Raises OSError.
     """
-    state = MADE_BY | {key: record.get(key) for key in OF_THE_RUN}
+    state = MADE_BY | {key: record.get(key) for key in RECORD_KEYS}
     state |= {"folder": rows, "training": training}
-    temporary = folder / f"{FILE}.tmp"
+    temporary = folder / f"{CHECKPOINT_FILE}.tmp"
     try:
         temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # a new one: a link in its place would be followed
+        with temporary.open("xb") as file:  # a new file, since "wb" would follow a link
             try:
                 torch.save(state, file)
-            except RuntimeError as error:  # torch's, of a write that fell short
+            except RuntimeError as error:  # torch's error for a write that fell short
                 raise OSError("the checkpoint could not be written as a whole") from error
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / FILE)
+        temporary.replace(folder / CHECKPOINT_FILE)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     if hasattr(os, "O_DIRECTORY"):
         number = os.open(folder, os.O_DIRECTORY)
         try:
-            os.fsync(number)  # the renaming itself
+            os.fsync(number)  # puts the renaming itself on the disk
         finally:
             os.close(number)
 
 
 def remove(folder: Path) -> None:
     """Delete the checkpoint of a run that is over."""
-    for name in (FILE, f"{FILE}.tmp"):
+    for name in (CHECKPOINT_FILE, f"{CHECKPOINT_FILE}.tmp"):
         (folder / name).unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, every byte of which has been checked against its CRC-32.
+    """Return the state in a checkpoint, after checking every byte against its CRC-32.
 
-    Raises OSError, ValueError and whatever torch raises for a file that is none of its own.
+    Raises OSError, ValueError, and torch's errors for a file that torch did not write.
     """
     with zipfile.ZipFile(path) as archive:  # torch reads past a wrong checksum
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
-    # nothing but tensors and plain values: a file from others runs no code
+    # only tensors and plain values are read, so that a file from others runs no code
     return torch.load(path, weights_only=True)
 
 
 def find(
     group: Path, asked: Mapping[str, Any], warn: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The newest unfinished run of this identity in `group`, and its checkpoint.
+    """Return the newest unfinished run in `group` with its checkpoint, or None.
 
-    asked: the beginning of its `run.json`. A checkpoint that is damaged, or was made by another
-    version of torch or optbench, is not used, and `warn` is told: the run begins anew. So it does
-    where the user's own code has changed since, or has no source to tell by.
-    Raises `UserError` where a run was begun with other data, or its files disagree on what it is.
+    asked: the beginning of the run's `run.json`. `warn` is told where a run restarts: its
+    checkpoint is damaged or of another version of torch or optbench, or the user's code has
+    changed. A run whose code has no source restarts as well.
+    Raises `UserError` where the run began with other data, or its files contradict each other.
     """
     found = []
-    for path in group.glob(f"*-seed{asked['seed']}-*/{FILE}"):
+    for path in group.glob(f"*-seed{asked['seed']}-*/{CHECKPOINT_FILE}"):
         try:
             record = read_record(path.parent / "run.json")
         except (OSError, ValueError) as error:
             if asked["run_id"] in path.parent.name:
-                warn(f"{path.parent / 'run.json'} {error}: the run begins anew")
+                warn(f"{path.parent / 'run.json'} {error}: the run restarts")
             continue
-        if record["status"] not in UNFINISHED:
+        if record["status"] not in UNFINISHED_STATUSES:
             continue
         same = record.get("settings_hash") == asked["settings_hash"]
         before, now = code_in(record), code_in(asked)
         if sourceless(now):
-            continue  # it was said when the run was planned
+            continue  # the plan of the run has warned
         if same and (names := all_changes(before, now)):
-            warn(f"{path.parent} was begun before {names} changed, so the run begins anew")
+            warn(f"{path.parent} was begun before {names} changed, so the run restarts")
             continue
         if record["run_id"] == asked["run_id"] or same:
             check_same(path.parent, record, asked)
@@ -109,30 +109,30 @@ def find(
         except pickle.UnpicklingError:
             warn(
                 f"{path} holds something else than tensors and plain values, which alone are read "
-                f"from a checkpoint, so the run begins anew"
+                f"from a checkpoint, so the run restarts"
             )
             continue
-        except Exception as error:  # torch raises many kinds for what is no checkpoint of its own
+        except Exception as error:  # torch raises many kinds for files that it did not write
             text = " ".join(str(error).split())[:200]
-            warn(f"{path} is damaged, so the run begins anew ({type(error).__name__}: {text})")
+            warn(f"{path} is damaged, so the run restarts ({type(error).__name__}: {text})")
             continue
         if not isinstance(state, dict) or any(state.get(k) != v for k, v in MADE_BY.items()):
-            warn(f"{path} was made by another version, so the run begins anew")
+            warn(f"{path} was made by another version, so the run restarts")
             continue
         if state.get("run_id") != asked["run_id"]:
             raise UserError(
                 f"{path} is the checkpoint of another run, {state.get('run_id')}, than the "
-                f"run.json beside it: put its own back, or delete it, and the run begins anew"
+                f"run.json beside it: put its own back, or delete it, and the run restarts"
             )
         return path.parent, state
     return None
 
 
 def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
-    """The newest run of this identity in `group` whose process ended before its first checkpoint.
+    """Return the newest run of this identity that died before its first checkpoint.
 
-    The caller holds the run's lock. A run whose code failed, or whose checkpoint is damaged, keeps
-    its folder.
+    The caller holds the run's lock. A run whose code failed, or whose checkpoint is damaged, is
+    not returned, so that its folder is kept.
     """
     found = []
     for path in group.glob(f"*-seed{asked['seed']}-*/run.json"):
@@ -141,16 +141,16 @@ def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
         except (OSError, ValueError):
             continue
         ended = record["status"] in ("running", "interrupted") or record.get("process_died")
-        own = record["run_id"] == asked["run_id"] and not (path.parent / FILE).exists()
+        own = record["run_id"] == asked["run_id"] and not (path.parent / CHECKPOINT_FILE).exists()
         if own and ended:
             found.append((str(record.get("started")), path.parent))
     return max(found)[1] if found else None
 
 
 def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise `UserError` where the unfinished run of that folder is not the one that is asked for.
+    """Raise `UserError` where an unfinished run is not the one that is asked for.
 
-    Nothing that makes the curves may differ, down to the bytes of the data.
+    Nothing that changes the curves may differ, down to the bytes of the data.
     """
     changed = differences(record["problem"], asked["problem"])
     for key in (*SERIES_KEYS, "seed"):
@@ -158,12 +158,12 @@ def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]
     if changed:
         raise UserError(
             f"{folder} was begun with something else than is asked for now: {'; '.join(changed)}. "
-            f"Put back what has changed, and it goes on; force=true begins the run anew"
+            f"Put back what has changed, and it resumes; force=true restarts it"
         )
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """What differs between two nested mappings, as texts."""
+    """Return the differences between two nested mappings, as texts."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             text

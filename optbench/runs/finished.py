@@ -1,4 +1,4 @@
-"""Runs that have come to their end: found by their identity, and reused."""
+"""Finished runs: found by their identity, and reused."""
 
 import os
 import shutil
@@ -13,38 +13,38 @@ from optbench.formats.run import check_whole, read_record
 from optbench.runs import locks
 from optbench.runs.folder import new_folder, now, save
 
-FINISHED = ("completed", "diverged")
-# NAME/RUN, sweeps/SWEEP/RUN; one level more for a study in a folder of conf/study, and one for the
-# phase of a tuned study
-DEEPEST = 5
+FINISHED_STATUSES = ("completed", "diverged")
+# sweeps/SWEEP/RUN, with one level more for a study in a folder of conf/study, and one for the phase
+# of a tuned study
+MAX_FOLDER_DEPTH = 5
 
 
 class Finished:
-    """Finds completed and diverged runs; the folders are listed once, at the first question."""
+    """An index of completed and diverged runs; the first call lists the folders."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[Path]]] = {}
         self._marks: dict[Path, int] = {}
 
     def mark(self, results: Path) -> int:
-        """`locks.released` when the folders were listed: later runs are not among them."""
+        """Return `locks.released` at the time when the folders were listed."""
         self._list(results)
         return self._marks[results]
 
     def __call__(self, results: Path, run_id: str, group: Path | None = None) -> Path | None:
-        """The newest such run with this identity in any folder of `results`.
+        """Return the newest finished run with this identity in any folder of `results`.
 
-        One in `group` comes first: a sweep that has the run needs no second copy of it.
+        Runs in `group` come first: a sweep that has the run needs no second copy of it.
         """
         self._list(results)
         found: list[tuple[bool, str, Path, RunRecord]] = []
-        # a folder's name says where to look; what the run is stands in its record
+        # a folder's name says where to look, but only its record says which run it holds
         for path in self._folders[results].get(run_id, ()):
             try:
                 record = read_record(path)
             except (OSError, ValueError):
-                continue  # what is damaged proves nothing: the run is done again, in a new folder
-            if record["run_id"] == run_id and record["status"] in FINISHED:
+                continue  # a damaged record proves nothing: the run is done again, elsewhere
+            if record["run_id"] == run_id and record["status"] in FINISHED_STATUSES:
                 own = group is not None and path.parent.parent.resolve() == group.resolve()
                 found.append((own, str(record.get("finished")), path.parent, record))
         for *_, folder, record in sorted(found, key=lambda one: one[:3], reverse=True):
@@ -63,7 +63,7 @@ class Finished:
             for here, below, files in os.walk(results, followlinks=True):
                 folder = Path(here)
                 depth = len(folder.parts) - len(results.parts)
-                if depth == DEEPEST:
+                if depth == MAX_FOLDER_DEPTH:
                     below.clear()
                 if depth > 1 and "run.json" in files and "-" in folder.name:
                     for word in folder.name.split("-"):
@@ -71,18 +71,18 @@ class Finished:
             self._folders[results] = words
 
     def add(self, results: Path, run_id: str, folder: Path) -> None:
-        """A run that has come to its end since."""
+        """Add a run that finished after the folders were listed."""
         if results in self._folders:
             self._folders[results].setdefault(run_id, []).append(folder / "run.json")
 
 
 def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path | None:
-    """The newest completed or diverged run with this identity in any folder of `results`."""
+    """Return the newest finished run with this identity in any folder of `results`."""
     return Finished()(results, run_id, group)
 
 
 def abandon(folder: Path, error: str) -> bool:
-    """Mark a run as failed whose process can no longer do it; False where it had come to an end."""
+    """Mark the run of a dead process as failed; return False if it had ended before."""
     record = read_record(folder / "run.json")
     if record["status"] != "running":
         return False
@@ -92,9 +92,9 @@ def abandon(folder: Path, error: str) -> bool:
 
 
 def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
-    """Copy a finished run's folder into another group, so that each sweep's folder is complete.
+    """Copy a finished run into another group, so that each sweep's folder is complete.
 
-    config: what was asked for now; it differs from the run's own in nothing that made the curves.
+    config: the configuration of the current command, which would make the same curves.
     """
     target = new_folder(group, run.name)
     try:
@@ -110,6 +110,7 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
 
 
 def note_reuse(run: Path) -> None:
-    """Note that a command asked for a finished run with the code that made it: of several versions
-    of one's own code that one is the newest which was asked for last. Raises OSError."""
+    """Note in a finished run that a command reused it. Raises OSError.
+
+    Of several versions of a user's code, the one that was asked for last counts as the newest."""
     save(run, read_record(run / "run.json") | {"reused": now()})

@@ -1,6 +1,6 @@
-"""A run's folder: `run.json` says what was asked and how it ended, CSV files hold the curves.
+"""A run's folder: `run.json` with its settings and outcome, CSV files with curves.
 
-This module writes; `optbench.formats.run` knows the format and reads.
+This module writes the files; `optbench.formats.run` defines the format and reads it.
 """
 
 import csv
@@ -26,14 +26,14 @@ from optbench.training.steps import Update
 
 
 class RunFolder:
-    """Writes one run into a new folder; an existing one is never overwritten."""
+    """The writer of one run's folder, which overwrites no other run."""
 
     def __init__(
         self, group: Path, name: str, record: Mapping[str, Any], *, instead_of: Path | None = None
     ) -> None:
-        """Make `group/name`, or `group/name-2` and so on where that exists.
+        """Make the folder `group/name`, or `group/name-2` and so on if it exists.
 
-        instead_of: the folder of a run that is given up; it is emptied and taken.
+        instead_of: the folder of a dead run, which is emptied and used instead.
         """
         if instead_of is not None:
             for old in instead_of.iterdir():
@@ -64,15 +64,15 @@ class RunFolder:
             for file in self._rows:
                 self._files[file] = self._open(file)
         except OSError:
-            shutil.rmtree(self.path, ignore_errors=True)  # it has nothing in it yet
+            shutil.rmtree(self.path, ignore_errors=True)  # it holds no rows yet
             raise
 
     @classmethod
     def reopen(cls, path: Path, state: Mapping[str, Any]) -> "RunFolder":
-        """An unfinished run's folder, with its files as they were at `state`.
+        """Return an unfinished run's folder, with its files as they were at `state`.
 
-        Rows that were written later are cut off: they will be written again.
-        Raises ValueError or OSError where the files do not hold what the state says.
+        Later rows are cut off, since the resumed run writes them again.
+        Raises ValueError or OSError where the files do not hold the rows of the state.
         """
         folder = cls.__new__(cls)
         folder.path, folder.record = path, read_record(path / "run.json")
@@ -102,16 +102,16 @@ class RunFolder:
         save(path, folder.record)
         return folder
 
-    def follow(self, loggers: Loggers, results: Path) -> None:
-        """Hand all rows, those already written first, and the end to `loggers` too.
+    def attach_loggers(self, loggers: Loggers, results: Path) -> None:
+        """Hand all rows and the run's end to `loggers`, the rows already written first.
 
-        results: the folder that this one is somewhere in.
+        results: `results_dir`, which holds this folder at some depth.
         """
         self.loggers = loggers
         loggers.start(self.path, results)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `reopen` needs, once all rows are on the disk."""
+        """Return the state for `reopen`, after all rows are on the disk."""
         for file in self._files.values():
             os.fsync(file.fileno())
         return {
@@ -131,7 +131,7 @@ class RunFolder:
             self._last = update.epoch
             for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
                 value = update.epoch[key]
-                # the untrained model is nobody's best epoch
+                # step 0 is the untrained model, which cannot be an optimizer's best epoch
                 if value is not None and isfinite(value) and update.epoch["step"]:
                     self._best[f"best_{key}"] = better(value, self._best.get(f"best_{key}", value))
         if update.status == "diverged":
@@ -140,8 +140,8 @@ class RunFolder:
     def finish(self, status: str, error: str | None = None) -> None:
         """Close the files and record how the run ended.
 
-        Raises OSError where a file cannot be written as a whole, and records nothing, unless the
-        run has failed anyway.
+        Raises OSError, and records nothing, where a file cannot be written as a whole. A run with
+        status "failed" is recorded anyway.
         """
         for file in self._files.values():
             try:
@@ -159,16 +159,16 @@ class RunFolder:
             "status": status,
             "error": error,
             "finished": now(),
-            # JSON has no infinity: a figure that is not finite is null, and the CSV has it
+            # JSON has no infinity: a number that is not finite is null here, and in full in the CSV
             "summary": {k: v if isfinite(v) else None for k, v in figures.items()}
-            | {"rows": self._rows},  # what the CSV files must hold
+            | {"rows": self._rows},  # how many the CSV files must hold
             "csv_sha256": self._digests(),
         }
         save(self.path, self.record)
         self.loggers.finish(status)
 
     def _digests(self) -> dict[str, str]:
-        """The SHA-256 of each CSV file, less those that are gone: readers name them."""
+        """Return the SHA-256 of each CSV file; readers report files that are gone."""
         found = {}
         for name in self._files:
             with suppress(OSError), (self.path / f"{name}.csv").open("rb") as file:
@@ -186,10 +186,10 @@ class RunFolder:
             self._files[name], self._rows[name] = self._open(name), 0
         writer = csv.writer(self._files[name], lineterminator="\n")
         exact = self.record.get("problem", {}).get("precision") == "float64"
-        digits = 17 if exact else 9  # they hold a float64, or a float32, exactly
+        digits = 17 if exact else 9  # enough for a float64, or a float32, without rounding
         writer.writerows([_cell(row.get(c), digits) for c in COLUMNS[name]] for row in rows)
         self._files[name].flush()
-        if not os.fstat(self._files[name].fileno()).st_nlink:  # it could be written for ever
+        if not os.fstat(self._files[name].fileno()).st_nlink:  # writes to a deleted file never fail
             raise FileNotFoundError(errno.ENOENT, "the folder was deleted", str(self.path))
         self._rows[name] += len(rows)
         self.loggers.rows(name, rows)
@@ -201,7 +201,7 @@ def save(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def new_folder(group: Path, name: str) -> Path:
-    """Make `group/name`, or `group/name-2` and so on where that exists."""
+    """Make the folder `group/name`, or `group/name-2` and so on if it exists."""
     number = 1
     while True:
         path = group / (name if number == 1 else f"{name}-{number}")
@@ -217,12 +217,12 @@ def new_folder(group: Path, name: str) -> Path:
 
 
 def _cell(value: float | str | None, digits: int) -> str:
-    """A value that does not exist is an empty field."""
+    """Return the text of a cell, which is empty for a value that does not exist."""
     if value is None:
         return ""
     return value if isinstance(value, str) else f"{value:.{digits}g}"
 
 
 def now() -> str:
-    """Return the time, with its zone, as a record holds it."""
+    """Return the current time with its zone, in the format of a record."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

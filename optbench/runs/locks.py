@@ -1,4 +1,4 @@
-"""One process at a time for each run: a lock that the system releases when its holder dies."""
+"""A lock for each run, which the system releases when the holder's process dies."""
 
 import errno
 import os
@@ -10,24 +10,24 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock, and two processes with one run both do it
+except ImportError:  # Windows has no such lock: two processes may both train one run
     fcntl = None  # type: ignore[assignment]
 
-FOLDER = ".locks"
-# the folder may come from others: no link is followed, and no pipe is waited for
-PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-RELEASED = "released"  # a line for each lock that was given back: its run
-POLL = 0.2  # seconds
+LOCK_FOLDER = ".locks"
+# the folder may come from others, so follow no link and wait for no pipe
+SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+RELEASED_FILE = "released"  # a line for each lock that was released, with the run's id
+POLL_SECONDS = 0.2
 
 
 class Stopped(Exception):
-    """The wait for a lock was ended."""
+    """The wait for a lock was interrupted."""
 
 
 def released(results: Path) -> int:
-    """A mark of now: what is released later stands behind it."""
+    """Return the current end of the list of released locks, which grows later."""
     try:
-        return (results / FOLDER / RELEASED).stat().st_size
+        return (results / LOCK_FOLDER / RELEASED_FILE).stat().st_size
     except OSError:
         return 0
 
@@ -41,23 +41,23 @@ def run_lock(
     waiting: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
-    """Hold the lock of a run, after waiting for whoever has it.
+    """Wait for a run's lock, hold it, and yield whether the run may be done by now.
 
-    Gives whether another process had it since `since`, a mark of `released`, or died with it: the
-    run may be done. waiting: told once who has it. stop: True ends the wait with `Stopped`.
-    POSIX record locks: they work over NFS as far as its server supports them.
-    Raises OSError where the file cannot be made.
+    The run may be done if another process released the lock after `since` (from `released`), or
+    died with it. waiting: told once who holds the lock. stop: True ends the wait with `Stopped`.
+    This relies on POSIX record locks, which work over NFS if its server supports them.
+    Raises OSError where the lock's file cannot be made.
     """
     if fcntl is None:
         yield False
         return
-    path = results / FOLDER / run_id
+    path = results / LOCK_FOLDER / run_id
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent.is_symlink():  # the folder may come from others
         raise NotADirectoryError(errno.ENOTDIR, "it is a link, and not a folder", str(path.parent))
     waited = False
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | SAFE_FLAGS, 0o666)
         try:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,14 +68,14 @@ def run_lock(
             waited = True
             if stop():
                 raise Stopped from None
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
             continue
         except BaseException:
             os.close(number)
             raise
         if _is_there(path, number):
             break
-        os.close(number)  # its holder removed it before we had the lock: another file counts now
+        os.close(number)  # the last holder deleted this file, so a new file is the lock now
     try:
         died = os.fstat(number).st_size > 0
         os.ftruncate(number, 0)
@@ -83,8 +83,8 @@ def run_lock(
         yield waited or died or _was_released(path, since)
     finally:
         with suppress(OSError):  # a full disk, or a folder that is gone
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | PLAIN
-            with os.fdopen(os.open(path.with_name(RELEASED), flags, 0o666), "a") as file:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFE_FLAGS
+            with os.fdopen(os.open(path.with_name(RELEASED_FILE), flags, 0o666), "a") as file:
                 file.write(f"{run_id}\n")
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -93,7 +93,8 @@ def run_lock(
 
 def _was_released(path: Path, since: int) -> bool:
     try:
-        with os.fdopen(os.open(path.with_name(RELEASED), os.O_RDONLY | PLAIN), "rb") as file:
+        number = os.open(path.with_name(RELEASED_FILE), os.O_RDONLY | SAFE_FLAGS)
+        with os.fdopen(number, "rb") as file:
             file.seek(since)
             return path.name.encode() in file.read().split()
     except OSError:

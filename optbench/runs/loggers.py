@@ -1,9 +1,9 @@
-"""Where a run's rows go besides its CSV files: TensorBoard, MLflow, Weights & Biases.
+"""Loggers that copy a run's rows to TensorBoard, MLflow or Weights & Biases.
 
-The run's folder stays the source of truth. Each logger gets every row of it in order, under the
-name FILE/COLUMN at the row's step (`epochs/val_loss`, `layers/LAYER/grad_norm`), the flattened
-configuration, and how the run ended. A run that is gone on with is logged anew from its files, so
-that no point stands there twice. What fails in a logger ends that logger, never the run.
+The run's folder stays the source of truth. Each logger gets the flattened configuration, every row
+in order, and how the run ended. A value has the name FILE/COLUMN (`epochs/val_loss`,
+`layers/LAYER/grad_norm`) and the row's step. A resumed run is logged again from its files, so that
+no point is logged twice. An error in a logger ends that logger, never the run.
 """
 
 import csv
@@ -17,46 +17,47 @@ from typing import Any, NamedTuple, Protocol
 
 from optbench.common.console import say
 from optbench.common.errors import UserError
-from optbench.formats.run import COLUMNS, TEXTS, flatten, read_record
+from optbench.formats.run import COLUMNS, TEXT_COLUMNS, flatten, read_record
 from optbench.runs import locks
 
 Row = Mapping[str, float | str | None]
 MISSING = "logger={0} needs a package that cannot be imported ({1}): pip install 'optbench[{0}]'"
-EVERY = 2.0  # seconds between two writes to a database
+DATABASE_WRITE_SECONDS = 2.0  # between two writes of rows, which take time
 
 
 class Run(NamedTuple):
-    """What a logger is told of a run at its start."""
+    """What a logger gets at the start of a run."""
 
     folder: Path
-    results: Path  # results_dir, in which the folder is
+    results: Path  # results_dir, which holds the folder
     config: dict[str, float | str]  # dotted keys
 
 
 class Logger(Protocol):
-    """Made from the arguments of its YAML, in the command's process first: an import that fails
-    is a `UserError` there."""
+    """A logger, made from the arguments of its YAML.
+
+    The command makes it before any run, so that a missing package is a `UserError` there."""
 
     def start(self, run: Run) -> None:
-        """Begin the run; what an earlier attempt in this folder logged is to go."""
+        """Begin the run, and delete what an earlier attempt in its folder logged."""
 
     def rows(self, kind: str, rows: Sequence[Row]) -> None:
-        """New rows of `kind` (epochs, steps, layers), each with its step."""
+        """Log new rows of `kind` (epochs, steps, layers), each with its step."""
 
     def finish(self, status: str) -> None:
-        """The run is over: completed, diverged, interrupted or failed."""
+        """End the run with its status: completed, diverged, interrupted or failed."""
 
 
 class Loggers:
-    """Hands a run's rows to each of its loggers."""
+    """All loggers of one run."""
 
-    warned: set[str] = set()  # noqa: RUF012  # in this process: once is enough
+    warned: set[str] = set()  # noqa: RUF012  # loggers of which this process has warned
 
     def __init__(self, loggers: Mapping[str, Logger]) -> None:
         self.loggers = dict(loggers)
 
     def start(self, folder: Path, results: Path) -> None:
-        """Begin a run's record with what its folder, somewhere in `results`, holds already."""
+        """Begin to log a run, first the rows that its folder holds already."""
         if self.loggers:
             config = flatten(read_record(folder / "run.json")["config"])
             self._each("start", Run(folder, results, config))
@@ -64,12 +65,12 @@ class Loggers:
                 self.rows(kind, list(written(folder / f"{kind}.csv")))
 
     def rows(self, kind: str, rows: Sequence[Row]) -> None:
-        """Hand on new rows."""
+        """Log new rows with each logger."""
         if rows:
             self._each("rows", kind, rows)
 
     def finish(self, status: str) -> None:
-        """Hand on how the run ended."""
+        """End each logger with the run's status."""
         self._each("finish", status)
         self.loggers.clear()
 
@@ -77,7 +78,7 @@ class Loggers:
         for name, logger in list(self.loggers.items()):
             try:
                 getattr(logger, method)(*arguments)
-            except Exception as error:  # of any package's: the run matters more
+            except Exception as error:  # any package's error: the run matters more
                 del self.loggers[name]
                 if name not in self.warned:
                     self.warned.add(name)
@@ -89,29 +90,29 @@ class Loggers:
 
 
 def scalars(kind: str, row: Row) -> dict[str, float]:
-    """The numbers of a row by their full names; what does not exist is left out."""
+    """Return the numbers of a row by their full names, without empty cells."""
     where = f"{kind}/{row['layer']}" if "layer" in row else kind
     return {
         f"{where}/{column}": float(value)
         for column, value in row.items()
-        if column not in ("step", *TEXTS) and value is not None
+        if column not in ("step", *TEXT_COLUMNS) and value is not None
     }
 
 
 def written(path: Path) -> Iterator[Row]:
-    """The whole rows of a CSV file of a run, as they were when they were written."""
+    """Yield the whole rows of a run's CSV file."""
     if not path.exists():
         return
     lines = path.read_text("utf-8").splitlines(keepends=True)
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         yield {
-            column: cell if column in TEXTS else float(cell) if cell else None
+            column: cell if column in TEXT_COLUMNS else float(cell) if cell else None
             for column, cell in row.items()
         }
 
 
 def _import(logger: str, module: str) -> Any:
-    """A module that a logger needs; `UserError` where it is missing."""
+    """Return a module that a logger needs. Raise `UserError` where it is missing."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -126,7 +127,7 @@ class TensorBoard:
         self.writer: Any = None
 
     def start(self, run: Run) -> None:
-        """The configuration, as text and for the tab of hyperparameters."""
+        """Write the configuration, as text and for the tab of hyperparameters."""
         from torch.utils.tensorboard.summary import hparams
 
         folder = run.folder / "tensorboard"
@@ -140,13 +141,13 @@ class TensorBoard:
         self.writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in run.config.items()))
 
     def rows(self, kind: str, rows: Sequence[Row]) -> None:
-        """A scalar each."""
+        """Write each value as a scalar."""
         for row in rows:
             for name, value in scalars(kind, row).items():
                 self.writer.add_scalar(name, value, int(row["step"]))  # type: ignore[arg-type]
 
     def finish(self, status: str) -> None:
-        """The status as text; for the tab of hyperparameters only whether the run ended."""
+        """Write the status as text, and a completed run's end for the hyperparameter tab."""
         self.writer.add_text("status", status)
         if status == "completed":
             self.writer.file_writer.add_summary(self.end)
@@ -154,10 +155,10 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run in an MLflow store: by default the SQLite file `mlflow.db` in `results_dir`."""
+    """A run in an MLflow store, by default `results_dir/mlflow.db` (SQLite)."""
 
     STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "interrupted": "KILLED"}  # noqa: RUF012
-    PARAMS, METRICS, LENGTH = 100, 1000, 500  # of one request; characters of a value
+    MAX_PARAMS, MAX_METRICS, MAX_CHARACTERS = 100, 1000, 500  # in a request; in a value
 
     def __init__(self, uri: str | None = None, experiment: str | None = None) -> None:
         _import("mlflow", "alembic")  # the SQLite store needs it, and mlflow-skinny lacks it
@@ -167,7 +168,7 @@ class MLflow:
         self.saved = monotonic()
 
     def start(self, run: Run) -> None:
-        """Parameters and tags; a run that was logged from this folder before is deleted."""
+        """Log parameters and tags, and delete the run that this folder logged before."""
         import logging
         import os
 
@@ -180,7 +181,7 @@ class MLflow:
         inside = group.is_relative_to(results)
         name = self.experiment or str(group.relative_to(results) if inside else group.name)
         folder = str(run.folder.absolute())
-        # two processes that make the tables of one database spoil them
+        # two processes that create the tables of one database at once damage it
         with locks.run_lock(run.results, "mlflow", waiting=lambda holder: None):
             self.client = self.module.MlflowClient(uri)
             found = self.client.get_experiment_by_name(name)
@@ -191,37 +192,37 @@ class MLflow:
         tags = {"folder": folder, "status": "running"}
         self.run = self.client.create_run(number, run_name=run.folder.name, tags=tags).info.run_id
         Param = self.module.entities.Param
-        # a key may hold only these characters
+        # MLflow allows only these characters in a key
         params = [
-            Param(re.sub(r"[^\w./ -]", "_", key), str(value)[: self.LENGTH])
+            Param(re.sub(r"[^\w./ -]", "_", key), str(value)[: self.MAX_CHARACTERS])
             for key, value in run.config.items()
         ]
-        for at in range(0, len(params), self.PARAMS):
-            self.client.log_batch(self.run, params=params[at : at + self.PARAMS])
+        for at in range(0, len(params), self.MAX_PARAMS):
+            self.client.log_batch(self.run, params=params[at : at + self.MAX_PARAMS])
 
     def rows(self, kind: str, rows: Sequence[Row]) -> None:
-        """Metrics with their steps, some at a time: each write to the database costs."""
+        """Log metrics with their steps, many at a time, since each write takes time."""
         now, Metric = int(1000 * time()), self.module.entities.Metric
         for row in rows:
             step = int(row["step"])  # type: ignore[arg-type]
             self.buffer += [Metric(k, v, now, step) for k, v in scalars(kind, row).items()]
-        if monotonic() - self.saved > EVERY:
+        if monotonic() - self.saved > DATABASE_WRITE_SECONDS:
             self._save()
 
     def _save(self) -> None:
-        for at in range(0, len(self.buffer), self.METRICS):
-            self.client.log_batch(self.run, self.buffer[at : at + self.METRICS])
+        for at in range(0, len(self.buffer), self.MAX_METRICS):
+            self.client.log_batch(self.run, self.buffer[at : at + self.MAX_METRICS])
         self.buffer, self.saved = [], monotonic()
 
     def finish(self, status: str) -> None:
-        """The status as a tag, and as MLflow calls it."""
+        """Log the status as a tag, and as MLflow's own status."""
         self._save()
         self.client.set_tag(self.run, "status", status)
         self.client.set_terminated(self.run, self.STATUS.get(status, "FAILED"))
 
 
 class WandB:
-    """A run of Weights & Biases, in the run's folder in `wandb/`; offline unless told otherwise."""
+    """A run of Weights & Biases in the run's folder, in `wandb/`; offline by default."""
 
     def __init__(self, mode: str = "offline", project: str = "optbench") -> None:
         if mode not in ("offline", "online"):
@@ -230,7 +231,7 @@ class WandB:
         self.mode, self.project = mode, project
 
     def start(self, run: Run) -> None:
-        """One with the folder's name; on a server it takes the place of an earlier one."""
+        """Begin a run with the folder's name, which replaces an earlier one on a server."""
         if (run.folder / "wandb").exists():
             shutil.rmtree(run.folder / "wandb")
         self.run = self.module.init(
@@ -241,7 +242,7 @@ class WandB:
             config=run.config,
             dir=str(run.folder),
             mode=self.mode,
-            reinit="create_new",  # a program may have others open
+            reinit="create_new",  # the user's program may have other runs open
             settings=self.module.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True,
                 x_disable_stats=True,
@@ -250,11 +251,11 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def rows(self, kind: str, rows: Sequence[Row]) -> None:
-        """Against a step of our own: wandb's counts the calls."""
+        """Log rows with the run's step as a value, since wandb's own step counts calls."""
         for row in rows:
             self.run.log({"step": row["step"], **scalars(kind, row)})
 
     def finish(self, status: str) -> None:
-        """The status, in the summary."""
+        """Write the status into the summary, and end the run."""
         self.run.summary["status"] = status
         self.run.finish(exit_code=0 if status in ("completed", "diverged") else 1)

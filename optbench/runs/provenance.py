@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, machine and commit, for its `run.json`."""
+"""The provenance of a run for its `run.json`: versions, machine and commit."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optbench import __version__
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # that optbench runs from, if it is one
+CHECKOUT = Path(__file__).resolve().parents[2]  # the git checkout of optbench, if there is one
 
 
 def versions() -> dict[str, str]:
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def machine(device: str) -> dict[str, str]:
-    """What the times depend on; no name of a host or a person."""
+    """Return the parts of the machine that change times; no names of host or user."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -43,7 +43,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def allocator() -> str:
-    """Return the preloaded library that allocates memory; "system" for the C library's own."""
+    """Return the preloaded library that allocates memory; "system" without one."""
     words = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
     maps = Path("/proc/self/maps")
     loaded = maps.read_text("utf-8", "replace") if words and maps.exists() else ""
@@ -53,13 +53,10 @@ def allocator() -> str:
 
 @cache
 def git_commit(root: Path) -> str | None:
-    """The commit of a checkout; None if there is none.
-
-    `-dirty` is added where files differ from it.
-    """
+    """Return a checkout's commit, with `-dirty` if files differ; None without git."""
     if not (root / ".git").exists():
         return None
-    # not `describe --dirty`: it locks the index, and a lock would stay where this process is killed
+    # not `describe --dirty`, which locks the index: the lock would outlive a killed process
     git = ["git", "--no-optional-locks", "-C", str(root)]
     try:
         commit, changes = (

@@ -1,1 +1,1 @@
-"""Many runs: jobs, worker processes, and the figures at the end."""
+"""Sweeps of many runs: jobs, worker processes, and the figures at the end."""

@@ -1,4 +1,4 @@
-"""The jobs that Hydra wants run, and what has become of them."""
+"""A batch: the jobs that Hydra launches together, and their states."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from optbench.sweeps.sweep_loader import clone, hydra_config
 
 
 class Result(JobReturn):
-    """What Hydra's callbacks are given of a job; the copies are made for those who look."""
+    """The result of a job for Hydra's callbacks; configurations are copied on access."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class Result(JobReturn):
 
     @cfg.setter
     def cfg(self, value: DictConfig | None) -> None:
-        pass  # the dataclass's default
+        pass  # ignores the dataclass's default
 
     @property
     def hydra_cfg(self) -> DictConfig | None:
-        """Hydra's part."""
+        """Hydra's part of the job's configuration."""
         return self._part(hydra=True)
 
     @hydra_cfg.setter
@@ -50,8 +50,8 @@ class Result(JobReturn):
         return copy
 
 
-def save(result: JobReturn, folder: Path) -> None:
-    """The files of `hydra.output_subdir`."""
+def write_outputs(result: JobReturn, folder: Path) -> None:
+    """Write the files of `hydra.output_subdir`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (
         ("config", result.cfg), ("hydra", result.hydra_cfg), ("overrides", result.overrides),
@@ -69,33 +69,33 @@ class Job:
     overrides: list[str]
     label: str
     config: DictConfig
-    group: Path  # where its run's folder goes
+    group: Path  # the folder that the run's folder is made in
     result: JobReturn
     plan: run.Plan | None = None
-    folder: Path | None = None  # once the run is being written
+    folder: Path | None = None  # the run's, once it exists
 
 
 @dataclass
 class Batch:
-    """The jobs that Hydra wants run, and what has become of them."""
+    """The jobs that Hydra launches together, and their states."""
 
     context: HydraContext
     master: DictConfig
     task: TaskFunction
     first: int
     threads: int
-    left: list[tuple[int, list[str]]]  # those not yet begun, the next one last
-    choice: EngineChoice  # of the sweep's problems
-    composed: dict[int, DictConfig] = field(default_factory=dict)  # of those in `left`, by index
+    left: list[tuple[int, list[str]]]  # jobs not yet begun, the next one last
+    choice: EngineChoice  # for the sweep's problems
+    composed: dict[int, DictConfig] = field(default_factory=dict)  # of jobs in `left`, by index
     results: dict[int, JobReturn] = field(default_factory=dict)
     size: int = 1  # worker processes
-    checked: bool = False  # whether all configurations were looked at
-    told: bool = False  # in how many processes they run
-    stopping: bool = False  # since a job failed
-    running: dict[str, Job] = field(default_factory=dict)  # by the key of their task
-    waiting: list[Job] = field(default_factory=list)  # for the same run in another job
-    built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` of what can be built
-    lacking: set[str] = field(default_factory=set)  # `dataset_parts` of what cannot be loaded
+    checked: bool = False  # whether all configurations were checked
+    told: bool = False  # whether the number of processes was printed
+    stopping: bool = False  # whether a failed job stops the sweep
+    running: dict[str, Job] = field(default_factory=dict)  # by the key of the task
+    waiting: list[Job] = field(default_factory=list)  # until another job ends the same run
+    built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` runs that can be built
+    lacking: set[str] = field(default_factory=set)  # `dataset_parts` that cannot be loaded
     find: finished.Finished = field(default_factory=finished.Finished)
 
     @property
@@ -105,7 +105,7 @@ class Batch:
 
 
 def begin(batch: Batch, index: int) -> Job:
-    """The first half of what `hydra.core.utils.run_job` does; `launcher.end` is the second."""
+    """Begin a job, as `hydra.core.utils.run_job` does; `launcher.end` ends it."""
     config = batch.composed.pop(index)
     number = batch.first + index
     with read_write(config.hydra), open_dict(config.hydra):
@@ -117,10 +117,10 @@ def begin(batch: Batch, index: int) -> Job:
             config.hydra.runtime.output_dir = str(output)
         result.overrides = texts_of(config.hydra.overrides.task)
         result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
-        with suppress(OSError):  # the run will fail for it, and say why
+        with suppress(OSError):  # the run will fail with the same error
             output.mkdir(parents=True, exist_ok=True)
             if config.hydra.output_subdir is not None:
-                save(result, output / str(config.hydra.output_subdir))
+                write_outputs(result, output / str(config.hydra.output_subdir))
         batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
     words = list(result.overrides)
     return Job(

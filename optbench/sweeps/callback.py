@@ -108,7 +108,8 @@ class SweepCallback(Callback):
                 first = next(iter(str(job["error"]).splitlines()), "")
                 say(f"  {' '.join(job['overrides'])}: {first}", error=True)
         if job_list.unlisted:
-            say(f"{len(job_list.unlisted)} runs are not in {sweep / job_list.FILE}", error=True)
+            where = sweep / job_list.JOBS_FILE
+            say(f"{len(job_list.unlisted)} runs are not in {where}", error=True)
         if failed or job_list.unlisted:
             sys.exit(1)
 
@@ -168,7 +169,7 @@ def begin(
     """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
     sweep.mkdir(parents=True, exist_ok=True)
     job_list.plan(sweep, count, str(config.retry), planned)
-    (sweep / job_list.ENGINES).unlink(missing_ok=True)  # of another call
+    (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # of another call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / "figure.json", figure)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None

@@ -1,4 +1,4 @@
-"""How many worker processes a sweep gets, and with how many threads; the workers themselves."""
+"""The number of a sweep's worker processes and threads, and the pool of workers."""
 
 import atexit
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from optbench.training import device
 
 
 def check(workers: Any, time_limit: Any) -> None:
-    """Raise `UserError` for a launcher's setting that means nothing."""
+    """Raise `UserError` for a bad setting of the launcher."""
     for key, value, least in (("workers", workers, 1), ("time_limit", time_limit, 0)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         whole = key != "workers" or isinstance(value, int)
@@ -24,10 +24,10 @@ def check(workers: Any, time_limit: Any) -> None:
 
 
 def count_gpus(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int:
-    """Return how many GPUs the jobs can fill, each with a worker of its own; 0 on the CPU.
+    """Return how many GPUs the jobs can fill, with one worker each; 0 on the CPU.
 
-    A job with a GPU's number, as in device=cuda:1, runs there in whatever worker; where all have
-    one, a single worker does them.
+    A job with a GPU's number, as in device=cuda:1, runs on that GPU in any worker. If all jobs
+    have a number, one worker does them all.
     """
     devices = {str(master.device)}
     for words in overrides:
@@ -42,10 +42,10 @@ def count_gpus(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int:
 def split_cores(
     cores: int, count: int, threads: int | None, workers: int | None
 ) -> tuple[int, int]:
-    """Processes and threads for each: never more threads at work than there are cores.
+    """Return the number of processes, and of threads in each, to fill the cores.
 
-    count: jobs. threads, workers: asked for, or None. Models too small to use two cores are the
-    common case, so that a process per core with one thread comes first.
+    count: of jobs. threads, workers: the user's numbers, or None. Most models are too small to use
+    two cores, so the first choice is a process for each core with one thread.
     """
     if workers is None:
         workers = max(1, min(count, cores // (threads or 1)))
@@ -53,7 +53,7 @@ def split_cores(
 
 
 def asked_threads(master: DictConfig, overrides: Sequence[Sequence[str]]) -> int | None:
-    """The largest `num_threads` of the jobs, None where nobody asked."""
+    """Return the largest `num_threads` of the jobs; None where none sets it."""
     asked = {master.num_threads, 1 if master.deterministic else None}
     for words in overrides:
         asked |= {w.partition("=")[2] for w in words if w.lstrip("+").startswith("num_threads=")}
@@ -65,9 +65,9 @@ _pools: dict[tuple[int, int, int], Pool] = {}
 
 
 def worker_pool(size: int, threads: int, gpus: int) -> Pool:
-    """Return the workers of this process: the next batch of a sweep finds them warm.
+    """Return this process's pool, whose warm workers serve the next batch as well.
 
-    threads: of each. gpus: among which they are dealt out.
+    threads: in each worker. gpus: the number of GPUs, which the workers share out.
     """
     key = size, threads, gpus
     if key not in _pools:

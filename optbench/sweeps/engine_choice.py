@@ -1,9 +1,9 @@
-"""Which engine trains each problem of a sweep: one for all its runs, so that seconds compare.
+"""The choice of one engine for all runs of a problem, so that seconds compare.
 
 `engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
-of a problem, else plain steps. A sweep keeps its choice in memory, for a study launches its jobs in
-several batches, and hands it on in the environment, for jobs may run in other processes. The file
-in the sweep's folder is that of the last call, which may have begun while this one runs.
+of a problem, else plain steps. A sweep keeps its choice in memory, since a study launches its jobs
+in several batches. The environment hands the choice to other processes. The file in the sweep's
+folder may be of another call, which began while this one runs.
 """
 
 import json
@@ -25,22 +25,22 @@ from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
 
-VARIABLE = "OPTBENCH_ENGINES"  # of the environment
-LONGEST = 100_000  # characters in it: Linux starts no process with 131,072 in one variable
+ENGINES_VARIABLE = "OPTBENCH_ENGINES"
+MAX_CHARACTERS = 100_000  # Linux starts no process with 131,072 in one environment variable
 
 
 class EngineChoice:
-    """The engines that serve all runs of each problem that were looked at."""
+    """The engines that serve all runs of each problem, as far as runs were checked."""
 
     def __init__(self, load: Callable[[RunConfig], prepare.Dataset], known: dict[str, str]) -> None:
-        """load: from a configuration to its dataset. known: what was chosen before, and stays."""
+        """Begin with `known` choices, which stay. load: from config to dataset."""
         self._load, self._known = load, known
         self._serving: dict[str, tuple[str, ...]] = {}  # by problem
         self._models: dict[str, tuple[Problem, nn.Module]] = {}  # by problem
         self._seen: set[str] = set()
 
     def look_at(self, config: RunConfig) -> None:
-        """Leave to its problem the engines that serve this run too, if it leaves the choice."""
+        """Drop engines that do not serve a run from its problem, if the run asks for auto."""
         key = problem_key(config)
         if engine.asked(config) != engine.AUTO or key in self._known:
             return
@@ -50,7 +50,7 @@ class EngineChoice:
             self._seen.add(kind)
             try:
                 left = self._of_run(key, config, left)
-            except Exception:  # of anybody's code: the run itself says what is wrong
+            except Exception:  # the user's code may raise; the run itself reports the error
                 left = self._serving.get(key, engine.NAMES)
         self._serving[key] = left
 
@@ -74,7 +74,7 @@ class EngineChoice:
             return engine.serving(names, problem, model, optimizer, scheduler)
 
     def of(self, config: RunConfig) -> str | None:
-        """Return the name of the engine of a run's problem; None: it was not looked at."""
+        """Return the name of the engine of a run's problem; None if never checked."""
         return self.made().get(problem_key(config))
 
     def made(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ def choose(
     configs: Iterable[RunConfig],
     load: Callable[[RunConfig], prepare.Dataset],
 ) -> None:
-    """Choose an engine for each problem of these runs, beside what this sweep chose before."""
+    """Choose an engine for each problem of these runs; earlier choices stay."""
     choice = EngineChoice(load, dict(job_list.engines))
     for config in configs:
         choice.look_at(config)
@@ -96,26 +96,26 @@ def choose(
 
 
 def keep(sweep: Path, choice: EngineChoice) -> None:
-    """Keep the choice for this process, for those that it starts, and in the sweep's folder."""
+    """Keep the choice for this process, for its children, and in the sweep's folder."""
     made = choice.made()
     job_list.engines.update(made)
     text = json.dumps(made)
-    os.environ[VARIABLE] = text if len(text) < LONGEST else ""
+    os.environ[ENGINES_VARIABLE] = text if len(text) < MAX_CHARACTERS else ""
     with suppress(OSError):  # each run then chooses for itself
-        write_sealed(sweep / job_list.ENGINES, {"engines": made})
+        write_sealed(sweep / job_list.ENGINES_FILE, {"engines": made})
 
 
 def chosen(sweep: Path, config: RunConfig) -> str | None:
-    """Return the engine that the sweep chose for the problem of this run; None: no choice."""
+    """Return the engine that the sweep chose for a run's problem, or None."""
     found = job_list.engines
     with suppress(OSError, ValueError, KeyError):  # the run then chooses for itself
-        if not found and (told := os.environ.get(VARIABLE)):
+        if not found and (told := os.environ.get(ENGINES_VARIABLE)):
             found = json.loads(told)
         elif not found:
-            found = read_sealed(sweep / job_list.ENGINES)["engines"]
+            found = read_sealed(sweep / job_list.ENGINES_FILE)["engines"]
     return found.get(problem_key(config))
 
 
 def problem_key(config: RunConfig) -> str:
-    """Return what names the problem of a configuration, before its data are loaded."""
+    """Return a key for the problem of a configuration, which needs no data."""
     return identity(build.describe_problem(config))

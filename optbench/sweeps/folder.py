@@ -1,4 +1,4 @@
-"""A sweep's folder: how it is named, and what may lie in it."""
+"""A sweep's folder: its name, and the files that belong in it."""
 
 import hashlib
 import re
@@ -11,16 +11,16 @@ from optbench.common.files import expanded
 from optbench.config.compose import texts_of
 from optbench.formats import job_list
 
-CLAIM = "claim.json"  # what the sweep's study claims
-# what a sweep leaves in its folder
-OURS = (job_list.FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES)
+CLAIM = "claim.json"  # the claim of the sweep's study
+# a folder with one of these files is a sweep's
+SWEEP_FILES = (job_list.JOBS_FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES_FILE)
 
 
 def folder_of(config: DictConfig) -> Path:
-    """The sweep's folder: the same for the same question, so that a sweep goes on where it stopped.
+    """Return the sweep's folder, the same for the same command, so that it resumes.
 
-    It is `name` if given; else, in `sweeps/`, the study's name, or words from the overrides and
-    their hash.
+    The folder has the key `name` or, in `sweeps/`, the study's name, or words from the overrides
+    with their hash.
     """
     results = Path(expanded(str(config.results_dir)))
     if config.name is not None:
@@ -37,7 +37,7 @@ def folder_of(config: DictConfig) -> Path:
 
 
 def name_folder(config: DictConfig, sweep: Path) -> None:
-    """Set the folder for the sweep, and for its jobs, which Hydra composes from these overrides."""
+    """Set the folder for the sweep, and in the overrides of its jobs."""
     text = str(sweep).replace("\\", "\\\\").replace("'", "\\'")
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep)
@@ -45,11 +45,11 @@ def name_folder(config: DictConfig, sweep: Path) -> None:
 
 
 def check_folder(sweep: Path) -> None:
-    """Raise `UserError` where a folder of that name holds something else than a sweep.
+    """Raise `UserError` where a folder holds files, but no sweep.
 
-    Its figures would take the place of files that are not ours, as of those in results/comparison.
+    A sweep's figures would replace files of something else, such as those in results/comparison.
     """
-    if not sweep.is_dir() or any((sweep / name).exists() for name in OURS):
+    if not sweep.is_dir() or any((sweep / name).exists() for name in SWEEP_FILES):
         return
     others = sorted(p.name for p in sweep.iterdir() if p.is_file() and p.name[0] != ".")
     if others:

@@ -1,4 +1,4 @@
-"""One job of a sweep, from Hydra's configuration to a line in the sweep's list of jobs."""
+"""One job of a sweep, from its configuration to a line in the list of jobs."""
 
 import sys
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from optbench.config.resolve import resolve
 from optbench.formats import job_list
 from optbench.sweeps.progress import Tally
 
-RESUME_HINT = "interrupted; the same command goes on with what is missing"
-STOPPED = (
+RESUME_HINT = "interrupted; the same command resumes the unfinished runs"
+STOPPED_HINT = (
     "stopped at the first failure, as stop_at_failure=true asks; the same command tries the failed "
-    "run again and goes on with what is missing (with retry=none only the latter)"
+    "run again and resumes the unfinished runs; with retry=none it leaves the failed run out"
 )
-UNLOGGED = ", and not logged again: force=true runs it and logs it"
+UNLOGGED_HINT = ", and not logged again: force=true runs it and logs it"
 RETRY_HINT = " (it failed before; retry=failed tries it again)"
-_tallies: dict[Path, Tally] = {}  # of the sweeps of this process
+_tallies: dict[Path, Tally] = {}  # by the folders of this process's sweeps
 
 
 def run(
     cfg: DictConfig, overrides: list[str], folder: Path, subfolder: str, number: int
 ) -> dict[str, Any]:
-    """One run of a sweep in this process: its failure is recorded, and the others go on."""
+    """Run one job of a sweep in this process, and record its outcome or failure."""
     label = job_list.label(folder, number, overrides)
     if number == 0 or folder not in _tallies:
         _tallies[folder] = Tally(folder)
@@ -46,7 +46,7 @@ def run(
         error = reason(raised)
     record = record_outcome(folder, label, number, overrides, outcome, error, quiet=cfg.quiet)
     if outcome and outcome.known:
-        tally.running.clear()  # it took no time
+        tally.running.clear()  # a reused run took no time
     tally.end(label, record["status"])
     if not cfg.quiet:
         if outcome and outcome.status == "diverged" and not outcome.known:
@@ -56,22 +56,22 @@ def run(
         say(RESUME_HINT, error=True)
         sys.exit(128 + outcome.signal)
     if stops(cfg, record):
-        say(STOPPED, error=True)
+        say(STOPPED_HINT, error=True)
         sys.exit(1)
     return record
 
 
 def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
-    """Return whether the sweep is to end with this job: it failed, and not only in an earlier call.
+    """Return whether a job stops the sweep, since it failed in this call.
 
-    record: as `record_outcome` returns it.
+    record: the result of `record_outcome`.
     """
     known = str(record["error"]).endswith(RETRY_HINT)
     return bool(config.stop_at_failure) and record["status"] == "failed" and not known
 
 
 def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -> None:
-    """Raise `UserError` for a job that failed before, where it is not to be tried again."""
+    """Raise `UserError` for a job that failed before, if retry=none."""
     if config["retry"] != "none" or config["force"]:
         return
     for before in job_list.failed(folder):
@@ -89,22 +89,22 @@ def record_outcome(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Record how a job ended, by its `runner.run.Outcome` or an error, and say what is unusual."""
+    """Record how a job ended (an `Outcome` or an error), and say what is unusual."""
     record: dict[str, Any] = {"job": number, "overrides": overrides}
     record |= {"status": "failed", "run": None}
     if outcome is not None:
         record |= {"status": outcome.status, "run": outcome.folder.name}
         if outcome.engines:
-            record["engines"] = outcome.engines  # the sweep's end says it
+            record["engines"] = outcome.engines  # reported at the sweep's end
         if outcome.known and not quiet:
             asked = any(text.lstrip("+").startswith("logger") for text in overrides)
-            say(f"{label}  already done ({outcome.status}){UNLOGGED if asked else ''}")
+            say(f"{label}  already done ({outcome.status}){UNLOGGED_HINT if asked else ''}")
     record["error"] = error
     try:
         job_list.record(folder, record)
-    except OSError as raised:  # the others go on; the sweep's end tells which are not listed
+    except OSError as raised:  # other jobs continue; the sweep's end counts the unlisted ones
         job_list.unlisted.append(record)
-        where = folder / job_list.FILE
+        where = folder / job_list.JOBS_FILE
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
         say(f"{label}  failed: {error}", error=True)

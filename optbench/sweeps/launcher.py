@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep in worker processes; `hydra_plugins/optbench/launcher.py` calls it."""
+"""The launcher of Hydra's plugin, which runs a sweep's jobs in workers."""
 
 import sys
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from optbench.formats import job_list
 from optbench.formats.keys import RunConfig
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
-from optbench.runs.finished import FINISHED
+from optbench.runs.finished import FINISHED_STATUSES
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, begin
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.job import RESUME_HINT, STOPPED, check_retry, record_outcome, stops
+from optbench.sweeps.job import RESUME_HINT, STOPPED_HINT, check_retry, record_outcome, stops
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.sweep_loader import hydra_config
 from optbench.sweeps.worker_pool import Event, Task
@@ -43,19 +43,19 @@ def launch(
     workers: int | None = None,
     time_limit: float | None = None,
 ) -> list[JobReturn]:
-    """Run all jobs; what Hydra's launchers return, in the order of `overrides`.
+    """Run all jobs, and return their results for Hydra in the order of `overrides`.
 
-    workers: how many processes (None: as many as there are cores or jobs, or as `num_threads`
-    leaves room for); on GPUs never more than there are GPUs. time_limit: seconds for each run.
-    Exits with 128 + signal after SIGINT or SIGTERM, and with 1 at the first failure where that is
-    to stop the sweep, when the running jobs have ended.
+    workers: the number of processes, at most one for each GPU. None: one for each core or job, or
+    fewer if `num_threads` asks for more than one thread. time_limit: seconds for each run.
+    Exits with 128 + signal after SIGINT or SIGTERM, and with 1 after a failure that stops the
+    sweep; in both cases the running jobs end first.
     """
     setup_globals()
     left = [(index, list(words)) for index, words in enumerate(overrides)]
     planned = job_list.count(Path(master.hydra.sweep.dir))
-    # all jobs of a tuned study, whatever the size of its batches, get the same threads
+    # all jobs of a tuned study get the same threads, whatever the size of its batches
     jobs = max(planned or 0, len(left))
-    if gpus := count_gpus(master, overrides):  # each is filled by one process
+    if gpus := count_gpus(master, overrides):  # one process fills a GPU
         workers = min(workers or gpus, gpus, jobs)
     asked = asked_threads(master, overrides)
     size, threads = split_cores(device.cores(), jobs, asked, workers)
@@ -71,20 +71,20 @@ def launch(
             stop=lambda: bool(received) or batch.stopping,
         )
         for event in events:
-            follow(batch, shown, event)
+            handle_event(batch, shown, event)
     if received:
         print(RESUME_HINT, file=sys.stderr)
         sys.exit(128 + received[0])
     if batch.stopping:
-        say(STOPPED, error=True)
+        say(STOPPED_HINT, error=True)
         sys.exit(1)
     return [batch.results[index] for index in sorted(batch.results)]
 
 
 def next_task(batch: Batch, shown: Board) -> Task | None:
-    """Begin jobs up to the first that needs a worker."""
+    """Begin jobs until one needs a worker, and return its task; None if none does."""
     if not batch.checked:
-        # the last is the first: what is wrong is said before anything is trained
+        # `left` is taken from its end, so wrong jobs come first, and fail before any training
         batch.left.sort(key=lambda job: is_wrong(batch, *job))
         batch.checked = True
         engine_choice.keep(batch.folder, batch.choice)
@@ -101,7 +101,7 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 
 
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
-    """Compose the configuration of a job; whether it is refused, or cannot be built."""
+    """Compose a job's configuration, and return whether it is wrong."""
     loader: Any = batch.context.config_loader  # a SweepLoader
     config = loader.take_config(batch.master, overrides)
     batch.composed[index] = config
@@ -111,22 +111,22 @@ def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
             validate.check(resolved)
             rehearse(batch, resolved, str(config.hydra.sweep.subdir))
             batch.choice.look_at(resolved)
-    except Exception:  # it is said where the job begins
+    except Exception:  # the beginning of the job reports the error
         return True
     return False
 
 
 def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:
-    """Load and build what a job needs, once for all jobs that are built alike.
+    """Load and build the parts of a job, once for all jobs of the same kind.
 
-    Raises what is wrong with it. A dataset that could not be loaded is not tried again here.
+    Raises the errors of these parts. A dataset that could not be loaded is not tried again.
     """
     kind = rehearsal.kind_of(config)
     if kind in batch.built:
         return
     parts = build.dataset_parts(config)
     if parts in batch.lacking:
-        raise UserError("its dataset could not be loaded")  # the job itself says why
+        raise UserError("its dataset could not be loaded")  # the job itself reports the reason
     batch.lacking.add(parts)
     shared_dataset.load(config)
     batch.lacking.remove(parts)
@@ -139,7 +139,7 @@ def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:
 
 
 def as_task(batch: Batch, job: Job, shown: Board) -> Task:
-    """The job as a worker trains it."""
+    """Return the task with which a worker trains a job."""
     assert job.plan is not None
     if not batch.told and not batch.master.quiet and batch.first == 0:
         processes = f"{batch.size} process{'es' if batch.size > 1 else ''}"
@@ -160,7 +160,7 @@ def as_task(batch: Batch, job: Job, shown: Board) -> Task:
 
 
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
-    """Plan the job. False where it is settled: wrong, or done before, or being done by another."""
+    """Plan a job; return False if it is wrong or done, or if another job does its run."""
     try:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
@@ -172,7 +172,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
             )  # fmt: skip
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
-            rehearsal.build(job.plan)  # says again what was wrong with it
+            rehearsal.build(job.plan)  # raises again the error that `is_wrong` found
         done = None if found is None else run.reuse_finished(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
@@ -188,8 +188,8 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     return True
 
 
-def follow(batch: Batch, shown: Board, event: Event) -> None:
-    """What a worker said of its job."""
+def handle_event(batch: Batch, shown: Board, event: Event) -> None:
+    """Handle an event of a worker's job."""
     job = batch.running[event.key]
     if event.kind == "printed":
         print(event.value, end="", file=sys.stderr, flush=True)
@@ -217,8 +217,8 @@ def end(
     shown: Board,
     text: str = "",
 ) -> None:
-    """Record the job and tell Hydra's callbacks."""
-    if job.plan is not None and outcome is not None and outcome.status in FINISHED:
+    """Record a job's outcome, and call Hydra's callbacks."""
+    if job.plan is not None and outcome is not None and outcome.status in FINISHED_STATUSES:
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet)

@@ -1,4 +1,4 @@
-"""One copy of a dataset for all processes of a machine: its tensors lie in a file in memory."""
+"""One copy of a dataset for all processes of a machine, in a file in memory."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ _numbers = count()
 
 
 class Place(NamedTuple):
-    """Where another process finds the dataset. number: tells it from others of that path."""
+    """The address of a shared dataset. number: tells datasets of the same path apart."""
 
     path: str
     number: int
@@ -29,7 +29,7 @@ _files: WeakKeyDictionary[Dataset, tuple[Place, IO[bytes]]] = WeakKeyDictionary(
 
 
 def load(config: RunConfig) -> Dataset:
-    """The dataset of a configuration, in memory that the workers share."""
+    """Return the dataset of a configuration, in memory that the workers share."""
     return _load(build.dataset_parts(config))
 
 
@@ -45,7 +45,7 @@ def _load(parts: str) -> Dataset:
 
 
 def share(dataset: Dataset) -> Dataset:
-    """The same data in shared memory, which lasts as long as the dataset that is returned.
+    """Return the same data in shared memory, which lasts as long as the result.
 
     Raises OSError where there is no room.
     """
@@ -53,7 +53,7 @@ def share(dataset: Dataset) -> Dataset:
     parts: dict[str, Any] = {f.name: getattr(dataset, f.name) for f in fields(dataset)}
     try:
         torch.save(parts, file)
-    except RuntimeError as error:  # torch's, of a write that fell short
+    except RuntimeError as error:  # torch's error for a write that fell short
         raise OSError(str(error)) from error
     file.flush()
     mapped = _map(path)
@@ -62,13 +62,13 @@ def share(dataset: Dataset) -> Dataset:
 
 
 def place(dataset: Dataset) -> Place | None:
-    """Where other processes find the dataset; None for one that is not shared."""
+    """Return the address of a dataset for other processes; None if it is not shared."""
     return _files[dataset][0] if dataset in _files else None
 
 
 @lru_cache(maxsize=1)
 def find(place: Place) -> Dataset:
-    """The dataset that another process shared; the last one is kept."""
+    """Return the dataset that another process shared; the last one is kept."""
     return _map(place.path)
 
 
@@ -77,7 +77,7 @@ def _map(path: str) -> Dataset:
 
 
 def _file() -> tuple[IO[bytes], str]:
-    """A file in memory that no killed process can leave behind, where the system has such."""
+    """Return a file in memory, which no killed process leaves behind, if possible."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("optbench")
         return os.fdopen(number, "w+b"), f"/proc/{os.getpid()}/fd/{number}"

@@ -1,4 +1,4 @@
-"""Configurations of a sweep's jobs, composed by Hydra once per choice of groups."""
+"""The configurations of a sweep's jobs, composed once for each choice of groups."""
 
 import os
 import pickle
@@ -17,15 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from optbench.config.compose import texts_of
 from optbench.config.hydra_internals import ConfigLoaderImpl, note_overrides_dirname
 
-KEPT = 64  # compositions of different groups, some 20 kB each
+MAX_COMPOSITIONS = 64  # kept in memory, with some 20 kB each
 
 
 class SweepLoader(ConfigLoaderImpl):
-    """Hydra's loader, with a `load_sweep_config` that takes a tenth of the time or less.
+    """Hydra's loader, with a `load_sweep_config` in a tenth of the time or less.
 
-    Hydra reads every YAML file anew for each job. Here it composes once for each set of overrides
-    that choose groups or concern Hydra itself; on a copy of that, its own function then applies
-    the job's values, which it does last in any case. Files changed during a sweep go unseen.
+    Hydra reads every YAML file again for each job. This loader composes once for each set of
+    overrides that choose groups or concern Hydra itself. Hydra's own function then applies the
+    job's values to a copy, as its last step. Changes of files during a sweep have no effect.
     """
 
     def __init__(self, loader: ConfigLoaderImpl) -> None:
@@ -38,14 +38,13 @@ class SweepLoader(ConfigLoaderImpl):
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """Return one job's configuration, as Hydra composes it, to look at: see `take_config`."""
+        """Return one job's configuration, to be read only, and keep it for `take_config`."""
         config = self._compose(master_config, sweep_overrides)
         self._validated[id(master_config), *sweep_overrides] = config
         return config
 
     def take_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
-        """The configuration of one job, to be changed. Sweepers compose all jobs to see whether
-        that can be done, and keep none: it is the one that they saw."""
+        """Return one job's configuration, to be changed; that of a sweeper's check if any."""
         seen = self._validated.pop((id(master_config), *sweep_overrides), None)
         return self._compose(master_config, sweep_overrides) if seen is None else seen
 
@@ -67,10 +66,10 @@ class SweepLoader(ConfigLoaderImpl):
         return config
 
     def _base(self, name: str | None, texts: list[str]) -> DictConfig:
-        """A new copy of what Hydra composes of these overrides."""
+        """Return a new copy of Hydra's composition of these overrides."""
         key = (str(name), *texts)
         if key not in self._bases:
-            if len(self._bases) >= KEPT:
+            if len(self._bases) >= MAX_COMPOSITIONS:
                 self._bases.pop(next(iter(self._bases)))
             self._bases[key] = pickle.dumps(self.load_configuration(name, texts, RunMode.RUN))
         return pickle.loads(self._bases[key])
@@ -79,13 +78,13 @@ class SweepLoader(ConfigLoaderImpl):
         texts = list(texts)
         new = [text for text in texts if text not in self._parsed]
         parsed = dict(zip(new, OverridesParser.create().parse_overrides(new), strict=True))
-        # those that recur from job to job, such as the optimizer's; not each trial's values
+        # enough for overrides that recur from job to job, but not for each trial's values
         if len(self._parsed) < 1000:
             self._parsed |= parsed
         return [parsed.get(text) or self._parsed[text] for text in texts]
 
     def _is_basic(self, override: Override) -> bool:
-        """Whether Hydra needs it before there is a configuration, or for itself."""
+        """Return whether an override chooses a group, or concerns Hydra itself."""
         key = override.key_or_group
         if key == "hydra" or override.is_hydra_override() or override.package is not None:
             return True
@@ -95,7 +94,7 @@ class SweepLoader(ConfigLoaderImpl):
 
 
 def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
-    """What Hydra notes about a job in its configuration."""
+    """Write into a job's configuration what Hydra notes there about the job."""
     mine: list[Override] = [o for o in parsed if not o.is_hydra_override()]
     hydra: Any = config.hydra
     hydra.overrides.hydra = [o.input_line for o in parsed if o.is_hydra_override()]
@@ -109,10 +108,10 @@ def _describe(config: DictConfig, parsed: Sequence[Override]) -> None:
 
 @contextmanager
 def hydra_config(config: DictConfig) -> Iterator[None]:
-    """`${hydra:...}` means this configuration's."""
+    """Let `${hydra:...}` refer to this configuration."""
     before = HydraConfig.instance().cfg
     OmegaConf.set_readonly(config.hydra, True)
-    # Hydra puts a copy of the node there, for a fifth of the cost of a whole job
+    # not a copy, as Hydra does, which would take a fifth of the time of a whole job
     HydraConfig.instance().cfg = config  # type: ignore[assignment]
     try:
         yield
@@ -121,5 +120,5 @@ def hydra_config(config: DictConfig) -> Iterator[None]:
 
 
 def clone(config: DictConfig) -> DictConfig:
-    """A deep copy; by pickle, which needs a third of the time."""
+    """Return a deep copy by pickle, which takes a third of the time of `deepcopy`."""
     return pickle.loads(pickle.dumps(config))

@@ -1,4 +1,4 @@
-"""One run of a sweep, as a worker process trains it."""
+"""The training of a sweep's run in a worker process."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ from optbench.sweeps import shared_dataset
 from optbench.training import device
 from optbench.training.steps import Update
 
-EVERY = 0.2  # seconds between two reports of a run's progress
+REPORT_SECONDS = 0.2  # between two reports of a run's progress
 
 
 class Report(NamedTuple):
-    """How far a run is. folder: where it is written."""
+    """A report of a run's progress, or of its folder once it exists."""
 
     folder: Path | None = None
     step: int = 0
@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """What became of a run: an outcome, or an error. text: the figures of its last evaluation."""
+    """The outcome or error of a run. text: the last evaluation's numbers."""
 
     outcome: run.Outcome | None
     error: str | None = None
@@ -40,18 +40,18 @@ class RunResult(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """What the parent process has that a worker started without."""
+    """The parent's environment for a run, which the worker lacks from its own start."""
 
     folder: str
     environment: Mapping[str, str]
-    modules: list[str]  # sys.path: a class of the user's own may be anywhere
+    modules: list[str]  # sys.path, since the user's classes may be anywhere
 
 
 def set_up(number: int, threads: int, gpus: int, onednn: bool) -> None:
-    """The first thing in a worker: its share of the cores, and of several GPUs one.
+    """Set a worker's threads, its GPU if there are several, and the parent's choices.
 
-    number: of the worker; `device=cuda` is the GPU of that number. onednn: the parent's
-    `device.onednn_is_faster`.
+    number: the worker's, which picks the GPU of `device=cuda`.
+    onednn: the parent's `device.onednn_is_faster`.
     """
     if gpus > 1:
         torch.cuda.set_device(number % gpus)
@@ -71,11 +71,11 @@ def train(
 ) -> RunResult:
     """Train a planned run, and return how it ended.
 
-    place: where the dataset lies that the plan came without; None: load it here.
+    place: the address of the plan's shared dataset; None: load the dataset here.
     """
     reporter = ProgressReporter(send)
     with environment_of(where):
-        torch.set_num_threads(threads)  # a run before may have asked for fewer
+        torch.set_num_threads(threads)  # an earlier run may have asked for fewer
         try:
             config = planned.config
             dataset = build.load_dataset(config) if place is None else shared_dataset.find(place)
@@ -92,27 +92,27 @@ def train(
 
 
 class ProgressReporter:
-    """Tells the parent of a run's folder, and now and then how far it is."""
+    """The reporter of a run's folder and progress to the parent process."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
         self.send, self.text, self.last = send, "", 0.0
 
     def opened(self, folder: Path) -> None:
-        """There is a folder."""
+        """Report the run's folder."""
         self.send(Report(folder))
 
     def show(self, update: Update) -> None:
-        """Called with each update."""
+        """Report an update, but not more often than `REPORT_SECONDS`."""
         if update.epoch is not None:
             self.text = describe(update)
-        if monotonic() - self.last > EVERY:
+        if monotonic() - self.last > REPORT_SECONDS:
             self.send(Report(None, update.step, update.total_steps, update.loss))
             self.last = monotonic()
 
 
 @contextmanager
 def environment_of(where: Environment) -> Iterator[None]:
-    """The parent's folder, environment and module path, for the time of one run."""
+    """Use the parent's folder, environment and module path for the time of one run."""
     before = os.environ.copy()
     os.chdir(where.folder)
     sys.path[:] = where.modules

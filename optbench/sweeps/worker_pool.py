@@ -1,11 +1,11 @@
-"""A pool of worker processes: they start once, take tasks one by one, and may die without harm.
+"""A pool of worker processes that start once, take tasks in turn, and may die.
 
-A task is a function that both sides can import, and its arguments. Nothing here knows what the
-tasks do; a worker that ends or hangs is reported with its last words, and replaced.
+A task is a function that both sides can import, with its arguments. The pool does not know what
+tasks do. A worker that dies or hangs is reported with its last output, and replaced.
 
-No library takes its place. With pebble 5.2 a `kill -9` of an idle worker breaks the whole pool,
-workers outlive a parent that is killed, a time limit does not tell whose last words to read, and a
-task can neither report nor be told to stop.
+No library does this. With pebble 5.2 a `kill -9` of an idle worker breaks the whole pool, workers
+outlive a killed parent, a time limit does not tell whose output to read, and a task can neither
+report nor be stopped.
 """
 
 import os
@@ -19,16 +19,16 @@ from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any, NamedTuple
 
-from optbench.sweeps.worker_process import plain, serve, start_context, work
+from optbench.sweeps.worker_process import clean_start, ensure_server, run_tasks, start_context
 
-TICK = 0.2  # seconds between two looks at signals and time limits
-LAST_WORDS = 12  # lines
+TICK_SECONDS = 0.2  # between two checks of signals and time limits
+MAX_LAST_LINES = 12  # of a dead worker's output, in the error message
 
 
 class Task(NamedTuple):
-    """`function(*arguments, send=..., stop=...)`: `send` reports, `stop()` says that it must end.
+    """A call `function(*arguments, send=..., stop=...)` in a worker.
 
-    key: what the events of this task are known by.
+    `send` reports a value; `stop()` is true once the task must end. key: names the task in events.
     """
 
     key: Any
@@ -37,7 +37,9 @@ class Task(NamedTuple):
 
 
 class Event(NamedTuple):
-    """kind: started, sent (value: what), printed (text), done (result), failed or died (reason)."""
+    """An event of a task: started, sent, printed, done, failed or died.
+
+    value: the value, the text, the result, or the reason."""
 
     key: Any
     kind: str
@@ -46,19 +48,19 @@ class Event(NamedTuple):
 
 @dataclass
 class Worker:
-    """One process: our end of its pipe, the file of what it prints, and its task."""
+    """A process, with our end of its pipe, the file of its output, and its task."""
 
-    number: int  # from 0; one that takes a dead worker's place has its number
+    number: int  # from 0; a replacement has the dead worker's number
     process: Any
     pipe: Connection
     output: Any
     task: Task | None = None
-    since: float | None = None  # when the task began; a worker that is starting has none
-    read: int = 0  # bytes of the output that have been passed on
+    since: float | None = None  # when the task began; None while the worker starts
+    read: int = 0  # bytes of the output that were passed on
     late: bool = field(default=False)
 
     def printed(self) -> str:
-        """What it has printed since the last time."""
+        """Return the output since the last call."""
         self.output.seek(self.read)
         text: bytes = self.output.read()
         self.read += len(text)
@@ -66,9 +68,9 @@ class Worker:
 
 
 class Pool:
-    """Worker processes that stay.
+    """A pool of worker processes that stay between tasks.
 
-    size: how many. setup: called first in each of them, with its number (from 0) and its arguments.
+    size: the number of workers. setup: called first in each worker, with its number and arguments.
     """
 
     def __init__(self, size: int, setup: Callable[..., None], *arguments: Any) -> None:
@@ -81,12 +83,12 @@ class Pool:
         handle, path = tempfile.mkstemp(prefix="optbench-worker-")  # the worker unlinks it
         output = os.fdopen(handle, "rb", buffering=0)
         if self._context.get_start_method() == "forkserver":
-            serve()
+            ensure_server()
         setup, arguments = self.setup
         number = min(set(range(self.size)) - {worker.number for worker in self._workers})
         given = (theirs, path, setup, (number, *arguments))
-        process = self._context.Process(target=work, args=given)
-        with plain():
+        process = self._context.Process(target=run_tasks, args=given)
+        with clean_start():
             process.start()
         theirs.close()
         return Worker(number, process, ours, output)
@@ -98,13 +100,13 @@ class Pool:
         time_limit: float | None = None,
         stop: Callable[[], Any] = lambda: False,
     ) -> Iterator[Event]:
-        """Yield what happens until there is no task left.
+        """Yield events until no task is left.
 
-        next_task: called when a worker is free; None where there is nothing to do at present. The
-        end is reached when it gives None while no task runs.
-        time_limit: seconds for each task; a worker that needs longer is ended.
-        stop: once true, running tasks are told to end and no other is begun.
-        Whoever leaves this iterator early ends the workers, at once.
+        next_task: called when a worker is free; None means that no task is ready. The iterator ends
+        at None if no task runs.
+        time_limit: seconds for each task; a worker that needs longer is killed.
+        stop: once true, running tasks are told to end, and no other begins.
+        Leaving this iterator early kills the workers.
         """
         told = False
         try:
@@ -112,7 +114,7 @@ class Pool:
                 if stop() and not told:
                     told = True
                     for worker in self._busy():
-                        _tell(worker, ("stop", None))
+                        _send(worker, ("stop", None))
                 while not told and len(self._busy()) < self.size and (task := next_task()):
                     yield self._give(task)
                 if not self._busy():
@@ -132,13 +134,13 @@ class Pool:
             self._workers += free
         worker = free[0]
         worker.task, worker.since, worker.late = task, None, False
-        _tell(worker, ("task", pickle.dumps((task.function, task.arguments))))
+        _send(worker, ("task", pickle.dumps((task.function, task.arguments))))
         return Event(task.key, "started")
 
     def _listen(self, time_limit: float | None) -> Iterator[Event]:
-        """What the busy workers say within a tick."""
+        """Yield the events of busy workers within a tick."""
         pipes = {worker.pipe: worker for worker in self._workers}
-        for pipe in wait(list(pipes), TICK):
+        for pipe in wait(list(pipes), TICK_SECONDS):
             worker = pipes[pipe]  # type: ignore[index]
             try:
                 kind, value = worker.pipe.recv()
@@ -159,7 +161,7 @@ class Pool:
         for worker in self._busy():
             waited = 0.0 if worker.since is None else monotonic() - worker.since
             if time_limit is not None and waited > time_limit:
-                # faulthandler writes where it hangs, unless nothing in it runs any more
+                # SIGABRT makes faulthandler write where the task hangs; SIGKILL if that fails
                 number = signal.SIGKILL if waited > time_limit + 2 else signal.SIGABRT
                 if number == signal.SIGKILL or not worker.late:
                     os.kill(worker.process.pid, number)
@@ -172,16 +174,16 @@ class Pool:
         worker.pipe.close()
         worker.output.close()
         if worker.task is None:
-            if words:  # it never came to its first task, and the next would not either
+            if words:  # it died before its first task, as the next worker would
                 raise RuntimeError(f"a worker process could not start:\n{words}")
             return
-        reason = f"the time limit of {time_limit:g} s" if worker.late else _how(code)
+        reason = f"the time limit of {time_limit:g} s" if worker.late else _describe_exit(code)
         if words:
-            reason = "\n".join([f"{reason}; its last words:", *_last(words.splitlines())])
+            reason = "\n".join([f"{reason}; its last words:", *_last_lines(words.splitlines())])
         yield Event(worker.task.key, "died", reason)
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers."""
+        """End the workers, or kill them at once."""
         for worker in self._workers:
             if at_once:
                 worker.process.kill()
@@ -193,21 +195,21 @@ class Pool:
         self._workers.clear()
 
 
-def _tell(worker: Worker, message: tuple[str, Any]) -> None:
-    with suppress(OSError):  # it is dead, which is seen when it is listened to
+def _send(worker: Worker, message: tuple[str, Any]) -> None:
+    with suppress(OSError):  # `_listen` notices a dead worker
         worker.pipe.send(message)
 
 
-def _last(lines: list[str]) -> list[str]:
-    """The end of what was printed; of a crash, where it happened, which stands first."""
-    # faulthandler goes from the newest thread to the main one
+def _last_lines(lines: list[str]) -> list[str]:
+    """Return the last lines of output, or after a crash the main thread's stack."""
+    # faulthandler writes the newest thread first, and the main one last
     dumps = [index for index, line in enumerate(lines) if "(most recent call first)" in line]
     if dumps:
-        return lines[dumps[-1] :][:LAST_WORDS]
-    return lines[-LAST_WORDS:]
+        return lines[dumps[-1] :][:MAX_LAST_LINES]
+    return lines[-MAX_LAST_LINES:]
 
 
-def _how(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""How a worker process starts, and what it does: tasks, until the other end of its pipe closes."""
+"""A worker process: its start, and its tasks until the parent's pipe closes."""
 
 import faulthandler
 import gc
@@ -18,73 +18,72 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
-TOLD = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+STOP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def prepare(preload: Sequence[str]) -> None:
-    """Begin to import modules once for all workers to come, where the system can fork a server.
+    """Begin to import modules once for all workers, if there is a fork server.
 
-    Worth doing early: it takes seconds, in which the caller can do something else.
+    Call this early: the imports take seconds, in which the caller can do something else.
     """
     context: Any = start_context()
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(list(preload))
-        serve()
+        ensure_server()
 
 
-def serve() -> None:
-    """Start the server that forks the workers, where it does not run already.
+def ensure_server() -> None:
+    """Start the server that forks the workers, unless it runs already.
 
-    It never sees a signal that is sent to all of a terminal's or a batch system's processes: while
-    it imports, a Ctrl-C would end it.
+    The server has all interrupts blocked, since a Ctrl-C during its imports would end it.
     """
-    resource_tracker.ensure_running()  # where it starts, it unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+    resource_tracker.ensure_running()  # first, since its start unblocks the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        with plain():
+        with clean_start():
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
-def plain() -> Iterator[None]:
-    """While a process is started: it shall have one thread, and not import our main module.
+def clean_start() -> Iterator[None]:
+    """Start processes within with one thread, and without importing our main module.
 
-    Libraries read the environment where they are first imported. The main module may be a script
-    of the user's that does things when it is imported.
+    Libraries read the number of threads from the environment at their first import. The main module
+    may be a user's script, which would run again at its import.
     """
     kept, main = os.environ.copy(), sys.modules["__main__"]
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        for key in THREADS:
+        for key in THREAD_VARIABLES:
             del os.environ[key]
             if key in kept:
                 os.environ[key] = kept[key]
 
 
 def start_context() -> Any:
-    # never a plain fork: threads of the parent's libraries would be missing in the child
+    # never a plain fork, which would lack the threads of the parent's libraries
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("forkserver" if forks else "spawn")
 
 
-def work(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
-    """What a worker does: tasks, until the other end of the pipe is closed."""
-    gc.freeze()  # what is shared with the server stays shared: nothing looks at it again
-    # Ctrl-C goes to all processes of a terminal: the parent tells its workers what to do about it.
-    # So does Slurm's SIGUSR1, and a batch system's SIGTERM.
-    for number in TOLD:
+def run_tasks(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
+    """Run tasks in a worker until the parent's end of the pipe closes."""
+    gc.freeze()  # keeps memory shared with the server, since the collector skips it
+    # Ctrl-C, Slurm's SIGUSR1 and a batch system's SIGTERM go to all processes; workers ignore them,
+    # since the parent tells its workers when to stop
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)  # the server has them blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the server blocked them
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
-    with suppress(OSError):  # both ends have it open: it goes with them, however they end
+    with suppress(OSError):  # both ends have the file open, so it is gone when both have ended
         Path(output).unlink()
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -100,7 +99,7 @@ def work(pipe: Connection, output: str, setup: Callable[..., None], arguments: A
     stopped = threading.Event()
 
     def listen() -> None:
-        # In a thread, so that a stop is heard, and the parent's death, in the middle of a task.
+        # a thread, so that a stop or the parent's death is noticed in the middle of a task
         while True:
             try:
                 kind, value = pipe.recv()

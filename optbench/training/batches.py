@@ -1,4 +1,4 @@
-"""Which examples make each step's batch: the seed alone decides, for every optimizer alike."""
+"""The batches of examples, which the seed alone decides, alike for all optimizers."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ Batch = Tensor | range  # indices; a range is all examples, which need no copy
 
 
 class Batches:
-    """The batches of one epoch after another; `state_dict` says which epoch is being read."""
+    """The batches of one epoch after another."""
 
     def __init__(self, problem: Problem, seed: int, device: torch.device | str = "cpu") -> None:
         self.problem = problem
         self.device = device
         self.examples = len(problem.dataset.train_y)
         self.generator = stream(seed, "order")
-        self._before = self.generator.get_state()  # of the present epoch's permutation
-        self._fixed: Tensor | None = None  # of shuffle=fixed_order
+        self._before = self.generator.get_state()  # before it drew the current permutation
+        self._fixed: Tensor | None = None  # the one permutation of shuffle=fixed_order
 
     def epoch(self) -> list[Batch]:
-        """The next epoch's batches, slices of one permutation."""
+        """Return the batches of the next epoch, which are slices of one permutation."""
         problem = self.problem
         dropped = problem.drop_last and problem.batch_size != "full"
         if problem.steps_per_epoch == 1 and not (
@@ -46,14 +46,14 @@ class Batches:
         return order
 
     def state_dict(self, *, within: bool) -> dict[str, Any]:
-        """From which `epoch` gives this epoch's batches again or, not within one, the next's.
+        """Return the generator's state, which resumes the current or the next epoch.
 
-        One permutation that is replayed is drawn again, at any time.
+        within: resume in the current epoch, so that `epoch` draws its permutation again.
         """
         again = within or self.problem.shuffle == "fixed_order"
         return {"generator": self._before if again else self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was called."""
+        """Resume from where `state_dict` was called."""
         self.generator.set_state(state["generator"])
         self._before, self._fixed = state["generator"], None

@@ -1,4 +1,4 @@
-"""Which optimizers evaluate the model by themselves, and which step on gradients that are there."""
+"""Which optimizers take a closure, and which evaluate it before using a gradient."""
 
 import inspect
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from torch.optim import Optimizer
 from optbench.streams import Stream
 
 PROBE_STEPS = 3  # a class may keep in one step what it uses in the next
-MOST_CALLS = 100  # of a closure in a probe; a line search may not end on made-up losses
-LARGEST_SIDE = 2  # of a probe's parameters, which have as many dimensions as the model's
+MAX_PROBE_CALLS = 100  # of the closure: a line search may never end on made-up losses
+MAX_PROBE_SIDE = 2  # of a parameter's dimensions, of which a probe keeps the number
 
 
 def takes_closure(optimizer: Optimizer) -> bool:
-    """Whether the first argument of `optimizer.step` can be a closure, by its signature."""
+    """Return whether the signature of `optimizer.step` has a place for a closure."""
     try:
         parameters = list(inspect.signature(optimizer.step).parameters.values())
-    except (TypeError, ValueError):  # of a builtin
+    except (TypeError, ValueError):  # a builtin has no signature
         return True
     if not parameters:
         return False
@@ -35,18 +35,17 @@ def takes_closure(optimizer: Optimizer) -> bool:
 
 
 def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -> bool:
-    """Whether `step(closure)` calls its closure in each step, before it uses a gradient.
+    """Return whether each step calls its closure before it uses a gradient.
 
-    SAM uses the gradients that are there; Nesterov's method and schedule-free ones move to other
-    weights, and evaluate there. Nothing but a trial tells them apart: two optimizers of the same
-    class step on small parameters of their own, with the same gradients from the closure and others
-    before it. They come to the same weights only where those before it are not used. False where
-    the class cannot be tried so. build: makes the optimizer of a model's parameters.
+    SAM uses the gradients in `p.grad`. Nesterov's method and schedule-free optimizers move the
+    weights and evaluate there. Only a trial tells them apart: two optimizers step on small
+    parameters, with equal gradients from the closure and unequal ones before it. Their weights are
+    equal only if the class ignores the gradients before the closure. A class whose trial fails
+    gives False. build: makes the optimizer of a model.
     """
     try:
-        # both within the same random draws
         first, second = (_probe(build, model, sign) for sign in (1.0, -0.5))
-    except Exception:  # of any package's class
+    except Exception:  # a class of any package may raise anything
         return False
     return all(
         a is not None and b is not None and torch.equal(a, b) for a, b in zip_longest(first, second)
@@ -56,12 +55,12 @@ def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -
 def _probe(
     build: Callable[[nn.Module], Optimizer], model: nn.Module, before: float
 ) -> list[Tensor]:
-    """All weights at each call of the closure and after each step.
+    """Return all weights, at each call of the closure and after each step.
 
-    before: every number of the gradients before a step. Raises where a step calls no closure.
+    before: the value of all gradients before a step. Raises where a step calls no closure.
     """
     holder = nn.ParameterList(
-        nn.Parameter(torch.ones([min(n, LARGEST_SIDE) for n in p.shape], dtype=p.dtype))
+        nn.Parameter(torch.ones([min(n, MAX_PROBE_SIDE) for n in p.shape], dtype=p.dtype))
         for p in model.parameters()
         if p.requires_grad
     )
@@ -79,13 +78,13 @@ def _probe(
     def closure() -> Tensor:
         nonlocal calls
         calls += 1
-        if calls > MOST_CALLS:
+        if calls > MAX_PROBE_CALLS:
             raise RuntimeError("the closure was called too often")
         see()
         gradients(0.1 * calls)
         return torch.tensor(1 / calls)
 
-    with Stream(0, "probe"):
+    with Stream(0, "probe"):  # both optimizers of a trial draw the same random numbers
         optimizer = build(holder)
         if callable(switch := getattr(optimizer, "train", None)):
             switch()

@@ -1,4 +1,4 @@
-"""Where a run computes: the device, its threads, and which library multiplies matrices."""
+"""The device of a run, its threads, and the library that multiplies its matrices."""
 
 import os
 import re
@@ -16,20 +16,20 @@ from torch import nn
 from optbench.common.console import say
 from optbench.common.errors import UserError
 
-PRODUCTS: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
-ONEDNN = "bf16"  # the switch's name for products by oneDNN
-# times as fast; it was 2.2 on an AMD CPU and 0.9 on an Intel one, so noise changes no answer
-CLEARLY = 1.3
-SHARE = 3 * 10**6  # products of weights and examples in a step that make a thread worth its while
+MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
+ONEDNN_PRECISION = "bf16"  # the value of `fp32_precision` that routes products to oneDNN
+# oneDNN was 2.2 times as fast on an AMD CPU and 0.9 on an Intel one, so noise changes no decision
+MIN_ONEDNN_SPEEDUP = 1.3
+MULTIPLICATIONS_PER_THREAD = 3 * 10**6  # in a step; with fewer, waiting costs more than it saves
 
 
 def choose(
     name: str, *, num_threads: int | None = None, deterministic: bool = False
 ) -> torch.device:
-    """The device of that name ("auto": CUDA where there is one), with torch set up for it.
+    """Set torch up for a device and return the device; "auto" prefers CUDA.
 
-    deterministic: refuse what is not repeatable, and take one thread unless told otherwise, since
-    sums are rounded differently by each number of threads.
+    deterministic: refuse operations that are not repeatable, and use one thread by default, since
+    the number of threads changes how sums are rounded.
     """
     if num_threads is None and deterministic:
         num_threads = 1
@@ -63,30 +63,29 @@ def choose(
 
 @cache
 def warn_of_threads(count: int) -> None:
-    """Say once that there are more threads than cores: they wait for each other."""
-    if count > cores() and parent_process() is None:  # a worker's parent has said so
+    """Warn once where a run has more threads than cores, which wait for each other."""
+    if count > cores() and parent_process() is None:  # a worker's parent has warned
         words = f"num_threads={count}, and there are {cores()} CPU cores: a run is slower with more"
         say(f"warning: {words} threads than cores", error=True)
 
 
 def route_products_to_onednn(*, timed: bool = True) -> bool:
-    """Let oneDNN multiply float32 matrices on the CPU where that is as accurate and faster; True if
-    it does.
+    """Route float32 products on the CPU to oneDNN where it pays, and return whether.
 
-    PyTorch's default on x86 is MKL, which is slow on CPUs of other makers. The switch that routes
-    to oneDNN allows it bfloat16, which it takes where the CPU has matrix units for it (AMX), so
-    products are tried, and the switch stays where it was unless they are float32-accurate.
+    PyTorch's default on x86 is MKL, which is slow on CPUs of other makers. The switch to oneDNN
+    also allows bfloat16, which oneDNN uses on CPUs with matrix units (AMX). A trial product decides
+    whether oneDNN is as accurate as float32.
 
-    timed: also only where they take clearly less time; else the accuracy alone decides, which comes
-    out the same in every process.
+    timed: require that oneDNN is also clearly faster. Without it accuracy alone decides, which is
+    the same in every process.
     """
     taken = onednn_is_faster() if timed else _is_accurate()
-    PRODUCTS.fp32_precision = ONEDNN if taken else _default()
+    MATMUL.fp32_precision = ONEDNN_PRECISION if taken else _default_precision()
     return taken
 
 
 def onednn_is_faster() -> bool:
-    """Whether oneDNN is as accurate and clearly faster: by a trial, or as another process says."""
+    """Return whether oneDNN is as accurate and clearly faster, by a trial or as set."""
     return _onednn_decision[-1] if _onednn_decision else _is_accurate() and _is_faster()
 
 
@@ -94,72 +93,72 @@ _onednn_decision: list[bool] = []
 
 
 def set_onednn_decision(pays: bool) -> None:
-    """Take another process's `onednn_is_faster` for ours: all runs of a sweep are rounded alike."""
+    """Set `onednn_is_faster` from another process, so that a sweep's runs round alike."""
     _onednn_decision.append(pays)
 
 
 def products() -> str:
-    """Who multiplies float32 matrices on the CPU: "oneDNN", or torch's "default"."""
-    return "oneDNN" if PRODUCTS.fp32_precision == ONEDNN else "default"
+    """Return who multiplies float32 matrices on the CPU: "oneDNN" or "default"."""
+    return "oneDNN" if MATMUL.fp32_precision == ONEDNN_PRECISION else "default"
 
 
 @cache
-def _default() -> str:
-    """The switch as it was found."""
-    return str(PRODUCTS.fp32_precision)
+def _default_precision() -> str:
+    """Return the value of the switch before optbench changed it."""
+    return str(MATMUL.fp32_precision)
 
 
 @contextmanager
-def _products(precision: str) -> Iterator[None]:
-    before, PRODUCTS.fp32_precision = PRODUCTS.fp32_precision, precision
+def _matmul_precision(precision: str) -> Iterator[None]:
+    before, MATMUL.fp32_precision = MATMUL.fp32_precision, precision
     try:
         yield
     finally:
-        PRODUCTS.fp32_precision = before
+        MATMUL.fp32_precision = before
 
 
 @cache
 def _is_accurate() -> bool:
-    """Whether oneDNN rounds a product's sums as float32 does."""
+    """Return whether oneDNN rounds a product's sums as float32 does."""
     if not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(128, 512, generator=generator) for _ in range(2))
     exact = a.double() @ b.double().T
     errors = []
-    for precision in (_default(), ONEDNN):
-        with _products(precision):
+    for precision in (_default_precision(), ONEDNN_PRECISION):
+        with _matmul_precision(precision):
             errors.append((a @ b.T - exact).abs().max().item())
     return errors[1] <= 4 * errors[0]
 
 
 @cache
 def _is_faster() -> bool:
-    """Whether oneDNN multiplies a layer's matrices in clearly less time than the default."""
+    """Return whether oneDNN multiplies matrices clearly faster than the default."""
     x, w, out = torch.ones(128, 784), torch.ones(512, 784), torch.empty(128, 512)
-    seconds: dict[str, list[float]] = {_default(): [], ONEDNN: []}
-    for _ in range(8):  # in turn: what else the machine does falls on both
+    seconds: dict[str, list[float]] = {_default_precision(): [], ONEDNN_PRECISION: []}
+    for _ in range(8):  # in turn, so that other load on the machine slows both
         for precision, own in seconds.items():
-            with _products(precision):
-                torch.mm(x, w.t(), out=out)  # the caches are alike
+            with _matmul_precision(precision):
+                torch.mm(x, w.t(), out=out)  # fills the caches alike for both
                 begun = perf_counter()
                 torch.mm(x, w.t(), out=out)
                 own.append(perf_counter() - begun)
-    return min(seconds[ONEDNN]) * CLEARLY < min(seconds[_default()])
+    default = min(seconds[_default_precision()])
+    return min(seconds[ONEDNN_PRECISION]) * MIN_ONEDNN_SPEEDUP < default
 
 
 @contextmanager
 def enough_threads(model: nn.Module, examples: int) -> Iterator[int]:
-    """Within, no more threads than a step on so many examples has work for: to wait for another
-    one costs more than it gives. Yields how many threads there are.
+    """Limit the threads to those that a step has work for, and yield their number.
 
-    Only linear layers are counted as small: the weights of others are used many times.
+    Models with more than linear layers keep all threads: they use each weight many times.
     """
     before = torch.get_num_threads()
     weights = [p.shape for p in model.parameters()]
     if max(map(len, weights), default=0) <= 2:
         products = sum(shape.numel() for shape in weights) * examples
-        torch.set_num_threads(min(before, max(1, products // SHARE)))
+        torch.set_num_threads(min(before, max(1, products // MULTIPLICATIONS_PER_THREAD)))
     try:
         yield torch.get_num_threads()
     finally:
@@ -167,7 +166,7 @@ def enough_threads(model: nn.Module, examples: int) -> Iterator[int]:
 
 
 def cores() -> int:
-    """CPU cores that this process may use: its affinity, and its control groups' quota."""
+    """Return how many CPU cores the process's affinity and control groups allow."""
     count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
     count = count or os.cpu_count() or 1
     for quota in _quotas():
@@ -178,9 +177,9 @@ def cores() -> int:
 def _quotas() -> Iterator[float]:
     root = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):
-        quota, period = (root / "cpu.max").read_text().split()  # version 2; "max": none
+        quota, period = (root / "cpu.max").read_text().split()  # cgroup v2; "max": no quota
         yield float(quota) / float(period)
     with suppress(OSError, ValueError):
-        quota = (root / "cpu/cpu.cfs_quota_us").read_text()  # version 1; -1: none
+        quota = (root / "cpu/cpu.cfs_quota_us").read_text()  # cgroup v1; -1: no quota
         if int(quota) > 0:
             yield int(quota) / int((root / "cpu/cpu.cfs_period_us").read_text())

@@ -1,4 +1,4 @@
-"""What a model scores on a part of the data, and the loss that training minimises."""
+"""The loss that training minimises, and a model's scores on each part of the data."""
 
 from math import isfinite
 
@@ -9,14 +9,14 @@ from optbench.datasets.prepare import Dataset
 from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
 
-# examples evaluated at once: the activations of more leave the CPU's caches, which made a CNN three
-# times slower; a small MLP takes a fifth longer by 512
+# examples evaluated at once: activations of more leave the CPU's caches, which made a CNN three
+# times slower; a small MLP took a fifth longer with batches of 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
-Row = dict[str, float | None]  # None: there is no such value
+Row = dict[str, float | None]  # by column; None: the value does not exist
 
 
 def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The loss of a batch, a scalar, with the weight penalty where there is one."""
+    """Return the loss of a batch, a scalar, with the problem's weight penalty."""
     loss = problem.loss(outputs_of(problem, model, x), y)
     return loss + weight_penalty(problem, model) if problem.weight_penalty else loss
 
@@ -24,9 +24,9 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 def scores(
     problem: Problem, model: nn.Module, data: Dataset, train_examples: int | None, *, tested: bool
 ) -> Row:
-    """Return loss and accuracy on the training, validation and test examples, by column.
+    """Return the losses and accuracies on the training, validation and test examples.
 
-    train_examples: only the first so many of training; None: all. tested: measure the test set.
+    train_examples: how many training examples to score; None: all. tested: score the test set.
     """
     test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
     parts = {
@@ -43,7 +43,7 @@ def scores(
 def score(
     problem: Problem, model: nn.Module, x: Tensor, y: Tensor
 ) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over the examples; None where there are none, or no classes."""
+    """Return the mean loss and the accuracy; None without examples or without classes."""
     if not len(y):
         return None, None
     dense = all(p.ndim <= 2 for p in model.parameters())
@@ -53,7 +53,7 @@ def score(
             parts = zip(x.split(size), y.split(size), strict=True)
             sums = [_sums(problem, model, outputs_of(problem, model, xb), yb) for xb, yb in parts]
         else:
-            # it may weigh the examples, as by class: its mean over all is no mean of batches' means
+            # a user's loss may weigh examples, so the mean over all is no mean of batches' means
             outputs = torch.cat([outputs_of(problem, model, xb) for xb in x.split(size)])
             sums = [_sums(problem, model, outputs, y)]
     losses, hits, examples = torch.stack(sums).sum(dim=0).tolist()
@@ -61,7 +61,7 @@ def score(
 
 
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
-    """What the model gives for the examples, in float32 (or float64)."""
+    """Return the model's outputs in float32, or in float64 at that precision."""
     if problem.precision != "bfloat16":
         return model(x)
     with torch.autocast(x.device.type, torch.bfloat16):
@@ -70,7 +70,7 @@ def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tensor:
-    """The sum of the losses, the correct answers and the examples of a batch: (3,), float64."""
+    """Return a batch's sum of losses, correct answers and examples, (3,) in float64."""
     loss = problem.loss(logits, y).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()
@@ -79,7 +79,7 @@ def _sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tens
 
 
 def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The validation or test examples without those that `drop_last` leaves out."""
+    """Return the validation or test examples without those that `drop_last` drops."""
     if problem.drop_last and problem.batch_size != "full" and len(y) > int(problem.batch_size):
         whole = len(y) // int(problem.batch_size) * int(problem.batch_size)
         return x[:whole], y[:whole]
@@ -87,5 +87,5 @@ def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tenso
 
 
 def is_finite(row: Row) -> bool:
-    """Whether an evaluation allows training to go on; not the test loss: nothing depends on it."""
+    """Return whether training may continue: training and validation loss are finite."""
     return all(isfinite(row[key] or 0) for key in ("train_loss", "val_loss"))

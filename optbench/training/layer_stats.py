@@ -1,6 +1,6 @@
-"""What happens inside a model at one training step: a row for each layer, and one for all.
+"""Statistics of a training step: a row for each layer, and one for all layers.
 
-The step itself is the ordinary one: it is watched, and nothing that it computes changes.
+The step computes the same numbers as an ordinary one.
 """
 
 import copy
@@ -19,8 +19,8 @@ from optbench.training.stepping import Stepper
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 WATCHED: tuple[Any, ...] = (*FILLED_LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)
-CHUNKS = 8  # of a batch, whose gradients' spread gives the noise scale
-RANK_SHARE = 0.01  # a singular value below this share of the largest does not count
+NOISE_CHUNKS = 8  # of a batch: the spread of their gradients gives the noise scale
+MIN_SINGULAR_VALUE = 0.01  # of the largest; smaller ones do not count for the rank
 LayerRow = dict[str, float | str | None]
 
 
@@ -31,10 +31,9 @@ def step_with_layer_stats(
     x: Tensor,
     y: Tensor,
 ) -> tuple[list[LayerRow], Tensor]:
-    """Take one step and return what was seen, in the columns of `layers.csv`, and the loss.
+    """Take one step and return its rows of `layers.csv` and its loss.
 
-    batch_loss: `(x, y)` to the loss of these examples; called on parts of the batch for the
-    gradient noise scale.
+    batch_loss: `(x, y)` to a loss; the gradient noise scale calls it on parts of the batch.
     """
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, WATCHED)]
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -65,7 +64,7 @@ def step_with_layer_stats(
 
 @contextmanager
 def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str, LayerRow]]:
-    """Collect the statistics of the layers' first outputs, and of the gradients to them."""
+    """Collect statistics of the layers' first outputs and of the outputs' gradients."""
     seen: dict[str, LayerRow] = {}
 
     def hook(name: str) -> Callable[..., None]:
@@ -81,7 +80,7 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
             }
 
             def see_gradient(gradient: Tensor) -> None:
-                # the loss is a mean over the batch: times its size, the gradient of one example's
+                # the loss is a mean over the batch; times the batch size, it is one example's
                 deviation = batch * gradient.detach().float().std(correction=0)
                 seen[name].setdefault("output_grad_std", deviation.item())
 
@@ -104,7 +103,7 @@ def _sizes(
     after: dict[str, Tensor],
     gradients: dict[str, Tensor],
 ) -> LayerRow:
-    """Euclidean norms of the parameters, their gradients and their updates, taken together."""
+    """Return the Euclidean norms of the named parameters, their gradients and updates."""
     if not names:
         return {}
     weight = _norm([before[n] for n in names])
@@ -128,45 +127,45 @@ def _rank(weight: Tensor) -> float | None:
     if not weight.isfinite().all():
         return None
     values = torch.linalg.svdvals(weight.detach().float())
-    return float((values > RANK_SHARE * values[0]).sum())
+    return float((values > MIN_SINGULAR_VALUE * values[0]).sum())
 
 
 def gradient_noise_scale(
     model: nn.Module, batch_loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
 ) -> float | None:
-    """tr(covariance of the gradient) / |gradient|^2, in examples (McCandlish et al. 2018, app. A).
+    """Return tr(covariance of the gradient) / |gradient|^2, in examples.
 
-    From the gradients of `CHUNKS` parts of the batch. None where the batch is too small to be
-    divided, or where the estimate of |gradient|^2 is not positive: the batch is all noise.
-    Buffers and generators are put back, so that training goes on as if nothing had happened.
+    The estimate is that of McCandlish et al. 2018, appendix A, from `NOISE_CHUNKS` parts of the
+    batch. None where the batch is too small to be divided, or where the estimate of |gradient|^2
+    is not positive. Buffers and generators are restored, so that training is unchanged.
     """
-    size = len(x) // CHUNKS
+    size = len(x) // NOISE_CHUNKS
     if size < 2:  # batch norm needs two examples
         return None
-    total = size * CHUNKS
+    total = size * NOISE_CHUNKS
     parameters = [p for p in model.parameters() if p.requires_grad]
     mean, square = [torch.zeros_like(p) for p in parameters], 0.0
-    with Stream(0, "noise scale", x.device), _put_back(model):
+    with Stream(0, "noise scale", x.device), _restored(model):
         for xb, yb in zip(x[:total].split(size), y[:total].split(size), strict=True):
             gradients = torch.autograd.grad(batch_loss(xb, yb), parameters, allow_unused=True)
             for sum_, gradient in zip(mean, gradients, strict=True):
                 if gradient is not None:
-                    sum_.add_(gradient, alpha=1 / CHUNKS)
-                    square += (_norm([gradient]) or 0.0) ** 2 / CHUNKS
-    large = (_norm(mean) or 0.0) ** 2  # |gradient of the whole|^2
+                    sum_.add_(gradient, alpha=1 / NOISE_CHUNKS)
+                    square += (_norm([gradient]) or 0.0) ** 2 / NOISE_CHUNKS
+    large = (_norm(mean) or 0.0) ** 2  # |gradient of the whole batch|^2
     signal = (total * large - size * square) / (total - size)
     noise = (square - large) / (1 / size - 1 / total)
     return noise / signal if signal > 0 else None
 
 
 @contextmanager
-def _put_back(model: nn.Module) -> Iterator[None]:
-    """At the end, the model is as it was: its buffers, its generators, and what it counts."""
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Restore the model's buffers, generators and counters at the end of the block."""
     roots, parameters = {"model": model}, list(model.parameters())
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         before = copy.deepcopy(object_state.capture(roots, parameters))
-    except object_state.Unsaveable:  # all that can be put back is what torch knows of
+    except object_state.Unsaveable:  # only the buffers, which torch knows, can be restored
         before = None
     try:
         yield

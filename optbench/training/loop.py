@@ -1,7 +1,7 @@
-"""The training loop: one optimizer on one problem with one seed, as a stream of rows.
+"""The training loop: one optimizer on one problem with one seed, as updates.
 
-It knows nothing of files or configurations. The clock stops during evaluation, and no step waits
-for the device: losses stay there until a chunk of steps is read at once.
+The loop knows nothing of files or configurations. The clock stops during evaluation. No step waits
+for the device: the losses of a chunk of steps are read from it at once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +29,13 @@ from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
 from optbench.training.steps import Engine, EngineFactory, Update, next_lrs
 
-WARMUP_STEPS = 2  # plain ones, which make the optimizer's state, before an engine's
-STOP_CHECK_SECONDS = 0.5  # of an engine's steps in one call, between two looks at whether to stop
-SYNC_EVERY = 100  # steps between two reads of the device: often enough to see, too rare to cost
+WARMUP_STEPS = 2  # plain steps, which create the optimizer's state, before an engine's first
+STOP_CHECK_SECONDS = 0.5  # longest time of an engine's call, between two checks for Ctrl-C
+SYNC_EVERY = 100  # steps between two reads of the device, which are too rare to cost time
 
 
 class Training:
-    """One run between two of its steps: `state_dict` is what it needs to go on, bit for bit."""
+    """One run, between two of its steps; `state_dict` resumes it bit for bit."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class Training:
 
         optimizer: from parameters to an optimizer, such as `partial(torch.optim.Adam, lr=1e-3)`.
         log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
-        eval_train_examples: evaluate on the first so many training examples; None is all.
-        eval_test: "each" evaluation measures the test set too; or only that at the "end"; "never".
+        eval_train_examples: how many training examples to evaluate; None: all.
+        eval_test: evaluate the test set "each" time, at the "end" only, or "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        engine: makes what takes all steps but the first few and those that are watched, of the
-        problem, the model, the optimizer and its schedule; None where it has none for these.
+        engine: makes the engine that takes all steps but the first few and the watched ones; the
+        maker gives None where no engine serves. None: plain steps.
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
 
-        The seed sets the weights, the order of the batches, and what the global generators give:
-        one stream to the model and its loss, one to the optimizer, and one to each evaluation. The
+        The seed sets the weights, the order of the batches, and three streams of the global
+        generators: for the model with its loss, for the optimizer, and for each evaluation. The
         caller's generators are left as they were.
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
@@ -103,20 +103,20 @@ class Training:
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
         self.engine: Engine | None = None
-        watched = layers and layers_every == 1  # each step is
+        watched = layers and layers_every == 1  # no step is left for an engine
         if engine is not None and not watched:
             self.engine = engine(problem, self.model, self.optimizer, self.scheduler)
-        self._steps_a_call = 2  # an engine's, at most, before `stop` is asked
-        self._paused = 0.0  # seconds in which the clock stood, of the present chunk
+        self._steps_a_call = 2  # the most steps an engine takes before `stop` is asked
+        self._paused = 0.0  # seconds of the current chunk in which the clock stood
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
-        self.running_loss, self.seen = 0.0, 0  # of the present epoch: sum over examples, examples
-        self._losses: list[Tensor] = []  # of the steps not yet read from the device
+        self.running_loss, self.seen = 0.0, 0  # the current epoch's sum of losses, and its examples
+        self._losses: list[Tensor] = []  # not yet read from the device
 
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
-        """Train to the end of the budget, from the state that this is in.
+        """Train from the current state to the end of the budget, and yield updates.
 
-        stop: asked after each step, or after half a second of steps taken at once; True ends the
-        run with status "interrupted".
+        stop: asked after each step, or every half second of an engine's steps; True ends the run
+        with status "interrupted".
         """
         total, per_epoch = self.total_steps, self.steps_per_epoch
         begun = perf_counter() - self.total_seconds
@@ -127,14 +127,14 @@ class Training:
                 yield Update(0, total, status="diverged")
                 return
         while self.step < total:
-            place = self.step % per_epoch  # not 0 where a run goes on within an epoch
+            place = self.step % per_epoch  # not 0 where a run resumes within an epoch
             epoch = self.batches.epoch()[: total - self.step + place]
             if place == 0:
                 self.running_loss, self.seen = 0.0, 0
             for start in range(place, len(epoch), SYNC_EVERY):
                 update = self._advance(epoch[start : start + SYNC_EVERY], stop)
                 if update.status != "diverged" and self.is_evaluated(self.step):
-                    # an interrupted run too: it goes on with the step after this one
+                    # an interrupted run too: it resumes with the step after the evaluation
                     update.epoch = self._evaluate(begun)
                     if not is_finite(update.epoch):
                         update.status = "diverged"
@@ -146,22 +146,22 @@ class Training:
                     return
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which an equal `Training` resumes; see `load_state_dict`.
+        """Return tensors and plain values from which an equal `Training` resumes.
 
-        To be called between two updates. Raises `object_state.Unsaveable`.
+        Call it between two updates. Raises `object_state.Unsaveable`.
         """
         return saved_state.state_dict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from where `state_dict` was called, in a training made with the same arguments.
+        """Resume from a state of a training that was made with the same arguments.
 
-        Raises ValueError for counters that no run has between two steps, and what torch raises for
-        states of other shapes. The training is then of no use.
+        Raises ValueError for counters that no run has between two steps, and torch's errors for
+        other shapes. Do not use the training after an error.
         """
         saved_state.load_state_dict(self, state)
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether an evaluation follows that step."""
+        """Return whether an evaluation follows a step."""
         return step == self.total_steps or step % (self.steps_per_epoch * self.eval_every) == 0
 
     def _is_watched(self, step: int) -> bool:
@@ -170,7 +170,7 @@ class Training:
         return step % self.layers_every == 0 if self.layers_every else self.is_evaluated(step)
 
     def _advance(self, chunk: list[Batch], stop: Callable[[], bool]) -> Update:
-        """Take the steps of a chunk, or fewer where `stop` says so or the loss is not finite."""
+        """Take the steps of a chunk, or fewer if `stop` says so or the loss is not finite."""
         layers: list[LayerRow] = []
         rates: list[float | None] = []
         self._paused, interrupted = 0.0, False
@@ -207,7 +207,7 @@ class Training:
         return update
 
     def _take_step(self, batch: Batch, number: int) -> list[LayerRow]:
-        """Take a step with torch; of one that is watched, what was seen."""
+        """Take a step with torch, and return its rows of layers.csv if it is watched."""
         x, y = _take(self.data.train_x, self.data.train_y, batch)
         seen: list[LayerRow] = []
         if self._is_watched(number):
@@ -234,9 +234,9 @@ class Training:
         sizes: Sequence[int],
         elapsed: float,
     ) -> Update:
-        """Count steps that were taken, up to one whose loss is not finite, and make their rows.
+        """Count the steps up to one whose loss is not finite, and return their rows.
 
-        losses, rates, sizes: of each step, its batch's loss, lr and examples.
+        losses, rates, sizes: the loss, lr and batch size of each step.
         """
         update = Update(self.step, self.total_steps, loss=losses[-1])
         for i, (loss, rate, size) in enumerate(zip(losses, rates, sizes, strict=True), start=1):
@@ -256,7 +256,7 @@ class Training:
         return update
 
     def _for_engine(self, batches: list[Batch], number: int) -> list[Tensor]:
-        """The batches of the next steps, from step `number`, as far as the engine takes them."""
+        """Return the batches from step `number` on that the engine can take in one call."""
         found: list[Tensor] = []
         if self.engine is not None and number > WARMUP_STEPS:
             for place, batch in enumerate(batches, start=number):
@@ -275,7 +275,7 @@ class Training:
         self.stepper.switch_mode(training=False, stepped=self.step > 0)
         last = self.step == self.total_steps
         tested = self.eval_test == "each" or (self.eval_test == "end" and last)
-        # a stream begun anew: how often a run is evaluated changes nothing in it
+        # a new stream each time, so that how often a run is evaluated changes none of its draws
         draws = Stream(self.seed, "evaluation", self.device)
         with draws, blame("the evaluation of the model failed"):
             scores = evaluation.scores(
@@ -289,7 +289,7 @@ class Training:
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
             value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
             with blame(f"a step of {type(self.scheduler).__name__} failed"):
-                self.scheduler.step(value)  # type: ignore[arg-type]  # of ReduceLROnPlateau
+                self.scheduler.step(value)  # type: ignore[arg-type]  # ReduceLROnPlateau takes one
         return row
 
 

@@ -1,4 +1,4 @@
-"""What a training needs to be resumed, bit for bit, as tensors and plain values."""
+"""The state from which a training resumes bit for bit, as plain values."""
 
 from functools import partial
 from math import isfinite
@@ -21,7 +21,7 @@ COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
 
 class Resumable(Protocol):
-    """What is saved of a `Training`, and restored into another one."""
+    """The attributes of a `Training` that are saved, and restored into another one."""
 
     problem: Problem
     model: nn.Module
@@ -37,7 +37,7 @@ class Resumable(Protocol):
 
 
 def state_dict(training: Resumable) -> dict[str, Any]:
-    """See `Training.state_dict`."""
+    """Return the state; see `Training.state_dict`."""
     return {
         "objects": object_state.capture(objects(training), training.parameters),
         "gradients": training.stepper.kept_gradients(),
@@ -52,7 +52,7 @@ def state_dict(training: Resumable) -> dict[str, Any]:
 
 
 def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
-    """See `Training.load_state_dict`."""
+    """Restore the state; see `Training.load_state_dict`."""
     for key in COUNTERS:
         value = state[key]
         real = isinstance(value, int if key in ("step", "seen") else float)
@@ -73,7 +73,7 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
 
 
 def objects(training: Resumable) -> dict[str, Any]:
-    """All that remembers something between steps."""
+    """Return the objects that remember something between steps, by name."""
     found = {name: getattr(training, name) for name in ("model", "optimizer", "scheduler")}
     loss = getattr(training.problem.loss, "module", training.problem.loss)
     plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
@@ -81,7 +81,7 @@ def objects(training: Resumable) -> dict[str, Any]:
 
 
 def unsaveable(training: Resumable) -> str:
-    """Return what keeps a run from being resumed, such as a function in a group; or ""."""
+    """Return in words why a run cannot be resumed; "" where it can."""
     try:
         object_state.capture(objects(training), training.parameters)
     except object_state.Unsaveable as error:
@@ -90,8 +90,9 @@ def unsaveable(training: Resumable) -> str:
 
 
 def generators(training: Resumable) -> dict[str, str]:
-    """Return the states, as texts, of random generators that model, optimizer or loss keep for
-    themselves; not of that for dropout, which the seed sets."""
+    """Return the states, as texts, of generators inside model, optimizer and loss.
+
+    The generator for dropout is left out, since the seed sets it."""
     try:
         found = object_state.generators(objects(training), training.parameters)
     except object_state.Unsaveable:

@@ -1,4 +1,4 @@
-"""The model and the data of a training, on their device, in its precision and layout."""
+"""The model and data of a training, with their device, precision and layout."""
 
 from collections.abc import Callable
 
@@ -20,14 +20,14 @@ def make_model(
     *,
     channels_last: bool,
 ) -> tuple[nn.Module, Dataset]:
-    """Return the model with the initial weights of `seed`, and the data that it trains on."""
+    """Return the model with the initial weights of `seed`, and its training data."""
     model = build_model(problem, seed).to(device)
     data = problem.dataset.to(device)
     if problem.precision == "float64":
-        # the same weights and examples, and from here on no rounding of float32
+        # drawn in float32 first, so that the initial weights are those of a float32 run
         model.double()
         data = data.double()
-    # convolutions take the layout of their weights: channels last was 1.5 times as fast
+    # convolutions follow the layout of their weights; channels last was 1.5 times as fast
     images = any(p.ndim == 4 for p in model.parameters())
     known = optimizers.takes_any_layout(optimizer) and takes_any_layout(model)
     if channels_last and images and known:

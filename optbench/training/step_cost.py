@@ -1,4 +1,4 @@
-"""What a step of an optimizer costs: its time and its memory, beside every count of steps."""
+"""The cost of an optimizer's step: its time, and the memory of its state."""
 
 import math
 import time
@@ -14,26 +14,26 @@ from optbench import optimizers
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
 
-LEAST_SECONDS = 0.03  # of steps counted in a run's measurement, as far as MOST_SECONDS allows
-MOST_SECONDS = 0.3  # after it no further step is begun, but for the first four
-HIGH_QUANTILE = 0.9  # the end of the spread: one step in ten may be another process's fault
+MIN_TIMED_SECONDS = 0.03  # of the steps that a run's measurement counts together
+MAX_TIMED_SECONDS = 0.3  # of a run's measurement, but for its first four steps
+HIGH_QUANTILE = 0.9  # the end of the spread; another process may slow one step in ten
 clock = time.perf_counter
 
 
 class StepCost(NamedTuple):
-    """Of one `step()`, without the forward and backward pass."""
+    """The cost of one `step()`, without the forward and backward pass."""
 
     milliseconds: float  # the median of `steps` calls
     low: float  # the fastest and the slowest call
     high: float
-    steps: int  # counted, without those that warm up
+    steps: int  # that were timed, without those that warm up
     state_bytes: int
     parameters: int
     quantile: float = math.nan  # 9 of 10 calls took no longer
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Optimizer state for each trained number; Adam in float32: 8."""
+        """Bytes of optimizer state for each trained number; 8 for Adam in float32."""
         return self.state_bytes / self.parameters
 
 
@@ -44,13 +44,12 @@ def step_cost(
     warmup: int = 3,
     seed: int = 0,
 ) -> StepCost:
-    """Time `step()` and count the state of a configured optimizer.
+    """Time the steps of a configured optimizer, and count the bytes of its state.
 
     build: parameters to optimizer (an `optimizer` partial of a config). parameters: a module or
-    its parameters, of which copies are stepped, so that the module is left as it was. Gradients
-    are random normal numbers, the same before each step. State is every tensor in
-    `optimizer.state`, counted once however often it is referred to. An optimizer that calls its
-    closure is given one that returns a constant: its time is that of its own arithmetic.
+    its parameters; copies of them are stepped, so that the module is unchanged. Gradients are
+    random normal numbers, the same before each step. The closure returns a constant, so that the
+    time is that of the optimizer's own arithmetic.
     """
     given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
     copies = [nn.Parameter(p.detach().clone()) for p in given if p.requires_grad]
@@ -68,13 +67,12 @@ def cost_of_run(
     decay_biases_and_norms: bool,
     device: torch.device,
 ) -> dict[str, float] | None:
-    """What `run.json` keeps as `cost`: the optimizer's step on a model of its own, timed for
-    at least 20 calls and 30 ms after three that warm up; nothing that the run itself uses is
-    touched, the global generator included.
+    """Return the `cost` of `run.json`: an optimizer's step, timed on another model.
 
-    None for an optimizer that calls its closure several times in a step (lbfgs): its state and
-    time depend on the losses that it is given. None as well where the step cannot be taken on
-    gradients alone: then the run itself says what is wrong.
+    At least 20 calls and 30 ms are timed, after three that warm up. The run's own objects and the
+    global generators are untouched. None for an optimizer that calls its closure several times in
+    a step (lbfgs), whose time and state depend on the losses. None as well where the step fails:
+    the run itself then says what is wrong.
     """
     try:
         model = build_model(problem, seed).to(device).train()
@@ -83,8 +81,8 @@ def cost_of_run(
             if callable(switch := getattr(opt, "train", None)):
                 switch()  # schedule-free optimizers refuse to step otherwise
             trained = [p for p in model.parameters() if p.requires_grad]
-            cost, calls = timed(opt, trained, least=LEAST_SECONDS, most=MOST_SECONDS)
-    except Exception:  # of any package's optimizer: a measurement never costs a run
+            cost, calls = timed(opt, trained, least=MIN_TIMED_SECONDS, most=MAX_TIMED_SECONDS)
+    except Exception:  # any package's optimizer may raise; a measurement never fails a run
         return None
     if calls > 1:
         return None
@@ -108,10 +106,10 @@ def timed(
     least: float = 0.0,
     most: float = math.inf,
 ) -> tuple[StepCost, float]:
-    """Step the optimizer's own `parameters`; also how often a step called its closure (mean).
+    """Return the cost of a step, and how often a step called its closure on average.
 
-    steps: so many are counted at least, and more until they took `least` seconds together. most:
-    seconds after which no further step is begun, but for the first one and three that are counted.
+    steps: the least number of steps to time, and more until they took `least` seconds together.
+    most: seconds after which no step is begun, once one has warmed up and three were timed.
     """
     device = parameters[0].device
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +147,7 @@ def timed(
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of all tensors in the optimizer's state, shared storage counted once."""
+    """Return the bytes of all tensors in the optimizer's state, shared storage once."""
     sizes: dict[tuple[str, int], int] = {}
     for tensor in tensors(list(optimizer.state.values())):
         storage = tensor.untyped_storage()
@@ -158,7 +156,7 @@ def state_bytes(optimizer: Optimizer) -> int:
 
 
 def tensors(tree: Any) -> Iterable[Tensor]:
-    """All tensors in nested dictionaries, lists and tuples."""
+    """Yield all tensors in nested dictionaries, lists and tuples."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, dict):
@@ -169,7 +167,7 @@ def tensors(tree: Any) -> Iterable[Tensor]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what was sent to a GPU: its kernels run after the call has returned."""
+    """Wait for the kernels of a GPU, which run after the call has returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

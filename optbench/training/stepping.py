@@ -1,4 +1,4 @@
-"""One training step with any optimizer: its gradients, its closure and its own random draws."""
+"""A training step with any optimizer: its gradients, closure and random draws."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,20 +15,20 @@ from optbench.optimizers import is_known
 from optbench.streams import Stream
 from optbench.training.closures import takes_closure
 
-# known to evaluate the closure themselves, before they use a gradient
+# these call the closure before they use a gradient
 EVALUATE_FIRST = (LBFGS, textbook.Nesterov)
 
 
 class Stepper:
-    """Takes steps of one optimizer on one model.
+    """Steps of one optimizer on one model.
 
-    Gradients are taken before `optimizer.step()`, so that a class that has no closure, ignores it,
-    or wants gradients first (SAM) works. A closure is given to every other class that takes one.
-    Its first call repeats the gradients that were taken, unless the optimizer has moved the weights
-    since; each further call evaluates the model again. A class that is known to evaluate the model
-    by itself is given the closure alone.
+    Gradients are computed before `optimizer.step()`, so that every class works that takes no
+    closure, ignores it, or needs gradients first (SAM). A class that takes a closure also gets one.
+    The closure's first call repeats the gradients, unless the optimizer has moved the weights; each
+    further call evaluates the model again. A class that evaluates the model first gets the closure
+    alone.
 
-    paused: seconds spent on copies that the plain step would not need; to be reset by the caller.
+    paused: seconds spent on copies that a plain step would not need; the caller resets them.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class Stepper:
         *,
         evaluates_first: Callable[[], bool] = lambda: False,
     ) -> None:
-        """loss: of a batch's examples and targets. draws: of an optimizer that is not known.
-        evaluates_first: of such a one, `closures.evaluates_first`, asked at the first step.
+        """Prepare the steps; call this before a schedule hides the signature of `step`.
 
-        To be made before a schedule is, which hides the signature of `step`.
+        loss: of examples and targets. draws: the random stream of an optimizer that is not known.
+        evaluates_first: asks `closures.evaluates_first` of such an optimizer at the first step.
         """
         self.optimizer, self.loss, self.draws = optimizer, loss, draws
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -60,10 +60,10 @@ class Stepper:
     def step(
         self, x: Tensor, y: Tensor, see_gradients: Callable[[], None] = lambda: None
     ) -> Tensor:
-        """Take a step on a batch and return its loss, a scalar, at the first evaluation.
+        """Take a step on a batch and return the loss of its first evaluation, a scalar.
 
         see_gradients: called once, when the first gradients are in `p.grad`.
-        Raises `CodeError` for what the optimizer or the model raises.
+        Raises `CodeError` for errors of the optimizer or the model.
         """
         if self.evaluates_first is None:
             tick = perf_counter()
@@ -81,10 +81,10 @@ class Stepper:
             return loss.detach()
 
     def switch_mode(self, *, training: bool, stepped: bool) -> None:
-        """Make the optimizer ready for training, or for an evaluation. stepped: it took a step.
+        """Switch the optimizer to training or evaluation. stepped: it has taken a step.
 
-        Schedule-free optimizers keep two sets of weights and must be told which one is wanted.
-        Before the first step they have no second set, and some cannot be asked for it.
+        Schedule-free optimizers keep two sets of weights, one for each mode. Before the first step
+        they have no second set, and some raise when asked for it.
         """
         name = "train" if training else "eval"
         switch = getattr(self.optimizer, name, None)
@@ -93,23 +93,23 @@ class Stepper:
                 try:
                     switch()
                 except AttributeError as error:
-                    # a wrapper around one that has no such method
+                    # a wrapper may pass the call to an optimizer without such a method
                     if error.name not in ("train", "eval"):
                         raise
 
     def kept_gradients(self) -> list[Tensor | None] | None:
-        """Gradients that the next step may go on with: of a class with a zero_grad of its own."""
+        """Return the gradients that an own `zero_grad` may keep; None for torch's."""
         return None if self._zero_grad is None else [p.grad for p in self.parameters]
 
     def keep_gradients(self, gradients: list[Tensor | None] | None) -> None:
-        """Put back what `kept_gradients` gave."""
+        """Restore the gradients of `kept_gradients`."""
         if gradients is not None:
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
 
     def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Put the gradients of a batch's loss into `p.grad`; returns the loss."""
-        if self._zero_grad is not None:  # it may keep some: sums over several steps
+        """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
+        if self._zero_grad is not None:  # it may keep gradients, to sum over several steps
             self._zero_grad()
         else:
             for p in self.parameters:
@@ -119,7 +119,7 @@ class Stepper:
         return loss
 
     def _take_sparse_gradients(self) -> None:
-        """Before the first step, leave the fused kernel where it would refuse sparse gradients."""
+        """Switch the fused kernel off where it would refuse sparse gradients."""
         if self.known and (not self.optimizer.state or type(self.optimizer) is Adagrad):
             fused = [group for group in self.optimizer.param_groups if group.get("fused")]
             if fused and any(p.grad is not None and p.grad.is_sparse for p in self.parameters):
@@ -143,7 +143,7 @@ class Stepper:
         return losses[0].detach()
 
     def _closure(self, x: Tensor, y: Tensor, loss: Tensor) -> Callable[[], Tensor]:
-        """A closure for an optimizer of which nothing is known; called within `self.draws`."""
+        """Return a closure for an unknown optimizer, to be called within `self.draws`."""
         tick = perf_counter()
         # values, not version counters: `p.data` changes weights without counting
         weights = [p.detach().clone() for p in self.parameters]

@@ -1,4 +1,4 @@
-"""What the loop tells of its steps, and the type of what takes many of them in a call."""
+"""The update that the training loop yields, and the type `Engine`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ from optbench.training.layer_stats import LayerRow
 
 @dataclass
 class Update:
-    """What happened since the last update.
+    """The news since the last update.
 
     steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
-    between evaluations. loss: of the last mini-batch.
+    between evaluations. loss: that of the last mini-batch.
     status: "running", and in the last update "completed", "diverged" or "interrupted".
     """
 
@@ -32,9 +32,9 @@ class Update:
 
 
 class Engine(Protocol):
-    """Takes many training steps in a call, with the results of plain steps.
+    """A way to take many training steps in a call, with the results of plain steps.
 
-    name: written to run.json. exact: bit for bit, or within the rounding of float32.
+    name: written to run.json. exact: equal bit for bit, or only within float32's rounding.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Engine(Protocol):
     def steps(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], lrs: Sequence[Sequence[float]]
     ) -> Tensor:
-        """Take a step with each batch, and return their losses (k,).
+        """Take a step with each batch, and return the batches' losses (k,).
 
-        x, y: the examples and labels of which the batches, all of one size, are indices.
-        lrs: of each step, the lr of each group. The optimizer has taken a step of its own before.
+        x, y: all examples and labels. batches: indices into x and y, all of one size.
+        lrs: the lr of each group at each step. The optimizer has taken a plain step before.
         """
 
     def rebind(self) -> None:
-        """Look again where weights and state lie, after they were restored."""
+        """Find the weights and the optimizer's state again, after both were restored."""
 
 
-# of a new training: its engine, or None for plain steps
+# makes the engine of a new training; None for plain steps
 EngineFactory = Callable[[Problem, nn.Module, Optimizer, LRScheduler | None], Engine | None]
 
 
 def next_lrs(optimizer: Optimizer, scheduler: LRScheduler | None, steps: int) -> list[list[float]]:
-    """Return the lr of each group at each of the next steps; the schedule moves on by these."""
+    """Return the lr of each group at each of the next steps, and advance the schedule."""
     lrs = []
     for _ in range(steps):
         lrs.append([float(group["lr"]) for group in optimizer.param_groups])

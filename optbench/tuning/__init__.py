@@ -1,1 +1,1 @@
-"""Tuned studies: search, selection, final runs."""
+"""Tuned studies: the search, the selection, and the final runs."""

@@ -1,6 +1,6 @@
-"""A tuned study's contenders and its manifest, `study.json`: what was planned, what is done of it,
-every trial, the choices, and what a reviewer would object to.
-"""
+"""A tuned study's contenders, and its manifest `study.json`.
+
+The manifest holds the plan, its progress, every trial, the choices, and caveats."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,42 +17,41 @@ from optbench.formats.study import read_manifest
 from optbench.stats.corrections import HOLM, series_and_seeds, too_few_seeds
 from optbench.tuning import search
 
-FILE = "study.json"
-Plan = dict[str, list[list[str]]]  # phase: the overrides of its jobs
+Plan = dict[str, list[list[str]]]  # the overrides of each phase's jobs
 
 
 class Trial(NamedTuple):
-    """A point that was tried, and what came of it."""
+    """A point that was tried, and its outcome."""
 
     point: search.Point
-    score: float  # smaller is better; inf where it came to no end
+    score: float  # smaller is better; inf for a trial that did not complete
     status: str
     run_id: str | None = None
-    setting: str | None = None  # `formats.study.setting_of` its run
+    setting: str | None = None  # `formats.study.setting_of` the run
 
 
 @dataclass
 class Contender:
-    """One optimizer on one problem: its overrides, its space, and what came of its trials."""
+    """One optimizer on one problem: its overrides, its search space, and its trials."""
 
     overrides: list[str]
     name: str
     space: search.Space
-    added: frozenset[str] = frozenset()  # of the space, what the optimizer's YAML does not have
+    added: frozenset[str] = frozenset()  # keys of the space that the optimizer's YAML lacks
     trials: list[Trial] = field(default_factory=list)
-    problem: str | None = None  # its hash, once a trial came to an end
-    code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` its trials
-    untrained: float | None = None  # the score before the first step, once a trial came to an end
+    problem: str | None = None  # its hash, once a trial has ended
+    code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` the trials
+    untrained: float | None = None  # the score before the first step, once a trial has completed
 
     @property
     def best(self) -> Trial | None:
-        """The chosen trial."""
+        """The chosen trial, or None before one has completed."""
         index = search.choose([trial.score for trial in self.trials])
         return None if index is None else self.trials[index]
 
 
 def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
-    """What of the plan is done, failed and missing, by phase."""
+    """Return which jobs of the plan are done, failed and missing, by phase."""
     statuses = {job["job"]: job["status"] for job in job_list.read(folder)[1]}
     found, number = {}, 0
     for name, planned in plan.items():
@@ -69,9 +68,9 @@ def describe(
     done: dict[str, Any],
     earlier: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The manifest: the protocol, what is done of it, every trial, the choices, and caveats.
+    """Return the manifest: protocol, progress, trials, choices and caveats.
 
-    earlier: the entries of the manifest before; those that this study has no choice for are kept.
+    earlier: the last manifest's entries; entries without a new choice in this study are kept.
     """
     entries = []
     for entry in contenders:
@@ -95,7 +94,7 @@ def describe(
                 "trials": trials,
                 "chosen": best and best.point,
                 "setting": best and best.setting,
-                "warnings": list(of_trials(entry, named(entry, contenders))),
+                "warnings": list(trial_caveats(entry, label_of(entry, contenders))),
             }
         )
     chosen = {(entry.problem, entry.name) for entry in contenders if entry.problem}
@@ -104,46 +103,46 @@ def describe(
         entry
         for entry in earlier
         if (entry["problem"], entry["optimizer"]) not in chosen
-        # of code that changed: the tables leave its runs out
+        # the tables leave runs of older code out
         and not any(files != code.get(target, files) for target, files in code_in(entry).items())
     ]
-    everything = [*entries, *kept]  # both stand in the tables
+    everything = [*entries, *kept]  # the tables have the runs of both
     return {
         "tuning": settings,
         "seeds": seeds,
         "phases": done,
         "contenders": entries,
         "earlier": kept,
-        "warnings": [*gaps(done), *caveats(everything, settings, seeds)],
+        "warnings": [*missing_runs(done), *caveats(everything, settings, seeds)],
     }
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """The entries of a manifest that is about to be replaced, and those that it had kept."""
+    """Return the entries of an old manifest, with those that it had kept."""
     try:
         manifest = read_manifest(path)
     except (OSError, ValueError):
-        return []  # there is none, or none of this form
+        return []  # there is no manifest, or only one of another form
     entries = [*manifest["contenders"], *manifest["earlier"]]
     return [entry for entry in entries if entry.get("problem")]
 
 
 def rivals(overrides: Iterable[Sequence[str]]) -> int:
-    """With how many others the leader of a problem is compared, at most; at least 1."""
+    """Return with how many others the leader of a problem is compared, at least 1."""
     return max(1, series_and_seeds(overrides, SERIES_KEYS)[0] - 1)
 
 
 def too_few(overrides: Iterable[Sequence[str]], seeds: int) -> Iterator[str]:
-    """Whether no verdict can come of so many seeds: known before anything is run.
+    """Yield a caveat if so few seeds allow no verdict, which is known before any run.
 
-    overrides: of each optimizer on each problem.
+    overrides: those of each optimizer on each problem.
     """
     if why := too_few_seeds(seeds, rivals(overrides), HOLM):
         yield f"{count(seeds, 'seed')}: {why}"
 
 
-def gaps(done: dict[str, Any]) -> Iterator[str]:
-    """Whether the study is whole."""
+def missing_runs(done: dict[str, Any]) -> Iterator[str]:
+    """Yield a caveat for missing runs, and one for failed runs."""
     for kind in ("missing", "failed"):
         counts = {name: found[kind] for name, found in done.items() if found[kind]}
         if counts:
@@ -152,17 +151,17 @@ def gaps(done: dict[str, Any]) -> Iterator[str]:
             yield f"runs are {kind} ({parts}); the same command runs them{again}"
 
 
-def named(entry: Contender, contenders: list[Contender]) -> str:
-    """The contender in words: its optimizer, and the overrides that others do not share."""
+def label_of(entry: Contender, contenders: list[Contender]) -> str:
+    """Return a contender's label: its optimizer, and the overrides that others lack."""
     shared = set.intersection(*(set(other.overrides) for other in contenders))
     apart = [text for text in entry.overrides if text not in shared]
     return " ".join([entry.name, *(t for t in apart if not t.startswith("optimizer="))])
 
 
-def of_trials(entry: Contender, who: str) -> Iterator[str]:
-    """What a reviewer would object to in one optimizer's trials, a sentence each."""
+def trial_caveats(entry: Contender, who: str) -> Iterator[str]:
+    """Yield the caveats of one optimizer's trials, a sentence each."""
     if not entry.trials:
-        return  # its trials are still to come
+        return  # the trials have not begun
     if not entry.space:
         yield f"{who}: nothing was searched, its hyperparameters are given"
         return
@@ -174,7 +173,7 @@ def of_trials(entry: Contender, who: str) -> Iterator[str]:
         return
     for where in search.at_edge(entry.space, best.point):
         yield f"{who}: the best setting lies at the edge of its search space ({where})"
-    # a loss may grow without end and stay finite as long as the run lasts
+    # a loss may grow without bound, and still be finite at the end of the run
     start = entry.untrained
     worse = 0 if start is None else sum(start < trial.score < inf for trial in entry.trials)
     if 2 * (diverged + worse) > len(entry.trials):
@@ -187,7 +186,7 @@ def of_trials(entry: Contender, who: str) -> Iterator[str]:
 
 
 def caveats(entries: list[dict[str, Any]], settings: dict[str, Any], seeds: int) -> Iterator[str]:
-    """What a reviewer would object to in the study of these entries, a sentence each."""
+    """Yield the caveats of a study with these entries, a sentence each."""
     for entry in entries:
         yield from entry.get("warnings", [])
     counts = {len(entry["trials"]) for entry in entries if entry["space"]}

@@ -1,8 +1,8 @@
-"""Tuning under an equal budget: the search spaces, the points tried, and the choice.
+"""Tuning under an equal budget: the search spaces, the points, and the choice.
 
-A space maps hyperparameters to `{low, high, scale}`; scale is linear, log, or one_minus_log (for
-momenta: 1 - value is log-uniform). A list of such ranges makes a list of values (betas). A range
-with `int: true` is of whole numbers; without the key `with_types` decides by the default.
+A space maps each hyperparameter to a range `{low, high, scale}`. The scale is linear, log, or
+one_minus_log (for momenta: 1 - value is log-uniform). A list of ranges makes a list of values, such
+as betas. A range with `int: true` has whole numbers; `with_types` adds the key where it is missing.
 """
 
 import math
@@ -19,7 +19,7 @@ from optbench.common.errors import UserError, check_choice
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
 METRICS = ("val_loss", "val_accuracy")
 PICKS = ("final", "best")
-# onto what a range is uniform in, and back
+# the functions onto the axis on which a range is uniform, and back
 SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "log": (log, exp),
     "linear": (float, float),
@@ -31,7 +31,7 @@ Point = dict[str, Any]
 
 
 def check_space(space: Any) -> None:
-    """Raise `UserError` unless this is a space of at least one range, each of them well formed."""
+    """Raise `UserError` unless a space has ranges, and all are well formed."""
     if not isinstance(space, Mapping):
         raise UserError(
             f"optimizer.search is a group of keys such as optimizer.search.lr, not {space!r}"
@@ -73,12 +73,12 @@ def _check_range(where: str, spec: Any) -> None:
 
 
 def with_types(space: Space, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the space with `int: true` in ranges of whole numbers that do not say so.
+    """Return the space with `int: true` added to ranges of whole numbers.
 
-    defaults: the optimizer's value of each hyperparameter, as far as it is known. A range is one of
-    whole numbers if its ends are and its default is; without a default (or with None) if its ends
-    are written as whole numbers. A learning rate never is, nor is a range shorter than 2: there
-    `int: true` must be written. Raises `UserError` for what has no number to search for.
+    defaults: the known values of the optimizer's hyperparameters. A range gets the key if its ends
+    and its default are whole numbers; without a default, if its ends are written as whole numbers.
+    A learning rate, or a range shorter than 2, never gets the key: the user must write it there.
+    Raises `UserError` for a hyperparameter that is no number.
     """
     found: dict[str, Any] = {}
     for name, spec in space.items():
@@ -117,16 +117,16 @@ def _with_type(where: str, spec: Mapping[str, Any], default: Any) -> dict[str, A
 
 
 def whole_numbers(space: Space) -> list[str]:
-    """The names of the hyperparameters that are searched in whole numbers."""
+    """Return the names of the hyperparameters that are searched in whole numbers."""
     return list(dict.fromkeys(name for name, _, spec in _ranges(space) if spec.get("int")))
 
 
 def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
-    """The first `trials` points of a sequence over the space; more trials only add points.
+    """Return the first `trials` points of a sequence over the space.
 
-    sobol and halton are scrambled quasi-random sequences (Owen 1998), the same for every optimizer
-    with as many hyperparameters. grid spreads its points evenly over a full grid of about as
-    many, and is the one method where more trials move the points.
+    sobol and halton are scrambled quasi-random sequences (Owen 1998), equal for all optimizers with
+    the same number of hyperparameters. grid spreads its points evenly over a full grid of about as
+    many points. More trials only add points, except with grid, where they move all points.
     """
     dimensions = sum(1 for _ in _ranges(space))
     if dimensions == 0:
@@ -135,7 +135,7 @@ def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
 
 
 def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
-    """Points of the unit cube, shape (trials, dimensions)."""
+    """Return points of the unit cube, of shape (trials, dimensions)."""
     from scipy.stats import qmc
 
     if method == "grid":
@@ -144,28 +144,28 @@ def _unit(dimensions: int, trials: int, method: str, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).random((trials, dimensions))
     sequence = {"sobol": qmc.Sobol, "halton": qmc.Halton}[method]
     with warnings.catch_warnings():
-        # balance needs a power of two; a prefix is kept
+        # SciPy warns that only a power of two is balanced; any other number is a prefix of one
         warnings.simplefilter("ignore", UserWarning)
         unit: np.ndarray = sequence(dimensions, scramble=True, rng=seed).random(trials)
     return unit
 
 
 def _grid(dimensions: int, trials: int) -> np.ndarray:
-    """Exactly `trials` points, or optimizers with more hyperparameters would have fewer of them."""
+    """Return exactly `trials` points of a grid, so that all optimizers get as many."""
     each = math.ceil(trials ** (1 / dimensions) - 1e-9)
     counts = [each] * dimensions
-    for last in range(dimensions - 1, -1, -1):  # the last ranges are coarser where that is enough
+    for last in range(dimensions - 1, -1, -1):  # coarsens the last ranges, if enough points remain
         fewer = [*counts[:last], each - 1, *counts[last + 1 :]]
         if math.prod(fewer) >= trials:
             counts = fewer
     sides = [np.linspace(0, 1, size) if size > 1 else np.array([0.5]) for size in counts]
     full = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, dimensions)
-    # steps of 1 or more, rounded half up: no point twice
+    # steps are at least 1, and are rounded half up, so that no point occurs twice
     return full[np.floor(np.linspace(0, len(full) - 1, trials) + 0.5).astype(int)]
 
 
 def scale_point(space: Space, unit: Sequence[float]) -> Point:
-    """Coordinates in [0, 1] to hyperparameters, rounded to six digits or to whole numbers."""
+    """Return the hyperparameters at coordinates in [0, 1], rounded to six digits."""
     point: Point = {}
     for (name, part, spec), u in zip(_ranges(space), unit, strict=True):
         value = _scale(float(u), spec)
@@ -179,7 +179,7 @@ def scale_point(space: Space, unit: Sequence[float]) -> Point:
 def _scale(u: float, spec: Mapping[str, Any]) -> float | int:
     low, high = float(spec["low"]), float(spec["high"])
     if whole := bool(spec.get("int")):
-        low, high = low - 0.5, high + 0.5  # so that both ends are as likely as what lies between
+        low, high = low - 0.5, high + 0.5  # so that both ends are as likely as other numbers
     onto, back = SCALES[spec["scale"]]
     value = back(onto(low) + u * (onto(high) - onto(low)))
     if whole:
@@ -188,12 +188,12 @@ def _scale(u: float, spec: Mapping[str, Any]) -> float | int:
 
 
 def overrides(point: Point) -> list[str]:
-    """A point as overrides of the command line."""
+    """Return a point as overrides of the command line."""
     return [f"optimizer.{key}={value}".replace(" ", "") for key, value in point.items()]
 
 
 def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
-    """A trial's validation result, smaller is better; inf where it diverged or failed."""
+    """Return a trial's validation result (smaller is better); inf without a result."""
     value = (summary or {}).get(metric if pick == "final" else f"best_{metric}")
     if value is None:
         return inf
@@ -201,13 +201,13 @@ def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
 
 
 def choose(scores: Sequence[float]) -> int | None:
-    """The index of the best trial, the first of equals; None where none came to an end."""
-    ended = [index for index, score in enumerate(scores) if score < inf]  # nor NaN
+    """Return the index of the best trial, the first of equals; None if none completed."""
+    ended = [index for index, score in enumerate(scores) if score < inf]  # leaves out NaN as well
     return min(ended, key=scores.__getitem__, default=None)
 
 
 def at_edge(space: Space, point: Point, share: float = 0.05) -> list[str]:
-    """The hyperparameters that lie within `share` of the range's ends, on the range's own scale."""
+    """Return the hyperparameters within `share` of the ends of their ranges."""
     found = []
     for name, part, spec in _ranges(space):
         value = point[name] if part is None else point[name][part]
@@ -229,7 +229,7 @@ def _ranges(space: Space) -> Iterator[tuple[str, int | None, Any]]:
 
 
 class Tpe:
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), through Optuna: one at a time."""
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
 
     def __init__(self, space: Space, seed: int) -> None:
         try:
@@ -244,11 +244,11 @@ class Tpe:
         self.trial: Any = None
 
     def ask(self) -> Point:
-        """The next point; `tell` its score before asking again."""
+        """Return the next point; `tell` its score before asking again."""
         self.trial = self.study.ask()
         places = [str(i) for i, _ in enumerate(_ranges(self.space))]
         return scale_point(self.space, [self.trial.suggest_float(i, 0, 1) for i in places])
 
     def tell(self, value: float) -> None:
-        """The score of the point asked for last; inf is a trial that did not come to an end."""
+        """Note the score of the last point; inf for a trial that did not complete."""
         self.study.tell(self.trial, min(value, sys.float_info.max))

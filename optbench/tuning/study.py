@@ -1,8 +1,8 @@
-"""A tuned study: the same number of trials for each optimizer, then seeds that took no part.
+"""A tuned study: equally many trials for each optimizer, then runs with new seeds.
 
-Phase 1 judges every trial by the validation split; the test set is not measured in it. Phase 2
-repeats each optimizer's best setting, and its default one, with new seeds, and measures the test
-set once, at the end. Both go through Hydra's launcher; a finished run is never run again.
+Phase 1 judges every trial by the validation split, and does not measure the test set. Phase 2
+repeats each optimizer's best setting and default setting with new seeds, and measures the test set
+once, at the end. Hydra's launcher runs both phases; a finished run is never run again.
 """
 
 import inspect
@@ -26,15 +26,15 @@ from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
 from optbench.formats.keys import LABELS, RunConfig
 from optbench.formats.run import read_csv, read_record, write_sealed
-from optbench.formats.study import setting_of
+from optbench.formats.study import MANIFEST_FILE, setting_of
 from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
 from optbench.tuning import search as tuning
 from optbench.tuning.manifest import Contender, Plan, Trial
 
-MOST_TRIALS = 100_000  # and seeds: more is a slip of the finger
-# What the study sets by itself, run by run.
-ITS_OWN = {
+MAX_TRIALS = 100_000  # and seeds; a larger number is likely a typing error
+# the keys that the study sets for each run, with the reason
+STUDY_KEYS = {
     "seed": "tuning.seed is that of the trials, and seeds=N asks for N new ones",
     "phase": "name=NAME names its folder",
     "log.eval_test": "the test set is measured once, at the end of the tuned and default runs",
@@ -48,10 +48,10 @@ def run(
     compose: Callable[[list[str]], DictConfig],
     launch: Launch,
 ) -> None:
-    """Plan the study, run what is missing of its two phases, and keep its manifest.
+    """Plan the study, run the missing runs of both phases, and write the manifest.
 
-    compose: overrides of one job to its configuration. launch: Hydra's launcher.
-    Raises `UserError` where the study cannot be judged by validation.
+    compose: from a job's overrides to its configuration. launch: Hydra's launcher.
+    Raises `UserError` where validation cannot judge the trials.
     """
     folder = Path(config.hydra.sweep.dir)
     with callback.exits():
@@ -82,14 +82,14 @@ def run(
                 if names := tuning.whole_numbers(entry.space):
                     say(f"{entry.name}: {', '.join(names)} in whole numbers (int: false if not)")
 
-    earlier = manifest.entries_of(folder / manifest.FILE)
+    earlier = manifest.entries_of(folder / MANIFEST_FILE)
 
     def keep() -> None:
         done = manifest.done_of(folder, plan)
         record = manifest.describe(contenders, settings, int(config.seeds), done, earlier)
         with callback.exits():
             try:
-                write_sealed(folder / manifest.FILE, record | {"retry": config.retry})
+                write_sealed(folder / MANIFEST_FILE, record | {"retry": config.retry})
             except OSError as error:
                 raise UserError(UNWRITABLE.format(folder, error.strerror)) from error
 
@@ -99,7 +99,7 @@ def run(
         plan |= last_plan(contenders, settings, config.seeds)
         keep()
         launch([*plan["tuned"], *plan["default"]], len(plan["trials"]))
-    finally:  # an interruption leaves by an exit
+    finally:  # an interrupt raises SystemExit here
         keep()
 
 
@@ -110,7 +110,7 @@ def search(
     launch: Launch,
     folder: Path,
 ) -> None:
-    """Run the trials of all contenders and note what came of them; `plan` gets their points."""
+    """Run the trials of all contenders, and note outcomes there and points in `plan`."""
     number = 0
     for points in rounds(contenders, settings):
         batch = [[*trial(entry, point), *phase("trials", settings["seed"])]
@@ -133,8 +133,8 @@ def search(
 
 
 def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
-    """All jobs of the study, as far as they are known before the trials: without their points."""
-    # one trial where there is nothing to search for
+    """Return all jobs of the study as known before the trials, without their points."""
+    # one trial is enough where nothing is searched
     sizes = [settings["trials"] if entry.space else 1 for entry in contenders]
     budget = [entry for entry, size in zip(contenders, sizes, strict=True) for _ in range(size)]
     trials = [[*entry.overrides, *phase("trials", settings["seed"])] for entry in budget]
@@ -142,13 +142,13 @@ def first_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int
 
 
 def last_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
-    """The jobs of the second phase: once there are trials, with the settings that they chose."""
+    """Return the jobs of the second phase, with chosen settings after the trials."""
     new = range(settings["seed"] + 1, settings["seed"] + 1 + seeds)
     tuned = []
     for entry in contenders:
         best = entry.best
         if entry.trials and best is None:
-            continue  # no trial came to an end
+            continue  # no trial completed
         point = {} if best is None else best.point
         tuned += [[*trial(entry, point), *phase("tuned", seed)] for seed in new]
     default = [[*entry.overrides, *phase("default", seed)] for entry in contenders for seed in new]
@@ -156,7 +156,7 @@ def last_plan(contenders: list[Contender], settings: dict[str, Any], seeds: int)
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """The `tuning` group as plain values; `UserError` where it means nothing."""
+    """Return the `tuning` group as plain values. Raise `UserError` for bad values."""
     check_group(config.tuning, "tuning.trials", "tuning")
     settings: Any = OmegaConf.to_container(config.tuning, resolve=True)
     for key, allowed in (
@@ -164,9 +164,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     ):  # fmt: skip
         check_choice(f"tuning.{key}", settings[key], allowed)
     for key, value, least, most in (
-        ("tuning.trials", settings["trials"], 1, MOST_TRIALS),
-        ("tuning.seed", settings["seed"], 0, LARGEST - MOST_TRIALS),
-        ("seeds", config.seeds, 1, MOST_TRIALS),
+        ("tuning.trials", settings["trials"], 1, MAX_TRIALS),
+        ("tuning.seed", settings["seed"], 0, LARGEST - MAX_TRIALS),
+        ("seeds", config.seeds, 1, MAX_TRIALS),
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{key} must be a whole number of at least {least}, not {value!r}")
@@ -176,15 +176,15 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 
 def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
-    """The command line to one list of overrides per problem and optimizer.
+    """Return the overrides of each contender, one per problem and optimizer.
 
     optimizer: the one that is tuned where none is named.
     """
     parsed = grid.parse(arguments)
     for override in parsed:
         key = override.key_or_group
-        if key in ITS_OWN:
-            raise UserError(f"a tuned study sets {key} by itself: {ITS_OWN[key]}")
+        if key in STUDY_KEYS:
+            raise UserError(f"a tuned study sets {key} by itself: {STUDY_KEYS[key]}")
     found = grid.expand(parsed, optimizer)
     for overrides in found:
         if found.count(overrides) > 1:
@@ -193,9 +193,9 @@ def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
 
 
 def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) -> Contender:
-    """The optimizer's search space, less what the command line fixes.
+    """Return a contender, without the keys that the command line fixes in its space.
 
-    Raises `UserError` for what no run of it could use, before any is made.
+    Raises `UserError` for a setting that no run of the contender could use.
     """
     composed = compose(overrides)
     config = resolve(composed, overrides)
@@ -214,9 +214,9 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     tuning.check_space(space)
     if any(re.fullmatch(r"\+*optimizer\.search=\{\s*\}", text) for text in overrides):
-        tuning.check_space({})  # Hydra would merge it with the YAML's, which then stays as it is
+        tuning.check_space({})  # raises, since Hydra would merge {} into the YAML's without effect
     defaults = {k: v for k, v in optimizer.items() if k[0] != "_" and k not in LABELS}
-    own = "optimizer._target_" in given  # the YAML lists no keys of a class of one's own
+    own = "optimizer._target_" in given  # the YAML lists no keys of a user's class
     keys, defaults = arguments_of(optimizer, defaults) if own else (list(defaults), defaults)
     for key in space:
         if keys is not None and key not in keys:
@@ -230,7 +230,7 @@ def contender(overrides: list[str], compose: Callable[[list[str]], DictConfig]) 
 
 
 def spaces_in(node: Any, path: str) -> str | None:
-    """The place of a search space outside of the optimizer; None where there is none."""
+    """Return the path of a search space outside of the optimizer, or None."""
     if not isinstance(node, Mapping):
         return None
     for key, value in node.items():
@@ -245,13 +245,13 @@ def spaces_in(node: Any, path: str) -> str | None:
 def arguments_of(
     optimizer: Mapping[str, Any], given: dict[str, Any]
 ) -> tuple[list[str] | None, dict[str, Any]]:
-    """The arguments of an optimizer's class (None: it takes any) and their values.
+    """Return the argument names of an optimizer's class (None: any) and their values.
 
-    given: those of the configuration; the others have the defaults of the class.
+    given: values from the configuration, which replace the defaults of the class.
     """
     try:
         parameters = inspect.signature(get_object(optimizer["_target_"])).parameters
-    except (ImportError, TypeError, ValueError):  # `rehearse` says what cannot be made
+    except (ImportError, TypeError, ValueError):  # `rehearse` raises a `UserError` for it
         return None, given
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
@@ -262,8 +262,9 @@ def arguments_of(
 
 
 def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> list[RunConfig]:
-    """Load and build what the runs of a contender need, at its defaults and near both ends of its
-    space, and return their configurations. Raises `UserError` before anything is trained."""
+    """Build a contender's runs, at its defaults and near both ends of its space.
+
+    Returns their configurations. Raises `UserError` before any training."""
     from optbench.runner import rehearsal
     from optbench.sweeps import shared_dataset
 
@@ -279,13 +280,13 @@ def rehearse(entry: Contender, compose: Callable[[list[str]], DictConfig]) -> li
             rehearsal.rehearse(configs[-1], shared_dataset.load)
         except (HydraException, OmegaConfBaseException):
             raise  # `sweeps.callback.exits` explains them
-        except Exception as error:  # of code of the user's, too
+        except Exception as error:  # the user's code may raise anything
             raise UserError(f"{entry.name}{words}: {reason(error)}") from error
     return configs
 
 
 def trial(entry: Contender, point: tuning.Point) -> list[str]:
-    """The overrides of one setting of a contender."""
+    """Return the overrides of one setting of a contender."""
     texts = zip(point, tuning.overrides(point), strict=True)
     return [*entry.overrides, *("++" * (key in entry.added) + text for key, text in texts)]
 
@@ -293,7 +294,7 @@ def trial(entry: Contender, point: tuning.Point) -> list[str]:
 def rounds(
     contenders: list[Contender], settings: dict[str, Any]
 ) -> Iterator[list[tuple[Contender, tuning.Point]]]:
-    """What is launched together: all trials at once, or with tpe one of each optimizer."""
+    """Yield the trials to launch together: all, or with tpe one of each optimizer."""
     trials, seed = settings["trials"], settings["seed"]
     if settings["method"] != "tpe":
         yield [
@@ -311,19 +312,19 @@ def rounds(
 
 
 def phase(name: str, seed: int) -> list[str]:
-    """The overrides of a phase's run: its subfolder, its seed, and when it may see the test set."""
+    """Return the overrides of a phase's run: its seed, subfolder and test set."""
     test = "never" if name == "trials" else "end"
     return [f"seed={seed}", f"phase={name}", f"log.eval_test={test}", f"hydra.sweep.subdir={name}"]
 
 
 def untrained(run: Path) -> dict[str, float]:
-    """The validation results before the first step: the same for all trials, which share a seed."""
+    """Return the validation results before the first step, which all trials share."""
     columns = read_csv(run / "epochs.csv")
     return {metric: float(columns[metric][0]) for metric in tuning.METRICS}
 
 
 def read(folder: Path, job: Any) -> Mapping[str, Any]:
-    """The record of a job's run, or its failure."""
+    """Return the record of a job's run, or a record of its failure."""
     if isinstance(job, dict) and job.get("run"):
         return read_record(folder / job["run"] / "run.json")
     return {"status": "failed"}

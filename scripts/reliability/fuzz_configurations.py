@@ -173,7 +173,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    sweep_loader.KEPT = 4096  # compositions, and below datasets, that recur
+    sweep_loader.MAX_COMPOSITIONS = 4096  # compositions, and below datasets, that recur
     build._load_dataset = lru_cache(maxsize=64)(build.prepare_dataset)
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))

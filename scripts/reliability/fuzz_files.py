@@ -102,12 +102,14 @@ class Fuzz:
         write_sealed(self.results / "sweep" / "claim.json", CLAIM)
         self.whole = {rows: by_run(read_runs(self.results, rows=rows)) for rows in COLUMNS}
         self.figures = {p: read_sealed(p) for p in self.results.rglob("*.json")}
-        self.planned = {p: job_list.of_sweep(p.parent) for p in self.results.rglob(job_list.FILE)}
+        lists = self.results.rglob(job_list.JOBS_FILE)
+        self.planned = {p: job_list.of_sweep(p.parent) for p in lists}
         (done_run,) = self.run(self.scratch / "done").glob("runs/*")
         self.resumed = (done_run / "epochs.csv").read_text(), (done_run / "steps.csv").read_text()
         self.stopped = self.scratch / "stopped"
         self.run(self.stopped, after=7)
-        self.state = torch.load(next(self.stopped.rglob(checkpoints.FILE)), weights_only=True)
+        checkpoint = next(self.stopped.rglob(checkpoints.CHECKPOINT_FILE))
+        self.state = torch.load(checkpoint, weights_only=True)
         self.data = self.scratch / "data"
         make_data(self.data)
         self.raw = loaders.kmnist(self.data, download=False)
@@ -271,7 +273,7 @@ class Fuzz:
         for now, before in zip(found, self.resumed, strict=True):
             if untimed(now) != untimed(before):
                 raise Wrong("the run that went on has other rows")
-        return "begun anew" if "anew" in words.getvalue() else "gone on with"
+        return "begun anew" if "restarts" in words.getvalue() else "gone on with"
 
     def load(self, damage: Damage) -> str:
         """The data as they were, or a word; KMNIST has no checksums, and its digest tells."""

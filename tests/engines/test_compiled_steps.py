@@ -339,8 +339,8 @@ def test_compiled_steps_are_right_on_other_cpus(make_problem, monkeypatch, tmp_p
     if not KINDS[kind] <= set(known):
         pytest.skip("this CPU cannot run it")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    flags = [flag.replace("native", kind) for flag in compile.FLAGS]
-    monkeypatch.setattr(compile, "FLAGS", flags)
+    flags = [flag.replace("native", kind) for flag in compile.COMPILER_FLAGS]
+    monkeypatch.setattr(compile, "COMPILER_FLAGS", flags)
     library = compile.library.__wrapped__(mlp.SOURCE)
     monkeypatch.setattr(mlp, "library", lambda source: library)
     check_threads([5, 300, 230, 3], 20, 2)

@@ -173,7 +173,7 @@ def test_jobs_in_other_processes_are_told_the_choice(program, tmp_path):
     asked = [sys.executable, "-c", ask]
     told = subprocess.run(asked, env=os.environ | path, capture_output=True, text=True)
     assert told.stdout == "compiled_mlp\n", told.stderr
-    env = {k: v for k, v in os.environ.items() if k != engine_choice.VARIABLE} | path
+    env = {k: v for k, v in os.environ.items() if k != engine_choice.ENGINES_VARIABLE} | path
     told = subprocess.run(asked, env=env, capture_output=True, text=True)
     assert told.stdout == "plain\n", told.stderr  # the file, where nothing else says it
 
@@ -276,7 +276,7 @@ def test_resumed_run_keeps_its_engine_or_names_both(
     assert (record["status"], record["engine"]) == ("completed", engine)
     assert record["config"]["engine"] == asked
     said = capsys.readouterr().err
-    assert said.count("going on from step") == 1
+    assert said.count("resuming from step") == 1
     assert said.count("equal within rounding") == engine.count("+")
 
 

@@ -233,7 +233,7 @@ def test_a_signalled_run_goes_on_where_it_was(tmp_path, number):
     assert record["status"] == "interrupted"
     status, _, err = call(tmp_path, *words)
     assert status == 0, err
-    assert "going on from step" in err
+    assert "resuming from step" in err
     call(tmp_path / "whole", *words)
     assert completed(tmp_path) == completed(tmp_path / "whole")
 
@@ -335,7 +335,7 @@ def test_a_process_that_waits_for_a_run_leaves_it_alone_when_it_is_interrupted(t
     assert steps == list(range(1, len(steps) + 1))
     status, _, err = again(tmp_path, *words, "checkpoint_seconds=30")
     assert status == 0, err
-    assert "going on from step" in err
+    assert "resuming from step" in err
 
 
 @pytest.mark.slow

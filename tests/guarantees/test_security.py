@@ -53,7 +53,7 @@ def pickled(path: Path) -> None:
 
 
 def saved_by_torch(path: Path) -> None:
-    torch.save({"format": checkpoints.FORMAT, "training": Harmful()}, path)
+    torch.save({"format": checkpoints.CHECKPOINT_FORMAT, "training": Harmful()}, path)
 
 
 def archive_of_others(path: Path) -> None:
@@ -66,10 +66,10 @@ def archive_of_others(path: Path) -> None:
 @pytest.mark.parametrize("make", [pickled, saved_by_torch, archive_of_others])
 def test_a_malicious_checkpoint_does_nothing(tmp_path, monkeypatch, make):
     monkeypatch.chdir(tmp_path)
-    make(tmp_path / checkpoints.FILE)
+    make(tmp_path / checkpoints.CHECKPOINT_FILE)
     before = files_below(tmp_path.parent)
     with pytest.raises(Exception):  # noqa: B017, PT011  # of many kinds; `find` catches them
-        checkpoints.load(tmp_path / checkpoints.FILE)
+        checkpoints.load(tmp_path / checkpoints.CHECKPOINT_FILE)
     assert files_below(tmp_path.parent) == before
 
 

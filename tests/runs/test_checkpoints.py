@@ -65,11 +65,11 @@ def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
         file.write("99,9.9,1,1,1\n100,1")
     outcome = finished(tmp_path / "b", "diagnostics=layers")
     assert outcome.folder == run
-    assert f"going on from step {after}" in capsys.readouterr().err
+    assert f"resuming from step {after}" in capsys.readouterr().err
     assert rows(run) == rows(expected)
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], len(record["resumed"])) == ("completed", 1)
-    assert not (run / checkpoints.FILE).exists()
+    assert not (run / checkpoints.CHECKPOINT_FILE).exists()
     whole = json.loads((expected / "run.json").read_text())["summary"]
     assert {k: v for k, v in record["summary"].items() if "seconds" not in k} == {
         k: v for k, v in whole.items() if "seconds" not in k
@@ -99,7 +99,7 @@ class Harmful:
 def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)
     run = stopped(tmp_path, 4).folder
-    path = run / checkpoints.FILE
+    path = run / checkpoints.CHECKPOINT_FILE
     whole = path.read_bytes()
     if damage == "version":
         torch.save({"format": 0}, path)
@@ -111,7 +111,7 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, 
         path.write_bytes(parts[damage])
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "begins anew" in capsys.readouterr().err
+    assert "restarts" in capsys.readouterr().err
     assert not (tmp_path / "harmed").exists()
 
 
@@ -125,12 +125,12 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path, capsys, monkeypatch, 
 )  # fmt: skip
 def test_a_checkpoint_whose_values_are_nonsense_is_not_believed(tmp_path, capsys, key, value):
     run = stopped(tmp_path, 4).folder
-    state = torch.load(run / checkpoints.FILE, weights_only=True)
+    state = torch.load(run / checkpoints.CHECKPOINT_FILE, weights_only=True)
     state["training"][key] = value
-    torch.save(state, run / checkpoints.FILE)
+    torch.save(state, run / checkpoints.CHECKPOINT_FILE)
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "begins anew" in capsys.readouterr().err
+    assert "restarts" in capsys.readouterr().err
     assert rows(outcome.folder) == rows(finished(tmp_path / "whole").folder)
 
 
@@ -164,7 +164,7 @@ def test_force_begins_anew(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     checkpoints.save(tmp_path, {}, {}, {"a": 1})
-    before = (tmp_path / checkpoints.FILE).read_bytes()
+    before = (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes()
 
     def full(number):
         raise OSError(28, "No space left on device")
@@ -172,8 +172,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(tmp_path, {}, {}, {"a": 2})
-    assert (tmp_path / checkpoints.FILE).read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [checkpoints.FILE]
+    assert (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoints.CHECKPOINT_FILE]
 
 
 HOLD = """
@@ -205,17 +205,17 @@ def test_the_lock_is_handed_on_also_by_the_dead(tmp_path, kill):
         assert waited
         assert str(other.pid) in told[0]
     other.wait()
-    assert [p.name for p in (tmp_path / locks.FOLDER).iterdir()] == [locks.RELEASED]
+    assert [p.name for p in (tmp_path / locks.LOCK_FOLDER).iterdir()] == [locks.RELEASED_FILE]
 
 
 def test_pipes_and_links_in_the_place_of_the_locks_are_not_followed(tmp_path):
-    (tmp_path / "a" / locks.FOLDER).mkdir(parents=True)
-    os.mkfifo(tmp_path / "a" / locks.FOLDER / locks.RELEASED)
+    (tmp_path / "a" / locks.LOCK_FOLDER).mkdir(parents=True)
+    os.mkfifo(tmp_path / "a" / locks.LOCK_FOLDER / locks.RELEASED_FILE)
     with locks.run_lock(tmp_path / "a", "abc", waiting=print) as waited:
         assert not waited  # and it does not wait for somebody to write into the pipe
     (tmp_path / "b").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "b" / locks.FOLDER).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "b" / locks.LOCK_FOLDER).symlink_to(tmp_path / "elsewhere")
     with (
         pytest.raises(OSError, match="a link"),
         locks.run_lock(tmp_path / "b", "abc", waiting=print),
@@ -248,7 +248,7 @@ def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(
     abandon(run, "its process was ended by SIGKILL")
     assert json.loads(path.read_text())["status"] == "failed"
     assert finished(tmp_path).folder == run
-    assert "going on from step 4" in capsys.readouterr().err
+    assert "resuming from step 4" in capsys.readouterr().err
 
     other = tmp_path / "other"
     run = stopped(other, 4).folder
@@ -283,12 +283,12 @@ def test_other_data_refuse_to_go_on(tmp_path):
 
 def test_a_checkpoint_of_another_model_begins_anew(tmp_path, capsys):
     run = stopped(tmp_path, 4).folder
-    state = torch.load(run / checkpoints.FILE, weights_only=True)
+    state = torch.load(run / checkpoints.CHECKPOINT_FILE, weights_only=True)
     state["training"]["objects"]["parameters"].pop()
-    torch.save(state, run / checkpoints.FILE)
+    torch.save(state, run / checkpoints.CHECKPOINT_FILE)
     outcome = finished(tmp_path)
     assert (outcome.status, outcome.folder == run) == ("completed", False)
-    assert "the run begins anew" in capsys.readouterr().err
+    assert "the run restarts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["run.json", "decay", "checkpoint"])
@@ -306,7 +306,8 @@ def test_other_settings_refuse_to_go_on(tmp_path, where):
         message = "decay_biases_and_norms was False and is True"
     else:
         other = stopped(tmp_path / "other", 4, "optimizer.lr=0.5").folder
-        (run / checkpoints.FILE).write_bytes((other / checkpoints.FILE).read_bytes())
+        name = checkpoints.CHECKPOINT_FILE
+        (run / name).write_bytes((other / name).read_bytes())
         message = "is the checkpoint of another run"
     with pytest.raises(UserError, match=message):
         finished(tmp_path)

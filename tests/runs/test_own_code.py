@@ -537,7 +537,7 @@ def test_a_run_begun_with_other_code_begins_anew(place, capsys):
     second = until(10**6)
     assert second.status == "completed"
     assert second.folder != first.folder
-    assert f"{first.folder} was begun before own.py changed, so the run begins anew" in (
+    assert f"{first.folder} was begun before own.py changed, so the run restarts" in (
         capsys.readouterr().err
     )
     records = [read_record(path / "run.json") for path in (first.folder, second.folder)]

@@ -198,7 +198,7 @@ def test_interrupted_runs_are_whole_and_the_sweep_goes_on(number, tmp_path):
     os.killpg(process.pid, number)  # as a terminal or a batch system does: to all processes
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
-    assert "goes on with what is missing" in err
+    assert "resumes the unfinished runs" in err
     assert "Traceback" not in err
     records = [json.loads(path.read_text()) for path in tmp_path.glob("x/*/run.json")]
     assert {record["status"] for record in records} == {"interrupted"}

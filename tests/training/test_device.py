@@ -25,12 +25,12 @@ def answers(monkeypatch):
 @pytest.mark.parametrize("faster", [True, False])
 def test_products_go_to_onednn_where_it_is_accurate_and_faster(answers, accurate, faster):
     answers(accurate, faster)
-    default = device._default()
+    default = device._default_precision()
     for deterministic, expected in ((False, accurate and faster), (True, accurate)):
         device.choose("cpu", deterministic=deterministic)
-        assert SETTING.fp32_precision == (device.ONEDNN if expected else default)
+        assert SETTING.fp32_precision == (device.ONEDNN_PRECISION if expected else default)
     device.choose("cpu")
-    assert SETTING.fp32_precision == (device.ONEDNN if accurate and faster else default)
+    assert SETTING.fp32_precision == (device.ONEDNN_PRECISION if accurate and faster else default)
 
 
 def test_a_worker_takes_its_parents_word(answers, monkeypatch):

@@ -282,8 +282,8 @@ def test_a_warning_names_the_contender_and_what_tells_it_apart():
         for name in ("sgd", "adam")
         for size in (1, 2)
     ]
-    assert manifest.named(several[0], several) == "sgd batch_size=1"
-    assert manifest.named(several[3], several[1::2]) == "adam"
+    assert manifest.label_of(several[0], several) == "sgd batch_size=1"
+    assert manifest.label_of(several[3], several[1::2]) == "adam"
 
 
 def test_warnings_of_other_problems_are_left_out_where_only_one_is_shown():
@@ -347,7 +347,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on_with_it(study, tmp_pat
         patch.setattr(experiment, "run", stop)
         status, manifest, _, err = study(*asked)
     assert status == 130
-    assert "goes on" in err
+    assert "resumes" in err
     assert counts(manifest, "trials") == [6, 3, 1, 2]
     assert counts(manifest, "tuned") == counts(manifest, "default") == [4, 0, 0, 4]
     failed, missing = (manifest["phases"]["trials"]["jobs"][key] for key in ("failed", "missing"))

@@ -1,4 +1,4 @@
-"""C++ files of this package as libraries for this machine: compiled once, and then kept."""
+"""The C++ files of this package as libraries, compiled once for each machine."""
 
 import ctypes
 import hashlib
@@ -21,21 +21,21 @@ try:
 except ImportError:  # Windows: two processes may both compile
     fcntl = None  # type: ignore[assignment]
 
-# strict float32 arithmetic but for errno and traps, which nobody reads
-FLAGS = [
+# strict float32 arithmetic, without errno and traps, which nobody reads
+COMPILER_FLAGS = [
     *("-O3", "-std=c++17", "-march=native", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 ]
-PATIENCE = 300  # seconds for the compiler
+COMPILE_TIMEOUT_SECONDS = 300
 COMPILERS = ("g++", "clang++", "c++")
 
 
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """The library made of a C++ file; None where there is no compiler, or it fails.
+    """Return the library of a C++ file; None where there is no compiler, or it fails.
 
-    It is kept in the user's cache folder, by its source (with the headers beside it), compiler and
-    CPU. The environment's CXX chooses the compiler.
+    The library is kept in the user's cache folder, under a digest of its source, the headers beside
+    the source, compiler and CPU. The environment variable CXX chooses the compiler.
     """
     compiler = shlex.split(os.environ.get("CXX", ""))
     compiler = compiler or list(filter(None, map(shutil.which, COMPILERS)))[:1]
@@ -43,15 +43,15 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         version = _run(*compiler, "--version")
-        files = (source, *sorted(source.parent.glob("*.hpp")))  # it may include these
+        files = (source, *sorted(source.parent.glob("*.hpp")))  # the source may include any header
         texts = (file.read_text("utf-8") for file in files)
-        parts = (*texts, *compiler, *FLAGS, version, _cpu())
+        parts = (*texts, *compiler, *COMPILER_FLAGS, version, _cpu())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         path = _folder() / f"{source.stem}-{digest}.so"
         if not _is_whole(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.with_suffix(".lock")):
-                if not _is_whole(path):  # another process may have done it meanwhile
+                if not _is_whole(path):  # another process may have compiled it meanwhile
                     _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -62,7 +62,7 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a library is there as it was made: one that is cut short ends the process."""
+    """Return whether a library is whole: loading a truncated one ends the process."""
     try:
         return _sum(path) == path.with_suffix(".sha256").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -78,18 +78,18 @@ def _compile(compiler: list[str], source: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as own:
         made = Path(own) / path.name
         try:
-            _run(*compiler, *FLAGS, "-fopenmp", str(source), "-o", str(made))
-        except subprocess.CalledProcessError:  # such as Apple's clang, without OpenMP: one thread
-            _run(*compiler, *FLAGS, str(source), "-o", str(made))
+            _run(*compiler, *COMPILER_FLAGS, "-fopenmp", str(source), "-o", str(made))
+        except subprocess.CalledProcessError:  # Apple's clang has no OpenMP: one thread then
+            _run(*compiler, *COMPILER_FLAGS, str(source), "-o", str(made))
         path.with_suffix(".sha256").write_text(_sum(made), "utf-8")
         made.replace(path)
     say(f"compiled {source.name} in {perf_counter() - begun:.1f} s, once for this machine")
 
 
 def _run(*command: str) -> str:
-    """What it prints. A Ctrl-C is not passed on: a run that is interrupted goes on alike later."""
+    """Run a command that no Ctrl-C reaches, so that the run keeps its engine."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=PATIENCE,
+        command, capture_output=True, text=True, check=True, timeout=COMPILE_TIMEOUT_SECONDS,
         start_new_session=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return done.stdout
@@ -101,7 +101,7 @@ def _folder() -> Path:
 
 
 def _cpu() -> str:
-    """What `-march=native` goes by: a home folder may be that of several machines."""
+    """Return the CPU's features, as several machines may share a home folder."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         names = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
@@ -112,7 +112,7 @@ def _cpu() -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time: the workers of a sweep all come at once."""
+    """Let one process in at a time, since a sweep's workers all come at once."""
     with path.open("w") as file:
         if fcntl is not None:
             fcntl.lockf(file, fcntl.LOCK_EX)

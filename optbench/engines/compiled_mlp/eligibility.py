@@ -1,4 +1,4 @@
-"""What the compiled engine supports: by exact types, never by trying."""
+"""Which trainings the compiled engine supports, by exact types, never by trying."""
 
 from collections.abc import Callable, Iterator, Mapping
 from math import inf, prod
@@ -20,18 +20,17 @@ from optbench.engines.compiled_mlp.exact_types import (
 from optbench.problem import Problem
 from optbench.torch_internals import torch_is_plain
 
-EXAMPLES, LAYERS = 512, 16  # of a batch and of a model, at most; as in mlp.hpp
+MAX_EXAMPLES, MAX_LAYERS = 512, 16  # in a batch and in a model; as in mlp.hpp
 # in the order of mlp.hpp
 ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
-CLASSES = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta)
-# of groups, beside lr, weight_decay and betas; an eps below LEAST_EPS lets numbers matter that are
-# below float32's normal ones, and mlp.cpp takes these for 0
-SCALARS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
-LEAST_EPS = 1e-12
+OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta)
+# the numbers of a group beside lr, weight_decay and betas
+GROUP_NUMBERS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
+MIN_EPS = 1e-12  # with a smaller one float32's subnormal numbers matter, which mlp.cpp takes for 0
 
 
 def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
-    """Return in words which part of a training is not supported; "" where all are."""
+    """Return in words which part of a training is not supported; "" where none."""
     if not torch_is_plain():
         return "a hook or a mode of torch's changes or watches what modules and steps compute"
     found = model_refusal(problem, model) or optimizer_refusal(optimizer)
@@ -42,13 +41,15 @@ def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
 
 
 def supports_model(problem: Problem, model: nn.Module) -> bool:
-    """Return whether mlp.cpp computes the loss: of a chain of linear layers and activations, in
-    float32, the cross-entropy of batches of at most 512 examples, beyond which torch is faster."""
+    """Return whether mlp.cpp computes the loss of a model; see `model_refusal`."""
     return not model_refusal(problem, model)
 
 
 def model_refusal(problem: Problem, model: nn.Module) -> str:
-    """Return in words what of problem and model is not supported; "" where all is."""
+    """Return in words why mlp.cpp does not support problem and model, or "".
+
+    Torch is faster on batches of more than 512 examples.
+    """
     if not _is_cross_entropy(problem.loss):
         return "the loss is none of optbench's cross_entropy and nll"
     if problem.precision != "float32":
@@ -56,14 +57,14 @@ def model_refusal(problem: Problem, model: nn.Module) -> str:
     if problem.weight_penalty:
         return "there is a weight_penalty"
     x, y = problem.dataset.train_x, problem.dataset.train_y
-    if problem.batch_examples > min(EXAMPLES, len(y) - 1):  # the whole set is no list of indices
-        return f"a batch of {problem.batch_examples} is the whole set, or more than {EXAMPLES}"
+    if problem.batch_examples > min(MAX_EXAMPLES, len(y) - 1):  # the whole set has no indices
+        return f"a batch of {problem.batch_examples} is the whole set, or more than {MAX_EXAMPLES}"
     if not (_is_array(x, torch.float32) and _is_array(y, torch.int64)):
         return "the data are no plain arrays of float32 and labels on the CPU"
     if not all(_is_array(p.detach(), torch.float32) for p in model.parameters()):
         return "the model's parameters are no plain arrays of float32 on the CPU"
     chain = linear_chain(model)
-    if not 0 < len(chain) <= LAYERS or chain[-1][1] is not None:
+    if not 0 < len(chain) <= MAX_LAYERS or chain[-1][1] is not None:
         return (
             "the model is no chain of at most 16 plain linear layers with activations between "
             "them (identity, relu, leaky_relu, sigmoid, tanh, elu), without dropout or batch norm"
@@ -75,7 +76,7 @@ def model_refusal(problem: Problem, model: nn.Module) -> str:
 
 
 def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether a tensor is an ordinary one that compiled code can read where it lies."""
+    """Return whether compiled code can read a tensor where it lies in memory."""
     plain = type(t) is Tensor and t.layout is torch.strided and t.device.type == "cpu"
     return plain and t.dtype is dtype and t.is_contiguous()
 
@@ -90,10 +91,10 @@ def _is_cross_entropy(loss: Callable[..., Tensor]) -> bool:
 
 
 def optimizer_refusal(optimizer: Optimizer) -> str:
-    """Return in words why mlp.cpp has not the optimizer's rule; "" where it has."""
+    """Return in words why mlp.cpp lacks the optimizer's rule, or ""."""
     name = type(optimizer).__name__
-    if type(optimizer) not in CLASSES:  # a class of one's own may do anything
-        return f"{name} is none of torch's {', '.join(cls.__name__ for cls in CLASSES)}"
+    if type(optimizer) not in OPTIMIZERS:  # a user's class, or a subclass, may do anything
+        return f"{name} is none of torch's {', '.join(cls.__name__ for cls in OPTIMIZERS)}"
     rules = {rule_name(optimizer, group) for group in optimizer.param_groups}
     if len(rules) != 1 or "" in rules:
         return f"{name} has a setting that it does not know, or groups of several rules"
@@ -101,13 +102,13 @@ def optimizer_refusal(optimizer: Optimizer) -> str:
 
 
 def rule_name(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
-    """Return the name in `mlp.RULES` of what a group is updated by; "" where there is none."""
+    """Return the name of a group's rule in `mlp.RULES`; "" where there is none."""
     cls = type(optimizer)
     if any(group.get(key) for key in ("maximize", "differentiable", "capturable")):
         return ""
     numbers = [group["lr"], group["weight_decay"], *group.get("betas", ())]
-    numbers += [group[key] for key in SCALARS if key in group]
-    if not all(map(is_number, numbers)) or group.get("eps", LEAST_EPS) < LEAST_EPS:
+    numbers += [group[key] for key in GROUP_NUMBERS if key in group]
+    if not all(map(is_number, numbers)) or group.get("eps", MIN_EPS) < MIN_EPS:
         return ""
     if cls is SGD:
         return "momentum" if group["momentum"] else "sgd"
@@ -119,7 +120,7 @@ def rule_name(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
 
 
 def linear_chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
-    """Return the linear layers, each with the activation that follows it; [] if it is no chain."""
+    """Return the linear layers, each with its activation; [] if the model is no chain."""
     found: list[tuple[nn.Linear, nn.Module | None]] = []
     if not weights_are_plain(model):
         return []
@@ -133,7 +134,7 @@ def linear_chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
             if not holds(module, ("weight", "bias")) or not module.weight.numel():
                 return []
             if module.weight.shape != (module.out_features, module.in_features):
-                return []  # it was cut or replaced
+                return []  # the weight was cut or replaced
             if module.bias is not None and module.bias.shape != (module.out_features,):
                 return []
             found.append((module, None))
@@ -151,7 +152,7 @@ def linear_chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
 
 
 def _flat(module: nn.Module | None) -> Iterator[nn.Module | None]:
-    """Yield what a chain of modules calls, one after the other."""
+    """Yield the modules that nested Sequentials call, in their order."""
     if (
         type(module) is nn.Sequential
         and is_untouched(module)
@@ -168,5 +169,5 @@ def _flattens(module: nn.Module) -> bool:
 
 
 def slope_of(activation: nn.Module | None) -> Any:
-    """Return the number that an activation has, such as a leaky ReLU's slope."""
+    """Return the parameter of an activation, such as a leaky ReLU's slope, or 0."""
     return getattr(activation, "negative_slope", getattr(activation, "alpha", 0.0))

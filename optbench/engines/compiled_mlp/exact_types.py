@@ -1,7 +1,7 @@
-"""Whether the parts of a run are of exactly known types, with nothing added to them.
+"""Tests that the parts of a run have exactly known types, with nothing added.
 
-Steps that torch does not take itself may only serve what is known to compute what its class says:
-no subclass, no hook, no replaced method, no mode that changes what torch's functions do.
+An engine may only serve objects that compute what their class says: no subclass, no hook, no
+replaced method, and no mode that changes torch's functions.
 """
 
 from collections.abc import Iterable
@@ -17,21 +17,21 @@ from optbench.torch_internals import OPTIMIZER_ATTRIBUTES, has_gradient_hooks
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """Return whether a module has no hook, and no method of its own in place of its class's."""
+    """Return whether a module has no hook, and replaces no method of its class."""
     own = vars(module)
     hooked = any(own[name] for name in own if name.endswith("_hooks"))
     return not hooked and not any(hasattr(type(module), name) for name in own)
 
 
 def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[str] = ()) -> bool:
-    """Return whether a module has these parameters and buffers, and neither others nor parts."""
+    """Return whether a module has just these parameters and buffers, and no submodule."""
     own = vars(module)
     exact = (set(own["_parameters"]), set(own["_buffers"])) == (set(parameters), set(buffers))
     return exact and not own["_modules"]
 
 
 def weights_are_plain(model: nn.Module) -> bool:
-    """Return whether each weight learns by itself: of torch's class, unwatched, sharing nothing."""
+    """Return whether all weights are trained, of torch's class, unhooked and unshared."""
     weights = [p for m in model.modules() for p in m._parameters.values() if p is not None]
     tensors = [t for t in (*weights, *model.buffers()) if t.numel()]
     places = [t.untyped_storage().data_ptr() for t in tensors]
@@ -46,9 +46,9 @@ def weights_are_plain(model: nn.Module) -> bool:
 
 
 def is_untouched_optimizer(optimizer: Optimizer) -> bool:
-    """Return whether one of torch's optimizers is as its class makes it, and owns weights once.
+    """Return whether a torch optimizer is unchanged, and owns each weight once.
 
-    A schedule of torch's wraps `step` to count it; that is known.
+    One of torch's schedules may wrap `step` to count its calls.
     """
     own = vars(optimizer)
     hooks = {name for name in own if name.startswith("_optimizer_") and name.endswith("_hooks")}
@@ -61,9 +61,9 @@ def is_untouched_optimizer(optimizer: Optimizer) -> bool:
 
 
 def unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the function within partials, and their keywords; None if it takes more than these.
+    """Return the function within partials, and their keywords; (None, {}) if unknown.
 
-    Taken are functions and classes, which are equal only where they are the same.
+    Only functions and classes are known: they are equal only where they are the same object.
     """
     settings: dict[str, Any] = {}
     while _is_partial(function):
@@ -76,11 +76,11 @@ def unwrap(function: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _is_partial(function: Any) -> bool:
-    """Return whether it is functools' class, or that of Hydra, which then calls it alike."""
+    """Return whether a value is a partial of functools, or Hydra's subclass."""
     made = type(function)
     return made is partial or (issubclass(made, partial) and made.__module__.startswith("hydra."))
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a setting is a plain number, and no tensor of one."""
+    """Return whether a setting is a plain number, not a tensor."""
     return isinstance(value, int | float) and not isinstance(value, Tensor)

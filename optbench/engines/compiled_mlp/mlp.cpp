@@ -1,8 +1,8 @@
-// Whole training steps of a multilayer perceptron on a CPU; mlp.py compiles and calls it.
+// Whole training steps of a multilayer perceptron on a CPU; mlp.py compiles and calls this file.
 //
-// Three products make up a step of a layer: outputs W x, the inputs' gradient W' g, and the
-// weights' gradient g x'. Every number is computed by one thread and summed in one order, whatever
-// the number of threads: the results are the same, bit for bit.
+// A step of a layer is three products: its outputs W x, the gradient of its inputs W' g, and the
+// gradient of its weights g x'. Each number is computed by one thread, in an order of sums that
+// does not depend on the number of threads, so that the results are the same bit for bit.
 
 #include "mlp.hpp"
 #include "mlp_simd.hpp"
@@ -12,11 +12,11 @@ namespace {
 template <class Rule>
 void take_steps(const Job& job, long threads, float* scratch, float* losses) {
   const Plan plan(job, scratch);
-  double sums[EXAMPLES / WIDTH + 4];  // of the losses of each WIDTH examples, padded ones too
+  double sums[EXAMPLES / WIDTH + 4];  // losses of WIDTH examples each, with padded examples
 #pragma omp parallel num_threads(threads)
   {
 #ifdef __SSE__
-    // what is smaller than float32's normal numbers takes a hundred times as long
+    // subnormal numbers, which take a hundred times as long, count as 0
     const unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | 0x8040);
 #endif
@@ -54,15 +54,15 @@ void take_steps(const Job& job, long threads, float* scratch, float* losses) {
 
 extern "C" {
 
-// floats that `mlp_steps` works in
+// Return the number of floats of scratch memory that `mlp_steps` needs.
 int64_t mlp_scratch(const Layer* layers, int64_t count, int64_t batch) {
   Job job{};
   job.layers = layers, job.count = count, job.batch = batch;
   return Plan(job, nullptr).floats;
 }
 
-// Take a step with each of `steps` batches of indices of X and Y; losses: of each.
-// rates: of each step, the lr of each group. decays: of each group, added to the gradient.
+// Take a step with each of `steps` batches of indices into X and Y, and write each step's loss.
+// rates: the lr of each group at each step. decays: each group's weight decay in the gradient.
 void mlp_steps(const Layer* layers, int64_t count, int64_t rule, double smoothing,
                const double* decays, const float* X, const int64_t* Y, const int64_t* batches,
                int64_t batch, int64_t steps, const double* rates, int64_t groups, int64_t threads,

@@ -19,7 +19,7 @@ static int omp_get_num_threads() { return 1; }
 
 namespace {
 
-// floats in a register
+// floats in a vector register
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
 #elif defined(__AVX__)
@@ -27,9 +27,9 @@ constexpr int WIDTH = 8;
 #else
 constexpr int WIDTH = 4;
 #endif
-constexpr long LINE = 16;  // floats that memory gives at once
-constexpr long EXAMPLES = 512;  // of a batch, at most (and one that is left over): see mlp.py
-constexpr int LAYERS = 16;  // of a model
+constexpr long LINE = 16;  // floats in a cache line
+constexpr long EXAMPLES = 512;  // at most in a batch: MAX_EXAMPLES of eligibility.py
+constexpr int LAYERS = 16;  // at most in a model: MAX_LAYERS of eligibility.py
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t Int __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -41,8 +41,8 @@ inline Vec choose(Int mask, Vec a, Vec b) {
   return (Vec)((mask & (Int)a) | (~mask & (Int)b));
 }
 inline Vec larger(Vec a, Vec b) { return choose(a > b, a, b); }
-// a * b + c, rounded once where the CPU can. Left to itself GCC decides that for each loop anew (for
-// AMD's, by the loop's shape), and sums would go by how a layer is cut between the threads.
+// Return a * b + c, rounded once where the CPU can. GCC alone would decide that for each loop, so
+// that sums would depend on how the threads share a layer.
 inline Vec fused(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -58,7 +58,7 @@ inline Vec root(Vec v) {
   return r;
 }
 
-// exp and tanh after Cephes (S. Moshier); a NaN stays one
+// exp and tanh after Cephes (S. Moshier); NaN stays NaN.
 inline Vec exponential(Vec x) {
   x = choose(x > 88.f, splat(88.f), x);
   x = choose(x < -87.f, splat(-87.f), x);
@@ -99,7 +99,7 @@ inline Vec activate(int64_t kind, float slope, Vec x) {
   }
 }
 
-// of the outputs, not the inputs
+// Return an activation's derivative, given the activation's output y.
 inline Vec derivative(int64_t kind, float slope, Vec y) {
   switch (kind) {
     case RELU: return choose(y > 0.f, splat(1.f), Vec{});
@@ -111,13 +111,13 @@ inline Vec derivative(int64_t kind, float slope, Vec y) {
   }
 }
 
-// A parameter and what the optimizer keeps of it.
+// A parameter and the optimizer's state of it.
 struct Parameter {
-  float* values;  // null: the layer has none
+  float* values;  // null: the layer has no such parameter
   float* state[3];
   double settings[4];
-  double steps;   // taken before
-  int64_t group;  // whose lr it has
+  double steps;   // taken before this call
+  int64_t group;  // of the optimizer, with the parameter's lr
 };
 
 struct Layer {
@@ -126,8 +126,8 @@ struct Layer {
   Parameter weight, bias;
 };
 
-// The rules of torch.optim. settings: of the group, as mlp.py lists them; `numbers` are what a
-// step makes of them, the lr and the number t of the step.
+// The rules of torch.optim. `prepare` turns a group's settings (in the order of mlp.py), the lr and
+// the number t of the step into the `numbers` that `step` uses.
 struct Sgd {  // lr
   static constexpr int STATES = 0;
   static void prepare(const double*, double lr, double, float* numbers) { numbers[0] = lr; }
@@ -202,15 +202,15 @@ struct Adadelta : RmsProp {  // rho, eps
   }
 };
 
-constexpr int NUMBERS = 8;  // the last is the weight decay that is added to the gradient
+constexpr int NUMBERS = 8;  // the last one is the weight decay that is added to the gradient
 
-// The gradient with its weight decay. Without one, an infinite value adds nothing.
+// Return the gradient with its weight decay. A decay of 0 adds nothing, even to infinite values.
 inline Vec decayed(Vec g, Vec values, const float* numbers) {
   const float decay = numbers[NUMBERS - 1];
   return decay == 0 ? g : g + decay * values;
 }
 
-// Update `count` numbers of a parameter from place `at` on.
+// Update `count` numbers of a parameter, from index `at` on.
 template <class Rule>
 void update(const Parameter& p, long at, const float* g, long count, const float* numbers) {
   auto step = [&](float* values, float* const* states, const float* gradient) {
@@ -238,7 +238,7 @@ void update(const Parameter& p, long at, const float* g, long count, const float
   }
 }
 
-// Call `act` with the rule of that place in mlp.py.
+// Call `act` with the rule that has this number in mlp.py.
 template <class Act>
 void with_rule(int64_t place, Act act) {
   switch (place) {
@@ -252,7 +252,7 @@ void with_rule(int64_t place, Act act) {
   }
 }
 
-// The numbers with these places in a and then b.
+// Return the numbers at these places in a followed by b.
 template <int... PLACES>
 inline Vec pick(Vec a, Vec b) {
 #ifdef __clang__
@@ -262,7 +262,7 @@ inline Vec pick(Vec a, Vec b) {
 #endif
 }
 
-template <int S, int... J>  // bit S of the place in a row against that of the row
+template <int S, int... J>  // swaps bit S of the column with bit S of the row
 inline void exchange(Vec* rows, std::integer_sequence<int, J...>) {
 #pragma GCC unroll 16
   for (int i = 0; i < WIDTH; i++)
@@ -273,7 +273,7 @@ inline void exchange(Vec* rows, std::integer_sequence<int, J...>) {
     }
 }
 
-// to[j][i] = from[i][j], of a square of WIDTH; only the first `count` rows are written
+// Set to[j][i] = from[i][j] in a square of WIDTH; only the first `count` rows are written.
 inline void transpose(const float* from, long from_row, float* to, long to_row, long count) {
   Vec rows[WIDTH];
 #pragma GCC unroll 16
@@ -290,7 +290,7 @@ long up(long n, long unit) { return (n + unit - 1) / unit * unit; }
 
 struct Range {
   long from, to;
-  // this thread's share of `count`, in whole tiles of `unit`
+  // This thread's share of `count`, in whole tiles of `unit`.
   Range(long count, long unit) {
     const long tiles = up(count, unit) / unit, t = omp_get_thread_num(), T = omp_get_num_threads();
     from = std::min(count, tiles * t / T * unit);
@@ -298,25 +298,25 @@ struct Range {
   }
 };
 
-// A model, and the batches that it is to take a step with each.
+// A model, and the batches of its next steps.
 struct Job {
   const Layer* layers;
   long count;   // of layers
-  long batch;   // examples
+  long batch;   // examples in a batch
   long steps;
   const float* X;          // (examples, inputs of the first layer)
-  const int64_t* Y;        // of each, its class
+  const int64_t* Y;        // (examples,): classes
   const int64_t* batches;  // (steps, batch): indices of X and Y
   const double* rates;     // (steps, groups): lr
   long groups;
-  const double* decays;  // of each group, what is added to the gradient
-  double smoothing;      // of labels
+  const double* decays;  // (groups,): weight decay that is added to the gradient
+  double smoothing;      // of the labels
 
   const int64_t* chosen(long step) const { return batches + step * batch; }
 };
 
-// Cross-entropy with label smoothing, and its gradient, of the WIDTH examples from place `m` on.
-// logits, gradient: of these, by classes, `row` apart. Returns the sum of their losses.
+// Compute cross-entropy with label smoothing and its gradient for WIDTH examples from index `m` on,
+// and return the sum of the losses. logits, gradient: a row for each class, `row` floats apart.
 double cross_entropy(const Job& job, long step, long m, const float* logits, float* gradient,
                      long row) {
   const int64_t *Y = job.Y, *batch = job.chosen(step) + m;
@@ -332,7 +332,7 @@ double cross_entropy(const Job& job, long step, long m, const float* logits, flo
     all += load(logits + c * row) - top;
   }
   double sum = 0;
-  Vec share{};  // of an example in the mean
+  Vec share{};  // of each example in the mean; 0 for padding
   for (int i = 0; i < real; i++) {
     share[i] = 1.f / job.batch;
     const float own = logits[Y[batch[i]] * row + i] - top[i];
@@ -345,7 +345,7 @@ double cross_entropy(const Job& job, long step, long m, const float* logits, flo
   return sum;
 }
 
-// Of each layer's weight and bias.
+// The numbers of each layer's weight and bias.
 typedef float Numbers[LAYERS][2][NUMBERS];
 
 template <class Rule>

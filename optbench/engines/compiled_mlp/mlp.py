@@ -1,11 +1,11 @@
 """Training steps of multilayer perceptrons on the CPU, compiled for this machine.
 
 `mlp.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
-a common optimizer. It is compiled once for a machine, at its first use, where there is a C++
-compiler. What it does not know, or cannot be compiled, is left to torch.
+a common optimizer. A C++ compiler compiles it once for each machine, at its first use. Without a
+compiler, and for trainings that `eligibility` refuses, steps are torch's.
 
-The reason for it: at 784-64-10 with batches of 32, as in conf/study/claims, a step took 0.20 ms and
-of plain torch 0.62 (AMD EPYC, one thread, Adam; README.md has more, also where it is behind).
+The reason: for 784-64-10 with batches of 32, as in conf/study/claims, a compiled step took 0.20 ms
+and a plain one 0.62 ms (AMD EPYC, one thread, Adam). README.md has more, also where torch is ahead.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ SOURCE = Path(__file__).with_name("mlp.cpp")
 
 
 class CompiledMlp:
-    """`training.steps.Engine` for what `eligibility` supports, where it is `available`."""
+    """The `Engine` of compiled steps, for trainings that `eligibility` supports."""
 
     name = "compiled_mlp"
     exact = False  # within the rounding of float32
@@ -40,18 +40,18 @@ class CompiledMlp:
     def steps(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], lrs: Sequence[Sequence[float]]
     ) -> Tensor:
-        """Take a step with each batch, and return their losses (k,)."""
-        if self._bound is None:  # not before the optimizer's first step, which makes its state
+        """Take a step with each batch, and return the batches' losses (k,)."""
+        if self._bound is None:  # not earlier: the optimizer's first step creates its state
             self._bound = CompiledSteps(*self._parts)
         return self._bound(x, y, batches, lrs)
 
     def rebind(self) -> None:
-        """Look again where weights and state lie, before the next step."""
+        """Find weights and state again before the next step."""
         self._bound = None
 
 
 class Rule(NamedTuple):
-    """An optimizer's rule: its place in mlp.cpp, its settings there, and the tensors it keeps."""
+    """An optimizer's rule: its number in mlp.hpp, its settings, its state's tensors."""
 
     place: int
     settings: Callable[[Mapping[str, Any]], Sequence[float]]
@@ -78,7 +78,7 @@ RULES = {
 
 
 class Parameter(ctypes.Structure):
-    """As in mlp.cpp."""
+    """The struct `Parameter` of mlp.hpp."""
 
     _fields_ = (
         ("values", ctypes.c_void_p),
@@ -90,7 +90,7 @@ class Parameter(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """As in mlp.cpp."""
+    """The struct `Layer` of mlp.hpp."""
 
     _fields_ = (
         ("inputs", ctypes.c_int64),
@@ -104,7 +104,7 @@ class Layer(ctypes.Structure):
 
 @cache
 def available() -> bool:
-    """Return whether mlp.cpp can be compiled here, and gives float64's numbers in a trial."""
+    """Return whether mlp.cpp compiles here, and agrees with float64 in a trial."""
     if library(SOURCE) is None:
         return False
     rate, generator = 0.5, torch.Generator().manual_seed(0)
@@ -145,26 +145,26 @@ def _functions() -> ctypes.CDLL:
 
 
 class CompiledSteps:
-    """Steps of one model and optimizer, whose tensors are changed where they lie.
+    """Compiled steps of one model and optimizer, whose tensors change in place.
 
-    The optimizer must have taken a step before, so that its state exists. The batches of one call
+    The optimizer must have taken a plain step, so that its state exists. All batches of a call
     have one size.
     """
 
     def __init__(self, loss: Callable[..., Tensor], model: nn.Module, optimizer: Optimizer) -> None:
-        """Raises ValueError where weights or their state are not contiguous, of float32."""
+        """Raise ValueError unless weights and state are contiguous and of float32."""
         self.optimizer, self.groups, self.state = optimizer, optimizer.param_groups, optimizer.state
         self.name = rule_name(optimizer, self.groups[0])
         self.rule = RULES[self.name]
         self.decays = (ctypes.c_double * len(self.groups))()
         self.owned: list[Parameter] = []
         self.counters: list[tuple[Any, Tensor]] = []
-        self.labels: Tensor | None = None  # that are known to be right
+        self.labels: Tensor | None = None  # the labels that were checked
         self.library = _functions()
         self.smoothing = float(unwrap(loss)[1].get("label_smoothing", 0.0))
         chain = linear_chain(model)
         self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
-        self.held: list[Tensor] = []  # what the addresses are of
+        self.held: list[Tensor] = []  # keeps the tensors of the addresses alive
         self.layers = (Layer * len(chain))()
         for layer, (linear, activation) in zip(self.layers, chain, strict=True):
             layer.inputs, layer.outputs = linear.in_features, linear.out_features
@@ -188,14 +188,14 @@ class CompiledSteps:
             self.counters.append((to, state["step"]))
 
     def _hold(self, tensors: Sequence[Tensor]) -> list[int]:
-        """Keep tensors, and give their addresses."""
+        """Keep tensors alive, and return their addresses."""
         if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
             raise ValueError("weights and their state must be contiguous, of float32")
         self.held += tensors
         return [t.data_ptr() for t in tensors]
 
     def _room(self, batch: int) -> int:
-        """The address of what batches of that size are worked on in."""
+        """Return the address of scratch memory for batches of a size."""
         needed = self.library.mlp_scratch(self.layers, len(self.layers), batch)
         if len(self.scratch) < needed:
             self.scratch = torch.empty(needed, dtype=torch.float32)
@@ -212,7 +212,7 @@ class CompiledSteps:
             raise ValueError(f"a label is none of the {self.classes} classes")
 
     def _read_settings(self) -> None:
-        """Take the groups' settings as they are now."""
+        """Read the current settings of the groups."""
         if {rule_name(self.optimizer, group) for group in self.groups} != {self.name}:
             raise ValueError("the optimizer's settings now make another rule of it")
         # decoupled decay is part of the rule
@@ -226,8 +226,7 @@ class CompiledSteps:
     def __call__(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
     ) -> Tensor:
-        """Losses (k,) of k steps. Raises ValueError, and takes none, for data of another kind,
-        and for settings of another rule."""
+        """Return the losses (k,) of k steps. Raise ValueError first for unsupported data."""
         if self.labels is not y:
             self._check(x, y)
             self.labels = y

@@ -1,12 +1,12 @@
-// Steps by vectors of the CPU: all sums are of the form  sums[row] += scalar * vector.
+// Steps with the CPU's vectors: all sums have the form  sums[row] += scalar * vector.
 //
-// The examples of a batch (or, for the weights' gradient, the inputs) lie along the vectors, so
-// that the weights are read where they lie, never packed. The weights' gradient is never stored:
-// each tile of it goes straight into the optimizer's update.
+// The examples of a batch lie along the vectors, and for the weights' gradient the inputs, so that
+// the weights are read in place, never packed. The weights' gradient is never stored: each tile of
+// it goes straight into the optimizer's update.
 //
-// Of a layer with n units, for a batch padded to whole blocks of `columns` examples:
+// Layouts of a layer with n units, for a batch padded to whole blocks of `columns` examples:
 //   by units     [block of examples][n][columns]            outputs and gradients
-//   by examples  [block of BLOCK units][examples][width]    outputs again, for the next layer
+//   by examples  [block of BLOCK units][examples][width]    outputs, for the next layer's weights
 
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace {
 
-// registers that hold sums, of a tile of rows by at most WIDE vectors
+// SUMS registers hold the sums of a tile: some rows by at most WIDE vectors
 #if defined(__AVX512F__)
 constexpr int SUMS = 24, WIDE = 4;
 #elif defined(__AVX__)
@@ -24,10 +24,10 @@ constexpr int SUMS = 24, WIDE = 4;
 #endif
 constexpr int FEW = 4;  // rows of a smaller tile
 constexpr long BLOCK = WIDE * WIDTH;
-constexpr long DEPTH = 128;  // summed at once: BLOCK floats of each stay in the first cache
+constexpr long DEPTH = 128;  // terms summed at once, whose BLOCK floats each stay in the L1 cache
 
 // sums[r][:] += sum over d of scalars[r][d] * vectors[d][:], for R rows of V vectors.
-// row, step: how far apart the scalars lie. ahead: null, or an address to fetch at each d.
+// row, step: distances between the scalars. ahead: null, or an address to prefetch at each d.
 template <int R, int V>
 __attribute__((noinline)) void multiply(float* sums, const float* scalars, long row, long step,
                                         const float* vectors, long depth,
@@ -64,7 +64,7 @@ Multiply* const SMALL[] = {multiply<FEW, 1>, multiply<FEW, 2>, multiply<FEW, std
 Multiply* const SINGLE[] = {multiply<1, 1>, multiply<1, 2>, multiply<1, std::min(3, WIDE)>,
                             multiply<1, WIDE>};
 
-// Rows from `row` on that are multiplied at once, and by what. vectors: of each row.
+// The rows from `row` on that are multiplied at once, and the function. vectors: in each row.
 struct Tile {
   long rows;
   Multiply* multiply;
@@ -75,15 +75,15 @@ struct Tile {
   }
 };
 
-// floats of a unit block's row in the layout by examples
+// Return the floats in a row of a unit block, in the layout by examples.
 long width(long n, long from) { return std::min(BLOCK, up(n - from, WIDTH)); }
 
-// How a batch is laid out, and where.
+// The layout of a batch in scratch memory.
 struct Plan {
   const Job& job;
-  int vectors;   // of a block of examples
-  long columns;  // its examples
-  long padded;   // examples of all blocks
+  int vectors;   // in a block of examples
+  long columns;  // examples in a block
+  long padded;   // examples in all blocks
   float *units[LAYERS + 1], *examples[LAYERS], *gradients[LAYERS];
   long floats;
 
@@ -104,7 +104,7 @@ struct Plan {
   }
 };
 
-// What one thread does of a step. Between two of these calls all threads wait for each other.
+// One thread's part of a step. Between two calls all threads wait for each other.
 class Pass {
  public:
   explicit Pass(const Plan& plan) : plan(plan), job(plan.job) {}
@@ -153,7 +153,7 @@ class Pass {
       }
     }
     if (l + 1 == job.count) return;
-    for (long j = own.from; j < own.to;) {  // by examples too
+    for (long j = own.from; j < own.to;) {  // copies the outputs into the layout by examples
       const long k = j / BLOCK * BLOCK, w = width(n, k);
       const long real = std::min(WIDTH - j % WIDTH, own.to - j);
       for (long m = 0; m < plan.padded; m += WIDTH) {
@@ -178,7 +178,7 @@ class Pass {
     }
   }
 
-  // The gradient of the outputs of layer l - 1, before their activation.
+  // Compute the gradient of layer l - 1's outputs before their activation.
   void backward(long l) {
     const Layer &layer = job.layers[l], &before = job.layers[l - 1];
     const long n = layer.in, columns = plan.columns;
@@ -188,7 +188,7 @@ class Pass {
       const long depth = std::min(DEPTH, layer.out - d);
       for (long r = own.from; r < own.to;) {
         const Tile tile(r, own.to, plan.vectors);
-        // a row of weights is read a few at a time, which the CPU does not foresee
+        // a few weights of each row are read, a pattern that the CPU does not prefetch
         for (long i = 0; i < depth; i++)
           ahead[i] = layer.weight.values + (d + i) * n + r + 2 * LINE;
         for (long m = 0; m < plan.padded; m += columns) {
@@ -220,7 +220,7 @@ class Pass {
     const long n = layer.in, columns = plan.columns;
     const Range own(layer.out, SUMS / plan.vectors);
     const float* ahead[EXAMPLES + BLOCK];
-    auto look_ahead = [&](long row, long rows, long k) {  // what the update from input k on reads
+    auto look_ahead = [&](long row, long rows, long k) {  // prefetches for inputs k on
       long found = 0;
       for (long r = row; r < row + rows; r++)
         for (long j = k; j < std::min(k + BLOCK, n) && found + 4 <= job.batch; j += LINE) {
@@ -230,7 +230,7 @@ class Pass {
         }
       std::fill(ahead + found, ahead + job.batch, layer.weight.values + row * n);
     };
-    auto strip = [&](long k, long from, long to) {  // inputs from k on, of these rows
+    auto strip = [&](long k, long from, long to) {  // updates these rows, inputs k on
       const long w = width(n, k);
       for (long row = from; row < to;) {
         const Tile tile(row, to, w / WIDTH);
@@ -248,7 +248,7 @@ class Pass {
     const long whole = n / BLOCK * BLOCK;
     for (long r = own.from; r < own.to; r += SUMS / WIDE)
       for (long k = 0; k < whole; k += BLOCK) strip(k, r, std::min<long>(own.to, r + SUMS / WIDE));
-    if (whole < n) strip(whole, own.from, own.to);  // narrower: more rows at once
+    if (whole < n) strip(whole, own.from, own.to);  // a narrow strip takes more rows at once
     if (!layer.bias.values) return;
     for (long r = own.from; r < own.to; r++) {
       Vec sum{};

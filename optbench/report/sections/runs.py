@@ -81,7 +81,7 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
 
 def job_lists(folders: Sequence[Path]) -> list[JobList]:
     """The lists of the sweeps below the folders: what was planned, and how each job ended."""
-    paths = sorted({path for folder in folders for path in folder.rglob(job_list.FILE)})
+    paths = sorted({path for folder in folders for path in folder.rglob(job_list.JOBS_FILE)})
     return [found for path in paths if (found := job_list.read_or_say(path.parent)) is not None]
 
 

@@ -1,12 +1,11 @@
-"""The code that a run is made by, as digests: a class that was edited since makes other runs.
+"""Digests of the user's own code in a run, so that edited code makes a new run.
 
-Own code is every class or function that a configuration names whose file lies outside
-site-packages, also in a package that is installed in editable mode, with the modules outside
-site-packages that it imports, those imported in turn, and the packages around them. Its identity is
-that of their syntax trees (`syntax_trees.digest`); in a notebook, of the cells. What it imports
-from other distributions, and what a configuration names of them, counts by name and version. torch,
-NumPy, Hydra and optbench itself do not count: their versions stand in run.json, and what was run
-before keeps its identity.
+Own code is every class or function that a configuration names and whose file lies outside
+site-packages, or in a package that is installed in editable mode. Modules outside site-packages
+that own code imports, directly or in turn, count as well, with the packages around them. The
+identity of own code is a digest of the syntax trees (`syntax_trees.digest`), in a notebook of its
+cells. Other distributions count by name and version. torch, NumPy, Hydra and optbench do not count:
+run.json has their versions, and earlier runs keep their identity.
 """
 
 import sys
@@ -29,7 +28,7 @@ Files = dict[str, str]
 
 
 class Known(NamedTuple):
-    """What was found of a target, and what was loaded then."""
+    """The files of a target, and the objects and modules loaded at the time."""
 
     loaded: list[Any]
     modules: list[str]
@@ -41,23 +40,24 @@ _told: set[str] = set()  # targets without source
 
 
 def code_of(groups: Mapping[str, Any]) -> Code:
-    """For each target in a part of a configuration its files with their digests, and
-    distributions with their versions; no entry for what is torch's or optbench's alone.
+    """Return the files and distributions of each target in a part of a configuration.
 
-    Imports what the targets name.
+    Files have digests, distributions have versions. A target that is torch's or optbench's alone
+    has no entry. The targets are imported.
     """
     found = {target: _files_of(target) for target in dict.fromkeys(targets(groups))}
     return {target: files for target, files in found.items() if files}
 
 
 def of_problem(config: Mapping[str, Any]) -> Code:
-    """The code of what all optimizers that are compared share."""
+    """Return the code of the problem, which all compared optimizers share."""
     return code_of({key: config.get(key) for key in PROBLEM_GROUPS})
 
 
 def tell(code: Code) -> None:
-    """Say once which targets have no source, but of those that cannot be imported: there whoever
-    builds them says what is wrong."""
+    """Warn once of targets without source.
+
+    A target that cannot be imported is left out: building it raises a better error."""
     for target in sourceless(code):
         if target not in _told and target not in code[target]:
             _told.add(target)
@@ -71,7 +71,7 @@ def tell(code: Code) -> None:
 
 
 def check_unchanged(code: Code, record: Mapping[str, Any]) -> None:
-    """Raise `UserError` where this process has loaded other code than the run was planned with."""
+    """Raise `UserError` where this process has loaded other code than the plan's."""
     planned = code_in(record)
     unknown = {*sourceless(code), *sourceless(planned)}
     for target in sorted({*code, *planned} - unknown):
@@ -92,7 +92,7 @@ def _files_of(target: str) -> Files:
     if located is None:
         return {target: f"{UNKNOWN}{uuid4().hex[:12]}"}
     known = _known.get(target)
-    # the same as before: an edit since then is not what would run
+    # the loaded objects are the same as before, so a later edit of the file would not run
     if known and _same(known.loaded, [located[0], *_loaded(known.modules)]):
         return known.files
     search = Search(*located)
@@ -101,13 +101,13 @@ def _files_of(target: str) -> Files:
         for name, digest in sorted(search.files.items())
     }
     modules = sorted(search.origins)
-    if NOTEBOOK not in files:  # whose cells change one by one
+    if NOTEBOOK not in files:  # the cells of a notebook may change at any time
         _known[target] = Known([located[0], *_loaded(modules)], modules, files)
     return files
 
 
 def _loaded(modules: list[str]) -> list[Any]:
-    """The modules as they are loaded: after a reload they have another `__spec__`."""
+    """Return the loaded modules and their specs, of which a reload makes new ones."""
     found = [sys.modules.get(name) for name in modules]
     return [*found, *(getattr(module, "__spec__", None) for module in found)]
 
@@ -117,7 +117,7 @@ def _same(before: list[Any], now: list[Any]) -> bool:
 
 
 def _distribution(target: str) -> tuple[str, str] | None:
-    """That of a target's package; it need not be imported for it."""
+    """Return name and version of a target's distribution, without an import."""
     try:
         spec = find_spec(target.split(".")[0])
     except (ImportError, ValueError):
@@ -127,10 +127,10 @@ def _distribution(target: str) -> tuple[str, str] | None:
 
 
 def _locate(target: str) -> tuple[Any, str] | None:
-    """What Hydra would call, and the module that it was found in; None where it cannot be."""
+    """Return the object that Hydra would call, and its module; None if not importable."""
     try:
         return with_torchvision(lambda: _walk(target.split(".")))
-    except Exception:  # of the module's own code, too
+    except Exception:  # the module's own code may raise anything
         return None
 
 

@@ -1,4 +1,4 @@
-"""Which distribution installed a module, and which modules are Python's own."""
+"""The distributions that installed modules, and the modules that are Python's own."""
 
 import json
 import os
@@ -15,10 +15,10 @@ FOLDER_NAMES = ("site-packages", "dist-packages")
 
 
 def install_folder(path: str) -> str | None:
-    """The folder of installed packages that a file lies in; None where it lies in none.
+    """Return the folder of installed packages that a file lies in, or None.
 
-    Those that `site` and `sysconfig` know, and folders on the module path that have the usual
-    names. A folder of the user's own, somewhere below one of that name, is none.
+    Known are the folders of `site` and `sysconfig`, and folders of the usual names on the module
+    path. A user's project may lie below another folder of such a name.
     """
     for each in _names_of(path):
         for folder in _install_folders(tuple(sys.path)):
@@ -33,16 +33,16 @@ def _install_folders(module_path: tuple[str, ...]) -> list[str]:
     usual |= {*site.getsitepackages(), *filter(None, [site.USER_SITE])}
     usual |= {entry for entry in module_path if Path(entry).name in FOLDER_NAMES}
     found = {name for entry in usual for name in _names_of(entry)}
-    return sorted(found, key=len, reverse=True)  # one may lie in another
+    return sorted(found, key=len, reverse=True)  # inner folders first
 
 
 def _names_of(path: str) -> tuple[str, str]:
-    """A path as it is given, and with its links followed."""
+    """Return a path as it is given, and with its links followed."""
     return os.path.abspath(path), os.path.realpath(path)  # noqa: PTH100
 
 
 def is_standard(path: str) -> bool:
-    """Whether a file is of Python's standard library."""
+    """Return whether a file belongs to Python's standard library."""
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     real = os.path.realpath(path)
     inside = any(real.startswith(os.path.realpath(folder) + os.sep) for folder in folders)
@@ -51,10 +51,10 @@ def is_standard(path: str) -> bool:
 
 @cache
 def distribution_of(path: str) -> tuple[str, str] | None:
-    """Name and version of the distribution that installed a module's file.
+    """Return name and version of the distribution that installed a module's file.
 
-    None for a file that no distribution installed, and for a distribution in editable mode: its
-    version does not move when its code does.
+    None for a file that no distribution installed, and for a distribution in editable mode, whose
+    version stays the same when its code changes.
     """
     folder = install_folder(path)
     if folder is None:
@@ -69,7 +69,7 @@ def distribution_of(path: str) -> tuple[str, str] | None:
 
 
 def _candidates(top: str) -> Iterator[metadata.Distribution]:
-    """Distributions that may have installed a top-level module; first the one of its name."""
+    """Yield distributions that may hold a top-level module, first the one of its name."""
     with suppress(metadata.PackageNotFoundError, ValueError):
         yield metadata.distribution(top)
     for name in _distributions().get(top, ()):
@@ -79,12 +79,12 @@ def _candidates(top: str) -> Iterator[metadata.Distribution]:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    """Names of distributions by top-level module; takes a third of a second in a full folder."""
+    """Return distributions by top-level module; this takes 0.3 s with many packages."""
     return {top: list(names) for top, names in metadata.packages_distributions().items()}
 
 
 def _holds(found: metadata.Distribution, relative: str, top: str) -> bool:
-    """Whether a distribution says that it installed the file; where it lists none, the module."""
+    """Return whether a distribution lists the file or, without a list, the module."""
     files = found.files
     if files is None:
         return top in (found.read_text("top_level.txt") or top).split()
@@ -92,7 +92,7 @@ def _holds(found: metadata.Distribution, relative: str, top: str) -> bool:
 
 
 def _is_editable(found: metadata.Distribution) -> bool:
-    """Whether it was installed with `pip install --editable` (PEP 610)."""
+    """Return whether a distribution was installed in editable mode (PEP 610)."""
     try:
         told = json.loads(found.read_text("direct_url.json") or "{}")
         return bool(told.get("dir_info", {}).get("editable"))

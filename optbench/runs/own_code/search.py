@@ -1,4 +1,4 @@
-"""The walk from a class or function through the modules that its code stands in and imports."""
+"""The walk from a class or function through its module and all its imports."""
 
 import linecache
 import os
@@ -14,23 +14,23 @@ from typing import Any
 from optbench.runs.own_code import syntax_trees
 from optbench.runs.own_code.installed import distribution_of, install_folder, is_standard
 
-# What counts by no code: the versions stand in every run.json.
-BY_VERSION = ("torch", "numpy", "hydra", "omegaconf", "optbench")
-PLAIN = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
+# packages without digests, since every run.json has their versions
+VERSIONED_PACKAGES = ("torch", "numpy", "hydra", "omegaconf", "optbench")
+PLAIN_TYPES = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 NO_SOURCE = "no source"
-NOTEBOOK = "notebook"  # in the place of a file
+NOTEBOOK = "notebook"  # stands for a file's name
 Import = tuple[str, str | None]  # a module, and the folder of the file that imports it
 
 
 class Search:
-    """One walk. Modules are found without importing them; nothing is run.
+    """One walk, which finds modules without importing them and runs no code.
 
-    files: digests by the name of each own module's file, and the versions of distributions;
-    NO_SOURCE in the place of a digest. origins: paths of the own modules that were read.
+    files: the digest of each own module's file (or NO_SOURCE), and the version of each
+    distribution. origins: the paths of the own modules that were read.
     """
 
     def __init__(self, found: Any, home: str) -> None:
-        """found: what a target names. home: the module that it was found in."""
+        """Walk from `found`, the object of a target, in the module `home`."""
         self.files: dict[str, str] = {}
         self.origins: dict[str, str] = {}  # by module
         self.defined: dict[str, set[str]] = {}  # names, by the path of a source
@@ -48,7 +48,7 @@ class Search:
             self.files[NOTEBOOK] = syntax_trees.digest(text)
 
     def follow(self, modules: Iterable[Import]) -> None:
-        """Read modules that are the user's own, and what they import."""
+        """Read the user's own modules, and the modules that they import."""
         left = list(modules)
         while left:
             name, folder = left.pop()
@@ -71,7 +71,7 @@ class Search:
                 left += _modules_within(name)
 
     def _read_file(self, name: str, path: str) -> list[Import]:
-        """Read a script, or a file that was executed: none that can be imported by name."""
+        """Read a script or an executed file, which cannot be imported by name."""
         self.origins[name] = path
         if path in self.defined or self._is_installed(path):
             return []
@@ -82,7 +82,7 @@ class Search:
         return self._read(Path(path).name, path, text, "")
 
     def _read(self, label: str, path: str, text: str | bytes | None, package: str) -> list[Import]:
-        """Note the digest of one source; gives what it imports."""
+        """Note the digest of one source, and return the modules that the source imports."""
         self.defined[path] = set()
         if text is None:
             self.files[f"{label.removesuffix('.py')} ({NO_SOURCE})"] = NO_SOURCE
@@ -95,7 +95,7 @@ class Search:
         return [(name, str(Path(path).parent)) for name in syntax_trees.imports(tree, package)]
 
     def _is_installed(self, path: str) -> bool:
-        """Whether a file is Python's or of a distribution; notes which one."""
+        """Return whether a file is Python's or a distribution's; note the latter."""
         folder = install_folder(path)
         if folder is None:
             return is_standard(path)
@@ -105,12 +105,12 @@ class Search:
         return found is not None
 
     def _spec(self, name: str, folder: str | None) -> ModuleSpec | None:
-        """Where a module lies; as it was loaded, if it was. folder: also looked in."""
+        """Return a module's spec, as loaded if it is. folder: another place to search."""
         if name not in self._specs:
             loaded = getattr(sys.modules.get(name), "__spec__", None)
             try:
                 self._specs[name] = loaded or self._find(name, folder)
-            except Exception:  # of a finder of another package's
+            except Exception:  # another package's finder may raise anything
                 self._specs[name] = None
         return self._specs[name]
 
@@ -126,7 +126,7 @@ class Search:
         return next(filter(None, (finder.find_spec(name, places) for finder in finders)), None)
 
     def stands_in_source(self, piece: Any) -> bool:
-        """Whether the code of a class or function was read: that of `exec` is nowhere."""
+        """Return whether the source of a class or function was read; `exec` leaves none."""
         module = piece.__module__ or "builtins"
         functions = list(functions_of(piece))
         path = self.origins.get(module)
@@ -140,11 +140,11 @@ class Search:
             return True
         if not functions:
             return self._has_cell(piece)
-        read = [self._has_code(function, path) for function in functions]  # every one of them
+        read = [self._has_code(function, path) for function in functions]  # no short cut: reads all
         return any(read)
 
     def _has_cell(self, piece: type) -> bool:
-        """Whether one cell alone defines a class that has no functions to tell its cell by."""
+        """Return whether exactly one cell defines a class that has no functions."""
         module = sys.modules.get(piece.__module__)
         if module is None or hasattr(module, "__file__"):
             return False
@@ -159,7 +159,7 @@ class Search:
         return len(cells) == 1
 
     def _has_code(self, function: FunctionType, path: str | None) -> bool:
-        """Whether there is a source: its module's, another file's, or a notebook's cell."""
+        """Return whether a function has source in its module, another file or a cell."""
         name = function.__code__.co_filename
         if path and os.path.realpath(name) == os.path.realpath(path):
             return True
@@ -172,7 +172,7 @@ class Search:
         return bool(lines)
 
     def _read_cell(self, name: str, text: str, content: Mapping[str, Any]) -> None:
-        """Note a cell, and those in which stands what it uses. content: of the notebook."""
+        """Note a cell and the cells that it uses. content: the notebook's variables."""
         if name in self._cells:
             return
         self._cells[name] = syntax_trees.digest(text)
@@ -182,7 +182,7 @@ class Search:
         self.follow((each, str(Path.cwd())) for each in syntax_trees.imports(tree, ""))
         for used in sorted(syntax_trees.names(tree) & set(content)):
             value = content[used]
-            if isinstance(value, PLAIN):
+            if isinstance(value, PLAIN_TYPES):
                 self._constants[used] = repr(value)
             elif isinstance(value, ModuleType):
                 self.follow([(value.__name__, None)])
@@ -194,15 +194,15 @@ class Search:
 
 
 def _modules_within(name: str) -> Iterator[Import]:
-    """Modules that a loaded one holds, by whatever call it imported them; not its own parts, of
-    which others may have imported more."""
+    """Yield the modules that a loaded module holds, without its own submodules."""
     for value in list(vars(sys.modules.get(name, object)).values()):
+        # submodules are left out, since other modules decide how many are loaded
         if isinstance(value, ModuleType) and not value.__name__.startswith(f"{name}."):
             yield value.__name__, None
 
 
 def pieces_of(found: Any) -> Iterator[Any]:
-    """The classes and functions that something callable is made of."""
+    """Yield the classes and functions that a callable is made of."""
     left, seen = [found], list[Any]()
     while left:
         each = left.pop()
@@ -224,7 +224,7 @@ def pieces_of(found: Any) -> Iterator[Any]:
 
 
 def functions_of(piece: Any) -> Iterator[FunctionType]:
-    """A function itself, or those that stand in a class."""
+    """Yield a function itself, or the functions of a class."""
     for value in [piece] if isinstance(piece, FunctionType) else vars(piece).values():
         inner = getattr(value, "__func__", getattr(value, "fget", value))
         inner = getattr(inner, "__wrapped__", inner)
@@ -233,12 +233,12 @@ def functions_of(piece: Any) -> Iterator[FunctionType]:
 
 
 def is_by_version(name: str) -> bool:
-    """Whether a module is of torch, of optbench or of what both rest on."""
-    return name.split(".")[0] in BY_VERSION or name.startswith("hydra_plugins.optbench")
+    """Return whether a module counts by its package's version alone, such as torch's."""
+    return name.split(".")[0] in VERSIONED_PACKAGES or name.startswith("hydra_plugins.optbench")
 
 
 def _source(spec: ModuleSpec) -> str | bytes | None:
-    """A module's source; None where there is none, or it cannot be read."""
+    """Return a module's source; None where there is none, or where reading fails."""
     try:
         path = Path(str(spec.origin))
         if path.suffix == ".py" and path.is_file():

@@ -1,16 +1,16 @@
-"""Python source as a syntax tree: a digest that only a change of meaning moves, and its imports."""
+"""Python source as a syntax tree: its imports, and a digest of its meaning."""
 
 import ast
 import hashlib
 from collections.abc import Iterator
 
-# Calls that load what a literal names: `importlib.import_module("helper")`.
+# calls that load the module that a literal names, as in `import_module("helper")`
 LOADERS = ("import_module", "__import__", "get_class", "get_method", "get_static_method",
            "get_object", "locate")  # fmt: skip
 
 
 def parse(source: str | bytes) -> ast.Module | None:
-    """The syntax tree; None for what is no Python, or nested too deeply to be read."""
+    """Return the syntax tree; None for text that is no Python, or nested too deeply."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -18,11 +18,10 @@ def parse(source: str | bytes) -> ast.Module | None:
 
 
 def digest(source: str | bytes) -> str:
-    """Twelve hex digits of the syntax tree without comments, docstrings and layout.
+    """Return a digest of the syntax tree without comments, docstrings and layout.
 
-    Of source that cannot be parsed the bytes count, so that every edit moves the digest. The text
-    of a tree is made here, and not by `ast.dump`, which writes one tree in another way from one
-    version of Python to the next.
+    The digest has 12 hex digits. For source that cannot be parsed, the bytes count, so that every
+    edit changes the digest. `ast.dump` would not do: its text depends on the version of Python.
     """
     tree = parse(source)
     try:
@@ -33,7 +32,7 @@ def digest(source: str | bytes) -> str:
 
 
 def _text(node: object) -> Iterator[str]:
-    """The pieces of a node's text, without positions, empty fields and lone strings."""
+    """Yield a node's text in pieces, without positions, empty fields and docstrings."""
     if isinstance(node, ast.JoinedStr):
         # some versions split the text of an f-string into several constants
         texts = [getattr(part, "value", None) for part in node.values]
@@ -54,7 +53,7 @@ def _text(node: object) -> Iterator[str]:
     elif isinstance(node, list):
         yield "["
         for item in node:
-            # a function of a docstring alone is as empty as one of `pass`
+            # a function of a docstring alone equals one of `pass`
             if not (_is_lone_string(item) or isinstance(item, ast.Pass)):
                 yield from _text(item)
                 yield ","
@@ -64,7 +63,7 @@ def _text(node: object) -> Iterator[str]:
 
 
 def _is_lone_string(node: object) -> bool:
-    """Whether a statement is a docstring, of whatever: it does nothing."""
+    """Return whether a statement is a string alone, such as a docstring."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -73,10 +72,10 @@ def _is_lone_string(node: object) -> bool:
 
 
 def imports(tree: ast.Module, package: str) -> list[str]:
-    """Absolute names of what the source imports, inside functions too.
+    """Return the absolute names that the source imports, inside functions too.
 
-    package: that relative imports start from. A name may be a module's or, in `from a import b`,
-    that of something in a module: `a.b` follows `a`.
+    package: the start of relative imports. A name may be that of an object in a module: for
+    `from a import b` both `a` and `a.b` are returned.
     """
     found: dict[str, None] = {}
     for node in ast.walk(tree):
@@ -95,7 +94,7 @@ def imports(tree: ast.Module, package: str) -> list[str]:
 
 
 def _loaded(node: ast.Call, package: str) -> Iterator[str]:
-    """What a call of one of `LOADERS` with a literal loads."""
+    """Yield the module that a call of one of `LOADERS` with a literal loads."""
     name = getattr(node.func, "attr", getattr(node.func, "id", None))
     given = [*node.args, *(k.value for k in node.keywords if k.arg in ("name", "path"))]
     if name in LOADERS and given and isinstance(given[0], ast.Constant):
@@ -105,7 +104,7 @@ def _loaded(node: ast.Call, package: str) -> Iterator[str]:
 
 
 def absolute(name: str, package: str) -> str:
-    """`..a` in the package `p.q` is `p.a`; empty where it leads out of the package."""
+    """Return the absolute name: `p.a` for `..a` in `p.q`; "" outside of the package."""
     level = len(name) - len(name.lstrip("."))
     if not level:
         return name
@@ -116,12 +115,12 @@ def absolute(name: str, package: str) -> str:
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """Names of the classes that stand in the source, at any depth, and names that are assigned."""
+    """Return the names of classes, at any depth, and of assigned variables."""
     nodes = list(ast.walk(tree))
     assigned = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return assigned | {node.name for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 def names(tree: ast.Module) -> set[str]:
-    """Names that the source reads or sets."""
+    """Return the names that the source reads or sets."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

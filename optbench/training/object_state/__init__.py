@@ -1,9 +1,9 @@
-"""The state of live objects as plain values: what is reachable from them, found by looking.
+"""The state of live objects: all values reachable from them, as plain values.
 
-A checkpoint of a user's optimizer must hold what the class remembers, wherever it keeps it: in its
-groups, in `state`, in attributes, in objects and optimizers of its own. `capture` walks over all of
-that; `restore` puts it back into objects that were built anew, in the same way. No object is ever
-pickled: classes and functions are compared by name with those that are there, never loaded.
+A checkpoint of a user's optimizer must hold all that the class remembers, in its groups, in
+`state`, in attributes, or in objects and optimizers inside it. `capture` walks over all of these;
+`restore` puts the values back into objects that were built in the same way. No object is ever
+pickled: classes and functions are compared by name with those of the process, never loaded.
 """
 
 import copy
@@ -22,10 +22,10 @@ __all__ = ["Unsaveable", "capture", "generators", "restore"]
 
 
 def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """All that is reachable from `roots`, as tensors and plain values.
+    """Return all values that are reachable from `roots`, as tensors and plain values.
 
-    parameters: the model's, which are kept once and referred to from everywhere else. Tensors are
-    those that live, not copies. Raises `Unsaveable`, with the path of what cannot be kept.
+    parameters: the model's; they are kept once, and referred to from everywhere else. Tensors are
+    the live ones, not copies. Raises `Unsaveable`, with the path of an object that cannot be kept.
     """
     look = Capture(parameters)
     tree = {}
@@ -36,7 +36,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     given = [look.node(_given(p), f"parameter {k}") for k, p in enumerate(parameters)]
     look.check_memory()
     look.check_numbers()
-    # of a slice of a larger tensor, a file would hold the whole
+    # torch.save writes the whole storage of a slice, so slices that stand alone are copied
     values = [p.detach() for p in parameters]
     count: dict[int, int] = {}
     for tensor in [*values, *(node["value"] for node in look.tensors)]:
@@ -53,8 +53,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
 
 
 def generators(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, str]:
-    """The states of the random generators that are reachable from `roots`, as texts, by their
-    paths. Raises `Unsaveable`."""
+    """Return random generators' states as texts, by path. Raise `Unsaveable`."""
     look = Capture(parameters)
     for name, root in roots.items():
         look.functions = not isinstance(root, Optimizer)
@@ -63,12 +62,12 @@ def generators(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[s
 
 
 def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[str, Any]) -> None:
-    """Put what `capture` found back into `roots`, built in the same way, and into `parameters`.
+    """Restore a captured state into `roots`, built in the same way, and `parameters`.
 
     Raises ValueError where the objects are not those that were captured, and LookupError or
-    TypeError for a state that no `capture` made. The objects are then of no use.
+    TypeError for a state that `capture` did not make. Do not use the objects after an error.
     """
-    state = copy.deepcopy(state)  # tensors that share memory still do
+    state = copy.deepcopy(state)  # keeps tensors that share memory together
     with torch.no_grad():
         for p, value in zip(parameters, state["parameters"], strict=True):
             if p.shape != value.shape:
@@ -85,7 +84,7 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
 
 
 def _alone(tensor: Tensor, count: Mapping[int, int]) -> Tensor:
-    """A copy, where the tensor is the only one of a storage that is larger than itself."""
+    """Return a copy of a tensor that is alone in a larger storage, else the tensor."""
     if tensor.layout is not torch.strided or count[storage_of(tensor)] > 1:
         return tensor
     larger = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
@@ -93,5 +92,5 @@ def _alone(tensor: Tensor, count: Mapping[int, int]) -> Tensor:
 
 
 def _given(p: Tensor) -> dict[str, Any]:
-    """What an optimizer hung onto a parameter, as `p.steps`."""
+    """Return the attributes that an optimizer set on a parameter, such as `p.steps`."""
     return dict(getattr(p, "__dict__", {}))

@@ -1,4 +1,4 @@
-"""The walk of `object_state.capture`: from live objects to tensors and plain values."""
+"""The walk of `object_state.capture` from live objects to plain values."""
 
 import random
 import weakref
@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from optbench.training.object_state import parts
 from optbench.training.object_state.parts import Node
 
-SMALLEST_ADDRESS = 2**16  # in memory: no system maps its first pages
+MIN_ADDRESS = 2**16  # in bytes: no system maps the first pages of memory
 
 
 class Unsaveable(Exception):
-    """Something reachable is neither a plain value nor made of plain values."""
+    """A reachable object is neither a plain value nor made of plain values."""
 
 
 class Capture:
-    """One walk; objects that were met are referred to by their number."""
+    """One walk, in which each object that is met again is referred to by its number."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = {id(p): k for k, p in enumerate(parameters)}
         self.storages = {parts.storage_of(p): k for k, p in enumerate(parameters) if p.numel()}
         own = [p.untyped_storage() for p in parameters if p.layout is torch.strided]
         self.parameter_bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in own]
-        # what some classes use as a key, as `self.memory[id(p)]`
+        # some classes use an address as a key, as in `self.memory[id(p)]`
         self.addresses = {id(p): ("id", k) for k, p in enumerate(parameters)}
         places = {p.data_ptr(): ("data_ptr", k) for k, p in enumerate(parameters) if p.numel()}
         self.addresses |= places
         self.numbers: dict[int, str] = {}  # large whole numbers, and their paths
         self.known: dict[int, int] = {}
-        self.kept: list[Any] = []  # an id means nothing once its object is gone
+        self.kept: list[Any] = []  # keeps objects alive: the id of a dead one is given out again
         self.tensors: list[dict[str, Any]] = []
         self.open: set[int] = set()
         self.arrays: list[tuple[int, int, str]] = []  # their first and last bytes, and paths
@@ -45,7 +45,7 @@ class Capture:
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
-        if cls is int and abs(value) >= SMALLEST_ADDRESS:
+        if cls is int and abs(value) >= MIN_ADDRESS:
             return self._int(value, path)
         if cls in parts.SCALARS:
             return value
@@ -60,7 +60,7 @@ class Capture:
         self.known[id(value)] = len(self.known)
         self.kept.append(value)
         node: dict[str, Any] = {"n": self.known[id(value)]}
-        if isinstance(value, tuple | frozenset | partial):  # made at once, of all their parts
+        if isinstance(value, tuple | frozenset | partial):  # restored after all their parts
             self.open.add(id(value))
         try:
             return self._compound(value, path, node)
@@ -88,7 +88,7 @@ class Capture:
             return node | self._array(value, path)
         if (state := _generator_state(value)) is not None:
             self.generators[path] = repr(state)
-            addresses, self.addresses = self.addresses, {}  # its numbers are none of these
+            addresses, self.addresses = self.addresses, {}  # its numbers are no addresses
             numbers, self.numbers = self.numbers, {}
             inner = self.node(state, path)
             self.addresses, self.numbers = addresses, numbers
@@ -132,7 +132,7 @@ class Capture:
         return value
 
     def check_numbers(self) -> None:
-        """Raise `Unsaveable` for the `id` of an object: the restored one has another."""
+        """Raise `Unsaveable` for the `id` of an object: a restored object has another."""
         for value, path in self.numbers.items():
             if value in self.known:
                 raise Unsaveable(f"{path} is the id of an object")
@@ -168,7 +168,7 @@ class Capture:
         }  # fmt: skip
 
     def check_memory(self) -> None:
-        """Raise `Unsaveable` for an array that shares memory: the restored ones would not."""
+        """Raise `Unsaveable` for an array that shares memory, as a restored one would not."""
         tensors = [node["value"] for node in self.tensors]
         strided = [t.untyped_storage() for t in tensors if t.layout is torch.strided]
         bounds = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in strided if s.nbytes()]
@@ -182,7 +182,7 @@ class Capture:
         kept = {}
         for name, item in parts.attributes_of(value).items():
             if parts.is_hooks(value, name, item):
-                # code that the constructor registers again; loading and saving is no step's
+                # the constructor registers hooks again; those of state_dict take part in no step
                 for hook in () if "state_dict" in name else item.values():
                     self.node(hook, f"{path}.{name}")
             else:

@@ -1,4 +1,4 @@
-"""What live objects are made of, as far as `object_state` keeps, compares or skips it."""
+"""The parts of live objects that `object_state` keeps, compares or skips."""
 
 import dis
 import enum
@@ -21,13 +21,13 @@ DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict
 FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
 SEQUENCES: dict[str, type] = {c.__name__: c for c in (list, tuple, set, frozenset)}
 # torch's own dictionaries of hooks, whose keys count up in a process
-HOOKS = {
+HOOK_ATTRIBUTES = {
     name
     for thing in (nn.Module(), torch.optim.SGD([torch.zeros(1)]))
     for name in vars(thing)
     if name.startswith("_") and "_hooks" in name
 }
-STANDARD = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]  # Python's library
+STANDARD_LIBRARY_PATHS = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
 Node = Any  # a scalar, or a dict with its "kind"
 
 
@@ -40,13 +40,13 @@ def full_name(thing: Any) -> str:
 
 
 def mangled(cls: type, name: str) -> str:
-    """The name under which Python keeps a private attribute that is written in this class."""
+    """Return the name under which Python keeps a private attribute of a class."""
     private = name.startswith("__") and not name.endswith("__")
     return f"_{cls.__name__.lstrip('_')}{name}" if private else name
 
 
 def attributes_of(thing: Any) -> dict[str, Any]:
-    """What an object keeps, less what torch keeps there for its own ends."""
+    """Return an object's attributes and slots, without those that schedules add."""
     found = dict(getattr(thing, "__dict__", {}))
     for cls in type(thing).__mro__:
         slots = cls.__dict__.get("__slots__", ())
@@ -55,7 +55,7 @@ def attributes_of(thing: Any) -> dict[str, Any]:
             if slot not in ("__dict__", "__weakref__") and hasattr(thing, name):
                 found[name] = getattr(thing, name)
     if isinstance(thing, Optimizer) and hasattr(found.get("step"), "_wrapped_by_lr_sched"):
-        del found["step"]  # a schedule's
+        del found["step"]  # a schedule's wrapper
     if isinstance(thing, LRScheduler):
         # as in torch's own state_dict: functions of the step number have no state
         lambdas = found.get("lr_lambdas", [None])
@@ -65,13 +65,13 @@ def attributes_of(thing: Any) -> dict[str, Any]:
 
 
 def is_hooks(thing: Any, name: str, value: Any) -> bool:
-    """Whether this attribute is one of torch's dictionaries of hooks."""
-    known = isinstance(thing, nn.Module | Optimizer) and name in HOOKS
+    """Return whether an attribute is one of torch's dictionaries of hooks."""
+    known = isinstance(thing, nn.Module | Optimizer) and name in HOOK_ATTRIBUTES
     return known and isinstance(value, dict)
 
 
 def has_no_memory(function: FunctionType) -> bool:
-    """Whether it gives the same for the same: a user's function counts in no variable outside."""
+    """Return whether a function changes no variable outside, such as a counter."""
     if is_packaged(function):
         return True
     outside = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -81,7 +81,7 @@ def has_no_memory(function: FunctionType) -> bool:
 
 
 def is_pure(cls: type) -> bool:
-    """Whether its objects are made of their attributes alone: no base of it is written in C."""
+    """Return whether attributes alone make a class's objects: no base is written in C."""
     for base in cls.__mro__[:-1]:
         new = base.__dict__.get("__new__")
         made = new.__func__ if isinstance(new, staticmethod) else new
@@ -94,12 +94,12 @@ def is_pure(cls: type) -> bool:
         slots = [name for name in base.__dict__ if inspect.ismemberdescriptor(base.__dict__[name])]
         known = len(slots) + ("__dict__" in base.__dict__) + ("__weakref__" in base.__dict__)
         if base.__base__ and base.__basicsize__ - base.__base__.__basicsize__ > 8 * known:
-            return False  # a type of C's, such as a lock, that keeps what no attribute shows
+            return False  # a C type, such as a lock, with state that no attribute shows
     return cls.__new__ is object.__new__ or isinstance(cls.__new__, FunctionType)
 
 
 def is_packaged(thing: Any) -> bool:
-    """Whether a function or class belongs to Python or an installed package: it does not change."""
+    """Return whether a function or class is Python's or an installed package's."""
     name = str(getattr(thing, "__module__", None))
     module = sys.modules.get(name)
     if module is None or name == "__main__":
@@ -109,12 +109,12 @@ def is_packaged(thing: Any) -> bool:
         return name.split(".")[0] in sys.builtin_module_names
     path = Path(file)
     installed = {"site-packages", "dist-packages"} & set(path.parts)
-    standard = any(Path(folder) in path.parents for folder in STANDARD)
+    standard = any(Path(folder) in path.parents for folder in STANDARD_LIBRARY_PATHS)
     return bool(installed) or standard or name.split(".")[0] == "optbench"
 
 
 def constant_node(value: Any) -> Node | None:
-    """A node for what is compared, and not kept: code of packages, dtypes, members of an enum."""
+    """Return the node of a value that is only compared, such as code, or None."""
     if isinstance(value, torch.dtype | torch.device | torch.layout | torch.memory_format):
         return {"kind": "torch", "text": str(value)}
     if isinstance(value, enum.Enum):

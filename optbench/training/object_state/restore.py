@@ -1,4 +1,4 @@
-"""The walk of `object_state.restore`: plain values put back beside objects built anew."""
+"""The walk of `object_state.restore` from plain values into newly built objects."""
 
 import enum
 import inspect
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from optbench.training.object_state import parts
 from optbench.training.object_state.parts import Node
 
-# packages whose classes are never made anew
-OTHERS = {*sys.stdlib_module_names, "torch", "numpy", "optbench"}
-PLACES = {"pos": 624, "buffer_pos": 4}  # of MT19937 and Philox
+# no object of these packages' classes is created by a checkpoint
+LIBRARY_PACKAGES = {*sys.stdlib_module_names, "torch", "numpy", "optbench"}
+MAX_POSITIONS = {"pos": 624, "buffer_pos": 4}  # in the buffers of MT19937 and Philox
 
 
 class Restore:
@@ -29,17 +29,17 @@ class Restore:
     def __init__(self, roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.made: dict[int, Any] = {}
-        self.taken: dict[int, Any] = {}  # what the constructors made, and is in use again
+        self.taken: dict[int, Any] = {}  # the constructors' objects that are in use again
         bases = {
             base
             for root in roots.values()
             for part in (root, *(root.modules() if isinstance(root, nn.Module) else ()))
             for base in type(part).__mro__
         }
-        self.packages = {base.__module__.split(".")[0] for base in bases} - OTHERS
+        self.packages = {base.__module__.split(".")[0] for base in bases} - LIBRARY_PACKAGES
 
     def value(self, node: Node, there: Any) -> Any:
-        """The value of a node: the object that is `there`, changed, where that is of its kind."""
+        """Return the value of a node, in the object `there` if its kind is the same."""
         if not isinstance(node, dict):
             return node
         kind = node["kind"]
@@ -55,7 +55,7 @@ class Restore:
         if kind in ("torch", "enum", "code", "complex", "bytes", "fixed", "range", "size"):
             return _constant_value(node, there)
         if kind in ("dict", "sequence", "deque", "array", "generator", "object"):
-            if id(there) in self.taken:  # the restored one of another
+            if id(there) in self.taken:  # another node has been restored into it
                 there = None
             self.taken[id(there)] = there
         made = getattr(self, f"_{kind}")(node, there)
@@ -138,7 +138,7 @@ class Restore:
 
     def _generator(self, node: dict[str, Any], there: Any) -> Any:
         state = self.value(node["state"], None)
-        _check_places(state)
+        _check_positions(state)
         if parts.full_name(type(there)) != node["class"]:
             there = _new_generator(node["class"], state)
         if isinstance(there, torch.Generator):
@@ -198,9 +198,9 @@ class Restore:
         return there
 
     def _class(self, name: str, base: type = object) -> type:
-        """A class by its name, of an object that the constructor does not make: of the user's own
-        modules, or of the packages of optimizer and model. Nothing of it runs: no constructor, no
-        finalizer."""
+        """Return the class, by name, of an object that the constructors did not make.
+
+        It must be the user's own, or of a package of optimizer or model, and have no finalizer."""
         module, qualname = name.split(":")
         found: Any = sys.modules.get(module)
         for part in qualname.split("."):
@@ -219,19 +219,19 @@ def _has_slot(cls: type, name: str) -> bool:
 
 
 def _check_attribute(thing: Any, name: str, before: Mapping[str, Any]) -> None:
-    """Raise ValueError for what would take the place of code."""
+    """Raise ValueError for an attribute that would replace code."""
     usual = inspect.getattr_static(type(thing), name, None)
     code = callable(usual) or isinstance(usual, property | staticmethod | classmethod)
     if name.startswith("__") or (code and name not in before):
         raise ValueError(f"the checkpoint would replace {type(thing).__name__}.{name}")
 
 
-def _check_places(state: Any) -> None:
-    """Raise ValueError for a place beyond a generator's numbers: NumPy would read it."""
+def _check_positions(state: Any) -> None:
+    """Raise ValueError for a position beyond a buffer, which NumPy would read."""
     for key, value in state.items() if isinstance(state, dict) else ():
         if isinstance(value, dict):
-            _check_places(value)
-        elif key in PLACES and not 0 <= value <= PLACES[key]:
+            _check_positions(value)
+        elif key in MAX_POSITIONS and not 0 <= value <= MAX_POSITIONS[key]:
             raise ValueError(f"a generator of NumPy has no {key} {value}")
 
 
