@@ -117,8 +117,8 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         record = read_record(outcome.folder / "run.json")
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
-    picture = None
-    if not outcome.signal:
+    picture, steps = None, (record["summary"] or {}).get("step", 0)
+    if not outcome.signal and steps > 1:  # one step makes no curve, and matplotlib's import is slow
         try:
             picture = drawn(outcome.folder)
         except (UserError, OSError) as error:

@@ -352,6 +352,10 @@ def test_a_run_ends_with_its_picture_and_its_path(here, tmp_path):
     (run / "curve.png").unlink()
     here()
     assert (run / "curve.png").read_bytes() == before
+    # of one step there is no curve
+    out = here("steps=1", "epochs=null")[1]
+    assert "picture" not in out
+    assert len([*run.parent.glob("*/curve.png")]) == 1
 
 
 def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):
