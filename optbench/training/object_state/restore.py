@@ -200,8 +200,8 @@ class Restore:
     def _class(self, name: str, base: type = object) -> type:
         """Return the class, by name, of an object that the constructors did not make.
 
-        Allowed are the user's own classes, and those of the packages of optimizer and model. None of
-        their code runs: no constructor is called, and a class with a finalizer is refused."""
+        Allowed are the user's own classes, and those of the packages of optimizer and model. No
+        code of them runs: no constructor is called, and a class with a finalizer is refused."""
         module, qualname = name.split(":")
         found: Any = sys.modules.get(module)
         for part in qualname.split("."):
