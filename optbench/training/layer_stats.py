@@ -80,7 +80,7 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
             }
 
             def see_gradient(gradient: Tensor) -> None:
-                # the loss is a mean over the batch; times the batch size, it is one example's
+                # the loss averages over the batch: times the batch size, this is one example's
                 deviation = batch * gradient.detach().float().std(correction=0)
                 seen[name].setdefault("output_grad_std", deviation.item())
 

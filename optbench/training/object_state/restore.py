@@ -200,7 +200,8 @@ class Restore:
     def _class(self, name: str, base: type = object) -> type:
         """Return the class, by name, of an object that the constructors did not make.
 
-        It must be the user's own, or of a package of optimizer or model, and have no finalizer."""
+        Allowed are the user's own classes, and those of the packages of optimizer and model. No
+        code of them runs: no constructor is called, and a class with a finalizer is refused."""
         module, qualname = name.split(":")
         found: Any = sys.modules.get(module)
         for part in qualname.split("."):
