@@ -98,6 +98,21 @@ class Comparison:
         """Which run is drawn where, as the options ask for it."""
         return self.series(self.options.facet, self.options.lines)
 
+    def spread(
+        self, facet: Sequence[str] | str | None = None, lines: str | None = None
+    ) -> series.Layout:
+        """Return `series`, where nobody chose panels or lines with further panels for settings of
+        which one panel would hold too many: by the key with the fewest values, in turn."""
+        plan = self.series(facet, lines)
+        while not facet and not lines:
+            full = max(plan.panels, key=lambda part: part["variant"].nunique())
+            keys = series.variant_keys(full)
+            if full["variant"].nunique() <= series.MAX_LINES or len(keys) < 2:
+                break
+            key = min(keys, key=lambda key: full[key].map(str).nunique())
+            plan = self.series([*plan.facet, key])
+        return plan
+
     def series(
         self,
         facet: Sequence[str] | str | None = None,

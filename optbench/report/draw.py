@@ -1,6 +1,5 @@
 """Every figure and table of a folder's runs, from their files alone."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +18,10 @@ from optbench.common.files import replace_text
 from optbench.config.groups import config_folder
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS
-from optbench.figures.panels import add_note
+from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
 from optbench.report.repeat_command import engines_note
 
-MAX_WARNINGS = 300  # characters of them in a figure; beyond that their number
-MAX_LINES = 6  # of warnings that are too many for that
 ROWS = ("epochs", "steps")  # of which curves are drawn
 
 
@@ -76,7 +73,7 @@ def draw_all(
         drawn, skipped = kinds.draw(made, options.kinds, problems)
         for name, figure in drawn.items() if warnings else ():
             if KINDS[name].compares:
-                add_note(figure, *shown(warnings, KINDS[name].stem(made)))
+                add_warning(figure, warnings, f"{KINDS[name].stem(made)}.txt")
         texts: dict[str, str] = {}
         if not options.kinds:
             texts = tables_of(made, finals, warnings)
@@ -93,15 +90,6 @@ def draw_all(
     except OSError as error:
         raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another -o") from None
     return DrawResult(paths, made.table, finals, problems, made.older, warnings, skipped)
-
-
-def shown(warnings: Sequence[str], stem: str) -> list[str]:
-    """The warnings as small print: in full, or the beginning of each and where the rest is."""
-    if len("".join(warnings)) <= MAX_WARNINGS:
-        return [f"Warning: {text}" for text in warnings]
-    short = [textwrap.shorten(text, 90, placeholder=" ...") for text in warnings[:MAX_LINES]]
-    more = f"{len(warnings) - MAX_LINES} more, and " if len(warnings) > MAX_LINES else ""
-    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt"]
 
 
 def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:
