@@ -190,4 +190,4 @@ def rate_lines(
             int((own["status"] == "diverged").sum()),
         )  # fmt: skip
 
-    return lines_of(plan._replace(runs=found, sequential=False), make)
+    return lines_of(plan._replace(runs=found), make)
