@@ -23,7 +23,7 @@ from optbench.config.explain import explain
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
-from optbench.config.trust import of_command
+from optbench.config.trust import folders, of_command
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
@@ -66,6 +66,8 @@ def run() -> None:
     with streams():
         try:
             check_syntax(words)
+            # a class may lie beside the configurations that name it, for worker processes as well
+            sys.path += [str(folder.resolve()) for folder in folders(words)]
             trusted = of_command(words)
             hydra.main(str(conf), "config", **VERSION_BASE, **trusted)(task)()
         except BrokenPipeError:

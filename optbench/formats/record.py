@@ -19,6 +19,7 @@ class RunRecord(TypedDict, total=False):
     problem: Required[dict[str, Any]]
     settings_hash: str  # of all but the data's bytes and the code
     code: Any  # of the user's own: `formats.older_code.code_in` reads it
+    code_folder: Any  # that it was found in, where that was not the current one
     status: Required[str]
     error: Any
     diverged_at_step: Any

@@ -9,10 +9,12 @@ NumPy, Hydra and optbench itself do not count: their versions stand in run.json,
 before keeps its identity.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -53,6 +55,17 @@ def code_of(groups: Mapping[str, Any]) -> Code:
 def of_problem(config: Mapping[str, Any]) -> Code:
     """The code of what all optimizers that are compared share."""
     return code_of({key: config.get(key) for key in PROBLEM_GROUPS})
+
+
+def folder_of(code: Code) -> str | None:
+    """The folder, from here, that own code was found in; None for this folder, and for several."""
+    found = set()
+    for name in {target.split(".")[0] for target in code} - {"__main__"}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and distribution_of(file) is None:
+            found.add(Path(file).resolve().parents[Path(file).name == "__init__.py"])
+    found -= {Path.cwd().resolve()}
+    return os.path.relpath(found.pop()) if len(found) == 1 else None
 
 
 def tell(code: Code) -> None:
