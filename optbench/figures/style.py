@@ -159,14 +159,16 @@ def style_of(name: str) -> LineStyle:
 
 
 def looks(names: Iterable[str]) -> dict[str, LineStyle]:
-    """The look of each name, no two of them the same."""
+    """The look of each name, no two of them the same: in colour and line, as far as these go."""
     every = sorted({*names, *SHEET.get().names}, key=lambda name: (fixed(name) is None, name))
     found: dict[str, LineStyle] = {}
     for name in every:
         own = fixed(name)
-        for attempt in range(len(OTHERS) * len(DASHES) * len(MARKERS)):
+        lines = {look[:2] for look in found.values()}
+        many = len(OTHERS) * len(DASHES) * len(MARKERS)
+        for attempt in range(2 * many):
             chosen = own or hashed(f"{name.lower()}{attempt or ''}")
-            if own or chosen not in found.values():
+            if own or chosen[:2] not in lines or (attempt > many and chosen not in found.values()):
                 break
         found[name] = chosen
     return found

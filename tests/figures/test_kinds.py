@@ -412,6 +412,9 @@ def test_no_two_optimizers_look_the_same() -> None:
     looks = style.looks([*names, *(f"mine{index}" for index in range(200))])
     assert len(set(looks.values())) == len(looks)
     assert all(style.style_of(name) == looks[name] for name in names)
+    # on a page, which has no markers, as well
+    thirty = style.looks(f"my alpha, beta={index}" for index in range(30))
+    assert len({look[:2] for look in thirty.values()}) == 30
     # those of one kind of line differ in their colours to the eye
     for name in style.LOOKS:
         for other in style.LOOKS:
