@@ -13,7 +13,6 @@ from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import label_axes, log_ticks, set_log_y, set_title
 from optbench.figures.panels import (
-    MAX_PANELS,
     TooManyPanels,
     add_legend,
     caption,
@@ -22,6 +21,7 @@ from optbench.figures.panels import (
     titles,
 )
 
+MOST = 6  # problems or settings of one figure, each with a row of panels for two steps
 WEIGHTED = ("linear", "conv2d")
 DEPTHS = {  # by depth, of weight layers
     "activation_std": "outputs (std)",
@@ -43,12 +43,14 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
     if rows.empty:
         raise UserError("layers.csv has no row of a linear or convolution layer")
     plan = made.spread(None, lines)
+    if len(plan.panels) > MOST:
+        plan = made.series(None, lines)
     plan = plan._replace(runs=plan.runs[plan.runs["run"].isin(set(rows["run"]))])
     steps = rows.groupby("run", observed=True)["step"]
     ends = {"first step": steps.transform("min"), "last step": steps.transform("max")}
     # a row of the figure for each
     groups = [(part, when) for part in plan.panels for when in ends]
-    if len(groups) > MAX_PANELS // 2:
+    if len(plan.panels) > MOST:
         raise TooManyPanels(
             f"layers of {len(plan.panels)} problems or settings (by {', '.join(plan.facet)}) do "
             "not fit one figure: make it the lines (--lines KEY), or choose some of the runs "

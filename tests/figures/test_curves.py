@@ -267,3 +267,15 @@ def test_settings_of_one_optimizer_are_in_order_and_too_many_make_panels(tmp_pat
     assert legend(one.axes[0]) == [f"lr={lr:g}" for lr in rates]
     darkness = [sum(one_line.get_color()) for one_line in one.axes[0].lines]
     assert darkness == sorted(darkness)  # from dark to light
+
+
+def test_lines_that_are_asked_for_get_panels_where_they_would_be_too_many(tmp_path: Path) -> None:
+    for lr in (0.0001, 0.001, 0.01, 0.1):
+        for name in ("he", "default", "xavier"):
+            sweep(tmp_path, ("sgd",), 1, lr=lr, initializer__name=name)
+    figure = curves(load_runs(tmp_path), lines="initializer")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [f"lr = {lr:g}" for lr in (0.0001, 0.001, 0.01, 0.1)]
+    (box,) = figure.legends
+    names = [f"initializer={name}" for name in ("default", "he", "xavier")]
+    assert [text.get_text() for text in box.get_texts()] == names
