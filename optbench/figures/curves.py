@@ -249,7 +249,7 @@ def focus(
     """Begin accuracy axes at the lowest that a line is after the first quarter of its rows, where
     lines that rise from below would squeeze what they differ in. Returns the note on that."""
     ended = [curve for curve in shown if math.isfinite(curve.final)] or shown
-    late = np.concatenate([curve.median[len(curve.median) // 4 :] for curve in ended])
+    late = np.concatenate([curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended])
     late = late[np.isfinite(late)]
     if not len(late) or late.min() < bottom.min() + (top.max() - bottom.min()) / 4:
         return ""
