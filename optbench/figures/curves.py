@@ -260,7 +260,7 @@ def focus(
         for line in axes.lines:
             if line.get_label() == MARKED:
                 line.set_ydata(np.maximum(np.asarray(line.get_ydata(), dtype=float), low))
-    return "; the axis leaves out from where lines rise in the first epochs"
+    return "; the axis leaves out the first rise of the lines"
 
 
 def scale_note(scales: Sequence[Scale]) -> str:
