@@ -24,7 +24,7 @@ from optbench.config.explain import explained
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
-from optbench.config.trust import of_command
+from optbench.config.trust import folders, of_command
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
@@ -65,6 +65,8 @@ def run() -> None:
     try:
         with guard_streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
             check_syntax(words)
+            # a class may lie beside the configurations that name it, for worker processes as well
+            sys.path += [str(folder.resolve()) for folder in folders(words)]
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **of_command(words))(task)()
     finally:
         if debug is None:

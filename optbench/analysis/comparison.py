@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import filter_runs, rows_of
+from optbench.analysis.columns import filter_runs, rows_of, short_name
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
@@ -97,6 +97,22 @@ class Comparison:
     def plan(self) -> series.Layout:
         """Return the panel and the series of each run, by the options."""
         return self.series(self.options.facet, self.options.lines)
+
+    def spread(
+        self, facet: Sequence[str] | str | None = None, lines: str | None = None
+    ) -> series.Layout:
+        """Return `series`, where nobody chose panels with further ones for settings of which one
+        panel would hold too many: by the key with the fewest values, in turn."""
+        plan = self.series(facet, lines)
+        while not facet:
+            full = max(plan.panels, key=lambda part: part["variant"].nunique())
+            keys = series.variant_keys(full)
+            keys = [key for key in keys if not lines or short_name(key) != short_name(lines)]
+            if full["variant"].nunique() <= series.MAX_LINES or len(keys) < (1 if lines else 2):
+                break
+            key = min(keys, key=lambda key: full[key].map(str).nunique())
+            plan = self.series([*plan.facet, key], lines)
+        return plan
 
     def series(
         self,

@@ -1,9 +1,10 @@
-"""LaTeX tables of final values (booktabs): optimizers by problems and metrics.
+"""Final values as a table for a paper: optimizers by problems, in LaTeX (booktabs).
 
-Each cell has the median, the extremes and n. The best of a column is bold only if it may be claimed
-to be better than every other one, by the max-type test of `leader.winner`.
+The best of a column is bold only where it may be claimed to be better than every other one:
+`leader.winner`, by the max-type test over all pairs, as the compared values chose it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,13 +13,18 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.comparison import Runs, comparison_of
+from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up
 from optbench.analysis.summary import BOLD_NOTE, final_text
+from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.stats.estimates import median
 
-PROBLEMS_PER_TABLE = 4  # side by side
+CELLS = {  # what stands in a cell, and how the caption says it
+    "median_range": "median [minimum, maximum]",
+    "mean_std": "mean $\\pm$ standard deviation",
+}
 
 
 class Cell(NamedTuple):
@@ -27,6 +33,8 @@ class Cell(NamedTuple):
     median: float  # infinite: diverged
     low: float
     high: float
+    mean: float  # infinite: a run diverged
+    std: float
     n: int
     diverged: int
     best: bool  # and shown to be better than every other
@@ -68,7 +76,9 @@ def cells_of(
         for name in map(str, part.columns[part.notna().any()]):
             values = part[name].dropna().to_numpy(dtype=float)
             ends = (median(values), float(values.min()), float(values.max()))
-            cell = Cell(*ends, len(values), lost[str(problem), name], name == best)
+            finite = len(values) > 1 and bool(np.isfinite(values).all())
+            moments = (float(values.mean()), float(values.std(ddof=1)) if finite else math.nan)
+            cell = Cell(*ends, *moments, len(values), lost[str(problem), name], name == best)
             found.setdefault(str(problem), {})[name] = cell
     result = pd.DataFrame(found, dtype=object)
 
@@ -90,50 +100,43 @@ def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
     }
 
 
-def to_latex(found: Mapping[str, pd.DataFrame], warnings: Sequence[str] = ()) -> str:
-    """Return the `final_cells` as a LaTeX table; with many problems one per column."""
-    parts = ["% \\usepackage{booktabs}"]
-    parts += [f"% Warning: {' '.join(text.split())}" for text in warnings]
-    if found and all(len(frame.columns) < 2 for frame in found.values()):
-        order = next(iter(found.values())).index
-        texts = {
-            heading(name): list(frame.reindex(order).map(latex_cell, column=name).iloc[:, 0])
-            for name, frame in found.items()
-        }
-        parts.append(booktabs(pd.DataFrame(texts, index=order), "Final values"))
-        return "\n".join(parts)
-    for name, frame in found.items():
-        for start in range(0, len(frame.columns), PROBLEMS_PER_TABLE):
-            part = frame.iloc[:, start : start + PROBLEMS_PER_TABLE]
-            what = heading(name).replace("%", "\\%")
-            parts.append(booktabs(part.map(latex_cell, column=name), what))
-    return "\n".join(parts)
+def to_latex(
+    frame: pd.DataFrame, column: str, cells: str = "median_range", warnings: Sequence[str] = ()
+) -> str:
+    """Return the `final_cells` of one column as a table: optimizers by problems. cells: of `CELLS`.
 
-
-def booktabs(texts: pd.DataFrame, what: str) -> str:
-    """Return a table of LaTeX texts; the names of rows and columns are escaped."""
+    Raises UserError for other cells."""
+    if cells not in CELLS:
+        raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
+    what = f"final {metric_of(column).title}"
+    texts = frame.map(latex_cell, column=column, cells=cells).rename(
+        columns=lambda name: name or what
+    )
     style = texts.rename_axis(index=None, columns=None).style
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
-    first = what[0].upper() + what[1:]
-    return style.to_latex(
+    counts = [cell.n for cell in frame.to_numpy().flat if isinstance(cell, Cell)]
+    caption = f"{what[0].upper()}{what[1:]}, {CELLS[cells]} of {seeds_text(counts)}; {BOLD_NOTE}."
+    table = style.to_latex(
         hrules=True,
         position="tb",
         position_float="centering",
-        column_format="l" + "l" * len(texts.columns),
-        caption=f"{first}: median [minimum, maximum], number of seeds; {BOLD_NOTE}.",
+        column_format="l" * (1 + len(texts.columns)),
+        caption=caption.replace("%", "\\%"),
+        label=f"tab:{column}",
     )
+    notes = [f"% Warning: {' '.join(text.split())}" for text in warnings]
+    return "\n".join(["% \\usepackage{booktabs}", *notes, table])
 
 
-def latex_cell(cell: object, column: str) -> str:
-    """Return the median, extremes and n of one `Cell` of the column."""
+def latex_cell(cell: object, column: str, cells: str) -> str:
+    """Return one `Cell` of the column, with how many of its runs diverged."""
     if not isinstance(cell, Cell):
         return "--"
-    middle_text, low, high = (final_text(value, column) for value in cell[:3])
-    text = f"\\textbf{{{middle_text}}}" if cell.best else middle_text
-    more = [f"[{low}, {high}]"] if cell.n > 1 else []
-    more += [f"$n={cell.n}$"] + ([f"{cell.diverged} diverged"] if cell.diverged else [])
-    return f"{text} {{\\scriptsize {', '.join(more)}}}"
-
-
-def heading(column: str) -> str:
-    return f"final {metric_of(column).title}"
+    names = ("median", "low", "high") if cells == "median_range" else ("mean", "std")
+    first, *spread = (final_text(getattr(cell, name), column) for name in names)
+    text = f"\\textbf{{{first}}}" if cell.best else first
+    if cell.n > 1 and cells == "median_range":
+        text += f" {{\\scriptsize [{', '.join(spread)}]}}"
+    elif math.isfinite(cell.std):
+        text += f" $\\pm$ {spread[0]}"
+    return text + (f" ({cell.diverged} of {cell.n} diverged)" if cell.diverged else "")

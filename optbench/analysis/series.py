@@ -40,6 +40,12 @@ class Layout(NamedTuple):
         return dict(zip(self.runs["variant"], self.runs["optimizer"].map(str), strict=True))
 
     @property
+    def ordered(self) -> bool:
+        """Whether the series differ in a number, by which they are in order."""
+        settings = self.runs["setting"].drop_duplicates()
+        return any(sort_key(value)[0] == 0 for setting in settings for value in setting)
+
+    @property
     def problems(self) -> "pd.Series[str]":
         """Return the panel of each run in words, without the optimizer."""
         keys = [key for key in self.facet if key != "optimizer"]
@@ -114,7 +120,7 @@ def assign_series(
     if several and (lines or crowded) and "optimizer" not in keys:
         keys = [*keys, "optimizer"]
     runs["panel"] = panel_values(runs, keys)
-    named = "optimizer" not in keys and (several or not lines)
+    named = "optimizer" not in keys and several
     both = list(zip(runs["optimizer"].map(str), settings, strict=True))
     runs["variant"] = labels_of(both)
     runs["series"] = runs["variant"] if named else labels_of([("" if s else n, s) for n, s in both])

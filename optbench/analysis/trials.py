@@ -191,4 +191,4 @@ def rate_lines(
             int((own["status"] == "diverged").sum()),
         )  # fmt: skip
 
-    return make_lines(plan._replace(runs=found, sequential=False), make)
+    return make_lines(plan._replace(runs=found), make)

@@ -4,9 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from optbench.analysis.comparison import Options
+from optbench.analysis.latex import CELLS
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.report.draw import write_table
 from optbench.report.page import write
 
 
@@ -35,11 +39,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
     )
+    parser.add_argument(
+        "--table", metavar="COLUMN",
+        help="no page, but the final values of a logged column as a LaTeX table: optimizers by "
+        "problems (default of -o: summary.tex in the one FOLDER)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cells", metavar="NAME", help=f"of the table: {', '.join(CELLS)} (default: median_range)"
+    )
     parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
     if asked.out is None and len(asked.folders) != 1:
-        raise UserError("several folders were given: say where the page goes with -o FILE")
-    out = asked.out or os.path.join(asked.folders[0], "report.html")  # noqa: PTH118
+        raise UserError("several folders were given: say where the file goes with -o FILE")
+    if asked.cells and not asked.table:
+        raise UserError("--cells is of a table: name its column with --table COLUMN")
+    name = "summary.tex" if asked.table else "report.html"
+    out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
+    if asked.table:
+        options = Options(where=asked.where, facet=asked.facet)
+        print(
+            write_table(
+                asked.folders, Path(out), asked.table, asked.cells or "median_range", options
+            )
+        )
+        return 0
     written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
     print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
     for problem in [*written.problems, *written.older]:

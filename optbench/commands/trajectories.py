@@ -111,6 +111,8 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     from optbench.config.build import build
     from optbench.config.compose import compose_group
 
+    if asked.config_dir:  # for classes beside their configurations
+        sys.path.append(str(Path(expanded(asked.config_dir)).resolve()))
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:

@@ -30,13 +30,14 @@ FLAG = re.compile(r"(?:--config-dir|-cd|--config-path|-cp)(?:=(.*))?")
 def named_by(words: Sequence[str]) -> list[str]:
     """Return what the words of a command line name: there, and in the folders that they give."""
     texts = [*words]
-    for folder in _folders(words):
+    for folder in folders(words):
         with suppress(OSError):  # Hydra says what is wrong with a folder
             texts += [path.read_text("utf-8", "replace") for path in folder.rglob("*.yaml")]
     return sorted({name for text in texts for name in NAMED.findall(text)})
 
 
-def _folders(words: Sequence[str]) -> Iterator[Path]:
+def folders(words: Sequence[str]) -> Iterator[Path]:
+    """The folders of configurations that a command line gives."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if match := FLAG.fullmatch(word):
             if folder := following if match[1] is None else match[1]:

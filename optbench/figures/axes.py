@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from textwrap import fill
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
@@ -22,6 +25,7 @@ from optbench.analysis.final_values import divergence_limit
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import show
+from optbench.figures import style
 
 MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
 LINEAR = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
@@ -162,3 +166,66 @@ def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
         ticks(axes.xaxis, low / margin, high * margin, subs=(1, 3))
     else:
         axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:
+    """The title of a panel, wrapped to its width; where a key is too long for a line its last
+    part stands for it. The whole title is the panel's label, for the caption.
+
+    beside: inches at the size of print that the panel's ticks and its legend take."""
+    axes.set_label(", ".join(texts))
+    width = max_chars(figure, axes, beside)
+    if len(", ".join(texts)) <= width:
+        axes.set_title(", ".join(texts), loc="left")
+        return
+    lines = []
+    for text in texts:
+        key, equals, value = text.partition(" = ")
+        whole = len(text) <= width or not equals
+        lines.append(fill(text if whole else f"{key.split('.')[-1]} = {value}", width))
+    axes.set_title("\n".join(lines), loc="left")
+
+
+def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
+    """How many letters fit above or below a panel, beside whose axis so many inches are taken."""
+    spec = axes.get_subplotspec()
+    assert spec is not None
+    width = figure.get_figwidth() / spec.get_gridspec().ncols
+    return max(8, int(width / style.points(0.06) - beside / 0.06))
+
+
+def wrapped(name: str, width: int) -> str:
+    """A name on lines of at most so many letters, which may end after an underscore too."""
+    return fill(name.replace("_", "_\0 "), width).replace("\0 ", "").replace("\0", "")
+
+
+def legend_height(figure: Figure) -> float:
+    """Inches that the legend above all panels takes."""
+    return sum(legend.get_window_extent().height for legend in figure.legends) / figure.dpi
+
+
+class RowNames(NamedTuple):
+    """Names beside the rows of a panel, wrapped."""
+
+    texts: dict[str, str]
+    inches: float  # that they take beside the axis
+    height: float  # inches of a row
+
+
+def row_names(names: Iterable[object]) -> RowNames:
+    """Wrap the names of rows to what a panel, or a column of a page, has room for."""
+    most = 28 if style.columns() is None else 16 * (style.columns() or 1)
+    texts = {name: wrapped(name, most) for name in map(str, names)}
+    rows = [text.split("\n") for text in texts.values()]
+    longest = max(len(row) for part in rows for row in part)
+    lines = max(map(len, rows))
+    return RowNames(texts, style.points(0.056 * longest), style.points(0.09 + 0.13 * lines))
+
+
+def label_axes(figure: Figure, axes: Axes, x: str, y: str, beside: float = 0.65) -> None:
+    """The names of the axes, wrapped to about the size of the panel. beside: as in `set_title`."""
+    spec = axes.get_subplotspec()
+    assert spec is not None
+    height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows
+    axes.set_xlabel(fill(x, max_chars(figure, axes, beside)))
+    axes.set_ylabel(fill(y, max(8, int(height / style.points(0.06) - 10))))

@@ -1,6 +1,7 @@
 """The critical-difference diagram of Demsar (2006, figure 1): mean ranks on a line, and a bar
 over each group of optimizers that the test cannot tell apart."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,8 +11,11 @@ from matplotlib.figure import Figure
 from optbench.analysis.comparison import Runs
 from optbench.analysis.over_problems import Ranking, ranking
 from optbench.figures import style
+from optbench.figures.axes import row_names
 from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
+
+UNIT = 0.364  # inches: what 1 on the axis that points down is
 
 
 def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Figure:
@@ -42,19 +46,25 @@ def cd_diagram(
     rows = max(half, count - half)
     top = 0.32 * (len(groups) + 1)  # the bars lie between the axis and the first label
     with style.rc():
-        figure = style.blank(5.6, 1.25 + 0.2 * rows + 0.13 * len(groups))
+        labels = row_names(f"{name} ({at:.2f})" for name, at in ranks.items())
+        line = labels.height / UNIT
+        width = max(5.6, 3 + 2 * labels.inches)
+        figure = style.blank(width, 1.25 + labels.height * rows + 0.13 * len(groups))
         axes = figure.add_subplot()
         axes.set_axis_off()
-        axes.set_xlim(0.4 - 0.28 * count, count + 0.6 + 0.28 * count)
-        axes.set_ylim(top + 0.55 * rows + 0.2, -1.9)  # downwards
+        axes.set_xlim(0.85, count + 0.15)
+        axes.set_ylim(top + line * rows + 0.2, -1.9)  # downwards
         axes.plot([1, count], [0, 0], color="black", linewidth=0.9)
+        room = figure.get_figwidth() - 2 * labels.inches - 0.4
+        step = math.ceil(count * style.points(0.2) / room)
         for place in range(1, count + 1):
             axes.plot([place, place], [0, -0.22], color="black", linewidth=0.9)
-            axes.text(place, -0.3, str(place), ha="center", va="bottom", fontsize=style.points(7))
+            number = str(place) if (place - 1) % step == 0 else ""
+            axes.text(place, -0.3, number, ha="center", va="bottom", fontsize=style.points(7))
         for index, (name, at) in enumerate(ranks.items()):
             left = index < half
             row = index if left else count - 1 - index
-            y = top + 0.55 * (row + 0.3)
+            y = top + line * (row + 0.3)
             end = 0.85 if left else count + 0.15
             look = looks[str(name)]
             drawn: list[Artist] = [
@@ -63,9 +73,10 @@ def cd_diagram(
                     [at], [0], marker=look.marker, color=look.color, clip_on=False, zorder=4
                 ),
             ]
-            label = axes.text(
-                end + (-0.07 if left else 0.07), y, f"{name} ({at:.2f})", fontsize=style.points(7),
-                ha="right" if left else "left", va="center",
+            label = axes.annotate(
+                labels.texts[f"{name} ({at:.2f})"], (end, y), (-2 if left else 2, 0),
+                textcoords="offset points", ha="right" if left else "left", va="center",
+                fontsize=style.points(7),
             )  # fmt: skip
             style.mark([*drawn, label], str(name))
         for index, group in enumerate(groups):

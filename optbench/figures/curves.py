@@ -90,7 +90,7 @@ def curves(
     check_column(table, y)
     if x not in X_LABELS:
         raise UserError(f"cannot draw against {x!r}; allowed: {', '.join(X_LABELS)}")
-    plan = made.series(facet, lines)
+    plan = made.spread(facet, lines)
     log = metric_of(y).log if log is None else log
     at = table.groupby("run", observed=True).indices
     shown: list[Curve] = []
@@ -112,9 +112,10 @@ def curves(
             shown += inside
             if not share:
                 scales.append(set_scale([axes], log, y, inside))
-        if x == "epoch":
-            for axes, _ in panels:
-                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes, _ in panels:
+            axes.margins(x=0)
+            if x == "epoch":
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
         if share:
             scales.append(set_scale([axes for axes, _ in panels], log, y, shown))
         log_ticks([axes for axes, _ in panels])
@@ -221,7 +222,7 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     if metric_of(y).percent:
         for axes in panels:
             set_percent(axes)
-        return Scale(words)
+        return Scale(words + focus(panels, shown, bottom, top))
     starts = np.array([next(iter(c.high[np.isfinite(c.high)]), math.nan) for c in shown])
     starts = starts[np.isfinite(starts)]
     if not len(starts) or not len(bottom) or not panels:
@@ -240,6 +241,26 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
                 line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
     above = sum(bool((curve.median > limit).any()) for curve in shown)
     return Scale(words, above, limit_words(least < 0, "twice" if linear else "four times"))
+
+
+def focus(
+    panels: Sequence[Axes], shown: Sequence[Curve], bottom: np.ndarray, top: np.ndarray
+) -> str:
+    """Begin accuracy axes at the lowest that a line is after the first quarter of its rows, where
+    lines that rise from below would squeeze what they differ in. Returns the note on that."""
+    ended = [curve for curve in shown if math.isfinite(curve.final)] or shown
+    late = np.concatenate([curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended])
+    late = late[np.isfinite(late)]
+    if not len(late) or late.min() < bottom.min() + (top.max() - bottom.min()) / 4:
+        return ""
+    margin = 0.05 * float(top.max() - late.min())
+    low = float(late.min()) - margin
+    for axes in panels:
+        axes.set_ylim(low, float(top.max()) + margin)
+        for line in axes.lines:
+            if line.get_label() == MARKED:
+                line.set_ydata(np.maximum(np.asarray(line.get_ydata(), dtype=float), low))
+    return "; the axis leaves out the first rise of the lines"
 
 
 def scale_note(scales: Sequence[Scale]) -> str:

@@ -1,7 +1,7 @@
 """How final values spread over the seeds: a dot per run, and a box from five runs on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from optbench.analysis.final_values import divergence_limit, seeds_text
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import check_column, ticks, y_label
-from optbench.figures.panels import caption, cross, label_axes, make_panels, series_of, setting_note
+from optbench.figures.axes import check_column, label_axes, row_names, ticks, y_label
+from optbench.figures.panels import caption, cross, make_panels, series_of, setting_note
 from optbench.stats.estimates import median
 
 BOXED = 5  # runs: the quartiles of fewer are made up of one or two
@@ -50,18 +50,19 @@ def finals(
         part["series"].nunique() for _, part in plan.runs.groupby(plan.runs["panel"].map(str))
     )
     with style.rc():
-        figure, panels = make_panels(plan, share_y=False, most=1 if style.columns() == 1 else 3)
-        one = len(panels) == 1
-        rows = 1 if one else panels[0][0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
-        figure.set_figheight(rows * style.points(0.6 + 0.21 * most) + 0.4)
+        names = row_names(plan.runs["series"])
+        figure, panels = make_panels(plan, share_y=False, names=names.inches)
+        rows = panels[0][0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
+        figure.set_figheight(rows * (style.points(0.6) + names.height * max(2, most)) + 0.4)
         for axes, part in panels:
-            draw_panel(axes, series_of(part, plan), values, y, log, limit if beyond else math.inf)
+            ends = limit if beyond else math.inf
+            draw_panel(axes, series_of(part, plan), values, y, log, names.texts, ends)
             axes.grid(visible=False, axis="y")
             set_limits(axes, finite, log, metric_of(y).percent)
         below = [axes.get_subplotspec().rowspan.stop for axes, _ in panels]  # type: ignore[union-attr]
         for (axes, _), stop in zip(panels, below, strict=True):
             if stop == max(below):
-                label_axes(figure, axes, f"final {y_label(table, y)}", "")
+                label_axes(figure, axes, f"final {y_label(table, y)}", "", 0.4 + names.inches)
         text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
         text += f"quartiles and median (below {BOXED} runs: median)"
         if beyond:
@@ -82,10 +83,11 @@ def draw_panel(
     values: "pd.Series[float]",
     y: str,
     log: bool,
-    limit: float = math.inf,
+    names: Mapping[str, str],
+    limit: float,
 ) -> None:
     """The rows of one panel, the best at the top; what lies beyond the limit is an arrow at the
-    edge."""
+    edge. names: the series as they stand beside the axis."""
     bad = metric_of(y).worst
     parts = [(text, look, values.reindex(runs).to_numpy(float)) for text, runs, look in series]
     parts = [(text, look, part[~np.isnan(part)]) for text, look, part in parts]
@@ -124,7 +126,7 @@ def draw_panel(
             1.02, row, f"n = {len(part)}", transform=axes.get_yaxis_transform(), va="center",
             fontsize=style.points(6), color="#555555",
         )  # fmt: skip
-    axes.set_yticks(range(len(parts)), [text for text, *_ in parts])
+    axes.set_yticks(range(len(parts)), [names[text] for text, *_ in parts])
     axes.set_ylim(len(parts) - 0.5, -0.5)
     if log:
         axes.set_xscale("log")

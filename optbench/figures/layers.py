@@ -20,7 +20,7 @@ from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import set_log_y
 from optbench.figures.depth import WEIGHTED, band
-from optbench.figures.panels import caption
+from optbench.figures.panels import add_legend, caption
 
 NAMES = {
     "activation_std": "activations: standard deviation",
@@ -49,8 +49,9 @@ def by_depth(
             note = set_log_y([axes], draw(axes, rows, value, "depth", lines))
             notes.append(note.replace("axis", f"axis of {NAMES.get(value, value)}", 1))
             axes.set_title(NAMES.get(value, value), loc="left")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.set_xlabel(f"depth ({kind} layer)")
-        describe_lines(figure, rows, "at the first step", "".join(notes))
+        describe_lines(figure, rows, lines, "at the first step", "".join(notes))
     return figure
 
 
@@ -68,12 +69,12 @@ def over_time(
         figure = style.blank(5.2, 3.2)
         axes = figure.add_subplot()
         note = set_log_y([axes], draw(axes, rows, value, "epoch", lines))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
         axes.set_xlabel("passes over the training set (epochs)")
         axes.set_ylabel(NAMES.get(value, value))
-        describe_lines(
-            figure, rows, "whole model" if depth is None else f"weight layer {depth}", note
-        )
+        where = "whole model" if depth is None else f"weight layer {depth}"
+        describe_lines(figure, rows, lines, where, note)
     return figure
 
 
@@ -155,12 +156,14 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
         look = looks[str(name)] if key == "optimizer" else style.categorical_style(index)
         here = rows[key] == name
         band(axes, at[here], values[here], look, show(name))
-    axes.legend(title=None if key == "optimizer" else short_name(key), loc="best")
     return values
 
 
-def describe_lines(figure: Figure, rows: pd.DataFrame, where: str, note: str) -> None:
+def describe_lines(figure: Figure, rows: pd.DataFrame, lines: str, where: str, note: str) -> None:
     """Say what the lines and bands are; note: of the scales, by `set_log_y`."""
+    key, drawn = resolve(rows, lines), figure.axes[0].lines
+    title = None if key == "optimizer" else short_name(key)
+    add_legend(figure, drawn, [str(line.get_label()) for line in drawn], title)
     seeds = rows["seed"].nunique()
     text = f"{where}; median of {seeds_text([seeds])}, band: min to max"
     caption(figure, (text if seeds > 1 else f"{where}; one seed") + note)

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from optbench.analysis.columns import short_name
@@ -19,12 +21,24 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
-from optbench.figures.axes import MARKED, limit_y, log_ticks, scale_y_for
+from optbench.figures.axes import (
+    MARKED,
+    label_axes,
+    legend_height,
+    limit_y,
+    log_ticks,
+    scale_y_for,
+    set_title,
+    wrapped,
+)
 
 MAX_PANELS = 24
 SMALL = 6.5  # points: the size of small print
 HELD_LINES = 2  # of small print, for which every figure has room
-MAX_LINES = 1000
+MAX_BESIDE = (0.33, 0.67)  # of a figure's width and height, for a legend beside its panel
+MAX_ROWS = 12  # of a legend above, where the figure can be wider
+MAX_WIDTH = 9.0  # inches to which a figure grows for that
+MIN_LABEL = 8  # letters, to which a label is wrapped where it cannot
 
 
 def cross() -> dict[str, Any]:
@@ -46,11 +60,11 @@ class TooManyPanels(UserError):
 
 
 def make_panels(
-    plan: Layout, share_y: bool = True, most: int = 3
+    plan: Layout, share_y: bool = True, most: int = 3, names: float = 0.0
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with titled, empty panels, each with its runs: a grid for two keys (where
     the page is wide enough for it), otherwise wrapped rows. share_y: one y axis for all. most: so
-    many beside each other.
+    many beside each other. names: inches that the names of rows take, beside each panel.
 
     Raises TooManyPanels.
     """
@@ -64,50 +78,21 @@ def make_panels(
             "choose the panels with --facet KEY [KEY], or some of the runs with --where KEY=VALUE"
         )
     down, across = (sorted({place[axis:][:1] for place in places}) for axis in (0, 1))
-    if len(plan.facet) == 2 and style.across(len(across)) == len(across):
+    if len(plan.facet) == 2 and style.across(len(across), names) == len(across):
         rows, columns = len(down), len(across)
         spots = [down.index(place[:1]) * columns + across.index(place[1:]) for place in places]
     else:
-        columns = style.across(min(count, most, 2 if count == 4 else 3))
+        columns = style.across(min(count, most, 2 if count == 4 else 3), names)
         rows, spots = math.ceil(count / columns), list(range(count))
-    one = shares_legend(plan, count)
-    size = (
-        (0.7 + 2.0 * columns, 0.7 + 1.7 * rows) if one else (1.0 + 3.1 * columns, 0.7 + 2.2 * rows)
-    )
-    figure = style.blank(*(size if count > 1 else (5.6, 3.4)))
+    size = (0.7 + (2.3 + names) * columns, 0.7 + 1.8 * rows)
+    figure = style.blank(*(size if count > 1 else (max(5.6, 3.4 + names), 3.4)))
     panels: list[tuple[Axes, pd.DataFrame]] = []
     for spot, part, text in zip(spots, parts, texts, strict=True):
         share = panels[0][0] if panels and share_y else None
         axes = figure.add_subplot(rows, columns, spot + 1, sharey=share)
-        set_title(figure, axes, text, 0.65 if one else 1.3)
+        set_title(figure, axes, text, names + (0.75 if count > 1 else 1.3))
         panels.append((axes, part))
     return figure, panels
-
-
-def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:
-    """The title of a panel, wrapped to its width; where a key is too long for a line its last
-    part stands for it. The whole title is the panel's label, for the caption.
-
-    beside: inches at the size of print that the panel's ticks and its legend take."""
-    axes.set_label(", ".join(texts))
-    width = max_chars(figure, axes, beside)
-    if len(", ".join(texts)) <= width:
-        axes.set_title(", ".join(texts), loc="left")
-        return
-    lines = []
-    for text in texts:
-        key, equals, value = text.partition(" = ")
-        whole = len(text) <= width or not equals
-        lines.append(fill(text if whole else f"{key.split('.')[-1]} = {value}", width))
-    axes.set_title("\n".join(lines), loc="left")
-
-
-def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
-    """How many letters fit above or below a panel, beside whose axis so many inches are taken."""
-    spec = axes.get_subplotspec()
-    assert spec is not None
-    width = figure.get_figwidth() / spec.get_gridspec().ncols
-    return max(8, int(width / style.points(0.06) - beside / 0.06))
 
 
 def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
@@ -183,45 +168,62 @@ def draw_lines(
     return figure, scale + above
 
 
-def shares_legend(plan: Layout, panels: int) -> bool:
-    """Whether one legend above serves all panels: small multiples, and figures for a column."""
-    return style.columns() is not None or (panels > 1 and len(plan.facet) == 2)
-
-
 def add_legends(
     figure: Figure, plan: Layout, panels: Sequence[tuple[Axes, Sequence[LegendEntry]]]
 ) -> None:
-    """Beside each panel, from the highest end to the lowest, as drawn; or one above all panels."""
-    if not shares_legend(plan, len(panels)):
-        for axes, entries in panels:
-            ordered = sorted(entries, key=lambda entry: entry[:2])
-            labels = [series_label(entry.text, entry.diverged, entry.runs) for entry in ordered]
-            handles = [entry.line for entry in ordered]
-            axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return
+    """One legend for all panels: the series by their numbers where they have some, as drawn from
+    the highest end to the lowest beside the only panel, else by name."""
     groups: dict[str, list[LegendEntry]] = {}
     for _, entries in panels:
-        for entry in entries:
+        ordered = len(panels) > 1 or plan.ordered
+        for entry in entries if ordered else sorted(entries, key=lambda entry: entry[:2]):
             groups.setdefault(entry.text, []).append(entry)
     labels = [
         series_label(text, sum(e.diverged for e in group), sum(e.runs for e in group))
         for text, group in groups.items()
     ]
-    legend_above(figure, [group[0].line for group in groups.values()], labels)
+    add_legend(figure, [group[0].line for group in groups.values()], labels)
 
 
-def legend_above(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
-    """One legend above all panels, in as many columns as fit; the figure grows by its rows."""
-    longest = max(len(line) for label in labels for line in label.split("\n"))
-    fitting = int(figure.get_figwidth() / style.points(0.6 + 0.057 * longest))
-    columns = max(1, min(len(labels), fitting))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+def add_legend(
+    figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], title: str | None = None
+) -> None:
+    """A legend beside the figure's only panel where there is room, else above all panels in as many
+    columns as fit; the figure grows by its rows then."""
+    rows = [row for label in labels for row in label.split("\n")]
+    longest = max(map(len, rows))
+    if (
+        len(figure.axes) == 1
+        and style.columns() is None
+        and style.points(0.15 * len(rows)) <= MAX_BESIDE[1] * figure.get_figheight()
+        and style.points(0.4 + 0.055 * longest) <= MAX_BESIDE[0] * figure.get_figwidth()
+    ):
+        axes = figure.axes[0]
+        axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title)
+        return
+
+    def above(columns: int) -> Legend:
+        return figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, title=title
+        )
+
+    legend = above(1)
+    gap = legend.columnspacing * float(rcParams["legend.fontsize"]) * figure.dpi / 72
+    if style.columns() is None:  # wider, so that many long names leave room below
+        wanted = math.ceil(len(rows) / MAX_ROWS) * (legend.get_window_extent().width + gap)
+        most = style.scaled(MAX_WIDTH)
+        figure.set_figwidth(max(figure.get_figwidth(), min(wanted / figure.dpi, most)))
+    room = 0.98 * figure.bbox.width
+    while legend.get_window_extent().width > room and longest > MIN_LABEL:
+        longest -= 2
+        labels = [wrapped(label, longest) for label in labels]
+        legend.remove()
+        legend = above(1)
+    fitting = int((room + gap) / (legend.get_window_extent().width + gap))
+    lines = math.ceil(len(labels) / max(1, fitting))
+    legend.remove()
+    above(math.ceil(len(labels) / lines))
     figure.set_figheight(figure.get_figheight() + legend_height(figure))
-
-
-def legend_height(figure: Figure) -> float:
-    """Inches that the legend above all panels takes."""
-    return sum(legend.get_window_extent().height for legend in figure.legends) / figure.dpi
 
 
 def label_panels(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
@@ -239,43 +241,38 @@ def label_panels(figure: Figure, plan: Layout, x: str, y: str, note: str) -> Non
     caption(figure, setting_note(plan), note)
 
 
-def label_axes(figure: Figure, axes: Axes, x: str, y: str) -> None:
-    """The names of the axes, wrapped to about the size of the panel."""
-    spec = axes.get_subplotspec()
-    assert spec is not None
-    height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows
-    axes.set_xlabel(fill(x, max_chars(figure, axes, 0.65)))
-    axes.set_ylabel(fill(y, max(8, int(height / style.points(0.06) - 10))))
-
-
 def caption(figure: Figure, *lines: str) -> None:
     """The small print below a figure, wrapped to its width, and as the figure's label. On a page
     it is for the caption: there it is not drawn."""
     figure.set_label("; ".join(line for line in lines if line))
-    small_print(figure, lines, HELD_LINES)
+    small_print(figure, lines)
 
 
-def small_print(figure: Figure, lines: Sequence[str], room: int) -> int:
-    """Lines below a figure, in place of those that are there; the figure grows by what is more than
-    `room` of them. Returns how many there are."""
-    width = int(20 * figure.get_figwidth() / style.points(1))
+def small_print(figure: Figure, lines: Sequence[str]) -> None:
+    """Lines below a figure, in place of those that are there; it grows where there are more."""
+    text = "\n".join(fill(line, print_width(figure)) for line in lines if line)
+    more = text.count("\n") - max(HELD_LINES - 1, figure.get_supxlabel().count("\n"))
     printed = style.columns() is None
-    text = "\n".join(fill(line, width) for line in lines if line)
     figure.supxlabel(
         text, fontsize=style.points(SMALL), color="#555555", visible=printed, in_layout=printed
     )
-    count = text.count("\n") + 1
-    if printed and count > room:
-        more = (count - room) * 1.25 * style.points(SMALL) / 72
-        figure.set_figheight(figure.get_figheight() + more)
-    return count
+    if printed and more > 0:
+        figure.set_figheight(figure.get_figheight() + more * 1.25 * style.points(SMALL) / 72)
 
 
-def add_note(figure: Figure, *texts: str) -> None:
-    """More small print, which is no part of the caption."""
-    label = str(figure.get_label())
-    own = small_print(figure, [label], MAX_LINES)
-    small_print(figure, [label, *texts], max(own, HELD_LINES))
+def print_width(figure: Figure) -> int:
+    """Letters in a line of small print."""
+    return int(20 * figure.get_figwidth() / style.points(1))
+
+
+def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
+    """The first warning as one line of small print, and the name of the file that has them all."""
+    line = f"Warning: {warnings[0]}"
+    if len(warnings) > 1 or len(line) > print_width(figure):
+        rest = f" (all {len(warnings)}: {file})" if len(warnings) > 1 else f" (in full: {file})"
+        room = max(20, print_width(figure) - len(rest))
+        line = shorten(line, room, placeholder=" ...") + rest
+    small_print(figure, [*figure.get_supxlabel().split("\n"), line])
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:

@@ -6,7 +6,8 @@ from matplotlib.ticker import PercentFormatter
 
 from optbench.analysis.over_problems import Profile, scores
 from optbench.figures import style
-from optbench.figures.panels import caption, legend_above
+from optbench.figures.axes import label_axes
+from optbench.figures.panels import add_legend, caption
 from optbench.stats.algoperf import R_MAX, profile
 
 
@@ -37,13 +38,10 @@ def profile_figure(times: pd.DataFrame | Profile, clock: str = "steps", note: st
         axes.set_xlim(1, R_MAX)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-        axes.set_xlabel(f"{clock} to the target, as a multiple of the fastest optimizer's")
-        axes.set_ylabel("problems within it (%)")
-        if style.columns() is None:
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="(benchmark score)")
-        else:
-            legend_above(figure, axes.lines, [str(line.get_label()) for line in axes.lines])
-            note = f"in brackets: AlgoPerf's benchmark score; {note}"
+        labels = [str(line.get_label()) for line in axes.lines]
+        add_legend(figure, axes.lines, labels, title="(benchmark score)")
+        multiple = f"{clock} to the target, as a multiple of the fastest optimizer's"
+        label_axes(figure, axes, multiple, "problems within it (%)")
         text = f"Over n = {problems} problems, medians over seeds; {note}".strip("; ")
         caption(figure, text)
     return figure

@@ -134,17 +134,22 @@ def points(size: float) -> float:
     return size * STYLES[SHEET.get().style][0]
 
 
+def scaled(inches: float) -> float:
+    """A length of a picture in what figures are drawn for."""
+    return inches * STYLES[SHEET.get().style][1]
+
+
 def columns() -> int | None:
     """For how many columns of a page figures are drawn; None for none in particular."""
     return SHEET.get().columns
 
 
-def across(most: int) -> int:
-    """How many of `most` panels fit beside each other."""
+def across(most: int, names: float = 0.0) -> int:
+    """How many of `most` panels fit beside each other, each with so many inches of names."""
     sheet = SHEET.get()
     if sheet.columns is None:
         return most
-    return max(1, min(most, int(WIDTHS[sheet.columns] / points(1.35))))
+    return max(1, min(most, int(WIDTHS[sheet.columns] / (points(1.35) + names))))
 
 
 def style_of(name: str) -> LineStyle:
@@ -154,14 +159,16 @@ def style_of(name: str) -> LineStyle:
 
 
 def looks(names: Iterable[str]) -> dict[str, LineStyle]:
-    """The look of each name, no two of them the same."""
+    """The look of each name, no two of them the same: in colour and line, as far as these go."""
     every = sorted({*names, *SHEET.get().names}, key=lambda name: (fixed(name) is None, name))
     found: dict[str, LineStyle] = {}
     for name in every:
         own = fixed(name)
-        for attempt in range(len(OTHERS) * len(DASHES) * len(MARKERS)):
+        lines = {look[:2] for look in found.values()}
+        many = len(OTHERS) * len(DASHES) * len(MARKERS)
+        for attempt in range(2 * many):
             chosen = own or hashed(f"{name.lower()}{attempt or ''}")
-            if own or chosen not in found.values():
+            if own or chosen[:2] not in lines or (attempt > many and chosen not in found.values()):
                 break
         found[name] = chosen
     return found
@@ -216,8 +223,12 @@ def shade(base: LineStyle, index: int, count: int) -> LineStyle:
 
 def categorical_style(index: int) -> LineStyle:
     """The look of setting `index` where the lines are settings without an order (names)."""
-    looks = list(LOOKS.values())
-    return looks[index % len(looks)]
+    again, place = divmod(index, len(LOOKS))
+    look = list(LOOKS.values())[place]
+    dashes = DASHES[(DASHES.index(look.dashes) + again) % len(DASHES)]
+    return look._replace(
+        dashes=dashes, marker=MARKERS[index % len(MARKERS)] if again else look.marker
+    )
 
 
 def sequential_style(index: int, count: int) -> LineStyle:

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.time_to_target import TimeToTarget
 from optbench.figures import style
-from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross, label_axes
+from optbench.figures.axes import label_axes, row_names
+from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross
 
 
 def time_to_target_figure(found: TimeToTarget) -> Figure:
@@ -21,17 +22,20 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
     groups = list(found.frame.groupby(keys, sort=False))
     if len(groups) > MAX_PANELS // 2:
         raise TooManyPanels(f"{len(groups)} problems do not fit one figure of times to target")
-    heights = [0.55 + 0.17 * len(part) for _, part in groups]
+    names_of = row_names(found.frame["optimizer"])
+    heights = [style.points(0.45) + names_of.height * len(part) for _, part in groups]
     lost = bool((found.frame["reached"] < found.frame["seeds"]).any())
     looks = style.looks(found.owners[str(name)] for name in found.frame["optimizer"])
     with style.rc():
-        figure = style.blank(5.6, 0.5 + sum(heights))
+        figure = style.blank(max(5.6, 4.0 + names_of.inches), 0.5 + sum(heights))
         grid = figure.add_gridspec(len(groups), 2, height_ratios=heights)
-        for row, (names, part) in enumerate(groups):
+        for row, (place, part) in enumerate(groups):
             part = part[::-1]  # the first at the top
+            other = [key for key in keys if key != "phase"]  # phases share their axes
+            same = found.frame[(found.frame[other] == part[other].iloc[0]).all(axis=1)]
             for column, clock in enumerate(("steps", "seconds")):
                 axes = figure.add_subplot(grid[row, column])
-                ends = part[[clock, f"{clock}_min", f"{clock}_max"]].to_numpy()
+                ends = same[[clock, f"{clock}_min", f"{clock}_max"]].to_numpy()
                 ends = ends[np.isfinite(ends)]
                 top = 1.05 * float(ends.max(initial=0.0)) or 1.0
                 axes.set_xlim(0, top)
@@ -51,9 +55,10 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
                     if line["reached"] < line["seeds"] and not math.isnan(line[clock]):
                         drawn += axes.plot([top], [y], **cross(), color=look.color)
                     style.mark(drawn, str(line["optimizer"]), f"{row}-{column}")
-                labels = [str(name) for name in part["optimizer"]] if column == 0 else []
-                axes.set_yticks(range(len(part)) if column == 0 else [], labels)
-                for name, label in zip(labels, axes.get_yticklabels(), strict=True):
+                names = [str(name) for name in part["optimizer"]] if column == 0 else []
+                labels = [names_of.texts[name] for name in names]
+                axes.set_yticks(range(len(labels)), labels)
+                for name, label in zip(names, axes.get_yticklabels(), strict=True):
                     style.mark([label], name, f"{row}-label")
                 axes.xaxis.set_major_locator(
                     MaxNLocator(3 if style.columns() == 1 else 5, integer=clock == "steps")
@@ -63,10 +68,10 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
                 if row == len(groups) - 1:
                     name = "optimizer steps" if clock == "steps" else "training time (s)"
                     label_axes(figure, axes, name, "")
-            title = ", ".join(str(name) for name in names if name)
+            title = ", ".join(str(name) for name in place if name)
             goal = f"{found.column} {found.sign} {part['target'].iloc[0]:.4g}"
             title = f"{title}: {goal}" if title else goal
-            width = figure.get_figwidth() / style.points(0.06) - part["optimizer"].map(len).max()
+            width = (figure.get_figwidth() - names_of.inches) / style.points(0.06)
             figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
         text = f"first evaluation at the target ({found.rule}); median of "
         text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"

@@ -77,6 +77,7 @@ def tuning_budget(
     with style.rc():
         figure, scale = draw_lines(made.table, lines, metric, np.concatenate(ends), draw_budget)
         for axes in figure.axes:
+            axes.margins(x=0)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         counts = [line.runs for line in series]
         what = "median of the best of n (trials diverged or blew up: no mean survives that)"

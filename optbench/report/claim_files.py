@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from optbench.analysis.claims.checks import Check
 from optbench.analysis.claims.judge import CLAIM_FILE, judge_claim, sentence, to_frame
 from optbench.analysis.columns import filter_runs
 from optbench.analysis.table import RunFiles
@@ -18,13 +19,11 @@ from optbench.figures.save import save
 from optbench.formats.run import read_sealed
 
 
-def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[Path]]:
-    """Judge the claim that a sweep left in its folder; write claim.md, claim.csv and its figure.
+def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
+    """Return the claim that a sweep left in its folder, and how the runs decide it.
 
-    files: the folder's files, where they have been read. Returns the sentence and the paths.
-    Raises UserError where the folder has no claim.
+    Raises UserError where the folder has no claim, and as `judge_claim` does.
     """
-    folder = Path(folder)
     try:
         claimed = read_sealed(folder / CLAIM_FILE)
     except (OSError, ValueError) as error:
@@ -32,19 +31,31 @@ def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[
             f"{folder} has no readable {CLAIM_FILE} ({error}): it is not the folder of a sweep "
             "whose study has a claim, such as study=claims/momentum"
         ) from None
+    return claimed, judge_claim(files.table(), layers_of(files), claimed)
+
+
+def layers_of(files: RunFiles) -> pd.DataFrame | None:
+    """Return the rows of `layers.csv`; None where no run logged its layers."""
+    diagnostics = files.table().get("diagnostics", pd.Series(dtype=object)).astype(str)
+    return files.table("layers") if (diagnostics == "layers").any() else None
+
+
+def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[Path]]:
+    """Judge the claim that a sweep left in its folder; write claim.md, claim.csv and its figure.
+
+    files: the folder's files, where they have been read. Returns the sentence and the paths.
+    Raises UserError as `judged` does.
+    """
+    folder = Path(folder)
     files = RunFiles([folder]) if files is None else files
-    table = files.table()
-    layers = None
-    if (table.get("diagnostics", pd.Series(dtype=object)).astype(str) == "layers").any():
-        layers = files.table("layers")
-    checks = judge_claim(table, layers, claimed)
+    claimed, checks = judged(folder, files)
     text = sentence(claimed["text"], checks)
     text += "".join(f"\nLeft out: {each}.\n" for each in files.older)
     paths = [folder / "claim.md", folder / "claim.csv"]
     replace_text(paths[0], text)
     to_csv(to_frame(checks), paths[1])
     if isinstance(claimed.get("figure"), dict):
-        paths += draw(folder, table, layers, claimed["figure"])
+        paths += draw(folder, files.table(), layers_of(files), claimed["figure"])
     return text, paths
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.caveats import caveats
+from optbench.analysis.claims.judge import CLAIM_FILE
 from optbench.analysis.comparison import Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
@@ -16,6 +17,7 @@ from optbench.config.groups import config_folder
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
 from optbench.report.sections import curves, pairs, runs, targets, verdict
+from optbench.report.sections.claim import claim
 from optbench.report.sections.facts import facts, readable
 from optbench.report.sections.layers import layers
 from optbench.report.sections.ranking import ranking
@@ -52,6 +54,7 @@ def collect(
         records = [(path, record) for path, record in records if record["run_id"] in wanted]
     lists = runs.job_lists(folders)
     found = maybe(lambda: asked_times(made))
+    judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
     data: dict[str, Any] = {
         "version": __version__,
@@ -61,6 +64,7 @@ def collect(
         "facts": facts(made),
         "names": names.series,
         "toggles": names.toggles,
+        "claim": maybe(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
             "cards": maybe(lambda: verdict.cards(made, column, names)) or [],
             "column": column.replace("_", " "),

@@ -1,6 +1,5 @@
 """Every figure and table of a folder's runs, from their files alone."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +17,12 @@ from optbench.common.errors import UserError
 from optbench.common.files import replace_text
 from optbench.config.groups import config_folder
 from optbench.figures import kinds, style
+from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
-from optbench.figures.panels import add_note
+from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
 from optbench.report.repeat_command import engines_note
 
-MAX_WARNINGS = 300  # characters of them in a figure; beyond that their number
-MAX_LINES = 6  # of warnings that are too many for that
 ROWS = ("epochs", "steps")  # of which curves are drawn
 
 
@@ -76,7 +74,7 @@ def draw_all(
         drawn, skipped = kinds.draw(made, options.kinds, problems)
         for name, figure in drawn.items() if warnings else ():
             if KINDS[name].compares:
-                add_note(figure, *shown(warnings, KINDS[name].stem(made)))
+                add_warning(figure, warnings, f"{KINDS[name].stem(made)}.txt")
         texts: dict[str, str] = {}
         if not options.kinds:
             texts = tables_of(made, finals, warnings)
@@ -95,28 +93,37 @@ def draw_all(
     return DrawResult(paths, made.table, finals, problems, made.older, warnings, skipped)
 
 
-def shown(warnings: Sequence[str], stem: str) -> list[str]:
-    """The warnings as small print: in full, or the beginning of each and where the rest is."""
-    if len("".join(warnings)) <= MAX_WARNINGS:
-        return [f"Warning: {text}" for text in warnings]
-    short = [textwrap.shorten(text, 90, placeholder=" ...") for text in warnings[:MAX_LINES]]
-    more = f"{len(warnings) - MAX_LINES} more, and " if len(warnings) > MAX_LINES else ""
-    return [*(f"Warning: {text}" for text in short), f"{more}in full: {stem}.txt"]
-
-
 def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:
     """The tables of a folder, by the names of their files. finals: the `summary`."""
     columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
-    columns = list(dict.fromkeys([*([made.judged] if made.tuned else []), *columns]))
+    columns = list(dict.fromkeys([made.judged, *columns]))
     found = final_cells(made, columns, made.options.facet, made.options.lines)
     texts = {
         "summary.csv": to_csv(finals),
         "summary.md": to_markdown(finals, bold(found))
         + "".join(f"\nWarning: {text}\n" for text in warnings),
-        "summary.tex": to_latex(found, warnings),
     }
+    if made.judged in found:
+        texts["summary.tex"] = to_latex(found[made.judged], made.judged, warnings=warnings)
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
     if has_profile(made):
         texts["benchmark_score.csv"] = to_csv(profile_of(made).scores)
     return texts
+
+
+def write_table(
+    folders: Sequence[str | Path], out: Path, column: str, cells: str, options: Options
+) -> Path:
+    """Write the final values of a logged column as `to_latex` makes a table of them.
+
+    Raises UserError for an unknown column, and where the file cannot be written."""
+    made = compare(folders, options)
+    check_column(made.table, column)
+    found = final_cells(made, [column], made.options.facet, made.options.lines)
+    text = to_latex(found[column], column, cells, caveats(made, column))
+    try:
+        replace_text(out, text)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another -o") from None
+    return out

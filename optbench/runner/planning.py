@@ -102,6 +102,8 @@ def plan(
     }
     if code:
         record["code"] = code
+        if folder := own_code.folder_of(code):
+            record["code_folder"] = folder
     mark = locks.released(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)
     name = engine.asked(config)

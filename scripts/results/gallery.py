@@ -159,7 +159,9 @@ TABLES = """\
 ## Tables
 
 `optbench.analysis.latex.to_latex`; every sweep writes it as `summary.tex`, beside `summary.md` and
-`summary.csv`. A value is bold only where its optimizer may be claimed to be better than every other
+`summary.csv`. `python -m optbench report FOLDER --table COLUMN --cells mean_std` writes others.
+
+A value is bold only where its optimizer may be claimed to be better than every other
 one in the column.
 """
 END = "`python -m scripts.results.gallery` runs these commands and writes this file.\n"

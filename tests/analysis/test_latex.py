@@ -15,13 +15,16 @@ from optbench.analysis.final_values import final_values
 from optbench.analysis.latex import Cell, bold, final_cells, to_latex
 from optbench.analysis.leader import winner
 from optbench.analysis.table import load_runs
+from optbench.commands.report import main
+from optbench.common.errors import UserError
+from optbench.common.text import number
 from optbench.report.draw import draw_all
 from optbench.stats.pairwise import compare
 
 COLUMNS = ["train_loss", "test_accuracy"]
 
 
-def test_a_cell_has_median_extremes_and_n(tmp_path: Path) -> None:
+def test_a_cell_has_median_extremes_moments_and_n(tmp_path: Path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 3)
     make_run(tmp_path / "bad", "sgd", 3, diverged_at=40)
     table = load_runs(tmp_path)
@@ -29,11 +32,19 @@ def test_a_cell_has_median_extremes_and_n(tmp_path: Path) -> None:
     values = final_values(table, "train_loss")
     adam = values[[run for run in values.index if "adam" in open_name(table, run)]].to_numpy(float)
     cell = found["train_loss"].loc["adam"].iloc[0]
-    assert cell == Cell(np.median(adam), adam.min(), adam.max(), 3, 0, False)
-    text = to_latex(found)
+    ends = (np.median(adam), adam.min(), adam.max())
+    assert cell == Cell(*ends, adam.mean(), adam.std(ddof=1), 3, 0, False)
+    text = to_latex(found["train_loss"], "train_loss")
     (row,) = [line for line in text.splitlines() if line.startswith("sgd ")]
-    assert "$n=4$, 1 diverged" in row
-    assert "diverged]" in row  # the worst of its values
+    assert "diverged]} (1 of 4 diverged)" in row  # the worst of its values
+    text = to_latex(found["train_loss"], "train_loss", "mean_std")
+    rows = [line for line in text.splitlines() if line.startswith(("adam ", "sgd "))]
+    assert rows[0] == f"adam & {number(adam.mean())} $\\pm$ {number(adam.std(ddof=1))} \\\\"
+    assert rows[1] == "sgd & diverged (1 of 4 diverged) \\\\"  # no mean survives that
+    assert "mean $\\pm$ standard deviation of 3 to 4 seeds; bold: better" in text
+    assert "sign-flip test" in text
+    with pytest.raises(UserError, match="median_range, mean_std"):
+        to_latex(found["train_loss"], "train_loss", "mean")
 
 
 def open_name(table: pd.DataFrame, run: str) -> str:
@@ -45,7 +56,7 @@ def test_bold_only_where_better_than_every_other(tmp_path: Path) -> None:
         table = load_runs(sweep(tmp_path / str(seeds), ("adam", "sgd", "adagrad"), seeds))
         found = bold(final_cells(table, ["train_loss"]))
         assert found == expected
-        text = to_latex(final_cells(table, ["train_loss"]))
+        text = to_latex(final_cells(table, ["train_loss"])["train_loss"], "train_loss")
         assert text.count("\\textbf") == len(expected)
     result = draw_all([tmp_path / "8"], tmp_path / "o", Options(formats=["png"]))
     assert "summary.tex" in {path.name for path in result.paths}
@@ -78,8 +89,9 @@ def test_problems_stand_beside_each_other(tmp_path: Path) -> None:
         sweep(tmp_path, ("adam", "sgd"), 2, batch_size=size)
     found = final_cells(load_runs(tmp_path), COLUMNS)
     assert list(found["train_loss"].columns) == ["batch_size=16", "batch_size=32"]
-    text = to_latex(found)
-    assert text.count("\\begin{tabular}{lll}") == 2  # one for each metric
+    text = to_latex(found["test_accuracy"], "test_accuracy")
+    assert text.count("\\begin{tabular}{lll}") == 1
+    assert "Final test accuracy (\\%), median" in text
     assert " & batch\\_size=16 & batch\\_size=32 \\\\" in text
 
 
@@ -91,11 +103,12 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
         for seed in range(2):
             make_run(tmp_path / f"{name[:2]}{seed}", name, seed)
     table = load_runs(tmp_path)
-    text = to_latex(final_cells(table, COLUMNS), ["50 % of_the \n runs {diverged}"])
+    found = final_cells(table, COLUMNS)["test_accuracy"]
+    text = to_latex(found, "test_accuracy", warnings=["50 % of_the \n runs {diverged}"])
     body = [line for line in text.splitlines() if not line.startswith("%")]
     plain = re.sub(r"\\[_&%#${}]", "", "\n".join(body))
     (row,) = [line for line in plain.splitlines() if line.startswith("ab")]
-    assert row.count("&") == 2
+    assert row.count("&") == 1
     assert "#" not in row
     assert "_" not in row
     assert plain.count("{") == plain.count("}")
@@ -109,9 +122,28 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
 def test_latex_takes_it(tmp_path: Path) -> None:
     for name in ("adam", HARD):
         sweep(tmp_path / "r", (name,), 2, optimizer__name=name)
-    text = to_latex(final_cells(load_runs(tmp_path / "r"), COLUMNS), ["a % b"])
+    found = final_cells(load_runs(tmp_path / "r"), COLUMNS)["test_accuracy"]
+    text = to_latex(found, "test_accuracy", "mean_std", ["a % b"])
     head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{text}\\end{{document}}\n", "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_command_writes_the_table_that_is_asked_for(tmp_path: Path, capsys) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    assert main([str(tmp_path), "--table", "test_accuracy", "--cells", "mean_std"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'summary.tex'}\n"
+    found = final_cells(load_runs(tmp_path), ["test_accuracy"])["test_accuracy"]
+    text = (tmp_path / "summary.tex").read_text("utf-8")
+    _, table = to_latex(found, "test_accuracy", "mean_std").split("\\begin{table}")
+    assert text.split("\\begin{table}")[1:] == [table]
+    for words, said in (
+        (["--table", "accuracy"], "there are: train_loss"),
+        (["--table", "test_loss", "--cells", "mean"], "median_range, mean_std"),
+        (["--cells", "mean_std"], "--table COLUMN"),
+    ):
+        assert main([str(tmp_path), *words]) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()

@@ -1,6 +1,9 @@
 """What the user names may be called, with either Hydra; what no configuration may call is not."""
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -28,6 +31,11 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "conf" / "optimizer").mkdir(parents=True)
     (tmp_path / "conf" / "optimizer" / "signsgd.yaml").write_text(
         "_target_: mymodule.SignSGD\n_partial_: true\nname: signsgd\nlr: 0.1\n"
+    )
+    (tmp_path / "beside" / "optimizer").mkdir(parents=True)
+    (tmp_path / "beside" / "apart.py").write_text(MODULE)
+    (tmp_path / "beside" / "optimizer" / "other.yaml").write_text(
+        "_target_: apart.SignSGD\n_partial_: true\nname: other\nlr: 0.1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -75,6 +83,8 @@ def test_what_runs_a_shell_or_code_is_refused(mine, node):
         ["optimizer._target_=mymodule.SignSGD", "optimizer.lr=0.1"],
         ["--config-dir", "conf", "optimizer=signsgd"],
         ["-m", "--config-dir=conf", "optimizer=signsgd,sgd", "hydra/launcher=workers"],
+        ["--config-dir", "beside", "optimizer=other"],
+        ["-m", "--config-dir=beside", "optimizer=other,sgd", "hydra/launcher=workers"],
         ["+hydra.callbacks.mine._target_=hydra.experimental.callback.Callback"],
     ],
     ids=" ".join,
@@ -87,3 +97,24 @@ def test_the_command_line_needs_no_other_words(mine, words):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "hydra" not in ended.stderr.lower()
+
+
+def test_a_run_of_a_class_beside_its_configuration_is_repeated_as_the_report_says(mine):
+    def optbench(*words):
+        ended = subprocess.run(
+            [sys.executable, "-m", "optbench", *words],
+            cwd=mine, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    quick = ["steps=2", "data.subset=100", "model.hidden=[4]", "num_threads=1"]
+    optbench("--config-dir", "beside", "optimizer=other", *quick)
+    (run,) = (mine / "results" / "runs").iterdir()
+    record = json.loads((run / "run.json").read_text())
+    assert list(record["code"]["apart.SignSGD"]) == ["apart.py"]
+    assert record["code_folder"] == "beside"
+    optbench("report", "results/runs")
+    page = (mine / "results" / "runs" / "report.html").read_text()
+    (command,) = re.findall(r'"command":"(python -m optbench --config-dir beside [^"]*)"', page)
+    assert "already done" in optbench(*shlex.split(command)[3:])

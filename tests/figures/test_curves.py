@@ -230,3 +230,52 @@ def test_a_rate_that_only_diverged_lies_within_the_axis(tmp_path: Path) -> None:
     low, high = axes.get_xlim()
     assert low < 0.1
     assert high > 1e20
+
+
+def test_epochs_end_where_the_runs_end(tmp_path: Path) -> None:
+    axes = curves(load_runs(sweep(tmp_path, ("adam", "sgd"), 1, epochs=20))).axes[0]
+    axes.figure.draw_without_rendering()
+    assert axes.get_xlim() == (0, 20)
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_accuracies_are_shown_where_their_lines_differ(tmp_path: Path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    make_run(tmp_path / "lost", "momentum", 0, diverged_at=90)
+    table = load_runs(tmp_path)
+    figure = curves(table, "test_accuracy")
+    low, high = figure.axes[0].get_ylim()
+    late = table[(table["epoch"] > 3) & (table["status"] == "completed")]["test_accuracy"]
+    assert table["test_accuracy"].min() < 0.15 < low < late.min() < late.max() < high
+    assert "leaves out" in str(figure.get_label())
+    cross = line(figure.axes[0], "_diverged")
+    assert (np.asarray(cross.get_ydata()) >= low).all()
+
+
+def test_settings_of_one_optimizer_are_in_order_and_too_many_make_panels(tmp_path: Path) -> None:
+    rates = (0.0001, 0.001, 0.01, 0.1)
+    for momentum in (0.0, 0.5, 0.9):
+        for lr in rates:
+            sweep(tmp_path, ("momentum",), 1, lr=lr, optimizer__momentum=momentum)
+    table = load_runs(tmp_path)
+    figure = curves(table)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["momentum = 0", "momentum = 0.5", "momentum = 0.9"]
+    (box,) = figure.legends
+    assert [text.get_text() for text in box.get_texts()] == [f"lr={lr:g}" for lr in rates]
+    one = curves(table[table["optimizer.momentum"] == 0.9])
+    assert legend(one.axes[0]) == [f"lr={lr:g}" for lr in rates]
+    darkness = [sum(one_line.get_color()) for one_line in one.axes[0].lines]
+    assert darkness == sorted(darkness)  # from dark to light
+
+
+def test_lines_that_are_asked_for_get_panels_where_they_would_be_too_many(tmp_path: Path) -> None:
+    for lr in (0.0001, 0.001, 0.01, 0.1):
+        for name in ("he", "default", "xavier"):
+            sweep(tmp_path, ("sgd",), 1, lr=lr, initializer__name=name)
+    figure = curves(load_runs(tmp_path), lines="initializer")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [f"lr = {lr:g}" for lr in (0.0001, 0.001, 0.01, 0.1)]
+    (box,) = figure.legends
+    names = [f"initializer={name}" for name in ("default", "he", "xavier")]
+    assert [text.get_text() for text in box.get_texts()] == names

@@ -4,6 +4,7 @@ name, and what is written beside it."""
 import json
 import math
 import re
+import shutil
 import warnings
 from functools import partial
 from itertools import combinations, pairwise
@@ -35,7 +36,7 @@ from optbench.figures.critical_difference import cd_diagram
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
-from optbench.figures.panels import series_of
+from optbench.figures.panels import TooManyPanels, add_warning, series_of
 from optbench.figures.profile import profile_figure
 from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
@@ -156,8 +157,17 @@ def test_layers_by_depth_are_those_of_the_weights(tmp_path: Path) -> None:
     at_one = {y for x, y in band.get_paths()[0].vertices if x == 1}
     assert at_one == {1, 4}
     layer_rows(make_run(tmp_path / "other", "adam", 0, batch_size=7), 1.0)
-    with pytest.raises(UserError, match="batch_size"):
-        layers_by_depth(load_runs(tmp_path, rows="layers"))
+    panels = [axes.get_label() for axes in layers_by_depth(load_runs(tmp_path, rows="layers")).axes]
+    assert len(panels) == 12
+    assert panels[0] == "outputs (std), first step, batch_size = 7"
+    assert panels[9] == "outputs (std), last step, batch_size = 128"
+    for size in range(8, 14):
+        layer_rows(make_run(tmp_path / f"other{size}", "adam", 0, batch_size=size), 1.0)
+    many = load_runs(tmp_path, rows="layers")
+    with pytest.raises(TooManyPanels, match="batch_size"):
+        layers_by_depth(many)
+    for size in range(8, 14):
+        shutil.rmtree(tmp_path / f"other{size}")
     lines = layers_by_depth(load_runs(tmp_path, rows="layers"), "batch_size").axes[0].lines
     assert [str(line.get_label()) for line in lines] == ["batch_size=7", "batch_size=128"]
 
@@ -282,15 +292,22 @@ def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
     assert warnings == [f"Warning: {text}." for text in result.warnings]
 
 
-def test_small_print_has_all_warnings_or_their_number(tmp_path: Path) -> None:
-    from optbench.report.draw import shown
+def test_a_figure_has_one_line_of_warning_and_says_where_the_rest_is(tmp_path: Path) -> None:
+    table = load_runs(sweep(tmp_path, ("adam", "sgd"), 2))
 
-    assert shown(["a", "b"], "x") == ["Warning: a", "Warning: b"]
-    long = ["few " * 50, "edge " * 50, *("c" * 90 for _ in range(6))]
-    first, second, *_, last = shown(long, "x")
-    assert first.startswith("Warning: few few")
-    assert second.endswith("edge ...")
-    assert last == "2 more, and in full: x.txt"
+    def printed(warnings: list[str]) -> str:
+        figure = curves(table)
+        before = figure.get_supxlabel()
+        add_warning(figure, warnings, "x.txt")
+        assert figure.get_supxlabel().startswith(f"{before}\n")
+        return figure.get_supxlabel().removeprefix(f"{before}\n")
+
+    assert printed(["a"]) == "Warning: a"
+    assert printed(["a", "b"]) == "Warning: a (all 2: x.txt)"
+    long = printed(["few " * 50])
+    assert long.startswith("Warning: few few")
+    assert long.endswith("few ... (in full: x.txt)")
+    assert "\n" not in long
 
 
 def test_sizes_and_styles_change_the_figure_and_nothing_else(tmp_path: Path) -> None:
@@ -397,6 +414,9 @@ def test_no_two_optimizers_look_the_same() -> None:
     looks = style.looks([*names, *(f"mine{index}" for index in range(200))])
     assert len(set(looks.values())) == len(looks)
     assert all(style.style_of(name) == looks[name] for name in names)
+    # on a page, which has no markers, as well
+    thirty = style.looks(f"my alpha, beta={index}" for index in range(30))
+    assert len({look[:2] for look in thirty.values()}) == 30
     # those of one kind of line differ in their colours to the eye
     for name in style.LOOKS:
         for other in style.LOOKS:
@@ -478,3 +498,12 @@ def test_the_sweep_may_name_style_and_columns(tmp_path: Path) -> None:
     draw_all([tmp_path], options=Options(formats=["svg"], kinds=["curves"]))
     svg = (tmp_path / "train_loss-epoch.svg").read_text("utf-8")
     assert re.search(rf'width="{style.WIDTHS[2] * 72:g}pt"', svg)
+
+
+def test_phases_of_a_problem_share_the_axis_of_their_times(tmp_path: Path) -> None:
+    for phase, lr in (("tuned", 0.003), ("default", 1e-5)):
+        sweep(tmp_path, ("adam", "sgd"), 2, phase=phase, lr=lr)
+    found = time_to_target(load_runs(tmp_path), "val_loss", "0.9")
+    steps = [axes.get_xlim() for axes in time_to_target_figure(found).axes[::2]]
+    assert len(steps) == 2
+    assert steps[0] == steps[1]

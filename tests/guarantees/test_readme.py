@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from optbench.common.errors import UserError
+from optbench.sweeps.folder import check_folder as check_sweep
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 MOST_LINES, MOST_WORDS = 180, 1600
@@ -121,9 +124,20 @@ def test_the_rooms_are_those_of_the_package():
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
-@pytest.mark.parametrize("path", ["first", "runs/x", "sweeps/x", "trajectories/ravine", "mine"])
-def test_results_of_users_are_ignored_by_git(path):
+def test_results_of_users_are_ignored_by_git():
     if not (ROOT / ".git").exists():
         pytest.skip("no checkout")
-    done = subprocess.run(["git", "check-ignore", "-q", f"results/{path}/x.csv"], cwd=ROOT)
-    assert done.returncode == 0
+    named = re.findall(r"name=(\w+)", README) + re.findall(r"results/(\w+)", README)
+    assert "first" in named
+    folders = {*named, "runs", "sweeps", "trajectories/ravine", "mine", "comparison", "claims"}
+    files = [f"results/{name}/{file}" for name in folders for file in ("x.csv", "run/run.json")]
+    words = ["git", "check-ignore", *files]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert set(done.stdout.split()) == set(files)
+
+
+def test_a_sweep_takes_the_place_of_no_committed_results():
+    committed = {"comparison", "claims", "benchmark", "gallery", "reliability", "trajectories"}
+    for name in committed:
+        with pytest.raises(UserError, match=r"README\.md.*choose another name"):
+            check_sweep(ROOT / "results" / name)

@@ -371,3 +371,17 @@ def test_missing_folder_is_made(tmp_path):
     assert out.exists()
     with pytest.raises(UserError):
         report.write([tmp_path / "nowhere"], out)
+
+
+def test_the_page_of_a_study_with_a_claim_has_its_verdict(tmp_path):
+    sweep(tmp_path, ("adam", "sgd"), 6)
+    sides = [{"optimizer": name} for name in ("adam", "sgd")]
+    check = {"value": "train_loss", "lower": sides[0], "than": sides[1]}
+    (tmp_path / "claim.json").write_text(json.dumps({"text": "Adam is faster.", "checks": [check]}))
+    found = collect([tmp_path])["claim"]
+    assert (found["text"], found["word"], found["level"]) == ("Adam is faster.", "held", "clear")
+    (told,) = found["checks"]
+    assert told["word"] == "held"
+    assert "train_loss" in told["text"].replace(" ", "_")
+    # the claim is about all runs
+    assert collect([tmp_path], ["optimizer=adam"])["claim"] is None

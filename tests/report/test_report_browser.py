@@ -5,6 +5,7 @@ Skipped where there is no Playwright or no Chromium. The browser is the system's
 """
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -54,6 +55,10 @@ def runs(tmp_path_factory) -> Path:
     make_run(folder / WORSE, WORSE, 0)
     failed = {"status": "failed", "error": f"cannot read {EVIL}{WORSE}"}
     make_run(folder / "failed", WORSE, 9, record=failed)
+    sides = [{"optimizer": name, "model.batch_norm": False} for name in ("adam", "sgd")]
+    check = {"value": "train_loss", "lower": sides[0], "than": sides[1]}
+    claim = {"text": f"Adam is faster. {EVIL}", "checks": [check]}
+    (folder / "claim.json").write_text(json.dumps(claim))
     return folder
 
 
@@ -92,6 +97,13 @@ def open_page(browser, address) -> Iterator:
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+def test_the_page_of_a_study_begins_with_its_claim(open_page):
+    first = open_page().locator("main section").first
+    assert first.locator("h2").inner_text() == "Claim"
+    assert first.locator("h3").inner_text() == "It held."
+    assert EVIL in first.inner_text()
 
 
 def labels(page) -> list[str]:

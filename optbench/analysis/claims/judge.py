@@ -91,10 +91,15 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     lines += ["", CLAIM_SENTENCES[verdict_of([check.word for check in checks])], ""]
     if any(check.factor > 1 for check in checks):
         lines += [SETTING_RULE, ""]
-    warnings = dict.fromkeys(text for check in checks for text in check.warnings)
-    too_few = too_few_for(min(seeds), max(check.factor for check in checks), len(checks))
-    lines += [f"Warning: {text}.\n" for text in [*warnings, too_few] if text]
+    lines += [f"Warning: {text}.\n" for text in caveats(checks)]
     return "\n".join(lines)
+
+
+def caveats(checks: Sequence[Check]) -> list[str]:
+    """Return what speaks against the comparisons of a claim."""
+    warnings = dict.fromkeys(text for check in checks for text in check.warnings)
+    n, factor = min(check.verdict.n for check in checks), max(check.factor for check in checks)
+    return [text for text in [*warnings, too_few_for(n, factor, len(checks))] if text]
 
 
 def verdict_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """What was run, as plain data for the report: every run with its command, and what is not there."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
+from optbench.formats.record import RunRecord
 from optbench.report.repeat_command import again, command
 
 JobList = tuple[job_list.Job, list[job_list.Job]]
@@ -56,19 +58,24 @@ def run_list(
                 "phase": str(record["config"].get("phase") or ""),
                 "message": message,
                 "compared": str(folder) in used,
-                "command": repeat(folder, record["config"], made.timing, conf),
+                "command": repeat(folder, record, made.timing, conf),
                 "differs": {k: v for k, v in config.items() if k not in shared and "._" not in k},
             }
         )
     return {"shared": shared, "runs": entries}
 
 
-def repeat(folder: Path, config: dict[str, Any], timing: Timing, conf: Path) -> str:
+def repeat(folder: Path, record: RunRecord, timing: Timing, conf: Path) -> str:
     """The command of a run."""
-    engine = timing.again.get(str(folder))
+    config, engine = record["config"], timing.again.get(str(folder))
     if engine is None or config.get("phase"):  # of a study: its own command makes them
-        return command(config, conf)
-    return again(config, engine, conf)
+        words = command(config, conf)
+    else:
+        words = again(config, engine, conf)
+    if not (beside := record.get("code_folder")):
+        return words
+    program = "python -m optbench"
+    return words.replace(program, f"{program} --config-dir {shlex.quote(str(beside))}", 1)
 
 
 def relative(folder: Path, folders: Sequence[Path]) -> str:

@@ -55,7 +55,15 @@ function paintTheme() {
   document.getElementById("theme").textContent = darkPage() ? "Light" : "Dark";
 }
 
-/* ---- the verdict ---- */
+/* ---- the claim of a study, and the verdict ---- */
+
+function claimSection() {
+  const claim = DATA.claim;
+  section("claim", "Claim").append(el("article", { class: "card " + claim.level },
+    el("p", { class: "kicker" }, el("span", {}, claim.text), el("span", { class: "badge" }, claim.word)),
+    el("h3", {}, claim.headline), el("ul", {}, claim.checks.map((check) => el("li", {}, check.text))),
+    claim.notes.map((text) => el("p", { class: "note" }, "Warning: " + text + "."))));
+}
 
 function verdictSection() {
   const node = section("verdict", "Verdict");
@@ -326,6 +334,7 @@ async function copy(button, text) {
 readView();
 buildSwitches();
 paintTheme();
+if (DATA.claim) claimSection();
 verdictSection();
 curveSection();
 rest();

@@ -8,10 +8,12 @@ cells. Other distributions count by name and version. torch, NumPy, Hydra and op
 run.json has their versions, and earlier runs keep their identity.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -52,6 +54,17 @@ def code_of(groups: Mapping[str, Any]) -> Code:
 def of_problem(config: Mapping[str, Any]) -> Code:
     """Return the code of the problem, which all compared optimizers share."""
     return code_of({key: config.get(key) for key in PROBLEM_GROUPS})
+
+
+def folder_of(code: Code) -> str | None:
+    """The folder, from here, that own code was found in; None for this folder, and for several."""
+    found = set()
+    for name in {target.split(".")[0] for target in code} - {"__main__"}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and distribution_of(file) is None:
+            found.add(Path(file).resolve().parents[Path(file).name == "__init__.py"])
+    found -= {Path.cwd().resolve()}
+    return os.path.relpath(found.pop()) if len(found) == 1 else None
 
 
 def tell(code: Code) -> None:

@@ -1,0 +1,25 @@
+"""The claim of a study in a report: what was claimed, and whether it held."""
+
+from pathlib import Path
+from typing import Any
+
+from optbench.analysis.claims.judge import CLAIM_SENTENCES, caveats, verdict_of
+from optbench.analysis.comparison import Comparison
+from optbench.report.claim_files import judged
+
+LEVELS = {"held": "clear", "did not hold": "partly", "cannot tell": "open"}
+
+
+def claim(folder: Path, made: Comparison) -> dict[str, Any]:
+    """The claim of a folder of runs as plain data. Raises UserError as `claim_files.judged`."""
+    assert made.files is not None
+    claimed, checks = judged(folder, made.files)
+    word = verdict_of([check.word for check in checks])
+    return {
+        "text": claimed["text"].strip(),
+        "word": word,
+        "level": LEVELS[word],
+        "headline": CLAIM_SENTENCES[word],
+        "checks": [{"text": check.text, "word": check.word} for check in checks],
+        "notes": caveats(checks),
+    }
