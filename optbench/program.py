@@ -24,7 +24,7 @@ from optbench.config.explain import explained
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
-from optbench.config.trust import folders, of_command
+from optbench.config.trust import allowlist, config_folders
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
@@ -66,8 +66,8 @@ def run() -> None:
         with guard_streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
             check_syntax(words)
             # a class may lie beside the configurations that name it, for worker processes as well
-            sys.path += [str(folder.resolve()) for folder in folders(words)]
-            hydra.main(str(config_folder()), "config", **VERSION_BASE, **of_command(words))(task)()
+            sys.path += [str(folder.resolve()) for folder in config_folders(words)]
+            hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
         if debug is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -93,7 +93,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     with endings(), explained():
         optimizer = str(hydra_config.runtime.choices.get("optimizer"))
-        overrides = own_settings.settle(cfg, overrides, optimizer)
+        overrides = own_settings.move_to_group(cfg, overrides, optimizer)
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])

@@ -73,11 +73,11 @@ def apart(overrides: Sequence[Override]) -> tuple[list[Override], dict[str, list
         for override in overrides
         if override.key_or_group == "optimizer"
     ]
-    known = own_settings.names(texts)
+    known = own_settings.optimizer_names(texts)
     shared: list[Override] = []
     own: dict[str, list[Override]] = {}
     for override in overrides:
-        if found := own_settings.split(override.key_or_group, known):
+        if found := own_settings.split_key(override.key_or_group, known):
             own.setdefault(found[0], []).append(override)
         else:
             shared.append(override)
@@ -101,7 +101,7 @@ def with_own(
     settings: dict[str, dict[str, list[str]]] = {}  # optimizer, key of the group: texts
     for name, overrides in own.items():
         for override in overrides:
-            _, rest = own_settings.split(override.key_or_group, [name]) or ("", "")
+            _, rest = own_settings.split_key(override.key_or_group, [name]) or ("", "")
             key = own_settings.as_group(override.get_key_element(), rest)
             texts = [f"{key}={value}" for value in values_of(override)]
             settings.setdefault(name, {})[f"optimizer.{rest}"] = texts
@@ -116,7 +116,7 @@ def with_own(
     for name in settings:
         if name not in used:
             own_key = next(iter(settings[name])).removeprefix("optimizer.")
-            raise own_settings.foreign(name, own_key, dict.fromkeys(used))
+            raise own_settings.foreign_setting(name, own_key, dict.fromkeys(used))
     return [list(job) for job in dict.fromkeys(found)]
 
 
