@@ -10,11 +10,11 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     Raises UserError where there is no run.
     """
     # slow to import, and of no use to those who import a part of this package
-    from optbench.analysis.claims.judge import CLAIM_FILE, verdict_line
+    from optbench.analysis.claims.judge import verdict_line
     from optbench.analysis.comparison import compare
     from optbench.common.console import say
     from optbench.common.errors import UserError
-    from optbench.formats.study import MANIFEST_FILE
+    from optbench.formats.job_list import CLAIM_FILE, MANIFEST_FILE
     from optbench.report import claim_files, terminal, verdict_files
     from optbench.report.draw import draw_all
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.analysis.claims.checks import Check
-from optbench.analysis.claims.judge import CLAIM_FILE, judge_claim, sentence, to_frame
+from optbench.analysis.claims.judge import judge_claim, sentence, to_frame
 from optbench.analysis.columns import filter_runs
 from optbench.analysis.table import RunFiles
 from optbench.common.csv_export import to_csv
@@ -16,6 +16,7 @@ from optbench.common.files import replace_text
 from optbench.common.text import show
 from optbench.figures.layers import FIGURES
 from optbench.figures.save import save
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.formats.run import read_sealed
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.caveats import caveats
-from optbench.analysis.claims.judge import CLAIM_FILE
 from optbench.analysis.comparison import Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
@@ -16,6 +15,7 @@ from optbench.common.metrics import metric_of
 from optbench.config.groups import config_folder
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.report.sections import curves, pairs, runs, targets, verdict
 from optbench.report.sections.claim import claim
 from optbench.report.sections.facts import facts, readable

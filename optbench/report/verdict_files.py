@@ -6,7 +6,7 @@ from optbench.analysis.comparison import Comparison, compare
 from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.formats.study import MANIFEST_FILE
+from optbench.formats.job_list import MANIFEST_FILE
 
 
 def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[Path]]:

@@ -24,9 +24,10 @@ from optbench.config.resolve import resolve
 from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
+from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.keys import LABELS, RunConfig
 from optbench.formats.run import read_csv, read_record, write_sealed
-from optbench.formats.study import MANIFEST_FILE, setting_of
+from optbench.formats.study import setting_of
 from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
 from optbench.tuning import search as tuning

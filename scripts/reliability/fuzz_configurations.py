@@ -39,7 +39,7 @@ from optbench.config.explain import HYDRAS_ERRORS, explain
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import check_syntax, check_tuned, resolve
 from optbench.config.validate import check_results_dir
-from optbench.program import WRONGLY_ASKED
+from optbench.program import USER_MISTAKES
 from optbench.runner import run as experiment
 from optbench.sweeps import sweep_loader
 from optbench.sweeps.sweep_loader import SweepLoader
@@ -47,7 +47,7 @@ from optbench.training.loop import Training
 from scripts.reliability.command_lines import CONF, command_line
 from scripts.reliability.sections import rows_of_other_seeds, write_section
 
-REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *WRONGLY_ASKED)
+REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *USER_MISTAKES)
 HYDRAS = "of these in Hydra's own words"
 SECONDS = 20  # for one command line
 MEMORY = 16 * 2**30  # bytes of addresses: what asks for more is refused by the system

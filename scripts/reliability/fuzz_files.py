@@ -99,7 +99,7 @@ class Fuzz:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
-        write_sealed(self.results / "sweep" / "claim.json", CLAIM)
+        write_sealed(self.results / "sweep" / job_list.CLAIM_FILE, CLAIM)
         self.whole = {rows: by_run(read_runs(self.results, rows=rows)) for rows in COLUMNS}
         self.figures = {p: read_sealed(p) for p in self.results.rglob("*.json")}
         lists = self.results.rglob(job_list.JOBS_FILE)

@@ -17,6 +17,7 @@ import yaml
 
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import SETTING_RULE, three_digits
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.report import claim_files
 from scripts import ROOT
 
@@ -40,9 +41,7 @@ def main() -> None:
         folder = results / "sweeps" / "claims" / name
         if asked.judge:
             # as the study states its claim now: it may have changed since the runs
-            (folder / judge.CLAIM_FILE).write_text(
-                json.dumps(study(name)["claim"], indent=1) + "\n"
-            )
+            (folder / CLAIM_FILE).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
             claim_files.write(folder)
         else:
             print(f"$ {command(name)}", flush=True)
