@@ -11,7 +11,7 @@ from optbench.stats import algoperf
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the profile and both scores of a CSV."""
+    """Print the profile and both scores of a CSV file."""
     parser = argparse.ArgumentParser(prog="optbench score", description=algoperf.__doc__)
     parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.CSV_FORM}")
     asked = parser.parse_args(arguments)
