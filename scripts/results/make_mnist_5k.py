@@ -21,13 +21,13 @@ from optbench.datasets.loaders import BUNDLED_MNIST, BUNDLED_MNIST_SHA256, mnist
 
 
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
-    """An .npz with fixed times and attributes, which np.savez_compressed does not promise."""
+    """Return an .npz with fixed times and attributes, unlike np.savez_compressed's."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, also where this runs on Windows
+            entry.create_system = 3  # Unix, also on Windows
             member = io.BytesIO()
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
             file.writestr(entry, member.getvalue(), compresslevel=9)
