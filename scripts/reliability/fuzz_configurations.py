@@ -49,7 +49,7 @@ from scripts.reliability.sections import rows_of_other_seeds, write_section
 
 REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *USER_MISTAKES)
 HYDRAS = "of these in Hydra's own words"
-TIMEOUT_S = 20  # for one command line
+LIMIT_S = 20  # for one command line
 MAX_MEMORY_BYTES = 16 * 2**30  # of addresses; the system refuses to give more
 
 
@@ -74,7 +74,7 @@ class Fuzz:
             return
         self.seen.add(tuple(words))
         try:
-            with limited(TIMEOUT_S):
+            with limited(LIMIT_S):
                 self.counts[self.attempt(words)] += 1
         except REFUSED as error:
             # Users get an explanation of these. A ValueError from further inside is a crash.
@@ -156,7 +156,7 @@ def write(seed: int, examples: int, fuzz: Fuzz) -> None:
         command=f"fuzz_configurations --examples {examples} --seed SEED --write",
         text=f"{total} generated command lines (seeds {', '.join(map(str, seeds))}): {parts}. Each "
         "that was accepted trained one step; each that was refused was so in one paragraph, "
-        f"without a traceback, and none took more than {TIMEOUT_S} s. Findings: {sums['findings']}.",
+        f"without a traceback, and none took more than {LIMIT_S} s. Findings: {sums['findings']}.",
         rows=sorted(rows, key=lambda row: (int(str(row["seed"])), str(row["outcome"]))),
     )
 
