@@ -23,7 +23,7 @@ class WorkersLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Prepare the workers. Hydra calls this before it checks and launches the sweep."""
+        """Prepare the workers. Hydra calls `setup` before checking and launching."""
         from optbench.sweeps.sweep_loader import SweepLoader
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore

@@ -20,7 +20,7 @@ class TunedSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Store the configuration and the launcher. Hydra calls this before `sweep`."""
+        """Store the configuration and the launcher. Hydra calls `setup` before `sweep`."""
         self.study, self.context = config, hydra_context
         self.launch = (
             Plugins.instance()

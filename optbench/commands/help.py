@@ -1,4 +1,4 @@
-"""`optbench --help [KEY]`: what there is, or what a key, a group or a choice means."""
+"""`optbench --help [KEY]`: an overview, or the meaning of a key, group or choice."""
 
 import ast
 import shutil

@@ -1,4 +1,4 @@
-"""`optbench report FOLDER... -o report.html`: one self-contained, interactive page."""
+"""`optbench report FOLDER... -o FILE`: one self-contained, interactive page."""
 
 import argparse
 import os

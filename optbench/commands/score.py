@@ -1,4 +1,4 @@
-"""`optbench score times.csv`: AlgoPerf's performance profiles and score of a table of times."""
+"""`optbench score times.csv`: AlgoPerf's profiles and scores of a table of times."""
 
 import argparse
 from collections.abc import Sequence

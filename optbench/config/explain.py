@@ -28,7 +28,7 @@ PARSER_ERRORS = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no vi
 
 @contextmanager
 def explained(*others: type[Exception]) -> Iterator[None]:
-    """Turn errors from Hydra, and `others`, into a `UserError` that explains them."""
+    """Turn errors from Hydra, and `others`, into a `UserError` with an explanation."""
     try:
         yield
     except UserError:

@@ -186,7 +186,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 def draw(
     made: Comparison, names: Sequence[str], problems: list[str]
 ) -> tuple[dict[str, Figure], list[str]]:
-    """Return the figures by kind, and those asked for that do not apply.
+    """Return the figures by kind, and the requested kinds that do not apply.
     names: the kinds to draw, by default a sweep's. Defaults that are too large are added to
     `problems`. Raises UserError if none of the named kinds applies."""
     every = ALL in names

@@ -1,4 +1,4 @@
-"""AlgoPerf's performance profiles over several problems, as a figure with the benchmark scores."""
+"""AlgoPerf's performance profiles over several problems, with benchmark scores."""
 
 import pandas as pd
 from matplotlib.figure import Figure

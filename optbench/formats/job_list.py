@@ -21,7 +21,7 @@ DONE_STATUSES = ("completed", "diverged")
 Job = dict[str, Any]
 ended: list[Job] = []  # the ended jobs of this process's sweep
 engines: dict[str, str] = {}  # the engine that this process's sweep chose, by problem
-unlisted: list[Job] = []  # the ended jobs that could not be written
+unwritten: list[Job] = []  # the ended jobs that could not be written
 
 
 def plan(
@@ -34,7 +34,7 @@ def plan(
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
     ended.clear()
     engines.clear()
-    unlisted.clear()
+    unwritten.clear()
     replace_text(folder / JOBS_FILE, json.dumps(first) + "\n")
 
 

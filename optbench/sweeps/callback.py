@@ -107,10 +107,10 @@ class SweepCallback(Callback):
                 # Long errors were printed in full when the run failed.
                 first = next(iter(str(job["error"]).splitlines()), "")
                 say(f"  {' '.join(job['overrides'])}: {first}", error=True)
-        if job_list.unlisted:
+        if job_list.unwritten:
             where = sweep / job_list.JOBS_FILE
-            say(f"{len(job_list.unlisted)} runs are not in {where}", error=True)
-        if failed or job_list.unlisted:
+            say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
+        if failed or job_list.unwritten:
             sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's job in PyTorch: optbench, plain loops, Lightning, skorch, and the bound.
+"""The benchmark's job in PyTorch: optbench, loops, Lightning, skorch, the bound.
 
 Weights and biases start uniform in +-1/sqrt(fan_in).
 """

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every key and every choice, with the comments of conf/.
+"""Write docs/configuration.md: every key and choice, with the comments of conf/.
 
     python -m scripts.results.configuration_page
 

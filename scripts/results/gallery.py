@@ -19,16 +19,16 @@ from optbench.figures.kinds import KINDS
 from scripts import ROOT
 
 OUT = ROOT / "results" / "gallery"
-SMALL = "data.subset=1500 epochs=6 num_threads=1"
+SMALL_OVERRIDES = "data.subset=1500 epochs=6 num_threads=1"
 STUDIES = {
     "tuned": "hydra/sweeper=tuned optimizer=sgd,momentum,adagrad,rmsprop,adam model=logreg,mlp "
-    f"tuning.trials=8 seeds=8 {SMALL}",
+    f"tuning.trials=8 seeds=8 {SMALL_OVERRIDES}",
     "rates": "optimizer=sgd,momentum,adam,adamw optimizer.lr=0.0003,0.001,0.003,0.01,0.03,0.1,0.3 "
-    f"seed=0,1,2 {SMALL}",
+    f"seed=0,1,2 {SMALL_OVERRIDES}",
     "grid": "optimizer=sgd,momentum,adam initializer=too_small,he_normal,too_large "
-    f"model.batch_norm=false,true seed=0,1,2 {SMALL}",
+    f"model.batch_norm=false,true seed=0,1,2 {SMALL_OVERRIDES}",
     "layers": "optimizer=sgd optimizer.lr=0.1 initializer=too_small,xavier_normal,he_normal "
-    f"'model.hidden=[64,64,64,64,64,64]' seed=0,1,2 diagnostics=layers {SMALL}",
+    f"'model.hidden=[64,64,64,64,64,64]' seed=0,1,2 diagnostics=layers {SMALL_OVERRIDES}",
 }
 
 

@@ -1,4 +1,4 @@
-"""Make mnist_5k.npz of optbench/datasets/bundled from the original MNIST, byte for byte.
+"""Make the bundled mnist_5k.npz from the original MNIST, byte for byte.
 
 MNIST comes from two groups of writers. The training set alternates between them (even and odd
 places: mean pixel 31.2 and 35.4), so every 12th image alone would take one group only; the test set

@@ -1,4 +1,4 @@
-"""Times to target and performance profiles of a report, as plain data (see `tables`)."""
+"""Times to target and performance profiles of a report, as plain data."""
 
 from typing import Any
 
