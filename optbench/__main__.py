@@ -1,6 +1,7 @@
-"""The program: `optbench [-m] [GROUP=NAME] [KEY=VALUE]` trains; `optbench COMMAND` reads runs.
+"""The program: `optbench [-m] [GROUP=NAME] [KEY=VALUE]`, or `optbench COMMAND`.
 
-The rest is imported within `main`, so that Ctrl-C while that takes its time shows no traceback.
+Without a sub-command optbench trains. The slow imports are inside `main`, so that Ctrl-C during
+them shows no traceback.
 """
 
 import atexit
@@ -13,13 +14,13 @@ from importlib import import_module
 from optbench.common.console import endings, fail, guard_streams
 
 HELP = {"-h", "--help", "--version"}
-FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # with a value
+FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # take a value
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
 
 def main() -> None:
-    """Run optbench; exit status 0, 1 for an error, 128 + signal when interrupted."""
-    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends
+    """Run optbench; exit with 0, with 1 for an error, or with 128 + signal."""
+    atexit.register(gc.freeze)  # otherwise Python searches all of torch for garbage at exit
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
@@ -52,13 +53,13 @@ def main() -> None:
 
 
 def without_flags() -> list[str]:
-    """Return the words of the command line that are neither flags nor their values."""
+    """Return the command line's words that are neither flags nor values of flags."""
     pairs = zip(sys.argv, sys.argv[1:], strict=False)
     return [word for before, word in pairs if word[:1] != "-" and before not in FLAGS]
 
 
 def leave(*_: object) -> None:
-    """End at once, where no run has begun that would have to be written."""
+    """Exit at once, which is safe before a run has begun."""
     os.write(2, b"optbench: interrupted\n")
     os._exit(130)
 

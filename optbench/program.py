@@ -1,4 +1,4 @@
-"""Training by the command line: Hydra composes the configuration, and a run or a sweep follows."""
+"""Train a run or a sweep, whose configuration Hydra composes."""
 
 import gc
 import os
@@ -24,38 +24,38 @@ from optbench.config.explain import explained
 from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
-from optbench.config.trust import folders, of_command
+from optbench.config.trust import allowlist, config_folders
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
 
-# what else than Hydra's own is raised for what was asked; a RecursionError: it contains itself
-WRONGLY_ASKED: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
-SHOW = {"-c", "--cfg", "-i", "--info", "--hydra-help"}  # these run nothing
+# Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
+USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
+SHOW_FLAGS = {"-c", "--cfg", "-i", "--info", "--hydra-help"}  # flags that run nothing
 
 
 def run() -> None:
-    """Do what the command line asks for; exit as `optbench.__main__.main` does."""
-    # The console script looks for a user's own classes where `python -m` does: here.
+    """Run what the command line asks for; exit as `optbench.__main__.main` does."""
+    # Users' own classes are found here, as `python -m` finds them, also from the console script.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    # OpenMP's threads wait by spinning, and where another process wants the core each spin costs
-    # a time slice: small steps then take ten times as long. A short spin costs nothing that could
-    # be measured where nothing else runs. To be set before torch is imported.
+    # OpenMP's threads spin while they wait. If another process needs the core, each spin costs a
+    # time slice, and small steps take ten times as long. A short spin had no measurable cost on an
+    # idle machine. The variable must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
     sys.argv = [sys.argv[0], *(quoted(as_text(word)) for word in sys.argv[1:])]
-    # -m may stand anywhere; argparse would take no override behind it if one stands before.
+    # -m may stand anywhere, but argparse rejects overrides behind it if others stand before.
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
     keys = {word.split("=")[0].lstrip("+") for word in words}
-    # a tuned study is never a single run; of another, Hydra 1.4 wants to know before it composes
+    # A tuned study is never a single run. For other studies Hydra 1.4 must know before it composes.
     sweeps = "hydra/sweeper=tuned" in words or (WANTS_NAMES and "study" in keys)
-    if sweeps and not SHOW & keys and "study=null" not in words:
+    if sweeps and not SHOW_FLAGS & keys and "study=null" not in words:
         flags = ["-m"]
     words = own_settings.for_hydra(words)
     sys.argv = ["optbench", *flags, *words]
-    # Hydra would print a part of the traceback and exit; its errors are for us to explain.
+    # Hydra would print part of a traceback and exit, but its errors are explained below.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     mend_parser()
@@ -63,28 +63,28 @@ def run() -> None:
         interrupts.early.clear()
         signal.signal(signal.SIGINT, interrupts.first)
     try:
-        with guard_streams(), endings(), nullcontext() if debug else explained(*WRONGLY_ASKED):
+        with guard_streams(), endings(), nullcontext() if debug else explained(*USER_MISTAKES):
             check_syntax(words)
-            # a class may lie beside the configurations that name it, for worker processes as well
-            sys.path += [str(folder.resolve()) for folder in folders(words)]
-            hydra.main(str(config_folder()), "config", **VERSION_BASE, **of_command(words))(task)()
+            # A class may lie beside the configurations that name it. Workers need the path as well.
+            sys.path += [str(folder.resolve()) for folder in config_folders(words)]
+            hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
         if debug is None:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
 def as_text(word: str) -> str:
-    """Return a word of the command line as UTF-8, which a locale of ASCII cannot decode."""
+    """Return a word of the command line as UTF-8, which an ASCII locale cannot decode."""
     try:
         return word if word.isascii() else os.fsencode(word).decode("utf-8")
-    except UnicodeError:  # a locale that has other bytes for it, or bytes that are no text
+    except UnicodeError:  # another encoding, or bytes that are no text
         return word
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
-    """One run: a whole command, or one job of a sweep.
+    """Train one run: the whole command, or one job of a sweep.
 
-    Hydra would wrap exceptions, so none leaves this function: it exits instead.
+    No exception leaves this function, since Hydra would wrap it. The function exits instead.
     """
     hydra_config = HydraConfig.get()
     overrides = texts_of(hydra_config.overrides.task)
@@ -93,12 +93,12 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         return job.run(cfg, overrides, sweep_folder, str(hydra_config.sweep.subdir), number)
     with endings(), explained():
         optimizer = str(hydra_config.runtime.choices.get("optimizer"))
-        overrides = own_settings.settle(cfg, overrides, optimizer)
+        overrides = own_settings.move_to_group(cfg, overrides, optimizer)
         check_tuned(overrides, hydra_config.runtime.choices)
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
         check_figure(cfg.figure)
-        gc.disable()  # what is imported now stays: to look for garbage in it takes a fifth longer
+        gc.disable()  # imports make no garbage, and collecting takes a fifth longer
         from optbench.runner import run as runner
 
         gc.freeze()
@@ -110,19 +110,19 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
-    """Say how a single run ended and what it wrote. logged: to more than the CSV files."""
+    """Print how a single run ended and what it wrote. logged: beyond the CSV files."""
     from optbench.formats.run import read_record
 
     if outcome.signal and not (outcome.folder / "run.json").exists():
-        sys.exit(128 + outcome.signal)  # while it waited for another process with the run
+        sys.exit(128 + outcome.signal)  # interrupted while waiting for another process's run
     try:
         record = read_record(outcome.folder / "run.json")
     except (OSError, ValueError) as error:
         raise UserError(f"the run ended, and what it wrote is gone: {error}") from error
     picture, steps = None, (record["summary"] or {}).get("step", 0)
-    if not outcome.signal and steps > 1:  # one step makes no curve, and matplotlib's import is slow
+    if not outcome.signal and steps > 1:  # one step makes no curve, and matplotlib imports slowly
         try:
-            picture = drawn(outcome.folder)
+            picture = curve_of(outcome.folder)
         except (UserError, OSError) as error:
             say(f"warning: no picture: {error}", error=True)
     if not quiet:
@@ -132,8 +132,8 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         sys.exit(128 + outcome.signal)
 
 
-def drawn(folder: Path) -> Path:
-    """Return the picture of a run, drawn where it is not there yet."""
+def curve_of(folder: Path) -> Path:
+    """Return the picture of a run, and draw the picture if it is missing."""
     if (folder / "curve.png").exists():
         return folder / "curve.png"
     from optbench.report import curve  # imports matplotlib
@@ -142,7 +142,7 @@ def drawn(folder: Path) -> Path:
 
 
 def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
-    """Say what is unusual of a run, and its final figures."""
+    """Print what is unusual about a run, and its final metrics."""
     if outcome.known:
         how, again = f"({outcome.status})", "force=true runs it again"
         if outcome.engines:

@@ -1,6 +1,6 @@
-"""Programs that measure optbench and make what lies in results/; each runs from the root as
-`python -m scripts.PACKAGE.MODULE`, with the Python of .venv."""
+"""Programs that measure optbench and make the files of results/.
+Each runs from the repository's root as `python -m scripts.PACKAGE.MODULE`, with .venv's Python."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # of the repository
+ROOT = Path(__file__).resolve().parent.parent  # the repository's root

@@ -1,1 +1,1 @@
-"""optbench's Hydra plugins. Hydra imports them at every start, so they import little themselves."""
+"""optbench's Hydra plugins, with few imports: Hydra loads them at every start."""

@@ -1,6 +1,6 @@
-"""`hydra/launcher=workers`: the jobs of a sweep in processes that stay.
+"""`hydra/launcher=workers`: run a sweep's jobs in worker processes that stay.
 
-Hydra asks that a launcher lives here; what it does is in `optbench.sweeps.launcher`.
+Hydra requires the class here. `optbench.sweeps.launcher` does the work.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# torch's optimizers import its compiler at their first step; a worker for itself needs a second
+# At their first step torch's optimizers import its compiler: a second in each worker.
 PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
 class WorkersLauncher(Launcher):
-    """A process for each core, each with its share of threads; on GPUs one for each of them."""
+    """A launcher with a worker per CPU core that shares the threads, or one per GPU."""
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
         self.workers, self.time_limit = workers, time_limit
@@ -23,7 +23,7 @@ class WorkersLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Called by Hydra before the sweep is checked and launched."""
+        """Prepare the workers. Hydra calls `setup` before checking and launching."""
         from optbench.sweeps.sweep_loader import SweepLoader
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
@@ -31,10 +31,10 @@ class WorkersLauncher(Launcher):
         if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
             from optbench.sweeps import worker_process
 
-            worker_process.prepare(PRELOAD)  # while this process imports torch too
+            worker_process.prepare(PRELOAD)  # in parallel with this process's import of torch
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        """Run the jobs of one batch; their `JobReturn` objects come in the same order."""
+        """Run the jobs of one batch; return their `JobReturn` objects in the same order."""
         from optbench.sweeps import callback, concurrency, launcher
 
         with callback.exits():

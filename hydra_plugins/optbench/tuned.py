@@ -1,6 +1,6 @@
-"""`-m hydra/sweeper=tuned`: equal tuning budgets, then new seeds of the best and of the defaults.
+"""`-m hydra/sweeper=tuned`: equal tuning budgets, then new seeds for the best.
 
-Hydra asks that a sweeper lives here; what it decides is in `optbench.tuning`.
+Hydra requires the class here. `optbench.tuning` makes the decisions.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class TunedSweeper(Sweeper):
-    """Expands the command line to problems and optimizers, and runs the two phases of each."""
+    """A sweeper that runs the phases of a tuned study for all problems and optimizers."""
 
     def __init__(self, params: Any = None) -> None:
         self.params = params or {}
@@ -20,7 +20,7 @@ class TunedSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Called by Hydra before `sweep`."""
+        """Store the configuration and the launcher. Hydra calls `setup` before `sweep`."""
         self.study, self.context = config, hydra_context
         self.launch = (
             Plugins.instance()
@@ -31,7 +31,7 @@ class TunedSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the study; Hydra ignores what is returned."""
+        """Run the study. Hydra ignores the returned value."""
         from optbench.tuning import study
 
         def compose(overrides: list[str]) -> DictConfig:

@@ -1,1 +1,1 @@
-"""The sub-commands: arguments and files, then one call."""
+"""The sub-commands: arguments and files, then one call each."""

@@ -1,4 +1,4 @@
-"""`optbench --help [KEY]`: what there is, or what a key, a group or a choice means."""
+"""`optbench --help [KEY]`: an overview, or the meaning of a key, group or choice."""
 
 import ast
 import shutil
@@ -40,7 +40,7 @@ All keys and choices: docs/configuration.md. Files, figures, statistics: the oth
 
 
 def main(words: Sequence[str], *, version: bool = False) -> int:
-    """Explain each word; without one, say what there is. version: instead, of what."""
+    """Explain each word, or give an overview. version: print versions instead."""
     if version:
         print(versions())
         return 0
@@ -50,19 +50,19 @@ def main(words: Sequence[str], *, version: bool = False) -> int:
 
 
 def versions() -> str:
-    """Return the versions of optbench and of what its numbers depend on."""
+    """Return the versions of optbench and of the packages that affect its numbers."""
     others = [f"{name} {metadata.version(name)}" for name in ("torch", "hydra-core", "numpy")]
     return f"optbench {__version__} ({', '.join(others)}, Python {sys.version.split()[0]})"
 
 
 def overview() -> str:
-    """Return what optbench does, its sub-commands, groups and keys."""
+    """Return the overview: purpose, sub-commands, groups and keys."""
     keys = [name for name, (first, *_) in known_keys().items() if not first[0]]
     parts: dict[str, int] = {}
     for name in keys:
         first, dot, _ = name.partition(".")
         parts[first + ".*" * bool(dot)] = 1
-    rows = [(group, in_a_line(group)) for group in GROUPS]
+    rows = [(group, choices_line(group)) for group in GROUPS]
     return "\n".join(
         [
             INTRODUCTION,
@@ -80,7 +80,7 @@ def overview() -> str:
 
 
 def sub_commands() -> list[tuple[str, str]]:
-    """Return each sub-command with what its module says it does, without importing it."""
+    """Return each sub-command with its module's description, without importing it."""
     rows = []
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
@@ -89,10 +89,10 @@ def sub_commands() -> list[tuple[str, str]]:
     return rows
 
 
-def in_a_line(group: str) -> str:
-    """Return a group's choices, the default with a star; those of a folder in its brackets."""
+def choices_line(group: str) -> str:
+    """Return a group's choices, the default with a star, folders in brackets."""
     default = default_choice(group)
-    folders = {"": ["basic"] * (group == "hydra/launcher")}  # Hydra's own
+    folders = {"": ["basic"] * (group == "hydra/launcher")}  # part of Hydra
     for name in choices(group):
         folder, _, last = name.rpartition("/")
         folders.setdefault(folder, []).append("*" * (name == default) + last)
@@ -101,7 +101,7 @@ def in_a_line(group: str) -> str:
 
 
 def about(word: str) -> str:
-    """Return what a word of the command line means. Raises `UserError` for an unknown one."""
+    """Return the meaning of a word of the command line. Raise `UserError` if unknown."""
     key, equals, value = word.lstrip("+").partition("=")
     commands = [name for name, _ in sub_commands()]
     if key in commands and not equals:
@@ -123,7 +123,7 @@ def about(word: str) -> str:
 
 
 def about_group(group: str) -> str:
-    """Return the choices of a group, with what each is."""
+    """Return the choices of a group, with the meaning of each."""
     comment = config_comment(group)
     rows = [(name, read(path)[0]) for name, path in choices(group).items()]
     if group == "hydra/launcher":
@@ -133,7 +133,7 @@ def about_group(group: str) -> str:
 
 
 def config_comment(group: str) -> str:
-    """Return what config.yaml says of a group."""
+    """Return config.yaml's comment on a group."""
     for _, settings in read(config_folder() / "config.yaml")[1]:
         for one in settings:
             if one.key == f"defaults.{group}":
@@ -142,7 +142,7 @@ def config_comment(group: str) -> str:
 
 
 def about_choice(group: str, name: str) -> str:
-    """Return what a choice is, and its settings."""
+    """Return the meaning of a choice, and its settings."""
     files = choices(group)
     if name not in files:
         raise UserError(
@@ -161,14 +161,14 @@ def about_choice(group: str, name: str) -> str:
 
 
 def table(rows: Iterable[tuple[str, str]], indent: str = "  ") -> str:
-    """Return a name and its text a row, wrapped beside the longest name."""
+    """Return rows of a name and a text, wrapped beside the longest name."""
     rows = list(rows)
     width = min(max((len(name) for name, _ in rows), default=0), 47)
     return "\n".join(wrapped(f"{indent}{name:<{width}}  ", text) for name, text in rows)
 
 
 def wrapped(first: str, text: str) -> str:
-    """Return a text in the width of the terminal, beside what its first line begins with."""
+    """Return a text wrapped to the terminal, indented after its opening words."""
     width = min(shutil.get_terminal_size((MAX_WIDTH, 0)).columns, MAX_WIDTH)
     later = " " * min(len(first), width // 2)
     return textwrap.fill(

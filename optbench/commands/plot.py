@@ -78,8 +78,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 when something was wrong, a file was left out or a kind that was
-    named does not apply (said on stderr)."""
+    """Run `optbench plot`; return 0, or 1 after a problem reported on stderr.
+    Problems are errors, files left out, and named kinds that do not apply."""
     asked = parse(argv)
     options = Options(
         y=asked.y,
@@ -104,5 +104,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"does not apply: {text}", file=sys.stderr)
     for problem in [*result.problems, *result.older]:
         print(f"left out: {problem}", file=sys.stderr)
-    # of "all" some never apply; who names a kind wants it
+    # Some kinds of "all" never apply. A kind that is named is wanted.
     return 1 if result.problems or (result.skipped and kinds.ALL not in options.kinds) else 0

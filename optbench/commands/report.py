@@ -1,4 +1,4 @@
-"""`optbench report FOLDER... -o report.html`: one self-contained, interactive page."""
+"""`optbench report FOLDER... -o FILE`: one self-contained, interactive page."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from optbench.report.page import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 when something was wrong or a file was left out (named on stderr)."""
+    """Run `optbench report`; return 0, or 1 if a file was left out (named on stderr)."""
     parser = argparse.ArgumentParser(
         prog="optbench report",
         description="Write one self-contained page: verdict, interactive curves, tables, commands.",

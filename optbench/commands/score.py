@@ -1,4 +1,4 @@
-"""`optbench score times.csv`: AlgoPerf's performance profiles and score of a table of times."""
+"""`optbench score times.csv`: AlgoPerf's profiles and scores of a table of times."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from optbench.stats import algoperf
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the profile and both scores of a CSV."""
+    """Print the profile and both scores of a CSV file."""
     parser = argparse.ArgumentParser(prog="optbench score", description=algoperf.__doc__)
     parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.CSV_FORM}")
     asked = parser.parse_args(arguments)

@@ -22,7 +22,7 @@ from optbench.trajectories.functions import FUNCTIONS, Function, Point
 
 
 class Asked(NamedTuple):
-    """A command line, checked."""
+    """A parsed and checked command line."""
 
     function: Function
     optimizers: list[tuple[str, list[str]]]  # name and Hydra overrides of each line
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 
 def parse(words: Sequence[str]) -> Asked:
-    """Read KEY=VALUE words; UserError names what is wrong and what is allowed."""
+    """Parse KEY=VALUE words. Raise UserError with what is wrong and what is allowed."""
     given: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -73,7 +73,7 @@ def parse(words: Sequence[str]) -> Asked:
         if argument not in inspect.signature(maker).parameters:
             raise UserError(f"{key}: {name} takes {list(inspect.signature(maker).parameters)}")
         mine[argument] = number(key, given.pop(key), float)
-    from optbench.config.compose import combinations  # slow to import, and not for the help
+    from optbench.config.compose import combinations  # slow to import, and not needed by the help
 
     lines = []
     for optimizer in names:
@@ -107,18 +107,18 @@ def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
 
 
 def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
-    """Follow all optimizers that were asked for; their trajectories and the table."""
+    """Run all optimizers; return their trajectories and the table."""
     from optbench.config.build import build
     from optbench.config.compose import compose_group
 
-    if asked.config_dir:  # for classes beside their configurations
+    if asked.config_dir:  # classes may lie beside their configurations
         sys.path.append(str(Path(expanded(asked.config_dir)).resolve()))
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:
         config = compose_group("optimizer", name, overrides, asked.config_dir)
         if "lr" in config and not any(text.startswith("optimizer.lr=") for text in overrides):
-            # configured learning rates are for networks: here most would hardly move
+            # Configured rates suit networks. Here most optimizers would hardly move.
             config["lr"], overrides = "best", [*overrides, "optimizer.lr=best"]
         settings = [text.removeprefix("optimizer.") for text in overrides]
         if config.get("lr") == "best":
@@ -133,7 +133,7 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     return paths, pd.DataFrame(rows)
 
 
-COLUMNS = {  # of the table that is printed: heads, and what they mean; trajectories.csv has more
+COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "optimizer": ("optimizer", "lr, where none was given, is the best of 21 rates"),
     "steps_to_minimum": ("arrives", "the first step within {tolerance:g} of a minimum; inf: none"),
     "steps_settled": ("stays", "the first step after which it stays there; inf: none"),
@@ -150,12 +150,12 @@ optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 after an error."""
+    """Run `optbench trajectories`; return the exit status 0."""
     words = sys.argv[1:] if words is None else words
     if not words or {"-h", "--help"} & set(words):
         print(f"{HELP}\nfunctions: {', '.join(FUNCTIONS)}")
         return 0
-    sys.path.insert(0, str(Path.cwd()))  # a user's own classes
+    sys.path.insert(0, str(Path.cwd()))  # users' own classes
     asked = parse(words)
     paths, table = run(asked)
     files = contours.write_files(asked.out, asked.function, paths, table, asked.formats)

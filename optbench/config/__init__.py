@@ -1,1 +1,1 @@
-"""From command line and YAML to checked, built objects."""
+"""From a command line and YAML files to checked, built objects."""

@@ -1,4 +1,4 @@
-"""What a resolved configuration asks for, as objects: dataset, problem, optimizer, loggers."""
+"""Build a configuration's dataset, problem, optimizer and loggers."""
 
 import inspect
 import json
@@ -36,17 +36,17 @@ Config = dict[str, Any]
 
 
 def results_of(config: RunConfig) -> Path:
-    """The folder of all results."""
+    """Return the folder that holds all results."""
     return Path(expanded(config["results_dir"]))
 
 
 def load_dataset(config: RunConfig) -> prepare.Dataset:
-    """The prepared dataset of a configuration; the last one is kept for the next run of a sweep."""
+    """Return a configuration's prepared dataset. The last dataset is kept in memory."""
     return _load_dataset(dataset_parts(config))
 
 
 def dataset_parts(config: RunConfig) -> str:
-    """What decides which data a configuration has, as JSON."""
+    """Return the part of a configuration that determines its data, as JSON."""
     parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
     return json.dumps(parts, sort_keys=True)
 
@@ -63,18 +63,18 @@ _load_dataset = lru_cache(maxsize=1)(prepare_dataset)
 
 
 def describe_problem(config: RunConfig) -> Config:
-    """The part of a configuration that says what is minimised, whatever the optimizer."""
+    """Return the part of a configuration that defines the problem to minimise."""
     problem = identity_part(config, Role.PROBLEM)
     problem["dataset"] = {k: v for k, v in problem["dataset"].items() if k not in DATA_SOURCES}
     if config["drop_last"]:
-        # runs from before this was so measured it over whole batches, and are not mixed with these
+        # Older runs averaged this loss over whole batches only: the two kinds must not be mixed.
         problem["train_loss_over"] = "all examples"
-    problem["dataset"].pop("preprocessing", None)  # the one in force stands at the top level
+    problem["dataset"].pop("preprocessing", None)  # the one that applies is at the top level
     return problem
 
 
 def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
-    """The problem of a configuration, as plain Python objects."""
+    """Build the problem of a configuration from plain Python objects."""
     settings = [field.name for field in fields(Problem) if field.name not in GROUPS]
     return Problem(
         dataset,
@@ -86,7 +86,7 @@ def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
 
 
 def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
-    """`initialize` with what a configuration gives; by `_target_`, a function in its place."""
+    """Return the configured initializer, or the function that `_target_` names."""
     if "_target_" in init:
         return build("initializer", init | {"_partial_": True})
     weight = init.get("weight")
@@ -100,10 +100,10 @@ def build(group: str, node: Config) -> Any:
     arguments = {key: value for key, value in node.items() if key not in LABELS}
     try:
         made = with_torchvision(lambda: make(arguments))
-        if group != "optimizer":  # `optimizers.build` has more to say of those
+        if group != "optimizer":  # `optimizers.build` checks those arguments itself
             check_accepted(group, made)
         return made
-    except (InstantiationException, TypeError, ValueError) as error:  # the latter of its flags
+    except (InstantiationException, TypeError, ValueError) as error:  # by wrong flags
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
@@ -117,17 +117,17 @@ def build(group: str, node: Config) -> Any:
 
 
 def check_accepted(group: str, made: Any) -> None:
-    """Raise `UserError` for an argument of a partial call that its function does not have."""
+    """Raise `UserError` for an argument that the function of a partial call lacks."""
     if not isinstance(made, partial):
         return
     try:
         parameters = inspect.signature(made.func).parameters
-    except (TypeError, ValueError):  # of a builtin
+    except (TypeError, ValueError):  # a builtin may have no signature
         return
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     if unknown := [key for key in made.keywords if key not in parameters]:
-        # what the problem fills in comes first, without a default
+        # The parameters without a default come first: the problem fills them in.
         own = [key for key, p in parameters.items() if p.default is not p.empty]
         raise UserError(
             f"{group} cannot be made: {made.func.__name__} does not accept {', '.join(unknown)}"
@@ -136,6 +136,6 @@ def check_accepted(group: str, made: Any) -> None:
 
 
 def loggers(config: RunConfig) -> Loggers:
-    """Those of the configuration, besides the CSV files; `UserError` where a package is missing."""
+    """Build the configured loggers. Raise `UserError` if a package is missing."""
     nodes = {name: node for name, node in (config.get("logger") or {}).items() if node}
     return Loggers({name: build(f"logger.{name}", node) for name, node in nodes.items()})

@@ -1,4 +1,4 @@
-"""The comments of the configuration files: what each key and each choice of a group means."""
+"""The comments in the configuration files, which explain each key and each choice."""
 
 import difflib
 import re
@@ -14,9 +14,9 @@ GROUPS = (
     "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger",
     "study", "hydra/launcher", "hydra/sweeper",
 )  # fmt: skip
-NOT_SHOWN = ("name", "search", "params")  # of a choice: not set as GROUP.KEY
-LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
-SYNONYMS = {  # other programs' names, as the last word of a key
+HIDDEN_SETTINGS = ("name", "search", "params")  # no user sets these as GROUP.KEY
+YAML_LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
+SYNONYMS = {  # the last word of a key in other programs: the name in optbench
     "learning_rate": "lr", "learningrate": "lr", "step_size": "lr", "wd": "weight_decay",
     "bs": "batch_size", "batch": "batch_size", "epochs_count": "epochs", "num_epochs": "epochs",
     "max_epochs": "epochs", "iterations": "steps", "max_steps": "steps", "opt": "optimizer",
@@ -25,7 +25,7 @@ SYNONYMS = {  # other programs' names, as the last word of a key
 
 
 class Setting(NamedTuple):
-    """One key of a YAML file: its dotted name, value and comment, as they stand there."""
+    """One key of a YAML file: dotted name, value and comment, as written in the file."""
 
     key: str
     value: str
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
 
 def read(path: Path) -> tuple[str, list[tuple[str, list[Setting]]]]:
-    """Return the first comment of a file, and its settings under the comments that head them."""
+    """Return the opening comment of a file, and the settings below each heading."""
     head: list[str] = []
     sections: list[tuple[str, list[Setting]]] = [("", [])]
     parents: list[tuple[int, str]] = []
@@ -42,14 +42,14 @@ def read(path: Path) -> tuple[str, list[tuple[str, list[Setting]]]]:
         settings = sections[-1][1]
         if text.startswith("#"):
             text = text.removeprefix("#").strip()
-            if line.startswith(" ") and settings:  # the comment of the line before goes on
+            if line.startswith(" ") and settings:  # the comment on the line before continues here
                 key, value, comment = settings[-1]
                 settings[-1] = Setting(key, value, f"{comment} {text}".strip())
             elif len(sections) == 1 and not settings:
                 head += [] if text.startswith("@package") else [text]
             else:
                 sections.append((text, []))
-        elif found := LINE.match(line):
+        elif found := YAML_LINE.match(line):
             indent, name, value, comment = found.groups()
             parents = [one for one in parents if one[0] < len(indent)]
             key = ".".join([*(parent for _, parent in parents), name])
@@ -59,7 +59,7 @@ def read(path: Path) -> tuple[str, list[tuple[str, list[Setting]]]]:
 
 
 def shown(settings: list[Setting]) -> Iterator[Setting]:
-    """Yield the settings that have a value, less those of Hydra's own."""
+    """Yield the settings that have a value, without Hydra's own settings."""
     parents = {one.key.rpartition(".")[0] for one in settings}
     for one in settings:
         words = one.key.split(".")
@@ -70,32 +70,32 @@ def shown(settings: list[Setting]) -> Iterator[Setting]:
 
 
 def choices(group: str) -> dict[str, Path]:
-    """Return the files of a group by what stands behind `GROUP=`."""
+    """Return the files of a group by their names in `GROUP=NAME`."""
     folder = config_folder() / group
     files = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def default_choice(group: str) -> str:
-    """Return a group's choice in config.yaml, "" where there is none."""
+    """Return the choice that config.yaml makes for a group, or "" if none."""
     text = (config_folder() / "config.yaml").read_text("utf-8")
     found = re.search(rf"^  - (?:override )?{group}: (\w+)", text, re.M)
     return found[1] if found and found[1] != "null" else ""
 
 
 def settings_of(path: Path) -> list[Setting]:
-    """Return what may be set of a choice; not what another key sets."""
+    """Return the settings of a choice, without those that another key determines."""
     _, sections = read(path)
     return [
         one
         for one in shown([one for _, settings in sections for one in settings])
-        if one.key.split(".")[0] not in NOT_SHOWN and not one.value.startswith("${")
+        if one.key.split(".")[0] not in HIDDEN_SETTINGS and not one.value.startswith("${")
     ]
 
 
 @cache
 def known_keys() -> dict[str, list[tuple[str, Setting]]]:
-    """Return every key by its dotted name: its settings, each with the choice that has it."""
+    """Return the settings of every dotted key, each with the choice it belongs to."""
     _, sections = read(config_folder() / "config.yaml")
     known = {one.key: [("", one)] for _, settings in sections for one in shown(settings)}
     for group in GROUPS:
@@ -106,8 +106,8 @@ def known_keys() -> dict[str, list[tuple[str, Setting]]]:
     return known
 
 
-def meant(key: str) -> list[str]:
-    """Return the keys that an unknown one may have meant, the likeliest first."""
+def likely_keys(key: str) -> list[str]:
+    """Return the keys that an unknown key may stand for, the likeliest first."""
     known = [*known_keys(), *GROUPS]
     first, _, last = key.lower().rpartition(".")
     last = SYNONYMS.get(last, last)
@@ -122,8 +122,8 @@ def meant(key: str) -> list[str]:
 
 
 def suggestion(key: str, value: str = "") -> str:
-    """Return a sentence on what an unknown key may have meant, with its value; or nothing."""
-    found = meant(key)
+    """Return a sentence that suggests the right key with the value, or ""."""
+    found = likely_keys(key)
     if not found:
         return ""
     nearest, *others = [f"{name}={value}" if value else name for name in found[:3]]

@@ -1,4 +1,4 @@
-"""Compositions for commands of one's own: the door to Hydra for what stands below the roof."""
+"""Compose configurations for code that does not know Hydra."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -20,9 +20,9 @@ from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 def compose_group(
     group: str, choice: str, overrides: Sequence[str] = (), config_dir: str | None = None
 ) -> dict[str, Any]:
-    """Return the configuration of one choice of a group, with overrides, as plain values.
+    """Return the configuration of one choice of a group, with overrides applied.
 
-    config_dir: a folder with choices of the user's own. Raises `UserError` for what is not there.
+    config_dir: a folder with the user's own choices. Raises `UserError` for an unknown name.
     """
     words = [f"{group}={choice}", *overrides]
     if config_dir:
@@ -34,9 +34,9 @@ def compose_group(
 
 
 def combinations(settings: Mapping[str, str], whose: str) -> list[list[str]]:
-    """Return a list of overrides for each combination of values: `lr=0.1,0.3` makes two.
+    """Return one list of overrides per combination of values: `lr=0.1,0.3` makes two.
 
-    settings: key to text, as on a command line. whose: begins the message where one is unreadable.
+    settings: key to text, as on a command line. whose: begins the message for unreadable text.
     """
     mend_parser()
     try:
@@ -54,6 +54,6 @@ def combinations(settings: Mapping[str, str], whose: str) -> list[list[str]]:
 
 
 def texts_of(overrides: Any) -> list[str]:
-    """Return overrides as they were given: to read the node's items would resolve them."""
+    """Return overrides as written. Reading the node's items would resolve them."""
     texts: list[str] = OmegaConf.to_container(overrides)  # type: ignore[assignment]
     return texts

@@ -1,4 +1,4 @@
-"""Hydra's errors in words for the user, with the nearest right name."""
+"""Explain Hydra's errors to the user, with the nearest right name."""
 
 import re
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ NO_RECORD_STEPS = (
     "and record_steps=false is engine=plain, where every step is torch's"
 )
 HYDRAS_ERRORS: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException)
-UNREADABLE = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
+PARSER_ERRORS = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
 
 
 @contextmanager
 def explained(*others: type[Exception]) -> Iterator[None]:
-    """Turn errors of Hydra's, and other kinds, into a `UserError` that says what was meant."""
+    """Turn errors from Hydra, and `others`, into a `UserError` with an explanation."""
     try:
         yield
     except UserError:
@@ -38,7 +38,7 @@ def explained(*others: type[Exception]) -> Iterator[None]:
 
 
 def explain(error: Exception, conf: Path) -> str:
-    """Hydra's message and its causes in one text, with the nearest right name where one is near."""
+    """Return Hydra's message with its causes, and the nearest right name if any."""
     return shorten(_explain(error, conf))
 
 
@@ -62,7 +62,7 @@ def _explain(error: Exception, conf: Path) -> str:
         if match[0].endswith("'hydra/launcher/cohort'"):
             return NO_COHORT
         allowed = options(conf / match[1])
-        allowed += ["basic"] if match[1].startswith("hydra/") else []  # Hydra's own
+        allowed += ["basic"] if match[1].startswith("hydra/") else []  # part of Hydra
         return (
             f"there is no {match[1]}={match[2]}{did_you_mean(match[2], allowed)}\n"
             f"{match[1]} is one of: {', '.join(allowed)}, or a file of yours in "
@@ -84,7 +84,7 @@ def _explain(error: Exception, conf: Path) -> str:
         said = re.split(r"\s+full_key: ", message)[0]
         return f"{match[1]} cannot be resolved: {said}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        word = match[1].removeprefix("++")  # of `own_settings`
+        word = match[1].removeprefix("++")  # `own_settings` added the mark
         if word.startswith("logger="):
             return f"several loggers stand in brackets: 'logger=[{word[7:]}]'"
         return (
@@ -93,7 +93,7 @@ def _explain(error: Exception, conf: Path) -> str:
         )
     if "Config group override must be a string" in message:
         return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
-    if re.search(UNREADABLE, message):
+    if re.search(PARSER_ERRORS, message):
         given = re.search(r"Error parsing override '(.*)'|LexerNoViableAltException: (.*)", message)
         word = (given[1] or given[2]) if given else "the command line"
         return (
@@ -105,7 +105,7 @@ def _explain(error: Exception, conf: Path) -> str:
 
 
 def suggest(key: str, value: str = "") -> str:
-    """Return what an unknown key may have meant, with its value, and where the keys are listed."""
+    """Return a hint: the likely right key with the value, and where keys are listed."""
     group, _, rest = key.partition(".")
     if group == "logger" and rest:
         name = rest.split(".")[0]

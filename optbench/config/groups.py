@@ -1,4 +1,4 @@
-"""The folder of the configuration files, and what it offers."""
+"""The folder of the configuration files, and the choices in it."""
 
 from functools import cache
 from pathlib import Path
@@ -8,14 +8,14 @@ import yaml
 
 
 def config_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it where it is installed."""
+    """Return the folder `conf/`: beside the package in a checkout, else inside it."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
 
 def options(folder: Path) -> list[str]:
-    """Return the choices of a group, by what stands behind `GROUP=`."""
+    """Return the names of a group's choices, as written in `GROUP=NAME`."""
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 

@@ -1,6 +1,6 @@
-"""What is borrowed from the inside of Hydra: the only module that imports or changes it.
+"""The only module that imports or changes Hydra's internals.
 
-`BORROWED` names all of it, with the reason; a test says which a new version no longer has.
+`BORROWED` lists each of them with the reason. A test names those that a new Hydra lacks.
 """
 
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -25,10 +25,10 @@ except ImportError as error:
 
 __all__ = ["BasicSweeper", "ConfigLoaderImpl", "basic_sweeper"]
 
-# since 1.4: Hydra wants to be told what it may call, and has its version's defaults alone
+# Hydra 1.4 requires a list of what it may call, and has no older defaults to choose from.
 WANTS_NAMES = "execution_whitelist" in signature(hydra.main).parameters
 VERSION_BASE: dict[str, str] = {} if WANTS_NAMES else {"version_base": "1.3"}
-# object: its attributes, and what they are for
+# The attributes of each borrowed object, and their purpose.
 BORROWED: dict[Any, tuple[tuple[str, ...], str]] = {
     ConfigLoaderImpl: (
         ("load_configuration", "load_sweep_config", "validate_sweep_overrides_legal",
@@ -47,7 +47,7 @@ BORROWED: dict[Any, tuple[tuple[str, ...], str]] = {
 
 
 def missing() -> list[str]:
-    """Return a sentence for each thing of `BORROWED` that this version of Hydra lacks."""
+    """Return a sentence for each entry of `BORROWED` that the installed Hydra lacks."""
     return [
         f"this version of Hydra has no {owner.__name__}.{name}: {why}"
         for owner, (names, why) in BORROWED.items()
@@ -57,9 +57,9 @@ def missing() -> list[str]:
 
 
 def note_overrides_dirname(job: Any, overrides: list[Any]) -> None:
-    """Set `hydra.job.override_dirname` of these overrides, as Hydra does where it composes.
+    """Set `hydra.job.override_dirname` for the overrides, as Hydra's composition does.
 
-    From Hydra 1.4 on the value is an interpolation, and there is nothing to set.
+    From Hydra 1.4 on the value is an interpolation, so there is nothing to set.
     """
     if hasattr(config_loader_impl, "get_overrides_dirname"):
         settings = job.config.override_dirname
@@ -68,15 +68,15 @@ def note_overrides_dirname(job: Any, overrides: list[Any]) -> None:
 
 
 def mend_parser() -> None:
-    """Let Hydra's parser work under `python -O`: it moves on to the next token within an assert.
+    """Make Hydra's parser work under `python -O`.
 
-    Its own source is compiled with its asserts, and the two methods that need them are taken.
-    Without this `+optimizer.search.lr={low:...}`, `range(3)` and `glob(*)` end in an error.
+    The parser moves to the next token inside an assert. Two of its methods are compiled again with
+    their asserts. Otherwise `+optimizer.search.lr={low:...}`, `range(3)` and `glob(*)` fail.
     """
     if __debug__:
         return
     name, source = overrides_visitor.__name__, str(overrides_visitor.__file__)
-    loader = WithAsserts(name, source)  # of Hydra's file, as it is installed
+    loader = WithAsserts(name, source)  # the source file of the installed Hydra
     again = module_from_spec(ModuleSpec(name, loader, origin=source))
     loader.exec_module(again)
     for method in ("visitDictKeyValuePair", "visitFunction"):
@@ -85,9 +85,9 @@ def mend_parser() -> None:
 
 
 class WithAsserts(SourceFileLoader):
-    """Loads a module with its asserts, whatever `python -O` says."""
+    """A loader that keeps a module's asserts, also under `python -O`."""
 
     def get_code(self, fullname: str) -> Any:
-        """The module's code, compiled anew from its source."""
+        """Return the module's code, compiled anew from its source."""
         path = self.get_filename(fullname)
         return compile(self.get_data(path), path, "exec", optimize=0)

@@ -1,7 +1,7 @@
 """Settings of one optimizer alone: `adam.lr=0.01` beside `optimizer=sgd,adam`.
 
-Hydra wants a key that exists or a `+`. So `adam.lr` is written `++adam.lr` for it, what had a `+`
-already `+adam.lr`, and both become settings of the group `optimizer` where a job is that optimizer.
+Hydra accepts an unknown key only with `+`. So `adam.lr` is rewritten to `++adam.lr`, and `+adam.lr`
+stays. In a job of that optimizer both become settings of the group `optimizer`.
 """
 
 import re
@@ -17,15 +17,15 @@ from optbench.config.comments import choices
 from optbench.config.explain import suggest
 
 
-def names(words: Iterable[str]) -> list[str]:
-    """Return the optimizers that there are: optbench's, and those that a command line names."""
+def optimizer_names(words: Iterable[str]) -> list[str]:
+    """Return the names of all optimizers: optbench's and the command line's."""
     chosen = [re.sub(r"^\++optimizer=", "", f"++{word.lstrip('+')}") for word in words]
     given = [one for text in chosen if text[:2] != "++" for one in re.findall(r"[\w/.-]+", text)]
     return [*choices("optimizer"), *given]
 
 
-def split(key: str, known: Sequence[str]) -> tuple[str, str] | None:
-    """Return the optimizer and its own key for a key such as `adam.lr`; None for another key."""
+def split_key(key: str, known: Sequence[str]) -> tuple[str, str] | None:
+    """Return the optimizer and its own key for a key such as `adam.lr`, else None."""
     plain = key.lstrip("+").replace("/", ".")
     for name in known:
         if plain.startswith(f"{name.replace('/', '.')}."):
@@ -34,12 +34,12 @@ def split(key: str, known: Sequence[str]) -> tuple[str, str] | None:
 
 
 def for_hydra(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line, with settings of one optimizer as Hydra takes them."""
-    known = names(words)
+    """Return the command line's words, with own settings as Hydra accepts them."""
+    known = optimizer_names(words)
 
     def written(word: str) -> str:
         key, equals, value = word.partition("=")
-        own = split(key, known) if equals else None
+        own = split_key(key, known) if equals else None
         if own is None:
             return word
         mark = "+" if key.startswith("+") else "++"
@@ -49,33 +49,33 @@ def for_hydra(words: Sequence[str]) -> list[str]:
 
 
 def as_group(key: str, own: str) -> str:
-    """Return an optimizer's own key as a key of the group. key: as Hydra got it."""
+    """Return an optimizer's own key as a key of the group. key: as Hydra received it."""
     added = key.startswith("+") and not key.startswith("++")
     return f"{'++' * added}optimizer.{own}"
 
 
-def foreign(name: str, own: str, others: Iterable[str]) -> UserError:
-    """Return the refusal of a setting of an optimizer that is not run."""
+def foreign_setting(name: str, own: str, others: Iterable[str]) -> UserError:
+    """Return the error for a setting of an optimizer that is not run."""
     return UserError(
         f"{name}.{own} is a setting of the optimizer {name}, and the optimizers that are run are "
         f"{', '.join(others)}: name {name} in optimizer=, or leave its settings out"
     )
 
 
-def settle(config: DictConfig, overrides: Sequence[str], choice: str) -> list[str]:
-    """Move the own settings of a single run's optimizer to its group; return the overrides so.
+def move_to_group(config: DictConfig, overrides: Sequence[str], choice: str) -> list[str]:
+    """Move the settings of a run's own optimizer to the group; return the overrides.
 
-    choice: the optimizer that is run. Raises `UserError` for settings of another one.
+    choice: the optimizer of the run. Raises `UserError` for settings of another optimizer.
     """
-    known, texts = names([f"optimizer={choice}"]), []
+    known, texts = optimizer_names([f"optimizer={choice}"]), []
     for text in overrides:
         key, _, value = text.partition("=")
-        if (own := split(key, known)) is None:
+        if (own := split_key(key, known)) is None:
             texts.append(text)
             continue
         name, rest = own
         if name != choice:
-            raise foreign(name, rest, [choice])
+            raise foreign_setting(name, rest, [choice])
         there, whole = key.lstrip("+"), as_group(key, rest)
         given: Any = OmegaConf.select(config, there)
         try:

@@ -1,4 +1,4 @@
-"""What a command line means beyond Hydra's composition: own classes, and misspelt names."""
+"""Resolve a configuration: the user's own classes, and misspelt names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from optbench.config.explain import NO_RECORD_STEPS, explained
 from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]
-KEPT = ("_partial_", "name", "preprocessing")  # of any class: not its arguments
+NOT_ARGUMENTS = ("_partial_", "name", "preprocessing")  # keys that are no arguments of the class
 
 
 def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
-    """The configuration as plain values; `UserError` for keys that mean nothing."""
+    """Return the configuration as plain values. Raise `UserError` for unknown keys."""
     for text in overrides:
         if text.lstrip("+").partition("=")[0] == "record_steps":
             raise UserError(NO_RECORD_STEPS)
@@ -36,16 +36,16 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
                 node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
             resolved[str(key)] = node
     if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
-        resolved["engine"] = "plain"  # by a file from before there was `engine`
+        resolved["engine"] = "plain"  # in a file from before `engine` existed
     check_keys(resolved)
     return cast(RunConfig, drop_foreign_arguments(resolved, overrides))
 
 
 def quoted(word: str) -> str:
-    """Return an override with quotes around what Hydra reads only in quotes: `~/x`, `$HOME`, é.
+    """Return an override with quotes where Hydra needs them: `~/x`, `$HOME`, é.
 
-    Values in brackets or with quotes of their own are left as they are. Of Hydra's own flags,
-    `--config-dir=~/x` gets its path.
+    Values in brackets, or with quotes already, are left as they are. Hydra's own flag
+    `--config-dir=~/x` gets its path expanded.
     """
     key, equals, value = word.partition("=")
     if key == "--config-dir":
@@ -64,25 +64,24 @@ def quoted(word: str) -> str:
 
 
 def check_syntax(words: Sequence[str]) -> None:
-    """Raise `UserError` for a word without a key, and for lists of Hydra's own choices, which it
-    takes for names of files."""
+    """Raise `UserError` for a word without a key, and for lists of Hydra's choices."""
     for word in words:
         if not is_text(word):
             raise UserError(f"{word} holds bytes that are no text in UTF-8: write it otherwise")
         if word.startswith("="):
             raise UserError(f"cannot read {word}: an override is KEY=VALUE")
-        if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):
+        if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):  # names of files to Hydra
             raise UserError(f"{word}: one choice is needed, not a list of them")
 
 
 def drop_foreign_arguments(config: Config, overrides: Sequence[str]) -> Config:
-    """Where `_target_` was given on the command line, keep only the arguments given beside it.
+    """Keep only the arguments given beside a `_target_` on the command line.
 
-    The group's YAML was written for another class, and the new one has defaults of its own. The
-    class's name becomes the group's label, unless `GROUP.name` was given as well.
+    The group's YAML was written for another class, and the new class has its own defaults. The
+    class's name becomes the group's label, unless the command line gives `GROUP.name`.
     """
     given = dict(text.lstrip("+").split("=", 1) for text in overrides if "=" in text)
-    given = {key: value for key, value in given.items() if "." in key}  # not the groups' choices
+    given = {key: value for key, value in given.items() if "." in key}  # not a group's choice
 
     def clean(node: Config, path: str, own: bool = False) -> Config:
         own = own or f"{path}._target_" in given
@@ -91,7 +90,7 @@ def drop_foreign_arguments(config: Config, overrides: Sequence[str]) -> Config:
             here = f"{path}.{key}"
             whole = any(here == name or here.startswith(f"{name}.") for name in given)
             part = any(name.startswith(f"{here}.") for name in given)
-            if own and not (whole or part or key in KEPT):
+            if own and not (whole or part or key in NOT_ARGUMENTS):
                 continue
             kept[key] = clean(value, here, own) if isinstance(value, dict) else value
         return kept
@@ -107,7 +106,7 @@ def drop_foreign_arguments(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
-    """Raise `UserError` for keys of a tuned study where none was asked for: they do nothing."""
+    """Raise `UserError` for keys of a tuned study outside one, where they do nothing."""
     for text in overrides:
         key = text.lstrip("+").split("=", 1)[0]
         if choices.get("hydra/sweeper") != "tuned" and key.split(".")[0] in TUNING_KEYS:
@@ -116,7 +115,7 @@ def check_tuned(overrides: Sequence[str], choices: Mapping[str, Any]) -> None:
 
 
 def check_keys(config: Config) -> None:
-    """Refuse keys outside the groups that mean nothing: `+epoch=3` would be taken in silence."""
+    """Raise `UserError` for unknown keys: Hydra takes `+epoch=3` without a word."""
     for key in sorted({*TOP_KEYS} - {"logger", *config}):
         raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
     for key, value in config.items():

@@ -1,9 +1,9 @@
-"""Which classes and functions a configuration may name: Hydra calls what a `_target_` names.
+"""Which classes and functions a configuration may name in `_target_`.
 
-Since version 1.4 Hydra wants to be told which. A configuration is composed of optbench's own files
-and of what the user gives on the command line: words, and folders (`--config-dir`,
-`hydra.searchpath`). To name something there is the choice to have it called. What lies among
-results (`run.json`, `study.json`) is never composed, so nothing that it names is ever called.
+Hydra calls whatever a `_target_` names, and since version 1.4 requires a list of what is allowed. A
+configuration is composed only of optbench's files and of what the user gives on the command line,
+as words or as folders (`--config-dir`, `hydra.searchpath`). Naming a class there allows the call.
+Files among results (`run.json`, `study.json`) are never composed, so nothing they name is called.
 """
 
 import re
@@ -21,59 +21,58 @@ from optbench.common.files import expanded
 from optbench.config.hydra_internals import WANTS_NAMES
 from optbench.formats.older_code import GETTERS, targets
 
-# what Hydra makes for itself, before there is a run: callbacks, launchers, loggers
-OWN = ("optbench.*", "hydra_plugins.*", "logging.*", "colorlog.*")
-NAMED = re.compile(r"""_target_['"]?\s*[=:]\s*['"]?([A-Za-z_][\w.]*)""")
-FLAG = re.compile(r"(?:--config-dir|-cd|--config-path|-cp)(?:=(.*))?")
+# Hydra itself builds callbacks, launchers and loggers before any run begins.
+HYDRA_TARGETS = ("optbench.*", "hydra_plugins.*", "logging.*", "colorlog.*")
+TARGET_NAME = re.compile(r"""_target_['"]?\s*[=:]\s*['"]?([A-Za-z_][\w.]*)""")
+FOLDER_FLAG = re.compile(r"(?:--config-dir|-cd|--config-path|-cp)(?:=(.*))?")
 
 
 def named_by(words: Sequence[str]) -> list[str]:
-    """Return what the words of a command line name: there, and in the folders that they give."""
+    """Return every `_target_` in a command line's words and in the folders they give."""
     texts = [*words]
-    for folder in folders(words):
-        with suppress(OSError):  # Hydra says what is wrong with a folder
+    for folder in config_folders(words):
+        with suppress(OSError):  # Hydra reports what is wrong with a folder
             texts += [path.read_text("utf-8", "replace") for path in folder.rglob("*.yaml")]
-    return sorted({name for text in texts for name in NAMED.findall(text)})
+    return sorted({name for text in texts for name in TARGET_NAME.findall(text)})
 
 
-def folders(words: Sequence[str]) -> Iterator[Path]:
-    """The folders of configurations that a command line gives."""
+def config_folders(words: Sequence[str]) -> Iterator[Path]:
+    """Yield the configuration folders that a command line gives."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        if match := FLAG.fullmatch(word):
+        if match := FOLDER_FLAG.fullmatch(word):
             if folder := following if match[1] is None else match[1]:
                 yield Path(expanded(folder))
         elif word.lstrip("+").startswith("hydra.searchpath="):
             yield from map(Path, re.findall(r"file://([^,\]'\"]+)", word))
 
 
-def of_command(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of `hydra.main` for a command line: what Hydra may make for itself."""
-    return {"execution_whitelist": [*OWN, *named_by(words)]} if WANTS_NAMES else {}
+def allowlist(words: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `hydra.main` that allow what a command line names."""
+    return {"execution_whitelist": [*HYDRA_TARGETS, *named_by(words)]} if WANTS_NAMES else {}
 
 
 def make(node: Mapping[str, Any]) -> Any:
-    """Return what the `_target_` of a composed configuration gives with its arguments.
+    """Call the `_target_` of a composed configuration with its arguments.
 
-    Hydra checks each name, and refuses what no configuration may call, such as `os.system`. What
-    is named calls and returns what it likes. Raises `InstantiationException` for what cannot be
-    made, also where the code that is named raises.
+    Hydra checks each name, and refuses names that no configuration may call, such as `os.system`.
+    The called code itself is not restricted. Raises `InstantiationException` if the call fails.
     """
     if not WANTS_NAMES:
         return instantiate(node, _convert_="all")
-    for call in _calls(node):
+    for call in _partial_calls(node):
         instantiate(call, _execution_whitelist_=[*targets(call)])
     free = vars(utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]
     try:
-        return _plain(instantiate(node, _convert_="all", _execution_whitelist_=free))
+        return _as_partial(instantiate(node, _convert_="all", _execution_whitelist_=free))
     except InstantiationException:
         raise
-    except Exception as error:  # as Hydra puts it before 1.4
+    except Exception as error:  # the form of the message before Hydra 1.4
         text = f"Error in call to target '{node['_target_']}':\n{error!r}"
         raise InstantiationException(text) from error
 
 
-def _calls(node: Any) -> Iterator[dict[str, Any]]:
-    """The targets in a configuration, each as a call that is not made."""
+def _partial_calls(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield each target in a configuration as a partial call, so that nothing runs."""
     if isinstance(node, Mapping):
         if isinstance(target := node.get("_target_"), str):
             getter = target.rpartition(".")[2] in GETTERS
@@ -82,11 +81,11 @@ def _calls(node: Any) -> Iterator[dict[str, Any]]:
         node = list(node.values())
     if isinstance(node, list):
         for item in node:
-            yield from _calls(item)
+            yield from _partial_calls(item)
 
 
-def _plain(made: Any) -> Any:
-    """An ordinary partial call in the place of Hydra's own kind, which checks what it returns."""
+def _as_partial(made: Any) -> Any:
+    """Return an ordinary partial in place of Hydra's, which checks the result's type."""
     if not isinstance(made, partial):
         return made
-    return partial(made.func, *made.args, **{k: _plain(v) for k, v in made.keywords.items()})
+    return partial(made.func, *made.args, **{k: _as_partial(v) for k, v in made.keywords.items()})

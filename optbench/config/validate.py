@@ -10,19 +10,19 @@ from typing import Any
 from optbench.common.errors import UserError, did_you_mean, is_text
 from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, Switch
 
-MOST_THREADS = 4096  # more than any machine has; a million of them would end the process
-LARGEST_FLOAT = 1e30  # float32 holds it, and a hundred million times as much
-LARGEST = 2**53  # whole numbers beyond it are not exact in CSV and JSON readers
+MAX_THREADS = 4096  # more than any machine has; a million threads would end the process
+MAX_FLOAT = 1e30  # float32 holds a hundred million times as much
+MAX_INTEGER = 2**53  # larger whole numbers are not exact in CSV and JSON readers
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise `UserError`, naming the key, its value and what is allowed, at the first mistake."""
+    """Raise `UserError` for the first wrong value, with its key and what is allowed."""
     for key, value in config.items():
         if key not in ENDING_KEYS:
             check_values(value, key)
     check_kinds(config, Count)
-    if (config["num_threads"] or 0) > MOST_THREADS:
-        raise UserError(f"num_threads must be at most {MOST_THREADS}, not {config['num_threads']}")
+    if (config["num_threads"] or 0) > MAX_THREADS:
+        raise UserError(f"num_threads must be at most {MAX_THREADS}, not {config['num_threads']}")
     if config["steps"] is None and config["epochs"] is None:
         raise UserError("epochs or steps must be given: one of the two is the budget")
     batch_size = config["batch_size"]
@@ -45,29 +45,29 @@ def check(config: Mapping[str, Any]) -> None:
     if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):
         raise UserError(f"initializer.weight needs a _target_, or is null, not {weight!r}")
     bias = config["initializer"].get("bias")
-    if bias is not None and (not _is_number(bias) or abs(bias) >= LARGEST_FLOAT):
+    if bias is not None and (not _is_number(bias) or abs(bias) >= MAX_FLOAT):
         raise UserError(f"initializer.bias must be a number (below 1e30), or null, not {bias!r}")
     for group in GROUPS:
         if group == "initializer":
-            continue  # it may have no class
+            continue  # an initializer needs no class
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
             raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
         label = config[group].get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
     penalty = config["weight_penalty"]
-    if not _is_number(penalty) or not 0 <= penalty < LARGEST_FLOAT:
+    if not _is_number(penalty) or not 0 <= penalty < MAX_FLOAT:
         raise UserError(
-            f"weight_penalty must be at least 0 and below {LARGEST_FLOAT:g}, not {penalty!r}"
+            f"weight_penalty must be at least 0 and below {MAX_FLOAT:g}, not {penalty!r}"
         )
-    lr = config["optimizer"].get("lr", 1)  # a class of one's own may have no lr, or its default
-    # null is for the class to allow: some find a rate of their own
-    if lr is not None and (not _is_number(lr) or not 0 < lr < LARGEST_FLOAT):
-        raise UserError(f"optimizer.lr must be above 0 and below {LARGEST_FLOAT:g}, not {lr!r}")
+    lr = config["optimizer"].get("lr", 1)  # a user's class may have no lr, or a default
+    # The class decides about null: some optimizers find their own rate.
+    if lr is not None and (not _is_number(lr) or not 0 < lr < MAX_FLOAT):
+        raise UserError(f"optimizer.lr must be above 0 and below {MAX_FLOAT:g}, not {lr!r}")
 
 
 def check_kinds(config: Mapping[str, Any], kind: type) -> None:
-    """Raise `UserError` at the first key whose check in the table is of this kind and fails."""
+    """Raise `UserError` for the first key whose check is of type `kind` and fails."""
     for key, known in KEYS.items():
         if isinstance(known.check, kind):
             value = _get(config, key)
@@ -76,7 +76,7 @@ def check_kinds(config: Mapping[str, Any], kind: type) -> None:
 
 
 def _mistake(value: Any, check: object) -> str:
-    """Return what a value must be and is not; "" for a right one."""
+    """Return what is wrong with a value, or "" for an allowed value."""
     match check:
         case Count(least, meaning, null):
             if (value is None and null) or _is_count(value, least):
@@ -92,7 +92,7 @@ def _mistake(value: Any, check: object) -> str:
 
 
 def check_name(name: Any) -> None:
-    """Raise `UserError` unless `name` is null or can be a folder's name."""
+    """Raise `UserError` unless `name` is null or a possible folder name."""
     if name is None:
         return
     text = str(name)
@@ -106,12 +106,12 @@ def check_name(name: Any) -> None:
 
 
 def check_results_dir(value: Any) -> None:
-    """Raise `UserError` unless the results have a folder."""
+    """Raise `UserError` unless `results_dir` is a possible folder."""
     check_folder(value, "results_dir")
 
 
 def check_folder(value: Any, key: str) -> None:
-    """Raise `UserError` unless this can be the path of a folder."""
+    """Raise `UserError` unless the value is a possible path of a folder."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise UserError(f"{key} must be a folder ('.' is the current one), not {value!r}")
     check_encodable(value, key)
@@ -122,7 +122,7 @@ def check_folder(value: Any, key: str) -> None:
 
 
 def check_values(value: Any, key: str) -> None:
-    """Raise `UserError` for numbers that are not finite, and keys that are no texts."""
+    """Raise `UserError` for numbers that are not finite and keys that are not text."""
     if isinstance(value, Mapping):
         for inner, item in value.items():
             if not isinstance(inner, str):
@@ -139,13 +139,13 @@ def check_values(value: Any, key: str) -> None:
 
 
 def check_text(value: str, key: str) -> None:
-    """Raise `UserError` for half a character (a lone surrogate), which no file in UTF-8 holds."""
+    """Raise `UserError` for a lone surrogate, which UTF-8 cannot hold."""
     if not is_text(value):
         raise UserError(f"{key} must be text that can be written as UTF-8, not {value!r}")
 
 
 def check_encodable(value: str, key: str) -> None:
-    """Raise `UserError` for the name of a file that the locale has no bytes for."""
+    """Raise `UserError` for a file name that the locale cannot encode."""
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
@@ -156,7 +156,7 @@ def check_encodable(value: str, key: str) -> None:
 
 
 def check_group(value: Any, key: str, group: str) -> None:
-    """Raise `UserError` unless `value` is a group of keys, such as `key`."""
+    """Raise `UserError` unless `value` is a group of keys. key: an example of one."""
     if not isinstance(value, Mapping):
         raise UserError(f"{group} is a group of keys such as {key}, not {value!r}")
 
@@ -170,7 +170,7 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_INTEGER
 
 
 def _is_number(value: Any) -> bool:

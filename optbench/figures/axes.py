@@ -27,17 +27,17 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show
 from optbench.figures import style
 
-MARKED = "_diverged"  # the label of a cross, whose place says nothing about the scale
-LINEAR = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
+CROSS_LABEL = "_diverged"  # the label of a cross, whose position is no value on the axis
+LINEAR_NOTE = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
 
 
 class NothingFinite(UserError):
-    """Every run diverged before a value of the column was logged."""
+    """An error: every run diverged before a value of the column was logged."""
 
 
 def check_column(table: pd.DataFrame, y: str) -> None:
-    """Raise UserError unless column `y` was logged and holds a number; NothingFinite where no
-    run came that far."""
+    """Raise UserError unless column `y` was logged and holds a finite number.
+    Raises `NothingFinite` if all runs diverged before the first value."""
     columns = [name for name in logged_columns(table) if name not in ("step", "epoch")]
     check_logged(table, y, columns)
     if not np.isfinite(table[y]).any() and (table["status"] == "diverged").all():
@@ -47,7 +47,7 @@ def check_column(table: pd.DataFrame, y: str) -> None:
 
 
 def y_label(table: pd.DataFrame, y: str) -> str:
-    """The name of a logged column with its unit."""
+    """Return the label of a logged column with its unit."""
     found = metric_of(y)
     text = f"{found.label} ({found.unit})" if found.unit else found.label
     if y == "train_loss" and table.attrs.get("rows") == "steps":
@@ -61,12 +61,12 @@ def y_label(table: pd.DataFrame, y: str) -> str:
 
 
 def set_log_y(panels: Iterable[Axes], values: Iterable[float]) -> str:
-    """Make y axes logarithmic as far as every value drawn can be placed on them.
+    """Make y axes logarithmic, as far as all drawn values have a place on them.
 
     values: all that the panels show. All above 0: a logarithmic axis. Zeros and numbers that span
-    a decade: logarithmic down to the power of ten below the smallest, linear from there to 0. With
-    a negative value: linear. Not one finite value: the axes stay as they are.
-    Returns what a reader must be told of another than a logarithmic axis, or "".
+    a decade: logarithmic, and linear below the power of ten under the smallest number. A negative
+    value: linear. No finite value: unchanged.
+    Returns a note on an axis that is not purely logarithmic, or "".
     """
     finite = np.array([value for value in values if math.isfinite(value)])
     if not len(finite):
@@ -77,30 +77,30 @@ def set_log_y(panels: Iterable[Axes], values: Iterable[float]) -> str:
         return ""
     positive = finite[finite > 0]
     if finite.min() < 0 or not len(positive) or positive.max() < 10 * positive.min():
-        return LINEAR
+        return LINEAR_NOTE
     threshold = 10.0 ** math.floor(math.log10(positive.min()))
     for axes in panels:
         axes.set_yscale("symlog", linthresh=threshold)
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -threshold / 4), high)  # no ticks of negative numbers
+        axes.set_ylim(max(low, -threshold / 4), high)  # no ticks at negative numbers
     return f"; the axis is logarithmic above {threshold:g} and linear below it, to show values of 0"
 
 
 def set_percent(axes: Axes) -> None:
-    """Tick labels of accuracies (fractions) in per cent."""
+    """Format the tick labels of accuracies (fractions) in per cent."""
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
 
 
 def limit_words(negative: bool, factor: str = "four times") -> str:
-    """Say where an axis ends that ends at `untrained_limit`."""
+    """Return where an axis that ends at a limit of losses ends, in words."""
     if negative:
         return "as far above the untrained value as the lowest value lies below it"
     return f"at {factor} the untrained value"
 
 
 def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Series[float]") -> str:
-    """End the y axes of losses at `divergence_limit`, or a run that blew up would squeeze the
-    others. Returns the note that says for how many of the final `values`."""
+    """End the y axes of losses at `divergence_limit`; return a note on values above.
+    Otherwise a run that blew up would squeeze the others. values: final values of the runs."""
     limit = divergence_limit(table, y)
     finite = values[np.isfinite(values)]
     above = int((finite > limit).sum())
@@ -111,7 +111,7 @@ def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Ser
         low, high = axes.get_ylim()
         if not low < limit < high:
             continue
-        if len(kept):  # the margin below was a part of the range that is cut off
+        if len(kept):  # the lower margin was a share of the range that is cut off
             least = float(kept.min())
             log = axes.get_yscale() == "log"
             low = max(low, least / 1.5 if log else least - 0.05 * (limit - least))
@@ -121,8 +121,8 @@ def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Ser
 
 
 def log_ticks(panels: Iterable[Axes]) -> None:
-    """Labels for logarithmic y axes shorter than two decades, which would show one or none; to be
-    called when their limits are final."""
+    """Label logarithmic y axes shorter than two decades, which have too few labels.
+    The limits of the axes must be final."""
     for axes in panels:
         low, high = axes.get_ylim()
         if axes.get_yscale() == "log" and 0 < low < high:
@@ -130,8 +130,8 @@ def log_ticks(panels: Iterable[Axes]) -> None:
 
 
 def ticks(axis: Axis, low: float, high: float, subs: Sequence[int]) -> None:
-    """Ticks of a logarithmic axis: powers of ten, and below two decades their multiples in `subs`,
-    never so many that their labels meet."""
+    """Set the ticks of a logarithmic axis, so that no labels overlap.
+    Ticks are at powers of ten, and below two decades also at their multiples in `subs`."""
     decades = math.log10(high / low)
     axis.set_minor_formatter(NullFormatter())
     if decades >= 2:
@@ -145,7 +145,7 @@ def ticks(axis: Axis, low: float, high: float, subs: Sequence[int]) -> None:
 
 
 def scale_y_for(panels: Sequence[Axes], column: str, values: Iterable[float]) -> str:
-    """Set the y axes for values of a column: logarithmic for losses, per cent for accuracies.
+    """Scale y axes for a column: logarithmic for losses, per cent for accuracies.
 
     Returns the note of `set_log_y`.
     """
@@ -156,8 +156,8 @@ def scale_y_for(panels: Sequence[Axes], column: str, values: Iterable[float]) ->
 
 
 def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
-    """An x axis that holds every value tried: those that only diverged have no point of their own.
-    Logarithmic where all are positive."""
+    """Set an x axis that holds every value tried, also those that only diverged.
+    The axis is logarithmic if all values are positive."""
     low, high = float(x.min()), float(x.max())
     if low > 0:
         axes.set_xscale("log")
@@ -169,10 +169,10 @@ def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
 
 
 def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:
-    """The title of a panel, wrapped to its width; where a key is too long for a line its last
-    part stands for it. The whole title is the panel's label, for the caption.
+    """Set a panel's title, wrapped to the panel's width.
 
-    beside: inches at the size of print that the panel's ticks and its legend take."""
+    The last part of a key stands for a key that is too long for a line. The panel's label is the
+    whole title, for the caption. beside: inches that ticks and legend take, at print size."""
     axes.set_label(", ".join(texts))
     width = max_chars(figure, axes, beside)
     if len(", ".join(texts)) <= width:
@@ -187,7 +187,7 @@ def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -
 
 
 def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
-    """How many letters fit above or below a panel, beside whose axis so many inches are taken."""
+    """Return how many letters fit above or below a panel. beside: inches taken."""
     spec = axes.get_subplotspec()
     assert spec is not None
     width = figure.get_figwidth() / spec.get_gridspec().ncols
@@ -195,25 +195,25 @@ def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
 
 
 def wrapped(name: str, width: int) -> str:
-    """A name on lines of at most so many letters, which may end after an underscore too."""
+    """Wrap a name to lines of at most `width` letters, also after underscores."""
     return fill(name.replace("_", "_\0 "), width).replace("\0 ", "").replace("\0", "")
 
 
 def legend_height(figure: Figure) -> float:
-    """Inches that the legend above all panels takes."""
+    """Return the inches that the legend above all panels takes."""
     return sum(legend.get_window_extent().height for legend in figure.legends) / figure.dpi
 
 
 class RowNames(NamedTuple):
-    """Names beside the rows of a panel, wrapped."""
+    """The wrapped names beside the rows of a panel."""
 
     texts: dict[str, str]
-    inches: float  # that they take beside the axis
+    inches: float  # width of the names beside the axis
     height: float  # inches of a row
 
 
 def row_names(names: Iterable[object]) -> RowNames:
-    """Wrap the names of rows to what a panel, or a column of a page, has room for."""
+    """Wrap the names of rows to the width of a panel or a page's column."""
     most = 28 if style.columns() is None else 16 * (style.columns() or 1)
     texts = {name: wrapped(name, most) for name in map(str, names)}
     rows = [text.split("\n") for text in texts.values()]
@@ -223,7 +223,7 @@ def row_names(names: Iterable[object]) -> RowNames:
 
 
 def label_axes(figure: Figure, axes: Axes, x: str, y: str, beside: float = 0.65) -> None:
-    """The names of the axes, wrapped to about the size of the panel. beside: as in `set_title`."""
+    """Label the axes, wrapped to the size of the panel. beside: as in `set_title`."""
     spec = axes.get_subplotspec()
     assert spec is not None
     height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows

@@ -1,4 +1,4 @@
-"""What an optimizer costs: the milliseconds of its steps against the memory of its state."""
+"""An optimizer's cost: milliseconds of a step against memory of the state."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,16 @@ from optbench.figures.panels import LegendEntry, add_legends, label_panels, make
 
 
 def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
-    """Milliseconds of the optimizer's part of a step against bytes of state per parameter, a point
-    per optimizer: the median over its runs, its bar min to max.
+    """Draw milliseconds of an optimizer's step against bytes of state per parameter.
 
-    Both were timed before each run, on a model of its own (`step_cost`). Of runs by another engine
-    than most of their problem's nothing is shown (`timing_of`). Raises UserError where no
-    run was timed.
+    A point is an optimizer's median over the runs, its bar min to max. `step_cost` timed both
+    before each run on a separate model. Runs by another engine than most of their problem are left
+    out (`timing_of`). Raises UserError if no run was timed.
     """
     made = comparison_of(runs_of)
     table = made.table
     plan = made.series(facet, None, variant_keys(one_line_per_run(table)))
-    timed = table.drop_duplicates("run").set_index("run")  # by itself, whoever took the steps
+    timed = table.drop_duplicates("run").set_index("run")  # any row of a run
     timed.index = timed.index.astype(object)
     costs = timed.reindex(plan.runs["run"])[["state_bytes_per_parameter", "step_ms"]].astype(float)
     runs = plan.runs.assign(
@@ -45,7 +44,7 @@ def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
             entries = []
             for text, members, look in series_of(part, plan):
                 own = part[part["run"].isin(members)]
-                # another momentum, say, may need another state
+                # Another momentum, for example, may need another state.
                 for x in sorted(map(float, own["x"].unique())):
                     group = own["y"][own["x"] == x].astype(float)
                     middle, low, high = group.median(), group.min(), group.max()

@@ -1,5 +1,5 @@
-"""The critical-difference diagram of Demsar (2006, figure 1): mean ranks on a line, and a bar
-over each group of optimizers that the test cannot tell apart."""
+"""The critical-difference diagram of Demsar (2006, figure 1).
+Mean ranks lie on a line. A bar joins each group of optimizers that the test cannot tell apart."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from optbench.figures.axes import row_names
 from optbench.figures.panels import caption
 from optbench.stats.ranks import critical_difference
 
-UNIT = 0.364  # inches: what 1 on the axis that points down is
+UNIT_INCHES = 0.364  # the length of 1 on the axis that points down
 
 
 def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Figure:
-    """The critical-difference diagram of the final `column`. Raises UserError as `ranking`."""
+    """Draw the critical-difference diagram of the final `column`, as `ranking` ranks."""
     return draw_ranks(ranking(runs, column, facet), column)
 
 
 def draw_ranks(found: Ranking, column: str) -> Figure:
-    """The critical-difference diagram of a ranking by the final `column`."""
+    """Draw the critical-difference diagram of a ranking by the final `column`."""
     blocks = f"{found.blocks}, by final {column}"
     return cd_diagram(found.ranks, found.groups, found.n, blocks=blocks)
 
@@ -36,24 +36,24 @@ def cd_diagram(
     alpha: float = 0.05,
     blocks: str = "problems",
 ) -> Figure:
-    """ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N, stated below. blocks: what
-    was ranked in; over the seeds of one problem the diagram says nothing about others.
+    """Draw mean ranks on a line, with a bar over each group without a difference.
+    ranks: `ranks.mean_ranks`. groups: `ranks.cliques`. problems: N. blocks: where ranks were taken.
     """
     ranks = ranks.sort_values(kind="stable")
     count = len(ranks)
     half = (count + 1) // 2
     looks = style.looks(map(str, ranks.index))
     rows = max(half, count - half)
-    top = 0.32 * (len(groups) + 1)  # the bars lie between the axis and the first label
+    top = 0.32 * (len(groups) + 1)  # room for the bars between the axis and the first label
     with style.rc():
         labels = row_names(f"{name} ({at:.2f})" for name, at in ranks.items())
-        line = labels.height / UNIT
+        line = labels.height / UNIT_INCHES
         width = max(5.6, 3 + 2 * labels.inches)
         figure = style.blank(width, 1.25 + labels.height * rows + 0.13 * len(groups))
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.set_xlim(0.85, count + 0.15)
-        axes.set_ylim(top + line * rows + 0.2, -1.9)  # downwards
+        axes.set_ylim(top + line * rows + 0.2, -1.9)  # the axis points down
         axes.plot([1, count], [0, 0], color="black", linewidth=0.9)
         room = figure.get_figwidth() - 2 * labels.inches - 0.4
         step = math.ceil(count * style.points(0.2) / room)

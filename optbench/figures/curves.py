@@ -1,8 +1,8 @@
-"""Curves: a pure function from the tidy table to a figure, without pyplot's global state.
+"""Curves of a logged column: a pure function from the tidy table to a figure.
 
-The model is figure 2 of Kingma and Ba (2015): the training cost against passes over the dataset,
-one line per optimizer. A line is the median over the seeds of one series and its band their
-spread; a diverged run counts as infinitely bad from its divergence on.
+The model is figure 2 of Kingma and Ba (2015): training cost against passes over the dataset, a line
+per optimizer. A line is the median over the seeds of a series, and a band their spread. A diverged
+run counts as infinitely bad from its divergence on.
 """
 
 import math
@@ -21,7 +21,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import (
-    MARKED,
+    CROSS_LABEL,
     check_column,
     limit_words,
     log_ticks,
@@ -48,24 +48,24 @@ X_LABELS = {
 
 
 class Curve(NamedTuple):
-    """One series: the median and the extremes over its seeds, at the rows that they share."""
+    """One series: the median and extremes over the seeds, at the steps of its rows."""
 
     x: np.ndarray
-    median: np.ndarray  # over all seeds; NaN where it is not finite
-    low: np.ndarray  # over the seeds that did not diverge (all, where all did)
+    median: np.ndarray  # over all seeds; NaN if not finite
+    low: np.ndarray  # over the seeds that did not diverge, or over all if all did
     high: np.ndarray
-    final: float  # the last median; infinitely bad where half of the seeds diverged
+    final: float  # the last median; infinitely bad if half of the seeds diverged
     ends: list[tuple[float, float]]  # the last finite point of each diverged run
     seeds: int
     diverged: int
 
 
 class Scale(NamedTuple):
-    """What a reader must be told of y axes that have one scale."""
+    """What a reader must know about y axes with a common scale."""
 
-    note: str = ""  # of `set_log_y`
-    above: int = 0  # lines that go above the axis
-    limit: str = ""  # where it ends then, in words
+    note: str = ""  # the note of `set_log_y`
+    above: int = 0  # number of lines that go above the axis
+    limit: str = ""  # where the axis ends in that case, in words
 
 
 def curves(
@@ -77,12 +77,12 @@ def curves(
     log: bool | None = None,
     rows: str = "epochs",
 ) -> Figure:
-    """`y` against `x` ("epoch", "step" or "seconds"), a line per series, a panel per problem.
+    """Draw `y` against `x` ("epoch", "step" or "seconds"), a panel per problem.
 
-    facet: config keys that make the panels (two: a grid); by default those in which the problems
-    differ. lines: the config key that makes the lines; by default the optimizer and its settings.
-    log: logarithmic y; by default for everything but accuracies and seconds. rows: of which CSV
-    file of a comparison. Against seconds only runs are drawn whose times may be compared.
+    facet: config keys of the panels (two: a grid), by default those that tell problems apart.
+    lines: the config key that makes the lines, by default the optimizer and its settings. log:
+    logarithmic y, by default for all but accuracies and seconds. rows: "epochs" or "steps", a CSV
+    file. Against seconds, runs whose times are not comparable are left out.
     Raises UserError for unknown names and for panels that would mix problems.
     """
     made = comparison_of(runs_of)
@@ -98,7 +98,7 @@ def curves(
     drawn = plan.runs[plan.runs["run"].isin(set(at))]
     if x == "seconds":
         drawn = drawn[~drawn["run"].isin(made.timing.untimed)]
-    share = one_scale(table, drawn, y)
+    share = can_share_y(table, drawn, y)
     with style.rc():
         figure, panels = make_panels(plan._replace(runs=drawn), share)
         legends = []
@@ -120,7 +120,7 @@ def curves(
             scales.append(set_scale([axes for axes, _ in panels], log, y, shown))
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
-        text = note(shown) + ("" if share else "; each panel has its own y axis")
+        text = seeds_note(shown) + ("" if share else "; each panel has its own y axis")
         text += scale_note(scales)
         if x == "seconds" and made.timing.sentence:
             text += f"; {made.timing.sentence}"
@@ -129,12 +129,12 @@ def curves(
 
 
 def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
-    """Median, minimum and maximum over the runs in `rows`, aligned by step."""
+    """Return median, minimum and maximum over the runs in `rows`, aligned by step."""
     runs = [run for _, run in rows.groupby("run", observed=True, sort=False)]
     lost = np.array([run["status"].iloc[0] == "diverged" for run in runs])
     logged = [run["step"].to_numpy(dtype=float) for run in runs]
     complete = [steps for steps, diverged in zip(logged, lost, strict=True) if not diverged]
-    # a diverged run may end at a step at which no other logged: it does not add to the grid
+    # A diverged run may end at a step that no other run logged: the grid leaves out that step.
     grid = complete[0] if complete else max(logged, key=len)
     for steps in complete[1:]:
         grid = np.intersect1d(grid, steps)
@@ -151,7 +151,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
         if lost[index] and len(finite):
             ends.append((float(xs[finite[-1]]), float(ys[finite[-1]])))
     middle = median_along(values, axis=0)
-    # a run that is about to diverge shoots up: its cross tells that, the band would hide the rest
+    # A diverging run shoots up. Its cross shows that, and the band would hide the other runs.
     banded = values[~lost] if complete else values
     finite = np.isfinite(banded)
     low = np.where(finite, banded, math.inf).min(axis=0)
@@ -160,7 +160,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     parts = [np.where(drawn & np.isfinite(part), part, math.nan) for part in (middle, low, high)]
     diverged = int(lost.sum())
     final = metric_of(y).worst if 2 * diverged >= len(runs) else float(middle[-1])
-    # the grid is made of rows that exist, so at least one run has each
+    # The grid consists of existing rows, so at least one run has each step.
     x_values = np.nanmedian(places, axis=0)
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
 
@@ -168,10 +168,10 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
 def draw_panel(
     axes: Axes, series: Sequence[tuple[str, style.LineStyle, Curve]]
 ) -> list[LegendEntry]:
-    """The lines of one panel, and what its legend says of them."""
+    """Draw the lines of one panel; return their legend entries."""
     legend = []
     for index, (text, look, curve) in enumerate(series):
-        # seven markers, at other places than those of the next line
+        # Seven markers a line, at different places from line to line.
         every = max(1, int(np.isfinite(curve.median).sum()) // 7)
         (line,) = axes.plot(
             curve.x,
@@ -196,9 +196,9 @@ def draw_panel(
     return legend
 
 
-def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
-    """Whether the panels can share a y axis: their runs start within a factor of ten, or, where
-    losses start at 0 or below, within ten times what they change by."""
+def can_share_y(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
+    """Return whether the panels can share a y axis.
+    The runs must start within a factor of ten; from 0 or below, within ten times their change."""
     by_run = table.dropna(subset=[y]).groupby("run", observed=True)[y]
     starts = by_run.first().reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
     starts = starts[np.isfinite(starts)]
@@ -212,8 +212,8 @@ def one_scale(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
 
 
 def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> Scale:
-    """Set the y axes: per cent for accuracies; a run that blew up does not squeeze the others, nor
-    do lines that start far above the usual."""
+    """Set the y axes: per cent for accuracies, and a limit for losses.
+    The limit keeps a run that blew up, or starts far above the usual, from squeezing the others."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
     top = top[np.isfinite(top)]
     bottom = np.concatenate([[*curve.low, *(end for _, end in curve.ends)] for curve in shown])
@@ -222,7 +222,7 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     if metric_of(y).percent:
         for axes in panels:
             set_percent(axes)
-        return Scale(words + focus(panels, shown, bottom, top))
+        return Scale(words + skip_first_rise(panels, shown, bottom, top))
     starts = np.array([next(iter(c.high[np.isfinite(c.high)]), math.nan) for c in shown])
     starts = starts[np.isfinite(starts)]
     if not len(starts) or not len(bottom) or not panels:
@@ -233,21 +233,21 @@ def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve])
     if not limit < top.max():
         return Scale(words)
     for axes in panels:
-        # the margin below was a part of the range that is cut off now
+        # The lower margin was a share of the range that is cut off now.
         log_low = least / 1.3 if least > 0 else axes.get_ylim()[0]
         axes.set_ylim(least - 0.05 * (limit - least) if linear else log_low, limit)
         for line in axes.lines:
-            if line.get_label() == MARKED:
+            if line.get_label() == CROSS_LABEL:
                 line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), limit))
     above = sum(bool((curve.median > limit).any()) for curve in shown)
     return Scale(words, above, limit_words(least < 0, "twice" if linear else "four times"))
 
 
-def focus(
+def skip_first_rise(
     panels: Sequence[Axes], shown: Sequence[Curve], bottom: np.ndarray, top: np.ndarray
 ) -> str:
-    """Begin accuracy axes at the lowest that a line is after the first quarter of its rows, where
-    lines that rise from below would squeeze what they differ in. Returns the note on that."""
+    """Begin accuracy axes at the lowest value after the first quarter of the rows.
+    Otherwise lines that rise from below would squeeze their differences. Returns a note."""
     ended = [curve for curve in shown if math.isfinite(curve.final)] or shown
     late = np.concatenate([curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended])
     late = late[np.isfinite(late)]
@@ -258,13 +258,13 @@ def focus(
     for axes in panels:
         axes.set_ylim(low, float(top.max()) + margin)
         for line in axes.lines:
-            if line.get_label() == MARKED:
+            if line.get_label() == CROSS_LABEL:
                 line.set_ydata(np.maximum(np.asarray(line.get_ydata(), dtype=float), low))
     return "; the axis leaves out the first rise of the lines"
 
 
 def scale_note(scales: Sequence[Scale]) -> str:
-    """Say of the y axes what differs from the usual, and count the lines that go above them."""
+    """Return the notes on the y axes, with a count of lines that go above them."""
     text = "".join(dict.fromkeys(scale.note for scale in scales))
     for limit in dict.fromkeys(scale.limit for scale in scales if scale.above):
         above = sum(scale.above for scale in scales if scale.limit == limit)
@@ -273,8 +273,8 @@ def scale_note(scales: Sequence[Scale]) -> str:
     return text
 
 
-def note(shown: Sequence[Curve]) -> str:
-    """n and the spread, in words."""
+def seeds_note(shown: Sequence[Curve]) -> str:
+    """Return the number of seeds and the spread in words."""
     counts = [curve.seeds for curve in shown]
     diverged = any(curve.diverged for curve in shown)
     if max(counts) == 1:

@@ -1,4 +1,4 @@
-"""What happens in a network by depth: activations, gradients and updates of its weight layers."""
+"""Activations, gradients and updates of a network's weight layers by their depth."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,9 +21,9 @@ from optbench.figures.panels import (
     titles,
 )
 
-MOST = 6  # problems or settings of one figure, each with a row of panels for two steps
+MAX_ROWS = 6  # problems or settings in a figure, each with a row of panels for two steps
 WEIGHTED = ("linear", "conv2d")
-DEPTHS = {  # by depth, of weight layers
+DEPTHS = {  # columns of `layers.csv` for the weight layers, by their depth
     "activation_std": "outputs (std)",
     "output_grad_std": "output gradients (std)",
     "update_ratio": "update / weights",
@@ -31,11 +31,11 @@ DEPTHS = {  # by depth, of weight layers
 
 
 def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
-    """Activations, gradients and the update-to-weight ratio of the weight layers against their
-    depth, at the first logged step and at the last one; a line per series, panels per problem.
+    """Draw activations, gradients and update-to-weight ratios against depth.
 
-    Lines are medians over the seeds and bands their minimum to maximum. lines: the config key that
-    makes the lines. Raises UserError where no weight layer was logged, and TooManyPanels.
+    Panels show the first and the last logged step of each problem, for weight layers. A line is a
+    series' median over the seeds, a band minimum to maximum. lines: the config key that makes the
+    lines. Raises UserError where no weight layer was logged, and TooManyPanels.
     """
     made = comparison_of(layers_of)
     layers = made.rows("layers")
@@ -43,14 +43,14 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
     if rows.empty:
         raise UserError("layers.csv has no row of a linear or convolution layer")
     plan = made.spread(None, lines)
-    if len(plan.panels) > MOST:
+    if len(plan.panels) > MAX_ROWS:
         plan = made.series(None, lines)
     plan = plan._replace(runs=plan.runs[plan.runs["run"].isin(set(rows["run"]))])
     steps = rows.groupby("run", observed=True)["step"]
     ends = {"first step": steps.transform("min"), "last step": steps.transform("max")}
-    # a row of the figure for each
+    # Each problem or setting has a row of the figure.
     groups = [(part, when) for part in plan.panels for when in ends]
-    if len(plan.panels) > MOST:
+    if len(plan.panels) > MAX_ROWS:
         raise TooManyPanels(
             f"layers of {len(plan.panels)} problems or settings (by {', '.join(plan.facet)}) do "
             "not fit one figure: make it the lines (--lines KEY), or choose some of the runs "
@@ -61,7 +61,7 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
         down = len(DEPTHS) * len(groups) // across
         figure = style.blank(0.2 + 2.4 * across, 0.6 + (2.0 if across > 1 else 1.4) * down)
         grid = figure.subplots(down, across, sharex=True)
-        # a row per step where all quantities fit beside each other, else one per quantity
+        # One row per step if all quantities fit side by side, else one per quantity.
         spots = iter((grid if across == len(DEPTHS) else grid.reshape(-1, len(groups)).T).flat)
         first: dict[str, Axes] = {}
         drawn: dict[str, list[float]] = {value: [] for value in DEPTHS}
@@ -97,7 +97,7 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
 def band(
     axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", look: style.LineStyle, label: str
 ) -> Line2D:
-    """A line through the medians at each x, and a band from minimum to maximum."""
+    """Draw a line through the medians at each x, and a band from minimum to maximum."""
     part = pd.Series(y.to_numpy(), x.to_numpy()).groupby(level=0)
     middle = part.median()
     (line,) = axes.plot(

@@ -1,4 +1,4 @@
-"""How final values spread over the seeds: a dot per run, and a box from five runs on."""
+"""The spread of final values over seeds: a dot per run, and a box if enough runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from optbench.figures.axes import check_column, label_axes, row_names, ticks, y_
 from optbench.figures.panels import caption, cross, make_panels, series_of, setting_note
 from optbench.stats.estimates import median
 
-BOXED = 5  # runs: the quartiles of fewer are made up of one or two
-SPREAD = 0.22  # of the dots of a row, upwards and downwards
+MIN_BOX_RUNS = 5  # quartiles of fewer runs rest on one or two of them
+DOT_SPREAD = 0.22  # of a row's height, upwards and downwards
 
 
 def finals(
@@ -28,11 +28,11 @@ def finals(
     facet: Sequence[str] | None = None,
     lines: str | None = None,
 ) -> Figure:
-    """The final `y` of every run, a row per series, best first, with n beside it.
+    """Draw the final `y` of every run, a row per series, best first, with n beside it.
 
-    A dot is a run; the box is from the lower to the upper quartile with the median in it (fewer
-    than `BOXED` runs: the median alone). A diverged run is a cross at the bad edge, and counts in
-    the median and the quartiles as infinitely bad. Raises UserError as `layout` does.
+    A dot is a run. A box spans the quartiles around the median; below `MIN_BOX_RUNS` runs the
+    median stands alone. A diverged run is a cross at the bad edge, and counts as infinitely bad in
+    median and quartiles. Raises UserError as `assign_series` does.
     """
     made = comparison_of(runs_of)
     table = made.table
@@ -42,7 +42,7 @@ def finals(
     finite = values[np.isfinite(values)]
     limit = divergence_limit(table, y)
     near = finite[finite <= limit]
-    beyond = len(finite) - len(near) if len(near) else 0  # would squeeze the others into one place
+    beyond = len(finite) - len(near) if len(near) else 0  # would squeeze the others
     finite = near if beyond else finite
     log = metric_of(y).log and bool(len(finite)) and finite.min() > 0
     log = log and bool(finite.max() > 5 * finite.min())
@@ -64,7 +64,7 @@ def finals(
             if stop == max(below):
                 label_axes(figure, axes, f"final {y_label(table, y)}", "", 0.4 + names.inches)
         text = f"a dot per run, {seeds_text(plan.runs.groupby(['panel', 'variant']).size())}; box: "
-        text += f"quartiles and median (below {BOXED} runs: median)"
+        text += f"quartiles and median (below {MIN_BOX_RUNS} runs: median)"
         if beyond:
             text += f"; {beyond} beyond the axis: "
             text += (
@@ -86,8 +86,8 @@ def draw_panel(
     names: Mapping[str, str],
     limit: float,
 ) -> None:
-    """The rows of one panel, the best at the top; what lies beyond the limit is an arrow at the
-    edge. names: the series as they stand beside the axis."""
+    """Draw the rows of a panel, the best at the top. Values beyond `limit` are arrows.
+    names: the series' labels beside the axis."""
     bad = metric_of(y).worst
     parts = [(text, look, values.reindex(runs).to_numpy(float)) for text, runs, look in series]
     parts = [(text, look, part[~np.isnan(part)]) for text, look, part in parts]
@@ -95,8 +95,8 @@ def draw_panel(
     for row, (text, look, part) in enumerate(parts):
         finite = part[np.isfinite(part)]
         alive, beyond = np.sort(finite[finite <= limit]), int((finite > limit).sum())
-        # where the dots lie in their row: evenly, in an order that mixes small and large
-        places = np.arange(len(alive)) * 0.618 % 1 * 2 * SPREAD - SPREAD
+        # Dots are evenly spread in their row, in an order that mixes small and large.
+        places = np.arange(len(alive)) * 0.618 % 1 * 2 * DOT_SPREAD - DOT_SPREAD
         axes.plot(
             alive, row + places, linestyle="none", marker=look.marker, color=look.color, alpha=0.6,
             markersize=style.points(3.2), markeredgewidth=0, label=text, zorder=3,
@@ -106,7 +106,7 @@ def draw_panel(
             for share in (0.25, 0.75)
         )
         centre = float(median(part)) if len(part) else math.nan
-        if len(part) >= BOXED and math.isfinite(low) and math.isfinite(high):
+        if len(part) >= MIN_BOX_RUNS and math.isfinite(low) and math.isfinite(high):
             axes.barh(
                 row, high - low, left=low, height=0.62, facecolor=look.color, alpha=0.18,
                 edgecolor=look.color, linewidth=style.points(0.8),
@@ -133,13 +133,13 @@ def draw_panel(
 
 
 def rank(values: np.ndarray, smaller: bool) -> tuple[float, float, str]:
-    """The place of a series among those of its panel (`leader.place`)."""
+    """Return the rank of a series within its panel (`leader.place`)."""
     middle = float(median(values)) if len(values) else math.nan
     return place(middle, smaller, float(np.isinf(values).sum()) / max(1, len(values)))
 
 
 def set_limits(axes: Axes, finite: "pd.Series[float]", log: bool, percent: bool) -> None:
-    """The same x axis in each panel, which holds every dot."""
+    """Set the same x axis in each panel, wide enough for every dot."""
     if len(finite) and finite.max() > finite.min():
         low, high = float(finite.min()), float(finite.max())
         margin = (high / low) ** 0.04 if log else 0.04 * (high - low)
@@ -149,7 +149,7 @@ def set_limits(axes: Axes, finite: "pd.Series[float]", log: bool, percent: bool)
             ticks(axes.xaxis, low, high, (1, 3))
     if not log:
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    if not len(finite):  # all diverged: there is no scale
+    if not len(finite):  # all diverged, so there is no scale
         axes.set_xticks([])
     if percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))

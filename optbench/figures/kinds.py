@@ -1,7 +1,7 @@
-"""Every kind of figure: its function, what it is called, and which ones a sweep draws by itself.
+"""The kinds of figures, and which of them a sweep draws by default.
 
-A kind is drawn of a `Comparison`; its function takes one, or a tidy table, and gives a matplotlib
-figure, and can be called by itself as well.
+A kind is drawn from a `Comparison`. Its function also takes a tidy table, returns a matplotlib
+figure, and can be called alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,23 +27,23 @@ from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget
 
-MAX_ROWS = 40  # of a figure of times to target that nobody asked for
+MAX_ROWS = 40  # of a default figure of times to target
 ALL = "all"
 
 
 class FigureKind(NamedTuple):
     """One kind of figure."""
 
-    function: Callable[..., Figure]  # what a notebook calls
-    title: str  # of the figure, in its caption
-    stem: Callable[[Comparison], str]  # of its files
-    draw: Callable[[Comparison], Figure]  # raises UserError where it does not apply
-    by_default: Callable[[Comparison], bool]  # whether a sweep draws it unasked
-    compares: bool = True  # so that what a reviewer would object to belongs below it
+    function: Callable[..., Figure]  # for callers such as notebooks
+    title: str  # of the figure, in the caption
+    stem: Callable[[Comparison], str]  # the name of the files
+    draw: Callable[[Comparison], Figure]  # raises UserError if the kind does not apply
+    by_default: Callable[[Comparison], bool]  # whether a sweep draws the kind unasked
+    compares: bool = True  # whether caveats belong below the figure
 
 
 def x_of(made: Comparison) -> str:
-    """The clock that curves are drawn against."""
+    """Return the clock that curves are drawn against."""
     return made.options.x or "epoch"
 
 
@@ -53,13 +53,13 @@ def draw_curves(made: Comparison) -> Figure:
 
 
 def tested(made: Comparison) -> str:
-    """The test accuracy, or the loss where there is none."""
+    """Return the test accuracy's column, or the test loss if there is none."""
     accuracy = np.isfinite(made.table["test_accuracy"]).any()
     return "test_accuracy" if accuracy else "test_loss"
 
 
 def tested_once(made: Comparison) -> bool:
-    """Whether the test set was measured at the end alone, as in a tuned study."""
+    """Return whether the test set was measured once, at the end, as in a tuned study."""
     values = made.table[np.isfinite(made.table[tested(made)])]
     return len(values) > 0 and not values["run"].duplicated().any()
 
@@ -79,7 +79,7 @@ def draw_grid(made: Comparison) -> Figure:
 
 
 def draw_rates(made: Comparison) -> Figure:
-    # trials never see the test set, and are judged by the validation split
+    # Trials never see the test set, and are judged by the validation split.
     if made.tuned:
         return rate_scatter(made.of_trials, *made.protocol, facet=made.options.facet)
     return sensitivity(made, made.final, facet=made.options.facet)
@@ -98,7 +98,7 @@ def draw_times(made: Comparison) -> Figure:
 
 
 def times_fit(made: Comparison) -> bool:
-    """Whether there are times to target, and few enough for a figure that nobody asked for."""
+    """Return whether times to target exist, and few enough for a default figure."""
     found = asked_times(made)
     return found is not None and len(found.frame) <= MAX_ROWS
 
@@ -171,7 +171,7 @@ KINDS: dict[str, FigureKind] = {
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The kinds of these names, `all` among them. Raises UserError for others."""
+    """Return the named kinds; `all` is every kind. Raise UserError for unknown names."""
     for name in names:
         if name not in (*KINDS, ALL):
             near = get_close_matches(name, KINDS, n=1)
@@ -186,9 +186,9 @@ def chosen(names: Sequence[str]) -> list[str]:
 def draw(
     made: Comparison, names: Sequence[str], problems: list[str]
 ) -> tuple[dict[str, Figure], list[str]]:
-    """The figures of these kinds, by name, or of those that a sweep draws by itself; and which of
-    those that were asked for do not apply. Adds a line to `problems` for each that nobody named
-    and that was too large. Raises UserError where none of those named applies."""
+    """Return the figures by kind, and the requested kinds that do not apply.
+    names: the kinds to draw, by default a sweep's. Defaults that are too large are added to
+    `problems`. Raises UserError if none of the named kinds applies."""
     every = ALL in names
     named = bool(names) and not every
     wanted = chosen(names or [name for name, kind in KINDS.items() if kind.by_default(made)])
@@ -198,7 +198,7 @@ def draw(
     for name in wanted:
         kind = KINDS[name]
         if (stem := kind.stem(made)) in stems:
-            continue  # the curves are those of the test accuracy
+            continue  # the curves already show the test accuracy
         try:
             drawn[name] = kind.draw(made)
         except UserError as error:
@@ -207,8 +207,8 @@ def draw(
             elif isinstance(error, TooManyPanels):
                 problems.append(f"{stem}: {error}")
             elif isinstance(error, NothingFinite):
-                skipped += [f"{name}: {error}"] * every  # `caveats` say so in any case
-            elif name == "curves":  # they are what was asked for; of the others some do not apply
+                skipped += [f"{name}: {error}"] * every  # `caveats` report them in any case
+            elif name == "curves":  # only the curves are always expected to apply
                 raise
             elif every:
                 skipped.append(f"{name}: {error}")

@@ -1,7 +1,7 @@
 """Figures of `layers.csv`: pure functions from its tidy table to a figure.
-
-By depth (do activations and gradients keep their size?), over the training (does the effective step
-fade?), and the gradient of the outputs against their error, from the formulas and as measured.
+By depth, they show whether activations and gradients keep their size. Over the training, they show
+whether the effective step fades. The gradient of outputs is drawn against the error, by formula and
+as measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ NAMES = {
 def by_depth(
     layers: pd.DataFrame, values: Sequence[str], kind: str, lines: str = "initializer"
 ) -> Figure:
-    """Columns at the first step against the depth of the modules of one kind, a panel for each.
+    """Draw columns at the first step against the depth of modules, a panel each.
 
-    lines: the config key that makes the lines. Lines are medians over the seeds and bands their
-    minimum to maximum. The y axes are those of `axes.set_log_y`.
+    kind: of the modules. lines: the config key that makes the lines. A line is the median over the
+    seeds, a band minimum to maximum. The y axes are those of `axes.set_log_y`.
     """
     rows = layers[(layers["kind"] == kind) & (layers["step"] == 1)]
     if rows.empty:
@@ -58,8 +58,8 @@ def by_depth(
 def over_time(
     layers: pd.DataFrame, value: str, lines: str = "optimizer", depth: int | None = None
 ) -> Figure:
-    """A column, or the quotient of two, against epochs: of the whole model, or of the weight layer
-    at `depth`. Lines and bands as in `by_depth`."""
+    """Draw a column, or the quotient of two, against epochs; lines as in `by_depth`.
+    The values are those of the whole model, or of the weight layer at `depth`."""
     rows = layers[layers["layer"] == "all"]
     if depth is not None:
         rows = layers[(layers["depth"] == depth) & (layers["kind"].isin(WEIGHTED))]
@@ -78,15 +78,15 @@ def over_time(
     return figure
 
 
-OUTPUT_LOOKS = {  # the losses of sigmoid outputs: their names in configurations, in words, looks
+OUTPUT_LOOKS = {  # losses of sigmoid outputs by configured name: words, color and dashes
     "mse_sigmoid": ("squared error", style.style_of("momentum")),
     "bce": ("cross-entropy", style.style_of("adadelta")),
 }
 
 
 def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
-    """Size of the gradient to sigmoid outputs against their error, squared error and cross-entropy:
-    of one output by the formulas, and beside it as measured in the runs."""
+    """Draw the gradient of sigmoid outputs against their error, for two losses.
+    The left panel shows one output by the formulas, the right panel the runs' measurements."""
     with style.rc():
         figure = style.blank(7.4, 3.2)
         formula, measured = figure.subplots(1, 2)
@@ -108,11 +108,11 @@ def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
 
 
 def measured_gradients(layers: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
-    """Of each run and each logged step: loss, error (1 - accuracy on the training set), gradient
-    (`output_grad_std` of the last linear layer).
+    """Return loss, error and gradient of each run at each logged step.
 
-    A step that began an epoch goes with the evaluation before it, one that ended an epoch with the
-    one after it, so that both are of (nearly) the same weights.
+    The error is 1 - accuracy on the training set, the gradient `output_grad_std` of the last linear
+    layer. An epoch's first step goes with the evaluation before, its last step with the one after,
+    so that error and gradient belong to nearly the same weights.
     """
     rows = layers[layers["kind"] == "linear"]
     rows = rows[rows["depth"] == rows.groupby("run", observed=True)["depth"].transform("max")]
@@ -133,8 +133,8 @@ def measured_gradients(layers: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFra
 
 
 def draw_formula(axes: Axes) -> None:
-    """|dL/dz| of one sigmoid output against its error e = |sigmoid(z) - y|: 2 e^2 (1 - e) of the
-    squared error, whose derivative is 2 e times that of the sigmoid, and e of the cross-entropy."""
+    """Draw |dL/dz| of one sigmoid output against its error e = |sigmoid(z) - y|.
+    It is 2 e^2 (1 - e) for squared error (2 e times sigmoid's derivative), e for cross-entropy."""
     error = np.linspace(0.001, 0.999, 400)
     sizes = {"mse_sigmoid": 2 * error**2 * (1 - error), "bce": error}
     for key, size in sizes.items():
@@ -147,7 +147,7 @@ def draw_formula(axes: Axes) -> None:
 
 
 def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.Series[float]":
-    """Draw a line with a band for each value of the key `lines`. Returns all values."""
+    """Draw a line with a band for each value of the key `lines`; return all values."""
     key = resolve(rows, lines)
     at, values = rows[x].astype(float), column_values(rows, value)
     names = sorted(rows[key].unique(), key=sort_key)
@@ -160,7 +160,7 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
 
 
 def describe_lines(figure: Figure, rows: pd.DataFrame, lines: str, where: str, note: str) -> None:
-    """Say what the lines and bands are; note: of the scales, by `set_log_y`."""
+    """Describe lines and bands in the caption. note: on the scales, by `set_log_y`."""
     key, drawn = resolve(rows, lines), figure.axes[0].lines
     title = None if key == "optimizer" else short_name(key)
     add_legend(figure, drawn, [str(line.get_label()) for line in drawn], title)
@@ -169,7 +169,7 @@ def describe_lines(figure: Figure, rows: pd.DataFrame, lines: str, where: str, n
     caption(figure, (text if seeds > 1 else f"{where}; one seed") + note)
 
 
-FIGURES: dict[str, Callable[..., Figure]] = {  # what a claim may name
+FIGURES: dict[str, Callable[..., Figure]] = {  # the functions that a claim may name
     "by_depth": by_depth,
     "over_time": over_time,
     "gradient_by_error": gradient_by_error,

@@ -1,4 +1,4 @@
-"""What the figures share: the grid of panels, how each series looks, legends and labels."""
+"""Parts that figures share: grid of panels, styles of series, legends and labels."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import (
-    MARKED,
+    CROSS_LABEL,
     label_axes,
     legend_height,
     limit_y,
@@ -33,16 +33,16 @@ from optbench.figures.axes import (
 )
 
 MAX_PANELS = 24
-SMALL = 6.5  # points: the size of small print
-HELD_LINES = 2  # of small print, for which every figure has room
-MAX_BESIDE = (0.33, 0.67)  # of a figure's width and height, for a legend beside its panel
-MAX_ROWS = 12  # of a legend above, where the figure can be wider
-MAX_WIDTH = 9.0  # inches to which a figure grows for that
-MIN_LABEL = 8  # letters, to which a label is wrapped where it cannot
+SMALL_PRINT_POINTS = 6.5
+RESERVED_LINES = 2  # of small print, for which every figure has room
+MAX_BESIDE = (0.33, 0.67)  # of a figure's width and height, for a legend beside the panel
+MAX_ROWS = 12  # of a legend above the panels, if the figure can become wider
+MAX_WIDTH = 9.0  # inches to which such a figure grows
+MIN_LABEL = 8  # letters; shorter labels cannot be read
 
 
 def cross() -> dict[str, Any]:
-    """How a marker looks that says "diverged here": above the lines and not cut at the edge."""
+    """Return the marker style for "diverged here": above the lines, not clipped."""
     return {
         "linestyle": "none",
         "marker": "X",
@@ -51,21 +51,21 @@ def cross() -> dict[str, Any]:
         "markeredgewidth": style.points(0.6),
         "zorder": 5,
         "clip_on": False,
-        "label": MARKED,
+        "label": CROSS_LABEL,
     }
 
 
 class TooManyPanels(UserError):
-    """The runs are of too many problems for one figure; their table can still be made."""
+    """An error: too many problems for one figure. Their table can still be made."""
 
 
 def make_panels(
     plan: Layout, share_y: bool = True, most: int = 3, names: float = 0.0
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with titled, empty panels, each with its runs: a grid for two keys (where
-    the page is wide enough for it), otherwise wrapped rows. share_y: one y axis for all. most: so
-    many beside each other. names: inches that the names of rows take, beside each panel.
+    """Make a figure of titled, empty panels; return each panel with its runs.
 
+    Two keys make a grid if the page is wide enough, else rows. share_y: one y axis for all.
+    most: panels in a row. names: inches beside each panel for the names of rows.
     Raises TooManyPanels.
     """
     parts = plan.panels
@@ -96,7 +96,7 @@ def make_panels(
 
 
 def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
-    """The panel's value of each key, as in "batch_size = 32"."""
+    """Return the panel's value of each key, as in "batch_size = 32"."""
     return [
         show(value) if key == "optimizer" else f"{short_name(key)} = {show(value)}"
         for key, value in zip(plan.facet, panel, strict=True)
@@ -104,12 +104,12 @@ def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
 
 
 def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], style.LineStyle]]:
-    """(label, runs, look) of each series of a panel, in the order of `Layout.series_of`."""
+    """Return (label, runs, style) of a panel's series, ordered by `Layout.series_of`."""
     every = plan.runs.drop_duplicates(["optimizer", "series"])
     result = []
     looks = style.looks(map(str, every["optimizer"].unique()))
     for name, text, own in plan.series_of(runs):
-        # the place among all panels, so that a setting looks the same in each
+        # Positions count over all panels, so that a setting looks the same in each.
         group = every if plan.sequential else every[every["optimizer"] == name]
         ranks = sorted({tuple(map(sort_key, setting)) for setting in group["setting"]})
         setting = tuple(map(sort_key, own["setting"].iloc[0]))
@@ -125,14 +125,14 @@ def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], st
 
 
 def series_label(text: str, diverged: int, count: int) -> str:
-    """The label of a series, with how many of its runs diverged."""
+    """Return the label of a series, with the number of diverged runs."""
     return f"{text}\n({diverged} of {count} diverged)" if diverged else text
 
 
 class LegendEntry(NamedTuple):
     """A series in a legend."""
 
-    end: float  # what legends are sorted by, ascending: minus where the line ends
+    end: float  # sort key of legends, ascending: minus the last value of the line
     text: str
     line: Line2D
     diverged: int
@@ -146,9 +146,9 @@ def draw_lines(
     values: Iterable[float],
     draw: Callable[[Axes, Line, style.LineStyle], Line2D],
 ) -> tuple[Figure, str]:
-    """A figure of lines with its legends, and what is to be said of its y axes.
+    """Draw a figure of lines with legends; return it with the note on the y axes.
 
-    y: the column that they show. values: all that is drawn of it. draw: of one line.
+    y: the column shown. values: all numbers drawn. draw: draws one line.
     """
     figure, panels = make_panels(lines.plan)
     legends = []
@@ -171,8 +171,8 @@ def draw_lines(
 def add_legends(
     figure: Figure, plan: Layout, panels: Sequence[tuple[Axes, Sequence[LegendEntry]]]
 ) -> None:
-    """One legend for all panels: the series by their numbers where they have some, as drawn from
-    the highest end to the lowest beside the only panel, else by name."""
+    """Add one legend for all panels.
+    A numeric setting sorts by number, a lone panel by the lines' ends, others by name."""
     groups: dict[str, list[LegendEntry]] = {}
     for _, entries in panels:
         ordered = len(panels) > 1 or plan.ordered
@@ -188,8 +188,8 @@ def add_legends(
 def add_legend(
     figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], title: str | None = None
 ) -> None:
-    """A legend beside the figure's only panel where there is room, else above all panels in as many
-    columns as fit; the figure grows by its rows then."""
+    """Add a legend beside the only panel if there is room, else above all panels.
+    Above, the legend has as many columns as fit, and the figure grows by the rows."""
     rows = [row for label in labels for row in label.split("\n")]
     longest = max(map(len, rows))
     if (
@@ -209,7 +209,7 @@ def add_legend(
 
     legend = above(1)
     gap = legend.columnspacing * float(rcParams["legend.fontsize"]) * figure.dpi / 72
-    if style.columns() is None:  # wider, so that many long names leave room below
+    if style.columns() is None:  # a wider figure leaves room below many long names
         wanted = math.ceil(len(rows) / MAX_ROWS) * (legend.get_window_extent().width + gap)
         most = style.scaled(MAX_WIDTH)
         figure.set_figwidth(max(figure.get_figwidth(), min(wanted / figure.dpi, most)))
@@ -227,7 +227,7 @@ def add_legend(
 
 
 def label_panels(figure: Figure, plan: Layout, x: str, y: str, note: str) -> None:
-    """Axis labels at the outer panels, and the note that says what lines and bands are."""
+    """Label the axes of outer panels, and add the note on lines and bands."""
     specs = [spec for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
     for axes in figure.axes:
         spec = axes.get_subplotspec()
@@ -242,31 +242,30 @@ def label_panels(figure: Figure, plan: Layout, x: str, y: str, note: str) -> Non
 
 
 def caption(figure: Figure, *lines: str) -> None:
-    """The small print below a figure, wrapped to its width, and as the figure's label. On a page
-    it is for the caption: there it is not drawn."""
+    """Set a figure's small print below, wrapped, and the figure's label.
+    For a page the small print belongs in the caption and is not drawn."""
     figure.set_label("; ".join(line for line in lines if line))
     small_print(figure, lines)
 
 
 def small_print(figure: Figure, lines: Sequence[str]) -> None:
-    """Lines below a figure, in place of those that are there; it grows where there are more."""
+    """Replace the lines below a figure; the figure grows if there are more lines."""
     text = "\n".join(fill(line, print_width(figure)) for line in lines if line)
-    more = text.count("\n") - max(HELD_LINES - 1, figure.get_supxlabel().count("\n"))
+    more = text.count("\n") - max(RESERVED_LINES - 1, figure.get_supxlabel().count("\n"))
     printed = style.columns() is None
-    figure.supxlabel(
-        text, fontsize=style.points(SMALL), color="#555555", visible=printed, in_layout=printed
-    )
+    size = style.points(SMALL_PRINT_POINTS)
+    figure.supxlabel(text, fontsize=size, color="#555555", visible=printed, in_layout=printed)
     if printed and more > 0:
-        figure.set_figheight(figure.get_figheight() + more * 1.25 * style.points(SMALL) / 72)
+        figure.set_figheight(figure.get_figheight() + more * 1.25 * size / 72)
 
 
 def print_width(figure: Figure) -> int:
-    """Letters in a line of small print."""
+    """Return the number of letters in a line of small print."""
     return int(20 * figure.get_figwidth() / style.points(1))
 
 
 def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
-    """The first warning as one line of small print, and the name of the file that has them all."""
+    """Add the first warning to the small print, with the file that has all warnings."""
     line = f"Warning: {warnings[0]}"
     if len(warnings) > 1 or len(line) > print_width(figure):
         rest = f" (all {len(warnings)}: {file})" if len(warnings) > 1 else f" (in full: {file})"
@@ -276,13 +275,13 @@ def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
-    """What a line or point with `what` (a band or bars) shows of so many seeds, in words."""
+    """Return what a line or point with `what` (a band or bars) shows, in words."""
     text = f"median of {seeds_text(counts)}, {what}: min to max"
     return text + (" of those that did not diverge" if diverged else "")
 
 
 def setting_note(plan: Layout) -> str:
-    """What all runs of the figure share, in a few words."""
+    """Return the settings that all runs of the figure share, in a few words."""
     words = []
     for key in ("dataset.name", "model.name", "batch_size", "device", "optimizer"):
         if key in plan.runs and key not in plan.facet:

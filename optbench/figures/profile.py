@@ -1,4 +1,4 @@
-"""AlgoPerf's performance profiles over several problems, as a figure with the benchmark scores."""
+"""AlgoPerf's performance profiles over several problems, with benchmark scores."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,9 +12,9 @@ from optbench.stats.algoperf import R_MAX, profile
 
 
 def profile_figure(times: pd.DataFrame | Profile, clock: str = "steps", note: str = "") -> Figure:
-    """The share of problems on which an optimizer was within tau times the fastest, against tau.
+    """Draw the share of problems that an optimizer solved in tau times the fastest.
 
-    times: `time_matrix`, or the profile that was made of it."""
+    times: `time_matrix`, or a profile made from one."""
     found = times if isinstance(times, Profile) else Profile(scores(times), profile(times))
     ranked, shares = found
     looks = style.looks(map(str, ranked["optimizer"]))

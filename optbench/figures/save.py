@@ -1,4 +1,4 @@
-"""Figures as files: the formats, without dates, and the caption in words beside each."""
+"""Save figures as files without dates, each with a caption in words."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from optbench.common.errors import UserError
 from optbench.common.files import replace_bytes, replace_text
 from optbench.figures import style
 
-ATTEMPTS = 6  # at a layout, each higher than the one before
+LAYOUT_ATTEMPTS = 6  # each with a higher figure than the last
 FORMATS = ("png", "pdf", "svg")
-# dates off: the same CSV files give the same bytes
+# Dates off, so that the same CSV files give the same bytes.
 UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
@@ -27,11 +27,11 @@ def save(
     title: str = "",
     caveats: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the figure in each format, and its caption into STEM.txt; the paths, in that order.
+    """Write the figure in each format, and the caption to STEM.txt; return the paths.
 
-    Raises UserError where a file cannot be written.
+    The paths have that order. Raises UserError if a file cannot be written.
     """
-    stem = re.sub(r"[^\w.-]", "_", stem)  # a column may have any name, a file not
+    stem = re.sub(r"[^\w.-]", "_", stem)  # a column may have any name, a file may not
     paths = [folder / f"{stem}.{suffix}" for suffix in formats]
     caption = folder / f"{stem}.txt"
     path = caption
@@ -50,11 +50,10 @@ def save(
 
 
 def lay_out(figure: Figure) -> None:
-    """Lay the figure out, once and not again for each format; higher where its texts leave no room
-    for what is drawn."""
+    """Lay the figure out once for all formats, with more height if texts need room."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "constrained_layout not applied")
-        for _ in range(ATTEMPTS):
+        for _ in range(LAYOUT_ATTEMPTS):
             try:
                 figure.draw_without_rendering()
                 break
@@ -64,12 +63,12 @@ def lay_out(figure: Figure) -> None:
 
 
 def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -> str:
-    """What the figure shows, in words: title, axes with their units, panels, series, n, what lines
-    and bands mean; and every warning."""
+    """Return what the figure shows in words: title, axes, panels, series, n and notes.
+    Every caveat is included."""
     panels = [axes for axes in figure.axes if axes.axison]
     named = [(flat(axes.get_ylabel()), flat(axes.get_xlabel())) for axes in panels]
     both = [pair for pair in named if all(pair)]
-    # panels that share an axis have its name once
+    # Panels that share an axis name its label once.
     labels = dict.fromkeys(" against ".join(filter(None, pair)) for pair in both or named)
     labels.pop("", None)
     titles = [
@@ -93,22 +92,22 @@ def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -
 
 
 def flat(text: str) -> str:
-    """On one line."""
+    """Return the text on one line."""
     return " ".join(text.split())
 
 
 def sentence(text: str) -> str:
-    """With a full stop."""
+    """Return the text with a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def capital(text: str) -> str:
-    """With a capital at the beginning."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def writable(out: Path) -> Path:
-    """The folder, made if missing. Raises UserError where nothing can be written into it."""
+    """Return the folder, created if missing. Raise UserError unless it is writable."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

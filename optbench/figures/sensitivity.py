@@ -1,4 +1,4 @@
-"""How much the learning rate (or another setting) matters: final values against it."""
+"""The effect of the learning rate, or of another setting, on final values."""
 
 import math
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.trials import Line, Lines, rate_lines
 from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import MARKED, check_column, cover_x, y_label
+from optbench.figures.axes import CROSS_LABEL, check_column, cover_x, y_label
 from optbench.figures.panels import cross, draw_lines, label_panels, spread_note
 
 
 def sensitivity(
     runs: Runs, y: str = "train_loss", x: str = "optimizer.lr", facet: Sequence[str] | None = None
 ) -> Figure:
-    """The final `y` against a numeric setting `x`, a line per optimizer with two values of it.
+    """Draw the final `y` against a numeric setting `x`, a line per optimizer.
 
-    Points are medians over the seeds and bars min to max of those that did not diverge; where
-    the median diverged a cross stands at the top edge (an accuracy: the bottom edge) and the
-    line breaks. Raises UserError when no optimizer has two values of `x`.
+    Points are medians over the seeds, bars the range of those that did not diverge. Where the
+    median diverged the line breaks, with a cross at the top edge (accuracy: the bottom edge).
+    Raises UserError if no optimizer has two values of `x`.
     """
     made = comparison_of(runs)
     check_column(made.table, y)
@@ -39,13 +39,13 @@ def sensitivity(
             cover_x(axes, plan.runs["x"])
         x = short_name(resolve(made.table, x))
         name = "learning rate" if x == "lr" else x
-        text = note(plan.runs, lines) + scale
+        text = seeds_note(plan.runs, lines) + scale
         label_panels(figure, plan, name, f"final {y_label(made.table, y)}", text)
     return figure
 
 
 def draw_line(y: str, axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
-    """One line: medians with bars, and crosses at the edge for what diverged."""
+    """Draw one line: medians with bars, and crosses at the edge for diverged medians."""
     assert each.low is not None
     assert each.high is not None
     drawn = np.isfinite(each.mid)
@@ -60,7 +60,7 @@ def draw_line(y: str, axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
         zorder=3,
     )
     if each.runs > len(each.x):
-        # the median may stand outside, where a diverged seed counts in it and not in the bar
+        # A diverged seed counts in the median but not in the bar, so the median may lie outside.
         bars = np.zeros((2, len(each.x)))
         ends = [each.mid[drawn] - each.low[drawn], each.high[drawn] - each.mid[drawn]]
         bars[:, drawn] = np.maximum(ends, 0)
@@ -73,10 +73,10 @@ def draw_line(y: str, axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
             elinewidth=style.points(0.8),
             capsize=2,
         )
-    marked = [other for other in axes.lines if other.get_label() == MARKED]
+    marked = [other for other in axes.lines if other.get_label() == CROSS_LABEL]
     crosses = [np.asarray(other.get_xdata())[0] for other in marked]
     for at in each.x[~drawn]:
-        # side by side, or one would cover another
+        # Crosses stand side by side, so that none covers another.
         move = ScaledTranslation(-7 * crosses.count(at) / 72, 0, axes.figure.dpi_scale_trans)
         edge = 0.0 if metric_of(y).worst == -math.inf else 1.0
         place = axes.get_xaxis_transform() + move
@@ -84,8 +84,8 @@ def draw_line(y: str, axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
     return line
 
 
-def note(runs: pd.DataFrame, lines: Lines) -> str:
-    """n and the spread, in words."""
+def seeds_note(runs: pd.DataFrame, lines: Lines) -> str:
+    """Return the number of seeds and the spread in words."""
     counts = [count for panel in lines.panels for line in panel for count in line.counts]
     diverged = bool((runs["status"] == "diverged").any())
     text = "one seed per point"

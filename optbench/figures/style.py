@@ -1,9 +1,8 @@
-"""How a figure looks: its style file, its size, and the look of each optimizer, the same in every
-figure of a study.
+"""The style of figures: style file, size, and the style of each optimizer.
 
-Colours are the colour-blind-safe palette of Okabe and Ito (2008) without its yellow, which vanishes
-on white, and Tol's muted palette for the rest. Line styles and markers differ as well, so that the
-lines can be told apart in a black-and-white print.
+An optimizer looks the same in every figure of a study. Colours are the colour-blind-safe palette of
+Okabe and Ito (2008) without yellow, which vanishes on white, and Tol's muted palette for the rest.
+Line styles and markers differ too, so that lines differ in a black-and-white print.
 """
 
 import hashlib
@@ -53,7 +52,7 @@ LOOKS = {
     "lbfgs": LineStyle("#A6761D", DOTTED, "v"),
     "muon": LineStyle("#117733", SOLID, "h"),
 }
-SIBLINGS = {  # the colour of the first, another line
+SIBLINGS = {  # the colour of the named optimizer, with another line
     "amsgrad": ("adam", DOTTED, "X"),
     "rmsprop_centered": ("rmsprop", DOTTED, "X"),
     "textbook_adam_no_bias_correction": ("adam", DASHDOT, "d"),
@@ -61,19 +60,19 @@ SIBLINGS = {  # the colour of the first, another line
 }
 OTHERS = ("#6699CC", "#994455", "#997700", "#004488", "#CC6677", "#5D7A1F", "#7E5BB5", "#3E8E8E")
 
-FILE = Path(__file__).parent.parent / "paper.mplstyle"
+STYLE_FILE = Path(__file__).parent.parent / "paper.mplstyle"
 STYLES = {"paper": (1.0, 1.0), "notebook": (1.25, 1.2), "talk": (1.8, 1.4)}  # text, size
-WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a two-column page, and the whole page
+WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a two-column page, and the full page
 
 
-RC: dict[Any, Any] = dict(rc_params_from_file(FILE, use_default_template=False))
+RC: dict[Any, Any] = dict(rc_params_from_file(STYLE_FILE, use_default_template=False))
 
 
 class PageSpec(NamedTuple):
-    """What figures are drawn for."""
+    """The medium that figures are drawn for."""
 
     style: str = "paper"
-    columns: int | None = None  # of a printed page; None: as wide as the figure needs
+    columns: int | None = None  # of a printed page; None: the width that the figure needs
     names: tuple[str, ...] = ()  # all optimizers of the study
 
 
@@ -84,11 +83,11 @@ SHEET: ContextVar[PageSpec] = ContextVar("sheet", default=PageSpec())  # noqa: B
 def use(
     style: str = "paper", columns: int | None = None, names: Iterable[str] = ()
 ) -> Iterator[None]:
-    """Figures that are made inside are for a `paper`, a `notebook` or a `talk`.
+    """Draw the figures made inside for a `paper`, a `notebook` or a `talk`.
 
-    columns: 1 or 2, the width on a page with two; their small print is left to the caption then.
-    names: all optimizers of a study, so that none of its figures gives two of them one look.
-    Raises UserError for other styles and columns.
+    columns: 1 or 2, the width on a page with two columns; small print then goes to the caption.
+    names: all optimizers of a study, so that no two of them share a style in any figure.
+    Raises UserError for unknown styles and columns.
     """
     if style not in STYLES:
         raise UserError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
@@ -102,7 +101,7 @@ def use(
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows, though pyplot does not know it."""
+    """A figure that a notebook displays without pyplot."""
 
     def _repr_png_(self) -> bytes:
         self.savefig(drawn := io.BytesIO(), format="png")
@@ -110,7 +109,7 @@ class ShownFigure(Figure):
 
 
 def rc() -> Any:
-    """A context with the style file, scaled to what figures are drawn for."""
+    """Return a context with the style file, scaled for the current medium."""
     text = STYLES[SHEET.get().style][0]
     lengths = ("size", "width")
     scaled = {key: value * text if key.endswith(lengths) else value for key, value in RC.items()}
@@ -118,7 +117,7 @@ def rc() -> Any:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, or of a column's width and a height to match."""
+    """Return an empty figure of this size in inches, or of a column's width."""
     sheet = SHEET.get()
     factor = STYLES[sheet.style][1]
     if sheet.columns is None:
@@ -130,22 +129,22 @@ def blank(width: float, height: float) -> Figure:
 
 
 def points(size: float) -> float:
-    """A size of text, or a length beside text, in what figures are drawn for."""
+    """Scale a size of text, or a length beside text, for the current medium."""
     return size * STYLES[SHEET.get().style][0]
 
 
 def scaled(inches: float) -> float:
-    """A length of a picture in what figures are drawn for."""
+    """Scale a length in a picture for the current medium."""
     return inches * STYLES[SHEET.get().style][1]
 
 
 def columns() -> int | None:
-    """For how many columns of a page figures are drawn; None for none in particular."""
+    """Return the page columns that figures are drawn for, or None without a page."""
     return SHEET.get().columns
 
 
 def across(most: int, names: float = 0.0) -> int:
-    """How many of `most` panels fit beside each other, each with so many inches of names."""
+    """Return how many of `most` panels fit in a row. names: inches of names in each."""
     sheet = SHEET.get()
     if sheet.columns is None:
         return most
@@ -153,13 +152,13 @@ def across(most: int, names: float = 0.0) -> int:
 
 
 def style_of(name: str) -> LineStyle:
-    """The look of an optimizer; for an unknown name from its hash, and another where two of the
-    study would have the same."""
+    """Return the style of an optimizer, which no other of the study has.
+    Unknown names get a style from their hash."""
     return looks((name, *SHEET.get().names))[name]
 
 
 def looks(names: Iterable[str]) -> dict[str, LineStyle]:
-    """The look of each name, no two of them the same: in colour and line, as far as these go."""
+    """Return a style for each name, distinct in colour and line as far as possible."""
     every = sorted({*names, *SHEET.get().names}, key=lambda name: (fixed(name) is None, name))
     found: dict[str, LineStyle] = {}
     for name in every:
@@ -175,7 +174,7 @@ def looks(names: Iterable[str]) -> dict[str, LineStyle]:
 
 
 def fixed(name: str) -> LineStyle | None:
-    """The look of an optimizer that comes with the package; None for any other."""
+    """Return the style of an optimizer of this package, or None for other names."""
     name = name.lower()
     if name in LOOKS:
         return LOOKS[name]
@@ -189,7 +188,7 @@ def fixed(name: str) -> LineStyle | None:
 
 
 def hashed(text: str) -> LineStyle:
-    """A look from the hash of a text."""
+    """Return a style from the hash of a text."""
     digest = hashlib.sha256(text.encode()).digest()
     return LineStyle(
         OTHERS[digest[0] % len(OTHERS)],
@@ -199,20 +198,19 @@ def hashed(text: str) -> LineStyle:
 
 
 def mark(artists: Iterable[Artist], name: str, where: str = "0") -> None:
-    """Give what is drawn of an optimizer ids, by which a page finds it in the SVG: `group_of(name)`
-    before the dot, then what makes them unique. where: the place of these in the figure."""
+    """Give an optimizer's artists SVG ids, by which the report's page finds them.
+    An id is `group_of(name)`, a dot, and a unique end. where: the artists' place in the figure."""
     for index, artist in enumerate(artists):
         artist.set_gid(f"{group_of(name)}.{where}-{index}")
 
 
 def group_of(name: str) -> str:
-    """A name as a word that XML allows in an id."""
+    """Return a name as a word that XML allows in an id."""
     return "optimizer-" + re.sub(r"[^a-zA-Z0-9_-]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
 def shade(base: LineStyle, index: int, count: int) -> LineStyle:
-    """The look of setting `index` of `count` of one optimizer: its marker, and its colour from
-    dark to light."""
+    """Return the style of setting `index` of `count`: the optimizer's, dark to light."""
     if count < 2:
         return base
     weight = 0.55 * index / (count - 1)
@@ -222,7 +220,7 @@ def shade(base: LineStyle, index: int, count: int) -> LineStyle:
 
 
 def categorical_style(index: int) -> LineStyle:
-    """The look of setting `index` where the lines are settings without an order (names)."""
+    """Return the style of setting `index` where lines are unordered settings."""
     again, place = divmod(index, len(LOOKS))
     look = list(LOOKS.values())[place]
     dashes = DASHES[(DASHES.index(look.dashes) + again) % len(DASHES)]
@@ -232,8 +230,7 @@ def categorical_style(index: int) -> LineStyle:
 
 
 def sequential_style(index: int, count: int) -> LineStyle:
-    """The look of setting `index` of `count` where lines are settings: viridis without its
-    yellow end."""
+    """Return the style of setting `index` of `count`: viridis without its yellow end."""
     from matplotlib import colormaps
 
     red, green, blue, _ = colormaps["viridis"](0.82 * index / max(count - 1, 1))

@@ -1,4 +1,4 @@
-"""Time to target as a figure: a point per optimizer, in steps and in seconds."""
+"""Times to target: a point per optimizer, in steps and in seconds."""
 
 import math
 from textwrap import fill
@@ -16,8 +16,8 @@ from optbench.figures.panels import MAX_PANELS, TooManyPanels, caption, cross
 
 
 def time_to_target_figure(found: TimeToTarget) -> Figure:
-    """A row per problem (and phase), steps on the left and seconds on the right; a point per
-    optimizer is the median over its seeds, its bar min to max, a cross at the edge: not reached."""
+    """Draw a row per problem (and phase), steps on the left and seconds on the right.
+    A point is a median over the seeds, a bar min to max, a cross at the edge a missed target."""
     keys = [key for key in ("phase", "problem") if key in found.frame]
     groups = list(found.frame.groupby(keys, sort=False))
     if len(groups) > MAX_PANELS // 2:
@@ -30,7 +30,7 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
         figure = style.blank(max(5.6, 4.0 + names_of.inches), 0.5 + sum(heights))
         grid = figure.add_gridspec(len(groups), 2, height_ratios=heights)
         for row, (place, part) in enumerate(groups):
-            part = part[::-1]  # the first at the top
+            part = part[::-1]  # the first row at the top
             other = [key for key in keys if key != "phase"]  # phases share their axes
             same = found.frame[(found.frame[other] == part[other].iloc[0]).all(axis=1)]
             for column, clock in enumerate(("steps", "seconds")):
@@ -51,7 +51,7 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
                         )
                     if math.isfinite(line[clock]):
                         drawn += axes.plot([line[clock]], [y], marker=look.marker, color=look.color)
-                    # seconds of another engine than the majority's are not there
+                    # Seconds of an engine other than the majority's are missing.
                     if line["reached"] < line["seeds"] and not math.isnan(line[clock]):
                         drawn += axes.plot([top], [y], **cross(), color=look.color)
                     style.mark(drawn, str(line["optimizer"]), f"{row}-{column}")
@@ -63,7 +63,7 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
                 axes.xaxis.set_major_locator(
                     MaxNLocator(3 if style.columns() == 1 else 5, integer=clock == "steps")
                 )
-                if not len(ends):  # nobody reached it: there is no scale
+                if not len(ends):  # no seed reached the target, so there is no scale
                     axes.set_xticks([])
                 if row == len(groups) - 1:
                     name = "optimizer steps" if clock == "steps" else "training time (s)"

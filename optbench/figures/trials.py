@@ -1,4 +1,4 @@
-"""The trials of a tuned study as figures: against the learning rate, and against their number."""
+"""Figures of a tuned study's trials: by learning rate, and by number of trials."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from optbench.figures.panels import cross, draw_lines, label_panels
 def rate_scatter(
     trials: Runs, metric: str = "val_loss", pick: str = "final", facet: Sequence[str] | None = None
 ) -> Figure:
-    """A point per trial at its learning rate, and a line through the best trial of each half
-    decade: the envelope over the other settings, which vary from trial to trial. A cross at the
-    edge is a trial that diverged. Raises UserError where no trial has a learning rate.
+    """Draw a point per trial at its learning rate, with a line through the best.
+    The line joins the best trial of each half decade, whatever its other settings. A cross at the
+    edge is a diverged trial. Raises UserError if no trial has a learning rate.
     """
     made = comparison_of(trials)
     lines = trial_lines(made, metric, pick, facet)
@@ -43,7 +43,7 @@ def rate_scatter(
 
 
 def draw_trials(metric: str, axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
-    """One line, the trials as points, and crosses at the edge for those that diverged."""
+    """Draw one line, trials as points, and crosses at the edge for diverged trials."""
     assert each.dots is not None
     assert each.lost is not None
     axes.plot(
@@ -64,11 +64,11 @@ def draw_trials(metric: str, axes: Axes, each: Line, look: style.LineStyle) -> L
 def tuning_budget(
     trials: Runs, metric: str = "val_loss", pick: str = "final", facet: Sequence[str] | None = None
 ) -> Figure:
-    """The best validation result of 1, 2, ... random trials, a line per optimizer.
+    """Draw the best validation result of 1, 2, ... trials, a line per optimizer.
 
-    The expectation with its bootstrap interval (Dodge et al. 2019), or, where a trial of any
-    optimizer diverged or blew up, which no mean survives, the median of the best of n instead.
-    Raises UserError where trials are no random ones.
+    The line is the expectation with a bootstrap interval (Dodge et al. 2019). If any trial diverged
+    or blew up no mean exists, and the line is the median of the best of n.
+    Raises UserError where trials are not random.
     """
     made = comparison_of(trials)
     lines = budget_lines(made, metric, pick, facet)
@@ -91,7 +91,7 @@ def tuning_budget(
 
 
 def draw_budget(axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
-    """One line with its band, as far as they are finite."""
+    """Draw one line with its band, as far as both are finite."""
     centre, low, high = (
         np.where(np.isfinite(end), end, math.nan)
         for end in (each.mid, each.low, each.high)
@@ -107,5 +107,5 @@ def draw_budget(axes: Axes, each: Line, look: style.LineStyle) -> Line2D:
 
 
 def scored(trials: pd.DataFrame, metric: str, pick: str) -> str:
-    """The name of what a trial was judged by."""
+    """Return the label of the value by which trials were judged."""
     return f"{'final' if pick == 'final' else 'best-epoch'} {y_label(trials, metric)}"

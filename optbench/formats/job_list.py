@@ -12,11 +12,16 @@ from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
 JOBS_FILE = "jobs.jsonl"
 ENGINES_FILE = "engines.json"  # the engine of each problem in the sweep
+FIGURE_FILE = "figure.json"  # the options of the sweep's figure
+CLAIM_FILE = "claim.json"  # the claim of the sweep's study
+MANIFEST_FILE = "study.json"  # a tuned study's trials and choices
+# a folder with one of these files is a sweep's folder
+SWEEP_FILES = (JOBS_FILE, MANIFEST_FILE, FIGURE_FILE, CLAIM_FILE, ENGINES_FILE)
 DONE_STATUSES = ("completed", "diverged")
 Job = dict[str, Any]
 ended: list[Job] = []  # the ended jobs of this process's sweep
 engines: dict[str, str] = {}  # the engine that this process's sweep chose, by problem
-unlisted: list[Job] = []  # the ended jobs that could not be written
+unwritten: list[Job] = []  # the ended jobs that could not be written
 
 
 def plan(
@@ -29,7 +34,7 @@ def plan(
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
     ended.clear()
     engines.clear()
-    unlisted.clear()
+    unwritten.clear()
     replace_text(folder / JOBS_FILE, json.dumps(first) + "\n")
 
 
@@ -89,7 +94,7 @@ def count(folder: Path) -> int | None:
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
     """Return a run's label: its number, the count of runs, and its overrides."""
     planned = count(folder)
-    words = [text for text in overrides if not is_aside(text)]
+    words = [text for text in overrides if not is_cosmetic(text)]
     return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
 
 
@@ -151,7 +156,7 @@ def of_sweep(folder: Path) -> dict[str, Any]:
     return progress_of(*read(folder))
 
 
-def is_aside(override: str) -> bool:
+def is_cosmetic(override: str) -> bool:
     """Return whether an override is cosmetic, so that no comparison depends on it."""
     key = _key(override)
     return key in COSMETIC_KEYS or key.startswith("logger.")

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.common.errors import UserError
-from optbench.formats.job_list import is_texts
+from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
 from optbench.formats.keys import SERIES_KEYS
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
-MANIFEST_FILE = "study.json"  # in a tuned study's folder: trials and choices
-FIGURE_FILE = "figure.json"  # in a sweep's folder: the options of its figure
 Reader = Callable[[Path], dict[str, Any]]
 
 

@@ -1,20 +1,20 @@
-"""What is written about a comparison: its figures and tables, verdicts, and one page."""
+"""What is written about a comparison: figures, tables, verdicts, and one page."""
 
 from pathlib import Path
 
 
 def finish(folder: str | Path, *, quiet: bool = False) -> None:
-    """Draw the figures of a sweep that is over, and print its table and its verdict or claim.
+    """Draw the figures of a finished sweep; print its table and its verdict or claim.
 
-    The folder's files are read once for all of them. quiet: print what went wrong alone.
-    Raises UserError where there is no run.
+    The folder's files are read once. quiet: print only what went wrong.
+    Raises UserError if there is no run.
     """
-    # slow to import, and of no use to those who import a part of this package
-    from optbench.analysis.claims.judge import CLAIM_FILE, verdict_line
+    # These imports are slow, and useless to importers of one part of this package.
+    from optbench.analysis.claims.judge import verdict_line
     from optbench.analysis.comparison import compare
     from optbench.common.console import say
     from optbench.common.errors import UserError
-    from optbench.formats.study import MANIFEST_FILE
+    from optbench.formats.job_list import CLAIM_FILE, MANIFEST_FILE
     from optbench.report import claim_files, terminal, verdict_files
     from optbench.report.draw import draw_all
 
@@ -26,7 +26,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     if (folder / CLAIM_FILE).exists():
         try:
             claim = verdict_line(claim_files.write(folder, made.files)[0])
-        except UserError as error:  # the runs are done all the same
+        except UserError as error:  # the runs are still valid
             say(f"warning: the claim is not judged: {error}", error=True)
     for text in result.warnings:
         say(f"warning: {text}", error=True)

@@ -1,4 +1,4 @@
-"""The files of a judged claim: its words, its statistics and its figure."""
+"""The files of a judged claim: sentence, statistics and figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.analysis.claims.checks import Check
-from optbench.analysis.claims.judge import CLAIM_FILE, judge_claim, sentence, to_frame
+from optbench.analysis.claims.judge import judge_claim, sentence, to_frame
 from optbench.analysis.columns import filter_runs
 from optbench.analysis.table import RunFiles
 from optbench.common.csv_export import to_csv
@@ -16,13 +16,14 @@ from optbench.common.files import replace_text
 from optbench.common.text import show
 from optbench.figures.layers import FIGURES
 from optbench.figures.save import save
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.formats.run import read_sealed
 
 
 def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
-    """Return the claim that a sweep left in its folder, and how the runs decide it.
+    """Return the claim that a sweep left in its folder, and the checks of the claim.
 
-    Raises UserError where the folder has no claim, and as `judge_claim` does.
+    Raises UserError if the folder has no claim, and as `judge_claim` does.
     """
     try:
         claimed = read_sealed(folder / CLAIM_FILE)
@@ -35,16 +36,16 @@ def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
 
 
 def layers_of(files: RunFiles) -> pd.DataFrame | None:
-    """Return the rows of `layers.csv`; None where no run logged its layers."""
+    """Return the rows of `layers.csv`, or None if no run logged layers."""
     diagnostics = files.table().get("diagnostics", pd.Series(dtype=object)).astype(str)
     return files.table("layers") if (diagnostics == "layers").any() else None
 
 
 def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[Path]]:
-    """Judge the claim that a sweep left in its folder; write claim.md, claim.csv and its figure.
+    """Judge the claim in a sweep's folder; write claim.md, claim.csv and the figure.
 
-    files: the folder's files, where they have been read. Returns the sentence and the paths.
-    Raises UserError as `judged` does.
+    files: the folder's files, if already read. Returns the sentence and the paths. Raises UserError
+    as `judged` does.
     """
     folder = Path(folder)
     files = RunFiles([folder]) if files is None else files
@@ -62,9 +63,9 @@ def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[
 def draw(
     folder: Path, table: pd.DataFrame, layers: pd.DataFrame | None, options: Mapping[str, Any]
 ) -> list[Path]:
-    """Write claim.png, .pdf and .txt: the function of `figures.layers` that the claim names.
+    """Write claim.png, .pdf and .txt by the function of `figures.layers` in the claim.
 
-    It draws the runs that meet the options' `where: {key: value}`, or all.
+    The figure shows the runs that match `where: {key: value}` in `options`, or all runs.
     """
     rest = dict(options)
     name = rest.pop("draw", None)
@@ -73,7 +74,7 @@ def draw(
     if layers is None:
         raise UserError(f"the figure {name} needs layers.csv: diagnostics=layers writes it")
     layers = filter_runs(layers, [f"{key}={show(v)}" for key, v in rest.pop("where", {}).items()])
-    if name == "gradient_by_error":  # the error is in epochs.csv
+    if name == "gradient_by_error":  # epochs.csv holds the error
         rest["epochs"] = table
     try:
         figure = FIGURES[name](layers, **rest)

@@ -1,4 +1,4 @@
-"""Everything that a report shows, as one JSON object of tables, statistics and figures."""
+"""Collect all that a report shows as one JSON object: tables, statistics, figures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,6 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.caveats import caveats
-from optbench.analysis.claims.judge import CLAIM_FILE
 from optbench.analysis.comparison import Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
@@ -16,6 +15,7 @@ from optbench.common.metrics import metric_of
 from optbench.config.groups import config_folder
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.report.sections import curves, pairs, runs, targets, verdict
 from optbench.report.sections.claim import claim
 from optbench.report.sections.facts import facts, readable
@@ -32,7 +32,7 @@ def collect(
     y: str | None = None,
     facet: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """All that the page shows, as plain data. Raises UserError as `load_runs` and `layout` do."""
+    """Return all that the page shows. Raise UserError as `load_runs` does."""
     made = compare(folders, Options(y=y, facet=facet, where=conditions))
     table, plan, options = made.table, made.plan, made.options
     if y is not None:
@@ -42,7 +42,7 @@ def collect(
         tables["steps"] = made.rows("steps")
         left_out = sorted({*left_out, *tables["steps"].attrs["problems"]})
     except UserError:
-        pass  # the curves of the mini-batches are an addition
+        pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
     column = made.judged if y is None else made.final
     if not np.isfinite(table[column]).any():
@@ -53,7 +53,7 @@ def collect(
         wanted = set(table["run_id"].astype(str)) | set(made.of_trials.table["run_id"].astype(str))
         records = [(path, record) for path, record in records if record["run_id"] in wanted]
     lists = runs.job_lists(folders)
-    found = maybe(lambda: asked_times(made))
+    found = if_applicable(lambda: asked_times(made))
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
     data: dict[str, Any] = {
@@ -64,24 +64,24 @@ def collect(
         "facts": facts(made),
         "names": names.series,
         "toggles": names.toggles,
-        "claim": maybe(lambda: claim(folders[0], made)) if judgeable else None,
+        "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
-            "cards": maybe(lambda: verdict.cards(made, column, names)) or [],
+            "cards": if_applicable(lambda: verdict.cards(made, column, names)) or [],
             "column": column.replace("_", " "),
             "percent": metric_of(column).percent,
         },
-        "warnings": list(map(readable, maybe(lambda: caveats(made, column)) or [])),
+        "warnings": list(map(readable, if_applicable(lambda: caveats(made, column)) or [])),
         "view": {"y": made.y, "x": options.x or "epoch", "log": options.log},
         "curves": curves.curves(tables, plan, names, made.y, made.timing),
         "ranking": ranking(made, column, names),
-        "matrices": maybe(lambda: pairs.matrices(made, column, names)) or [],
-        "ranks": maybe(lambda: ranks(made, column, names)),
-        "rates": maybe(lambda: rates(made, names)) if by_rate(made) else None,
-        "budget": maybe(lambda: budget(made, names)) if made.tuned else None,
+        "matrices": if_applicable(lambda: pairs.matrices(made, column, names)) or [],
+        "ranks": if_applicable(lambda: ranks(made, column, names)),
+        "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
+        "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "reached": None if found is None else targets.reached(found, names),
         "reached_figure": None if found is None else targets.figure_of(found, names),
-        "performance": maybe(lambda: targets.performance(made, names)),
-        "layers": maybe(lambda: layers(made, names)) if made.has_layers else None,
+        "performance": if_applicable(lambda: targets.performance(made, names)),
+        "layers": if_applicable(lambda: layers(made, names)) if made.has_layers else None,
         "runs": runs.run_list(records, folders, made, config_folder()),
         "missing": runs.missing(plan, lists, made.manifests),
         "failed_jobs": runs.failed_jobs(lists, records),
@@ -93,8 +93,8 @@ def collect(
     return result
 
 
-def maybe(job: Callable[[], Any]) -> Any:
-    """A section that nobody asked for: None where it does not apply to these runs."""
+def if_applicable(job: Callable[[], Any]) -> Any:
+    """Return the section's data, or None if the section does not apply to the runs."""
     try:
         return job()
     except UserError:

@@ -1,6 +1,6 @@
-"""The picture that a single run ends with: its cost on training and validation data.
+"""The picture of a single run: its cost on training and validation data.
 
-It imports matplotlib alone, since pandas and scipy take longer to import than a short run to train.
+Only matplotlib is imported, since pandas and scipy import for longer than a short run trains.
 """
 
 import math
@@ -19,7 +19,7 @@ LINES = (("train_loss", "training", "#000000", "-"), ("val_loss", "validation", 
 def draw(run: Path) -> Path:
     """Write `curve.png` into a run's folder, and return its path.
 
-    Raises `UserError` where the run logged no finite cost, or nothing can be written.
+    Raises `UserError` if the run logged no finite cost, or if the file cannot be written.
     """
     try:
         columns = read_csv(run / "epochs.csv")

@@ -1,4 +1,4 @@
-"""Every figure and table of a folder's runs, from their files alone."""
+"""Draw every figure and table of a folder's runs from their files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +23,17 @@ from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
 from optbench.report.repeat_command import engines_note
 
-ROWS = ("epochs", "steps")  # of which curves are drawn
+ROWS = ("epochs", "steps")  # CSV files that curves can be drawn from
 
 
 class DrawResult(NamedTuple):
     paths: list[Path]
-    table: pd.DataFrame  # of epochs.csv, filtered
+    table: pd.DataFrame  # epochs.csv after the filter
     summary: pd.DataFrame
-    problems: list[str]  # one line per file left out
-    older: list[str]  # a sentence for the runs of older code, which are left out as well
-    warnings: list[str]  # what a reviewer would object to
-    skipped: list[str]  # kinds that were asked for and do not apply, with the reason
+    problems: list[str]  # a line per file that was left out
+    older: list[str]  # a sentence on runs of older code, which are left out too
+    warnings: list[str]  # the caveats of the comparison
+    skipped: list[str]  # the kinds that were asked for and do not apply, with the reason
 
 
 def draw_all(
@@ -44,10 +44,9 @@ def draw_all(
 ) -> DrawResult:
     """Write the figures and tables of all finished runs below `folders` into `out`.
 
-    out: a folder, made if missing; the default is the one folder given. made: the folders'
-    comparison, where there is one already.
-    Raises UserError when nothing can be drawn as asked; damaged and unfinished runs are left out
-    and named in the result.
+    out: created if missing; by default the only folder. made: the comparison, if already made.
+    Raises UserError if nothing can be drawn as asked. Damaged and unfinished runs are left out and
+    named in the result.
     """
     options = options or Options()
     if unknown := [name for name in options.formats if name not in FORMATS]:
@@ -63,13 +62,13 @@ def draw_all(
     if options.rows == "steps":
         problems = sorted({*problems, *made.rows("steps").attrs["problems"]})
 
-    # all figures before the first file: a mistake leaves nothing half written; the table of final
-    # values has the panels of the figure, and each run is in one line of it
-    asked_times(made)  # a target that means nothing
+    # All figures are drawn before the first file is written, so that a mistake writes nothing. The
+    # table of final values has the figure's panels, and each run once.
+    asked_times(made)  # rejects a bad target early
     finals = summary(made, made.final, options.facet, options.lines)
     finals.attrs["engines"] = engines_note(made, config_folder())
     warnings = caveats(made)
-    # of all runs that are there, so that a part of them looks as the whole
+    # Styles come from all runs, so that a filtered figure looks like the full one.
     with style.use(options.style or "paper", options.columns, made.names):
         drawn, skipped = kinds.draw(made, options.kinds, problems)
         for name, figure in drawn.items() if warnings else ():
@@ -94,7 +93,7 @@ def draw_all(
 
 
 def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -> dict[str, str]:
-    """The tables of a folder, by the names of their files. finals: the `summary`."""
+    """Return the tables of a folder by file name. finals: the `summary`."""
     columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
     columns = list(dict.fromkeys([made.judged, *columns]))
     found = final_cells(made, columns, made.options.facet, made.options.lines)
@@ -115,9 +114,9 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
 def write_table(
     folders: Sequence[str | Path], out: Path, column: str, cells: str, options: Options
 ) -> Path:
-    """Write the final values of a logged column as `to_latex` makes a table of them.
+    """Write the final values of a logged column as a LaTeX table of `to_latex`.
 
-    Raises UserError for an unknown column, and where the file cannot be written."""
+    Raises UserError for an unknown column, or if the file cannot be written."""
     made = compare(folders, options)
     check_column(made.table, column)
     found = final_cells(made, [column], made.options.facet, made.options.lines)

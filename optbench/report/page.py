@@ -1,8 +1,8 @@
-"""`python -m optbench report FOLDER -o report.html`: one self-contained, interactive page.
+"""The report: one self-contained, interactive page (`python -m optbench report`).
 
-The flow is that of the figures: folder, tidy tables, statistics, one JSON object, a template. The
-page carries no active content from the data: a Content-Security-Policy allows the page's own
-script and style by their hashes and nothing else, and the script builds text nodes only.
+The data flow is that of the figures: folder, tidy tables, statistics, one JSON object, a template.
+Data never become active content. A Content-Security-Policy allows only the page's own script and
+style, by their hashes, and the script builds only text nodes.
 """
 
 import base64
@@ -20,7 +20,7 @@ from optbench.common.errors import UserError
 from optbench.common.files import replace_text
 from optbench.report.collect import collect
 
-WEB = Path(__file__).resolve().parent / "web"
+WEB_FOLDER = Path(__file__).resolve().parent / "web"
 SCRIPTS = (
     "uPlot.iife.min.js", "data.js", "chart.js", "keep.js", "figure.js", "table.js", "report.js",
 )  # fmt: skip
@@ -28,12 +28,12 @@ STYLES = ("uPlot.min.css", "report.css")
 
 
 class Written(NamedTuple):
-    """What was written, and what was left out of it."""
+    """The written report, and the files and runs that were left out."""
 
     path: Path
     runs: int
-    problems: list[str]  # one line per file that could not be used
-    older: list[str]  # a sentence for the runs of older code, which are left out as well
+    problems: list[str]  # a line per file that could not be used
+    older: list[str]  # a sentence on runs of older code, which are left out too
 
 
 def write(
@@ -46,11 +46,11 @@ def write(
 ) -> Written:
     """Write the report of all finished runs below `folders` into the file `out`.
 
-    conditions: KEY=VALUE filters. facet: keys of panels. y: the logged column by which optimizers
-    are judged; by default the sweep's, the training loss, or in a tuned study the test result.
-    title: of the page, by default the folders' names.
-    Raises UserError where there is no run, or no file can be written; damaged and unfinished
-    runs are named in the report and in the result.
+    conditions: KEY=VALUE filters. facet: keys of panels. y: the logged column that ranks
+    optimizers, by default the sweep's, the training loss, or a tuned study's test result. title: of
+    the page, by default the folders' names.
+    Raises UserError if there is no run, or no file can be written. The report and the result name
+    damaged and unfinished runs.
     """
     check_names(folders)
     data = collect([Path(folder) for folder in folders], conditions, y, facet)
@@ -70,18 +70,18 @@ def write(
 
 
 def render(data: dict[str, Any]) -> str:
-    """The page. Text from runs is in it once, as JSON in which no tag can open or close."""
-    script = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
-    css = "\n".join((WEB / name).read_text("utf-8") for name in STYLES)
+    """Return the page. Runs' text appears once, as JSON where no tag opens or closes."""
+    script = "\n".join((WEB_FOLDER / name).read_text("utf-8") for name in SCRIPTS)
+    css = "\n".join((WEB_FOLDER / name).read_text("utf-8") for name in STYLES)
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # a path may hold bytes that are no text: their escapes are JSON's as well
+    # A path may hold bytes that are no text. JSON escapes those too.
     text = text.encode("utf-8", "backslashreplace").decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    page = environment.from_string((WEB / "report.html").read_text("utf-8"))
+    page = environment.from_string((WEB_FOLDER / "report.html").read_text("utf-8"))
     return page.render(
         title=data["title"],
         script=Markup(script),
@@ -90,10 +90,10 @@ def render(data: dict[str, Any]) -> str:
         script_hash=source_hash(script),
         style_hash=source_hash(css),
         version=data["version"],
-        licence=(WEB / "uPlot.LICENSE").read_text("utf-8"),
+        licence=(WEB_FOLDER / "uPlot.LICENSE").read_text("utf-8"),
     )
 
 
 def source_hash(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script or style."""
+    """Return the hash that allows an inline script or style in a security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

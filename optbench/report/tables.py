@@ -1,8 +1,8 @@
-"""The parts that the sections of a report are made of, as plain data.
+"""The parts of the sections of a report, as plain data.
 
-A chart is a list of panels `{title, x, y, logx, logy, percent, lines}`, a line `{name, toggle, x,
-mid, low, high, n, dots, lost}`; a table is `{columns, rows}` whose cells are `{t: text, v: number
-to sort by}`. No number is formatted twice: what a reader sees, the statistics of the package say.
+A chart is a list of panels `{title, x, y, logx, logy, percent, lines}`, and a line is `{name,
+toggle, x, mid, low, high, n, dots, lost}`. A table is `{columns, rows}` with cells `{t: text, v:
+number to sort by}`. Numbers are formatted once, by the package's statistics.
 """
 
 import io
@@ -26,17 +26,17 @@ Cell = dict[str, Any]
 
 
 def sortable_cell(value: float, text: str | None = None) -> Cell:
-    """A number as it is shown and sorted; what does not exist sorts last."""
+    """Return a cell that shows and sorts a number. Missing values sort last."""
     return {"t": number(value) if text is None else text, "v": value}
 
 
 def head_cell(name: str) -> Cell:
-    """The name that a row is about."""
+    """Return the cell that names a row."""
     return {"t": name, "v": name, "head": True}
 
 
 def chart(title: str, x: str, y: str, metric: str, lines: list[dict[str, Any]]) -> Panel:
-    """One panel; a logarithmic x axis, and y as the metric has it."""
+    """Return one panel with a logarithmic x axis; the metric decides on the y axis."""
     if not lines:
         raise UserError(f"nothing to draw against {x}")
     return {
@@ -46,9 +46,9 @@ def chart(title: str, x: str, y: str, metric: str, lines: list[dict[str, Any]]) 
 
 
 def picture(job: Callable[[], Figure], names: Names) -> dict[str, Any] | None:
-    """A matplotlib figure as SVG with a text alternative made of its own words; None where it does
-    not apply. groups: which switch the parts of the SVG follow, by what is before the dot of their
-    id."""
+    """Return a matplotlib figure as SVG with a text alternative; None if inapplicable.
+
+    In the result `groups` maps the SVG ids, up to their dot, to the switches that parts follow."""
     try:
         figure = job()
     except UserError:
@@ -72,7 +72,7 @@ def picture(job: Callable[[], Figure], names: Names) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """Numbers to six significant digits, infinities and NaN as JSON has them (text and null)."""
+    """Return numbers with six significant digits; infinities as text, NaN as null."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

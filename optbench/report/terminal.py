@@ -1,6 +1,6 @@
-"""What a sweep says at its end: a table, the verdict in a sentence, and where the rest is.
+"""What a sweep prints at its end: a table, the verdict, and where the rest lies.
 
-Without colours and in a pipe it reads the same.
+The text reads the same in a pipe and without colours.
 """
 
 import io
@@ -27,9 +27,9 @@ MAX_WIDTH = 80  # columns
 
 
 def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "") -> list[str]:
-    """Return the table, the verdict, the folder and the report of a sweep, a text each.
+    """Return the table, the verdict, the folder and the report of a sweep as texts.
 
-    finals: its `summary`. claim: the sentence on its claim, which then is the verdict.
+    finals: the `summary`. claim: the sentence on the sweep's claim, which replaces the verdict.
     """
     column = made.judged
     if f"{column}_median" not in finals:
@@ -45,7 +45,7 @@ def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "")
 
 
 def table(finals: pd.DataFrame, column: str) -> str:
-    """Return the four columns that matter as text: optimizer, runs, and two final values."""
+    """Return the main columns as text: optimizer, runs, and two final values."""
     names = list(map(str, finals))
     keys = names[: names.index("optimizer")]
     logged = [name for name in names if name.endswith("_median") and finals[name].notna().any()]
@@ -68,12 +68,12 @@ def table(finals: pd.DataFrame, column: str) -> str:
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
     written = io.StringIO()
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
-    # a line ends with its last letter, also in a pipe
+    # Lines have no trailing spaces, also in a pipe.
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
 
 
 def judged(made: Comparison, column: str) -> str:
-    """Return the verdicts in one sentence; empty where there are none."""
+    """Return the verdicts in one sentence, or "" if there are none."""
     if not np.isfinite(made.table[column]).any():
         column = made.final
     try:

@@ -6,14 +6,14 @@ from optbench.analysis.comparison import Comparison, compare
 from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.formats.study import MANIFEST_FILE
+from optbench.formats.job_list import MANIFEST_FILE
 
 
 def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[Path]]:
-    """Write verdict.csv, verdict.md and tuning.csv into a tuned study's folder, from its runs.
+    """Write verdict.csv, verdict.md and tuning.csv into a tuned study's folder.
 
-    made: the folder's comparison, where there is one already. Returns the verdicts in Markdown and
-    the paths. Raises UserError where it is no such folder.
+    made: the folder's comparison, if it exists. Returns the verdicts in Markdown and the paths.
+    Raises UserError if the folder holds no tuned study.
     """
     study = Path(study)
     if not (study / MANIFEST_FILE).is_file():
@@ -25,7 +25,7 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     paths = []
     for name, content in files.items():
         if content is None:
-            (study / name).unlink(missing_ok=True)  # of a method before
+            (study / name).unlink(missing_ok=True)  # written by an earlier method
         else:
             replace_text(study / name, content)
             paths.append(study / name)

@@ -1,4 +1,4 @@
-"""A sweep: its folder, the list of its jobs, and the comparison it ends with (a Hydra callback)."""
+"""A sweep's Hydra callback: name the folder, list the jobs, draw the comparison."""
 
 import hashlib
 import sys
@@ -23,12 +23,12 @@ from optbench.formats.keys import RunConfig
 from optbench.formats.run import COLUMNS, write_sealed
 from optbench.report import finish
 from optbench.runs import locks
-from optbench.sweeps.folder import CLAIM, check_folder, folder_of, name_folder
+from optbench.sweeps.folder import check_folder, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
 
 
 def check_figure(figure: DictConfig) -> None:
-    """Raise `UserError` for axes that do not exist, before the runs are made and not after."""
+    """Raise `UserError` for unknown axes of the figure before any run starts."""
     for key, allowed in (
         ("y", COLUMNS["epochs"]),
         ("x", ("epoch", "step", "seconds")),
@@ -40,13 +40,13 @@ def check_figure(figure: DictConfig) -> None:
 
 
 class SweepCallback(Callback):
-    """Announces a sweep, and ends it with the ranked table, the figures and the exit status.
+    """A Hydra callback that announces a sweep and ends it with its comparison.
 
-    Hydra turns a callback's exceptions into warnings; an exit it lets pass.
+    Hydra turns a callback's exceptions into warnings, but lets an exit pass.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the sweep's folder and start its list of jobs afresh."""
+        """Name the sweep's folder and start a new list of jobs."""
         with exits():
             validate.check_results_dir(config.results_dir)
             validate.check_name(config.name)
@@ -54,7 +54,7 @@ class SweepCallback(Callback):
             check_figure(config.figure)
             check_tuned(config.hydra.overrides.task, config.hydra.runtime.choices)
             if str(config.hydra.launcher._target_).endswith(".CohortLauncher"):
-                raise UserError(NO_COHORT)  # it was asked for by a file of the user's own
+                raise UserError(NO_COHORT)  # a user's own file asked for cohorts
             if not any(
                 text.startswith("hydra.sweep.dir=")
                 for text in texts_of(config.hydra.overrides.hydra)
@@ -68,7 +68,7 @@ class SweepCallback(Callback):
             planned = planned_jobs(config)
             count = None if planned is None else len(planned)
             try:
-                with alone(config):
+                with sweep_lock(config):
                     begin(config, sweep, count, planned)
             except OSError as error:
                 where = error.filename2 or sweep
@@ -82,40 +82,40 @@ class SweepCallback(Callback):
                 say(f"sweep of {count or 'several'} runs into {sweep}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Draw the figures, print the table, and exit non-zero where a run failed."""
+        """Draw the figures, print the table, and exit non-zero if a run failed."""
         if sys.exc_info()[1] is not None:
-            return  # interrupted, or never begun: Hydra 1.4 calls for the end all the same
+            return  # interrupted or never begun: Hydra 1.4 calls this all the same
         sweep = Path(config.hydra.sweep.dir)
         with exits():
             try:
                 _, listed = job_list.read(sweep)
             except (OSError, ValueError) as error:
                 raise UserError(f"the sweep's list of jobs is gone: {error}") from error
-        # the list may be another process's by now; Hydra's own launchers have processes of theirs
+        # Another process may have replaced the list. Hydra's launchers run jobs in other processes.
         outcomes = job_list.ended or listed
         if (text := by_other_engines(outcomes)) and not config.quiet:
             say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
             if len(failed) < len(outcomes):
-                with exits(), alone(config):
+                with exits(), sweep_lock(config):
                     finish(sweep, quiet=bool(config.quiet))
-        finally:  # also where the figures could not be written
+        finally:  # also if the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
             for job in failed:
-                # the rest of a long one was said when it happened
+                # Long errors were printed in full when the run failed.
                 first = next(iter(str(job["error"]).splitlines()), "")
                 say(f"  {' '.join(job['overrides'])}: {first}", error=True)
-        if job_list.unlisted:
+        if job_list.unwritten:
             where = sweep / job_list.JOBS_FILE
-            say(f"{len(job_list.unlisted)} runs are not in {where}", error=True)
-        if failed or job_list.unlisted:
+            say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
+        if failed or job_list.unwritten:
             sys.exit(1)
 
 
 def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """Return which jobs were done before by another engine than was asked for, and what to do."""
+    """Return which jobs an engine finished that was not asked for, and what to do."""
     engines = [job["engines"] for job in outcomes if job.get("engines")]
     if not engines:
         return ""
@@ -128,13 +128,13 @@ def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def launcher_chooses(config: DictConfig) -> bool:
-    """Return whether one of our launchers gets all jobs at once, and so chooses their engines."""
+    """Return whether the launcher gets all jobs at once and so chooses their engines."""
     ours = str(config.hydra.launcher._target_).startswith("hydra_plugins.optbench.")
     return ours and config.hydra.sweeper.get("max_batch_size") is None
 
 
 def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) -> None:
-    """Choose the engine of each problem for jobs that another launcher runs, each by itself."""
+    """Choose each problem's engine for a launcher that runs each job by itself."""
     from optbench.config.build import load_dataset
     from optbench.sweeps import engine_choice
     from optbench.sweeps.sweep_loader import SweepLoader, hydra_config
@@ -143,7 +143,7 @@ def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) ->
 
     def configs() -> Iterator[RunConfig]:
         for words in planned:
-            with suppress(Exception):  # the job itself says what is wrong with it
+            with suppress(Exception):  # the job itself reports its errors
                 composed = loader.take_config(config, words)
                 with hydra_config(composed):
                     resolved = resolve(composed, words)
@@ -154,8 +154,8 @@ def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) ->
 
 
 @contextmanager
-def alone(config: DictConfig) -> Iterator[None]:
-    """While no other process writes this sweep's own files. Raises OSError."""
+def sweep_lock(config: DictConfig) -> Iterator[None]:
+    """Hold the lock on this sweep's own files. Raise OSError if the lock fails."""
     results = Path(expanded(str(config.results_dir)))
     sweep = str(Path(config.hydra.sweep.dir).absolute())
     name = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:12]}"
@@ -166,21 +166,21 @@ def alone(config: DictConfig) -> Iterator[None]:
 def begin(
     config: DictConfig, sweep: Path, count: int | None, planned: list[list[str]] | None
 ) -> None:
-    """Write what the sweep is: its list of jobs, how its figure is drawn, what it claims."""
+    """Write the sweep's own files: list of jobs, figure options, and claim."""
     sweep.mkdir(parents=True, exist_ok=True)
     job_list.plan(sweep, count, str(config.retry), planned)
-    (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # of another call
+    (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
-    write_sealed(sweep / "figure.json", figure)
+    write_sealed(sweep / job_list.FIGURE_FILE, figure)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None
     if claim is None:
-        (sweep / CLAIM).unlink(missing_ok=True)
+        (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)
     else:
-        write_sealed(sweep / CLAIM, claim)
+        write_sealed(sweep / job_list.CLAIM_FILE, claim)
 
 
 @contextmanager
 def exits() -> Iterator[None]:
-    """Exit with an exception's words: Hydra would make of it a warning."""
+    """Exit with an exception's message, which Hydra would turn into a warning."""
     with endings(), explained():
         yield

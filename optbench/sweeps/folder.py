@@ -1,4 +1,4 @@
-"""A sweep's folder: its name, and the files that belong in it."""
+"""A sweep's folder: its name, and the files that identify it."""
 
 import hashlib
 import re
@@ -9,25 +9,21 @@ from omegaconf import DictConfig, open_dict, read_write
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config.compose import texts_of
-from optbench.formats import job_list
-
-CLAIM = "claim.json"  # the claim of the sweep's study
-# a folder with one of these files is a sweep's
-SWEEP_FILES = (job_list.JOBS_FILE, "study.json", "figure.json", CLAIM, job_list.ENGINES_FILE)
+from optbench.formats.job_list import SWEEP_FILES, is_cosmetic
 
 
 def folder_of(config: DictConfig) -> Path:
-    """Return the sweep's folder, the same for the same command, so that it resumes.
+    """Return the sweep's folder. The same command returns to it, and so resumes.
 
-    The folder has the key `name` or, in `sweeps/`, the study's name, or words from the overrides
-    with their hash.
+    The folder is the key `name`. Otherwise it lies in `sweeps/` with the name of the study,
+    or of words from the overrides with their hash.
     """
     results = Path(expanded(str(config.results_dir)))
     if config.name is not None:
         return results / str(config.name)
     study = config.hydra.runtime.choices.get("study")
     overrides = sorted(
-        text for text in texts_of(config.hydra.overrides.task) if not job_list.is_aside(text)
+        text for text in texts_of(config.hydra.overrides.task) if not is_cosmetic(text)
     )
     if study and not overrides:
         return results / "sweeps" / str(study)
@@ -37,7 +33,7 @@ def folder_of(config: DictConfig) -> Path:
 
 
 def name_folder(config: DictConfig, sweep: Path) -> None:
-    """Set the folder for the sweep, and in the overrides of its jobs."""
+    """Set the sweep's folder in the configuration and in the overrides of its jobs."""
     text = str(sweep).replace("\\", "\\\\").replace("'", "\\'")
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep)
@@ -45,9 +41,9 @@ def name_folder(config: DictConfig, sweep: Path) -> None:
 
 
 def check_folder(sweep: Path) -> None:
-    """Raise `UserError` where a folder holds files, but no sweep.
+    """Raise `UserError` if a folder holds files but no sweep.
 
-    A sweep's figures would replace files of something else, such as those in results/comparison.
+    The sweep's figures would replace other files, such as those in results/comparison.
     """
     if not sweep.is_dir() or any((sweep / name).exists() for name in SWEEP_FILES):
         return

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, from its overrides: all combinations of their values.
+"""The jobs of a sweep: all combinations of the values in its overrides.
 
 A setting of one optimizer (`adam.lr=0.1,0.01`) is combined with the jobs of that optimizer alone.
 """
@@ -20,20 +20,20 @@ from optbench.config.compose import texts_of
 from optbench.config.hydra_internals import BasicSweeper
 from optbench.formats.keys import ONE_VALUE_KEYS, SERIES_KEYS
 
-MOST_JOBS = 100_000  # of a sweep: beyond it a mistake is likelier than a study
+MAX_JOBS = 100_000  # a larger sweep is more likely a mistake than a study
 
 
 def parse(texts: list[str]) -> list[Override]:
-    """Overrides as Hydra reads them; the loader knows what `glob(*)` stands for."""
+    """Return the parsed overrides. Hydra's loader lets the parser resolve `glob(*)`."""
     loader = GlobalHydra.instance().config_loader()
     return OverridesParser.create(config_loader=loader).parse_overrides(texts)
 
 
 def expand(overrides: Sequence[Override], optimizer: str) -> list[list[str]]:
-    """The jobs of a sweep, as lists of overrides: all combinations, of a key given twice the last.
+    """Return the jobs of a sweep: a list of overrides per combination of values.
 
-    optimizer: the one of all jobs, where the overrides name none.
-    Raises `UserError` where there is none, and for what cannot be swept over.
+    For a key given twice the last value counts. optimizer: used by overrides that name none.
+    Raises `UserError` for a sweep without jobs, and for values that cannot be swept over.
     """
     for override in overrides:
         key = override.key_or_group
@@ -54,30 +54,30 @@ def expand(overrides: Sequence[Override], optimizer: str) -> list[list[str]]:
                 f"{key} has one value of each kind in a sweep, and not auto beside others "
                 f"({text}): a run's identity is the kind of its device, cpu or cuda"
             )
-    shared, own = apart(overrides)
+    shared, own = separate_own(overrides)
     counts = [math.prod(map(number_of_values, part)) for part in (shared, *own.values())]
-    if (count := counts[0] * max([1, *counts[1:]])) > MOST_JOBS:
-        raise UserError(f"this asks for {count:,} runs or more; a sweep has at most {MOST_JOBS:,}")
+    if (count := counts[0] * max([1, *counts[1:]])) > MAX_JOBS:
+        raise UserError(f"this asks for {count:,} runs or more; a sweep has at most {MAX_JOBS:,}")
     (batch,) = BasicSweeper.split_arguments(shared, None)
     if not batch:
         raise UserError(
             "nothing to run: a glob(...) or range(...) on the command line matches no choice"
         )
-    return with_own(batch, own, optimizer) if own else batch
+    return vary_own_settings(batch, own, optimizer) if own else batch
 
 
-def apart(overrides: Sequence[Override]) -> tuple[list[Override], dict[str, list[Override]]]:
-    """Return the overrides that all jobs share, and by its name those of each one optimizer."""
+def separate_own(overrides: Sequence[Override]) -> tuple[list[Override], dict[str, list[Override]]]:
+    """Return the overrides that all jobs share, and each optimizer's own by its name."""
     texts = [
         f"optimizer={','.join(values_of(override))}"
         for override in overrides
         if override.key_or_group == "optimizer"
     ]
-    known = own_settings.names(texts)
+    known = own_settings.optimizer_names(texts)
     shared: list[Override] = []
     own: dict[str, list[Override]] = {}
     for override in overrides:
-        if found := own_settings.split(override.key_or_group, known):
+        if found := own_settings.split_key(override.key_or_group, known):
             own.setdefault(found[0], []).append(override)
         else:
             shared.append(override)
@@ -85,23 +85,23 @@ def apart(overrides: Sequence[Override]) -> tuple[list[Override], dict[str, list
 
 
 def values_of(override: Override) -> list[str]:
-    """Return the values of an override as texts."""
+    """Return the values of an override as text."""
     if override.is_sweep_override():
-        return list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        return list(islice(override.sweep_string_iterator(), MAX_JOBS + 1))
     return [override.get_value_element_as_str()]
 
 
-def with_own(
+def vary_own_settings(
     jobs: Sequence[list[str]], own: Mapping[str, Sequence[Override]], default: str
 ) -> list[list[str]]:
-    """Return the jobs, each with every combination of the settings of its optimizer alone.
+    """Return the jobs with every combination of their optimizer's own settings.
 
-    What is set for all optimizers gives way. Raises `UserError` for an optimizer without a job.
+    Own settings replace those of all optimizers. Raises `UserError` for an optimizer without a job.
     """
-    settings: dict[str, dict[str, list[str]]] = {}  # optimizer, key of the group: texts
+    settings: dict[str, dict[str, list[str]]] = {}  # by optimizer and group key
     for name, overrides in own.items():
         for override in overrides:
-            _, rest = own_settings.split(override.key_or_group, [name]) or ("", "")
+            _, rest = own_settings.split_key(override.key_or_group, [name]) or ("", "")
             key = own_settings.as_group(override.get_key_element(), rest)
             texts = [f"{key}={value}" for value in values_of(override)]
             settings.setdefault(name, {})[f"optimizer.{rest}"] = texts
@@ -116,34 +116,34 @@ def with_own(
     for name in settings:
         if name not in used:
             own_key = next(iter(settings[name])).removeprefix("optimizer.")
-            raise own_settings.foreign(name, own_key, dict.fromkeys(used))
+            raise own_settings.foreign_setting(name, own_key, dict.fromkeys(used))
     return [list(job) for job in dict.fromkeys(found)]
 
 
 def tell_runs_apart(devices: Override) -> bool:
-    """Return whether no two of the devices make the same run."""
-    values = islice(devices.sweep_string_iterator(), MOST_JOBS + 1)
+    """Return whether the devices make different runs."""
+    values = islice(devices.sweep_string_iterator(), MAX_JOBS + 1)
     kinds = ["".join(re.findall(r"\w+", value)[:1]) for value in values]
     return len(set(kinds)) == len(kinds) and (len(kinds) == 1 or "auto" not in kinds)
 
 
 def number_of_values(override: Override) -> int:
-    """How many an override has, if not too many; `UserError` where they cannot be told."""
+    """Return the number of values, up to `MAX_JOBS` + 1. Raise `UserError` if unclear."""
     if not override.is_sweep_override():
         return 1
     try:
-        return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        return sum(1 for _ in islice(override.sweep_string_iterator(), MAX_JOBS + 1))
     except (ValueError, OverflowError) as error:
         text = f"{override.key_or_group}={override.get_value_string()}"
         raise UserError(f"{text} names no values: {error}") from error
 
 
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:
-    """The jobs of the sweep; None where the sweeper decides as it goes."""
+    """Return the jobs of the sweep, or None if the sweeper decides during the sweep."""
     if config.hydra.runtime.choices.get("hydra/sweeper") not in ("grid", "basic"):
         return None
     params = config.hydra.sweeper.get("params") or {}
-    # the command line comes last and wins over the study
+    # The command line comes last and wins over the study.
     return expand(
         parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]),
         str(config.hydra.runtime.choices.get("optimizer")),
@@ -151,13 +151,13 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
 
 
 def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
-    """Return why no comparison of the planned jobs can be told, with the seeds needed; or "".
+    """Return why the planned seeds are too few and how many suffice, or "".
 
-    claim: the study's, which has tests of its own.
+    claim: the study's claim, which has its own tests.
     """
     from optbench.analysis.claims import judge
     from optbench.common import text
-    from optbench.stats import corrections  # slow to import, needed at the end as well
+    from optbench.stats import corrections  # slow to import
 
     series, seeds = corrections.series_and_seeds(planned, SERIES_KEYS)
     if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:

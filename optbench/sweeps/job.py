@@ -102,8 +102,8 @@ def record_outcome(
     record["error"] = error
     try:
         job_list.record(folder, record)
-    except OSError as raised:  # other jobs continue; the sweep's end counts the unlisted ones
-        job_list.unlisted.append(record)
+    except OSError as raised:  # other jobs continue; the sweep's end counts unwritten jobs
+        job_list.unwritten.append(record)
         where = folder / job_list.JOBS_FILE
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:

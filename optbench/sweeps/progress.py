@@ -1,5 +1,4 @@
-"""What a person sees of a whole sweep while it runs: bars on a terminal, now and then a line in a
-log, nothing where quiet."""
+"""The progress of a sweep: bars on a terminal, lines in a log, none if quiet."""
 
 import sys
 from collections import Counter
@@ -12,16 +11,16 @@ from typing import Any
 from optbench.common.console import say
 from optbench.formats import job_list
 
-EVERY = 30.0  # seconds between two lines on the whole sweep, in a log
-EACH = 60  # runs: in a sweep of more, a log names only those that took long or went wrong
-LONG = 1.0  # seconds between two such lines
-MOST_BARS = 8  # of single runs: a machine may have hundreds of cores
-SOON = 3.0  # seconds, before which nobody can say how long it will take
+SUMMARY_SECONDS = 30.0  # between two lines about the whole sweep, in a log
+MAX_RUN_LINES = 60  # in a larger sweep a log skips runs that follow each other too fast
+RUN_LINE_SECONDS = 1.0  # shortest time between two lines about runs in such a sweep
+MAX_BARS = 8  # of single runs, since a machine may have hundreds of cores
+ESTIMATE_AFTER_SECONDS = 3.0  # an earlier estimate of the time left is a guess
 
 
 @contextmanager
 def board(sweep: Path, *, quiet: bool) -> Iterator["Board"]:
-    """The board of the sweep in this folder, going on from its list of jobs."""
+    """Yield the progress board of a sweep, which starts from the sweep's list of jobs."""
     tally = Tally(sweep)
     if quiet:
         yield Board(tally)
@@ -33,29 +32,29 @@ def board(sweep: Path, *, quiet: bool) -> Iterator["Board"]:
 
 
 class Tally:
-    """How many jobs of a sweep are over, running, diverged and failed, and how long it may take.
+    """Counts of a sweep's jobs by outcome, and an estimate of the time left.
 
-    A tuned study launches its jobs in several batches: those of the batches before count as over.
+    A tuned study launches jobs in several batches. Jobs of earlier batches count as over.
     """
 
     def __init__(self, sweep: Path) -> None:
         first, outcomes = job_list.read(sweep)
         self.planned: int | None = first["planned"]
         self.counts = Counter(str(job["status"]) for job in outcomes)
-        self.running: dict[str, float] = {}  # the share that is done of each
-        self.trained = 0  # since then, and not known before
+        self.running: dict[str, float] = {}  # by label: the fraction of steps done
+        self.trained = 0  # jobs trained by this process
         self.since = self.told = monotonic()
 
     def begin(self, label: str) -> None:
-        """It runs."""
+        """Note that a job runs."""
         self.running[label] = 0.0
 
     def move(self, label: str, step: int, total: int | None) -> None:
-        """It has come so far."""
+        """Note how far a job has come."""
         self.running[label] = step / total if total else 0.0
 
     def end(self, label: str, status: str) -> None:
-        """It is over, or goes on in another call."""
+        """Note that a job is over, or was interrupted and resumes in another call."""
         share = self.running.pop(label, None)
         if status != "interrupted":
             self.trained += share is not None
@@ -63,38 +62,38 @@ class Tally:
 
     @property
     def over(self) -> int:
-        """Jobs that ended, in whatever way."""
+        """The number of jobs that ended, with any outcome."""
         return self.counts.total()
 
     @property
     def done(self) -> float:
-        """The same with the shares of those that run."""
+        """The number of jobs that ended, plus the fractions of running jobs."""
         return self.over + sum(self.running.values())
 
     def seconds_left(self) -> float | None:
-        """By the pace so far; None where it is too early, or nobody knows how many will come."""
+        """Return an estimate from the pace so far; None if too early or without a total."""
         elapsed, trained = monotonic() - self.since, self.trained + sum(self.running.values())
-        if self.planned is None or elapsed < SOON or trained <= 0:
+        if self.planned is None or elapsed < ESTIMATE_AFTER_SECONDS or trained <= 0:
             return None
         return max(0.0, self.planned - self.done) * elapsed / trained
 
     def note(self) -> str:
-        """What runs and what went wrong, in a few words."""
+        """Return how many jobs run or went wrong, and the time left, in a few words."""
         words = [f"{len(self.running)} running"] if self.running else []
         words += [f"{self.counts[key]} {key}" for key in ("diverged", "failed") if self.counts[key]]
         left = self.seconds_left()
         return ", ".join([*words, *([f"about {duration(left)} left"] if left else [])])
 
     def tell(self, last: bool = False) -> None:
-        """Say it in a line, where the last time is long enough ago, and at the end."""
-        if last or monotonic() - self.told >= EVERY:
+        """Print a line about the sweep every `SUMMARY_SECONDS`, and at the end."""
+        if last or monotonic() - self.told >= SUMMARY_SECONDS:
             self.told = monotonic()
             parts = f"{self.over} of {self.planned or '?'} runs done", self.note()
             say(", ".join(part for part in parts if part))
 
 
 def duration(seconds: float) -> str:
-    """As in "40 s", "12 min" or "3 h 5 min"."""
+    """Return a duration in words: "40 s", "12 min" or "3 h 5 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -102,44 +101,44 @@ def duration(seconds: float) -> str:
 
 
 class Board:
-    """Told of each job of a sweep by its label, such as "[3/21] optimizer=sgd".
+    """A receiver of each job's progress by label, such as "[3/21] optimizer=sgd".
 
-    This one counts, and says nothing; failures are said by those who record them.
+    This class only counts. Failures are reported where they are recorded.
     """
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
 
     def begin(self, label: str) -> None:
-        """It has been given to a worker."""
+        """Note that a worker has a job."""
         self.tally.begin(label)
 
     def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """It has come so far."""
+        """Note how far a job has come."""
         self.tally.move(label, step, total)
 
     def end(self, label: str, status: str, text: str) -> None:
-        """It is over. text: the figures of its last evaluation; none: it was known before."""
+        """Note that a job is over. text: its last metrics, "" for an earlier result."""
         self.tally.end(label, status)
 
 
 class Lines(Board):
-    """For a log: a line for a run that is over, and now and then one on the whole sweep."""
+    """Progress in a log: a line per finished run, and at times one about the sweep."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__(tally)
         self.said = monotonic()
 
     def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """Only counted, until it is time for a line."""
+        """Count the steps, and print a line about the sweep when due."""
         super().move(label, step, total, loss)
         self.tally.tell()
 
     def end(self, label: str, status: str, text: str) -> None:
-        """One line; failures have said why on standard error."""
+        """Print one line about a run. Failures have been reported on standard error."""
         super().end(label, status, text)
         now = monotonic()
-        due = (self.tally.planned or 0) <= EACH or now - self.said >= LONG
+        due = (self.tally.planned or 0) <= MAX_RUN_LINES or now - self.said >= RUN_LINE_SECONDS
         if status == "diverged" or (text and status != "failed" and due):
             say("  ".join(part for part in (label, text, status) if part))
             self.said = now
@@ -147,7 +146,7 @@ class Lines(Board):
 
 
 class Bars(Board):
-    """The whole sweep's bar, with counts, and one for each of the first jobs that run."""
+    """Progress bars: one for the sweep with counts, and some for single runs."""
 
     def __init__(self, progress: Any, tally: Tally) -> None:
         super().__init__(tally)
@@ -157,14 +156,14 @@ class Bars(Board):
         self._count()
 
     def begin(self, label: str) -> None:
-        """A bar of its own, where there is room."""
+        """Add a bar for the job, if there is room."""
         super().begin(label)
-        if len(self.tasks) < MOST_BARS:
+        if len(self.tasks) < MAX_BARS:
             self.tasks[label] = self.progress.add_task(label, total=None, count="", note="")
         self._count()
 
     def move(self, label: str, step: int, total: int | None, loss: float | None) -> None:
-        """Further on."""
+        """Move the job's bar."""
         super().move(label, step, total, loss)
         if label in self.tasks:
             note = "" if loss is None else f"loss {loss:.4g}"
@@ -174,7 +173,7 @@ class Bars(Board):
         self._count()
 
     def end(self, label: str, status: str, text: str) -> None:
-        """Its bar goes, the counts stay."""
+        """Remove the job's bar and keep the counts."""
         super().end(label, status, text)
         if label in self.tasks:
             self.progress.remove_task(self.tasks.pop(label))

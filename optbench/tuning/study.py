@@ -21,12 +21,13 @@ from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
 from optbench.common.text import count
 from optbench.config.resolve import resolve
-from optbench.config.validate import LARGEST, check_group
+from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
+from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.keys import LABELS, RunConfig
 from optbench.formats.run import read_csv, read_record, write_sealed
-from optbench.formats.study import MANIFEST_FILE, setting_of
+from optbench.formats.study import setting_of
 from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
 from optbench.tuning import search as tuning
@@ -165,7 +166,7 @@ def check(config: DictConfig) -> dict[str, Any]:
         check_choice(f"tuning.{key}", settings[key], allowed)
     for key, value, least, most in (
         ("tuning.trials", settings["trials"], 1, MAX_TRIALS),
-        ("tuning.seed", settings["seed"], 0, LARGEST - MAX_TRIALS),
+        ("tuning.seed", settings["seed"], 0, MAX_INTEGER - MAX_TRIALS),
         ("seeds", config.seeds, 1, MAX_TRIALS),
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -1,9 +1,9 @@
-"""Times optbench and its peers on the same job, alternating, and writes results/benchmark.
+"""Time optbench and its peers on the same job in turn; write results/benchmark.
 
-Each peer runs in a process of its own that stays alive; a round asks each of them in turn, so that
-what else the machine does falls on all alike. Peers whose library is missing are named and left
-out: `pip install '.[benchmark]'` brings all of them. The first epoch
-of a job, in which some compile, is not counted; start-up is reported apart.
+Each peer runs in a separate process that stays alive. A round asks each peer in turn, so that other
+load on the machine falls on all alike. Peers whose library is missing are named and left out:
+`pip install '.[benchmark]'` brings all of them. The first epoch of a job, in which some compile, is
+not counted. Start-up is reported apart.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
     asked.rounds = asked.rounds or ([2] if asked.quick else [5, 3, 2])
     if asked.threads:
         os.environ["OMP_NUM_THREADS"] = str(asked.threads)
-        if hasattr(os, "sched_setaffinity"):  # JAX takes every core that it may
+        if hasattr(os, "sched_setaffinity"):  # JAX takes every core it may
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.threads])
     asked.out.mkdir(parents=True, exist_ok=True)
     import torch
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def count(text: str) -> int:
-    """A number above 0."""
+    """Parse a number above 0."""
     found = int(text)
     if found < 1:
         raise ValueError
@@ -115,12 +115,12 @@ def count(text: str) -> int:
 
 
 def counts(text: str) -> list[int]:
-    """One number for each model; the last serves for all further ones."""
+    """Parse one number per model; the last serves for all further models."""
     return [count(part) for part in text.split(",")]
 
 
 def machine(torch: Any) -> list[str]:
-    """What it was measured on."""
+    """Return the machine and the versions, in words."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -137,7 +137,7 @@ def machine(torch: Any) -> list[str]:
 
 
 def dataset(folder: Path, quick: bool) -> tuple[Path, str]:
-    """MNIST standardized, as one npz; the bundled 6,000 images where it is not in OPTBENCH_DATA."""
+    """Write standardized MNIST as one npz: from OPTBENCH_DATA, else the bundled part."""
     from optbench import prepare
     from optbench.datasets import loaders
 

@@ -1,4 +1,4 @@
-"""The part of the benchmark in which optbench and its peers do the same job in turn."""
+"""The part of the benchmark in which optbench and its peers take turns at one job."""
 
 import argparse
 import json
@@ -16,12 +16,12 @@ from scripts import ROOT
 from scripts.benchmark.peers import PEERS, missing
 from scripts.tables import markdown
 
-MOST_SECONDS = 300  # for one answer: JAX's convolutions in a scan took twice as long for an epoch
-LEAST_ACCURACY = 0.8  # a peer below it does not learn, and its time says nothing
+MAX_ANSWER_SECONDS = 300  # JAX's convolutions in a scan took twice as long for an epoch
+MIN_ACCURACY = 0.8  # a peer below does not learn, so that its time says nothing
 
 
 class Worker:
-    """A peer in a process of its own; `ask` waits for its answer."""
+    """A peer in a separate process. `ask` waits for the answer."""
 
     def __init__(self, name: str) -> None:
         environment = os.environ | dict(PEERS[name].env)
@@ -38,7 +38,7 @@ class Worker:
     def ask(self, **job: Any) -> dict[str, Any]:
         assert self.process.stdin
         assert self.process.stdout
-        late = threading.Timer(MOST_SECONDS, self.process.kill)
+        late = threading.Timer(MAX_ANSWER_SECONDS, self.process.kill)
         late.start()
         try:
             print(json.dumps(job), file=self.process.stdin, flush=True)
@@ -46,11 +46,11 @@ class Worker:
         except BrokenPipeError:
             line = ""
         late.cancel()
-        ended = f"the process ended, or was ended after {MOST_SECONDS} s"
+        ended = f"the process ended, or was ended after {MAX_ANSWER_SECONDS} s"
         return dict(json.loads(line)) if line else {"error": ended}
 
     def close(self) -> None:
-        """End it."""
+        """End the peer's process."""
         self.process.kill()
         self.process.wait()
 
@@ -58,7 +58,7 @@ class Worker:
 def rounds(
     asked: argparse.Namespace, data: Path, device: str, models: list[str], names: list[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """A row for each counted epoch of each peer, and notes on who is missing."""
+    """Return a row per counted epoch of each peer, and notes on missing peers."""
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     workers: dict[str, Worker] = {}
@@ -69,7 +69,7 @@ def rounds(
             )
             for turn in range(turns):
                 for name in names:
-                    if turn % 2:  # the other way round: none has always the same neighbour
+                    if turn % 2:  # alternate the order, so that neighbours change
                         name = names[len(names) - 1 - names.index(name)]
                     peer = PEERS[name]
                     if lacking := missing(peer):
@@ -90,7 +90,7 @@ def rounds(
                     seconds, accuracy = answer["seconds"], answer["accuracy"]
                     print(f"{device} {model} round {turn + 1} {name}: {min(seconds[1:]):.3f} s, "
                           f"accuracy {accuracy:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-                    if accuracy < LEAST_ACCURACY:
+                    if accuracy < MIN_ACCURACY:
                         notes[f"{peer.title}, {model}: test accuracy {accuracy:.3f}!"] = None
                     startup = wall - len(seconds) * min(seconds) if fresh else None
                     common = {"device": device, "model": model, "peer": name, "round": turn + 1}
@@ -105,7 +105,7 @@ def rounds(
 
 
 def epochs(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
-    """Tables of seconds per epoch, one for each model, and a figure."""
+    """Return tables of seconds per epoch, one per model, and draw a figure."""
     names = [name for name in PEERS if name in asked.peers.split(",")]
     table, notes = rounds(asked, data, device, asked.models.split(","), names)
     if table.empty:
@@ -136,7 +136,7 @@ def epochs(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Best seconds per epoch as bars with their numbers."""
+    """Draw the best seconds per epoch as bars with their numbers."""
     import matplotlib.pyplot as plt
 
     models = list(table["model"].unique())

@@ -1,4 +1,4 @@
-"""What each peer of the benchmark is asked, and what it answers."""
+"""The job that each peer of the benchmark gets, and the peer's answer."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ CHANNELS, CNN_HIDDEN, LR = (32, 64, 64), 128, 1e-3
 
 
 class Job(NamedTuple):
-    """What every peer is asked; `model` is "cnn" or the hidden widths, such as "1000-1000"."""
+    """The job of every peer. model: "cnn", or the hidden widths, such as "1000-1000"."""
 
     train_x: Any
     train_y: Any
@@ -21,7 +21,7 @@ class Job(NamedTuple):
 
     @property
     def widths(self) -> list[int]:
-        """Units of the hidden linear layers."""
+        """The units of the hidden linear layers."""
         return [CNN_HIDDEN] if self.model == "cnn" else [int(w) for w in self.model.split("-")]
 
 
@@ -29,7 +29,7 @@ Answer = tuple[list[float], float]  # seconds of each epoch, test accuracy after
 
 
 def timed(epochs: int, epoch: Callable[[], float]) -> Answer:
-    """Call `epoch`, which trains once through the data and gives the accuracy, and time it."""
+    """Time each call of `epoch`, which trains one epoch and returns the accuracy."""
     seconds, accuracy = [], 0.0
     for _ in range(epochs):
         start = time.perf_counter()

@@ -1,5 +1,5 @@
-"""The parts of the benchmark that measure optbench against itself: sweeps, memory, optimizers, and
-how cost grows.
+"""The parts of the benchmark that measure optbench alone.
+They cover sweeps, memory, optimizers, and the growth of cost.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from scripts.tables import markdown
 
 
 def sweep(asked: argparse.Namespace) -> list[str]:
-    """study=comparison (21 runs) as one sweep, and the same runs each in a fresh process."""
+    """Time study=comparison (21 runs) as one sweep, and its runs in fresh processes."""
     n = 1 if asked.quick else 5
     names = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam"]
     seeds = ["0"] if asked.quick else ["0", "1", "2"]
@@ -50,9 +50,9 @@ def sweep(asked: argparse.Namespace) -> list[str]:
 
 
 def overhead(asked: argparse.Namespace) -> list[str]:
-    """The time that a run of next to no work adds to a sweep of such runs, its part in figures too.
+    """Time what a nearly empty run adds to a sweep, and how much of it is figures.
 
-    Of the default model the two evaluations alone take longer than all that the sweep adds.
+    The two evaluations of the default model alone take longer than all that the sweep adds.
     """
     few, many = (4, 12) if asked.quick else (20, 120)
     rows = []
@@ -88,9 +88,9 @@ def overhead(asked: argparse.Namespace) -> list[str]:
 
 
 def memory(asked: argparse.Namespace) -> list[str]:
-    """The most memory that optbench held at once, with all of a dataset and with little of it.
+    """Measure optbench's peak memory, with all of a dataset and with little of it.
 
-    Of all its processes together, each shared page counted once (proportional set size).
+    All processes are summed, with each shared page counted once (proportional set size).
     """
     if not Path("/proc/self/smaps_rollup").exists():
         return ["Memory is read from /proc: left out on this system.", ""]
@@ -112,7 +112,7 @@ def memory(asked: argparse.Namespace) -> list[str]:
 
 
 def peak(work: Callable[[], None], every: float = 0.02) -> float:
-    """The most MiB that processes begun by `work` held together, looked at every few moments."""
+    """Return the peak MiB of the processes that `work` starts. every: in seconds."""
     most, done = 0.0, threading.Event()
 
     def watch() -> None:
@@ -131,7 +131,7 @@ def peak(work: Callable[[], None], every: float = 0.02) -> float:
 
 
 def descendants(pid: int) -> list[int]:
-    """Its children, and theirs."""
+    """Return a process's children and all their descendants."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -140,7 +140,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def held(pid: int) -> float:
-    """MiB, what is shared divided by those who share it; 0 for a process that has ended."""
+    """Return a process's MiB, shared pages divided by their users; 0 if it has ended."""
     with suppress(OSError):
         for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if row.startswith("Pss:"):
@@ -149,7 +149,7 @@ def held(pid: int) -> float:
 
 
 def call(*words: str, folder: str) -> None:
-    """optbench in a process of its own, with its results in `folder`."""
+    """Run optbench in a separate process, with its results in `folder`."""
     subprocess.run(
         [sys.executable, "-m", "optbench", *words, "quiet=true", f"results_dir={folder}"],
         check=True,
@@ -160,7 +160,7 @@ def call(*words: str, folder: str) -> None:
 
 
 def optimizers(asked: argparse.Namespace) -> list[str]:
-    """Step time and state of each configured optimizer beside plain SGD's, on one MLP."""
+    """Measure step time and state of each optimizer, beside plain SGD, on one MLP."""
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
 
@@ -204,7 +204,7 @@ def _build(build: Any, factory: Any, params: Any) -> Any:
 
 
 def growth(asked: argparse.Namespace, data: Path) -> list[str]:
-    """Seconds per epoch against parameters, examples and runs, of optbench."""
+    """Measure optbench's seconds per epoch by parameters, examples and runs."""
     widths = [64, 256] if asked.quick else [64, 128, 256, 512, 1024, 2048]
     total = len(np.load(data)["train_y"])
     rows: list[dict[str, Any]] = []

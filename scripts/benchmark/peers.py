@@ -1,9 +1,9 @@
 """The same training job in other frameworks, and a worker that serves them.
 
-A job: train on `train_x (n, 1, height, width)`, `train_y`, with Adam (lr 0.001), float32 and one
-evaluation on the test set after each epoch. `python -m scripts.benchmark.peers PEER` reads jobs
-from stdin, one JSON object a line, and answers each with a line; it stays alive, so that rounds
-alternate.
+A job trains on `train_x (n, 1, height, width)` and `train_y` in float32 with Adam (lr 0.001), and
+evaluates on the test set after each epoch. `python -m scripts.benchmark.peers PEER` reads jobs
+from stdin, one JSON object a line, and answers each with a line. The process stays alive, so that
+rounds alternate.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ from scripts.benchmark.peers_torch import (
 
 
 class Peer(NamedTuple):
-    """A peer's title, function, the libraries it needs and its environment."""
+    """A peer: title, function, required libraries and environment."""
 
     title: str
     run: Callable[[Job], Answer]
@@ -43,7 +43,7 @@ class Peer(NamedTuple):
     gpu: bool = True  # runs on CUDA when asked
 
 
-# as `scripts/run` and `python -m optbench` set them
+# As set by `scripts/run` and `python -m optbench`.
 SETUP = Path(__file__).with_name("setup")
 ALLOCATOR = subprocess.run(
     ["bash", "-c", f"source '{SETUP}'; allocator"], capture_output=True, text=True
@@ -69,12 +69,12 @@ PEERS = {
 
 
 def missing(peer: Peer) -> list[str]:
-    """The libraries it needs that are not installed."""
+    """Return the libraries that a peer needs and that are not installed."""
     return [name for name in peer.needs if importlib.util.find_spec(name) is None]
 
 
 def serve(peer: Peer, jobs: Iterator[str]) -> None:
-    """Answer each job; only the answers go to stdout, so that a library's print cannot mix in."""
+    """Answer each job. Only answers go to stdout, where no library may print."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in jobs:
@@ -88,7 +88,7 @@ def serve(peer: Peer, jobs: Iterator[str]) -> None:
             seconds, accuracy = peer.run(Job(**given, **asked))
             answer: dict[str, Any] = {"seconds": seconds, "accuracy": accuracy}
             answer["total"] = time.perf_counter() - start
-        except Exception as error:  # reported as this peer's result: the others go on
+        except Exception as error:  # reported as this peer's result, so that the others go on
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -14,7 +14,7 @@ from scripts.benchmark.job import CHANNELS, LR, Answer, Job, timed
 
 
 def scikit_learn(job: Job) -> Answer:
-    """MLPClassifier; its weights start at its own scale, and its L2 penalty is turned off."""
+    """Train by MLPClassifier, with its own initial scale and no L2 penalty."""
     from sklearn.neural_network import MLPClassifier
 
     if job.model == "cnn":
@@ -30,7 +30,7 @@ def scikit_learn(job: Job) -> Answer:
 
 
 def keras(job: Job) -> Answer:
-    """Keras 3's fit, on the backend that KERAS_BACKEND names."""
+    """Train by Keras 3's fit, on the backend that KERAS_BACKEND names."""
     import keras as K
 
     K.utils.set_random_seed(0)
@@ -58,7 +58,7 @@ def keras(job: Job) -> Answer:
 
 
 def jax_scan(job: Job) -> Answer:
-    """JAX and optax with the whole epoch in one compiled scan; the last, smaller batch apart."""
+    """Train by JAX and optax: an epoch in one compiled scan, the last batch apart."""
     import jax
     import jax.numpy as jnp
     import optax

@@ -1,4 +1,4 @@
-"""The benchmark's job in PyTorch: optbench, plain loops, Lightning, skorch, and the bound.
+"""The benchmark's job in PyTorch: optbench, loops, Lightning, skorch, the bound.
 
 Weights and biases start uniform in +-1/sqrt(fan_in).
 """
@@ -46,7 +46,7 @@ def _accuracy(model: Any, x: Any, y: Any) -> float:
 
 
 def problem(job: Job) -> Any:
-    """The job as a problem of optbench's."""
+    """Return the job as a `Problem` of optbench."""
     import torch
 
     from optbench import Problem, initializers, losses, models
@@ -64,7 +64,7 @@ def problem(job: Job) -> Any:
 
 
 def optbench(job: Job) -> Answer:
-    """optbench itself: its loop, with an evaluation on the test set only."""
+    """Train by optbench's own loop, with an evaluation on the test set only."""
     import torch
 
     from optbench import train
@@ -83,7 +83,7 @@ def optbench(job: Job) -> Answer:
 
 
 def tensors_and_slices(job: Job, *, onednn: bool) -> Answer:
-    """The shortest loop in plain PyTorch: data as tensors, a permutation, fused Adam."""
+    """Train by the shortest plain loop: tensors, a permutation, fused Adam."""
     import torch
     import torch.nn.functional as F
 
@@ -106,7 +106,7 @@ def tensors_and_slices(job: Job, *, onednn: bool) -> Answer:
 
 
 def tensor_loader(job: Job) -> Answer:
-    """A DataLoader over a TensorDataset: what most scripts do."""
+    """Train by a DataLoader over a TensorDataset, as most scripts do."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -116,13 +116,13 @@ def tensor_loader(job: Job) -> Answer:
 
 
 def tutorial(job: Job) -> Answer:
-    """The PyTorch tutorials' loop: images transformed one by one, loss.item() at each step."""
+    """Train by the PyTorch tutorials' loop: image by image, loss.item() each step."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 
     from optbench.datasets.torchvision_shim import import_torchvision
 
-    import_torchvision()  # also beside a CPU-only torch
+    import_torchvision()  # also works beside a CPU-only torch
     from torchvision import transforms
 
     low, high = job.train_x.min(), job.train_x.max()
@@ -165,7 +165,7 @@ def _loader_loop(job: Job, loader: Any, test_x: Any, test_y: Any, device: Any) -
 
 
 def lightning(job: Job) -> Answer:
-    """Lightning's Trainer over a TensorDataset, with its CSVLogger."""
+    """Train by Lightning's Trainer over a TensorDataset, with its CSVLogger."""
     import logging
     import warnings
 
@@ -223,7 +223,7 @@ def lightning(job: Job) -> Answer:
 
 
 def skorch(job: Job) -> Answer:
-    """skorch's NeuralNetClassifier; partial_fit for each epoch."""
+    """Train by skorch's NeuralNetClassifier, with partial_fit for each epoch."""
     import torch
     from skorch import NeuralNetClassifier
 
@@ -248,10 +248,10 @@ def skorch(job: Job) -> Answer:
 
 
 def bound(job: Job, *, whole: bool = False) -> Answer:
-    """Not a peer: one epoch's matrix products alone, of a multilayer perceptron.
+    """Time the matrix products of an MLP's epoch alone: a bound, not a peer.
 
-    whole: and Adam's update of as many parameters, and the evaluation: about what a loop that steps
-    after its backward pass needs at least.
+    whole: also Adam's update of as many parameters, and the evaluation. That is about the least
+    time of a loop that steps after its backward pass.
     """
     import torch
 

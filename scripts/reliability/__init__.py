@@ -1,6 +1,6 @@
-"""Programs that try to break optbench; each writes one section of results/reliability.
+"""Programs that try to break optbench, each for a section of results/reliability.
 
-Some hold runs against the tests' loop of plain torch: tests/ is put on the path here.
+Some compare runs with the tests' loop of plain torch, so tests/ is added to the path here.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Generated command lines, right and wrong in many ways, for `fuzz_configurations`."""
+"""Generate command lines, right and wrong in many ways, for `fuzz_configurations`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ BASES = (
     ["model=logreg", "dataset=digits"],
     ["problem=quadratic_deep"],
 )
-RIGHT = {  # values that a key may have, beside those in its YAML
+RIGHT = {  # allowed values, beside those in the YAML files
     "batch_size": ["1", "7", "full", "64", "1000000"],
     "epochs": ["1", "3", "1000000000", "null"],
     "steps": ["1", "5", "null", "9007199254740992"],
@@ -64,7 +64,7 @@ WILD = (
     *["é", "日本", "٣", "½", "²", "😀", "\u202eabc", "\ufeff1", "\udcff", "a\tb", "a\nb", "\x7f"],
     *["x" * 5000, "[" * 300 + "]" * 300, "{a:" * 100 + "1" + "}" * 100],
 )
-# classes that do no harm when they are called: a `_target_` is code that is run, by design
+# These classes are harmless when called. By design a `_target_` runs code.
 TARGETS = (
     *["torch.optim.Adam", "torch.optim.SGD", "torch.optim.SparseAdam", "torch.optim.Optimizer"],
     *["torch.optim.LBFGS", "torch.optim.Nosuch", "torch.nosuch.Adam", "nosuch.Adam", "Adam"],
@@ -76,7 +76,7 @@ TARGETS = (
 
 
 def keys_of(path: Path, prefix: str) -> dict[str, Any]:
-    """The keys of a YAML file, dotted, and their values."""
+    """Return the keys of a YAML file, dotted, with their values."""
     found: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
@@ -107,7 +107,7 @@ KEYS = sorted({*TOP, *(key for keys in INNER.values() for key in keys), *HYDRAS}
 
 
 def spelt(draw: st.DrawFn, text: str) -> str:
-    """The text with a small mistake."""
+    """Return the text with a small mistake."""
     place = draw(st.integers(0, len(text)))
     how = draw(st.sampled_from(("drop", "double", "insert", "upper")))
     if how == "drop":
@@ -121,7 +121,7 @@ def spelt(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def value(draw: st.DrawFn, key: str) -> str:
-    """A value for a key: right ones as often as wild ones."""
+    """Return a value for a key, right as often as wild."""
     if key.endswith("_target_"):
         return draw(st.sampled_from(TARGETS))
     own = [*RIGHT.get(key, ())]
@@ -141,7 +141,7 @@ def value(draw: st.DrawFn, key: str) -> str:
 
 @st.composite
 def override(draw: st.DrawFn) -> str:
-    """One word of a command line."""
+    """Return one word of a command line."""
     kind = draw(st.integers(0, 19))
     if kind == 0:
         return draw(st.text(max_size=30)).replace("\0", "")
@@ -159,10 +159,10 @@ def override(draw: st.DrawFn) -> str:
 
 @st.composite
 def command_line(draw: st.DrawFn) -> list[str]:
-    """A small problem, and one to three words about it."""
+    """Return a small problem, and one to three words that change it."""
     base = draw(st.sampled_from(BASES))
     words = draw(st.lists(override(), min_size=1, max_size=3))
-    # a choice of another model leaves no key for the base's sizes
+    # Another model has no keys for the sizes of the base's model.
     if any(word.lstrip("+").startswith(("model=", "problem=")) for word in words):
         base = []
     return ["data.subset=64", *base, *words]

@@ -1,4 +1,4 @@
-"""What can happen to a file: the kinds of damage that `fuzz_files` does."""
+"""The kinds of damage that `fuzz_files` does to a file."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cut(rng: random.Random, data: bytes) -> bytes:
-    """The beginning of a file: none of it, a few bytes, whole lines, all but a byte."""
+    """Return a file's beginning: nothing, a few bytes, whole lines, or nearly all."""
     ends = [0, 1, 2, len(data) // 4, len(data) // 2, len(data) - 1, len(data) - 2]
     ends += [rng.randrange(len(data) + 1) for _ in range(5)]
     ends += [rng.choice([i + 1 for i, byte in enumerate(data) if byte == 10] or [0])] * 3
@@ -16,7 +16,7 @@ def cut(rng: random.Random, data: bytes) -> bytes:
 
 
 def flip(rng: random.Random, data: bytes) -> bytes:
-    """One to three bits are not what they were."""
+    """Return the data with one to three bits flipped."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -24,7 +24,7 @@ def flip(rng: random.Random, data: bytes) -> bytes:
 
 
 def digit(rng: random.Random, data: bytes) -> bytes:
-    """Another digit: the file stays well-formed."""
+    """Return the data with another digit, so that the file stays well-formed."""
     places = [i for i, byte in enumerate(data) if 48 <= byte <= 57]
     changed = bytearray(data)
     if places:
@@ -34,7 +34,7 @@ def digit(rng: random.Random, data: bytes) -> bytes:
 
 
 def lines(rng: random.Random, data: bytes) -> bytes:
-    """A line is lost, doubled, or changes places with another."""
+    """Return the data with a line lost, doubled, or swapped with another."""
     parts = data.splitlines(keepends=True)
     a, b = rng.randrange(len(parts)), rng.randrange(len(parts))
     how = rng.randrange(3)
@@ -48,7 +48,7 @@ def lines(rng: random.Random, data: bytes) -> bytes:
 
 
 def encoding(rng: random.Random, data: bytes) -> bytes:
-    """The text in another encoding, or with other ends of lines."""
+    """Return the text in another encoding, or with other line ends."""
     text = data.decode("latin-1")
     return rng.choice(
         [
@@ -63,7 +63,7 @@ def encoding(rng: random.Random, data: bytes) -> bytes:
 
 
 def noise(rng: random.Random, data: bytes) -> bytes:
-    """A block of zeros or of random bytes, as a crash of the file system leaves it."""
+    """Return the data with a block of zeros or random bytes, as a crash leaves it."""
     start = rng.randrange(len(data))
     size = rng.randrange(1, len(data) - start + 1)
     block = bytes(size) if rng.random() < 0.5 else rng.randbytes(size)
@@ -71,7 +71,7 @@ def noise(rng: random.Random, data: bytes) -> bytes:
 
 
 def types(rng: random.Random, data: bytes) -> bytes:
-    """A JSON file in which one value has become another, with no seal: well-formed, and wrong."""
+    """Return a JSON file without checksum in which one value is another, well-formed."""
     try:
         content = json.loads(data)
     except ValueError:
@@ -106,7 +106,7 @@ PLACES = ("emptied", "folder", "gone", "swapped", "link to nothing", "link to it
 
 
 class Damage:
-    """One file, damaged; calling `undo` puts it back."""
+    """A damaged file. Calling `undo` restores it."""
 
     def __init__(self, rng: random.Random, path: Path, others: list[Path], how: str) -> None:
         self.path, self.before = path, path.read_bytes()

@@ -1,9 +1,9 @@
-"""How often identical optimizers are called different, and how often real differences are seen.
+"""Measure rates of false claims between identical optimizers, and the power.
 
-Simulates studies whose results come from one distribution and judges them by the functions that
-reports, tables and claims call. A line counts the studies with any claim (better, worse, held, did
-not hold), with the upper end of Clopper and Pearson's 95 % interval. The power is the share of true
-claims that are made. Seeded: the same numbers each time.
+Simulated studies draw results from one distribution. The functions behind reports, tables and
+claims judge the studies. A line counts studies with any claim (better, worse, held, did not hold),
+with the upper end of Clopper and Pearson's 95 % interval. Power is the share of true claims that
+are made. Seeds are fixed: the numbers are the same each time.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from optbench.stats.paired_tests import differences, signed_rank
 from optbench.stats.pairwise import DEFAULT_SEEDS, judge_pairs
 from optbench.stats.power import rank_biserial
 
-SPREADS = 0.25, 3.0  # the smallest and the largest, of unequal ones
+SPREAD_RANGE = 0.25, 3.0  # smallest and largest of the unequal spreads
 KINDS = ("normal", "skewed", "heavy tails", "one in ten diverges", "unequal spreads")
 DIFFERENCES = (1, 2, 3)
-HIGHEST = 0.06  # that the upper end may reach
+MAX_UPPER_END = 0.06  # of the interval around a rate of false claims
 POWER_STUDIES = 100  # per line and difference
 ABOUT = """Simulated studies with 8 seeds of optimizers that do not differ, judged by the functions
 that reports, tables and claims call. Claims: the share of studies in which anything was claimed
@@ -38,9 +38,9 @@ Study = Callable[[np.random.Generator, str, int, float], tuple[bool, float]]
 
 
 def main() -> None:
-    """Print a line per way to compare and distribution; exit 1 where a rate may be too high."""
+    """Print a line per method and distribution; exit 1 if a rate may be too high."""
     parser = argparse.ArgumentParser(description=__doc__)
-    # of 2,000, one line in four would pass 6 % by chance alone: the exact level is up to 4.7 %
+    # 2,000 studies are too few: at an exact level of up to 4.7 %, one line in four would pass 6 %.
     parser.add_argument("--studies", type=int, default=10_000, help="per line (10000)")
     parser.add_argument("--seeds", type=int, default=DEFAULT_SEEDS, help="of each study (8)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (0)")
@@ -57,14 +57,14 @@ def main() -> None:
             print(f"{line['compared']:46}{line['results']:21}{rates}{shown}", flush=True)
             lines.append(line)
     highest = max(line["up_to"] for line in lines)
-    print(f"The highest upper end is {highest:.2%}; allowed: {HIGHEST:.0%}.")
+    print(f"The highest upper end is {highest:.2%}; allowed: {MAX_UPPER_END:.0%}.")
     if asked.write:
         write(lines, f"false_positive_rate --studies {asked.studies} --write")
-    raise SystemExit(highest > HIGHEST)
+    raise SystemExit(highest > MAX_UPPER_END)
 
 
 def line_of(way: tuple[str, str, argparse.Namespace]) -> dict[str, Any]:
-    """Return a line of the table: a way to compare, and the distribution of the results."""
+    """Return a line of the table, for a way to compare and a distribution."""
     name, kind, asked = way
     count = false_claims(name, kind, asked.seeds, asked.studies, asked.seed)
     line: dict[str, Any] = {"compared": name, "results": kind, "seeds": asked.seeds}
@@ -78,7 +78,7 @@ def line_of(way: tuple[str, str, argparse.Namespace]) -> dict[str, Any]:
 
 
 def false_claims(name: str, kind: str, seeds: int, studies: int, seed: int = 0) -> int:
-    """Return in how many studies of identical optimizers anything was claimed."""
+    """Return the number of studies of identical optimizers with any claim."""
     random = np.random.default_rng([seed, seeds, list(WAYS).index(name), KINDS.index(kind)])
     return sum(WAYS[name](random, kind, seeds, 0.0)[0] for _ in range(studies))
 
@@ -86,20 +86,20 @@ def false_claims(name: str, kind: str, seeds: int, studies: int, seed: int = 0) 
 def power(
     name: str, kind: str, seeds: int, studies: int, difference: float, seed: int = 0
 ) -> float:
-    """Return the mean share of the true claims that were made, at a difference in sd."""
+    """Return the mean share of true claims that were made. difference: in sd."""
     random = np.random.default_rng([seed, seeds, list(WAYS).index(name), KINDS.index(kind), 1])
     return float(np.mean([WAYS[name](random, kind, seeds, difference)[1] for _ in range(studies)]))
 
 
 def upper_end(count: int, studies: int) -> float:
-    """Return the upper end of the two-sided 95 % interval of a share (Clopper and Pearson 1934)."""
+    """Return the upper end of Clopper and Pearson's (1934) two-sided 95 % interval."""
     return 1.0 if count == studies else float(stats.beta.ppf(0.975, count + 1, studies - count))
 
 
 def draw(
     random: np.random.Generator, kind: str, seeds: int, better: np.ndarray, difference: float
 ) -> np.ndarray:
-    """Return final losses of runs, (seeds, series): a part that a seed shares, and own noise.
+    """Return final losses of runs, (seeds, series): a seed's part plus own noise.
 
     better: which series are lower, (series,), by `difference` in units of the noise (see ABOUT).
     """
@@ -107,7 +107,7 @@ def draw(
     if kind == "heavy tails":
         noise = random.standard_t(2, size=(seeds, len(better)))
     if kind == "unequal spreads":
-        noise *= random.permutation(np.linspace(*SPREADS, len(better)))
+        noise *= random.permutation(np.linspace(*SPREAD_RANGE, len(better)))
     values = random.normal(size=(seeds, 1)) + noise - difference * better
     if kind == "skewed":
         return np.exp(values)
@@ -117,7 +117,7 @@ def draw(
 
 
 def frame_of(values: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Return the values as `pairing.by_seed` does."""
+    """Return the values in the form of `pairing.by_seed`."""
     index = pd.MultiIndex.from_product([[""], range(len(values))], names=["problem", "seed"])
     return pd.DataFrame(values, index, names)
 
@@ -149,13 +149,13 @@ def matrix(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tu
 
 
 def bold(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
-    """Look for a series that is better than every other of seven, as bold in a table says."""
+    """Look for a series better than all other six, which a table would print bold."""
     found = winner(frame_of(draw(random, kind, seeds, np.eye(7)[0], gap), list("abcdefg")))
     return found is not None, float(found == "a")
 
 
 def settings_of(count: int) -> Study:
-    """Return a study of an optimizer at the best of so many settings against another with one."""
+    """Return a study of an optimizer at the best of `count` settings against another."""
     names = ["other", *(f"tried {index}" for index in range(count))]
     owners = {name: name.split(" ")[0] for name in names}
     better = np.array([0.0] + [1.0] * count)
@@ -170,7 +170,7 @@ def settings_of(count: int) -> Study:
 
 
 def claim_of(checks: int) -> Study:
-    """Return a study whose claim stands on so many comparisons on the same seeds."""
+    """Return a study whose claim needs `checks` comparisons on the same seeds."""
 
     def study(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
         better = np.array([1.0, 0.0] * checks)
@@ -183,7 +183,7 @@ def claim_of(checks: int) -> Study:
 
 
 def claim_at_best_of(count: int) -> Study:
-    """Return a study whose claim takes each side at its best: one of so many settings, and one."""
+    """Return a study whose claim compares the best of `count` settings with another."""
 
     def study(random: np.random.Generator, kind: str, seeds: int, gap: float) -> tuple[bool, float]:
         better = np.array([1.0] + [0.0] * count)

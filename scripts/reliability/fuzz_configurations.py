@@ -1,10 +1,10 @@
-"""Throws generated configurations at optbench: each trains one step, or is refused in words.
+"""Try generated configurations: each must train one step, or be refused in words.
 
 Command lines of every kind (valid, nearly valid, wrong types, extreme numbers, unicode, quotes,
-brackets, interpolations, wrong groups) go through composition, validation and, where they are
-accepted, one step of training on a few examples. What ends otherwise (another exception than the
-ones whose message is printed for the user, a message that is no paragraph, no end in time) is a
-finding: it is printed, and the exit status is 1. Seeded: the same command tries the same lines.
+brackets, interpolations, wrong groups) are composed and validated. Accepted ones train one step on
+a few examples. Any other end is a finding: an exception whose message is not meant for users, a
+message that is no paragraph, no end in time. Findings are printed, and the exit status is 1. Seeds
+are fixed: the same command tries the same lines.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from optbench.config.explain import HYDRAS_ERRORS, explain
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import check_syntax, check_tuned, resolve
 from optbench.config.validate import check_results_dir
-from optbench.program import WRONGLY_ASKED
+from optbench.program import USER_MISTAKES
 from optbench.runner import run as experiment
 from optbench.sweeps import sweep_loader
 from optbench.sweeps.sweep_loader import SweepLoader
@@ -47,18 +47,18 @@ from optbench.training.loop import Training
 from scripts.reliability.command_lines import CONF, command_line
 from scripts.reliability.sections import rows_of_other_seeds, write_section
 
-REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *WRONGLY_ASKED)
+REFUSED: tuple[type[Exception], ...] = (UserError, OSError, *HYDRAS_ERRORS, *USER_MISTAKES)
 HYDRAS = "of these in Hydra's own words"
-SECONDS = 20  # for one command line
-MEMORY = 16 * 2**30  # bytes of addresses: what asks for more is refused by the system
+LIMIT_S = 20  # for one command line
+MAX_MEMORY_BYTES = 16 * 2**30  # of addresses; the system refuses to give more
 
 
 class TimeUp(BaseException):
-    """A command line took too long."""
+    """An exception: a command line took too long."""
 
 
 class Fuzz:
-    """Tries command lines and counts what came of them."""
+    """A series of command lines, with a count of their outcomes."""
 
     def __init__(self, loader: Any, folder: Path) -> None:
         self.loader = SweepLoader(loader)
@@ -74,10 +74,10 @@ class Fuzz:
             return
         self.seen.add(tuple(words))
         try:
-            with limited(SECONDS):
+            with limited(LIMIT_S):
                 self.counts[self.attempt(words)] += 1
         except REFUSED as error:
-            # what is explained to the user; a ValueError from further in is a crash
+            # Users get an explanation of these. A ValueError from further inside is a crash.
             if not isinstance(error, UserError) and not self.composing:
                 self.found(error, words)
                 return
@@ -91,7 +91,7 @@ class Fuzz:
             self.found(error, words)
 
     def attempt(self, words: list[str]) -> str:
-        """What `optbench.program` does with a command line, and one step of the training."""
+        """Do what `optbench.program` does with a command line, and train one step."""
         self.composing = True
         check_syntax(words)
         composed = self.loader.load_sweep_config(self.master, words)
@@ -119,7 +119,7 @@ class Fuzz:
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raise `TimeUp` after so long; end the process where even that is not heard."""
+    """Raise `TimeUp` after `seconds`; end the process if the exception is swallowed."""
 
     def up(number: int, frame: FrameType | None) -> NoReturn:
         raise TimeUp(f"no end after {seconds} s")
@@ -136,12 +136,12 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def no_network(*arguments: Any, **options: Any) -> NoReturn:
-    """In the place of a connection."""
+    """Refuse a connection."""
     raise OSError("the network is off")
 
 
 def write(seed: int, examples: int, fuzz: Fuzz) -> None:
-    """The figures of this seed, beside those of others."""
+    """Write the figures of this seed, beside those of other seeds."""
     own = [{"seed": seed, "outcome": k, "command_lines": n} for k, n in fuzz.counts.items()]
     rows: list[Mapping[str, object]] = [*rows_of_other_seeds("configurations", seed), *own]
     sums: Counter[str] = Counter()
@@ -156,13 +156,13 @@ def write(seed: int, examples: int, fuzz: Fuzz) -> None:
         command=f"fuzz_configurations --examples {examples} --seed SEED --write",
         text=f"{total} generated command lines (seeds {', '.join(map(str, seeds))}): {parts}. Each "
         "that was accepted trained one step; each that was refused was so in one paragraph, "
-        f"without a traceback, and none took more than {SECONDS} s. Findings: {sums['findings']}.",
+        f"without a traceback, and none took more than {LIMIT_S} s. Findings: {sums['findings']}.",
         rows=sorted(rows, key=lambda row: (int(str(row["seed"])), str(row["outcome"]))),
     )
 
 
 def main() -> int:
-    """Exit status 1 where there is a finding."""
+    """Try the command lines; return exit status 1 if there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=10_000, help="command lines to be tried")
     parser.add_argument("--seed", type=int, default=0)
@@ -173,10 +173,10 @@ def main() -> int:
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    sweep_loader.MAX_COMPOSITIONS = 4096  # compositions, and below datasets, that recur
+    sweep_loader.MAX_COMPOSITIONS = 4096  # compositions recur, and so do datasets below
     build._load_dataset = lru_cache(maxsize=64)(build.prepare_dataset)
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.RLIM_INFINITY))
     socket.socket.connect = no_network  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch, "a", "b", "c")
@@ -186,10 +186,10 @@ def main() -> int:
         with initialize_config_dir(str(CONF), **VERSION_BASE):
             fuzz = Fuzz(GlobalHydra.instance().config_loader(), Path(scratch, "results"))
 
-            # few examples are drawn twice; what is missing is drawn with another seed
+            # Few examples are drawn twice. Another seed fills the gap.
             number = asked.seed * 1000
             while len(fuzz.seen) < asked.examples:
-                # the first ones of every seed are the same, and the simplest
+                # The first examples of every seed are the same, and the simplest.
                 wanted = asked.examples - len(fuzz.seen) + 200
 
                 @seed(number)

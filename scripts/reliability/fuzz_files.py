@@ -1,10 +1,10 @@
-"""Damages result and dataset files in many ways, and reads them as optbench does.
+"""Damage result and dataset files in many ways, and read them as optbench does.
 
 A file is cut, emptied, has bits or digits flipped, lines lost, doubled or swapped, is replaced by
-a folder, by another file, by another encoding, or is gone. Then whatever reads it must give the
-numbers that were written, leave the run out and name the file, or refuse in words. A traceback, a
-number that is not the one that was written, or a run that is gone without a word is a finding: it
-is printed, and the exit status is 1. Seeded: the same command does the same damage.
+a folder, by another file or another encoding, or is gone. Readers must then give the numbers that
+were written, leave the run out and name the file, or refuse in words. A traceback, a wrong number,
+or a run that is silently missing is a finding. Findings are printed, and the exit status is 1.
+Seeds are fixed: the same command does the same damage.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from optbench.runs import checkpoints
 from scripts.reliability.damage import BYTES, PLACES, Damage
 from scripts.reliability.sections import rows_of_other_seeds, write_section
 
-SECONDS = 60  # for one damaged file
+READ_SECONDS = 60  # for one damaged file
 TINY = ["data.subset=60", "model.hidden=[4]", "log.steps=1", "num_threads=1", "quiet=true"]
 SWEEP = [
     "-m", "name=sweep", "hydra/launcher=basic", "optimizer=sgd,adam", "seed=0,1", "epochs=2",
@@ -74,15 +74,15 @@ LABELS = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
 
 
 class TimeUp(BaseException):
-    """A reader took too long."""
+    """An exception: a reader took too long."""
 
 
 class Wrong(Exception):
-    """A reader gave something else than what was written, without a word."""
+    """An exception: a reader silently gave something else than was written."""
 
 
 class Fuzz:
-    """Damages files of a folder of results and counts what its readers made of them."""
+    """A folder of results whose files are damaged, with a count of the outcomes."""
 
     def __init__(self, scratch: Path, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -92,14 +92,14 @@ class Fuzz:
         self.results = scratch / "results"
 
     def make(self) -> None:
-        """A sweep with a claim, a tuned study, an interrupted run, a folder of data."""
+        """Make a sweep with a claim, a tuned study, an interrupted run, and data."""
         environment = os.environ | {"OPTBENCH_RESULTS": str(self.results), "OMP_NUM_THREADS": "1"}
         for words in (SWEEP, STUDY):
             command = [sys.executable, "-m", "optbench", *words, *TINY]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
-        write_sealed(self.results / "sweep" / "claim.json", CLAIM)
+        write_sealed(self.results / "sweep" / job_list.CLAIM_FILE, CLAIM)
         self.whole = {rows: by_run(read_runs(self.results, rows=rows)) for rows in COLUMNS}
         self.figures = {p: read_sealed(p) for p in self.results.rglob("*.json")}
         lists = self.results.rglob(job_list.JOBS_FILE)
@@ -115,7 +115,7 @@ class Fuzz:
         self.raw = loaders.kmnist(self.data, download=False)
 
     def run(self, folder: Path, after: int | None = None) -> Path:
-        """A run into the folder, or the rest of one; after: the steps after which it is stopped."""
+        """Train a run into the folder, or its rest. after: the steps before a stop."""
         words = [*TINY, *RESUMED, f"results_dir={folder}"]
         config = configuration(*words)
         if after is None:
@@ -143,7 +143,7 @@ class Fuzz:
             and ".lock" not in str(path)
         )
         copy = None
-        if kind == "run":  # reading goes on with the run: another copy each time
+        if kind == "run":  # reading resumes the run, so each time needs a copy
             copy = self.scratch / "copy"
             shutil.copytree(self.stopped, copy)
             files = [copy / path.relative_to(self.stopped) for path in files]
@@ -154,7 +154,7 @@ class Fuzz:
             "run": self.go_on,
             "data": self.load,
         }
-        signal.alarm(SECONDS)
+        signal.alarm(READ_SECONDS)
         try:
             outcome = readers[kind](damage)
         except (Exception, TimeUp) as error:
@@ -170,7 +170,7 @@ class Fuzz:
         self.counts[name, damage.how, outcome] += 1
 
     def tables(self, damage: Damage) -> str:
-        """The tables of all runs: each as it was written, or named and left out."""
+        """Read the tables of all runs: each as written, or left out and named."""
         outcome = "read"
         for rows in COLUMNS:
             try:
@@ -178,12 +178,12 @@ class Fuzz:
             except UserError:
                 outcome = "refused"
                 continue
-            # of a record that is gone, or another's, the CSV file beside it is named
+            # For a missing or foreign record, the CSV file beside it is named.
             named = [p for p in table.attrs["problems"] if str(damage.path.parent) in p]
             if damage.path.name == "run.json" or damage.path.name == f"{rows}.csv":
                 outcome = "left out" if named else outcome
             found = by_run(table)
-            # a record whose seal was taken away tells of itself what it likes, not of the curves
+            # A record without checksum may say anything about itself, but not about the curves.
             meant = damage.how == "other values" and damage.path.name == "run.json"
             for run_id, columns in found.items():
                 before = self.whole[rows].get(run_id)
@@ -232,7 +232,7 @@ class Fuzz:
         return outcome
 
     def pages(self, damage: Damage) -> str:
-        """What a user calls: figures, report, verdict, claim; words, and no traceback."""
+        """Call figures, report, verdict and claim: words are allowed, a traceback is not."""
         out, outcome = self.scratch / "out", "read"
         readers: list[Callable[[], object]] = [
             lambda: plot.draw_all([self.results / "sweep"], out, plot.Options(formats=["svg"])),
@@ -252,7 +252,7 @@ class Fuzz:
         return outcome
 
     def go_on(self, damage: Damage) -> str:
-        """An interrupted run is taken up, or begun anew; its rows are the undisturbed ones."""
+        """Resume or restart an interrupted run; its rows must equal the undisturbed run's."""
         folder = self.scratch / "copy"
         words = io.StringIO()
         with redirect_stderr(words):
@@ -276,7 +276,7 @@ class Fuzz:
         return "begun anew" if "restarts" in words.getvalue() else "gone on with"
 
     def load(self, damage: Damage) -> str:
-        """The data as they were, or a word; KMNIST has no checksums, and its digest tells."""
+        """Load the data: unchanged, or refused. A digest checks KMNIST without checksums."""
         try:
             raw = loaders.kmnist(self.data, download=False)
         except UserError as error:
@@ -305,11 +305,11 @@ class Fuzz:
             self.findings[name][-1] += f" [{'; '.join(changed)[:200]}]"
 
 
-Told = dict[str, object]  # by column: the one value of a run, or the bytes of those of its rows
+Told = dict[str, object]  # by column: a run's one value, or the bytes of its rows
 
 
 def by_run(table: pd.DataFrame) -> dict[str, Told]:
-    """What the table says of each run, by its identity: everything but where it lies."""
+    """Return what the table says of each run, by identity, without its place."""
     run_ids = table["run_id"].astype(str).to_numpy()
     starts = [0, *np.flatnonzero(run_ids[1:] != run_ids[:-1]) + 1, len(run_ids)]
     found: dict[str, Told] = {run_ids[start]: {} for start in starts[:-1]}
@@ -330,14 +330,14 @@ def by_run(table: pd.DataFrame) -> dict[str, Told]:
 
 
 def untimed(text: str) -> list[str]:
-    """The rows of a CSV without the columns of seconds, which come last."""
+    """Return the rows of a CSV without the columns of seconds, which come last."""
     rows = [line.split(",") for line in text.splitlines()]
     kept = [i for i, name in enumerate(rows[0]) if "seconds" not in name]
     return [",".join(row[i] for i in kept) for row in rows]
 
 
 def make_data(root: Path) -> None:
-    """A small KMNIST: raw files and packed ones."""
+    """Make a small KMNIST of raw and packed files."""
     generator = np.random.default_rng(0)
     folder = root / "KMNIST" / "raw"
     folder.mkdir(parents=True)
@@ -353,11 +353,11 @@ def make_data(root: Path) -> None:
 
 
 def up(number: int, frame: FrameType | None) -> NoReturn:
-    raise TimeUp(f"no end after {SECONDS} s")
+    raise TimeUp(f"no end after {READ_SECONDS} s")
 
 
 def write(seed: int, files: int, fuzz: Fuzz) -> None:
-    """The figures of this seed, beside those of others."""
+    """Write the figures of this seed, beside those of other seeds."""
     own = [
         {"seed": seed, "file": file, "damage": how, "outcome": outcome, "times": count}
         for (file, how, outcome), count in sorted(fuzz.counts.items())
@@ -384,7 +384,7 @@ def write(seed: int, files: int, fuzz: Fuzz) -> None:
 
 
 def main() -> int:
-    """Exit status 1 where there is a finding."""
+    """Damage and read files; return exit status 1 if there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=3000, help="files to be damaged, one by one")
     parser.add_argument("--seed", type=int, default=0)

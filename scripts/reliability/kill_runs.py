@@ -1,8 +1,8 @@
-"""Kills runs, workers and sweeps with SIGKILL at random moments, calls the same command again until
-it is done, and compares what is left with what undisturbed ones left.
+"""Kill runs, workers and sweeps at random moments, repeat, and compare results.
 
-Each run must have the rows and the final figures of one that was never disturbed: each row once, in
-order, none torn, bit for bit but for the times.
+The same command is repeated after SIGKILL until the run is done. Each run must then have the rows
+and the final metrics of an undisturbed run: each row once, in order, none torn, bit for bit except
+for times.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RUNS = (
 )
 SWEEP = ["optimizer=adam,momentum,rmsprop", "seed=0,1", "epochs=12", "device=cpu"]
 LAUNCHER = ["hydra/launcher=workers", "hydra.launcher.workers=2"]
-MOST = 8  # kills of one run or sweep, before it is left alone
+MAX_KILLS = 8  # of one run or sweep, which may then end in peace
 SECTIONS = {
     "run": ("kills", "Killed: single runs"),
     "workers": ("sweep-kills", "Killed: sweeps in several processes"),
@@ -49,7 +49,7 @@ Case = dict[str, Any]
 
 
 def main() -> int:
-    """Kill, repeat, compare; exit status 1 where something came out differently."""
+    """Kill, repeat and compare; return exit status 1 if a result differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def summary(kind: str, cases: list[Case]) -> str:
-    """What was killed, and what came out of it."""
+    """Return what was killed and what came of the kills, in words."""
     what = {"run": "single runs", "workers": "sweeps of 6 runs in two worker processes"}[kind]
     kills = sum(case["kills"] for case in cases)
     parents = sum(case["of the parent"] for case in cases)
@@ -104,7 +104,7 @@ def summary(kind: str, cases: list[Case]) -> str:
 
 
 def kill_runs(kind: str, kills: int, rng: random.Random, scratch: Path) -> Iterator[Case]:
-    """Single runs, each killed up to `MOST` times; yields how each ended."""
+    """Kill single runs up to `MAX_KILLS` times each; yield how each ended."""
     expected = []
     for number, words in enumerate(RUNS):
         begun = time.monotonic()
@@ -117,7 +117,7 @@ def kill_runs(kind: str, kills: int, rng: random.Random, scratch: Path) -> Itera
         whole, seconds = expected[number]
         while True:
             wait = start(RUNS[number], folder)
-            if done < kills and here < MOST and wait.kill_after(rng.uniform(0, seconds)):
+            if done < kills and here < MAX_KILLS and wait.kill_after(rng.uniform(0, seconds)):
                 done, here = done + 1, here + 1
                 continue
             wait()
@@ -132,7 +132,7 @@ def kill_runs(kind: str, kills: int, rng: random.Random, scratch: Path) -> Itera
 
 
 def kill_sweeps(kind: str, kills: int, rng: random.Random, scratch: Path) -> Iterator[Case]:
-    """Sweeps in worker processes, of which one or the parent is killed; yields how each ended."""
+    """Kill a worker or the parent of sweeps; yield how each sweep ended."""
     words = [*SWEEP, *LAUNCHER]
     begun = time.monotonic()
     sweep(words, scratch / "whole").wait()
@@ -142,15 +142,15 @@ def kill_sweeps(kind: str, kills: int, rng: random.Random, scratch: Path) -> Ite
     while done < kills:
         here = parents = calls = 0
         status = None
-        while status != 0 and calls < MOST + 5:
+        while status != 0 and calls < MAX_KILLS + 5:
             process = sweep(words, folder)
             calls += 1
-            if done < kills and here < MOST:
-                # most of the time goes into starting; half of the kills come after the first rows
+            if done < kills and here < MAX_KILLS:
+                # Starting takes most of the time, so half of the kills wait for the first rows.
                 time.sleep(rng.uniform(0.2, 0.9) * seconds)
                 of_parent = rng.random() < 0.5
                 victims = [process.pid] if of_parent else workers(process.pid)
-                while not victims and process.poll() is None:  # they are not yet there
+                while not victims and process.poll() is None:  # no worker has started yet
                     time.sleep(0.02)
                     victims = workers(process.pid)
                 for victim in rng.sample(victims, 1) if process.poll() is None else ():
@@ -168,7 +168,7 @@ def kill_sweeps(kind: str, kills: int, rng: random.Random, scratch: Path) -> Ite
 
 
 class start:
-    """A run in a child process; calling it waits for its end."""
+    """A run in a child process. Calling the object waits for the end."""
 
     def __init__(self, case: list[str], folder: Path) -> None:
         config = configuration(*QUICK, *case, f"results_dir={folder}")
@@ -185,10 +185,10 @@ class start:
         os.waitpid(self.pid, 0)
 
     def kill_after(self, seconds: float) -> bool:
-        """Whether the run was killed, and had not ended by itself before."""
+        """Kill the run after a delay; return whether the kill came before the end."""
         time.sleep(seconds)
         if os.waitpid(self.pid, os.WNOHANG)[0]:
-            self.pid = os.fork()  # so that there is something to wait for
+            self.pid = os.fork()  # a process whose end can be awaited
             if self.pid == 0:
                 os._exit(0)
             return False
@@ -198,7 +198,7 @@ class start:
 
 
 def sweep(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """The command of a sweep, begun."""
+    """Start the command of a sweep."""
     command = [sys.executable, "-m", "optbench", "-m", *QUICK, *words, f"results_dir={folder}"]
     quiet = subprocess.DEVNULL
     env = os.environ | {
@@ -208,19 +208,19 @@ def sweep(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def workers(parent: int) -> list[int]:
-    """The processes that a server of the parent's has forked."""
+    """Return the processes that the parent's fork server has forked."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rsplit(") ", 1)[1].split()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         children.setdefault(int(fields[1]), []).append(int(path.parent.name))
     return [pid for child in children.get(parent, []) for pid in children.get(child, [])]
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
-    """By identity, each finished run's CSV files without times, and its record of the end."""
+    """Return finished runs' CSV files without times, and records, by identity."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*/*/run.json")):
         record = json.loads(path.read_text())
@@ -240,7 +240,7 @@ def contents(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def compare(found: Any, whole: Any) -> str:
-    """The first thing that is not equal, or "equal"."""
+    """Return the first difference, or "equal"."""
     pairs: list[tuple[Any, Any, Any]] = []
     if isinstance(whole, dict) and isinstance(found, dict) and found.keys() == whole.keys():
         pairs = [(name, found[name], whole[name]) for name in whole]

@@ -1,4 +1,4 @@
-"""One optimizer class of a package: trained by the command line's path, beside a plain loop."""
+"""Train one optimizer class of a package by the command line, beside a plain loop."""
 
 import contextlib
 import csv
@@ -27,7 +27,7 @@ from optbench.runner import run
 
 STEPS, STOP_AT = 40, 23
 EVALUATED = (20, 40)  # steps, of 20 batches in two epochs
-PACKAGES = {  # of the registry: of Python
+PACKAGES = {  # PyPI name: Python name
     "pytorch-optimizer": "pytorch_optimizer",
     "torch_optimizer": "torch_optimizer",
     "schedulefree": "schedulefree",
@@ -44,7 +44,7 @@ Row = dict[str, str]
 
 
 class Net(nn.Module):
-    """Parameters of one, two and four dimensions, and masks from the global generator."""
+    """A network with parameters of 1, 2 and 4 dimensions, and the global RNG's masks."""
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Net(nn.Module):
 
 
 def classes(module: str) -> list[type[Optimizer]]:
-    """The optimizers of an installed package, in the order of their names."""
+    """Return the optimizers of an installed package, sorted by name."""
     package = importlib.import_module(module)
     if module == "pytorch_optimizer":
         names = package.get_supported_optimizers()
@@ -76,7 +76,7 @@ def classes(module: str) -> list[type[Optimizer]]:
 
 
 def in_child(cls: type[Optimizer], seconds: float) -> Row:
-    """`examine` in a process of its own, which is killed after so many seconds."""
+    """Return `examine` in a process that is killed after `seconds`."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if (child := os.fork()) == 0:
@@ -100,7 +100,7 @@ def in_child(cls: type[Optimizer], seconds: float) -> Row:
 
 
 def examine(cls: type[Optimizer], folder: Path) -> Row:
-    """Train with a class twice, once stopped and resumed, and in each manner of a plain loop."""
+    """Train with a class twice, once stopped and resumed, and by plain loops."""
     try:
         words = [f"optimizer._target_={cls.__module__}.{cls.__qualname__}"]
         config = command_line(words)
@@ -128,7 +128,7 @@ def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:
 
 
 def command_line(words: list[str]) -> RunConfig:
-    """Return what the command line with these words asks for, on a small problem."""
+    """Return the configuration of a command line with these words, on a small problem."""
     return configuration(
         f"model._target_={__name__}.Net", "data.subset=360", "data.val_size=40", "batch_size=16",
         f"steps={STEPS}", "log.steps=1", "log.eval_epochs=1", "quiet=true", "device=cpu",
@@ -137,7 +137,7 @@ def command_line(words: list[str]) -> RunConfig:
 
 
 def train(config: RunConfig, folder: Path, *, stop: bool = False) -> tuple[list[str], str]:
-    """The loss of each step of a run, as text, and what was said; stopped once and resumed."""
+    """Return each step's loss as text, and the output. stop: stop once, then resume."""
     config = config | {"results_dir": str(folder)}
     heard = io.StringIO()
     with contextlib.redirect_stderr(heard):
@@ -153,13 +153,13 @@ def train(config: RunConfig, folder: Path, *, stop: bool = False) -> tuple[list[
 
 
 def equal_manners(config: RunConfig, folder: Path, whole: list[str]) -> str:
-    """The manners of a plain loop that give the run's losses to the last bit."""
+    """Return the manners of a plain loop that give the run's losses to the last bit."""
     planned = run.plan(config | {"force": True, "results_dir": str(folder)}, folder)
     problem = run.arguments(planned)["problem"]
     found = []
     for manner, words in MANNERS.items():
         make = build.build("optimizer", config["optimizer"])
-        with contextlib.suppress(Exception):  # a class that cannot be called in that manner
+        with contextlib.suppress(Exception):  # a class may not support the manner
             losses = plain_losses(problem, make, manner, steps=STEPS, evaluated=EVALUATED)
             if [float(text) for text in whole] == [float(f"{loss:.9g}") for loss in losses] or (
                 whole[-1] == "nan" and whole[:-1] == [f"{loss:.9g}" for loss in losses[:-1]]

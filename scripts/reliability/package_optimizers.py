@@ -1,9 +1,9 @@
-"""Trains with every optimizer class of six packages, each in a process of its own.
+"""Train with every optimizer class of six packages, each in a separate process.
 
-A class trains a small network (a convolution, a layer norm, dropout) for 40 steps through the
-command line's path: twice whole, and once stopped and resumed. Its losses are held bit for bit
-against a plain loop that calls it in one of three manners. A second call goes on where the first
-was stopped, and tries again what failed.
+A class trains a small network (convolution, layer norm, dropout) for 40 steps on the command line's
+path: twice whole, and once stopped and resumed. Losses must equal, bit for bit, a plain loop that
+calls the class in one of three manners. A second call resumes where the first was stopped, and
+repeats what failed.
 
     pip install pytorch-optimizer torch_optimizer schedulefree prodigyopt lion-pytorch heavyball
 """
@@ -27,7 +27,7 @@ GOOD = ("equal, resumed", "equal, restarts", "refused", "missing")
 
 
 def main() -> int:
-    """Try the classes that no earlier call has tried; status 1 where one differs or failed."""
+    """Try the classes that no earlier call tried; return 1 if one differs or failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,7 +72,7 @@ def case(package: str, version: str, name: str, found: Row) -> Row:
 
 
 def read(path: Path) -> dict[tuple[str, str], Row]:
-    """What earlier calls found, by package and class."""
+    """Return the results of earlier calls by package and class."""
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -87,7 +87,7 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> str:
-    """The outcomes of each package, and the sentences of what was refused."""
+    """Return the outcomes of each package, and the messages of refusals."""
     outcomes = [*GOOD[:3], *sorted({row["outcome"] for row in rows} - set(GOOD[:3]))]
     lines = [f"| package | classes | {' | '.join(outcomes)} |", "|---" * (2 + len(outcomes)) + "|"]
     for package in dict.fromkeys(row["package"] for row in rows):

@@ -1,8 +1,8 @@
-"""Holds 30 models x 15 optimizers on the default command line against a loop of plain torch.
+"""Compare 30 models x 15 optimizers on the command line with a plain torch loop.
 
-Each pair trains for 300 steps, undisturbed and stopped and resumed at a random step; see
-tests/plain_loop.py, which has the loop and the rule by which two losses count as equal. The suite
-runs forty of the pairs.
+Each pair trains for 300 steps, once undisturbed, and once stopped and resumed at a random step.
+tests/plain_loop.py has the loop and the rule by which two losses are equal. The test suite runs
+forty of the pairs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from scripts.reliability.sections import write_section
 
 
 def main() -> int:
-    """Check all pairs or those that are named; exit status 1 if one of them differs."""
+    """Check all pairs or the named ones; return exit status 1 if a pair differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pairs", nargs="*", metavar="MODEL-OPTIMIZER", help="all, unless named")
     parser.add_argument("--seed", type=int, default=0, help="of where runs are stopped")
@@ -41,7 +41,7 @@ def main() -> int:
             try:
                 check_pair(model, optimizer, Path(folder), stop_at)
                 row["result"] = "equal"
-            except Exception as error:  # of any kind: the other pairs go on
+            except Exception as error:  # the other pairs go on after any error
                 row["result"] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
         rows.append(row)
         if row["result"] != "equal":

@@ -1,5 +1,5 @@
-"""results/reliability: each script that measures writes one section, and README.md is put together
-from the sections that are there.
+"""The sections of results/reliability, and the README.md that consists of them.
+Each script that measures writes one section.
 """
 
 import csv
@@ -31,12 +31,11 @@ def write_section(
     rows: Sequence[Mapping[str, object]],
     folder: Path = FOLDER,
 ) -> Path:
-    """Write `NAME.md` and `NAME.csv` into the folder, then README.md anew; returns the first.
+    """Write `NAME.md`, `NAME.csv` and a new README.md; return the path of `NAME.md`.
 
-    name: of the files, such as "kills". command: how to do it again, a module of this package and
-    its options.
-    text: Markdown, what was measured. rows: one for each case, all with the same keys; no CSV
-    where there are none.
+    name: of the files, such as "kills". command: a module of this package and its options, which
+    repeats the measurement. text: Markdown on the measurement. rows: one per case, with the same
+    keys; without rows there is no CSV.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = (
@@ -57,7 +56,7 @@ def write_section(
 
 
 def rows_of_other_seeds(name: str, seed: int, folder: Path = FOLDER) -> list[dict[str, str]]:
-    """What `NAME.csv` has of other seeds: one measurement may be made in several calls."""
+    """Return the rows of `NAME.csv` with other seeds, left by earlier measurements."""
     path = folder / f"{name}.csv"
     if not path.exists():
         return []
@@ -66,7 +65,7 @@ def rows_of_other_seeds(name: str, seed: int, folder: Path = FOLDER) -> list[dic
 
 
 def assemble(folder: Path = FOLDER) -> Path:
-    """Write README.md from the sections in the folder, in the order of their names."""
+    """Write README.md from the sections in the folder, in order of their names."""
     sections = [p for p in sorted(folder.glob("*.md")) if p.name != "README.md"]
     texts = [path.read_text("utf-8").strip() for path in sections]
     readme = folder / "README.md"

@@ -1,1 +1,1 @@
-"""Programs that make the studies, figures and reports of results/, and get their data."""
+"""Programs that make the studies, figures and reports of results/, and fetch data."""

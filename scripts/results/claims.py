@@ -1,6 +1,6 @@
-"""Makes results/claims: runs the studies of conf/study/claims (or those named) and judges each.
+"""Make results/claims: run the studies of conf/study/claims, and judge each.
 
-A second call goes on where the first stopped; the README is made anew from all that was judged.
+A second call resumes where the first stopped. The README covers all studies judged so far.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import yaml
 
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import SETTING_RULE, three_digits
+from optbench.formats.job_list import CLAIM_FILE
 from optbench.report import claim_files
 from scripts import ROOT
 
@@ -25,7 +26,7 @@ OUT = ROOT / "results" / "claims"
 
 
 def main() -> None:
-    """Run, judge, copy figure and table of each study, write the README."""
+    """Run and judge each study, copy its figure and table, and write the README."""
     names = sorted(path.stem for path in STUDIES.glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(names)}")
@@ -39,10 +40,8 @@ def main() -> None:
     def run(name: str) -> None:
         folder = results / "sweeps" / "claims" / name
         if asked.judge:
-            # as the study states its claim now: it may have changed since the runs
-            (folder / judge.CLAIM_FILE).write_text(
-                json.dumps(study(name)["claim"], indent=1) + "\n"
-            )
+            # The study may have changed its claim since the runs.
+            (folder / CLAIM_FILE).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
             claim_files.write(folder)
         else:
             print(f"$ {command(name)}", flush=True)
@@ -64,13 +63,13 @@ def main() -> None:
 
 
 def study(name: str) -> dict[str, Any]:
-    """The study's YAML, before Hydra composes it."""
+    """Return the study's YAML, before Hydra composes it."""
     config: dict[str, Any] = yaml.safe_load((STUDIES / f"{name}.yaml").read_text("utf-8"))
     return config
 
 
 def figure(config: dict[str, Any]) -> str:
-    """The file that shows the claim: the claim's own figure, or the study's curves."""
+    """Return the file that shows the claim: its own figure, or the study's curves."""
     chosen = config["claim"].get("figure")
     if chosen is None:
         options = config.get("figure", {})
@@ -79,12 +78,12 @@ def figure(config: dict[str, Any]) -> str:
 
 
 def command(name: str) -> str:
-    """How a study is run by hand."""
+    """Return the command that runs a study."""
     return f"python -m optbench -m study=claims/{name}"
 
 
 def readme(names: list[str]) -> str:
-    """The table of the claims, and a section for each with its figure and its numbers."""
+    """Return the README: a table of the claims, and a section on each."""
     found = {name: pd.read_csv(OUT / f"{name}.csv") for name in names}
     verdicts = {name: judge.verdict_of(list(frame["word"])) for name, frame in found.items()}
     counts = [f"{list(verdicts.values()).count(word)} {word}" for word in judge.CLAIM_SENTENCES]
@@ -134,11 +133,11 @@ def readme(names: list[str]) -> str:
 
 
 def short(row: "pd.Series[Any]") -> str:
-    """One comparison in a table's cell."""
+    """Return one comparison in a table's cell."""
     other = f" ({row['than']})" if isinstance(row["than"], str) else ""
     a, b = (three_digits(float(row[key])) for key in ("median", "median_than"))
     numbers = f"{a} ({row['side']}), {b}{other}, p = {row['p']:.2g}"
-    if row["p"] <= 0.05 and row["word"] == "cannot tell":  # the other way round
+    if row["p"] <= 0.05 and row["word"] == "cannot tell":  # decided only before the correction
         numbers += f", corrected {row['p_holm']:.2g}"
     return f"{row['value']}: {numbers}: {row['word']}"
 

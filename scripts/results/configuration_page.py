@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every key and every choice, with the comments of conf/.
+"""Write docs/configuration.md: every key and choice, with the comments of conf/.
 
     python -m scripts.results.configuration_page
 
@@ -73,7 +73,7 @@ A study sets any keys, and what is swept: `python -m optbench -m study=compariso
 
 
 def cell(text: str) -> str:
-    """Return text that keeps to its cell of a Markdown table."""
+    """Return text that keeps to a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 

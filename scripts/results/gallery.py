@@ -1,6 +1,6 @@
-"""Makes results/gallery: a page with every kind of figure, of small studies that it runs first.
+"""Make results/gallery: a page with every kind of figure, from small studies.
 
-The runs go into results/gallery/runs, which is not committed; a second call finds them there.
+The studies' runs go into results/gallery/runs, which is not committed. A second call reuses them.
 """
 
 import argparse
@@ -19,21 +19,21 @@ from optbench.figures.kinds import KINDS
 from scripts import ROOT
 
 OUT = ROOT / "results" / "gallery"
-SMALL = "data.subset=1500 epochs=6 num_threads=1"
+SMALL_OVERRIDES = "data.subset=1500 epochs=6 num_threads=1"
 STUDIES = {
     "tuned": "hydra/sweeper=tuned optimizer=sgd,momentum,adagrad,rmsprop,adam model=logreg,mlp "
-    f"tuning.trials=8 seeds=8 {SMALL}",
+    f"tuning.trials=8 seeds=8 {SMALL_OVERRIDES}",
     "rates": "optimizer=sgd,momentum,adam,adamw optimizer.lr=0.0003,0.001,0.003,0.01,0.03,0.1,0.3 "
-    f"seed=0,1,2 {SMALL}",
+    f"seed=0,1,2 {SMALL_OVERRIDES}",
     "grid": "optimizer=sgd,momentum,adam initializer=too_small,he_normal,too_large "
-    f"model.batch_norm=false,true seed=0,1,2 {SMALL}",
+    f"model.batch_norm=false,true seed=0,1,2 {SMALL_OVERRIDES}",
     "layers": "optimizer=sgd optimizer.lr=0.1 initializer=too_small,xavier_normal,he_normal "
-    f"'model.hidden=[64,64,64,64,64,64]' seed=0,1,2 diagnostics=layers {SMALL}",
+    f"'model.hidden=[64,64,64,64,64,64]' seed=0,1,2 diagnostics=layers {SMALL_OVERRIDES}",
 }
 
 
 class Entry(NamedTuple):
-    """A figure of the page: its file, heading, kind, study and the options of its command."""
+    """A figure of the page: file, heading, kind, study and the command's options."""
 
     name: str
     heading: str
@@ -77,7 +77,7 @@ ENTRIES = [
 
 
 def main() -> None:
-    """Run what is missing of the studies, draw every figure, write the README."""
+    """Run the missing studies, draw every figure, and write the README."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in STUDIES:
@@ -99,13 +99,13 @@ def main() -> None:
 
 
 def sweep(name: str) -> str:
-    """The command that makes a study's runs."""
+    """Return the command that makes a study's runs."""
     multirun = "" if name == "tuned" else "-m "
     return f"python -m optbench {multirun}{STUDIES[name]} name={name} results_dir=RUNS"
 
 
 def section(entry: Entry) -> str:
-    """Draw one figure; its part of the page."""
+    """Draw one figure; return its part of the page."""
     words = ["--kind", entry.kind, *shlex.split(entry.words), "--format", "png"]
     with tempfile.TemporaryDirectory() as folder:
         print(f"$ {command(entry)}", flush=True)
@@ -113,7 +113,7 @@ def section(entry: Entry) -> str:
             sys.exit(f"{entry.name} was not drawn")
         (picture,) = Path(folder).glob("*.png")
         caption = picture.with_suffix(".txt").read_text("utf-8")
-        # as a palette a picture is a third of the size
+        # A picture with a palette has a third of the size.
         image = Image.open(picture).convert("RGB")
         image.quantize(128, dither=Image.Dither.NONE).save(OUT / f"{entry.name}.png", optimize=True)
     function = KINDS[entry.kind].function
@@ -131,7 +131,7 @@ def section(entry: Entry) -> str:
 
 
 def command(entry: Entry) -> str:
-    """What draws the figure."""
+    """Return the command that draws the figure."""
     return f"python -m optbench plot RUNS/{entry.study} --kind {entry.kind} {entry.words}".strip()
 
 

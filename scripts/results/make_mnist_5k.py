@@ -1,4 +1,4 @@
-"""Make mnist_5k.npz of optbench/datasets/bundled from the original MNIST, byte for byte.
+"""Make the bundled mnist_5k.npz from the original MNIST, byte for byte.
 
 MNIST comes from two groups of writers. The training set alternates between them (even and odd
 places: mean pixel 31.2 and 35.4), so every 12th image alone would take one group only; the test set
@@ -21,13 +21,13 @@ from optbench.datasets.loaders import BUNDLED_MNIST, BUNDLED_MNIST_SHA256, mnist
 
 
 def archive(arrays: dict[str, np.ndarray]) -> bytes:
-    """An .npz with fixed times and attributes, which np.savez_compressed does not promise."""
+    """Return an .npz with fixed times and attributes, unlike np.savez_compressed's."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, also where this runs on Windows
+            entry.create_system = 3  # Unix, also on Windows
             member = io.BytesIO()
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
             file.writestr(entry, member.getvalue(), compresslevel=9)

@@ -1,7 +1,7 @@
-"""Makes results/comparison: tune each optimizer's learning rate on validation, then compare.
+"""Make results/comparison: tune each optimizer's learning rate, then compare.
 
-Phase 1 runs study=comparison_mnist_grid, phase 2 study=comparison_mnist with the chosen rates and
-new seeds. A second call goes on where the first stopped.
+Phase 1 runs study=comparison_mnist_grid on validation data. Phase 2 runs study=comparison_mnist
+with the chosen rates and new seeds. A second call resumes where the first stopped.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run_all(commands: list[str], processes: int) -> None:
-    """Run the commands, some at a time; stop at the first that fails."""
+    """Run the commands, several at a time; stop at the first failure."""
 
     def run(command: str) -> None:
         print(f"$ {command}", flush=True)
@@ -63,7 +63,7 @@ def run_all(commands: list[str], processes: int) -> None:
 
 
 def trials() -> pd.DataFrame:
-    """One row per optimizer and learning rate tried: the last validation loss, inf if diverged."""
+    """Return a row per optimizer and rate: last validation loss, inf if diverged."""
     table = load_runs(*(ROOT / OUT / "runs" / f"grid-{name}" for name in OPTIMIZERS))
     last = table.groupby("run", observed=True).tail(1)
     frame = pd.DataFrame(
@@ -80,7 +80,7 @@ def trials() -> pd.DataFrame:
 
 
 def readme(tried: pd.DataFrame, best: "pd.Series[float]", commands: list[str]) -> str:
-    """What was done and how to do it again."""
+    """Return the README: what was done and how to repeat it."""
     grid = tried.pivot_table(index="optimizer", columns="lr", values="val_loss", sort=False)
     rates = sorted(tried["lr"].unique())
     edges = [name for name in OPTIMIZERS if best[name] in (rates[0], rates[-1])]

@@ -1,7 +1,7 @@
-"""Makes the reports of results/fair_comparison and results/comparison, and a picture of the first.
+"""Make the reports of results/fair_comparison and comparison, and a picture.
 
 The runs are not committed: `python -m scripts.results.mnist_comparison` and `python -m optbench
-study=fair_comparison name=fair_comparison` make them. The picture needs Playwright and a Chromium.
+study=fair_comparison name=fair_comparison` make them. The picture needs Playwright and Chromium.
 """
 
 import argparse
@@ -25,7 +25,7 @@ REPORTS = {  # folder of results/: title, and where the runs' folders lie in it
 
 
 def main() -> int:
-    """Exit status 1 where the runs of a report are not there."""
+    """Make the reports; return exit status 1 if a report's runs are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(REPORTS)} (default: all)")
     status = 0
@@ -46,17 +46,17 @@ def main() -> int:
 
 
 def picture(page: Path, out: Path, width: int = 1240, height: int = 1530) -> None:
-    """The top of the page, at its ordinary size."""
+    """Save a picture of the top of the page, at its ordinary size."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         path = next((found for found in map(shutil.which, NAMES) if found), None)
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # it does not work as root
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # the sandbox fails as root
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         tab = browser.new_page(viewport={"width": width, "height": height})
         tab.goto(page.as_uri())
         tab.wait_for_selector("#curves canvas")
-        # so that the curves are in the picture as well
+        # Close the sections, so that the curves are in the picture.
         tab.evaluate(
             "document.querySelectorAll('details').forEach((node) => { node.open = false; })"
         )

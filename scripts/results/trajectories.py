@@ -1,5 +1,5 @@
-"""Makes results/trajectories: optimizers on functions of two variables, a still, an animation and
-a table for each scene, and a README that says from the table what each shows."""
+"""Make results/trajectories: scenes of optimizers on functions of two variables.
+A scene has a still, an animation and a table. The README judges expectations by the table."""
 
 import math
 import tempfile
@@ -19,11 +19,11 @@ COLUMNS = [
     *["optimizer", "steps_to_minimum", "steps_settled", "distance", "overshoot"],
     *["last_to_first_step", "effective_step", "x", "y", "loss"],
 ]
-Rows = dict[str, "pd.Series[float]"]  # of the table, by the optimizer's name and lr
+Rows = dict[str, "pd.Series[float]"]  # rows of the table, by the optimizer's name and lr
 
 
 class Scene(NamedTuple):
-    """A command and what is expected of it: sentences, with whether the numbers bear them out."""
+    """A command and its expected results: sentences, each with a test of the numbers."""
 
     words: str
     title: str
@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
 
 def arrived(row: "pd.Series[float]") -> bool:
-    """Whether an optimizer came to a global minimum."""
+    """Return whether an optimizer came to a global minimum."""
     return not math.isinf(row["steps_to_minimum"])
 
 
@@ -155,8 +155,8 @@ def main() -> None:
 
 
 def shrink(file: Path) -> None:
-    """Make a GIF small enough to commit: two thirds as wide, every second frame, one palette for
-    all frames and no dithering, so that only what moved is stored."""
+    """Shrink a GIF to commit: two thirds of the width, every second frame.
+    One palette for all frames without dithering stores only the pixels that moved."""
     with Image.open(file) as gif:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
         pause = gif.info["duration"]
@@ -169,11 +169,11 @@ def shrink(file: Path) -> None:
 
 
 def section(name: str, scene: Scene, table: pd.DataFrame) -> str:
-    """A scene's figures, its table, and what was expected and found."""
+    """Return a scene's figures, table, and the expected and found results."""
     rows: Rows = {str(row["optimizer"]): row for _, row in table.iterrows()}
     for label in list(rows):
         rows.setdefault(label.split()[0], rows[label])
-    if len(rows) == 2 * len(table):  # one setting of each: by the name alone
+    if len(rows) == 2 * len(table):  # one setting of each, so the name alone is a key
         rows = {label.split()[0]: row for label, row in rows.items()}
     lines = [f"## {scene.title}", "", f"    python -m optbench trajectories {scene.words}", ""]
     lines += [f"![{name}]({name}.png)", "", f"The same as an animation: [{name}.gif]({name}.gif)"]
@@ -188,7 +188,7 @@ def section(name: str, scene: Scene, table: pd.DataFrame) -> str:
 
 
 def cell(value: object) -> str:
-    """A number with three digits; "never" for the steps to what was not reached."""
+    """Return a number with three digits, or "never" for a target not reached."""
     if isinstance(value, str):
         return value
     number = float(value)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from optbench.config.groups import config_folder
 from optbench.config.resolve import drop_foreign_arguments
 from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
-from optbench.report.repeat_command import command, joined
+from optbench.report.repeat_command import command, joint_commands
 
 CASES = [
     [],
@@ -56,7 +56,7 @@ def repeated(jobs: list[list[str]]) -> list[str]:
     """Return the commands that make these runs again, less where they go."""
     runs = [(Path("results/x/run"), composed(["epochs=1", *words]), "plain") for words in jobs]
     rest = " epochs=1 engine=plain force=true results_dir=results/x name=plain"
-    return [line.removesuffix(rest) for line in joined(runs, config_folder())]
+    return [line.removesuffix(rest) for line in joint_commands(runs, config_folder())]
 
 
 def test_the_command_of_a_sweep_has_each_optimizers_own_settings():

@@ -72,7 +72,7 @@ def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatc
     make_run(tmp_path / "lost", "adam", 7, diverged_at=100)
     table = load_runs(tmp_path, rows="steps")
     plan = assign_series(table)
-    monkeypatch.setattr(report_curves, "MOST_ROWS", 50)
+    monkeypatch.setattr(report_curves, "MAX_ROWS", 50)
     names = report_curves.names_of(plan)
     thin = report_curves.curves({"steps": table}, plan, names, "train_loss")
     assert (thin["most"], thin["rows"]) == (50, {"steps": 361})

@@ -109,7 +109,7 @@ def test_a_terminal_shows_the_whole_and_the_first_runs(tmp_path, clock, monkeypa
     text = screen.file.getvalue().splitlines()
     assert "2/100" in text[0]
     assert "49 running, 1 failed, about" in text[0]
-    assert len(text) == 1 + progress.MOST_BARS - 1
+    assert len(text) == 1 + progress.MAX_BARS - 1
     assert any("30/60" in line and "loss 0.25" in line for line in text)
 
 

@@ -23,7 +23,6 @@ from optbench.common.text import count
 from optbench.stats.paired_tests import Values, enough_seeds, holm
 
 CLAIM_KEYS = {"text", "checks", "figure"}
-CLAIM_FILE = "claim.json"  # the study's claim, in the folder of its sweep
 CLAIM_SENTENCES = {
     "held": "It held.",
     "did not hold": "It did not hold.",

@@ -1,1 +1,1 @@
-"""The sections of the page, as data for its script."""
+"""The sections of the page, as data for the page's script."""

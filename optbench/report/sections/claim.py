@@ -1,4 +1,4 @@
-"""The claim of a study in a report: what was claimed, and whether it held."""
+"""The claim of a study in a report: its sentence, and whether it held."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ LEVELS = {"held": "clear", "did not hold": "partly", "cannot tell": "open"}
 
 
 def claim(folder: Path, made: Comparison) -> dict[str, Any]:
-    """The claim of a folder of runs as plain data. Raises UserError as `claim_files.judged`."""
+    """Return a folder's claim as plain data. Raise UserError as `claim_files.judged`."""
     assert made.files is not None
     claimed, checks = judged(folder, made.files)
     word = verdict_of([check.word for check in checks])

@@ -1,4 +1,4 @@
-"""The curves of a report as plain data, and how its series are called, drawn and switched."""
+"""The curves of a report as plain data, with names, styles and switches of series."""
 
 import base64
 from typing import Any, NamedTuple
@@ -15,29 +15,29 @@ from optbench.figures import style
 from optbench.figures.axes import y_label
 from optbench.figures.panels import series_of, titles
 
-CURVE_BYTES = 1_200_000  # of base64 in a report, so that the whole stays below 1.5 MB
-MOST_ROWS, FEWEST_ROWS = 400, 20  # of one run
-MOST_VALUES = 12  # of a configuration key by which panels may be made
+CURVE_BYTES = 1_200_000  # of base64, so that a whole report stays below 1.5 MB
+MAX_ROWS, MIN_ROWS = 400, 20  # of one run
+MAX_KEY_VALUES = 12  # of a configuration key that may split panels
 CLOCKS = {"step": "optimizer steps", "epoch": "epochs", "seconds": "training time (s)"}
 
 
 class Names(NamedTuple):
-    """How the series are called, drawn and switched."""
+    """The names, styles and switches of series."""
 
     series: list[dict[str, Any]]  # name, toggle, color, dash
-    place: dict[str, int]  # in them, of the series of each run
-    toggles: list[dict[str, Any]]  # name, color, dash: what is clicked on and off
-    toggle_of: dict[str, str]  # from any name of a series or an optimizer
+    place: dict[str, int]  # run: the index of its series in `series`
+    toggles: list[dict[str, Any]]  # name, color, dash of each switch
+    toggle_of: dict[str, str]  # the name of a series or an optimizer: its switch
 
     def toggle(self, name: str, optimizer: str) -> str:
-        """The switch that a series of an optimizer follows, by its name or the optimizer's."""
+        """Return the switch of an optimizer's series, by either name."""
         return self.toggle_of.get(name, self.toggle_of.get(optimizer, optimizer))
 
 
 def names_of(plan: Layout) -> Names:
-    """Each series once, in the order of the figures, with its colour and dashes.
+    """Return each series once in the figures' order, with colour and dashes.
 
-    One switch per optimizer; where there is a single one, per setting.
+    There is one switch per optimizer, or per setting of a single optimizer.
     """
     variants = dict(zip(plan.runs["run"], plan.runs["variant"], strict=True))
     owners = dict(zip(plan.runs["run"], plan.runs["optimizer"], strict=True))
@@ -56,14 +56,14 @@ def names_of(plan: Layout) -> Names:
         of_name = drawn(style.style_of(name)) if several else entry
         part = {key: of_name[key] for key in ("color", "dash")}
         toggles.setdefault(name, {"name": name, **part})
-    # a series may have the name of another optimizer
+    # A series may have the name of another optimizer.
     toggle_of = {name: name for name in toggles}
     toggle_of |= {name: str(entry["toggle"]) for name, entry in series.items()}
     return Names(list(series.values()), place, list(toggles.values()), toggle_of)
 
 
 def drawn(look: style.LineStyle) -> dict[str, Any]:
-    """A look as a colour in hexadecimal and a list of dashes in line widths."""
+    """Return a style as a hexadecimal colour and a list of dashes in line widths."""
     color = look.color
     if not isinstance(color, str):
         color = "#" + "".join(f"{round(255 * part):02x}" for part in color)
@@ -72,13 +72,13 @@ def drawn(look: style.LineStyle) -> dict[str, Any]:
 
 
 def packed(values: np.ndarray) -> str:
-    """float32, little-endian, in base64: seven digits in 5.3 bytes, NaN and infinities included."""
+    """Return float32 in base64: seven digits in 5.3 bytes, with NaN and infinities."""
     with np.errstate(over="ignore"):
         return base64.b64encode(np.asarray(values).astype("<f4").tobytes()).decode()
 
 
 def thinned(rows: int, most: int) -> np.ndarray:
-    """Which of so many rows are kept: all, or evenly spaced ones with the first and the last."""
+    """Return which rows are kept: all, or evenly spaced ones with first and last."""
     if rows <= most:
         return np.arange(rows)
     return np.unique(np.linspace(0, rows - 1, most).round().astype(int))
@@ -91,17 +91,17 @@ def curves(
     first: str,
     timing: Timing | None = None,
 ) -> dict[str, Any]:
-    """Every logged number of every compared run, thinned where there are too many rows.
+    """Return every logged number of every compared run, thinned if rows are many.
 
-    tables: `load_runs` by its `rows` ("epochs", "steps"). first: the metric that is shown at first.
-    Arrays that several runs share (steps, epochs) are kept once: columns are indices of `arrays`.
-    Runs whose times are not to be compared have no seconds.
+    tables: `load_runs` for each of its `rows` ("epochs", "steps"). first: the metric shown first.
+    Arrays that several runs share (steps, epochs) are kept once. Columns are indices of `arrays`.
+    Runs without comparable times have no seconds.
     """
     timing = timing or Timing()
     logged = {rows: metrics_of(table) for rows, table in tables.items()}
     columns = sum(len(found) + 1 for found in logged.values())
     most = int(CURVE_BYTES / max(1, len(plan.runs) * columns) / (16 / 3))
-    most = min(MOST_ROWS, max(FEWEST_ROWS, most))
+    most = min(MAX_ROWS, max(MIN_ROWS, most))
     keys = facet_keys(plan)
     values = {
         key: sorted({show(v): v for v in plan.runs[key]}.values(), key=sort_key) for key in keys
@@ -128,7 +128,7 @@ def curves(
         for entry, run, own in zip(entries, plan.runs["run"], length, strict=True):
             if not own:
                 continue
-            # as the panel's longest run, so that medians have a common grid; and the end
+            # Thinned as the panel's longest run, so that medians have a common grid; and the end.
             beside = zip(length, entries, strict=True)
             all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
             kept = thinned(all_rows, most)
@@ -162,28 +162,28 @@ def curves(
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The logged columns that hold a finite number and are no clock."""
+    """Return the logged columns that hold a finite number and are no clock."""
     skip = {*CLOCKS, "total_seconds"}
     names = [name for name in logged_columns(table) if name not in skip]
     return [name for name in names if np.isfinite(table[name].to_numpy(dtype=float)).any()]
 
 
 def panel_order(value: object) -> tuple[int, float, str]:
-    """The order of panels: that of their values, and the tuned phase before the default one."""
+    """Return the sort key of panels: by value, and the tuned phase before the default."""
     phases = {"tuned": "0", "default": "1"}
     return sort_key(phases.get(str(value), value))
 
 
 def facet_keys(plan: Layout) -> list[str]:
-    """The configuration keys by which the panels may be split further."""
+    """Return the configuration keys by which the panels may be split further."""
     found = []
     skip = {"run", "run_id", "problem", "status", "panel", "setting", "variant", "series", "name"}
     for key in map(str, plan.runs):
         if key in skip or "._" in key or key.endswith("digest"):
             continue
         shown = plan.runs[key].map(show)
-        # a hyperparameter that each optimizer has one value of says no more than its name
+        # A hyperparameter with one value per optimizer says no more than the optimizer's name.
         own = key.startswith("optimizer.") and shown.groupby(plan.runs["optimizer"]).nunique() < 2
-        if 1 < shown.nunique() <= MOST_VALUES and not np.all(own):
+        if 1 < shown.nunique() <= MAX_KEY_VALUES and not np.all(own):
             found.append(key)
     return found

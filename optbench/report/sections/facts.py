@@ -1,11 +1,11 @@
-"""What was compared, and what a reviewer would object to, as plain data for the report."""
+"""The facts and caveats of a comparison, as plain data for the report."""
 
 from optbench.analysis.comparison import Comparison
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
 
 def facts(made: Comparison) -> list[list[str]]:
-    """What was compared, in a few words each."""
+    """Return what was compared, as pairs of a heading and a few words."""
     runs = made.plan.runs
     seeds = [int(seed) for seed in sorted(runs["seed"].unique())]
     lines = [
@@ -26,9 +26,9 @@ def facts(made: Comparison) -> list[list[str]]:
 
 
 def readable(text: str) -> str:
-    """A warning without the overrides that say where files go and how a study is made."""
+    """Return a warning without overrides on file places and on how a study is made."""
     head, colon, rest = text.partition(": ")
-    words = head.split(" ")  # overrides
+    words = head.split(" ")  # of a job
     if not colon or not all("=" in word for word in words):
         return text
     left_out = (*COSMETIC_KEYS, *NO_EFFECT_KEYS)

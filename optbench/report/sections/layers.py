@@ -11,9 +11,9 @@ from optbench.report.sections.curves import Names, thinned
 
 
 def layers(made: Comparison, names: Names, most: int = 60) -> dict[str, Any]:
-    """Statistics of the layers by step: medians over the seeds, a panel per problem and layer.
+    """Return layers' statistics by step: seed medians, a panel per problem and layer.
 
-    Raises UserError where none were logged."""
+    Raises UserError if no layers were logged."""
     table = made.rows("layers")
     skip = {"epoch", "step", "layer", "kind", "depth"}
     metrics = [name for name in logged_columns(table) if name not in skip]

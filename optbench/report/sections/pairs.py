@@ -1,4 +1,4 @@
-"""What a report compares on each problem, paired by seed, and the matrix of all pairs."""
+"""A report's comparisons of all pairs on each problem, paired by seed."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
 from optbench.stats.pairwise import compare
 
-MOST_PAIRED = 12  # series of one matrix: 66 pairs
+MAX_PAIRED = 12  # series of one matrix, which are 66 pairs
 
 
 def labels_of(made: Comparison) -> dict[str, str]:
-    """What each problem of `by_seed` is called, with its keys, as in "batch_norm = true"."""
+    """Return the label of each problem of `by_seed`, as in "batch_norm = true"."""
     plan = made.series()
     hidden = {"optimizer"} if made.main is None else {"optimizer", "phase"}
     keys = [key for key in plan.facet if key not in hidden]
@@ -27,8 +27,8 @@ def labels_of(made: Comparison) -> dict[str, str]:
 
 
 def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
-    """All pairs of each problem, row minus column, each optimizer at the best of its settings. p is
-    that of the max-type test over all pairs of settings."""
+    """Return all pairs of each problem, row minus column, each at its best setting.
+    p is of the max-type test over all pairs of settings."""
     frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
     smaller = metric_of(column).smaller
@@ -36,7 +36,7 @@ def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]
     for problem, rows in frame.groupby(level="problem", sort=False):
         rows = rows.dropna(axis=1, how="all")
         best = best_settings(rows, owners, smaller)
-        ranked = best[:MOST_PAIRED]
+        ranked = best[:MAX_PAIRED]
         if len(ranked) < 2:
             continue
         pairs = compare(rows, None, smaller, among=ranked, owners=owners)

@@ -18,7 +18,7 @@ from optbench.report.tables import Cell, head_cell, sortable_cell
 
 
 def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
-    """The ranked table: final values, phases of a tuned study side by side, divergence and cost."""
+    """Return the ranked table: final values, phases side by side, divergence and cost."""
     frame = summary(made, column, made.options.facet, made.options.lines)
     stems = [str(c).removesuffix("_median") for c in frame if str(c).endswith("_median")]
     stems = [stem for stem in stems if frame[f"{stem}_median"].notna().any()]
@@ -75,7 +75,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
 def best_tuned_first(
     groups: dict[tuple[str, ...], dict[str, pd.Series]], column: str
 ) -> dict[tuple[str, ...], dict[str, pd.Series]]:
-    """The rows of a tuned study: by problem, then by the tuned result; who has none is last."""
+    """Return a tuned study's rows by problem and tuned result, missing results last."""
     problems = list(dict.fromkeys(where for where, _ in groups))
 
     def rank(item: tuple[tuple[str, ...], dict[str, pd.Series]]) -> tuple[int, float, float]:

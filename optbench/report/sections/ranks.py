@@ -1,4 +1,4 @@
-"""Mean ranks in a report: the critical-difference diagram and its numbers."""
+"""The critical-difference diagram and the mean ranks of a report."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from optbench.report.tables import picture
 
 
 def ranks(made: Comparison, column: str, names: Names) -> dict[str, Any] | None:
-    """The diagram and the mean ranks. Raises UserError where they do not apply."""
+    """Return the diagram and the mean ranks. Raise UserError if they do not apply."""
     found = ranking(made, column, made.options.facet)
     image = picture(lambda: draw_ranks(found, column), names)
     rows = [[str(name), float(value)] for name, value in found.ranks.items()]

@@ -13,7 +13,7 @@ from optbench.report.tables import Panel, chart
 
 
 def rates(made: Comparison, names: Names) -> list[Panel]:
-    """Results against the learning rate. Raises UserError where no optimizer has two of them."""
+    """Return results by learning rate. Raise UserError if no optimizer has two rates."""
     if not made.tuned:
         label = f"final {y_label(made.table, made.final)}"
         found = rate_lines(made, made.final, facet=made.options.facet)
@@ -24,7 +24,7 @@ def rates(made: Comparison, names: Names) -> list[Panel]:
 
 
 def budget(made: Comparison, names: Names) -> list[Panel]:
-    """The best of 1, 2, ... trials. Raises UserError where trials are no random ones."""
+    """Return the best of 1, 2, ... trials. Raise UserError if trials are not random."""
     metric, pick = made.protocol
     found = budget_lines(made.of_trials, metric, pick)
     what = "median" if found.by_median else "expected"
@@ -34,7 +34,7 @@ def budget(made: Comparison, names: Names) -> list[Panel]:
 
 
 def charts(found: Lines, x: str, y: str, metric: str, names: Names) -> list[Panel]:
-    """A chart for each panel of lines."""
+    """Return a chart for each panel of lines."""
     return [
         chart(", ".join(titles(found.plan, part["panel"].iloc[0])), x, y, metric, drawn(own, names))
         for part, own in zip(found.plan.panels, found.panels, strict=True)
@@ -42,7 +42,7 @@ def charts(found: Lines, x: str, y: str, metric: str, names: Names) -> list[Pane
 
 
 def drawn(lines: Sequence[Line], names: Names) -> list[dict[str, Any]]:
-    """The lines of one chart."""
+    """Return the lines of one chart as plain data."""
     result = []
     for each in lines:
         toggle = names.toggle(each.name, each.optimizer)

@@ -1,4 +1,4 @@
-"""What was run, as plain data for the report: every run with its command, and what is not there."""
+"""The runs of a report, each with its command, and the runs that are missing."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
 from optbench.formats.record import RunRecord
-from optbench.report.repeat_command import again, command
+from optbench.report.repeat_command import command, with_engine
 
 JobList = tuple[job_list.Job, list[job_list.Job]]
 
@@ -23,10 +23,10 @@ JobList = tuple[job_list.Job, list[job_list.Job]]
 def run_list(
     records: Sequence[Record], folders: Sequence[Path], made: Comparison, conf: Path
 ) -> dict[str, Any]:
-    """One entry per run with its command, and the configuration: what is shared, what differs.
+    """Return an entry per run with its command, and the configurations' differences.
 
-    conf: see `repeat_command.command`. The command of a run whose time does not
-    compare makes it again with the engine that serves all (`Timing.again`).
+    conf: as in `repeat_command.command`. The command of a run whose time is not comparable uses the
+    engine that serves all runs (`Timing.again`).
     """
     flat = [
         {k: show(v) for k, v in flatten(record["config"]).items() if k not in PATHS}
@@ -44,7 +44,7 @@ def run_list(
     for (folder, record), config in zip(records, flat, strict=True):
         status = record["status"]
         if status not in FINISHED and record["run_id"] in finished:
-            continue  # it was run again
+            continue  # a later run replaced the failed job
         step = record.get("diverged_at_step")
         message = f"the loss was not finite at step {step}" if status == "diverged" else ""
         if status not in FINISHED:
@@ -58,20 +58,20 @@ def run_list(
                 "phase": str(record["config"].get("phase") or ""),
                 "message": message,
                 "compared": str(folder) in used,
-                "command": repeat(folder, record, made.timing, conf),
+                "command": command_of(folder, record, made.timing, conf),
                 "differs": {k: v for k, v in config.items() if k not in shared and "._" not in k},
             }
         )
     return {"shared": shared, "runs": entries}
 
 
-def repeat(folder: Path, record: RunRecord, timing: Timing, conf: Path) -> str:
-    """The command of a run."""
+def command_of(folder: Path, record: RunRecord, timing: Timing, conf: Path) -> str:
+    """Return the command that repeats a run."""
     config, engine = record["config"], timing.again.get(str(folder))
-    if engine is None or config.get("phase"):  # of a study: its own command makes them
+    if engine is None or config.get("phase"):  # the tuned study's own command repeats its runs
         words = command(config, conf)
     else:
-        words = again(config, engine, conf)
+        words = with_engine(config, engine, conf)
     if not (beside := record.get("code_folder")):
         return words
     program = "python -m optbench"
@@ -79,7 +79,7 @@ def repeat(folder: Path, record: RunRecord, timing: Timing, conf: Path) -> str:
 
 
 def relative(folder: Path, folders: Sequence[Path]) -> str:
-    """A run's folder as seen from the one that was given."""
+    """Return a run's folder relative to the given folder."""
     for base in folders:
         if folder != base and folder.is_relative_to(base):
             return str(folder.relative_to(base))
@@ -87,7 +87,7 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
 
 
 def job_lists(folders: Sequence[Path]) -> list[JobList]:
-    """The lists of the sweeps below the folders: what was planned, and how each job ended."""
+    """Return the job lists of all sweeps below the folders: plan and outcomes."""
     paths = sorted({path for folder in folders for path in folder.rglob(job_list.JOBS_FILE)})
     return [found for path in paths if (found := job_list.read_or_say(path.parent)) is not None]
 
@@ -95,8 +95,7 @@ def job_lists(folders: Sequence[Path]) -> list[JobList]:
 def missing(
     plan: Layout, lists: Sequence[JobList], manifests: Sequence[dict[str, Any]]
 ) -> list[str]:
-    """Runs that are not there: seeds that others of their panel have, and jobs that
-    sweeps and studies had planned."""
+    """Return the missing runs: seeds that others in the panel have, and planned jobs."""
     found = []
     for _, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
         seeds = sorted(part["seed"].unique())
@@ -119,7 +118,7 @@ def missing(
 
 
 def failed_jobs(lists: Sequence[JobList], records: Sequence[Record]) -> list[dict[str, str]]:
-    """Jobs of sweeps that failed before they had a folder: what was asked for, and the message."""
+    """Return jobs that failed before they had a folder: overrides and message."""
     told = {str(record.get("error")) for _, record in records}
     return [
         {"command": " ".join(map(str, job["overrides"])), "message": str(job.get("error"))}
@@ -130,7 +129,7 @@ def failed_jobs(lists: Sequence[JobList], records: Sequence[Record]) -> list[dic
 
 
 def machines(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The versions, devices and commits that the runs were made with, most frequent first."""
+    """Return the versions, devices and commits of the runs, most frequent first."""
     counts: dict[str, int] = {}
     for _, record in records:
         facts = {key: show(value) for key, value in (record.get("versions") or {}).items()}

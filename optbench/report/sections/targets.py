@@ -1,4 +1,4 @@
-"""Times to target and performance profiles of a report, as plain data (see `tables`)."""
+"""Times to target and performance profiles of a report, as plain data."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from optbench.report.tables import Cell, chart, head_cell, picture, sortable_cel
 
 
 def performance(made: Comparison, names: Names) -> dict[str, Any]:
-    """The performance profile over problems with the benchmark scores. Raises UserError below two
-    problems."""
+    """Return the performance profile over problems, with the benchmark scores.
+    Raises UserError below two problems."""
     ranked, shares = profile_of(made)
     count = int(ranked["n"].iloc[0])
     x = np.array(shares.columns, dtype=float)
@@ -42,14 +42,14 @@ def performance(made: Comparison, names: Names) -> dict[str, Any]:
 
 
 def figure_of(found: TimeToTarget, names: Names) -> dict[str, Any] | None:
-    """The figure of times to target; None where it would be too large."""
+    """Return the figure of times to target, or None if it would be too large."""
     if len(found.frame) > MAX_ROWS:
         return None
     return picture(lambda: time_to_target_figure(found), names)
 
 
 def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
-    """The table of times to target, with what a step costs beside every count of steps."""
+    """Return the table of times to target, with the cost of a step beside the steps."""
     keys = [key for key in ("phase", "problem") if key in found.frame]
     keys = [key for key in keys if len(found.frame[key].unique()) > 1]
     clocks = ("epoch", "step", "seconds")

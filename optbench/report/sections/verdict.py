@@ -1,4 +1,4 @@
-"""The verdict of a report: which optimizer for each problem, by how much, and how sure that is."""
+"""The verdict of a report: the leading optimizer, its margin, and the certainty."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ from optbench.stats.tuning_curves import rate_width
 
 
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
-    """One verdict per problem. column: the final values that are compared.
+    """Return one verdict per problem. column: the final values that are compared.
 
-    In a tuned study the leader is the optimizer with the best trial by validation, fixed before
-    these values were seen: Holm's correction over its comparisons. Elsewhere it is the first by the
-    very values that are compared: the max-type test over all pairs of settings.
+    In a tuned study the leader has the best trial by validation, so it is fixed before the compared
+    values are seen: Holm's correction applies. Elsewhere the compared values choose the leader: the
+    max-type test over all pairs of settings applies.
     """
     frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
@@ -96,7 +96,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
 
 
 def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
-    """The `trial_scores` of the problem of these runs."""
+    """Return the `trial_scores` of the problem of the given runs."""
     digest = set(made.table.loc[made.table["run"].isin(set(runs)), "problem"].astype(str))
     scores = trial_scores(made.of_trials, *made.protocol)
     return scores[scores["problem"].isin(digest)]
@@ -105,9 +105,9 @@ def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
 def sentence(
     leader: str, against: Sequence[dict[str, Any]], place: int = 1, column: str = "value"
 ) -> tuple[str, str]:
-    """How clear a verdict is (clear, partly, open, none), and it in words.
+    """Return how clear a verdict is (clear, partly, open, none), and its words.
 
-    place: the leader's by the values that are compared, which are of that column.
+    place: the leader's place by the compared values. column: of these values.
     """
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
@@ -134,19 +134,19 @@ def sentence(
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as in "a, b and c"."""
+    """Return names as in "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
 
 
 def task(made: Comparison) -> str:
-    """The one problem of all runs as in "mlp on mnist_5k"; empty where a part has no one name."""
+    """Return the only problem as in "mlp on mnist_5k", or "" if there are several."""
     runs = made.plan.runs
     parts = [runs[key].map(show).unique() for key in ("model.name", "dataset.name") if key in runs]
     return " on ".join(str(part[0]) for part in parts) if all(len(p) == 1 for p in parts) else ""
 
 
 def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -> str:
-    """By how much the leader is ahead of the next: the difference with its interval.
+    """Return the leader's margin over the next: the difference with its interval.
 
     first: whether the leader is also the first by these values.
     """
@@ -171,7 +171,7 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
 
 
 def cost_text(cost: dict[str, float]) -> str:
-    """What a step costs, in words; empty where it was not measured."""
+    """Return the cost of a step in words, or "" if not measured."""
     words = []
     if math.isfinite(cost["ms_per_step"]):
         words.append(f"{number(cost['ms_per_step'])} ms per training step")
@@ -190,9 +190,9 @@ def cost_text(cost: dict[str, float]) -> str:
 
 
 def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str) -> str:
-    """How far the learning rate may be off within 5 % of the best; empty without two rates.
+    """Return how far the rate may be off within 5 % of the best; "" without two rates.
 
-    runs: those of a problem.
+    runs: the runs of a problem.
     """
     if made.tuned:
         scores = trials_of(made, runs)
