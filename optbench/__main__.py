@@ -29,11 +29,13 @@ def main() -> None:
         if name in COMMANDS:
             with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
+            return  # nobody reads what it prints: `| head`
         if asked := HELP & {*sys.argv}:
             from optbench.commands import help as explaining
 
             with guard_streams(), endings():
                 sys.exit(explaining.main(without_flags(), version="--version" in asked))
+            return
         if late := [word for word in without_flags()[1:] if word in COMMANDS]:
             fail(
                 f"{late[0]} is a sub-command, which comes first and takes no overrides: "
@@ -41,8 +43,13 @@ def main() -> None:
             )
         if name.isidentifier():
             from optbench.common.errors import did_you_mean
+            from optbench.config.comments import GROUPS, choices
 
             near = did_you_mean(name, COMMANDS)
+            if found := [group for group in GROUPS if name in choices(group)]:
+                near = f". Did you mean {found[0]}={name}?"
+            elif name in GROUPS:
+                near = f". {name}=NAME chooses; there are no blanks around ="
             fail(
                 f"there is no sub-command {name!r}{near}\nSub-commands: "
                 f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help"

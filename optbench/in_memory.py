@@ -4,9 +4,11 @@ No file is written. The result is computed like that of a sweep, by `analysis` a
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from html import escape
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +42,17 @@ if TYPE_CHECKING:
 Build = Callable[..., Optimizer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InMemoryComparison:
     """Runs of several optimizers on one problem, with the same seeds. See `compare`."""
 
     comparison: Comparison  # the input of `optbench.figures` and `optbench.stats`
+
+    def __repr__(self) -> str:
+        return self.summary().to_string()
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -66,8 +74,13 @@ class InMemoryComparison:
         return curves(self.comparison, y=y, x=x, log=log)
 
     def summary(self, y: str = "train_loss") -> pd.DataFrame:
-        """Return the final values of each optimizer, best first: see `analysis.summary`."""
-        return summary(self.comparison, y).set_index("optimizer").drop(columns="variant")
+        """Return the final `y` of each optimizer, best first, and the seconds of an epoch.
+
+        `optbench.analysis.summary.summary(compared.comparison)` has more columns.
+        """
+        columns = ["seeds", "diverged", *(f"{y}_{word}" for word in ("median", "min", "max"))]
+        found = summary(self.comparison, y).set_index("optimizer")
+        return found[[*columns, "seconds_per_epoch"]]
 
     def verdict(
         self, candidate: str, baseline: str, y: str = "train_loss", alpha: float = 0.05
@@ -122,11 +135,23 @@ def compare(
     eval_every: epochs between evaluations.
     eval_train_examples: evaluate the training loss on this many examples; None is all.
     engine: "auto" is the first engine that serves every optimizer; see `optbench.train`.
-    progress: show a bar on standard error.
+    progress: show a bar, in a terminal on standard error.
+
+    The result has `table`, `plot()`, `summary()` and `verdict(candidate=..., baseline=...)`:
+
+        compared = optbench.compare(problem, {"adam": partial(Adam, lr=1e-3), "mine": Mine})
+        print(compared.verdict(candidate="mine", baseline="adam").text)
 
     Raises `UserError` if the arguments, the model or an optimizer do not fit the problem.
     """
-    numbers = [int(seed) for seed in (seeds if isinstance(seeds, Sequence) else range(seeds))]
+    try:
+        numbers = [index(seed) for seed in (seeds if isinstance(seeds, Sequence) else range(seeds))]
+    except TypeError:
+        raise UserError(f"seeds must be a whole number, or a list of them, not {seeds!r}") from None
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device must be cpu, cuda or cuda:NUMBER, not {device!r}") from None
     _check(problem, optimizers, numbers)
     if engine == engines.AUTO:
         engine = engines.common(
@@ -148,16 +173,12 @@ def compare(
     size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
     runs: list[Run] = []
     total = len(numbers) * len(optimizers) * problem.total_steps
-    # rich needs ipywidgets for a live bar in a notebook; without them it prints only the end
-    console = Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
-    with Progress(console=console, disable=not progress) as bar:
-        task = bar.add_task("", total=total)
+    with _progress(total, shown=progress) as show:
         for seed in numbers:  # outermost, so that each optimizer's errors show early
             for name, build in optimizers.items():
-                bar.update(task, description=f"{name}, seed {seed}")
                 rows: list[Row] = []
                 for update in train(problem, build, seed=seed, **options):
-                    bar.update(task, completed=len(runs) * problem.total_steps + update.step)
+                    show(f"{name}, seed {seed}", len(runs) * problem.total_steps + update.step)
                     if update.epoch is not None:
                         rows.append(update.epoch)
                 record: RunRecord = {
@@ -191,10 +212,12 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
             "partial(torch.optim.Adam, lr=1e-3)}"
         )
     for name, build in optimizers.items():
-        if not isinstance(name, str) or not name.strip() or not callable(build):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"an optimizer needs a name, not {name!r}")
+        if not callable(build):
             raise UserError(
-                f"the optimizer {name!r} needs a name, and a class or function that takes the "
-                f"parameters (an optimizer that was made already trains another model)"
+                f"the optimizer {name!r} must be a class, or a function that takes the parameters, "
+                f"not a {type(build).__name__}: partial(torch.optim.Adam, lr=1e-3) is one"
             )
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds must be a number above 0, or different seeds, not {seeds}")
@@ -210,3 +233,19 @@ def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
         for name in COLUMNS["epochs"]
         if any(row[name] is not None for row in rows)
     }
+
+
+@contextmanager
+def _progress(total: int, *, shown: bool) -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that shows a label and how many of `total` steps are done."""
+    console = Console(stderr=True)
+    if shown and console.is_jupyter:  # rich would need ipywidgets
+        from IPython.display import HTML, display
+
+        handle = display(HTML(""), display_id=True)
+        bar = '<progress value="{}" max="{}"></progress> {}'
+        yield lambda label, done: handle.update(HTML(bar.format(done, total, escape(label))))
+        return
+    with Progress(console=console, disable=not shown) as made:
+        task = made.add_task("", total=total)
+        yield lambda label, done: made.update(task, description=label, completed=done)

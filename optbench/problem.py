@@ -54,7 +54,11 @@ class Problem:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError("give either epochs or steps (the other null)")
-        if not hasattr(self.dataset, "train_y"):
+        budget = self.steps if self.epochs is None else self.epochs
+        if not isinstance(budget, int) or budget < 1:
+            name = "steps" if self.epochs is None else "epochs"
+            raise UserError(f"{name} must be a whole number above 0, not {budget!r}")
+        if not hasattr(self.dataset, "input_shape"):
             raise UserError(
                 f"dataset is a {type(self.dataset).__name__}; optbench.prepare makes one of arrays"
             )

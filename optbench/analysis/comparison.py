@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import filter_runs, rows_of, short_name
+from optbench.analysis.columns import filter_runs, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
@@ -106,8 +106,9 @@ class Comparison:
         plan = self.series(facet, lines)
         while not facet:
             full = max(plan.panels, key=lambda part: part["variant"].nunique())
-            keys = series.variant_keys(full)
-            keys = [key for key in keys if not lines or short_name(key) != short_name(lines)]
+            # not those by which one optimizer differs from another
+            swept = {k for _, own in full.groupby("optimizer") for k in series.variant_keys(own)}
+            keys = [key for key in series.variant_keys(full) if key in swept - {lines}]
             if full["variant"].nunique() <= series.MAX_LINES or len(keys) < (1 if lines else 2):
                 break
             key = min(keys, key=lambda key: full[key].map(str).nunique())

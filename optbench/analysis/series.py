@@ -134,7 +134,7 @@ def one_line_per_run(table: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in table.columns if name not in measured]
     # by positions, as dropping duplicates over all columns is slow
     first = np.flatnonzero(~table["run"].duplicated().to_numpy())
-    return table[keys].iloc[first].astype(dict.fromkeys(keys, object)).reset_index(drop=True)
+    return table[keys].iloc[first].astype(object).reset_index(drop=True)
 
 
 def panel_values(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:

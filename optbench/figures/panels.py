@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from textwrap import fill, shorten
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from optbench.analysis.series import Layout
 from optbench.analysis.trials import Line, Lines
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import show, sort_key
+from optbench.common.text import count, show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import (
     CROSS_LABEL,
@@ -265,12 +265,10 @@ def print_width(figure: Figure) -> int:
 
 
 def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
-    """Add the first warning to the small print, with the file that has all warnings."""
+    """Add a short warning to the small print, else the name of the file that has all warnings."""
     line = f"Warning: {warnings[0]}"
     if len(warnings) > 1 or len(line) > print_width(figure):
-        rest = f" (all {len(warnings)}: {file})" if len(warnings) > 1 else f" (in full: {file})"
-        room = max(20, print_width(figure) - len(rest))
-        line = shorten(line, room, placeholder=" ...") + rest
+        line = f"{count(len(warnings), 'warning')}: see {file}"
     small_print(figure, [*figure.get_supxlabel().split("\n"), line])
 
 

@@ -43,6 +43,7 @@ def draw(run: Path) -> Path:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
             axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(columns["epoch"][0], columns["epoch"][-1])
         axes.xaxis.set_major_locator(MaxNLocator(integer=columns["epoch"][-1] >= 1))
         axes.set_xlabel("passes over the training set (epochs)")
         axes.set_ylabel("cost")

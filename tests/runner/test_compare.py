@@ -100,7 +100,8 @@ def test_progress_goes_to_standard_error(problem, capsys) -> None:
         ({}, 6, "optimizers must be a dictionary"),
         ([FAST], 6, "optimizers must be a dictionary"),
         ({"": FAST}, 6, "needs a name"),
-        ({"sgd": "sgd"}, 6, "'sgd' needs a name, and a class or function"),
+        ({"sgd": "sgd"}, 6, "'sgd' must be a class, or a function .* not a str"),
+        ({"sgd": FAST}, 2.5, "seeds must be a whole number"),
         ({"sgd": FAST}, 0, "seeds must be"),
         ({"sgd": FAST}, [1, 1], "seeds must be"),
         ({"sgd": FAST}, -1, "seeds must be"),
@@ -114,7 +115,10 @@ def test_arguments_that_cannot_be_meant_are_refused(problem, optimizers, seeds, 
 def test_names_that_there_are_not_are_refused(problem) -> None:
     with pytest.raises(UserError, match=r"must be an optbench.Problem, not a dict"):
         optbench.compare({}, {"sgd": FAST})
+    with pytest.raises(UserError, match="device must be cpu, cuda"):
+        optbench.compare(problem, {"sgd": FAST}, device="gpu")
     made = optbench.compare(problem, {"a": FAST, "b": SLOW}, seeds=6, progress=False)
+    assert "train_loss_median" in repr(made)
     for pair in (("a", "c"), ("a", "a")):
         with pytest.raises(UserError, match=r"must be two of: a, b"):
             made.verdict(*pair)
