@@ -162,7 +162,8 @@ def test_trials_of_several_hyperparameters_are_one_series(tmp_path: Path) -> Non
     figure = rate_scatter(trials)
     assert "a point per trial" in small_print(figure)
     assert "✖ diverged" in small_print(figure)
-    legend = figure.axes[0].get_legend().get_texts()
+    (box,) = figure.legends or [figure.axes[0].get_legend()]
+    legend = box.get_texts()
     assert {text.get_text().split("\n")[0] for text in legend} == {"sgd", "momentum", "adam"}
     x = np.array([1e-4, 1.1e-3, 2e-3, 1.0, 1.5])
     y = np.array([3.0, 2.0, 1.0, math.inf, 4.0])

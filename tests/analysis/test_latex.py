@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import sub_command
 from made_runs import make_run, sweep
 
 from optbench.analysis.comparison import Options
@@ -15,13 +16,15 @@ from optbench.analysis.final_values import final_values
 from optbench.analysis.latex import Cell, bold, final_cells, to_latex
 from optbench.analysis.leader import winner
 from optbench.analysis.table import load_runs
-from optbench.commands.report import main
 from optbench.common.errors import UserError
 from optbench.common.text import number
 from optbench.report.draw import draw_all
 from optbench.stats.pairwise import compare
 
 COLUMNS = ["train_loss", "test_accuracy"]
+
+
+main = sub_command("report")
 
 
 def test_a_cell_has_median_extremes_moments_and_n(tmp_path: Path) -> None:
