@@ -111,6 +111,8 @@ def about(word: str) -> str:
         return about_choice(key, value) if value else about_group(key)
     known = known_keys()
     found = {name: known[name] for name in known if name == key or name.startswith(f"{key}.")}
+    if not found and (groups := [group for group in GROUPS if key in choices(group)]):
+        return "\n\n".join(about_choice(group, key) for group in groups)
     if not found:
         near = suggestion(key, value) or did_you_mean(key, commands)
         raise UserError(f"unknown key '{key}'{near}\n--help lists them all.")

@@ -60,6 +60,8 @@ def test_the_comment_of_each_key_is_its_help(key):
         (["optimizer=adam"], "optimizer.eps=1.0e-08         Kingma & Ba 2015"),
         (["study=claims/momentum"], "optimizer.momentum=0.0,0.5,0.9,0.99"),
         (["hydra/launcher"], "Hydra's own"),
+        (["momentum"], "optimizer=momentum  SGD with momentum"),
+        (["textbook/adam"], "optimizer=textbook/adam  Kingma"),
         (["+optimizer.lr=0.1"], "adam: 0.001"),
         (["plot"], "usage: optbench plot"),
         (["--config-dir", "mine", "seed"], "seed=0  fixes initial weights"),
