@@ -349,7 +349,9 @@ function textWidth(text) {
   PEN.font = "600 12px system-ui, sans-serif";
   return PEN.measureText(text).width;
 }
-const clip = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+// long names often differ at their ends alone
+const clip = (text, most) =>
+  text.length > most ? text.slice(0, most - 1 - (most >> 1)) + "…" + text.slice(-(most >> 1)) : text;
 
 function showTip(u, panel, tip) {
   const { left, top } = u.cursor;
