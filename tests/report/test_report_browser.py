@@ -126,12 +126,12 @@ def fragment(page) -> str:
     return page.evaluate("decodeURIComponent(location.hash)")
 
 
-def test_the_sections_are_there_and_the_verdict_comes_first(open_page):
+def test_the_sections_are_there_claim_and_verdict_first(open_page):
     page = open_page()
     sections = page.eval_on_selector_all("main section", "nodes => nodes.map(n => n.id)")
-    assert sections[:3] == ["verdict", "curves", "ranking"]
+    assert sections[:4] == ["claim", "verdict", "curves", "ranking"]
     assert {"pairs", "target", "failures", "reproduce"} <= set(sections)
-    assert page.locator(".card").count() == 2
+    assert page.locator("#verdict .card").count() == 2
     assert page.locator("#failures").get_by_text("the loss was not finite at step 80").count() == 1
     command = page.locator("#reproduce pre").first
     page.locator("#reproduce details.run summary").first.click()
