@@ -12,10 +12,17 @@ CHOSEN = [
     (model, list(differential_optimizers.ALL)[(7 * k + k // 15) % 15])
     for k, model in enumerate(differential_models.NAMES)
 ]
-CHOSEN += random.Random(1).sample([pair for pair in PAIRS if pair not in CHOSEN], 10)
+CHEAP = [pair for pair in PAIRS if pair not in CHOSEN and pair[1] != "LBFGS"]
+CHOSEN += [("plain", "LBFGS"), *random.Random(1).sample(CHEAP, 12)]
 
 
-@pytest.mark.parametrize(("model", "optimizer"), CHOSEN)
+def marked(pair: tuple[str, str]) -> object:
+    """Return a parameter of the test: up to 20 evaluations a step take LBFGS minutes."""
+    slow = pair[1] == "LBFGS" and pair[0] != "plain"
+    return pytest.param(*pair, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [marked(pair) for pair in CHOSEN])
 def test_a_run_equals_a_loop_of_plain_torch(model, optimizer, tmp_path):
     stop_at = random.Random(f"{model} {optimizer}").randrange(1, STEPS)
     check_pair(model, optimizer, tmp_path, stop_at)
