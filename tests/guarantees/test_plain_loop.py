@@ -13,13 +13,12 @@ CHOSEN = [
     for k, model in enumerate(differential_models.NAMES)
 ]
 CHEAP = [pair for pair in PAIRS if pair not in CHOSEN and pair[1] != "LBFGS"]
-CHOSEN += [("plain", "LBFGS"), *random.Random(1).sample(CHEAP, 12)]
+CHOSEN += random.Random(1).sample(CHEAP, 12)
 
 
 def marked(pair: tuple[str, str]) -> object:
     """Return a parameter of the test: up to 20 evaluations a step take LBFGS minutes."""
-    slow = pair[1] == "LBFGS" and pair[0] != "plain"
-    return pytest.param(*pair, marks=pytest.mark.slow if slow else ())
+    return pytest.param(*pair, marks=pytest.mark.slow if pair[1] == "LBFGS" else ())
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [marked(pair) for pair in CHOSEN])
