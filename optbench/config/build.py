@@ -69,8 +69,17 @@ def describe_problem(config: RunConfig) -> Config:
     if config["drop_last"]:
         # Older runs averaged this loss over whole batches only: the two kinds must not be mixed.
         problem["train_loss_over"] = "all examples"
+    if _draws_masks(config["model"]):
+        # older runs had other masks
+        problem["dropout_masks"] = "16 bits"
     problem["dataset"].pop("preprocessing", None)  # the one that applies is at the top level
     return problem
+
+
+def _draws_masks(model: Config) -> bool:
+    """Return whether a model of optbench's has dropout."""
+    shares = (value for key, value in model.items() if key.rpartition("_")[2] == "dropout")
+    return model.get("_target_") == "optbench.deepobs.vae" or any(shares)
 
 
 def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:

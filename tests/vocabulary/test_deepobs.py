@@ -330,6 +330,10 @@ def test_new_keys_leave_the_identity_of_earlier_problems_alone():
     assert described["train_loss_over"] == "all examples"
     assert "train_loss_over" not in plain
     assert described["data"]["targets"] == "inputs"
+    # runs whose masks came from `bernoulli_` are of another problem
+    assert "dropout_masks" not in plain
+    for words in ("model.dropout=0.5", "model.input_dropout=0.2", "model=deepobs_vae"):
+        assert configured.describe_problem(resolved(words))["dropout_masks"] == "16 bits"
 
 
 def test_a_study_may_name_a_problem_and_the_command_line_wins():

@@ -67,6 +67,35 @@ def test_dropout_draws_from_its_own_generator_only():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("p", [1e-5, 0.1, 0.2, 0.5, 0.9, 0.999])
+def test_a_unit_is_kept_where_its_16_bits_are_at_least_p(p):
+    layer = models.Dropout(p)
+    layer.generator = torch.Generator().manual_seed(5)
+    x = torch.full((333, 501), 2.0)
+    y = layer(x)
+    layer.generator.manual_seed(5)
+    shares = (layer.draw(x.shape).double() + 2**15) / 2**16
+    kept = shares >= p
+    assert torch.equal(y, torch.where(kept, 2.0 / (1 - p), 0.0))
+    # within five standard errors, of all units and of each of the four in a word
+    for some in (kept.flatten(), *(kept.flatten()[k::4] for k in range(4))):
+        error = (p * (1 - p) / some.numel()) ** 0.5
+        assert some.double().mean().item() == pytest.approx(1 - p, abs=5 * error + 2**-16)
+
+
+def test_a_mask_depends_on_neither_memory_layout_nor_precision():
+    layer = models.Dropout(0.3)
+    x = torch.rand(3, 5, 7, 9) + 1
+
+    def mask(x):
+        layer.generator = torch.Generator().manual_seed(1)
+        return layer(x) != 0
+
+    for other in (x.to(memory_format=torch.channels_last), x.double(), x.bfloat16()):
+        assert torch.equal(mask(other), mask(x))
+        assert layer(other).dtype is other.dtype
+
+
 def test_logreg_is_one_linear_layer():
     assert sum(p.numel() for p in models.logreg((4, 4), 3).parameters()) == 16 * 3 + 3
 
