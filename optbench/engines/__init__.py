@@ -7,6 +7,7 @@ An engine may change nothing but the speed of steps. The core runs and passes it
 folder. Each engine has a measured reason, or it goes.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -21,7 +22,8 @@ from optbench.training.loop import WARMUP_STEPS
 if TYPE_CHECKING:
     from optbench.training.steps import Engine
 
-NAMES = ("compiled_mlp",)  # the order in which `auto` asks; plain steps come last
+# the order in which `auto` asks; plain steps come last
+NAMES = ("compiled_mlp", "compiled_gradients")
 
 
 def select(
@@ -41,9 +43,12 @@ def select(
     for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
         why = refusal(candidate, problem, model, optimizer, scheduler)
         if not why:
-            from optbench.engines.compiled_mlp.mlp import CompiledMlp
+            from optbench.engines.compiled_mlp.mlp import CompiledGradients, CompiledMlp
 
-            return CompiledMlp(problem.loss, model, optimizer)
+            if candidate == "compiled_mlp":
+                return CompiledMlp(problem.loss, model, optimizer)
+            still = partial(refusal, candidate, problem, model, optimizer)
+            return CompiledGradients(problem.loss, model, still)
         if required and name != "auto":
             raise UserError(
                 f"engine={name} does not serve this run: {why}. Leave engine out (auto takes what "
@@ -64,12 +69,15 @@ def refusal(
 
     if name not in NAMES:
         return f"there is no engine of that name, but {', '.join(NAMES)}"
-    if problem.total_steps <= WARMUP_STEPS:
-        return f"the first {WARMUP_STEPS} steps are always plain, and the run has no more"
     if any(p.device.type != "cpu" for p in model.parameters()):
         return "it computes on the CPU: device=cpu"
+    whole = name == "compiled_mlp"
+    if whole and problem.total_steps <= WARMUP_STEPS:
+        return f"the first {WARMUP_STEPS} steps are always plain, and the run has no more"
     if why := eligibility.refusal(problem, model, optimizer):
         return why
-    if not schedules.changes_only_lr(scheduler):  # a rule is compiled with its settings
+    if whole and (why := eligibility.optimizer_refusal(optimizer)):
+        return why
+    if whole and not schedules.changes_only_lr(scheduler):  # a rule is compiled with its settings
         return f"the schedule ({type(scheduler).__name__}) may change more than lr"
     return "" if mlp.available() else "it needs a C++ compiler: g++, clang++ or what CXX names"

@@ -20,6 +20,9 @@ from typing import (
 Node = dict[str, Any]  # a `_target_` with its arguments
 
 
+ENGINES = ("auto", "plain", "compiled_mlp", "compiled_gradients")
+
+
 class Role(Flag):
     """The role of a key: which identities, names, commands and files it belongs to."""
 
@@ -152,7 +155,9 @@ class RunConfig(TypedDict):
     # the identity has the kind of device that the run used; these keys change at most the rounding
     device: Annotated[str, Key(COSMETIC)]
     num_threads: Annotated[int | None, Key(COSMETIC, Count(1, "CPU threads", null=True))]
-    engine: Annotated[str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp")))]
+    engine: Annotated[
+        str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp", "compiled_gradients")))
+    ]
     checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
 
     tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]

@@ -26,7 +26,7 @@ else:  # the folder was deleted, so every step is plain
 AUTO, PLAIN = "auto", "plain"
 # the order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
-KNOWN = (AUTO, PLAIN, "compiled_mlp")  # the choices of the key `engine`
+KNOWN = (AUTO, PLAIN, "compiled_mlp", "compiled_gradients")  # the choices of the key `engine`
 
 
 def asked(config: Mapping[str, Any]) -> str:

@@ -27,7 +27,14 @@ from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.layer_stats import LayerRow, step_with_layer_stats
 from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
-from optbench.training.steps import Engine, EngineFactory, Update, next_lrs
+from optbench.training.steps import (
+    Engine,
+    EngineFactory,
+    GradientEngine,
+    StepEngine,
+    Update,
+    next_lrs,
+)
 
 WARMUP_STEPS = 2  # plain steps, which create the optimizer's state, before an engine's first
 STOP_CHECK_SECONDS = 0.5  # longest time of an engine's call, between two checks for Ctrl-C
@@ -63,8 +70,9 @@ class Training:
         eval_test: evaluate the test set "each" time, at the "end" only, or "never".
         layers: watch the layers at the first step and then every `layers_every` steps, by default
         at the last step before each evaluation. The clock stops for a step that is watched.
-        engine: makes the engine that takes all steps but the first few and the watched ones; the
-        maker gives None where no engine serves. None: plain steps.
+        engine: makes the engine, which takes all steps but the first few and the watched ones, or
+        computes all gradients but those of watched steps; the maker gives None where no engine
+        serves. None: plain steps.
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
 
@@ -106,6 +114,9 @@ class Training:
         watched = layers and layers_every == 1  # no step is left for an engine
         if engine is not None and not watched:
             self.engine = engine(problem, self.model, self.optimizer, self.scheduler)
+        self._step_engine = self.engine if isinstance(self.engine, StepEngine) else None
+        if isinstance(self.engine, GradientEngine):
+            self.stepper.compiled = self.engine.gradients
         self._steps_a_call = 2  # the most steps an engine takes before `stop` is asked
         self._paused = 0.0  # seconds of the current chunk in which the clock stood
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
@@ -185,11 +196,11 @@ class Training:
             while len(rates) < len(chunk) and not interrupted:
                 number = self.step + len(rates) + 1
                 batches = self._for_engine(chunk[len(rates) :], number)[: self._steps_a_call]
-                if batches and self.engine is not None:
+                if batches and self._step_engine is not None:
                     begun = perf_counter()
                     lrs = next_lrs(self.optimizer, self.scheduler, len(batches))
                     x, y = self.data.train_x, self.data.train_y
-                    self._losses.append(self.engine.steps(x, y, batches, lrs))
+                    self._losses.append(self._step_engine.steps(x, y, batches, lrs))
                     each = max((perf_counter() - begun) / len(batches), 1e-9)
                     self._steps_a_call = max(2, min(SYNC_EVERY, int(STOP_CHECK_SECONDS / each)))
                     rates += [of_groups[0] for of_groups in lrs]
@@ -212,7 +223,8 @@ class Training:
         seen: list[LayerRow] = []
         if self._is_watched(number):
             begun = perf_counter()
-            rows, loss = step_with_layer_stats(self.model, self.stepper, self._loss, x, y)
+            with self.stepper.plain():
+                rows, loss = step_with_layer_stats(self.model, self.stepper, self._loss, x, y)
             at: LayerRow = {"epoch": number / self.steps_per_epoch, "step": number}
             seen = [at | row for row in rows]
             self._paused += perf_counter() - begun
@@ -258,7 +270,7 @@ class Training:
     def _for_engine(self, batches: list[Batch], number: int) -> list[Tensor]:
         """Return the batches from step `number` on that the engine can take in one call."""
         found: list[Tensor] = []
-        if self.engine is not None and number > WARMUP_STEPS:
+        if self._step_engine is not None and number > WARMUP_STEPS:
             for place, batch in enumerate(batches, start=number):
                 if isinstance(batch, range) or len(batch) != len(batches[0]):
                     break

@@ -15,7 +15,7 @@ from optbench.streams import Stream
 from optbench.training import object_state
 from optbench.training.batches import Batches
 from optbench.training.stepping import Stepper
-from optbench.training.steps import Engine
+from optbench.training.steps import Engine, StepEngine
 
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
@@ -68,7 +68,7 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
     training.stepper.draws.load_state_dict(state["optimizer_draws"])
     for key in COUNTERS:
         setattr(training, key, state[key])
-    if training.engine is not None:
+    if isinstance(training.engine, StepEngine):
         training.engine.rebind()
 
 

@@ -1,7 +1,7 @@
 """A training step with any optimizer: its gradients, closure and random draws."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +29,11 @@ class Stepper:
     alone.
 
     paused: seconds spent on copies that a plain step would not need; the caller resets them.
+    compiled: None, or an engine's function, which puts the gradients of a batch into `p.grad` and
+    returns the loss, or does nothing and returns None.
     """
+
+    compiled: Callable[[Tensor, Tensor], Tensor | None] | None = None
 
     def __init__(
         self,
@@ -114,9 +118,20 @@ class Stepper:
         else:
             for p in self.parameters:
                 p.grad = None
+            if self.compiled is not None and (found := self.compiled(x, y)) is not None:
+                return found
         loss = self.loss(x, y)
         loss.backward()
         return loss
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Let torch compute the gradients within the block."""
+        compiled, self.compiled = self.compiled, None
+        try:
+            yield
+        finally:
+            self.compiled = compiled
 
     def _take_sparse_gradients(self) -> None:
         """Switch the fused kernel off where it would refuse sparse gradients."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,14 +31,14 @@ class Update:
     status: str = "running"
 
 
-class Engine(Protocol):
+@runtime_checkable
+class StepEngine(Protocol):
     """A way to take many training steps in a call, with the results of plain steps.
 
-    name: written to run.json. exact: equal bit for bit, or only within float32's rounding.
+    The results are equal within the rounding of float32. name: written to run.json.
     """
 
     name: str
-    exact: bool
 
     def steps(
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], lrs: Sequence[Sequence[float]]
@@ -52,6 +52,24 @@ class Engine(Protocol):
     def rebind(self) -> None:
         """Find the weights and the optimizer's state again, after both were restored."""
 
+
+@runtime_checkable
+class GradientEngine(Protocol):
+    """A way to compute a batch's gradients, within the rounding of float32; any optimizer steps.
+
+    name: written to run.json.
+    """
+
+    name: str
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.
+
+        None, and nothing done, for a batch or a model that the engine does not serve.
+        """
+
+
+Engine = StepEngine | GradientEngine
 
 # makes the engine of a new training; None for plain steps
 EngineFactory = Callable[[Problem, nn.Module, Optimizer, LRScheduler | None], Engine | None]

@@ -209,7 +209,7 @@ def test_models_with_something_of_their_own_are_torchs(make_problem, make):
     model = make()
     trained = [p for p in model.parameters() if p.requires_grad]
     assert engines.refusal("compiled_mlp", problem, model, SGD(trained, lr=0.1))
-    assert not eligibility.supports_model(problem, model)
+    assert eligibility.model_refusal(problem, model)
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,28 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 
-from optbench import losses
+from optbench import losses, models
 from optbench.datasets import prepare
 from optbench.engines.compiled_mlp import eligibility, mlp
 from optbench.problem import Problem
 
 pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 ACTIVATIONS = [
-    *(nn.Identity, nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU),
+    *(nn.Identity, nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU),
     *(partial(nn.LeakyReLU, 0.3), partial(nn.ELU, 0.5)),
 ]
+LOSSES = {
+    "cross-entropy": losses.cross_entropy,
+    "smoothed": partial(losses.cross_entropy, label_smoothing=0.1),
+    "more smoothed": partial(losses.cross_entropy, label_smoothing=0.4),
+    "nll": losses.nll,
+    "bce": losses.bce,
+    **{f"mse of {name}": partial(losses.mse, output=name) for name in losses.OUTPUT_FUNCTIONS},
+    "torch's module": losses.as_function(nn.CrossEntropyLoss(label_smoothing=0.2)),
+    "values": losses.as_function(nn.MSELoss()),
+    "values, a function": nn.functional.mse_loss,
+}
+MIN_NORMED = 8  # examples in a batch: of two examples, batch norm gives little but their order
 rates = partial(st.floats, allow_nan=False)
 fractions = st.sampled_from([0.5, 0.8, 0.9, 0.95])
 decays = st.sampled_from([0.0, 0.001, 0.1])
@@ -69,13 +81,16 @@ class Case(NamedTuple):
     widths: list[int]
     activations: list[Any]
     biases: list[bool]
+    norms: list[str]  # before or after each activation, or nowhere
+    dropouts: list[float]  # of each linear layer's inputs
     examples: int
     batch: int
-    smoothing: float
+    loss: str
     rule: Any
     second: dict[str, Any]  # what the second group has otherwise; {}: there is one group
     threads: int
     seed: int
+    whole: bool  # whole steps, or gradients alone
 
 
 @st.composite
@@ -83,7 +98,9 @@ def cases(draw) -> Case:
     widths = draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))
     widths.append(draw(st.integers(2, 12)))
     layers = len(widths) - 1
-    batch = draw(st.integers(1, 40))
+    places = st.sampled_from(["", "", "before", "after"])
+    norms = draw(st.lists(places, min_size=layers - 1, max_size=layers - 1))
+    batch = draw(st.integers(MIN_NORMED if any(norms) else 1, 40))
     cls, options = draw(rules())
     second = {}
     if draw(st.booleans()):
@@ -95,13 +112,16 @@ def cases(draw) -> Case:
         widths,
         draw(st.lists(st.sampled_from(ACTIVATIONS), min_size=layers - 1, max_size=layers - 1)),
         draw(st.lists(st.booleans(), min_size=layers, max_size=layers)),
+        norms,
+        draw(st.lists(st.sampled_from([0.0, 0.0, 0.2, 0.5]), min_size=layers, max_size=layers)),
         max(50, batch + 1),
         batch,
-        draw(st.sampled_from([0.0, 0.1, 0.4])),
+        draw(st.sampled_from(list(LOSSES))),
         (cls, options),
         second,
         draw(st.integers(1, 3)),
         draw(st.integers(0, 1000)),
+        draw(st.booleans()),
     )
 
 
@@ -115,22 +135,35 @@ def made(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     return cls(weights, **options)
 
 
+def network(case: Case) -> nn.Module:
+    modules: list[nn.Module] = []
+    for place, (a, b) in enumerate(pairwise(case.widths)):
+        modules += [models.Dropout(case.dropouts[place])] if case.dropouts[place] else []
+        modules.append(nn.Linear(a, b, bias=case.biases[place]))
+        for act, norm in zip(
+            case.activations[place : place + 1], case.norms[place : place + 1], strict=True
+        ):
+            block = {"": [act()], "before": [nn.BatchNorm1d(b), act()]}
+            modules += block.get(norm) or [act(), nn.BatchNorm1d(b)]
+    return nn.Sequential(*modules)
+
+
 def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     """Compare after so many steps of each way, beside the first."""
     generator = torch.Generator().manual_seed(case.seed)
-    modules: list[nn.Module] = []
-    for place, (a, b) in enumerate(pairwise(case.widths)):
-        modules.append(nn.Linear(a, b, bias=case.biases[place]))
-        modules += [act() for act in case.activations[place : place + 1]]
-    start = nn.Sequential(*modules)
+    start = network(case)
     with torch.no_grad():
         for p in start.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
-    classes = case.widths[-1]
+            if p.ndim == 2 or not any(case.norms):
+                p.copy_(torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5)
+    outputs, loss = case.widths[-1], LOSSES[case.loss]
     x = torch.randn(case.examples, case.widths[0], generator=generator)
-    y = torch.randint(classes, (case.examples,), generator=generator)
-    loss = partial(losses.cross_entropy, label_smoothing=case.smoothing)
-    dataset = prepare.prepare((x, y, x, y), val_size=0, preprocessing="none")
+    if case.loss.startswith("values"):
+        y = torch.randn(case.examples, outputs, generator=generator)
+        dataset = prepare.Dataset(*[x, y] * 3, classes=0, digest="")
+    else:
+        y = torch.randint(outputs, (case.examples,), generator=generator)
+        dataset = prepare.prepare((x, y, x, y), val_size=0, preprocessing="none")
     problem = Problem(dataset, lambda *_: start, loss, print, case.batch, epochs=1)
     batches = [
         torch.randperm(case.examples, generator=generator)[: case.batch]
@@ -138,14 +171,18 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     ]
     begun = [deepcopy(start), deepcopy(start).double(), *(nudged(start, k) for k in range(2))]
     plain, exact, *others = (
-        plain_steps(case, model, x.to(model[0].weight.dtype), y, batches, loss, lengths)
+        plain_steps(case, model, x, y, batches, loss, lengths)
         for model in begun
     )
-    model = deepcopy(start)
+    model = drawing(deepcopy(start))
     optimizer = made(case, model)
     take(model, optimizer, x, y, batches[0], loss)
     assert not eligibility.refusal(problem, model, optimizer)
-    steps = mlp.CompiledSteps(loss, model, optimizer)
+    if case.whole:
+        steps = mlp.CompiledSteps(loss, model, optimizer)
+    else:
+        engine = mlp.CompiledGradients(loss, model, lambda: "")
+        steps = partial(steps_by_gradients, engine, optimizer)
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []
     try:
@@ -172,6 +209,20 @@ def nudged(model, seed):
     return made
 
 
+def drawing(model):
+    """The model with a new generator for its dropout."""
+    models.draw_from(model, torch.Generator().manual_seed(7))
+    return model
+
+
+def steps_by_gradients(engine, optimizer, x, y, batches, rates):
+    found = []
+    for batch in batches:
+        found.append(engine.gradients(x[batch], y[batch]))
+        optimizer.step()
+    return torch.stack(found)
+
+
 def take(model, optimizer, x, y, batch, loss):
     optimizer.zero_grad()
     value = loss(model(x[batch]), y[batch])
@@ -181,7 +232,9 @@ def take(model, optimizer, x, y, batch, loss):
 
 
 def plain_steps(case, model, x, y, batches, loss, lengths):
-    optimizer, found, kinks = made(case, model), [], Kinks(model)
+    optimizer, found, kinks = made(case, drawing(model)), [], Kinks(model)
+    dtype = next(model.parameters()).dtype
+    x, y = x.to(dtype), y.to(dtype) if y.is_floating_point() else y
     for number, batch in enumerate(batches):
         kinks.steps = max(number - 1, 0)  # the first step is not counted
         found.append(take(model, optimizer, x, y, batch, loss))

@@ -482,26 +482,26 @@ def replaced(model: nn.Module) -> nn.Module:
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_unknown_models_are_left_to_torch(make_problem, model):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
-    assert eligibility.supports_model(make_problem(), plain)
-    assert not eligibility.supports_model(make_problem(), model((5,), 3))
+    assert not eligibility.model_refusal(make_problem(), plain)
+    assert not not eligibility.model_refusal(make_problem(), model((5,), 3))
 
 
 def test_unknown_problems_are_left_to_torch(make_problem):
     model = models.mlp((5,), 3, hidden=[5])
-    assert eligibility.supports_model(make_problem(), model)
+    assert not eligibility.model_refusal(make_problem(), model)
     for changes in (
         {"loss": losses.mse}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
         {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
-        assert not eligibility.supports_model(make_problem(**changes), model)
+        assert not not eligibility.model_refusal(make_problem(**changes), model)
     large = make_problem(n=4000, batch_size=513)
-    assert not eligibility.supports_model(large, model)
-    assert not eligibility.supports_model(
+    assert not not eligibility.model_refusal(large, model)
+    assert not not eligibility.model_refusal(
         make_problem(batch_size=500), model
     )  # all examples in one batch
     left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
-    assert not eligibility.supports_model(replace(make_problem(), dataset=left_out), model)
+    assert not not eligibility.model_refusal(replace(make_problem(), dataset=left_out), model)
     assert isinstance(large, Problem)
 
 

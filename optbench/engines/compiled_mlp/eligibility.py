@@ -1,10 +1,12 @@
-"""Which trainings the compiled engine supports, by exact types, never by trying."""
+"""Which trainings the compiled engines support, by exact types, never by trying."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
@@ -17,41 +19,60 @@ from optbench.engines.compiled_mlp.exact_types import (
     unwrap,
     weights_are_plain,
 )
+from optbench.models import Dropout
 from optbench.problem import Problem
 from optbench.torch_internals import torch_is_plain
 
-MAX_EXAMPLES, MAX_LAYERS = 512, 16  # in a batch and in a model; as in mlp.hpp
-# in the order of mlp.hpp
-ACTIVATIONS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU)
+MAX_EXAMPLES, MAX_LAYERS = 512, 16  # in a batch and in a model; as in job.hpp
+# in the order of job.hpp
+ACTIVATIONS = (
+    nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU,
+)  # fmt: skip
 OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta)
 # the numbers of a group beside lr, weight_decay and betas
 GROUP_NUMBERS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
-MIN_EPS = 1e-12  # with a smaller one float32's subnormal numbers matter, which mlp.cpp takes for 0
+MIN_EPS = 1e-12  # with a smaller one float32's subnormal numbers matter, which the code takes for 0
+
+
+@dataclass
+class Block:
+    """A linear layer, with what comes before and after it; None where there is no such part.
+
+    dropout: of the layer's inputs. norm_after: the batch norm stands after the activation.
+    """
+
+    linear: nn.Linear
+    dropout: Dropout | None = None
+    norm: nn.BatchNorm1d | None = None
+    norm_after: bool = False
+    activation: nn.Module | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Return whether nothing follows the linear layer."""
+        return self.norm is None and self.activation is None
 
 
 def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
-    """Return in words which part of a training is not supported; "" where none."""
+    """Return in words which part of a training has no compiled gradient; "" where none."""
     if not torch_is_plain():
         return "a hook or a mode of torch's changes or watches what modules and steps compute"
-    found = model_refusal(problem, model) or optimizer_refusal(optimizer)
+    if found := model_refusal(problem, model):
+        return found
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not found and owned != {id(p) for p in model.parameters()}:
+    if owned != {id(p) for p in model.parameters()}:
         return "the optimizer does not have exactly the model's parameters"
-    return found
-
-
-def supports_model(problem: Problem, model: nn.Module) -> bool:
-    """Return whether mlp.cpp computes the loss of a model; see `model_refusal`."""
-    return not model_refusal(problem, model)
+    return ""
 
 
 def model_refusal(problem: Problem, model: nn.Module) -> str:
-    """Return in words why mlp.cpp does not support problem and model, or "".
+    """Return in words why the compiled code does not support problem and model, or "".
 
     Torch is faster on batches of more than 512 examples.
     """
-    if not _is_cross_entropy(problem.loss):
-        return "the loss is none of optbench's cross_entropy and nll"
+    found = loss_of(problem.loss)
+    if found is None:
+        return "the loss is none of cross-entropy, nll, mse and bce in their usual forms"
     if problem.precision != "float32":
         return f"the precision is {problem.precision}, and it computes in float32"
     if problem.weight_penalty:
@@ -59,20 +80,29 @@ def model_refusal(problem: Problem, model: nn.Module) -> str:
     x, y = problem.dataset.train_x, problem.dataset.train_y
     if problem.batch_examples > min(MAX_EXAMPLES, len(y) - 1):  # the whole set has no indices
         return f"a batch of {problem.batch_examples} is the whole set, or more than {MAX_EXAMPLES}"
-    if not (_is_array(x, torch.float32) and _is_array(y, torch.int64)):
-        return "the data are no plain arrays of float32 and labels on the CPU"
-    if not all(_is_array(p.detach(), torch.float32) for p in model.parameters()):
+    if not _is_array(x, torch.float32):
+        return "the examples are no plain array of float32 on the CPU"
+    if not all(_is_array(t.detach(), torch.float32) for t in _floats(model)):
         return "the model's parameters are no plain arrays of float32 on the CPU"
-    chain = linear_chain(model)
-    if not 0 < len(chain) <= MAX_LAYERS or chain[-1][1] is not None:
+    chain = blocks(model)
+    if not 0 < len(chain) <= MAX_LAYERS or not chain[-1].is_bare:
         return (
-            "the model is no chain of at most 16 plain linear layers with activations between "
-            "them (identity, relu, leaky_relu, sigmoid, tanh, elu), without dropout or batch norm"
+            "the model is no chain of at most 16 plain linear layers, each with batch norm, an "
+            f"activation ({', '.join(cls.__name__ for cls in ACTIVATIONS)}) and optbench's dropout "
+            "at most, and nothing after the last"
         )
-    labelled = bool(y.min() >= 0 and y.max() < chain[-1][0].out_features)
-    if not labelled or chain[0][0].in_features != prod(problem.dataset.input_shape):
-        return "the model's first or last layer does not fit the data"
+    if problem.batch_examples < 2 and any(block.norm for block in chain):
+        return "a batch of one has no batch norm"
+    if chain[0].linear.in_features != prod(problem.dataset.input_shape):
+        return "the model's first layer does not fit the data"
+    if not _is_target(y, chain[-1].linear.out_features, values=found.values):
+        return "the model's last layer does not fit the targets, or these are no plain array"
     return ""
+
+
+def _floats(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
@@ -81,13 +111,58 @@ def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
     return plain and t.dtype is dtype and t.is_contiguous()
 
 
-def _is_cross_entropy(loss: Callable[..., Tensor]) -> bool:
+def _is_target(y: Tensor, outputs: int, *, values: bool) -> bool:
+    if values:
+        return _is_array(y, torch.float32) and y.shape[1:] == (outputs,)
+    return _is_array(y, torch.int64) and bool(y.min() >= 0 and y.max() < outputs)
+
+
+@dataclass
+class Loss:
+    """A loss that the compiled code has.
+
+    number: in job.hpp. smoothing: of the labels. values: the targets are numbers, not classes.
+    """
+
+    number: int
+    smoothing: float = 0.0
+    values: bool = False
+
+
+OUTPUTS = {"linear": 1, "sigmoid": 2, "softmax": 3}  # the numbers of squared errors in job.hpp
+
+
+def loss_of(loss: Callable[..., Tensor]) -> Loss | None:
+    """Return a problem's loss as the compiled code has it, or None."""
+    if type(loss) is losses.ModuleLoss:
+        return _loss_of_module(loss.module)
     function, settings = unwrap(loss)
-    if function is losses.nll:
-        return not settings
-    smoothing = settings.pop("label_smoothing", 0.0)
-    right = is_number(smoothing) and 0 <= smoothing < 1
-    return function is losses.cross_entropy and not settings and right
+    if function is losses.cross_entropy and set(settings) <= {"label_smoothing"}:
+        smoothing = settings.get("label_smoothing", 0.0)
+        return Loss(0, float(smoothing)) if _is_smoothing(smoothing) else None
+    if function is losses.mse and set(settings) <= {"output"}:
+        number = OUTPUTS.get(settings.get("output", "softmax"))
+        return None if number is None else Loss(number)
+    if settings:
+        return None
+    known = {losses.nll: Loss(0), losses.bce: Loss(4), F.mse_loss: Loss(1, values=True)}
+    return known.get(function)
+
+
+def _loss_of_module(module: nn.Module) -> Loss | None:
+    plain = is_untouched(module) and not module._parameters and not module._modules
+    if not plain or any(b is not None for b in module._buffers.values()):
+        return None
+    if type(module) is nn.MSELoss and module.reduction == "mean":
+        return Loss(1, values=True)
+    if type(module) is nn.CrossEntropyLoss and module.reduction == "mean":
+        smoothing = module.label_smoothing
+        return Loss(0, float(smoothing)) if _is_smoothing(smoothing) else None
+    return None
+
+
+def _is_smoothing(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
 
 
 def optimizer_refusal(optimizer: Optimizer) -> str:
@@ -119,9 +194,10 @@ def rule_name(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
     return "adagrad" if cls is Adagrad else "adadelta"
 
 
-def linear_chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
-    """Return the linear layers, each with its activation; [] if the model is no chain."""
-    found: list[tuple[nn.Linear, nn.Module | None]] = []
+def blocks(model: nn.Module) -> list[Block]:
+    """Return the model's linear layers with their parts; [] if the model is no such chain."""
+    found: list[Block] = []
+    dropout: Dropout | None = None  # of the inputs of the next linear layer
     if not weights_are_plain(model):
         return []
     for module in _flat(model):
@@ -129,26 +205,61 @@ def linear_chain(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
         if module is None or not is_untouched(module):
             return []
         if type(module) is nn.Linear:
-            if last and last[0].out_features != module.in_features:
+            if not _is_linear(module, last):
                 return []
-            if not holds(module, ("weight", "bias")) or not module.weight.numel():
+            found.append(Block(module, dropout))
+            dropout = None
+        elif type(module) is Dropout:
+            if dropout or not holds(module) or not is_number(module.p) or not 0 <= module.p < 1:
                 return []
-            if module.weight.shape != (module.out_features, module.in_features):
-                return []  # the weight was cut or replaced
-            if module.bias is not None and module.bias.shape != (module.out_features,):
+            dropout = module if module.p else None
+        elif dropout:  # only a linear layer may follow
+            return []
+        elif type(module) is nn.BatchNorm1d:
+            if last is None or last.norm or not _is_norm(module, last.linear.out_features):
                 return []
-            found.append((module, None))
+            last.norm, last.norm_after = module, last.activation is not None
         elif not holds(module):
             return []
-        elif type(module) in ACTIVATIONS and last and last[1] is None:
-            lowest = 1e-6 if isinstance(module, nn.ELU) else 0.0
-            if not is_number(slope := slope_of(module)) or not lowest <= slope < inf:
-                return []  # the gradient cannot be told from the output
-            found[-1] = (last[0], module)
+        elif type(module) in ACTIVATIONS:
+            if last is None or last.activation or last.norm_after or not _is_activation(module):
+                return []
+            last.activation = module
         elif found or not _flattens(module):
             return []
-    own = [linear for linear, _ in found]
-    return found if len(set(own)) == len(own) else []
+    own = [block.linear for block in found]
+    return found if len(set(own)) == len(own) and not dropout else []
+
+
+def _is_linear(module: nn.Linear, last: Block | None) -> bool:
+    if last and last.linear.out_features != module.in_features:
+        return False
+    if not holds(module, ("weight", "bias")) or not module.weight.numel():
+        return False
+    if module.weight.shape != (module.out_features, module.in_features):
+        return False  # the weight was cut or replaced
+    return module.bias is None or module.bias.shape == (module.out_features,)
+
+
+def _is_norm(module: nn.BatchNorm1d, units: int) -> bool:
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    if not holds(module, ("weight", "bias"), names):
+        return False
+    tensors = [module.weight, module.bias, module.running_mean, module.running_var]
+    if any(t is not None and t.shape != (units,) for t in tensors):
+        return False
+    if (module.running_mean is None) != (module.running_var is None):
+        return False
+    numbers = (module.eps, module.momentum)
+    return all(map(is_number, numbers)) and module.eps >= MIN_EPS and module.training
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Return whether compiled code has the activation, and the gradient from what it keeps."""
+    if isinstance(module, nn.GELU):
+        return module.approximate == "none"
+    lowest = 1e-6 if isinstance(module, nn.ELU) else 0.0
+    return is_number(slope := slope_of(module)) and lowest <= slope < inf
 
 
 def _flat(module: nn.Module | None) -> Iterator[nn.Module | None]:

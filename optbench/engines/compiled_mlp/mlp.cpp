@@ -4,8 +4,7 @@
 // gradient of its weights g x'. Each number is computed by one thread, in an order of sums that
 // does not depend on the number of threads, so that the results are the same bit for bit.
 
-#include "mlp.hpp"
-#include "mlp_simd.hpp"
+#include "passes.hpp"
 
 namespace {
 
@@ -55,20 +54,11 @@ void take_steps(const Job& job, long threads, float* scratch, float* losses) {
 extern "C" {
 
 // Return the number of floats of scratch memory that `mlp_steps` needs.
-int64_t mlp_scratch(const Layer* layers, int64_t count, int64_t batch) {
-  Job job{};
-  job.layers = layers, job.count = count, job.batch = batch;
-  return Plan(job, nullptr).floats;
-}
+int64_t mlp_scratch(const Job* job) { return Plan(*job, nullptr).floats; }
 
-// Take a step with each of `steps` batches of indices into X and Y, and write each step's loss.
-// rates: the lr of each group at each step. decays: each group's weight decay in the gradient.
-void mlp_steps(const Layer* layers, int64_t count, int64_t rule, double smoothing,
-               const double* decays, const float* X, const int64_t* Y, const int64_t* batches,
-               int64_t batch, int64_t steps, const double* rates, int64_t groups, int64_t threads,
-               float* scratch, float* losses) {
-  const Job job{layers, count, batch, steps, X, Y, batches, rates, groups, decays, smoothing};
-  with_rule(rule, [&](auto kind) { take_steps<decltype(kind)>(job, threads, scratch, losses); });
+// Take the steps of a job by a rule of rules.hpp, and write each step's loss.
+void mlp_steps(const Job* job, int64_t rule, int64_t threads, float* scratch, float* losses) {
+  with_rule(rule, [&](auto kind) { take_steps<decltype(kind)>(*job, threads, scratch, losses); });
 }
 
 }  // extern "C"

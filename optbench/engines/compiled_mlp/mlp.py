@@ -12,7 +12,6 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,17 +20,18 @@ from torch.optim import SGD, Optimizer
 
 from optbench import losses
 from optbench.engines.compiled_mlp.compile import library
-from optbench.engines.compiled_mlp.eligibility import ACTIVATIONS, linear_chain, rule_name, slope_of
-from optbench.engines.compiled_mlp.exact_types import unwrap
+from optbench.engines.compiled_mlp.eligibility import rule_name
+from optbench.engines.compiled_mlp.network import SOURCE, Network, Parameter, address
 
-SOURCE = Path(__file__).with_name("mlp.cpp")
+MASKED_STEPS = 8  # in a call with dropout, whose masks are drawn before
+# calls that ask whether an optimizer has changed the model: the first ones, and then now and then
+FIRST_CHECKS, CHECK_EVERY = 4, 100
 
 
 class CompiledMlp:
-    """The `Engine` of compiled steps, for trainings that `eligibility` supports."""
+    """The engine of compiled whole steps, for trainings that `eligibility` supports."""
 
     name = "compiled_mlp"
-    exact = False  # within the rounding of float32
 
     def __init__(self, loss: Callable[..., Tensor], model: nn.Module, optimizer: Optimizer) -> None:
         self._parts = loss, model, optimizer
@@ -50,8 +50,37 @@ class CompiledMlp:
         self._bound = None
 
 
+class CompiledGradients:
+    """The engine of compiled gradients, for any optimizer of a model of `eligibility`.
+
+    refusal: says in words why the engine does not serve the training, or ""; an optimizer may
+    change the model in a step.
+    """
+
+    name = "compiled_gradients"
+
+    def __init__(
+        self, loss: Callable[..., Tensor], model: nn.Module, refusal: Callable[[], str]
+    ) -> None:
+        self._network: Network | None = Network(loss, model)
+        self._refusal, self._calls = refusal, 0
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.
+
+        None, and nothing done, where the engine does not serve this batch or no longer the model.
+        """
+        self._calls += 1
+        asked = self._calls <= FIRST_CHECKS or self._calls % CHECK_EVERY == 0
+        if asked and self._refusal():
+            self._network = None  # for good
+        if self._network is None or not self._network.can_take(x):
+            return None
+        return self._network.gradients(x, y)
+
+
 class Rule(NamedTuple):
-    """An optimizer's rule: its number in mlp.hpp, its settings, its state's tensors."""
+    """An optimizer's rule: its number in rules.hpp, its settings, its state's tensors."""
 
     place: int
     settings: Callable[[Mapping[str, Any]], Sequence[float]]
@@ -77,73 +106,6 @@ RULES = {
 }
 
 
-class Parameter(ctypes.Structure):
-    """The struct `Parameter` of mlp.hpp."""
-
-    _fields_ = (
-        ("values", ctypes.c_void_p),
-        ("state", ctypes.c_void_p * 3),
-        ("settings", ctypes.c_double * 4),
-        ("steps", ctypes.c_double),
-        ("group", ctypes.c_int64),
-    )
-
-
-class Layer(ctypes.Structure):
-    """The struct `Layer` of mlp.hpp."""
-
-    _fields_ = (
-        ("inputs", ctypes.c_int64),
-        ("outputs", ctypes.c_int64),
-        ("activation", ctypes.c_int64),
-        ("slope", ctypes.c_double),
-        ("weight", Parameter),
-        ("bias", Parameter),
-    )
-
-
-@cache
-def available() -> bool:
-    """Return whether mlp.cpp compiles here, and agrees with float64 in a trial."""
-    if library(SOURCE) is None:
-        return False
-    rate, generator = 0.5, torch.Generator().manual_seed(0)
-    single: Any = {"device": "meta", "dtype": torch.float32}
-    x = torch.randn(90, 260, generator=generator, dtype=torch.float32)
-    y = torch.arange(90) % 5
-    layers = (nn.Linear(260, 270, **single), nn.Tanh(), nn.Linear(270, 5, **single))
-    trial = nn.Sequential(*layers).to_empty(device="cpu")
-    with torch.no_grad():
-        for p in trial.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / 16)
-    exact = deepcopy(trial).double()
-    steps = CompiledSteps(losses.cross_entropy, trial, SGD(trial.parameters(), lr=rate))
-    for batch in (torch.arange(77), torch.arange(19, 40)):
-        steps(x, y, [batch], [[rate]])
-        loss = losses.cross_entropy(exact(x[batch].double()), y[batch])
-        gradients = torch.autograd.grad(loss, list(exact.parameters()))
-        with torch.no_grad():
-            for p, gradient in zip(exact.parameters(), gradients, strict=True):
-                p.sub_(rate * gradient)
-    pairs = zip(trial.parameters(), exact.parameters(), strict=True)
-    return all(torch.allclose(p.double(), q, rtol=1e-6, atol=5e-7) for p, q in pairs)
-
-
-def _functions() -> ctypes.CDLL:
-    found = library(SOURCE)
-    assert found is not None
-    place, number = ctypes.c_void_p, ctypes.c_int64
-    layers = ctypes.POINTER(Layer)
-    found.mlp_scratch.argtypes = (layers, number, number)
-    found.mlp_scratch.restype = number
-    found.mlp_steps.argtypes = (
-        *(layers, number, number, ctypes.c_double, place, place, place, place),
-        *(number, number, place, number, number, place, place),
-    )
-    found.mlp_steps.restype = None
-    return found
-
-
 class CompiledSteps:
     """Compiled steps of one model and optimizer, whose tensors change in place.
 
@@ -157,59 +119,21 @@ class CompiledSteps:
         self.name = rule_name(optimizer, self.groups[0])
         self.rule = RULES[self.name]
         self.decays = (ctypes.c_double * len(self.groups))()
-        self.owned: list[Parameter] = []
-        self.counters: list[tuple[Any, Tensor]] = []
-        self.labels: Tensor | None = None  # the labels that were checked
-        self.library = _functions()
-        self.smoothing = float(unwrap(loss)[1].get("label_smoothing", 0.0))
-        chain = linear_chain(model)
-        self.inputs, self.classes = chain[0][0].in_features, chain[-1][0].out_features
+        self.targets: Tensor | None = None  # those that were checked
+        self.network = Network(loss, model)
+        self.network.bind()
         self.held: list[Tensor] = []  # keeps the tensors of the addresses alive
-        self.layers = (Layer * len(chain))()
-        for layer, (linear, activation) in zip(self.layers, chain, strict=True):
-            layer.inputs, layer.outputs = linear.in_features, linear.out_features
-            layer.activation = 0 if activation is None else ACTIVATIONS.index(type(activation))
-            layer.slope = float(slope_of(activation))
-            for to, p in ((layer.weight, linear.weight), (layer.bias, linear.bias)):
-                if p is not None:
-                    self._fill(to, p)
-        self.scratch = torch.empty(0, dtype=torch.float32)
-
-    def _fill(self, to: Parameter, p: Tensor) -> None:
-        state = self.state[p]
-        tensors = [p.detach(), *(state[name] for name in self.rule.state)]
-        to.values, *own = self._hold(tensors)
-        to.state[: len(own)] = own
-        (to.group,) = (
-            k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
-        )
-        self.owned.append(to)
-        if isinstance(state.get("step"), Tensor):
-            self.counters.append((to, state["step"]))
-
-    def _hold(self, tensors: Sequence[Tensor]) -> list[int]:
-        """Keep tensors alive, and return their addresses."""
-        if any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
-            raise ValueError("weights and their state must be contiguous, of float32")
-        self.held += tensors
-        return [t.data_ptr() for t in tensors]
-
-    def _room(self, batch: int) -> int:
-        """Return the address of scratch memory for batches of a size."""
-        needed = self.library.mlp_scratch(self.layers, len(self.layers), batch)
-        if len(self.scratch) < needed:
-            self.scratch = torch.empty(needed, dtype=torch.float32)
-        return self.scratch.data_ptr()
-
-    def _check(self, x: Tensor, y: Tensor) -> None:
-        if len(x) != len(y):
-            raise ValueError(f"there are {len(x)} examples and {len(y)} labels")
-        if x.dtype != torch.float32 or not x.is_contiguous() or x[0].numel() != self.inputs:
-            raise ValueError(f"the examples must be contiguous, {self.inputs} float32 each")
-        if y.dtype != torch.int64 or not y.is_contiguous():
-            raise ValueError("the labels must be contiguous, of int64")
-        if not (y.min() >= 0 and y.max() < self.classes):
-            raise ValueError(f"a label is none of the {self.classes} classes")
+        self.counters: list[tuple[Parameter, Tensor]] = []
+        for to, p in self.network.parameters:
+            state = self.state[p]
+            tensors = [state[name] for name in self.rule.state]
+            self.held += [p, *tensors]
+            to.state[: len(tensors)] = [address(t) for t in tensors]
+            (to.group,) = (
+                k for k, group in enumerate(self.groups) if any(p is q for q in group["params"])
+            )
+            if isinstance(state.get("step"), Tensor):
+                self.counters.append((to, state["step"]))
 
     def _read_settings(self) -> None:
         """Read the current settings of the groups."""
@@ -219,7 +143,7 @@ class CompiledSteps:
         self.decays[:] = [
             0 if g.get("decoupled_weight_decay") else g["weight_decay"] for g in self.groups
         ]
-        for to in self.owned:
+        for to, _ in self.network.parameters:
             settings = self.rule.settings(self.groups[to.group])
             to.settings[: len(settings)] = settings
 
@@ -227,22 +151,56 @@ class CompiledSteps:
         self, x: Tensor, y: Tensor, batches: Sequence[Tensor], rates: Sequence[Sequence[float]]
     ) -> Tensor:
         """Return the losses (k,) of k steps. Raise ValueError first for unsupported data."""
-        if self.labels is not y:
-            self._check(x, y)
-            self.labels = y
+        if self.targets is not y:
+            self.network.check(x, y)
+            self.targets = y
         self._read_settings()
-        chosen = torch.stack(list(batches))
-        count, size = chosen.shape
-        for parameter, counter in self.counters:
-            parameter.steps = float(counter)
-        flat = [rate for row in rates for rate in row]
-        taken = torch.empty(count, dtype=torch.float32)
-        self.library.mlp_steps(
-            self.layers, len(self.layers), self.rule.place, self.smoothing, self.decays,
-            x.data_ptr(), y.data_ptr(), chosen.data_ptr(), size, count,
-            (ctypes.c_double * len(flat))(*flat), len(self.groups), torch.get_num_threads(),
-            self._room(size), taken.data_ptr(),
-        )  # fmt: skip
-        for _, counter in self.counters:
-            counter += count
-        return taken
+        taken = []
+        masked = any(block.dropout for block in self.network.chain)
+        size = MASKED_STEPS if masked else len(batches)
+        for start in range(0, len(batches), size):
+            chosen = torch.stack(list(batches[start : start + size]))
+            for parameter, counter in self.counters:
+                parameter.steps = float(counter)
+            flat = [rate for row in rates[start : start + size] for rate in row]
+            given = (ctypes.c_double * len(flat))(*flat)
+            taken.append(self.network.take(x, y, chosen, self.rule.place, given, self.decays))
+            for _, counter in self.counters:
+                counter += len(chosen)
+        return torch.cat(taken)
+
+
+@cache
+def available() -> bool:
+    """Return whether mlp.cpp compiles here, and agrees with float64 in a trial."""
+    if library(SOURCE) is None:
+        return False
+    rate, generator = 0.5, torch.Generator().manual_seed(0)
+    single: Any = {"device": "meta", "dtype": torch.float32}
+    x = torch.randn(90, 260, generator=generator, dtype=torch.float32)
+    y = torch.arange(90) % 5
+    layers = (
+        nn.Linear(260, 270, **single), nn.BatchNorm1d(270, **single), nn.Tanh(),
+        nn.Linear(270, 5, **single),
+    )  # fmt: skip
+    trial = nn.Sequential(*layers).to_empty(device="cpu")
+    with torch.no_grad():
+        for p in trial.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 16)
+        for buffer in trial.buffers():
+            buffer.zero_()
+    exact = deepcopy(trial).double()
+    steps = CompiledSteps(losses.cross_entropy, trial, SGD(trial.parameters(), lr=rate))
+    for batch in (torch.arange(77), torch.arange(19, 40)):
+        steps(x, y, [batch], [[rate]])
+        loss = losses.cross_entropy(exact(x[batch].double()), y[batch])
+        gradients = torch.autograd.grad(loss, list(exact.parameters()))
+        with torch.no_grad():
+            for p, gradient in zip(exact.parameters(), gradients, strict=True):
+                p.sub_(rate * gradient)
+    pairs = zip(_state(trial), _state(exact), strict=True)
+    return all(torch.allclose(p.double(), q.double(), rtol=1e-6, atol=5e-7) for p, q in pairs)
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [t.detach() for t in (*model.parameters(), *model.buffers())]
