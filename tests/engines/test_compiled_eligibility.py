@@ -20,7 +20,7 @@ from optbench.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not dense.available(), reason="no C++ compiler")
 MLP = partial(models.mlp, hidden=[5])
-AUTO = partial(engines.select, "auto")
+WHOLE = partial(engines.select, "compiled_mlp", required=False)
 
 
 def mlp() -> nn.Sequential:
@@ -369,7 +369,7 @@ def of_two_groups(params):
 def test_known_settings_give_torchs_numbers(make_problem, make):
     problem = make_problem(epochs=4)
     found = []
-    for engine in (AUTO, None):
+    for engine in (WHOLE, None):
         training = Training(problem, make, log_every=1, engine=engine)
         assert bool(training.engine) == bool(engine)
         found.append([row["train_loss"] for u in training.updates() for row in u.steps])
@@ -533,5 +533,5 @@ def of_a_step_of_its_own(optimizer, total_steps):
 @pytest.mark.parametrize("schedule", [of_other_settings, of_a_cycle, of_a_step_of_its_own])
 def test_schedules_with_functions_of_ones_own_are_torchs(make_problem, schedule):
     problem = make_problem()
-    assert not Training(problem, PLAIN_SGD, schedule=schedule, engine=AUTO).engine
-    assert Training(problem, PLAIN_SGD, schedule=schedules.cosine, engine=AUTO).engine
+    assert not Training(problem, PLAIN_SGD, schedule=schedule, engine=WHOLE).engine
+    assert Training(problem, PLAIN_SGD, schedule=schedules.cosine, engine=WHOLE).engine

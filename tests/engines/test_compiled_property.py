@@ -171,8 +171,7 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     ]
     begun = [deepcopy(start), deepcopy(start).double(), *(nudged(start, k) for k in range(2))]
     plain, exact, *others = (
-        plain_steps(case, model, x, y, batches, loss, lengths)
-        for model in begun
+        plain_steps(case, model, x, y, batches, loss, lengths) for model in begun
     )
     model = drawing(deepcopy(start))
     optimizer = made(case, model)

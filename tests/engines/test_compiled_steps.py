@@ -35,7 +35,7 @@ KNOWN = {
     "amsgrad",
 }
 ADAM = partial(torch.optim.Adam, lr=0.01)
-AUTO = partial(engines.select, "auto")
+WHOLE = partial(engines.select, "compiled_mlp", required=False)
 UNIT = 2**-24  # float32's: what it rounds off, as a share
 # layers wider than a block of vectors
 LARGE_MODEL = partial(models.mlp, hidden=[300, 230], activation="tanh")
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
 
 def follow(problem, optimizer, **arguments):
     """The losses of each step with the weights at the end, and the training."""
-    training = Training(problem, optimizer, log_every=1, **{"engine": AUTO} | arguments)
+    training = Training(problem, optimizer, log_every=1, **{"engine": WHOLE} | arguments)
     found = [row["train_loss"] for update in training.updates() for row in update.steps]
     return Run(torch.tensor(found), weights_of(training.model)), training
 
@@ -78,7 +78,7 @@ def test_every_optimizer_that_is_known_takes_compiled_steps(make_problem, path: 
         check(problem, optimizer)
         check(make_problem(**LARGE), optimizer)
     else:
-        assert not Training(problem, optimizer, engine=AUTO).engine
+        assert not Training(problem, optimizer, engine=WHOLE).engine
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_compiled_steps_follow_every_activation(make_problem, activation, initia
     model = partial(models.mlp, hidden=[21, 9], activation=activation)
     problem = make_problem(model, epochs=4, initializer=initialize)
     if activation in ("gelu", "silu"):
-        assert not Training(problem, ADAM, engine=AUTO).engine
+        assert not Training(problem, ADAM, engine=WHOLE).engine
     else:
         check(problem, partial(torch.optim.SGD, lr=0.05))
         large = partial(model, hidden=[300, 230])
@@ -274,7 +274,7 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
     torch.set_num_threads(2)
     try:
         whole, _ = follow(problem, ADAM)
-        first = Training(problem, ADAM, log_every=1, engine=AUTO)
+        first = Training(problem, ADAM, log_every=1, engine=WHOLE)
         seen: list[float] = []
         monkeypatch.setattr("optbench.training.loop.SYNC_EVERY", 1)
         for update in first.updates(stop=lambda: first.step + 1 == stop_at):
@@ -282,7 +282,7 @@ def test_threads_and_chunks_change_no_bit(make_problem, monkeypatch, threads, st
         assert first.step == stop_at
         monkeypatch.undo()
         torch.set_num_threads(threads)
-        rest = Training(problem, ADAM, log_every=1, engine=AUTO)
+        rest = Training(problem, ADAM, log_every=1, engine=WHOLE)
         rest.load_state_dict(first.state_dict())
         seen += [row["train_loss"] for update in rest.updates() for row in update.steps]
     finally:
@@ -358,7 +358,7 @@ def test_a_last_example_joins_the_largest_batch(make_problem):
 
 def test_a_state_is_loaded_between_steps(make_problem):
     problem = make_problem(epochs=3)
-    first, second = (Training(problem, ADAM, engine=AUTO) for _ in range(2))
+    first, second = (Training(problem, ADAM, engine=WHOLE) for _ in range(2))
     updates = first.updates()
     assert next(updates).step == 0
     assert next(updates).step == 3
@@ -397,7 +397,7 @@ def test_a_schedule_of_something_else_is_left_to_torch(make_problem):
     def decay(optimizer, total_steps):
         return OfDecay(optimizer, lambda step: 1.0)
 
-    assert not Training(problem, ADAM, schedule=decay, engine=AUTO).engine
+    assert not Training(problem, ADAM, schedule=decay, engine=WHOLE).engine
 
 
 def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
@@ -405,14 +405,14 @@ def test_a_schedule_of_momentum_is_left_to_torch(make_problem):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps, **arguments)
 
     problem, optimizer = make_problem(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    assert not Training(problem, optimizer, schedule=cycle, engine=AUTO).engine
+    assert not Training(problem, optimizer, schedule=cycle, engine=WHOLE).engine
     check(problem, optimizer, schedule=partial(cycle, cycle_momentum=False))
 
 
 def test_a_loss_that_is_not_finite_is_seen(make_problem):
     problem = make_problem(partial(models.mlp, hidden=[20, 20]), epochs=40)
     optimizer = partial(torch.optim.SGD, lr=1e5)
-    for engine in (None, AUTO):
+    for engine in (None, WHOLE):
         training = Training(problem, optimizer, engine=engine)
         assert list(training.updates())[-1].status == "diverged"
 
@@ -483,7 +483,7 @@ def replaced(model: nn.Module) -> nn.Module:
 def test_unknown_models_are_left_to_torch(make_problem, model):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(5, 5), nn.LeakyReLU(), nn.Linear(5, 3))
     assert not eligibility.model_refusal(make_problem(), plain)
-    assert not not eligibility.model_refusal(make_problem(), model((5,), 3))
+    assert eligibility.model_refusal(make_problem(), model((5,), 3))
 
 
 def test_unknown_problems_are_left_to_torch(make_problem):
@@ -494,14 +494,14 @@ def test_unknown_problems_are_left_to_torch(make_problem):
         {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
-        assert not not eligibility.model_refusal(make_problem(**changes), model)
+        assert eligibility.model_refusal(make_problem(**changes), model)
     large = make_problem(n=4000, batch_size=513)
-    assert not not eligibility.model_refusal(large, model)
-    assert not not eligibility.model_refusal(
+    assert eligibility.model_refusal(large, model)
+    assert eligibility.model_refusal(
         make_problem(batch_size=500), model
     )  # all examples in one batch
     left_out = replace(make_problem().dataset, train_y=torch.full((48,), -100))
-    assert not not eligibility.model_refusal(replace(make_problem(), dataset=left_out), model)
+    assert eligibility.model_refusal(replace(make_problem(), dataset=left_out), model)
     assert isinstance(large, Problem)
 
 
@@ -528,11 +528,11 @@ def test_without_a_compiler_steps_are_torchs(make_problem, monkeypatch, tmp_path
     compile.library.cache_clear()
     mlp.available.cache_clear()
     try:
-        assert not Training(make_problem(), ADAM, engine=AUTO).engine
+        assert not Training(make_problem(), ADAM, engine=WHOLE).engine
         monkeypatch.setenv("CXX", "false")
         compile.library.cache_clear()
         mlp.available.cache_clear()
-        assert not Training(make_problem(), ADAM, engine=AUTO).engine
+        assert not Training(make_problem(), ADAM, engine=WHOLE).engine
         assert "could not be compiled" in capsys.readouterr().err
     finally:
         compile.library.cache_clear()

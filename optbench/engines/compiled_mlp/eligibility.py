@@ -62,6 +62,8 @@ def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if owned != {id(p) for p in model.parameters()}:
         return "the optimizer does not have exactly the model's parameters"
+    if getattr(type(optimizer), "zero_grad", None) is not Optimizer.zero_grad:
+        return "the optimizer has a zero_grad of its own, which may keep gradients"
     return ""
 
 

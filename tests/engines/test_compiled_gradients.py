@@ -1,0 +1,172 @@
+"""Compiled gradients give any optimizer the numbers of plain ones within float32's rounding."""
+
+from functools import partial
+
+import pytest
+import torch
+from exact_runs import Run, check_near, plain_run, weights_of
+from torch import nn
+
+from optbench import engines, models, textbook
+from optbench.engines.compiled_mlp import mlp
+from optbench.training.loop import Training
+
+pytestmark = pytest.mark.skipif(not mlp.available(), reason="no C++ compiler")
+GRADIENTS = partial(engines.select, "compiled_gradients")
+AUTO = partial(engines.select, "auto")
+NORMED = partial(
+    models.mlp, hidden=[40, 30], activation="gelu", batch_norm=True, dropout=0.3, input_dropout=0.1
+)
+NORMED_AFTER = partial(
+    models.mlp, hidden=[40, 30], activation="silu", batch_norm=True, batch_norm_place="after"
+)
+
+
+class SignSgd(torch.optim.Optimizer):
+    """A user's optimizer, which keeps the gradients of the step before."""
+
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, {"lr": lr})
+        self.before = None
+
+    def step(self, closure=None):
+        loss = None if closure is None else closure()
+        found = [p.grad for group in self.param_groups for p in group["params"]]
+        with torch.no_grad():
+            for k, group in enumerate(self.param_groups):
+                for j, p in enumerate(group["params"]):
+                    seen = p.grad if self.before is None else p.grad + 0.5 * self.before[j + k]
+                    p.sub_(seen / (seen.abs() + 0.1), alpha=group["lr"])
+        self.before = found
+        return loss
+
+
+class Sam(SignSgd):
+    """Evaluates the model a second time in each step."""
+
+    def step(self, closure):
+        loss = closure()
+        own = [p for group in self.param_groups for p in group["params"]]
+        moves = [0.01 * p.grad for p in own]
+        with torch.no_grad():
+            for p, move in zip(own, moves, strict=True):
+                p.add_(move)
+        closure()
+        with torch.no_grad():
+            for p, move in zip(own, moves, strict=True):
+                p.sub_(move)
+                p.sub_(p.grad, alpha=self.param_groups[0]["lr"])
+        return loss
+
+
+OPTIMIZERS = {
+    "torch's": partial(torch.optim.Adam, lr=0.01),
+    "RAdam, without a compiled rule": partial(torch.optim.RAdam, lr=0.01),
+    "LBFGS": partial(torch.optim.LBFGS, lr=0.1, max_iter=3),
+    "a textbook's Nesterov": partial(textbook.Nesterov, lr=0.01),
+    "a user's": SignSgd,
+    "a user's with a closure": Sam,
+}
+
+
+def follow(problem, optimizer, engine, **arguments):
+    training = Training(problem, optimizer, log_every=1, engine=engine, **arguments)
+    found = [row["train_loss"] for update in training.updates() for row in update.steps]
+    return Run(torch.tensor(found), weights_of(training.model)), training
+
+
+@pytest.mark.parametrize("model", [NORMED, NORMED_AFTER], ids=["before", "after"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_gradients_are_as_near_to_float64_as_plain_ones(make_problem, optimizer, model):
+    problem = make_problem(model=model, n=200, batch_size=32)
+    own, training = follow(problem, optimizer, GRADIENTS)
+    assert training.engine.name == "compiled_gradients"
+    assert training.engine._network is not None
+    runs = (plain_run(problem, optimizer, kind) for kind in (torch.float32, torch.float64))
+    check_near(own, *runs)
+
+
+def test_each_step_gives_new_gradients(make_problem):
+    problem = make_problem(n=200, batch_size=32)
+    own, training = follow(problem, SignSgd, GRADIENTS)
+    before = training.optimizer.before
+    assert all(p.grad is not None for p in training.parameters)
+    assert [id(g) for g in before] == [id(p.grad) for p in training.parameters]
+
+
+def test_auto_takes_gradients_for_optimizers_without_a_compiled_rule(make_problem):
+    problem = make_problem(n=200, batch_size=32)
+    engine = partial(Training, problem, engine=AUTO)
+    assert engine(OPTIMIZERS["torch's"]).engine.name == "compiled_mlp"
+    assert engine(SignSgd).engine.name == "compiled_gradients"
+
+
+@pytest.mark.parametrize("engine", [GRADIENTS, partial(engines.select, "compiled_mlp")])
+def test_dropout_and_batch_norm_resume_bit_for_bit_within_an_epoch(make_problem, engine):
+    problem = make_problem(model=NORMED, n=200, batch_size=32, epochs=3)
+    made = partial(Training, problem, OPTIMIZERS["torch's"], log_every=1, engine=engine)
+    whole, first, rest = made(), made(), made()
+    undisturbed = [row["train_loss"] for update in whole.updates() for row in update.steps]
+    found = []
+    stops = iter([False] * 3 + [True] * 100)
+    for update in first.updates(lambda: next(stops)):
+        found += [row["train_loss"] for row in update.steps]
+    assert 0 < first.step < problem.total_steps
+    rest.load_state_dict(first.state_dict())
+    found += [row["train_loss"] for update in rest.updates() for row in update.steps]
+    assert found == undisturbed
+    assert all(map(torch.equal, weights_of(rest.model), weights_of(whole.model)))
+    counts = [m.num_batches_tracked.item() for m in rest.model if isinstance(m, nn.BatchNorm1d)]
+    assert counts == [problem.total_steps] * 2
+
+
+def test_watched_steps_are_torchs(make_problem):
+    problem = make_problem(model=NORMED, n=200, batch_size=32)
+    training = Training(problem, SignSgd, layers=True, layers_every=2, engine=GRADIENTS)
+    rows = [row for update in training.updates() for row in update.layers]
+    assert any(row.get("activation_std") for row in rows)
+
+
+class Hooking(SignSgd):
+    """Registers a hook on the model in its first step, as K-FAC does."""
+
+    layers: list[nn.Module] = []
+
+    def step(self, closure=None):
+        if self.before is None:
+            self.layers[0].register_full_backward_hook(lambda *_: self.seen.append(1))
+        return super().step(closure)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_a_model_that_an_optimizer_changes_is_torchs_from_then_on(make_problem):
+    problem = make_problem(n=200, batch_size=32)
+    training = Training(problem, Hooking, engine=GRADIENTS)
+    training.optimizer.layers = [m for m in training.model if isinstance(m, nn.Linear)]
+    training.optimizer.seen = []
+    for _ in training.updates():
+        pass
+    assert len(training.optimizer.seen) == problem.total_steps - 1
+
+
+class KeepsGradients(SignSgd):
+    def zero_grad(self, set_to_none=True):
+        pass
+
+
+def layer_normed(shape, classes):
+    return nn.Sequential(nn.Linear(*shape, 8), nn.LayerNorm(8), nn.Linear(8, classes))
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "why"),
+    [
+        (layer_normed, SignSgd, "no chain"),
+        (None, KeepsGradients, "zero_grad"),
+    ],
+)
+def test_what_is_not_served_is_said(make_problem, model, optimizer, why):
+    problem = make_problem(model=model, n=200, batch_size=32)
+    training = Training(problem, optimizer)
+    found = engines.refusal("compiled_gradients", problem, training.model, training.optimizer)
+    assert why in found
