@@ -9,7 +9,6 @@ not counted. Start-up is reported apart.
 import argparse
 import os
 import platform
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,13 +20,17 @@ try:
     import numpy as np
 
     from scripts.benchmark.epochs import epochs
+    from scripts.benchmark.job import is_model
     from scripts.benchmark.own import growth, memory, optimizers, overhead, sweep
     from scripts.benchmark.peers import ALLOCATOR, PEERS
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: run it with a Python that has them: pip install '.[benchmark]'")
 
-WIDTHS = re.compile(r"\d+(-\d+)*")
-MODELS = ("128", "1000-1000", "cnn")
+SIZES = ("128", "512-256", "1000-1000")
+MODELS = (
+    *SIZES, *(f"{size}+dropout" for size in SIZES), *(f"{size}+norm" for size in SIZES),
+    *(f"512-256{kind}+own" for kind in ("", "+dropout", "+norm")), "cnn",
+)  # fmt: skip
 PARTS = ("peers", "models", "sections")
 SECTIONS = ("epochs", "gpu", "growth", "sweep", "overhead", "memory", "optimizers")
 
@@ -63,8 +66,11 @@ def main() -> None:
     for option, known in (("sections", SECTIONS), ("peers", PEERS)):
         if unknown := set(getattr(asked, option).split(",")) - set(known):
             parser.error(f"--{option}: there is no {', '.join(sorted(unknown))}")
-    if not all(model == "cnn" or WIDTHS.fullmatch(model) for model in asked.models.split(",")):
-        parser.error("--models: cnn, or widths of hidden layers, such as 1000-1000")
+    if not all(map(is_model, asked.models.split(","))):
+        parser.error(
+            "--models: cnn, or widths of hidden layers, such as 1000-1000, "
+            "with +dropout, +norm, +own"
+        )
     part = asked.quick or any(vars(asked)[k] != parser.get_default(k) for k in PARTS)
     asked.out = asked.out or ROOT / "results" / ("benchmark-part" if part else "benchmark")
     asked.rounds = asked.rounds or ([2] if asked.quick else [5, 3, 2])
@@ -81,7 +87,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data, source = dataset(Path(folder), asked.quick)
         lines += [
-            f"Data: {source}. Batch 128, Adam, float32, the test set evaluated each epoch.",
+            f"Data: {source}. Batch 128, Adam (Lion where +own), float32, the test set evaluated "
+            "each epoch.",
             "",
         ]
         gpu = torch.cuda.is_available()

@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scripts import ROOT
 from scripts.benchmark.job import Answer, Job
 from scripts.benchmark.peers_other import jax_scan, keras, scikit_learn
 from scripts.benchmark.peers_torch import (
@@ -44,7 +44,7 @@ class Peer(NamedTuple):
 
 
 # As set by `scripts/run` and `python -m optbench`.
-SETUP = Path(__file__).with_name("setup")
+SETUP = ROOT / "scripts" / "setup"
 ALLOCATOR = subprocess.run(
     ["bash", "-c", f"source '{SETUP}'; allocator"], capture_output=True, text=True
 ).stdout.strip()

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from scripts.benchmark.job import CHANNELS, LR, Answer, Job, timed
+from scripts.benchmark.job import CHANNELS, DROPOUT, INPUT_DROPOUT, LR, OWN_LR, Answer, Job, timed
 
 
 def scikit_learn(job: Job) -> Answer:
     """Train by MLPClassifier, with its own initial scale and no L2 penalty."""
     from sklearn.neural_network import MLPClassifier
 
-    if job.model == "cnn":
-        raise NotImplementedError("scikit-learn has no convolutions")
+    if job.is_cnn or "+" in job.model:
+        raise NotImplementedError("scikit-learn has no convolutions, dropout, batch norm or Lion")
     net = MLPClassifier(job.widths, alpha=0, batch_size=job.batch, learning_rate_init=LR)
     x, test_x = (a.reshape(len(a), -1) for a in (job.train_x, job.test_x))
 
@@ -36,17 +36,25 @@ def keras(job: Job) -> Answer:
     K.utils.set_random_seed(0)
     start = partial(K.initializers.VarianceScaling, 1 / 3, "fan_in", "uniform")
     first: list[Any] = [K.layers.Flatten()]
-    if job.model == "cnn":
+    if job.is_cnn:
         first = []
         for n in CHANNELS:
             conv = K.layers.Conv2D(n, 3, padding="same", activation="relu")
             conv.kernel_initializer = start()
             first += [conv, K.layers.MaxPooling2D()]
         first.append(K.layers.Flatten())
-    dense = [K.layers.Dense(w, "relu", kernel_initializer=start()) for w in job.widths]
+    if job.has("dropout"):
+        first.append(K.layers.Dropout(INPUT_DROPOUT))
+    dense: list[Any] = []
+    for w in job.widths:
+        dense.append(K.layers.Dense(w, kernel_initializer=start(), use_bias=not job.has("norm")))
+        dense += [K.layers.BatchNormalization()] if job.has("norm") else []
+        dense.append(K.layers.ReLU())
+        dense += [K.layers.Dropout(DROPOUT)] if job.has("dropout") else []
     net = K.Sequential([*first, *dense, K.layers.Dense(10, kernel_initializer=start())])
     loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
-    net.compile(K.optimizers.Adam(LR), loss)
+    lion = K.optimizers.Lion(OWN_LR, beta_1=0.9, beta_2=0.99)
+    net.compile(lion if job.has("own") else K.optimizers.Adam(LR), loss)
     x, test_x = (a.transpose(0, 2, 3, 1).copy() for a in (job.train_x, job.test_x))
 
     def epoch() -> float:
@@ -76,34 +84,53 @@ def jax_scan(job: Job) -> Answer:
         )
 
     convs, size, width = [], x.shape[1], x.shape[3]
-    if job.model == "cnn":
+    if job.is_cnn:
         for n in CHANNELS:
             convs.append(layer(3, 3, width, n))
             width, size = n, size // 2
     sizes = [size * size * width, *job.widths, 10]
     dense = [layer(a, b) for a, b in pairwise(sizes)]
+    norms = [(jnp.ones(n), jnp.zeros(n)) for n in job.widths] if job.has("norm") else []
 
-    def forward(params: Any, h: Any) -> Any:
+    def dropped(key: Any, h: Any, p: float, place: int) -> Any:
+        if key is None or not job.has("dropout"):
+            return h
+        keep = jax.random.bernoulli(jax.random.fold_in(key, place), 1 - p, h.shape)
+        return jnp.where(keep, h / (1 - p), 0.0)
+
+    def forward(params: Any, running: Any, h: Any, key: Any) -> Any:
+        """Return the logits and the running statistics. key: None in evaluation."""
         for w, b in params[0]:
             same = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
             h = jax.nn.relu(jax.lax.conv_general_dilated(h, w, (1, 1), "SAME", **same) + b)
             pool = (1, 2, 2, 1)
             h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, pool, pool, "VALID")
-        h = h.reshape(len(h), -1)
-        for w, b in params[1][:-1]:
-            h = jax.nn.relu(h @ w + b)
-        return h @ params[1][-1][0] + params[1][-1][1]
+        h = dropped(key, h.reshape(len(h), -1), INPUT_DROPOUT, 0)
+        moved = []
+        for place, (w, b) in enumerate(params[1][:-1]):
+            h = h @ w + b
+            if norms:
+                mean, var = (h.mean(0), h.var(0)) if key is not None else running[place]
+                before = running[place]
+                moved.append((0.9 * before[0] + 0.1 * mean, 0.9 * before[1] + 0.1 * var))
+                scale, shift = params[2][place]
+                h = (h - mean) * jax.lax.rsqrt(var + 1e-5) * scale + shift
+            h = dropped(key, jax.nn.relu(h), DROPOUT, place + 1)
+        return h @ params[1][-1][0] + params[1][-1][1], moved
 
-    def cost(params: Any, x: Any, y: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(forward(params, x), y).mean()
+    def cost(params: Any, running: Any, x: Any, y: Any, key: Any) -> Any:
+        logits, moved = forward(params, running, x, key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), moved
 
-    adam = optax.adam(LR)
+    optimizer = optax.lion(OWN_LR) if job.has("own") else optax.adam(LR)
 
     def step(carry: Any, batch: Any) -> Any:
-        params, state = carry
-        loss, grads = jax.value_and_grad(cost)(params, x[batch], y[batch])
-        updates, state = adam.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), loss
+        params, state, running, key = carry
+        key, own = jax.random.split(key)
+        grad = jax.value_and_grad(cost, has_aux=True)
+        (loss, running), grads = grad(params, running, x[batch], y[batch], own)
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state, running, key), loss
 
     whole = len(y) // job.batch * job.batch
 
@@ -114,12 +141,17 @@ def jax_scan(job: Job) -> Answer:
             carry, _ = step(carry, order[whole:])
         return carry, losses
 
-    right = jax.jit(lambda params: (forward(params, test_x).argmax(1) == test_y).mean())
-    carry = ((convs, dense), adam.init((convs, dense)))
+    @jax.jit
+    def right(params: Any, running: Any) -> Any:
+        return (forward(params, running, test_x, None)[0].argmax(1) == test_y).mean()
+
+    params = convs, dense, norms
+    running = [(jnp.zeros(n), jnp.ones(n)) for n in job.widths] if norms else []
+    carry = (params, optimizer.init(params), running, jax.random.key(0))
 
     def epoch() -> float:
         nonlocal carry
         carry, _ = train(carry, jnp.asarray(rng.permutation(len(y))))
-        return float(right(carry[0]))
+        return float(right(carry[0], carry[2]))
 
     return timed(job.epochs, epoch)

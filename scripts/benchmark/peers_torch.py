@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from scripts.benchmark.job import CHANNELS, CNN_HIDDEN, LR, Answer, Job, timed
+from scripts.benchmark.job import (
+    CHANNELS,
+    CNN_HIDDEN,
+    DROPOUT,
+    INPUT_DROPOUT,
+    LR,
+    OWN_LR,
+    Answer,
+    Job,
+    timed,
+)
 
 
 def _torch_model(job: Job) -> Any:
@@ -21,11 +31,48 @@ def _torch_model(job: Job) -> Any:
 
     torch.manual_seed(0)
     shape = job.train_x.shape[1:]
-    if job.model == "cnn":
-        built = models.cnn(shape, 10, channels=CHANNELS, hidden=[CNN_HIDDEN])
-    else:
-        built = models.mlp(shape, 10, hidden=job.widths)
+    built = _network(job)(shape, 10)
+    for layer in built.modules():  # torch's own, which other programs use
+        for name, child in layer.named_children():
+            if isinstance(child, models.Dropout):
+                setattr(layer, name, torch.nn.Dropout(child.p))
     return built.to(job.device)
+
+
+def _network(job: Job) -> Any:
+    """Return the function that builds optbench's model."""
+    from optbench import models
+
+    parts: dict[str, Any] = {"batch_norm": job.has("norm")}
+    if job.has("dropout"):
+        parts |= {"dropout": DROPOUT, "input_dropout": INPUT_DROPOUT}
+    if job.is_cnn:
+        return partial(models.cnn, channels=CHANNELS, hidden=[CNN_HIDDEN], **parts)
+    return partial(models.mlp, hidden=job.widths, **parts)
+
+
+def _optimizer(job: Job, **settings: Any) -> Any:
+    """Return the job's optimizer, without its parameters. settings: of torch's Adam."""
+    import torch
+
+    class Lion(torch.optim.Optimizer):
+        """Lion (Chen et al. 2023), as a user would write it."""
+
+        def __init__(self, params: Any, lr: float) -> None:
+            super().__init__(params, {"lr": lr})
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state[p]
+                    m = state.setdefault("m", torch.zeros_like(p))
+                    p.sub_((0.9 * m + 0.1 * p.grad).sign_(), alpha=group["lr"])
+                    m.lerp_(p.grad, 0.01)
+
+    if job.has("own"):
+        return partial(Lion, lr=OWN_LR)
+    return partial(torch.optim.Adam, lr=LR, **settings)
 
 
 def _tensors(job: Job) -> list[Any]:
@@ -49,31 +96,30 @@ def problem(job: Job) -> Any:
     """Return the job as a `Problem` of optbench."""
     import torch
 
-    from optbench import Problem, initializers, losses, models
+    from optbench import Problem, initializers, losses
     from optbench.datasets.prepare import Dataset
 
     x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
     data = Dataset(x, y, x[:0], y[:0], test_x, test_y, 10, "benchmark")
-    if job.model == "cnn":
-        model = partial(models.cnn, channels=CHANNELS, hidden=[CNN_HIDDEN])
-    else:
-        model = partial(models.mlp, hidden=job.widths)
     return Problem(
-        data, model, losses.cross_entropy, initializers.initialize, job.batch, epochs=job.epochs
+        data,
+        _network(job),
+        losses.cross_entropy,
+        initializers.initialize,
+        job.batch,
+        epochs=job.epochs,
     )
 
 
 def optbench(job: Job) -> Answer:
     """Train by optbench's own loop, with an evaluation on the test set only."""
-    import torch
-
     from optbench import train
     from optbench.training.device import choose
 
     device = choose(job.device)
     updates = train(
         problem(job),
-        partial(torch.optim.Adam, lr=LR),
+        _optimizer(job),
         device=device,
         eval_train_examples=1,
     )
@@ -93,7 +139,7 @@ def tensors_and_slices(job: Job, *, onednn: bool) -> Answer:
         route_products_to_onednn()
     x, y, test_x, test_y = _tensors(job)
     model = _torch_model(job)
-    adam = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    adam = _optimizer(job, fused=True)(model.parameters())
 
     def epoch() -> float:
         for batch in torch.randperm(len(y), device=x.device).split(job.batch):
@@ -145,11 +191,10 @@ def tutorial(job: Job) -> Answer:
 
 
 def _loader_loop(job: Job, loader: Any, test_x: Any, test_y: Any, device: Any) -> Answer:
-    import torch
     import torch.nn.functional as F
 
     model = _torch_model(job)
-    adam = torch.optim.Adam(model.parameters(), lr=LR)
+    adam = _optimizer(job)(model.parameters())
 
     def epoch() -> float:
         total = 0.0
@@ -203,7 +248,7 @@ def lightning(job: Job) -> Answer:
             right.append(float(self.trainer.callback_metrics["accuracy"]))
 
         def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters(), lr=LR)
+            return _optimizer(job)(self.parameters())
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -230,8 +275,8 @@ def skorch(job: Job) -> Answer:
     net = NeuralNetClassifier(
         _torch_model(job),
         criterion=torch.nn.CrossEntropyLoss,
-        optimizer=torch.optim.Adam,
-        lr=LR,
+        optimizer=_optimizer(job).func,
+        lr=OWN_LR if job.has("own") else LR,
         batch_size=job.batch,
         max_epochs=1,
         iterator_train__shuffle=True,
@@ -257,7 +302,7 @@ def bound(job: Job, *, whole: bool = False) -> Answer:
 
     from optbench.training.device import choose
 
-    if job.model == "cnn":
+    if job.is_cnn:
         raise NotImplementedError("the bound counts the products of linear layers")
     device = choose(job.device)
     sizes = [int(np.prod(job.train_x.shape[1:])), *job.widths, 10]
