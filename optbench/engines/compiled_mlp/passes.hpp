@@ -90,7 +90,7 @@ struct Range {
 
 // The layout of a batch in scratch memory. Arrays by units:
 //   units[l]       what layer l multiplies, after its dropout; units[count]: the model's outputs
-//   keep[l]        for dropout: the scale of kept inputs, and 0
+//   keep[l]        for dropout after the first layer: the scale of kept inputs, and 0
 //   linear[l]      the products of layer l
 //   entered[l]     what the activation takes: `linear`, or its batch norm
 //   active[l]      what the activation gives, in the place of `entered` where that is not needed
@@ -122,7 +122,7 @@ struct Plan {
       const Layer& layer = job.layers[l];
       const long n = layer.out;
       examples[l] = take(layer.in);
-      keep[l] = layer.scale ? take(layer.in) : nullptr;
+      keep[l] = l && layer.scale ? take(layer.in) : nullptr;
       gradients[l] = take(n);
       linear[l] = take(n);
       entered[l] = layer.norm.place == BEFORE ? take(n) : linear[l];
@@ -151,9 +151,10 @@ class Pass {
     const long n = job.layers[0].in;
     const int64_t* batch = job.chosen(step);
     const Range own(n, BLOCK);
-    for (long l = 0; l < job.count; l++)
+    for (long l = 1; l < job.count; l++)
       if (job.layers[l].scale) draw(step, l);
     const Layer& layer = job.layers[0];
+    const int16_t* mask = layer.scale ? job.mask(step, 0) : nullptr;
     for (long m = 0; m < plan.padded; m++)
       for (long k = own.from; k < own.to; k += BLOCK) {
         const long w = width(n, k), real = std::min(w, n - k);
@@ -161,7 +162,10 @@ class Pass {
         if (m >= job.batch) std::memset(to, 0, w * sizeof(float));
         else std::memcpy(to, job.X + batch[m] * n + k, real * sizeof(float));
         if (layer.scale && m < job.batch)
-          keep_some(layer, job.mask(step, 0) + m * n + k, real, to);
+          for (long j = 0; j < real; j += WIDTH) {
+            const long some = std::min<long>(WIDTH, real - j);
+            store(to + j, load(to + j) * scales(layer, mask + m * n + k + j, some));
+          }
       }
     for (long k = own.from; k < own.to; k += BLOCK)
       for (long m = 0; m < plan.padded; m += WIDTH)
@@ -260,20 +264,22 @@ class Pass {
     const Range own(n, WIDTH);
     for (long m = 0; m < plan.padded; m += WIDTH)
       for (long j = own.from; j < own.to; j += WIDTH) {
-        float kept[WIDTH * WIDTH] = {};
+        alignas(64) float kept[WIDTH * WIDTH] = {};
         const long real = std::min<long>(WIDTH, n - j);
-        for (long i = 0; i < WIDTH && m + i < job.batch; i++) {
-          for (long c = 0; c < real; c++) kept[i * WIDTH + c] = 1;
-          keep_some(layer, bits + (m + i) * n + j, real, kept + i * WIDTH);
-        }
+        for (long i = 0; i < WIDTH && m + i < job.batch; i++)
+          store(kept + i * WIDTH, scales(layer, bits + (m + i) * n + j, real));
         transpose(kept, WIDTH, plan.keep[l] + plan.at(n, j, m), plan.columns, real);
       }
   }
 
-  static void keep_some(const Layer& layer, const int16_t* bits, long count, float* values) {
-    const int16_t threshold = layer.threshold;
-    const float scale = layer.scale;
-    for (long j = 0; j < count; j++) values[j] *= bits[j] >= threshold ? scale : 0.f;
+  // The scale of `count` inputs, at most WIDTH: 0 for those that are dropped.
+  static Vec scales(const Layer& layer, const int16_t* bits, long count) {
+    typedef int16_t Short __attribute__((vector_size(2 * WIDTH), aligned(2), may_alias));
+    Short found{};
+    if (count == WIDTH) found = *reinterpret_cast<const Short*>(bits);
+    else std::memcpy(&found, bits, count * sizeof(int16_t));
+    const Int kept = __builtin_convertvector(found, Int) >= (int32_t)layer.threshold;
+    return choose(kept, splat(layer.scale), Vec{});
   }
 
   // Compute what a unit of layer l gives, from its products.
