@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import schedules
 from optbench.common.errors import UserError, check_choice
+from optbench.formats.keys import ENGINES
 from optbench.optimizers import build as made_by
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
@@ -26,7 +27,6 @@ else:  # the folder was deleted, so every step is plain
 AUTO, PLAIN = "auto", "plain"
 # the order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
-KNOWN = (AUTO, PLAIN, "compiled_mlp", "compiled_gradients")  # the choices of the key `engine`
 
 
 def asked(config: Mapping[str, Any]) -> str:
@@ -49,7 +49,7 @@ def factory(name: str, *, required: bool = True) -> EngineFactory | None:
 
     required: raise `UserError` where a named engine does not serve; else steps are plain.
     """
-    check_choice("engine", name, KNOWN)
+    check_choice("engine", name, ENGINES)
     if name == PLAIN or (found is None and (name == AUTO or not required)):
         return None
     if found is None:

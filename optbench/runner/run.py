@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from optbench.common.console import say
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.config.build import results_of
-from optbench.formats.keys import RunConfig
+from optbench.formats.keys import ENGINES, RunConfig
 from optbench.formats.record import engine_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
@@ -160,7 +160,7 @@ def by_first_engine(
         return training
     names = record["engine"].split("+")
     first = names[-1]
-    open_choice = engine.asked(planned.config) == engine.AUTO and first in engine.KNOWN
+    open_choice = engine.asked(planned.config) == engine.AUTO and first in ENGINES
     if open_choice and first != name_of(training):
         other = Training(**{**asked, "engine": engine.factory(first, required=False)})
         if name_of(other) == first:

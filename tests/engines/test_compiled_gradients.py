@@ -88,7 +88,7 @@ def test_gradients_are_as_near_to_float64_as_plain_ones(make_problem, optimizer,
 
 def test_each_step_gives_new_gradients(make_problem):
     problem = make_problem(n=200, batch_size=32)
-    own, training = follow(problem, SignSgd, GRADIENTS)
+    _, training = follow(problem, SignSgd, GRADIENTS)
     before = training.optimizer.before
     assert all(p.grad is not None for p in training.parameters)
     assert [id(g) for g in before] == [id(p.grad) for p in training.parameters]
@@ -129,8 +129,6 @@ def test_watched_steps_are_torchs(make_problem):
 
 class Hooking(SignSgd):
     """Registers a hook on the model in its first step, as K-FAC does."""
-
-    layers: list[nn.Module] = []
 
     def step(self, closure=None):
         if self.before is None:

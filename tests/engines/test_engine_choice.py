@@ -84,34 +84,41 @@ def test_sweep_takes_first_engine_that_serves_every_optimizer(program, tmp_path,
     assert program("-m", "optimizer=sgd,adam", *launcher)[0] == 0
     assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
     assert program("-m", "optimizer=sgd,adam,nadam", *launcher, name="y")[0] == 0
-    # known before, and taken over; what is new is plain, as the whole problem is now
-    assert taken(tmp_path / "y")["nadam"] == {"plain"}
+    # known before, and taken over; what is new has the engine of the whole problem now
+    assert taken(tmp_path / "y")["nadam"] == {"compiled_gradients"}
     assert program("-m", "optimizer=sgd,nadam", "seed=5", *launcher, name="z")[0] == 0
-    assert taken(tmp_path / "z") == {"sgd": {"plain"}, "nadam": {"plain"}}
+    assert taken(tmp_path / "z") == {
+        "sgd": {"compiled_gradients"}, "nadam": {"compiled_gradients"},
+    }  # fmt: skip
 
 
 @LAUNCHERS
 def test_each_problem_of_a_sweep_has_its_own_engine(program, tmp_path, launcher):
-    words = ["-m", "optimizer=sgd,adam", "model.batch_norm=false,true", *launcher]
+    words = ["-m", "optimizer=sgd,adam", "loss.label_smoothing=0,0.1", *launcher]
+    words += ["precision=float32,float64"]
     assert program(*words)[0] == 0
     found = {}
     for path in (tmp_path / "x").glob("*/run.json"):
         record = json.loads(path.read_text())
-        norm = record["config"]["model"]["batch_norm"]
-        found.setdefault(norm, set()).add(record["engine"])
-    assert found == {False: {"compiled_mlp"}, True: {"plain"}}
+        precision = record["config"]["precision"]
+        found.setdefault(precision, set()).add(record["engine"])
+    assert found == {"float32": {"compiled_mlp"}, "float64": {"plain"}}
 
 
-def test_optimizer_of_ones_own_makes_its_whole_problem_plain(program, tmp_path):
+def test_optimizer_of_ones_own_gives_its_whole_problem_compiled_gradients(program, tmp_path):
     words = ["-m", "optimizer._target_=my_choice.Own,torch.optim.SGD", "optimizer.lr=0.1"]
     assert program(*words)[0] == 0
-    assert taken(tmp_path / "x") == {"Own": {"plain"}, "SGD": {"plain"}}
+    assert taken(tmp_path / "x") == {
+        "Own": {"compiled_gradients"}, "SGD": {"compiled_gradients"},
+    }  # fmt: skip
 
 
 def test_batches_of_a_sweep_share_one_choice(program, tmp_path):
     words = ["-m", "optimizer=sgd,nadam", "hydra.sweeper.max_batch_size=1"]
     assert program(*words)[0] == 0
-    assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
+    assert taken(tmp_path / "x") == {
+        "sgd": {"compiled_gradients"}, "nadam": {"compiled_gradients"},
+    }  # fmt: skip
 
 
 @LAUNCHERS
@@ -189,21 +196,23 @@ def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
 def test_tuned_study_takes_one_engine_for_all_its_optimizers(program, tmp_path, launcher):
     words = ["hydra/sweeper=tuned", "tuning.trials=2", "seeds=1", *launcher]
     assert program(*words, "optimizer=sgd,nadam")[0] == 0
-    assert taken(tmp_path / "x") == {"sgd": {"plain"}, "nadam": {"plain"}}
+    assert taken(tmp_path / "x") == {
+        "sgd": {"compiled_gradients"}, "nadam": {"compiled_gradients"},
+    }  # fmt: skip
     assert program(*words, "optimizer=sgd,adam", "tuning.seed=9", name="y")[0] == 0
     assert taken(tmp_path / "y") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
 
 
 def test_asked_engine_is_taken_and_is_no_part_of_the_identity(program, tmp_path):
     ids = []
-    for name in ("auto", "plain", "compiled_mlp"):
+    for name in ("auto", "plain", "compiled_mlp", "compiled_gradients"):
         words = ["optimizer=adam", f"engine={name}", "force=true"]
         assert program(*words, name=name)[0] == 0
         (path,) = (tmp_path / name).glob("*/run.json")
         record = json.loads(path.read_text())
         assert record["engine"] == {"auto": "compiled_mlp"}.get(name, name)
         ids.append([record[key] for key in ("run_id", "problem_hash", "settings_hash")])
-    assert ids[0] == ids[1] == ids[2]
+    assert all(each == ids[0] for each in ids)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +220,11 @@ def test_asked_engine_is_taken_and_is_no_part_of_the_identity(program, tmp_path)
     [
         (["optimizer=nadam"], "NAdam is none of torch's SGD, Adam,"),
         (["optimizer=rmsprop_centered"], "RMSprop has a setting that it does not know"),
-        (["model.batch_norm=true"], "the model is no chain of at most 16 plain linear layers"),
-        (["loss=mse"], "the loss is none of optbench's cross_entropy and nll"),
+        (
+            ["model._target_=torchvision.ops.MLP", "~model.dropout"],
+            "the model is no chain of at most",
+        ),
+        (["loss._target_=torch.nn.MultiMarginLoss"], "the loss is none of cross-entropy, nll, mse"),
         (["precision=bfloat16"], "the precision is bfloat16"),
         (["weight_penalty=0.1"], "there is a weight_penalty"),
         (["batch_size=full", "epochs=5"], "is the whole set"),
@@ -334,11 +346,12 @@ def test_select_is_the_one_door(make_problem):
     problem = make_problem()
     adam = partial(torch.optim.Adam, lr=0.01)
     auto = Training(problem, adam, engine=partial(engines.select, "auto")).engine
-    assert (auto.name, auto.exact) == ("compiled_mlp", False)
+    assert auto.name == "compiled_mlp"
     assert Training(problem, adam, engine=partial(engines.select, "plain")).engine is None
     assert Training(problem, adam).engine is None
     nadam = partial(torch.optim.NAdam, lr=0.01)
-    assert Training(problem, nadam, engine=partial(engines.select, "auto")).engine is None
+    other = Training(problem, nadam, engine=partial(engines.select, "auto")).engine
+    assert other.name == "compiled_gradients"
     with pytest.raises(UserError, match="there is no engine of that name"):
         Training(problem, adam, engine=partial(engines.select, "fast"))
     # chosen for a sweep, it goes on plain where it does not serve
@@ -350,7 +363,7 @@ def test_train_selects_an_engine_and_plain_is_always_there(make_problem):
     problem = make_problem(epochs=4)
     adam = partial(torch.optim.Adam, lr=0.01)
     ends = {}
-    for name in ("auto", "plain", "compiled_mlp"):
+    for name in ("auto", "plain", "compiled_mlp", "compiled_gradients"):
         ends[name] = list(train(problem, adam, engine=name))[-1].epoch["train_loss"]
     assert ends["auto"] == ends["compiled_mlp"]
     assert ends["auto"] == pytest.approx(ends["plain"], rel=1e-5)
