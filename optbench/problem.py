@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -103,7 +104,11 @@ def weight_penalty(problem: Problem, model: nn.Module) -> Tensor:
     return problem.weight_penalty / 2 * torch.stack([p.square().sum() for p in weights]).sum()
 
 
-def build_model(problem: Problem, seed: int) -> nn.Module:
+def build_model(
+    problem: Problem,
+    seed: int,
+    around_trial: Callable[..., AbstractContextManager[object]] = nullcontext,
+) -> nn.Module:
     """Return the problem's model on the CPU with the initial weights of `seed`.
 
     The weights depend on the seed alone, so every optimizer starts from the same ones. A trial of a
@@ -123,7 +128,8 @@ def build_model(problem: Problem, seed: int) -> nn.Module:
         trial.make_lazy_weights(model, data)
         with refusals(f"the initializer {call_of(problem.initializer)} does not fill the model"):
             fill(problem.initializer, model, generator)
-        trial.check_fit(model, data, problem.loss, problem.batch_size, make)
+        with around_trial((model, problem.loss)):
+            trial.check_fit(model, data, problem.loss, problem.batch_size, make)
     return model
 
 

@@ -62,6 +62,7 @@ def check_fit(
             "that there are: make them all in __init__"
         )
     _check_outputs(data, outputs, len(x))
+    loss = copy_of(loss)
     with torch.no_grad():
         _check_loss(loss, data.classes, outputs, y)
     if min(len(data.train_y), 1 if batch_size == 1 else 2) == 1:
@@ -71,6 +72,14 @@ def check_fit(
     _check_outputs(data, trained, len(x), " while training")
     with refusals("the gradient of the loss cannot be taken"):
         _check_gradient(loss, copy, trained, y)
+
+
+def copy_of(thing: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Return a deep copy, or the thing itself if it has none. memo: see `copy.deepcopy`."""
+    try:
+        return deepcopy(thing, memo)
+    except Exception:  # an object of any class may raise anything
+        return thing
 
 
 def _copy(model: nn.Module, data: Dataset, make: Callable[[], nn.Module]) -> nn.Module:

@@ -124,7 +124,7 @@ def did_you_mean(word: str, names: Sequence[str]) -> str:
 def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
     """Raise `UserError` unless the value of this key is one of those allowed."""
     names = list(allowed)
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise UserError(
             f"{key} must be one of {', '.join(names)}, not {value!r}"
             + did_you_mean(str(value), names)

@@ -16,6 +16,7 @@ from optbench.formats.keys import ENGINES
 from optbench.optimizers import build as made_by
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
+from optbench.training.object_state.global_state import kept
 from optbench.training.steps import EngineFactory
 
 spec = find_spec("optbench.engines")
@@ -84,9 +85,10 @@ def common(
 ) -> str:
     """Return the first engine of NAMES that serves all optimizers, else "plain"."""
     names = NAMES if torch.device(device).type == "cpu" else ()
-    model = build_model(problem, seed)
-    for build in optimizers:
-        with Stream(seed, "rehearsal"):
+    given = list(optimizers)
+    with kept(problem, given, schedule), Stream(seed, "rehearsal"):
+        model = build_model(problem, seed)
+        for build in given:
             optimizer = made_by(build, model, decay_biases_and_norms=decay_biases_and_norms)
             scheduler = schedule and schedules.build(schedule, optimizer, problem.total_steps)
             names = serving(names, problem, model, optimizer, scheduler)

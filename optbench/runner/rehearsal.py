@@ -9,6 +9,7 @@ from optbench.formats.keys import KIND_KEYS, LABELS, RunConfig, part_of
 from optbench.problem import build_model, identity
 from optbench.runner import engine, planning
 from optbench.streams import Stream
+from optbench.training.object_state.global_state import kept
 
 
 def rehearse(config: RunConfig, load: Callable[[RunConfig], prepare.Dataset]) -> None:
@@ -27,7 +28,8 @@ def build(planned: planning.Plan) -> None:
     """
     asked = planning.arguments(planned)
     problem = asked["problem"]
-    with Stream(planned.config["seed"], "rehearsal"):
+    code = problem, asked["optimizer"], asked["schedule"]
+    with kept(*code), Stream(planned.config["seed"], "rehearsal"):
         model = build_model(problem, planned.config["seed"])
         decay = asked["decay_biases_and_norms"]
         optimizer = optimizers.build(asked["optimizer"], model, decay_biases_and_norms=decay)

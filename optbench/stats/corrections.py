@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, check_choice
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_rank
 
@@ -29,8 +29,7 @@ def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
     Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test 2 ** (1 - n) <=
     alpha however many pairs it spans.
     """
-    if correction not in CORRECTIONS:
-        raise UserError(f"correction is {correction!r}; allowed: {', '.join(CORRECTIONS)}")
+    check_choice("correction", correction, CORRECTIONS)
     return enough_seeds(comparisons if correction == HOLM else 1, alpha)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from optbench.common.errors import UserError
-from optbench.stats.paired_tests import Values, check_share, check_whole
+from optbench.common.errors import UserError, check_choice
+from optbench.stats.paired_tests import Values, as_numbers, check_runs, check_share, check_whole
 
 Statistic = Callable[[np.ndarray], float]
 BOOTSTRAP_METHODS = ("percentile", "bca")
@@ -35,14 +35,15 @@ class Estimate(NamedTuple):
 
 def mean(values: np.ndarray) -> float:
     """Return the mean; infinite if a run diverged, NaN with a NaN or without values."""
-    values = np.asarray(values, dtype=float)
+    values = as_numbers(values)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(values.mean()) if len(values) else math.nan
 
 
 def median(values: np.ndarray) -> float:
     """Return the median as a float; NaN with a NaN or without values."""
-    return float(median_along(np.asarray(values, dtype=float))) if len(values) else math.nan
+    values = as_numbers(values)
+    return float(median_along(values)) if len(values) else math.nan
 
 
 def iqm(values: np.ndarray) -> float:
@@ -51,7 +52,7 @@ def iqm(values: np.ndarray) -> float:
     Agarwal et al. 2021 (rliable); scipy's trimmed mean at 25 %. Finite if at most floor(n / 4) of
     the runs diverged. NaN with a NaN or without values.
     """
-    values = np.asarray(values, dtype=float)
+    values = as_numbers(values)
     if not len(values) or np.isnan(values).any():  # trimming takes NaN for the largest
         return math.nan
     with np.errstate(over="ignore", invalid="ignore"):
@@ -60,7 +61,7 @@ def iqm(values: np.ndarray) -> float:
 
 def sd(values: np.ndarray) -> float:
     """Return the sample sd (n - 1); inf if a run diverged, NaN if one is NaN or n < 2."""
-    values = np.asarray(values, dtype=float)
+    values = as_numbers(values)
     if len(values) < 2 or np.isnan(values).any():
         return math.nan
     return float(values.std(ddof=1)) if np.isfinite(values).all() else math.inf
@@ -99,19 +100,19 @@ def bootstrap(
     The interval is NaN if a problem has a single run. Raises UserError for unknown names, for NaN,
     without values, and unless strata have one label for each value.
     """
-    if method not in BOOTSTRAP_METHODS:
-        raise UserError(f"method is {method!r}; allowed: {', '.join(BOOTSTRAP_METHODS)}")
-    data = np.asarray(values, dtype=float)
+    check_choice("method", method, BOOTSTRAP_METHODS)
+    data = as_numbers(values)
     if np.isnan(data).any() or not len(data):
         raise UserError("a bootstrap needs numbers: there are none, or NaN among them")
     check_share("level", level)
     check_whole("resamples", resamples)
-    labels = np.zeros(len(data), int) if strata is None else pd.factorize(np.asarray(strata))[0]
-    if len(labels) != len(data) or (labels < 0).any():
+    names = np.zeros(len(data)) if strata is None else np.ravel(np.asarray(strata, dtype=object))
+    labels = pd.factorize(names)[0] if len(names) == len(data) else np.array([-1])
+    if (labels < 0).any():
         raise UserError(f"strata must name the problem of each of the {len(data)} values")
     parts = [data[labels == label] for label in range(labels.max() + 1)]
-    if isinstance(statistic, str) and statistic not in STATISTICS:
-        raise UserError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+    if not callable(statistic):
+        check_choice("statistic", statistic, STATISTICS)
     function = STATISTICS[statistic] if isinstance(statistic, str) else statistic
     value = function(data)
     if min(map(len, parts)) < 2:
@@ -154,7 +155,7 @@ def describe(
     seed: int = 0,
 ) -> dict[str, float]:
     """Return n, diverged (n), sd, and median, mean and iqm with intervals ("iqm_low")."""
-    data = np.asarray(values, dtype=float)
+    data = as_numbers(values)
     line: dict[str, float] = {"n": len(data), "diverged": int(np.isinf(data).sum())}
     for name in STATISTICS:
         estimate = bootstrap(data, name, strata, method, seed=seed)
@@ -166,6 +167,7 @@ def describe_all(
     frame: pd.DataFrame, method: str = "percentile", seed: int = 0
 ) -> dict[tuple[str, str], Mapping[str, float]]:
     """Return `describe` of each (problem, optimizer) of a `by_seed` frame."""
+    check_runs(frame)
     return {
         (str(problem), str(name)): describe(column.dropna().to_numpy(), method=method, seed=seed)
         for problem, part in frame.groupby(level="problem", sort=False)

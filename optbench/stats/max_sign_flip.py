@@ -8,7 +8,13 @@ smallest p-value is 2 ** (1 - n) with n seeds, however many pairs there are: six
 import numpy as np
 
 from optbench.common.errors import UserError
-from optbench.stats.paired_tests import MOST_FLIPPED_PAIRS, check_share, check_whole, enough_seeds
+from optbench.stats.paired_tests import (
+    MOST_FLIPPED_PAIRS,
+    as_numbers,
+    check_share,
+    check_whole,
+    enough_seeds,
+)
 
 INFINITE_DIFFERENCE = 2.0  # counts as this many of the largest finite differences of its pair
 LARGEST_T_SQUARED = 1e9  # t is infinite if all differences are equal, and counts as this
@@ -57,8 +63,8 @@ def max_sign_flip(
 
 def check_matrix(d: np.ndarray, present: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the differences, 0 if missing, and which exist, both (seeds, pairs)."""
-    values = np.asarray(d, dtype=float)
-    known = np.ones(values.shape, bool) if present is None else np.asarray(present, dtype=bool)
+    values = as_numbers(d, None)
+    known = np.ones(values.shape, bool) if present is None else as_numbers(present, None) > 0
     if values.ndim != 2 or not values.size or known.shape != values.shape:
         raise UserError(
             f"the max-type test needs differences of (seeds, pairs), not of {values.shape} "

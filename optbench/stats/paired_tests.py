@@ -9,8 +9,11 @@ Every function here raises UserError for NaN: a missing run is no difference of 
 import math
 from collections.abc import Sequence
 from functools import cache
+from numbers import Real
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from optbench.common.errors import UserError
@@ -21,15 +24,42 @@ MOST_TIED_PAIRS = 13  # with ties, with an exact test over all 2 ** n flips
 MOST_FLIPPED_PAIRS = 14  # with all 2 ** n flips in the sign-flip test
 
 
+def as_numbers(values: Any, dimensions: int | None = 1) -> np.ndarray:
+    """Return an array of floats with so many dimensions. Raise UserError for other values."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):  # such as rows of unequal lengths
+        found = np.empty((), object)
+    kind = found.dtype.kind
+    fits = kind in "biuf" or (kind == "O" and all(isinstance(v, Real) for v in found.flat))
+    if not fits or found.ndim != (dimensions or found.ndim):
+        needed = "a list of numbers is needed, such as [0.3, 0.5]"
+        if dimensions != 1:
+            needed = "rows of numbers, of one length, are needed, such as [[0.3, 0.5], [0.4, 0.6]]"
+        raise UserError(f"{needed}, not {str(values)[:100]!r}")
+    return found.astype(float)
+
+
+def check_runs(frame: object) -> None:
+    """Raise UserError unless this is a frame of `analysis.pairing.by_seed`."""
+    if not isinstance(frame, pd.DataFrame) or "problem" not in frame.index.names:
+        raise UserError(
+            f"a frame of runs is needed, with problem and seed as its index and a column for each "
+            f"optimizer (analysis.pairing.by_seed makes one), not {str(frame)[:100]!r}"
+        )
+    as_numbers(frame, 2)
+
+
 def check_whole(name: str, value: float, least: int = 1) -> None:
     """Raise UserError unless the value is a whole number of at least `least`."""
-    if not (math.isfinite(value) and value == int(value) and value >= least):
+    known = isinstance(value, Real) and math.isfinite(value)
+    if not (known and value == int(value) and value >= least):
         raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_share(name: str, value: float) -> None:
     """Raise UserError unless the value lies strictly between 0 and 1."""
-    if not 0 < value < 1:
+    if not isinstance(value, Real) or not 0 < value < 1:
         raise UserError(f"{name} must lie between 0 and 1, not {value!r}")
 
 
@@ -48,8 +78,8 @@ def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
 
 def differences(a: Values, b: Values) -> np.ndarray:
     """Return a - b by seed; 0 if both diverged, infinite if one did."""
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
+    first, second = as_numbers(a), as_numbers(b)
+    if first.shape != second.shape or not len(first):
         raise UserError(f"pairs need the same seeds: {first.shape} and {second.shape} runs")
     if np.isnan(first).any() or np.isnan(second).any():
         raise UserError("pairs need the same seeds: a run is missing (NaN)")
@@ -59,8 +89,8 @@ def differences(a: Values, b: Values) -> np.ndarray:
 
 def check_values(d: Values) -> np.ndarray:
     """Return the values as an array (n,); UserError if one is missing or none given."""
-    values = np.asarray(d, dtype=float)
-    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+    values = as_numbers(d)
+    if not len(values) or np.isnan(values).any():
         raise UserError("a test of pairs needs a list of differences, none of them NaN")
     return values
 
@@ -165,8 +195,8 @@ def holm(p: Values) -> np.ndarray:
 
     Sorted p-values times (m, m - 1, ...), made monotone. Raises UserError outside of [0, 1].
     """
-    values = np.asarray(p, dtype=float)
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+    values = as_numbers(p)
+    if not ((values >= 0) & (values <= 1)).all():
         raise UserError("Holm's correction needs a list of p-values from 0 to 1, none of them NaN")
     order = np.argsort(values, kind="stable")
     steps = values[order] * np.arange(len(values), 0, -1)

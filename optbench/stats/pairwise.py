@@ -10,6 +10,7 @@ others. The max-type test takes six, however many optimizers there are.
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ from optbench.stats.estimates import bootstrap
 from optbench.stats.max_sign_flip import scale_pairs
 from optbench.stats.paired_tests import (
     Values,
+    as_numbers,
+    check_runs,
     check_whole,
     differences,
     hodges_lehmann,
@@ -102,7 +105,7 @@ def compare_pair(
     check_whole("comparisons", comparisons)
     least = least_seeds(comparisons, correction, alpha)
     p = signed_rank(d) if p is None else p
-    if not 0 <= p <= 1:
+    if not isinstance(p, Real) or not 0 <= p <= 1:
         raise UserError(f"p must be a number from 0 to 1, not {p!r}")
     centre, low, high = hodges_lehmann(d, 1 - alpha)
     outcome = outcome_for(d, p, smaller, alpha, correction)
@@ -119,7 +122,7 @@ def outcome_for(
 ) -> str:
     """Return the outcome of A from the differences A - B and their corrected p-value."""
     # the side by the test's own statistic: the signed ranks, or the mean of the max-type test
-    column = np.asarray(d, dtype=float)[:, None]
+    column = as_numbers(d)[:, None]
     side = rank_biserial(d) if correction == HOLM else float(scale_pairs(column).sum())
     if p > alpha or not side:
         return "cannot tell"
@@ -192,6 +195,7 @@ def judge_pairs(
     owners: Mapping[str, str] | None = None,
 ) -> list[Judged]:
     """Return the pairs of `compare`, with the same arguments, as data."""
+    check_runs(frame)
     names = [str(name) for name in frame]
     for name in [*([] if baseline is None else [baseline]), *(among or ())]:
         if name not in names:

@@ -4,6 +4,7 @@ Every function raises UserError for NaN or no values; a single value without spr
 """
 
 import math
+from numbers import Real
 
 import numpy as np
 from scipy import stats
@@ -99,8 +100,8 @@ def t_power(size: float, n: int, alpha: float = 0.05) -> float:
     """Return the power of the two-sided paired t test at Cohen's d `size` with n >= 2."""
     check_whole("the number of pairs", n, 2)
     check_share("alpha", alpha)
-    if math.isnan(size):
-        raise UserError("the power of a test needs an effect size, not NaN")
+    if not isinstance(size, Real) or math.isnan(size):
+        raise UserError(f"the power of a test needs an effect size, not {size!r}")
     edge, shift = stats.t.ppf(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
     # far from the edge scipy's noncentral t underflows to NaN, and the power is 1
     value = stats.nct.sf(edge, n - 1, shift)

@@ -15,7 +15,15 @@ from scipy import stats
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import median
-from optbench.stats.paired_tests import check_share, check_whole, differences, holm, signed_rank
+from optbench.stats.paired_tests import (
+    as_numbers,
+    check_runs,
+    check_share,
+    check_whole,
+    differences,
+    holm,
+    signed_rank,
+)
 
 Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, optimizers)
 
@@ -42,6 +50,7 @@ def by_problem(frame: pd.DataFrame) -> pd.DataFrame:
 
 def medians_by_problem(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the medians of `by_problem`; NaN if an optimizer was not run there."""
+    check_runs(frame)
     parts = frame.groupby(level="problem", sort=False)
     rows = {
         str(problem): [median(part[name].dropna().to_numpy()) for name in frame]
@@ -52,12 +61,17 @@ def medians_by_problem(frame: pd.DataFrame) -> pd.DataFrame:
 
 def check_complete(scores: Scores) -> pd.DataFrame:
     """Return the scores as a frame; UserError if one is missing or there are too few."""
-    scores = pd.DataFrame(scores)
+    try:
+        scores = pd.DataFrame(scores)
+    except (TypeError, ValueError):
+        as_numbers(scores, 2)
+        raise
     for row, column in np.argwhere(scores.isna().to_numpy())[:1]:
         missing = f"{scores.columns[column]} on {scores.index[row]}"
         raise UserError(f"ranks need every optimizer on every problem; missing: {missing}")
     if scores.shape[1] < 2 or not len(scores):
         raise UserError("ranks need at least two optimizers and one problem")
+    as_numbers(scores, 2)
     return scores
 
 
@@ -142,6 +156,10 @@ def cliques(ranks: "pd.Series[float]", p: pd.DataFrame, alpha: float = 0.05) -> 
     optimizers by optimizers. Raises UserError if a rank or a p-value is missing.
     """
     check_share("alpha", alpha)
+    if not isinstance(ranks, pd.Series) or not isinstance(p, pd.DataFrame):
+        raise UserError("bars need the results of mean_ranks and of a test of all pairs")
+    as_numbers(ranks)
+    as_numbers(p, 2)
     ranks = ranks.sort_values(kind="stable")
     names = [str(name) for name in ranks.index]
     if ranks.isna().any() or p.reindex(index=names, columns=names).isna().any(axis=None):

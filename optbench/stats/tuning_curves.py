@@ -1,6 +1,7 @@
 """Tuning curves: the expected best trial, and the width of good learning rates."""
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import median
-from optbench.stats.paired_tests import Values, check_share, check_whole
+from optbench.stats.paired_tests import Values, as_numbers, check_share, check_whole
 
 ORDERED_METHODS = ("tpe", "grid")  # their trials are not exchangeable
 
@@ -58,7 +59,7 @@ def expected_best(
     """
     check_share("level", level)
     check_whole("resamples", resamples)
-    values = np.asarray(scores, dtype=float)
+    values = as_numbers(scores)
     if not len(values) or np.isnan(values).any():
         raise UserError("an expected best needs one number per trial; a diverged one is infinite")
     sign = -1.0 if smaller else 1.0
@@ -126,11 +127,11 @@ def rate_width(rates: Values, values: Values, smaller: bool = True, within: floa
     if all diverged. Raises UserError without two positive, finite rates, for NaN, and for a
     negative share.
     """
-    x, y = np.asarray(rates, dtype=float), np.asarray(values, dtype=float)
+    x, y = as_numbers(rates), as_numbers(values)
     positive = bool(((x > 0) & np.isfinite(x)).all())
     if x.shape != y.shape or not positive or len(np.unique(x)) < 2 or np.isnan(y).any():
         raise UserError("a width needs two positive learning rates or more, and a value for each")
-    if not 0 <= within < math.inf:
+    if not isinstance(within, Real) or not 0 <= within < math.inf:
         raise UserError(f"within must be a share of at least 0, not {within!r}")
     lr = np.unique(x)
     sign = 1.0 if smaller else -1.0

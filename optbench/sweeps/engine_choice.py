@@ -24,6 +24,7 @@ from optbench.formats.run import read_sealed, write_sealed
 from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
+from optbench.training.object_state.global_state import kept
 
 ENGINES_VARIABLE = "OPTBENCH_ENGINES"
 MAX_CHARACTERS = 100_000  # Linux starts no process with 131,072 in one environment variable
@@ -64,14 +65,16 @@ class EngineChoice:
         with Stream(config["seed"], "rehearsal"):
             if key not in self._models:
                 problem = build.build_problem(config, self._load(config))
-                self._models[key] = problem, build_model(problem, config["seed"])
+                with kept(problem):
+                    self._models[key] = problem, build_model(problem, config["seed"])
             problem, model = self._models[key]
             factory = build.build("optimizer", config["optimizer"])
             decay = config["decay_biases_and_norms"]
-            optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
             schedule = build.build("schedule", config["schedule"])
-            scheduler = schedules.build(schedule, optimizer, problem.total_steps)
-            return engine.serving(names, problem, model, optimizer, scheduler)
+            with kept(factory, schedule):
+                optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
+                scheduler = schedules.build(schedule, optimizer, problem.total_steps)
+                return engine.serving(names, problem, model, optimizer, scheduler)
 
     def of(self, config: RunConfig) -> str | None:
         """Return the name of the engine of a run's problem; None if never checked."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench.streams import Stream
+from optbench.training.object_state.global_state import kept
 
 PROBE_STEPS = 3  # a class may keep in one step what it uses in the next
 MAX_PROBE_CALLS = 100  # of the closure: a line search may never end on made-up losses
@@ -84,7 +85,8 @@ def _probe(
         gradients(0.1 * calls)
         return torch.tensor(1 / calls)
 
-    with Stream(0, "probe"):  # both optimizers of a trial draw the same random numbers
+    # both optimizers of a trial draw the same random numbers, and find the same global state
+    with kept(build), Stream(0, "probe"):
         optimizer = build(holder)
         if callable(switch := getattr(optimizer, "train", None)):
             switch()

@@ -6,6 +6,7 @@ for the device: the losses of a chunk of steps are read from it at once.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from time import perf_counter
@@ -25,6 +26,7 @@ from optbench.training import closures, evaluation, saved_state
 from optbench.training.batches import Batch, Batches
 from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.layer_stats import LayerRow, step_with_layer_stats
+from optbench.training.object_state.global_state import GlobalState
 from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
 from optbench.training.steps import (
@@ -35,6 +37,7 @@ from optbench.training.steps import (
     Update,
     next_lrs,
 )
+from optbench.trial import copy_of
 
 WARMUP_STEPS = 2  # plain steps, which create the optimizer's state, before an engine's first
 STOP_CHECK_SECONDS = 0.5  # longest time of an engine's call, between two checks for Ctrl-C
@@ -82,28 +85,32 @@ class Training:
 
         Raises `UserError` where the model, loss or optimizer does not fit the problem.
         """
+        problem = replace(problem, loss=copy_of(problem.loss))  # which may count its calls
         self.problem, self.seed = problem, seed
         self.total_steps, self.steps_per_epoch = problem.total_steps, problem.steps_per_epoch
         self.device = torch.device(device)
         self.draws = Stream(seed, "model", self.device)
         own = Stream(seed, "optimizer", self.device)
-        self.model, self.data = make_model(
-            problem, optimizer, seed, self.device, channels_last=channels_last
-        )
-        self.noise = stream(seed, "dropout", self.device)
-        draw_from(self.model, self.noise)
-        decay = decay_biases_and_norms
-        build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
-        with own:
-            self.optimizer = build(self.model)
-            self.stepper = Stepper(
-                self.optimizer,
-                self.model,
-                self._loss,
-                own,
-                evaluates_first=partial(closures.evaluates_first, build, self.model),
+        self.global_state = GlobalState(problem, optimizer, schedule)
+        with self.global_state:
+            self.model, self.data = make_model(
+                problem, optimizer, seed, self.device, channels_last=channels_last
             )
-            self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
+            self.noise = stream(seed, "dropout", self.device)
+            draw_from(self.model, self.noise)
+            decay = decay_biases_and_norms
+            build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
+            with own:
+                self.optimizer = build(self.model)
+                self.stepper = Stepper(
+                    self.optimizer,
+                    self.model,
+                    self._loss,
+                    own,
+                    evaluates_first=partial(closures.evaluates_first, build, self.model),
+                )
+                self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
+            self.global_state.see(self.model, self.optimizer, self.scheduler)
         self.parameters = list(self.model.parameters())
         self._frozen = [p for p in self.parameters if not p.requires_grad]
         self.batches = Batches(problem, seed, self.device)
@@ -129,6 +136,18 @@ class Training:
         stop: asked after each step, or every half second of an engine's steps; True ends the run
         with status "interrupted".
         """
+        found = self._updates(stop)
+        try:
+            while True:
+                with self.global_state:
+                    update = next(found, None)
+                if update is None:
+                    return
+                yield update
+        finally:
+            self.global_state.end()
+
+    def _updates(self, stop: Callable[[], bool]) -> Iterator[Update]:
         total, per_epoch = self.total_steps, self.steps_per_epoch
         begun = perf_counter() - self.total_seconds
         if self.step == 0:

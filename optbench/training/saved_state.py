@@ -14,9 +14,11 @@ from optbench.problem import Problem
 from optbench.streams import Stream
 from optbench.training import object_state
 from optbench.training.batches import Batches
+from optbench.training.object_state.global_state import GlobalState
 from optbench.training.stepping import Stepper
 from optbench.training.steps import Engine, StepEngine
 
+GLOBAL = "global state"
 COUNTERS = ("step", "seconds", "total_seconds", "running_loss", "seen")
 
 
@@ -29,6 +31,7 @@ class Resumable(Protocol):
     scheduler: LRScheduler | None
     parameters: list[nn.Parameter]
     stepper: Stepper
+    global_state: GlobalState
     batches: Batches
     draws: Stream
     noise: torch.Generator
@@ -60,7 +63,12 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
             raise ValueError(f"the checkpoint has {value!r} as its {key}")
     if not 0 < state["step"] < training.problem.total_steps:
         raise ValueError(f"the checkpoint is of step {state['step']}, and the run has none such")
-    object_state.restore(objects(training), training.parameters, state["objects"])
+    with training.global_state:
+        roots = objects(training)
+        if GLOBAL in roots:
+            roots[GLOBAL] = training.global_state.values()
+        object_state.restore(roots, training.parameters, state["objects"])
+        training.global_state.load(roots.get(GLOBAL, {}))
     training.stepper.keep_gradients(state["gradients"])
     training.batches.load_state_dict(state["batches"])
     training.noise.set_state(state["noise"])
@@ -73,11 +81,15 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
 
 
 def objects(training: Resumable) -> dict[str, Any]:
-    """Return the objects that remember something between steps, by name."""
+    """Return what remembers something between steps, by name."""
     found = {name: getattr(training, name) for name in ("model", "optimizer", "scheduler")}
     loss = getattr(training.problem.loss, "module", training.problem.loss)
-    plain = isinstance(loss, FunctionType | BuiltinFunctionType | partial)
-    return found if plain else found | {"loss": loss}
+    if not isinstance(loss, FunctionType | BuiltinFunctionType | partial):
+        found["loss"] = loss
+    if training.global_state:
+        with training.global_state:
+            found[GLOBAL] = training.global_state.changed()
+    return found
 
 
 def unsaveable(training: Resumable) -> str:

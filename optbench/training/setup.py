@@ -10,6 +10,7 @@ from optbench import optimizers
 from optbench.datasets.prepare import Dataset
 from optbench.models import takes_any_layout
 from optbench.problem import Problem, build_model
+from optbench.training.object_state.global_state import kept
 
 
 def make_model(
@@ -21,7 +22,7 @@ def make_model(
     channels_last: bool,
 ) -> tuple[nn.Module, Dataset]:
     """Return the model with the initial weights of `seed`, and its training data."""
-    model = build_model(problem, seed).to(device)
+    model = build_model(problem, seed, around_trial=kept).to(device)
     data = problem.dataset.to(device)
     if problem.precision == "float64":
         # drawn in float32 first, so that the initial weights are those of a float32 run

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from optbench import optimizers
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
+from optbench.training.object_state.global_state import kept
 
 MIN_TIMED_SECONDS = 0.03  # of the steps that a run's measurement counts together
 MAX_TIMED_SECONDS = 0.3  # of a run's measurement, but for its first four steps
@@ -75,8 +76,8 @@ def cost_of_run(
     the run itself then says what is wrong.
     """
     try:
-        model = build_model(problem, seed).to(device).train()
-        with Stream(seed, "cost", device):
+        with kept(problem, optimizer), Stream(seed, "cost", device):
+            model = build_model(problem, seed).to(device).train()
             opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
             if callable(switch := getattr(opt, "train", None)):
                 switch()  # schedule-free optimizers refuse to step otherwise

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from optbench import optimizers
 from optbench.problem import stream
+from optbench.training.object_state.global_state import kept
 from optbench.trajectories.functions import Function, Point
 
 LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
@@ -44,25 +45,26 @@ def run_optimizer(
     module = nn.Module()
     theta = nn.Parameter(torch.tensor(start or function.start, dtype=torch.float64))
     module.register_parameter("theta", theta)
-    opt = optimizers.build(optimizer, module)
     noise = function.noise if noise is None else noise
     generator = stream(seed, "noise")
     points, gradients = [theta.detach().clone()], []
-    for _ in range(steps):
-        push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
+    with kept(optimizer):
+        opt = optimizers.build(optimizer, module)
+        for _ in range(steps):
+            push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
 
-        def closure(push: Tensor = push) -> Tensor:
-            opt.zero_grad()
-            loss = function.value(theta[0], theta[1]) + push @ theta
-            loss.backward()
-            return loss
+            def closure(push: Tensor = push) -> Tensor:
+                opt.zero_grad()
+                loss = function.value(theta[0], theta[1]) + push @ theta
+                loss.backward()
+                return loss
 
-        opt.step(closure)  # type: ignore[arg-type]  # the stubs want a float
-        point = theta.detach().clone()
-        if not (point.isfinite().all() and function.value(point[0], point[1]).isfinite()):
-            break
-        points.append(point)
-        gradients.append(theta.grad.clone() if theta.grad is not None else torch.zeros(2))
+            opt.step(closure)  # type: ignore[arg-type]  # the stubs want a float
+            point = theta.detach().clone()
+            if not (point.isfinite().all() and function.value(point[0], point[1]).isfinite()):
+                break
+            points.append(point)
+            gradients.append(theta.grad.clone() if theta.grad is not None else torch.zeros(2))
     path = torch.stack(points)
     losses = function.value(path[:, 0], path[:, 1])
     seen = torch.stack(gradients).numpy() if gradients else None

@@ -141,7 +141,107 @@ def numbers_in(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
+# every function, as one of an argument of a wrong type
+OF_ANYTHING: dict[str, Callable[[Any], Any]] = {
+    "bootstrap": stats.bootstrap,
+    "bootstrap statistic": lambda v: stats.bootstrap(A, v),
+    "bootstrap strata": lambda v: stats.bootstrap(A, strata=v if v is not None else 1),
+    "bootstrap method": lambda v: stats.bootstrap(A, method=v),
+    "bootstrap level": lambda v: stats.bootstrap(A, level=v),
+    "bootstrap resamples": lambda v: stats.bootstrap(A, resamples=v),
+    "by_problem": stats.by_problem,
+    "cliques": lambda v: stats.cliques(v, ones("ab")),
+    "cliques p": lambda v: stats.cliques(pd.Series({"a": 2, "b": 1}), v),
+    "cliques alpha": lambda v: stats.cliques(pd.Series({"a": 2, "b": 1}), ones("ab"), v),
+    "compare": stats.compare,
+    "compare_pair": lambda v: stats.compare_pair(v, B),
+    "compare_pair b": lambda v: stats.compare_pair(A, v),
+    "compare_pair alpha": lambda v: stats.compare_pair(A, B, alpha=v),
+    "compare_pair p": lambda v: stats.compare_pair(A, B, p="0.5" if v is None else v),
+    "compare_pair comparisons": lambda v: stats.compare_pair(A, B, comparisons=v),
+    "compare_pair correction": lambda v: stats.compare_pair(A, B, correction=v),
+    "critical_difference": lambda v: stats.critical_difference(v, 5),
+    "critical_difference problems": lambda v: stats.critical_difference(3, v),
+    "critical_difference alpha": lambda v: stats.critical_difference(3, 5, v),
+    "describe": stats.describe,
+    "describe_all": stats.describe_all,
+    "differences": lambda v: stats.differences(v, B),
+    "differences b": lambda v: stats.differences(A, v),
+    "effect_size": stats.effect_size,
+    "enough_seeds": stats.enough_seeds,
+    "enough_seeds alpha": lambda v: stats.enough_seeds(1, v),
+    "expected_best": stats.expected_best,
+    "expected_best level": lambda v: stats.expected_best(A, level=v),
+    "expected_best resamples": lambda v: stats.expected_best(A, resamples=v),
+    "friedman": stats.friedman,
+    "hodges_lehmann": stats.hodges_lehmann,
+    "hodges_lehmann level": lambda v: stats.hodges_lehmann(A, v),
+    "holm": stats.holm,
+    "iqm": stats.iqm,
+    "least_p": stats.least_p,
+    "max_sign_flip": stats.max_sign_flip,
+    "max_sign_flip present": lambda v: stats.max_sign_flip(SCORES, 1 if v is None else v),
+    "max_sign_flip alpha": lambda v: stats.max_sign_flip(SCORES, alpha=v),
+    "max_sign_flip flips": lambda v: stats.max_sign_flip(SCORES, flips=v),
+    "mean": stats.mean,
+    "mean_ranks": stats.mean_ranks,
+    "median": stats.median,
+    "middle": stats.middle,
+    "nemenyi": stats.nemenyi,
+    "probability_of_improvement": lambda v: stats.probability_of_improvement(v, B),
+    "probability_of_improvement b": lambda v: stats.probability_of_improvement(A, v),
+    "rank": stats.rank,
+    "rank_biserial": stats.rank_biserial,
+    "rate_width": lambda v: stats.rate_width(RATES, v),
+    "rate_width rates": lambda v: stats.rate_width(v, A),
+    "rate_width within": lambda v: stats.rate_width(RATES, A, within=v),
+    "rate_widths": lambda v: stats.rate_widths(RATES, v),
+    "rate_widths rates": lambda v: stats.rate_widths(v, A),
+    "sd": stats.sd,
+    "seeds_needed": stats.seeds_needed,
+    "seeds_needed power": lambda v: stats.seeds_needed(A, power=v),
+    "seeds_needed alpha": lambda v: stats.seeds_needed(A, alpha=v),
+    "sign_flip": stats.sign_flip,
+    "sign_flip flips": lambda v: stats.sign_flip(A, flips=v),
+    "signed_rank": stats.signed_rank,
+    "t_power": lambda v: stats.t_power(v, 8),
+    "t_power n": lambda v: stats.t_power(1.0, v),
+    "t_power alpha": lambda v: stats.t_power(1.0, 8, v),
+    "wilcoxon_holm": stats.wilcoxon_holm,
+}
+WRONG: dict[str, Any] = {
+    "text": "0.5",
+    "none": None,
+    "dictionary": {"a": 1.0},
+    "ragged": [[1.0], [2.0, 3.0]],
+    "texts": ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6"],
+    "a none": [0.1, None, 0.3, 0.4, 0.5, 0.6],
+    "texts in a frame": pd.DataFrame({"a": ["x", "y"], "b": ["z", "w"]}),
+    "complex": [1j, 2j],
+    "times": pd.to_datetime(["2020-01-01", "2020-01-02"]),
+    "object": object(),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", OF_ANYTHING)
+def test_wrong_types_are_refused_in_words(name: str, wrong: str) -> None:
+    if name == "bootstrap strata" and wrong in ("texts", "a none"):
+        return  # labels
+    with pytest.raises(UserError) as caught:
+        OF_ANYTHING[name](WRONG[wrong])
+    assert 20 < len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2], (1.0, 2.0), pd.Series([1, 2]), np.array([1, 2], object)]
+)
+def test_lists_of_any_kind_are_numbers(values: Any) -> None:
+    assert stats.mean(values) == 1.5
+
+
 def test_every_function_is_tried() -> None:
+    assert {name.split(" ")[0] for name in OF_ANYTHING} == {*stats.__all__} - TUPLES
     tried = {name.split(" ")[0] for name in [*OF_VALUES, *OF_NUMBERS]}
     assert set(stats.__all__) <= tried | OF_RUNS | TUPLES
     assert all(callable(getattr(stats, name)) for name in stats.__all__)

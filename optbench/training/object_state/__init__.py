@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from optbench.training.object_state.capture import Capture, Unsaveable
 from optbench.training.object_state.parts import storage_of
@@ -28,11 +27,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     the live ones, not copies. Raises `Unsaveable`, with the path of an object that cannot be kept.
     """
     look = Capture(parameters)
-    tree = {}
-    for name, root in roots.items():
-        look.functions = not isinstance(root, Optimizer)
-        tree[name] = look.node(root, name)
-    look.functions = False
+    tree = {name: look.root(root, name) for name, root in roots.items()}
     given = [look.node(_given(p), f"parameter {k}") for k, p in enumerate(parameters)]
     look.check_memory()
     look.check_numbers()
@@ -56,8 +51,7 @@ def generators(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[s
     """Return random generators' states as texts, by path. Raise `Unsaveable`."""
     look = Capture(parameters)
     for name, root in roots.items():
-        look.functions = not isinstance(root, Optimizer)
-        look.node(root, name)
+        look.root(root, name)
     return look.generators
 
 

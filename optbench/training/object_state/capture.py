@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optbench.training.object_state import parts
 from optbench.training.object_state.parts import Node
@@ -42,6 +43,17 @@ class Capture:
         self.arrays: list[tuple[int, int, str]] = []  # their first and last bytes, and paths
         self.generators: dict[str, str] = {}  # the states of random generators, by their paths
         self.functions = False  # whether functions without a closure are taken as code
+        self.closures = False  # and those with a closure, or with attributes, too
+
+    def root(self, value: Any, path: str) -> Node:
+        """Return the node of a root; a root that is a dictionary is global state."""
+        self.functions, self.closures = not isinstance(value, Optimizer), type(value) is dict
+        try:
+            return self.node(value, path)
+        except RecursionError:
+            raise Unsaveable(f"{path} is nested too deeply") from None
+        finally:
+            self.functions = self.closures = False
 
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
@@ -101,7 +113,8 @@ class Capture:
         if isinstance(value, MethodType):
             owner = self.node(value.__self__, f"{path}.__self__")
             return node | {"kind": "method", "name": value.__func__.__qualname__, "of": owner}
-        if self.functions and cls is FunctionType and not (value.__closure__ or vars(value)):
+        free = cls is FunctionType and not (value.__closure__ or vars(value))
+        if (self.functions and free) or (self.closures and cls is FunctionType):
             return node | {"kind": "function", "name": parts.full_name(value)}
         if parts.is_pure(cls) and not isinstance(value, FunctionType | ModuleType | type):
             return node | self._object(value, path)

@@ -99,8 +99,8 @@ def is_pure(cls: type) -> bool:
 
 
 def is_packaged(thing: Any) -> bool:
-    """Return whether a function or class is Python's or an installed package's."""
-    name = str(getattr(thing, "__module__", None))
+    """Return whether a function, class or module is Python's or an installed package's."""
+    name = str(getattr(thing, "__name__" if isinstance(thing, ModuleType) else "__module__", None))
     module = sys.modules.get(name)
     if module is None or name == "__main__":
         return isinstance(thing, BuiltinFunctionType)
