@@ -77,9 +77,10 @@ def choices(group: str) -> dict[str, Path]:
 
 
 def default_choice(group: str) -> str:
-    """Return the choice that config.yaml makes for a group, or "" if none."""
-    text = (config_folder() / "config.yaml").read_text("utf-8")
-    found = re.search(rf"^  - (?:override )?{group}: (\w+)", text, re.M)
+    """Return the default choice of a group, or "" if none."""
+    files = [config_folder() / name for name in ("config.yaml", "sweeps.yaml")]
+    text = "".join(path.read_text("utf-8") for path in files)
+    found = re.search(rf"^  - (?:override /)?{group}: (\w+)", text, re.M)
     return found[1] if found and found[1] != "null" else ""
 
 

@@ -1,5 +1,6 @@
 """Every YAML is composed and instantiated, and the checks name what is wrong."""
 
+import re
 from copy import deepcopy
 
 import pytest
@@ -83,6 +84,9 @@ def test_datasets_without_downloads_load(option):
 def test_every_study_is_a_sweep_of_choices_that_exist(option):
     config = resolved(f"study={option}", multirun=True)
     assert config["hydra"]["mode"].name == "MULTIRUN"
+    text = (CONF / "study" / f"{option}.yaml").read_text("utf-8")
+    sweeper = re.findall("override /hydra/sweeper: (.+)", text) or ["grid"]
+    assert config["hydra"]["runtime"]["choices"]["hydra/sweeper"] == sweeper[0]
     params = config["hydra"]["sweeper"]["params"]
     assert any(key.startswith("optimizer") for key in params)
     # a key may belong to the choice of another: each value beside the first of the others
