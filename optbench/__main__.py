@@ -42,7 +42,7 @@ def main() -> None:
                 f"python -m optbench {late[0]} --help"
             )
         if name.isidentifier():
-            from optbench.common.errors import did_you_mean
+            from optbench.common.names import did_you_mean
             from optbench.config.comments import GROUPS, choices
 
             near = did_you_mean(name, COMMANDS)

@@ -9,7 +9,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 from optbench import __version__
-from optbench.common.errors import UserError, did_you_mean
+from optbench.common.errors import UserError
+from optbench.common.names import did_you_mean
 from optbench.config.comments import (
     GROUPS,
     OVERLAYS,
@@ -148,7 +149,7 @@ def about_choice(group: str, name: str) -> str:
     files = choices(group)
     if name not in files:
         raise UserError(
-            f"there is no {group}={name}{did_you_mean(name, list(files))}\n"
+            f"there is no {group}={name}{did_you_mean(name, files)}\n"
             f"{group} is one of: {', '.join(files)}"
         )
     prefix = "" if group in OVERLAYS else f"{group.replace('/', '.')}."

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from optbench.common.errors import UserError, did_you_mean
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.names import did_you_mean
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, Function, Point
@@ -46,7 +47,7 @@ def parse(words: Sequence[str]) -> Asked:
         given[key.lstrip("+")] = value
     name = given.pop("function", "")
     if name not in FUNCTIONS:
-        hint = did_you_mean(name, list(FUNCTIONS))
+        hint = did_you_mean(name, FUNCTIONS)
         raise UserError(f"function={name} is none of {', '.join(FUNCTIONS)}{hint}")
     names = given.pop("optimizer", "sgd,momentum,adam").split(",")
     settings = {

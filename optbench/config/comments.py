@@ -1,12 +1,12 @@
 """The comments in the configuration files, which explain each key and each choice."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from optbench.common.names import nearest
 from optbench.config.groups import config_folder
 from optbench.formats.keys import OVERLAYS
 
@@ -118,8 +118,7 @@ def likely_keys(key: str) -> list[str]:
         return sorted(found, key=lambda name: (name.count("."), not name.startswith("optimizer")))
     inside = [name for name in known if name.startswith(f"{group}.")] or known
     short = {name.rpartition(".")[2]: name for name in reversed(inside)}
-    whole = difflib.get_close_matches(key.lower(), [] if first else known, n=1, cutoff=0.6)
-    return whole or [short[one] for one in difflib.get_close_matches(last, short, n=1, cutoff=0.65)]
+    return nearest(key, [] if first else known) or [short[one] for one in nearest(last, short)]
 
 
 def suggestion(key: str, value: str = "") -> str:

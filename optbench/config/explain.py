@@ -8,7 +8,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.common.errors import UserError, did_you_mean, shorten
+from optbench.common.errors import UserError, shorten
+from optbench.common.names import did_you_mean
 from optbench.config.comments import known_keys, suggestion
 from optbench.config.groups import config_folder, options
 from optbench.formats.keys import GROUPS

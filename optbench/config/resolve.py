@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from optbench.common.errors import UserError, did_you_mean, is_text
+from optbench.common.errors import UserError, is_text
 from optbench.common.files import expanded
+from optbench.common.names import did_you_mean
 from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
 from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.console import say
-from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.common.errors import UNWRITABLE, UserError, check_choice, reason
+from optbench.common.names import did_you_mean
 from optbench.common.text import count
 from optbench.config.resolve import resolve
 from optbench.config.validate import MAX_INTEGER, check_group

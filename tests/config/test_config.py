@@ -10,7 +10,7 @@ from composed import resolved
 from optbench.common.errors import UserError
 from optbench.config import build, validate
 from optbench.config.groups import config_folder
-from optbench.config.resolve import check_keys, did_you_mean, drop_foreign_arguments
+from optbench.config.resolve import check_keys, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
 from optbench.training.loop import Training
 
@@ -145,10 +145,6 @@ def test_unknown_top_level_keys_are_refused():
     with pytest.raises(UserError, match="Did you mean epochs"):
         check_keys(resolved("+epoch=3"))
     check_keys(resolved())
-
-
-def test_did_you_mean_is_silent_where_nothing_is_near():
-    assert did_you_mean("zzz", ["adam", "sgd"]) == ""
 
 
 def test_an_own_class_gets_its_own_arguments_only():
