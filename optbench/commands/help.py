@@ -4,7 +4,7 @@ import ast
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from optbench.common.names import did_you_mean
 from optbench.config.comments import (
     GROUPS,
     OVERLAYS,
-    choices,
     default_choice,
     known_keys,
     read,
     settings_of,
     suggestion,
 )
-from optbench.config.groups import config_folder, read_yaml
+from optbench.config.groups import choices, config_folder, read_yaml
 
 MAX_WIDTH = 100  # columns
 INTRODUCTION = """\
@@ -40,9 +39,9 @@ All keys and choices: docs/configuration.md. Files, figures, statistics: the oth
 """
 
 
-def main(words: Sequence[str], *, version: bool = False) -> int:
-    """Explain each word, or give an overview. version: print versions instead."""
-    if version:
+def main(words: Sequence[str], flags: Collection[str] = ()) -> int:
+    """Explain each word, or give an overview; with the flag --version print versions."""
+    if "--version" in flags:
         print(versions())
         return 0
     texts = [about(word) for word in words] or [overview()]

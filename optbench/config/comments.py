@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optbench.common.names import nearest
-from optbench.config.groups import config_folder
+from optbench.config.groups import choices, config_folder
 from optbench.formats.keys import OVERLAYS
 
 GROUPS = (
@@ -69,13 +69,6 @@ def shown(settings: list[Setting]) -> Iterator[Setting]:
             yield one
 
 
-def choices(group: str) -> dict[str, Path]:
-    """Return the files of a group by their names in `GROUP=NAME`."""
-    folder = config_folder() / group
-    files = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-
-
 def default_choice(group: str) -> str:
     """Return the default choice of a group, or "" if none."""
     files = [config_folder() / name for name in ("config.yaml", "sweeps.yaml")]
@@ -100,7 +93,7 @@ def known_keys() -> dict[str, list[tuple[str, Setting]]]:
     _, sections = read(config_folder() / "config.yaml")
     known = {one.key: [("", one)] for _, settings in sections for one in shown(settings)}
     for group in GROUPS:
-        for choice, path in choices(group).items() if group not in OVERLAYS else ():
+        for choice, path in choices(group, own=False).items() if group not in OVERLAYS else ():
             for one in settings_of(path):
                 key = f"{group.replace('/', '.')}.{one.key}"
                 known.setdefault(key, []).append((choice, one))

@@ -76,7 +76,8 @@ def run(
             say(f"warning: {warning}", error=True)
         if not config.quiet:
             say(
-                f"{count(len(contenders), 'optimizer')} to tune, {settings['trials']} trials each "
+                f"{count(len(contenders), 'optimizer')} to tune, "
+                f"{count(settings['trials'], 'trial')} each "
                 f"by {settings['pick']} {settings['metric']}, then "
                 f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )

@@ -305,6 +305,25 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["schedule=cosine", "+schedule.foo=1"], "cosine does not accept foo. It accepts: final"),
         (["--config-name", "foo"], "there is no configuration foo.yaml"),
         (["retry=never"], "retry must be one of failed, none"),
+        (["optimizer=adma"], "Did you mean adam?"),
+        (["dataset=mnsit"], "Did you mean mnist?"),
+        (["--epochs", "1"], "there is no flag --epochs: settings have no dashes. Did you mean"),
+        (["--epochs=1"], "Did you mean epochs=1?"),
+        (["--optimizer", "adam"], "Did you mean optimizer=adam?"),
+        (["--lr", "0.1"], "Did you mean optimizer.lr=0.1?"),
+        (["--batch-size", "32"], "Did you mean batch_size=32?"),
+        (["--mutlirun", "optimizer=sgd"], "there is no flag --mutlirun. Did you mean --multirun?"),
+        (["--nonsense"], "there is no flag --nonsense: --help names"),
+        (["--config-dir"], "--config-dir needs a value"),
+        (["\u2014config-dir", "nowhere"], "nowhere"),  # as an editor writes two hyphens
+        (["epochs", "5"], "Did you mean epochs=5?"),
+        (["optimizer", "=", "adam"], "Did you mean optimizer=adam?"),
+        (["optimizer", "=adam", "seed=1"], "Did you mean optimizer=adam?"),
+        (["optimizer=", "adam"], "Did you mean optimizer=adam?"),
+        (["optimizer=adam epochs=1"], "holds several overrides: quote each by itself"),
+        (["seed=0,", "1"], "cannot read seed=0,: several values are separated by single commas"),
+        ([""], "cannot read '': an override is KEY=VALUE"),
+        (["-m", "plot", "x"], "plot is a sub-command, which comes first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -555,3 +574,27 @@ def test_a_misspelt_sub_command_gets_the_nearest_name(word, near, here, tmp_path
         f"optbench: there is no sub-command '{word}'. Did you mean {near}?"
     )
     assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer=sgd,adam", "--cfg", "job", "seed=7"],
+        ["optimizer=sgd,adam", "-c", "job", "seed=7"],
+        ["--cfg=job", "optimizer=sgd,adam", "seed=7"],
+        ["optimizer=sgd,adam", "--config-dir", ".", "--cfg", "job", "seed=7"],
+    ],
+)
+def test_flags_stand_anywhere(here, words):
+    words = [word.replace("sgd,adam", "adam") for word in words]
+    status, out, err = here(*words)
+    assert status == 0, err
+    assert "seed: 7" in out
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_a_tuned_study_takes_its_flag_anywhere(here, flag):
+    words = ["study=fair_comparison", "optimizer=sgd", flag, "tuning.trials=1", "seeds=1", "name=t"]
+    status, out, err = here(*words)
+    assert status == 0, err
+    assert "1 optimizer to tune, 1 trial each" in out

@@ -3,7 +3,8 @@
 import pytest
 
 from optbench.common.names import did_you_mean, edits, nearest
-from optbench.config.comments import GROUPS, choices, likely_keys
+from optbench.config.comments import GROUPS, likely_keys
+from optbench.config.groups import choices
 
 
 @pytest.mark.parametrize(
