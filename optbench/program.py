@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from optbench.common.console import endings, guard_streams, say
+from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config import own_settings
@@ -104,6 +104,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
     """Print how a single run ended and what it wrote. logged: beyond the CSV files."""
     from optbench.formats.run import read_record
+    from optbench.runs.checkpoints import CHECKPOINT_FILE
 
     if outcome.signal and not (outcome.folder / "run.json").exists():
         sys.exit(128 + outcome.signal)  # interrupted while waiting for another process's run
@@ -116,10 +117,14 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         try:
             picture = curve_of(outcome.folder)
         except (UserError, OSError) as error:
-            say(f"warning: no picture: {error}", error=True)
+            warn(f"no picture: {error}")
     if not quiet:
         tell(outcome, record, logged=logged)
-        say(f"{outcome.status}: {outcome.folder}", *([f"picture: {picture}"] if picture else []))
+        resumable = (outcome.folder / CHECKPOINT_FILE).exists()
+        hint = f"; the same command {'resumes' if resumable else 'repeats'} the run"
+        say(f"{outcome.status}: {outcome.folder}{hint if outcome.signal else ''}")
+        if picture:
+            say(f"picture: {picture}")
     if outcome.signal:
         sys.exit(128 + outcome.signal)
 

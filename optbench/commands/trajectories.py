@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean, nearest
@@ -75,8 +76,8 @@ def parse(words: Sequence[str]) -> Asked:
     maker, mine = FUNCTIONS[name], {}
     for key in [key for key in given if key.startswith("function.")]:
         argument = key.removeprefix("function.")
-        if argument not in (known := inspect.signature(maker).parameters):
-            raise UserError(f"unknown key {key!r}: {name} takes {', '.join(known) or 'no settings'}")
+        if argument not in (takes := inspect.signature(maker).parameters):
+            raise UserError(f"unknown key {key!r}: {name} takes {', '.join(takes) or 'none'}")
         mine[argument] = number(key, given.pop(key), float)
     from optbench.config.compose import combinations  # slow to import, and not needed by the help
 
@@ -207,9 +208,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"  {head:<9}  {meaning.format(tolerance=asked.tolerance)}")
     print("", *files, sep="\n")
     if table["steps_to_minimum"].map(math.isinf).all():
-        print(
-            f"warning: in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
-            "leave out lr (the best of 21 for each), or take more steps",
-            file=sys.stderr,
+        warn(
+            f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
+            "leave out lr (the best of 21 for each), or take more steps"
         )
     return 0

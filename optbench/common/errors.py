@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from optbench.common.names import did_you_mean
+from optbench.common.names import clip, did_you_mean
 
 MESSAGE_CHARACTERS = 2000  # a longer message loses its middle
 
@@ -74,9 +74,7 @@ def described(error: BaseException) -> str:
 
 def shorten(message: str) -> str:
     """Return a message without the middle of one that is too long to read."""
-    if len(message) <= MESSAGE_CHARACTERS:
-        return message
-    return f"{message[: MESSAGE_CHARACTERS // 2]} ... {message[-MESSAGE_CHARACTERS // 2 :]}"
+    return clip(message, MESSAGE_CHARACTERS, " ... ")
 
 
 def memory_is_full(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The nearest of known names to a misspelt one."""
+"""The nearest of known names to a misspelt one, and shorter forms of long names."""
 
 from collections.abc import Iterable
 
@@ -49,3 +49,14 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return a sentence that proposes the nearest of `names`; "" if none is near."""
     near = nearest(word, names)
     return f". Did you mean {near[0]}?" if near else ""
+
+
+def clip(text: str, most: int, mark: str = "…") -> str:
+    """Return a text without the middle of one with more than `most` letters.
+
+    Long names often differ at their ends alone. `report/web/chart.js` clips alike.
+    """
+    if len(text) <= most:
+        return text
+    kept = max(most - len(mark), 2)
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]

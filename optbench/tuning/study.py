@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.common.console import say
+from optbench.common.console import say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice, reason
 from optbench.common.names import did_you_mean
 from optbench.common.text import count
@@ -73,7 +73,7 @@ def run(
         job_list.plan(folder, total, config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
         for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
-            say(f"warning: {warning}", error=True)
+            warn(warning)
         if not config.quiet:
             say(
                 f"{count(len(contenders), 'optimizer')} to tune, "

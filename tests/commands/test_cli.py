@@ -140,7 +140,10 @@ def test_a_sweep_finishes_the_others_reports_what_failed_and_exits_non_zero(here
     status, _, err = here("-m", "optimizer=sgd,adam", "optimizer.lr=-1,0.1", "name=x")
     assert status == 1
     assert "2 of 4 runs failed" in err
-    assert err.count("optimizer.lr must be") >= 2
+    assert err.count("optimizer.lr must be") == 3  # for each run, and once at the end
+    last = err.splitlines()[-1]
+    assert "optimizer=sgd optimizer.lr=-1: optimizer.lr must be above 0" in last
+    assert last.endswith("not -1 (and 1 other with the same error)")
     assert "Traceback" not in err
     assert len(list((tmp_path / "x").glob("*/epochs.csv"))) == 2
     assert (tmp_path / "x" / "train_loss-epoch.png").exists()
@@ -188,11 +191,12 @@ def test_a_signal_leaves_a_readable_run(tmp_path, number, status):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in err
     (run,) = (tmp_path / "runs").iterdir()
     assert record(run)["status"] == "interrupted"
+    assert f"interrupted: {run}; the same command resumes the run" in out
     steps = [int(row["step"]) for row in rows(run / "steps.csv")]
     assert steps == list(range(1, len(steps) + 1))
 
@@ -563,6 +567,7 @@ def test_a_sweep_of_too_few_seeds_says_so_before_it_trains(here):
     assert status == 0, err
     said = "warning: 2 seeds: with fewer than 6 pairs no two-sided sign-flip test reaches p < 0.05"
     assert said in err.splitlines()[:2]
+    assert err.count(said) == 1
 
 
 @pytest.mark.parametrize(("word", "near"), [("repot", "report"), ("trajectory", "trajectories")])
