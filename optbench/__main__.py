@@ -11,10 +11,8 @@ import signal
 import sys
 from importlib import import_module
 
-from optbench.common.console import endings, fail, guard_streams
+from optbench.common.console import endings, guard_streams
 
-HELP = {"-h", "--help", "--version"}
-FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # take a value
 COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
 
 
@@ -30,39 +28,17 @@ def main() -> None:
             with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
             return  # nobody reads what it prints: `| head`
-        if asked := HELP & {*sys.argv}:
-            from optbench.commands import help as explaining
+        from optbench.config import command_line, groups
 
-            with guard_streams(), endings():
-                sys.exit(explaining.main(without_flags(), version="--version" in asked))
-            return
-        if late := [word for word in without_flags()[1:] if word in COMMANDS]:
-            fail(
-                f"{late[0]} is a sub-command, which comes first and takes no overrides: "
-                f"python -m optbench {late[0]} --help"
-            )
-        if name.isidentifier():
-            from optbench.common.errors import did_you_mean
-            from optbench.config.comments import GROUPS, choices
-
-            near = did_you_mean(name, COMMANDS)
-            if found := [group for group in GROUPS if name in choices(group)]:
-                near = f". Did you mean {found[0]}={name}?"
-            elif name in GROUPS:
-                near = f". {name}=NAME chooses; there are no blanks around ="
-            fail(
-                f"there is no sub-command {name!r}{near}\nSub-commands: "
-                f"{', '.join(COMMANDS)}. To train, write GROUP=NAME or KEY=VALUE; see --help"
-            )
+        with guard_streams(), endings():
+            flags, words = command_line.split(sys.argv[1:])
+            groups.own_folders[:] = groups.config_folders([*command_line.as_words(flags), *words])
+            if {"--help", "--version"} & {*flags}:
+                sys.exit(import_module("optbench.commands.help").main(words, flags))
+            command_line.check_words(words, COMMANDS)
         import_module("optbench.program").run()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def without_flags() -> list[str]:
-    """Return the command line's words that are neither flags nor values of flags."""
-    pairs = zip(sys.argv, sys.argv[1:], strict=False)
-    return [word for before, word in pairs if word[:1] != "-" and before not in FLAGS]
 
 
 def leave(*_: object) -> None:

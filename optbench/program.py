@@ -15,16 +15,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from optbench.common.console import endings, guard_streams, say
+from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config import own_settings
+from optbench.config.command_line import as_words, split
 from optbench.config.compose import texts_of
 from optbench.config.explain import explained
-from optbench.config.groups import config_folder
+from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
-from optbench.config.trust import allowlist, config_folders
+from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
 from optbench.runner import interrupts
 from optbench.sweeps import job
@@ -32,7 +33,7 @@ from optbench.sweeps.callback import check_figure
 
 # Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
 USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
-SHOW_FLAGS = {"-c", "--cfg", "-i", "--info", "--hydra-help"}  # flags that run nothing
+SHOW_FLAGS = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # flags that run nothing
 
 
 def run() -> None:
@@ -44,17 +45,16 @@ def run() -> None:
     # time slice, and small steps take ten times as long. A short spin had no measurable cost on an
     # idle machine. The variable must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
-    sys.argv = [sys.argv[0], *(quoted(as_text(word)) for word in sys.argv[1:])]
-    # -m may stand anywhere, but argparse rejects overrides behind it if others stand before.
-    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
-    flags = ["-m"] if len(words) < len(sys.argv[1:]) else []
-    keys = {word.split("=")[0].lstrip("+") for word in words}
+    flags, overrides = split(sys.argv[1:])
+    overrides = list(map(quoted, overrides))
+    keys = {word.split("=")[0].lstrip("+") for word in overrides}
     # A tuned study is never a single run. For other studies Hydra 1.4 must know before it composes.
-    sweeps = "hydra/sweeper=tuned" in words or (WANTS_NAMES and "study" in keys)
-    if sweeps and not SHOW_FLAGS & keys and "study=null" not in words:
-        flags = ["-m"]
-    words = own_settings.for_hydra(words)
-    sys.argv = ["optbench", *flags, *words]
+    sweeps = "hydra/sweeper=tuned" in overrides or (WANTS_NAMES and "study" in keys)
+    if sweeps and not SHOW_FLAGS & {*flags} and "study=null" not in overrides:
+        flags["--multirun"] = ""
+    # Hydra's parser rejects overrides behind a flag if others stand before the flag.
+    words = [*as_words(flags), *own_settings.for_hydra(overrides)]
+    sys.argv = ["optbench", *words]
     # Hydra would print part of a traceback and exit, but its errors are explained below.
     debug = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -66,19 +66,11 @@ def run() -> None:
         with guard_streams(), endings(), nullcontext() if debug else explained(*USER_MISTAKES):
             check_syntax(words)
             # A class may lie beside the configurations that name it. Workers need the path as well.
-            sys.path += [str(folder.resolve()) for folder in config_folders(words)]
+            sys.path += [str(folder.resolve()) for folder in own_folders]
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
         if debug is None:
             del os.environ["HYDRA_FULL_ERROR"]
-
-
-def as_text(word: str) -> str:
-    """Return a word of the command line as UTF-8, which an ASCII locale cannot decode."""
-    try:
-        return word if word.isascii() else os.fsencode(word).decode("utf-8")
-    except UnicodeError:  # another encoding, or bytes that are no text
-        return word
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
@@ -112,6 +104,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
     """Print how a single run ended and what it wrote. logged: beyond the CSV files."""
     from optbench.formats.run import read_record
+    from optbench.runs.checkpoints import CHECKPOINT_FILE
 
     if outcome.signal and not (outcome.folder / "run.json").exists():
         sys.exit(128 + outcome.signal)  # interrupted while waiting for another process's run
@@ -124,10 +117,14 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
         try:
             picture = curve_of(outcome.folder)
         except (UserError, OSError) as error:
-            say(f"warning: no picture: {error}", error=True)
+            warn(f"no picture: {error}")
     if not quiet:
         tell(outcome, record, logged=logged)
-        say(f"{outcome.status}: {outcome.folder}", *([f"picture: {picture}"] if picture else []))
+        resumable = (outcome.folder / CHECKPOINT_FILE).exists()
+        hint = f"; the same command {'resumes' if resumable else 'repeats'} the run"
+        say(f"{outcome.status}: {outcome.folder}{hint if outcome.signal else ''}")
+        if picture:
+            say(f"picture: {picture}")
     if outcome.signal:
         sys.exit(128 + outcome.signal)
 

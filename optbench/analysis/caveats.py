@@ -14,6 +14,7 @@ from optbench.analysis.series import Layout
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
+from optbench.formats import job_list
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, holm, signed_rank
@@ -30,7 +31,7 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
     y = y or made.final
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
-    found = [*told, *unequal_budgets(made)]
+    found = [*told, *missing_jobs(made), *unequal_budgets(made)]
     found += diverged_runs(made.table, "run")
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
@@ -46,6 +47,20 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
     for manifest in made.manifests[:1]:
         found += harmed_by_tuning(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
+
+
+def missing_jobs(made: Comparison) -> Iterator[str]:
+    """Yield a caveat for each compared sweep with planned runs that are not done."""
+    for folder in made.files.folders if made.files is not None else ():
+        try:
+            done = job_list.of_sweep(folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no sweep, or a list of an older version
+        if done["missing"]:
+            yield (
+                f"{done['missing']} of {done['planned']} planned runs of {folder} are missing: the "
+                f"sweep's command runs them"
+            )
 
 
 def unequal_budgets(made: Comparison) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """Config keys of a table: name, show, sort and filter by them."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
 
 from optbench.common.errors import UserError
+from optbench.common.names import nearest
 from optbench.common.text import is_number, show
 from optbench.formats.run import COLUMNS, COST_COLUMNS
 
@@ -49,7 +49,7 @@ def resolve(table: pd.DataFrame, key: str) -> str:
         if candidate in keys:
             return candidate
     near = [name for name in keys if name.endswith(f".{key}")]
-    near += [name for name in get_close_matches(key, keys, n=5) if name not in near]
+    near += [name for name in nearest(key, keys, most=5) if name not in near]
     hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(keys)}"
     raise UserError(f"no config key {key!r} in these runs; {hint}")
 

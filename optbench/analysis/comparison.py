@@ -18,6 +18,7 @@ from optbench.analysis.columns import filter_runs, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
+from optbench.common.names import did_you_mean
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
@@ -255,4 +256,5 @@ def check_logged(table: pd.DataFrame, column: str, columns: Collection[str] | No
     """Raise UserError unless the table, or `columns`, has the column."""
     there = list(map(str, table if columns is None else columns))
     if column not in there:
-        raise UserError(f"no logged column {column!r}; there are: {', '.join(there)}")
+        near = did_you_mean(column, there)
+        raise UserError(f"no logged column {column!r}{near}\nThere are: {', '.join(there)}")

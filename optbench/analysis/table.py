@@ -28,7 +28,7 @@ FOLDER_HINT = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
     "train first, then give its folder (or any folder above it)."
 )
-
+UNFINISHED_HINT = "The command that began the runs resumes them, and tries failed ones again."
 
 Record = tuple[Path, RunRecord]
 
@@ -41,10 +41,20 @@ class Run(NamedTuple):
     columns: dict[str, np.ndarray]
 
 
-def check_names(folders: Sequence[str | Path]) -> None:
-    """Raise UserError for an empty name, as of a shell variable that is not set."""
+def check_folders(folders: Sequence[str | Path]) -> None:
+    """Raise UserError for a folder that cannot be meant."""
+    # an empty name, as of a shell variable that is not set
     if not all(str(folder).strip() for folder in folders):
         raise UserError("a folder's name is empty; '.' is the current one")
+    for folder in map(Path, folders):
+        if not is_text(str(folder.absolute())):
+            raise UserError(f"{str(folder)!r} holds bytes that are no UTF-8: rename the folder")
+        if not folder.exists():
+            raise UserError(f"there is no folder {folder}. {FOLDER_HINT}")
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is a file; give the folder of a run or of a sweep. {FOLDER_HINT}"
+            )
 
 
 def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
@@ -84,7 +94,7 @@ class RunFiles:
         """Read every `run.json`. Raises UserError for a folder that cannot be meant."""
         if not folders:
             raise UserError(f"no folder was given. {FOLDER_HINT}")
-        check_names(folders)
+        check_folders(folders)
         self.folders = [Path(folder) for folder in folders]
         found, self._problems = find_runs(folders)
         records: list[Record] = []
@@ -133,7 +143,8 @@ class RunFiles:
         if not runs:
             where = ", ".join(map(str, self.folders))
             lines = "".join(f"\n  {line}" for line in [*problems, *self.older])
-            raise UserError(f"no finished run found in {where}. {FOLDER_HINT}{lines}")
+            hint = UNFINISHED_HINT if records else FOLDER_HINT
+            raise UserError(f"no finished run found in {where}. {hint}{lines}")
         table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))
         table.attrs |= {"problems": problems, "older": self.older, "rows": rows}
         table.attrs["mixed"] = hold_different_problems(self.folders, runs.values())
@@ -153,14 +164,6 @@ def find_runs(folders: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     found: dict[str, Path] = {}  # by real path: overlapping folders count once
     problems = set()
     for folder in map(Path, folders):
-        if not is_text(str(folder.absolute())):
-            raise UserError(f"{str(folder)!r} holds bytes that are no UTF-8: rename the folder")
-        if not folder.exists():
-            raise UserError(f"there is no folder {folder}. {FOLDER_HINT}")
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder} is a file; give the folder of a run or of a sweep. {FOLDER_HINT}"
-            )
         for here, below, files in os.walk(folder):
             if "run.json" in files or "run.json" in below:
                 found.setdefault(os.path.realpath(here), Path(here))

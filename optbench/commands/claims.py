@@ -1,14 +1,14 @@
 """`optbench claims FOLDER...`: judge the claims of sweeps again, from their files."""
 
-import argparse
 from collections.abc import Sequence
 
+from optbench.commands import Parser
 from optbench.common.files import expanded
 from optbench.report.claim_files import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="optbench claims", description=__doc__)
+    parser = Parser(prog="optbench claims", description=__doc__)
     parser.add_argument(
         "folders", nargs="+", type=expanded, metavar="FOLDER", help="of a sweep with a claim"
     )

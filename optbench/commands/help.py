@@ -4,23 +4,23 @@ import ast
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 
 from optbench import __version__
-from optbench.common.errors import UserError, did_you_mean
+from optbench.common.errors import UserError
+from optbench.common.names import did_you_mean
 from optbench.config.comments import (
     GROUPS,
     OVERLAYS,
-    choices,
     default_choice,
     known_keys,
     read,
     settings_of,
     suggestion,
 )
-from optbench.config.groups import config_folder, read_yaml
+from optbench.config.groups import choices, config_folder, read_yaml
 
 MAX_WIDTH = 100  # columns
 INTRODUCTION = """\
@@ -39,9 +39,9 @@ All keys and choices: docs/configuration.md. Files, figures, statistics: the oth
 """
 
 
-def main(words: Sequence[str], *, version: bool = False) -> int:
-    """Explain each word, or give an overview. version: print versions instead."""
-    if version:
+def main(words: Sequence[str], flags: Collection[str] = ()) -> int:
+    """Explain each word, or give an overview; with the flag --version print versions."""
+    if "--version" in flags:
         print(versions())
         return 0
     texts = [about(word) for word in words] or [overview()]
@@ -148,7 +148,7 @@ def about_choice(group: str, name: str) -> str:
     files = choices(group)
     if name not in files:
         raise UserError(
-            f"there is no {group}={name}{did_you_mean(name, list(files))}\n"
+            f"there is no {group}={name}{did_you_mean(name, files)}\n"
             f"{group} is one of: {', '.join(files)}"
         )
     prefix = "" if group in OVERLAYS else f"{group.replace('/', '.')}."

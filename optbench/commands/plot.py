@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from optbench.analysis.comparison import Options
+from optbench.commands import Parser
+from optbench.common.console import warn
 from optbench.common.files import expanded
 from optbench.figures import kinds, style
 from optbench.figures.kinds import KINDS
@@ -12,7 +14,7 @@ from optbench.report.draw import draw_all
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="optbench plot",
         description="Draw the figures and tables of finished runs again, from their CSV files.",
     )
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in result.paths:
         print(path)
     for warning in result.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     for text in result.skipped:
         print(f"does not apply: {text}", file=sys.stderr)
     for problem in [*result.problems, *result.older]:

@@ -1,6 +1,5 @@
 """`optbench report FOLDER... -o FILE`: one self-contained, interactive page."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from optbench.analysis.comparison import Options
 from optbench.analysis.latex import CELLS
+from optbench.analysis.table import check_folders
+from optbench.commands import Parser
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.report.draw import write_table
@@ -16,7 +17,7 @@ from optbench.report.page import write
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `optbench report`; return 0, or 1 if a file was left out (named on stderr)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="optbench report",
         description="Write one self-contained page: verdict, interactive curves, tables, commands.",
     )
@@ -42,18 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table", metavar="COLUMN",
         help="no page, but the final values of a logged column as a LaTeX table: optimizers by "
-        "problems (default of -o: summary.tex in the one FOLDER)",
+        "problems (default of -o: table_COLUMN.tex in the one FOLDER)",
     )  # fmt: skip
     parser.add_argument(
         "--cells", metavar="NAME", help=f"of the table: {', '.join(CELLS)} (default: median_range)"
     )
     parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
+    check_folders(asked.folders)
     if asked.out is None and len(asked.folders) != 1:
         raise UserError("several folders were given: say where the file goes with -o FILE")
     if asked.cells and not asked.table:
         raise UserError("--cells is of a table: name its column with --table COLUMN")
-    name = "summary.tex" if asked.table else "report.html"
+    # `summary.tex` is the sweep's own, which `optbench plot` writes again
+    name = f"table_{asked.table}.tex" if asked.table else "report.html"
     out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
     if asked.table:
         options = Options(where=asked.where, facet=asked.facet)

@@ -1,20 +1,28 @@
 """`optbench score times.csv`: AlgoPerf's profiles and scores of a table of times."""
 
-import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from optbench.commands import Parser
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.report.draw import SCORES_FILE
 from optbench.stats import algoperf
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the profile and both scores of a CSV file."""
-    parser = argparse.ArgumentParser(prog="optbench score", description=algoperf.__doc__)
+    parser = Parser(prog="optbench score", description=algoperf.__doc__)
     parser.add_argument("times", type=expanded, help=f"CSV: {algoperf.CSV_FORM}")
     asked = parser.parse_args(arguments)
+    if Path(asked.times).is_dir():
+        raise UserError(
+            f"{asked.times} is a folder: give a CSV file of times. Of a sweep over several "
+            f"problems, python -m optbench plot FOLDER writes the scores to {SCORES_FILE}"
+        )
     times = algoperf.read_times(asked.times)
     shown = pd.DataFrame(
         {

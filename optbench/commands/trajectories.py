@@ -7,6 +7,7 @@ animation, and writes a table of what they did on the way.
 import inspect
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from optbench.common.errors import UserError, did_you_mean
+from optbench.common.console import warn
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.names import did_you_mean, nearest
+from optbench.config.comments import likely_keys
+from optbench.config.groups import choices, own_folders
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, Function, Point
@@ -33,29 +38,30 @@ class Asked(NamedTuple):
     tolerance: float
     formats: list[str]
     out: Path
-    config_dir: str | None
 
 
 def parse(words: Sequence[str]) -> Asked:
     """Parse KEY=VALUE words. Raise UserError with what is wrong and what is allowed."""
     given: dict[str, str] = {}
-    for word in words:
+    for word in with_folder(words):
         key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise UserError(f"{word!r} is not of the form KEY=VALUE\n{HELP}")
+        if not equals or not value or word[0] == "-":
+            raise UserError(f"cannot read {word}: a setting is KEY=VALUE{meant(word)}\n{SEE_HELP}")
         given[key.lstrip("+")] = value
     name = given.pop("function", "")
     if name not in FUNCTIONS:
-        hint = did_you_mean(name, list(FUNCTIONS))
-        raise UserError(f"function={name} is none of {', '.join(FUNCTIONS)}{hint}")
+        no = f"there is no function={name}{did_you_mean(name, FUNCTIONS)}"
+        asked = no if name else "which function? Give function=NAME"
+        raise UserError(f"{asked}\nfunction is one of: {', '.join(FUNCTIONS)}")
     names = given.pop("optimizer", "sgd,momentum,adam").split(",")
     settings = {
         "steps": number("steps", given.pop("steps", "200"), int, 1),
         "noise": number("noise", given.pop("noise"), float, 0) if "noise" in given else None,
         "seed": number("seed", given.pop("seed", "0"), int, 0),
         "tolerance": number("tolerance", given.pop("tolerance", "0.05"), float, 0),
-        "config_dir": given.pop("config_dir", None),
     }
+    folder = given.pop("config_dir", "")
+    own_folders[:] = [Path(expanded(folder))] if folder else []
     start = None
     if "start" in given:
         parts = given.pop("start").strip("[]()").split(",")
@@ -70,8 +76,8 @@ def parse(words: Sequence[str]) -> Asked:
     maker, mine = FUNCTIONS[name], {}
     for key in [key for key in given if key.startswith("function.")]:
         argument = key.removeprefix("function.")
-        if argument not in inspect.signature(maker).parameters:
-            raise UserError(f"{key}: {name} takes {list(inspect.signature(maker).parameters)}")
+        if argument not in (takes := inspect.signature(maker).parameters):
+            raise UserError(f"unknown key {key!r}: {name} takes {', '.join(takes) or 'none'}")
         mine[argument] = number(key, given.pop(key), float)
     from optbench.config.compose import combinations  # slow to import, and not needed by the help
 
@@ -86,12 +92,43 @@ def parse(words: Sequence[str]) -> Asked:
         whose = f"a setting of {optimizer} ({optimizer}.KEY=VALUE)"
         lines += [(optimizer, variant) for variant in combinations(own, whose)]
     known = tuple(f"{name}." for name in ("optimizer", *names))
-    if unknown := [key for key in given if not key.startswith(known)]:
-        keys = [*settings, "function", "optimizer", "start", "format", "out"]
-        hint = did_you_mean(unknown[0], keys)
-        raise UserError(f"unknown key {unknown[0]!r}{hint}\n{HELP}")
+    for key, value in given.items():
+        if not key.startswith(known):
+            raise UserError(f"unknown key {key!r}{right_key(key, value, name, names)}\n{SEE_HELP}")
     function = maker(**mine)
     return Asked(function, lines, start=start, formats=formats, out=out, **settings)
+
+
+def with_folder(words: Sequence[str]) -> list[str]:
+    """Return the words, with `--config-dir FOLDER` as a setting like the others."""
+    text = "\n".join(words)
+    return re.sub(r"^--config-dir[=\n]", "config_dir=", text, flags=re.M).split("\n")
+
+
+def meant(word: str) -> str:
+    """Return what was probably meant by a word that is no setting."""
+    key, _, value = word.lstrip("-").partition("=")
+    if key in KEYS:
+        return f". Did you mean {key}={value or 'VALUE'}?"
+    for group, names in (("function", list(FUNCTIONS)), ("optimizer", list(choices("optimizer")))):
+        if near := nearest(key, names):
+            return f". Did you mean {group}={near[0]}?"
+    return ""
+
+
+def right_key(key: str, value: str, function: str, optimizers: Sequence[str]) -> str:
+    """Return the key that was probably meant by an unknown one, with the value."""
+    first = key.partition(".")[0]
+    if key in inspect.signature(FUNCTIONS[function]).parameters:
+        return f". Did you mean function.{key}={value}?"
+    if near := nearest(key, KEYS):
+        return f". Did you mean {near[0]}={value}?"
+    if first in choices("optimizer"):
+        return f": the optimizers are {', '.join(optimizers)}. Name {first} in optimizer= too"
+    if found := [one for one in likely_keys(key) if one.startswith("optimizer.")]:
+        one = optimizers[0] + found[0].removeprefix("optimizer")
+        return f". Did you mean {found[0]}={value} (all optimizers), or {one}={value} (one)?"
+    return ""
 
 
 def number(key: str, text: str, kind: type, least: float = -math.inf) -> Any:
@@ -111,12 +148,12 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     from optbench.config.build import build
     from optbench.config.compose import compose_group
 
-    if asked.config_dir:  # classes may lie beside their configurations
-        sys.path.append(str(Path(expanded(asked.config_dir)).resolve()))
+    # classes may lie beside their configurations
+    sys.path += [str(folder.resolve()) for folder in own_folders]
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:
-        config = compose_group("optimizer", name, overrides, asked.config_dir)
+        config = compose_group("optimizer", name, overrides)
         if "lr" in config and not any(text.startswith("optimizer.lr=") for text in overrides):
             # Configured rates suit networks. Here most optimizers would hardly move.
             config["lr"], overrides = "best", [*overrides, "optimizer.lr=best"]
@@ -147,6 +184,11 @@ optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
                                   lr=best, the default, takes the best of 21 from 1e-4 to 10)
   function.condition=30, noise=0.1, start=-1.2,1, steps=200, seed=0, tolerance=0.05
   out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""
+SEE_HELP = "python -m optbench trajectories --help lists the settings"
+KEYS = (
+    "function", "optimizer", "steps", "noise", "seed", "tolerance", "start", "format", "out",
+    "config_dir",
+)  # fmt: skip
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -166,9 +208,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"  {head:<9}  {meaning.format(tolerance=asked.tolerance)}")
     print("", *files, sep="\n")
     if table["steps_to_minimum"].map(math.isinf).all():
-        print(
-            f"warning: in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
-            "leave out lr (the best of 21 for each), or take more steps",
-            file=sys.stderr,
+        warn(
+            f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
+            "leave out lr (the best of 21 for each), or take more steps"
         )
     return 0

@@ -1,14 +1,14 @@
 """`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
 
-import argparse
 from collections.abc import Sequence
 
+from optbench.commands import Parser
 from optbench.common.files import expanded
 from optbench.report.verdict_files import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="optbench verdict", description=__doc__)
+    parser = Parser(prog="optbench verdict", description=__doc__)
     parser.add_argument(
         "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
     )

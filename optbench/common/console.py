@@ -30,12 +30,26 @@ def say(*lines: object, error: bool = False) -> None:
         _silence(stream)
 
 
+_warned: set[str] | None = None  # the warnings of the command that runs
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error; in one command only once."""
+    if _warned is not None:
+        if text in _warned:
+            return
+        _warned.add(text)
+    say(f"warning: {text}", error=True)
+
+
 @contextmanager
 def guard_streams() -> Iterator[None]:
     """Let a command run on without stdin, stdout or stderr, or if a pipe closes.
 
     If a stream were closed from the start (`>&-`), the next opened file would get its output.
     """
+    global _warned
+    before, _warned = _warned, set() if _warned is None else _warned
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -51,6 +65,7 @@ def guard_streams() -> Iterator[None]:
     except BrokenPipeError:
         pass  # the reader, such as `head`, needs no more
     finally:
+        _warned = before
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()

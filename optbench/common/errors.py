@@ -1,14 +1,15 @@
 """Errors whose message is meant for the user and printed without a traceback."""
 
-import difflib
 import re
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from optbench.common.names import clip, did_you_mean
 
 MESSAGE_CHARACTERS = 2000  # a longer message loses its middle
 
@@ -73,9 +74,7 @@ def described(error: BaseException) -> str:
 
 def shorten(message: str) -> str:
     """Return a message without the middle of one that is too long to read."""
-    if len(message) <= MESSAGE_CHARACTERS:
-        return message
-    return f"{message[: MESSAGE_CHARACTERS // 2]} ... {message[-MESSAGE_CHARACTERS // 2 :]}"
+    return clip(message, MESSAGE_CHARACTERS, " ... ")
 
 
 def memory_is_full(error: BaseException) -> bool:
@@ -112,13 +111,6 @@ UNWRITABLE = (
 def is_text(value: str) -> bool:
     """Return whether UTF-8 can encode the text, which then has no lone surrogate."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def did_you_mean(word: str, names: Sequence[str]) -> str:
-    """Return a sentence that proposes the nearest of `names`; "" if none is near."""
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f". Did you mean {lower[near[0]]}?" if near else ""
 
 
 def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:

@@ -13,8 +13,9 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from optbench.common.errors import UserError, did_you_mean
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.names import did_you_mean
 from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision

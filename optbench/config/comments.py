@@ -1,13 +1,13 @@
 """The comments in the configuration files, which explain each key and each choice."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from optbench.config.groups import config_folder
+from optbench.common.names import nearest
+from optbench.config.groups import choices, config_folder
 from optbench.formats.keys import OVERLAYS
 
 GROUPS = (
@@ -69,17 +69,11 @@ def shown(settings: list[Setting]) -> Iterator[Setting]:
             yield one
 
 
-def choices(group: str) -> dict[str, Path]:
-    """Return the files of a group by their names in `GROUP=NAME`."""
-    folder = config_folder() / group
-    files = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-
-
 def default_choice(group: str) -> str:
-    """Return the choice that config.yaml makes for a group, or "" if none."""
-    text = (config_folder() / "config.yaml").read_text("utf-8")
-    found = re.search(rf"^  - (?:override )?{group}: (\w+)", text, re.M)
+    """Return the default choice of a group, or "" if none."""
+    files = [config_folder() / name for name in ("config.yaml", "sweeps.yaml")]
+    text = "".join(path.read_text("utf-8") for path in files)
+    found = re.search(rf"^  - (?:override /)?{group}: (\w+)", text, re.M)
     return found[1] if found and found[1] != "null" else ""
 
 
@@ -99,7 +93,7 @@ def known_keys() -> dict[str, list[tuple[str, Setting]]]:
     _, sections = read(config_folder() / "config.yaml")
     known = {one.key: [("", one)] for _, settings in sections for one in shown(settings)}
     for group in GROUPS:
-        for choice, path in choices(group).items() if group not in OVERLAYS else ():
+        for choice, path in choices(group, own=False).items() if group not in OVERLAYS else ():
             for one in settings_of(path):
                 key = f"{group.replace('/', '.')}.{one.key}"
                 known.setdefault(key, []).append((choice, one))
@@ -117,8 +111,7 @@ def likely_keys(key: str) -> list[str]:
         return sorted(found, key=lambda name: (name.count("."), not name.startswith("optimizer")))
     inside = [name for name in known if name.startswith(f"{group}.")] or known
     short = {name.rpartition(".")[2]: name for name in reversed(inside)}
-    whole = difflib.get_close_matches(key.lower(), [] if first else known, n=1, cutoff=0.6)
-    return whole or [short[one] for one in difflib.get_close_matches(last, short, n=1, cutoff=0.65)]
+    return nearest(key, [] if first else known) or [short[one] for one in nearest(last, short)]
 
 
 def suggestion(key: str, value: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -11,22 +10,18 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from optbench.common.errors import UserError
-from optbench.common.files import expanded
 from optbench.config.explain import explained
-from optbench.config.groups import config_folder
+from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 
 
-def compose_group(
-    group: str, choice: str, overrides: Sequence[str] = (), config_dir: str | None = None
-) -> dict[str, Any]:
+def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the configuration of one choice of a group, with overrides applied.
 
-    config_dir: a folder with the user's own choices. Raises `UserError` for an unknown name.
+    The user's `own_folders` have choices too. Raises `UserError` for an unknown name.
     """
-    words = [f"{group}={choice}", *overrides]
-    if config_dir:
-        words.append(f"hydra.searchpath=[file://{Path(expanded(config_dir)).resolve()}]")
+    places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
+    words = [f"{group}={choice}", *overrides, f"hydra.searchpath=[{places}]"]
     with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)

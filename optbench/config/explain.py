@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.common.errors import UserError, did_you_mean, shorten
+from optbench.common.errors import UserError, shorten
+from optbench.common.names import did_you_mean
 from optbench.config.comments import known_keys, suggestion
-from optbench.config.groups import config_folder, options
+from optbench.config.groups import choices
 from optbench.formats.keys import GROUPS
 
 NO_COHORT = (
@@ -34,15 +34,15 @@ def explained(*others: type[Exception]) -> Iterator[None]:
     except UserError:
         raise
     except HYDRAS_ERRORS + others as error:
-        raise UserError(explain(error, config_folder())) from error
+        raise UserError(explain(error)) from error
 
 
-def explain(error: Exception, conf: Path) -> str:
+def explain(error: Exception) -> str:
     """Return Hydra's message with its causes, and the nearest right name if any."""
-    return shorten(_explain(error, conf))
+    return shorten(_explain(error))
 
 
-def _explain(error: Exception, conf: Path) -> str:
+def _explain(error: Exception) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -61,7 +61,7 @@ def _explain(error: Exception, conf: Path) -> str:
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
         if match[0].endswith("'hydra/launcher/cohort'"):
             return NO_COHORT
-        allowed = options(conf / match[1])
+        allowed = list(choices(match[1]))
         allowed += ["basic"] if match[1].startswith("hydra/") else []  # part of Hydra
         return (
             f"there is no {match[1]}={match[2]}{did_you_mean(match[2], allowed)}\n"

@@ -1,10 +1,17 @@
-"""The folder of the configuration files, and the choices in it."""
+"""The folders of the configuration files, and the choices in them."""
 
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from optbench.common.files import expanded
+
+FOLDER_FLAG = re.compile(r"(?:--config-dir|--config-path)=(.+)")
+own_folders: list[Path] = []  # the user's configuration folders, given on the command line
 
 
 def config_folder() -> Path:
@@ -14,9 +21,23 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def options(folder: Path) -> list[str]:
-    """Return the names of a group's choices, as written in `GROUP=NAME`."""
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+def config_folders(words: Sequence[str]) -> Iterator[Path]:
+    """Yield the configuration folders that a command line gives."""
+    for word in words:
+        if match := FOLDER_FLAG.fullmatch(word):
+            yield Path(expanded(match[1]))
+        elif word.lstrip("+").startswith("hydra.searchpath="):
+            yield from map(Path, re.findall(r"file://([^,\]'\"]+)", word))
+
+
+def choices(group: str, *, own: bool = True) -> dict[str, Path]:
+    """Return the files of a group by their names in `GROUP=NAME`. own: the user's files too."""
+    found: dict[str, Path] = {}
+    for place in (config_folder(), *(own_folders if own else ())):
+        folder = place / group
+        for path in sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
 
 
 @cache

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError
-from optbench.config.comments import choices
 from optbench.config.explain import suggest
+from optbench.config.groups import choices
 
 
 def optimizer_names(words: Iterable[str]) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from optbench.common.errors import UserError, did_you_mean, is_text
-from optbench.common.files import expanded
+from optbench.common.errors import UserError, is_text
+from optbench.common.names import did_you_mean
 from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
 from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
@@ -44,17 +44,10 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
 def quoted(word: str) -> str:
     """Return an override with quotes where Hydra needs them: `~/x`, `$HOME`, é.
 
-    Values in brackets, or with quotes already, are left as they are. Hydra's own flag
-    `--config-dir=~/x` gets its path expanded.
+    Values in brackets, or with quotes already, are left as they are.
     """
     key, equals, value = word.partition("=")
-    if key == "--config-dir":
-        return key + equals + expanded(value)
-    if (
-        not equals
-        or key.startswith("-")
-        or re.search(r"[\s'\"()\[\]{}\\]", value.replace("${", ""))
-    ):
+    if not equals or re.search(r"[\s'\"()\[\]{}\\]", value.replace("${", "")):
         return word
     parts = [
         f"'{part}'" if re.search(r"^~|[^\x00-\x7f]|\$(?!\{)", part) else part
@@ -64,12 +57,18 @@ def quoted(word: str) -> str:
 
 
 def check_syntax(words: Sequence[str]) -> None:
-    """Raise `UserError` for a word without a key, and for lists of Hydra's choices."""
+    """Raise `UserError` for what Hydra refuses without the word, and for lists of its choices."""
     for word in words:
         if not is_text(word):
             raise UserError(f"{word} holds bytes that are no text in UTF-8: write it otherwise")
-        if word.startswith("="):
-            raise UserError(f"cannot read {word}: an override is KEY=VALUE")
+        if word.startswith("=") or not word.strip():
+            raise UserError(f"cannot read {word or repr(word)}: an override is KEY=VALUE")
+        if re.fullmatch(r"[^\s'\"]+=[^\s'\"\[{(]*\s+[\w.+/]+=.*", word):
+            raise UserError(f"{word!r} holds several overrides: quote each by itself, or none")
+        if word.endswith(","):
+            raise UserError(
+                f"cannot read {word}: several values are separated by single commas, without spaces"
+            )
         if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):  # names of files to Hydra
             raise UserError(f"{word}: one choice is needed, not a list of them")
 

@@ -10,21 +10,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hydra import utils
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from optbench.common.files import expanded
+from optbench.config.groups import config_folders
 from optbench.config.hydra_internals import WANTS_NAMES
 from optbench.formats.older_code import GETTERS, targets
 
 # Hydra itself builds callbacks, launchers and loggers before any run begins.
 HYDRA_TARGETS = ("optbench.*", "hydra_plugins.*", "logging.*", "colorlog.*")
 TARGET_NAME = re.compile(r"""_target_['"]?\s*[=:]\s*['"]?([A-Za-z_][\w.]*)""")
-FOLDER_FLAG = re.compile(r"(?:--config-dir|-cd|--config-path|-cp)(?:=(.*))?")
 
 
 def named_by(words: Sequence[str]) -> list[str]:
@@ -34,16 +32,6 @@ def named_by(words: Sequence[str]) -> list[str]:
         with suppress(OSError):  # Hydra reports what is wrong with a folder
             texts += [path.read_text("utf-8", "replace") for path in folder.rglob("*.yaml")]
     return sorted({name for text in texts for name in TARGET_NAME.findall(text)})
-
-
-def config_folders(words: Sequence[str]) -> Iterator[Path]:
-    """Yield the configuration folders that a command line gives."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if match := FOLDER_FLAG.fullmatch(word):
-            if folder := following if match[1] is None else match[1]:
-                yield Path(expanded(folder))
-        elif word.lstrip("+").startswith("hydra.searchpath="):
-            yield from map(Path, re.findall(r"file://([^,\]'\"]+)", word))
 
 
 def allowlist(words: Sequence[str]) -> dict[str, Any]:

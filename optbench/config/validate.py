@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optbench.common.errors import UserError, did_you_mean, is_text
+from optbench.common.errors import UserError, is_text
+from optbench.common.names import did_you_mean
 from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, Switch
 
 MAX_THREADS = 4096  # more than any machine has; a million threads would end the process

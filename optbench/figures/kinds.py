@@ -5,7 +5,6 @@ figure, and can be called alone.
 """
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
+from optbench.common.names import did_you_mean
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
 from optbench.figures.critical_difference import ranks_figure
@@ -174,11 +174,10 @@ def chosen(names: Sequence[str]) -> list[str]:
     """Return the named kinds; `all` is every kind. Raise UserError for unknown names."""
     for name in names:
         if name not in (*KINDS, ALL):
-            near = get_close_matches(name, KINDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(
-                f"no kind of figure {name!r}{hint}; allowed: {', '.join(KINDS)}, {ALL}. Ways over "
-                "a function of two variables: python -m optbench trajectories"
+                f"no kind of figure {name!r}{did_you_mean(name, [*KINDS, ALL])}\n"
+                f"Allowed: {', '.join(KINDS)}, {ALL}. Paths over a function of two variables: "
+                "python -m optbench trajectories"
             )
     return list(KINDS) if ALL in names else list(dict.fromkeys(names))
 

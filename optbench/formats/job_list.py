@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optbench.common.console import say
+from optbench.common.console import warn
 from optbench.common.files import read_text, replace_text
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
@@ -111,7 +111,7 @@ def read_or_say(folder: Path) -> tuple[Job, list[Job]] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        say(f"warning: the list of the sweep's jobs cannot be read ({error})", error=True)
+        warn(f"the list of the sweep's jobs cannot be read ({error})")
         return None
 
 

@@ -12,7 +12,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     # These imports are slow, and useless to importers of one part of this package.
     from optbench.analysis.claims.judge import verdict_line
     from optbench.analysis.comparison import compare
-    from optbench.common.console import say
+    from optbench.common.console import say, warn
     from optbench.common.errors import UserError
     from optbench.formats.job_list import CLAIM_FILE, MANIFEST_FILE
     from optbench.report import claim_files, terminal, verdict_files
@@ -27,9 +27,9 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
         try:
             claim = verdict_line(claim_files.write(folder, made.files)[0])
         except UserError as error:  # the runs are still valid
-            say(f"warning: the claim is not judged: {error}", error=True)
+            warn(f"the claim is not judged: {error}")
     for text in result.warnings:
-        say(f"warning: {text}", error=True)
+        warn(text)
     for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)
     if not quiet:

@@ -28,9 +28,10 @@ def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
     try:
         claimed = read_sealed(folder / CLAIM_FILE)
     except (OSError, ValueError) as error:
+        why = f"there is no {CLAIM_FILE}" if isinstance(error, FileNotFoundError) else str(error)
         raise UserError(
-            f"{folder} has no readable {CLAIM_FILE} ({error}): it is not the folder of a sweep "
-            "whose study has a claim, such as study=claims/momentum"
+            f"{folder} holds no claim that can be read ({why}): give the folder of a sweep whose "
+            "study has a claim, such as study=claims/momentum"
         ) from None
     return claimed, judge_claim(files.table(), layers_of(files), claimed)
 

@@ -11,6 +11,7 @@ from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.latex import bold, final_cells, to_latex
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.summary import summary, to_markdown
+from optbench.analysis.table import check_folders
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
@@ -23,6 +24,7 @@ from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
 from optbench.report.repeat_command import engines_note
 
+SCORES_FILE = "benchmark_score.csv"
 ROWS = ("epochs", "steps")  # CSV files that curves can be drawn from
 
 
@@ -54,6 +56,7 @@ def draw_all(
     kinds.chosen(options.kinds)
     if options.rows not in ROWS:
         raise UserError(f"unknown rows {options.rows!r}; allowed: {', '.join(ROWS)}")
+    check_folders(folders)
     if out is None and len(folders) != 1:
         raise UserError("several folders were given: say where the figures go with -o DIR")
     made = compare(folders, options) if made is None else made
@@ -107,7 +110,7 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
     if has_profile(made):
-        texts["benchmark_score.csv"] = to_csv(profile_of(made).scores)
+        texts[SCORES_FILE] = to_csv(profile_of(made).scores)
     return texts
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from optbench.analysis.table import check_names
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
 from optbench.report.collect import collect
@@ -52,7 +51,6 @@ def write(
     Raises UserError if there is no run, or no file can be written. The report and the result name
     damaged and unfinished runs.
     """
-    check_names(folders)
     data = collect([Path(folder) for folder in folders], conditions, y, facet)
     data["title"] = title or data["title"]
     page = render(data)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,12 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import format_final, summary
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.common.names import clip
 from optbench.report.sections import curves, verdict
 
 MAX_WIDTH = 80  # columns
+GAP = 3  # columns between two of the table, and at its edges
+MIN_NAME = 16  # columns for names
 
 
 def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "") -> list[str]:
@@ -52,20 +56,40 @@ def table(finals: pd.DataFrame, column: str) -> str:
     others = ("test_accuracy", "val_accuracy", "train_loss")
     stems = [column, *(s for s in others if s != column and f"{s}_median" in logged)][:2]
     utf = (sys.stdout.encoding or "").lower().startswith("utf")
-    drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
-    titles = [f"final {metric_of(stem).title}" for stem in stems]
-    for index, title in enumerate(("optimizer", "runs", *titles)):
-        drawn.add_column(Text(title), overflow="fold", justify="left" if not index else "right")
-    problem = ""
+    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
+    heads = ["optimizer", "runs", *(f"final {metric_of(stem).title}" for stem in stems)]
+    rows: list[tuple[str, list[str]]] = []  # problem, cells
     for _, row in finals.iterrows():
-        if (here := problem_text(keys, row[keys].to_numpy())) != problem:
-            drawn.add_section()
-            drawn.add_row(Text(here, style="bold"))
-            problem = here
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
-        drawn.add_row(Text(str(row["variant"])), *map(Text, cells))
-    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
+        rows.append((problem_text(keys, row[keys].to_numpy()), [str(row["variant"]), *cells]))
+    # Heads wrap before names are clipped. Numbers stay whole: a narrow terminal has one less.
+    widths = [
+        max(map(len, [*head.split(), *column]))
+        for head, *column in zip(heads, *(cells for _, cells in rows), strict=True)
+    ]
+    if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
+        heads, widths = heads[:3], widths[:3]
+    room = max(width - sum(widths[1:]) - GAP * len(heads), MIN_NAME)
+    mark = "…" if utf else "..."
+    known = {name for here, cells in rows for name in (here, cells[0])}
+    shown = {name: clip(name, room, mark) for name in known}
+    if len(set(shown.values())) < len(known):
+        shown = {name: name for name in known}  # they differ in their middles, and wrap
+    widths[0] = min(room, max(map(len, [heads[0], *known])))
+    drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
+    for index, head in enumerate(heads):
+        free = width - sum(widths) - GAP * len(heads)
+        widths[index] += min(max(len(head) - widths[index], 0), max(free, 0))
+        justify: Literal["left", "right"] = "right" if index else "left"
+        drawn.add_column(Text(head), overflow="fold", justify=justify, width=widths[index])
+    problem = ""
+    for here, cells in rows:
+        if here != problem:
+            drawn.add_section()
+            drawn.add_row(Text(shown[here], style="bold"))
+            problem = here
+        drawn.add_row(Text(shown[cells[0]]), *map(Text, cells[1 : len(heads)]))
     written = io.StringIO()
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
     # Lines have no trailing spaces, also in a pipe.

@@ -17,9 +17,10 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     """
     study = Path(study)
     if not (study / MANIFEST_FILE).is_file():
+        what = "is not the folder of a tuned study" if study.exists() else "does not exist"
         raise UserError(
-            f"{study} is not the folder of a tuned study (there is no {MANIFEST_FILE} in it). "
-            f"-m hydra/sweeper=tuned makes one."
+            f"{study} {what}: there is no {MANIFEST_FILE}, which hydra/sweeper=tuned writes. "
+            f"Of other sweeps, python -m optbench report FOLDER shows the verdict"
         )
     text, files = verdict_texts(compare([study]) if made is None else made)
     paths = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from optbench.common.console import say
+from optbench.common.console import say, warn
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.config.build import results_of
 from optbench.formats.keys import ENGINES, RunConfig
@@ -124,7 +124,7 @@ def _complete(
                 training.load_state_dict(state)
             except Exception as error:  # of many kinds, since a checkpoint may hold anything
                 mark_failed(folder, error)
-                say(f"warning: {folder.path}: the run restarts, for {error}", error=True)
+                warn(f"{folder.path}: the run restarts, for {error}")
                 folder, training = None, Training(**asked)
         every = planned.config["checkpoint_seconds"]
         why = saved_state.unsaveable(training)
@@ -167,10 +167,9 @@ def by_first_engine(
             training = other
     now = name_of(training)
     if now not in names:
-        say(
-            f"warning: {folder.path} resumes with engine={now} after {record['engine']}: equal "
-            f"within rounding only, and its times compare with those of no other run",
-            error=True,
+        warn(
+            f"{folder.path} resumes with engine={now} after {record['engine']}: equal "
+            f"within rounding only, and its times compare with those of no other run"
         )
         names.append(now)
     record["engine"] = "+".join(names)
@@ -229,9 +228,8 @@ def warn_of_unseeded(training: Training, asked: Mapping[str, Any]) -> None:
         return
     again = saved_state.generators(Training(**asked))
     if unseeded := [path for path, state in states.items() if again.get(path) != state]:
-        say(
-            f"warning: {', '.join(unseeded)} draws random numbers that no seed sets, so that two "
+        warn(
+            f"{', '.join(unseeded)} draws random numbers that no seed sets, so that two "
             f"runs of one seed differ: give it a seed of its own, or draw from the global "
-            f"generators, which the run's seed sets",
-            error=True,
+            f"generators, which the run's seed sets"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from optbench.common.console import say
+from optbench.common.console import say, warn
 from optbench.common.errors import CodeError, UserError, unwritable
 from optbench.config.build import Config, loggers, results_of
 from optbench.formats.keys import RunConfig
@@ -55,9 +55,6 @@ def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
 
     Raises `UserError` where the data or settings have changed since the run began.
     """
-
-    def warn(text: str) -> None:
-        say(f"warning: {text}", error=True)
 
     if planned.config["force"]:
         return None

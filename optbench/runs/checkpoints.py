@@ -40,6 +40,8 @@ def save(
             try:
                 torch.save(state, file)
             except RuntimeError as error:  # torch's error for a write that fell short
+                if isinstance(error.__context__, KeyboardInterrupt):  # a second Ctrl-C
+                    raise error.__context__ from None
                 raise OSError("the checkpoint could not be written as a whole") from error
             file.flush()
             os.fsync(file.fileno())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optbench.common.console import say
+from optbench.common.console import warn
 from optbench.common.errors import unwritable
 from optbench.formats.record import RunRecord
 from optbench.formats.run import check_whole, read_record
@@ -51,7 +51,7 @@ class Finished:
             try:
                 check_whole(folder, record)
             except (OSError, ValueError) as error:
-                say(f"warning: {folder} {error}: the run is done again", error=True)
+                warn(f"{folder} {error}: the run is done again")
             else:
                 return folder
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
-from optbench.common.console import say
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.formats.run import COLUMNS, TEXT_COLUMNS, flatten, read_record
 from optbench.runs import locks
@@ -82,10 +82,9 @@ class Loggers:
                 del self.loggers[name]
                 if name not in self.warned:
                     self.warned.add(name)
-                    say(
-                        f"warning: logger {name} gave up ({type(error).__name__}: {error}); the "
-                        f"run goes on, and its CSV files are whole",
-                        error=True,
+                    warn(
+                        f"logger {name} gave up ({type(error).__name__}: {error}); the "
+                        f"run goes on, and its CSV files are whole"
                     )
 
 

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from optbench.common.console import endings, say
+from optbench.common.console import endings, say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
@@ -77,7 +77,7 @@ class SweepCallback(Callback):
                 choose_engines(config, sweep, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
             if why := too_few_seeds(planned or [], claim):
-                say(f"warning: {why}", error=True)
+                warn(why)
             if not config.quiet:
                 say(f"sweep of {count or 'several'} runs into {sweep}")
 
@@ -103,15 +103,26 @@ class SweepCallback(Callback):
         finally:  # also if the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
-            for job in failed:
-                # Long errors were printed in full when the run failed.
-                first = next(iter(str(job["error"]).splitlines()), "")
-                say(f"  {' '.join(job['overrides'])}: {first}", error=True)
+                say(*failures(failed), error=True)
         if job_list.unwritten:
             where = sweep / job_list.JOBS_FILE
             say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
         if failed or job_list.unwritten:
             sys.exit(1)
+
+
+def failures(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each different error: the first run with the error, and how many more."""
+    runs: dict[str, list[str]] = {}
+    for job in failed:
+        # Long errors were printed in full when the run failed.
+        first = next(iter(str(job["error"]).splitlines()), "")
+        words = [text for text in job["overrides"] if not job_list.is_cosmetic(text)]
+        runs.setdefault(first, []).append(" ".join(words))
+    for error, names in runs.items():
+        others = len(names) - 1
+        more = f" (and {others} other{'s' * (others > 1)} with the same error)" * (others > 0)
+        yield f"  {names[0]}: {error}{more}"
 
 
 def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:

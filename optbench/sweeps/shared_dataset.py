@@ -1,7 +1,6 @@
 """One copy of a dataset for all processes of a machine, in a file in memory."""
 
 import os
-import sys
 import tempfile
 from dataclasses import fields
 from functools import lru_cache
@@ -11,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from optbench.common.console import warn
 from optbench.config import build
 from optbench.datasets.prepare import Dataset
 from optbench.formats.keys import RunConfig
@@ -39,8 +39,7 @@ def _load(parts: str) -> Dataset:
     try:
         return share(dataset)
     except OSError as error:
-        text = f"each worker loads the dataset for itself, since it cannot be shared: {error}"
-        print(f"warning: {text}", file=sys.stderr)
+        warn(f"each worker loads the dataset for itself, since it cannot be shared: {error}")
         return dataset
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from optbench.common.console import say
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 
 MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
@@ -66,7 +66,7 @@ def warn_of_threads(count: int) -> None:
     """Warn once where a run has more threads than cores, which wait for each other."""
     if count > cores() and parent_process() is None:  # a worker's parent has warned
         words = f"num_threads={count}, and there are {cores()} CPU cores: a run is slower with more"
-        say(f"warning: {words} threads than cores", error=True)
+        warn(f"{words} threads than cores")
 
 
 def route_products_to_onednn(*, timed: bool = True) -> bool:

@@ -17,8 +17,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optbench.common.console import say
-from optbench.common.errors import UNWRITABLE, UserError, check_choice, did_you_mean, reason
+from optbench.common.console import say, warn
+from optbench.common.errors import UNWRITABLE, UserError, check_choice, reason
+from optbench.common.names import did_you_mean
 from optbench.common.text import count
 from optbench.config.resolve import resolve
 from optbench.config.validate import MAX_INTEGER, check_group
@@ -72,10 +73,11 @@ def run(
         job_list.plan(folder, total, config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
         for warning in manifest.too_few([entry.overrides for entry in contenders], config.seeds):
-            say(f"warning: {warning}", error=True)
+            warn(warning)
         if not config.quiet:
             say(
-                f"{count(len(contenders), 'optimizer')} to tune, {settings['trials']} trials each "
+                f"{count(len(contenders), 'optimizer')} to tune, "
+                f"{count(settings['trials'], 'trial')} each "
                 f"by {settings['pick']} {settings['metric']}, then "
                 f"{count(config.seeds, 'seed')} of the best and of the defaults: {total} runs"
             )

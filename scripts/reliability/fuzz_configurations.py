@@ -81,7 +81,7 @@ class Fuzz:
             if not isinstance(error, UserError) and not self.composing:
                 self.found(error, words)
                 return
-            text = str(error) if isinstance(error, UserError) else explain(error, CONF)
+            text = str(error) if isinstance(error, UserError) else explain(error)
             self.counts["refused"] += 1
             if not text.strip() or len(text) > MESSAGE_CHARACTERS + 10 or "Traceback (most" in text:
                 self.found(error, words, "no paragraph: ")

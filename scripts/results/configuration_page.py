@@ -8,12 +8,12 @@ A test compares the committed page with what this script writes.
 from optbench.config.comments import (
     GROUPS,
     Setting,
-    choices,
     default_choice,
     read,
     settings_of,
     shown,
 )
+from optbench.config.groups import choices
 from optbench.formats.keys import OVERLAYS
 from scripts import ROOT
 

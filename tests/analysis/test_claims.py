@@ -317,4 +317,4 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
 
 def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
     assert sub_command("claims")([str(tmp_path)]) == 1
-    assert "no readable claim.json" in capsys.readouterr().err
+    assert "(there is no claim.json)" in capsys.readouterr().err

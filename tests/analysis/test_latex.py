@@ -137,13 +137,14 @@ def test_latex_takes_it(tmp_path: Path) -> None:
 def test_the_command_writes_the_table_that_is_asked_for(tmp_path: Path, capsys) -> None:
     sweep(tmp_path, ("adam", "sgd"), 2)
     assert main([str(tmp_path), "--table", "test_accuracy", "--cells", "mean_std"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'summary.tex'}\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'table_test_accuracy.tex'}\n"
     found = final_cells(load_runs(tmp_path), ["test_accuracy"])["test_accuracy"]
-    text = (tmp_path / "summary.tex").read_text("utf-8")
+    assert not (tmp_path / "summary.tex").exists()  # the sweep's own
+    text = (tmp_path / "table_test_accuracy.tex").read_text("utf-8")
     _, table = to_latex(found, "test_accuracy", "mean_std").split("\\begin{table}")
     assert text.split("\\begin{table}")[1:] == [table]
     for words, said in (
-        (["--table", "accuracy"], "there are: train_loss"),
+        (["--table", "accuracy"], "There are: train_loss"),
         (["--table", "test_loss", "--cells", "mean"], "median_range, mean_std"),
         (["--cells", "mean_std"], "--table COLUMN"),
     ):

@@ -10,7 +10,8 @@ from optbench import __main__ as program
 from optbench import __version__
 from optbench.commands.help import about, sub_commands
 from optbench.common.errors import UserError
-from optbench.config.comments import GROUPS, choices, known_keys
+from optbench.config.comments import GROUPS, known_keys
+from optbench.config.groups import choices
 
 
 @pytest.fixture
@@ -72,6 +73,18 @@ def test_help_explains_what_it_is_asked(said, words, expected):
         status, out, _ = said(*order)
         assert status == 0
         assert expected in out
+
+
+def test_the_choices_of_an_own_folder_are_choices(said, tmp_path):
+    (tmp_path / "optimizer").mkdir()
+    text = "# My first\nname: firefly\n_target_: a.B\nlr: 0.5  # like a glow\n"
+    (tmp_path / "optimizer" / "firefly.yaml").write_text(text)
+    own = ["--config-dir", str(tmp_path)]
+    assert " firefly " in said("--help", *own)[1].replace("\n", " ")
+    assert "firefly My first" in " ".join(said("--help", "optimizer", *own)[1].split())
+    assert "optimizer.lr=0.5  like a glow" in said(*own, "--help", "optimizer=firefly")[1]
+    assert "Did you mean firefly?" in said(*own, "optimizer=firefyl")[2]
+    assert "firefly" not in said("--help")[1]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ def test_the_study_says_how_its_figure_is_drawn(tmp_path: Path) -> None:
         (["runs", "-o", "file"], "cannot write"),
         (["runs", "--where", "seed=9"], "there is: 0, 1"),
         (["runs", "runs"], "-o"),
+        (["runs", "missing"], "no folder missing"),
+        (["runs", "--y", "train_los"], "Did you mean train_loss?"),
+        (["runs", "--kinds", "all"], "Did you mean --kind?"),
+        (["runs", "y=val_loss"], "Did you mean --y val_loss?"),
+        (["runs", "--kind", "cruves"], "Did you mean curves?"),
+        ([], "arguments are required: FOLDER\npython -m optbench plot --help"),
         (["broken"], "epochs.csv"),
     ],
 )

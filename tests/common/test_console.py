@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from optbench.common.console import endings
+from optbench.common.console import endings, guard_streams, warn
 from optbench.common.errors import UserError
 
 
@@ -35,3 +35,15 @@ def test_what_is_nobodys_mistake_shows_its_traceback_and_ends_in_words(capsys):
     error = capsys.readouterr().err
     assert error.startswith("Traceback")
     assert error.endswith("optbench: KeyError: 'x'\n")
+
+
+def test_a_command_says_a_warning_once(capsys):
+    for _ in range(2):
+        with guard_streams():
+            for text in ("one seed", "one seed", "two seeds"):
+                with guard_streams():
+                    warn(text)
+        assert capsys.readouterr().err == "warning: one seed\nwarning: two seeds\n"
+    warn("one seed")  # without a command, as in a notebook
+    warn("one seed")
+    assert capsys.readouterr().err == "warning: one seed\n" * 2

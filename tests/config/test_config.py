@@ -1,5 +1,6 @@
 """Every YAML is composed and instantiated, and the checks name what is wrong."""
 
+import re
 from copy import deepcopy
 
 import pytest
@@ -9,7 +10,7 @@ from composed import resolved
 from optbench.common.errors import UserError
 from optbench.config import build, validate
 from optbench.config.groups import config_folder
-from optbench.config.resolve import check_keys, did_you_mean, drop_foreign_arguments
+from optbench.config.resolve import check_keys, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
 from optbench.training.loop import Training
 
@@ -83,6 +84,9 @@ def test_datasets_without_downloads_load(option):
 def test_every_study_is_a_sweep_of_choices_that_exist(option):
     config = resolved(f"study={option}", multirun=True)
     assert config["hydra"]["mode"].name == "MULTIRUN"
+    text = (CONF / "study" / f"{option}.yaml").read_text("utf-8")
+    sweeper = re.findall("override /hydra/sweeper: (.+)", text) or ["grid"]
+    assert config["hydra"]["runtime"]["choices"]["hydra/sweeper"] == sweeper[0]
     params = config["hydra"]["sweeper"]["params"]
     assert any(key.startswith("optimizer") for key in params)
     # a key may belong to the choice of another: each value beside the first of the others
@@ -141,10 +145,6 @@ def test_unknown_top_level_keys_are_refused():
     with pytest.raises(UserError, match="Did you mean epochs"):
         check_keys(resolved("+epoch=3"))
     check_keys(resolved())
-
-
-def test_did_you_mean_is_silent_where_nothing_is_near():
-    assert did_you_mean("zzz", ["adam", "sgd"]) == ""
 
 
 def test_an_own_class_gets_its_own_arguments_only():

@@ -14,6 +14,7 @@ import pytest
 from optbench.common.errors import UserError
 from optbench.config import trust
 from optbench.config.build import build
+from optbench.config.command_line import as_words, split
 
 MODULE = """
 import torch
@@ -46,9 +47,10 @@ def test_names_are_found_where_the_user_gives_them(mine):
     assert trust.named_by(words) == ["a.B", "torch.optim.NAdam"]
     conf = str(mine / "conf")
     for given in ([f"--config-dir={conf}"], ["--config-dir", conf], ["-cd", conf]):
-        assert trust.named_by([*given, "optimizer=signsgd"]) == ["mymodule.SignSGD"]
+        flags, words = split([*given, "optimizer=signsgd"])
+        assert trust.named_by([*as_words(flags), *words]) == ["mymodule.SignSGD"]
     assert trust.named_by([f"hydra.searchpath=[file://{conf}]"]) == ["mymodule.SignSGD"]
-    assert trust.named_by(["--config-dir=/nowhere", "--config-dir"]) == []
+    assert trust.named_by(["--config-dir=/nowhere"]) == []
 
 
 def test_what_is_named_is_made_without_a_warning(mine):

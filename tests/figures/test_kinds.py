@@ -249,7 +249,7 @@ def test_a_kind_is_asked_for_by_its_name(tmp_path: Path, capsys) -> None:
     capsys.readouterr()
     assert main([folder, "-o", str(out), "--kind", "rank"]) == 1
     err = capsys.readouterr().err
-    assert "did you mean ranks?" in err
+    assert "Did you mean ranks?" in err
     assert all(name in err for name in kinds.KINDS)
     assert main([folder, "-o", str(out), "--kind", "layers"]) == 1
     assert "diagnostics=layers" in capsys.readouterr().err

@@ -15,13 +15,13 @@ from made_runs import sweep as made_sweep
 from omegaconf import OmegaConf
 
 from optbench import __main__ as cli
-from optbench import program, textbook
+from optbench import textbook
 from optbench.commands import plot
 from optbench.commands import report as report_command
 from optbench.common import console
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
-from optbench.config import validate
+from optbench.config import command_line, validate
 from optbench.config.resolve import check_syntax, quoted
 from optbench.formats.run import read_record
 
@@ -83,11 +83,11 @@ def test_a_stream_that_cannot_print_a_character_prints_its_escape(monkeypatch):
 
 
 def test_words_of_the_command_line_are_read_as_utf_8():
-    assert program.as_text("name=x") == "name=x"
-    assert program.as_text("é中") == "é中"
+    assert command_line.as_text("name=x") == "name=x"
+    assert command_line.as_text("é中") == "é中"
     raw = "é中".encode().decode("ascii", "surrogateescape")  # as a locale of ASCII decodes it
-    assert program.as_text(raw) == "é中"
-    assert program.as_text("a\udcff") == "a\udcff"
+    assert command_line.as_text(raw) == "é中"
+    assert command_line.as_text("a\udcff") == "a\udcff"
     with pytest.raises(UserError, match="no text in UTF-8"):
         check_syntax(["optimizer.name=a\udcff"])
 
@@ -121,8 +121,6 @@ def test_name_that_the_file_system_cannot_hold_is_refused_in_words(monkeypatch):
         ("optimizer.name='é'", "optimizer.name='é'"),
         ("model.hidden=[8,8]", "model.hidden=[8,8]"),
         ("~hydra", "~hydra"),
-        ("-m", "-m"),
-        ("--config-dir=~/c", f"--config-dir={Path.home()}/c"),
     ],
 )
 def test_what_hydra_reads_only_in_quotes_gets_them(word, read):

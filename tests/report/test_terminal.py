@@ -1,5 +1,6 @@
 """What a sweep says at its end fits a terminal, and reads the same in a pipe."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_the_table_is_at_most_80_columns_wide_and_fits_any_encoding(
         assert max(map(len, table)) <= min(80, int(columns))
         assert encoding == "utf-8" or "".join(table).isascii()
         assert "final train" in "".join(table)
+        # each name on a line of its own, with both its ends and its numbers
+        mark = "…" if encoding == "utf-8" else "..."
+        lines = [line for line in table if mark in line]
+        cut = [line.strip("| ").split()[0] for line in lines]
+        assert len(set(cut)) == len(names)
+        assert {name.rpartition("_")[2] for name in cut} == set(map(str, range(12)))
+        assert all(name.startswith("an_op") for name in cut)
+        assert all(re.search(r"[\d.]+ \[[\d.]+, [\d.]+\]", line) for line in lines)
+
+
+def test_names_that_differ_in_their_middles_stay_whole(tmp_path, capsys):
+    names = [f"an_optimizer_of_{n}_and_with_all_the_rest" for n in ("one", "two", "three")]
+    sweep(tmp_path, names, 2)
+    text = "".join(ended(tmp_path, capsys)[:-3])
+    assert "…" not in text
 
 
 def test_several_problems_have_their_rows_under_their_names(tmp_path, capsys):

@@ -55,6 +55,18 @@ def rows(run: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
+    def save(state: object, file: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos")  # torch's writer, whose end fell short
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, {}, {}, {})
+
+
 @pytest.mark.parametrize("after", [1, 4, 6])
 def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
     expected = finished(tmp_path / "a", "diagnostics=layers").folder

@@ -277,9 +277,10 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
     text = "name: mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n"
     (tmp_path / "optimizer" / "mine.yaml").write_text(text)
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "out"))
-    words = ["function=quadratic", "optimizer=mine", f"config_dir={tmp_path}", "format=png"]
-    words += ["mine.lr=0.01"]
-    assert trajectories.main([*words, "steps=2", "function.condition=3", "noise=0"]) == 0
+    words = ["function=quadratic", "optimizer=mine", "format=png", "mine.lr=0.01"]
+    words += ["steps=2", "function.condition=3", "noise=0"]
+    for given in ([f"config_dir={tmp_path}"], ["--config-dir", str(tmp_path)]):
+        assert trajectories.main([*words, *given]) == 0
     table = pd.read_csv(tmp_path / "out/trajectories/quadratic/trajectories.csv")
     assert table["x"][0] == pytest.approx(-8 * (1 - 0.01 / 3) ** 2)
 
@@ -298,7 +299,16 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
         (["function=beale", "optimizer=sgd", "sgd.momentumm=1"], "momentumm"),
         (["function=beale", "optimizer=sgd", "sgd.lr=[1,2"], "a setting of sgd"),
         (["function=beale", "optimizer=lbfgs", "lbfgs.lr=-1"], "refused"),
-        (["adam"], "KEY=VALUE"),
+        (["adam"], r"KEY=VALUE\. Did you mean optimizer=adam\?"),
+        (["ravine"], r"Did you mean function=ravine\?"),
+        (["ravin"], r"Did you mean function=ravine\?"),
+        (["--function=ravine"], r"Did you mean function=ravine\?"),
+        (["--steps", "3"], r"Did you mean steps=VALUE\?"),
+        (["optimizer=adam"], r"which function\? Give function=NAME"),
+        (["function=ravine", "lr=0.1"], r"Did you mean optimizer\.lr=0\.1 \(all optimizers\), or"),
+        (["function=ravine", "learning_rate=0.1"], r"or sgd\.lr=0\.1 \(one\)\?"),
+        (["function=quadratic", "condition=3"], r"Did you mean function\.condition=3\?"),
+        (["function=beale", "optimizer=sgd", "adam.lr=1"], "Name adam in optimizer= too"),
     ],
 )
 def test_mistakes_are_named(words, message, capsys):

@@ -336,11 +336,11 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on_with_it(study, tmp_pat
     asked = ["optimizer=sgd,adam", "tuning.trials=3", "seeds=2", "hydra/launcher=basic"]
     run, number = experiment.run, iter(range(100))
 
-    def stop(config, group, *, label=""):
+    def stop(config, group, **rest):
         count = next(number)
         if count == 1:
             raise UserError("no luck")
-        outcome = run(config, group, label=label)
+        outcome = run(config, group, **rest)
         return outcome if count < 4 else outcome._replace(status="interrupted", signal=2)
 
     with monkeypatch.context() as patch:

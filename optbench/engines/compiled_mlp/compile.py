@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from time import perf_counter
 
-from optbench.common.console import say
+from optbench.common.console import say, warn
 
 try:
     import fcntl
@@ -59,7 +59,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()
         words = f"{source.name} could not be compiled ({' '.join(said[:1])[:200]})"
-        say(f"warning: {words}: steps are slower without it", error=True)
+        warn(f"{words}: steps are slower without it")
         return None
 
 

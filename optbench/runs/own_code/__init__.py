@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from optbench.common.console import say
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.formats.keys import PROBLEM_GROUPS
@@ -76,10 +76,9 @@ def tell(code: Code) -> None:
             _told.add(target)
             end = f" ({NO_SOURCE})"
             names = join([n.removesuffix(end) for n in code[target] if n.endswith(end)])
-            say(
-                f"warning: {target} is made by code without source ({names}), of which no change "
-                f"can be seen: its runs are recorded, and never reused or resumed",
-                error=True,
+            warn(
+                f"{target} is made by code without source ({names}), of which no change "
+                f"can be seen: its runs are recorded, and never reused or resumed"
             )
 
 

@@ -1,0 +1,62 @@
+"""The nearest of known names to a misspelt one, and shorter forms of long names."""
+
+from collections.abc import Iterable
+
+LEAST_LIKENESS = 0.6  # of two names; below, a proposal puzzles more than it helps
+LEAST_BEGINNING = 3  # letters that propose a longer name: "warmup" for "warmup_cosine"
+
+
+def nearest(word: str, names: Iterable[str], most: int = 1) -> list[str]:
+    """Return the known names that a word most likely stands for, the likeliest first.
+
+    Upper and lower case are the same. Names that need as many edits are ordered by whether they
+    have the word's letters, then by the order given. Without a near name, longer names that begin
+    with the word are returned.
+    """
+    text, known = word.lower(), list(dict.fromkeys(names))
+    found = []
+    for name in known:
+        other = name.lower()
+        steps, mixed = edits(text, other), sorted(text) == sorted(other)
+        likeness = 1 - steps / max(len(text), len(other), 1)
+        if likeness >= LEAST_LIKENESS or (mixed and steps == 1):  # "rl" for "lr"
+            found.append((-likeness, not mixed, name))
+    near = [name for *_, name in sorted(found, key=lambda one: one[:2])]
+    if not near and len(text) >= LEAST_BEGINNING:
+        near = [name for name in known if name.lower().startswith(text)]
+    return near[:most]
+
+
+def edits(a: str, b: str) -> int:
+    """Return the fewest edits from one text to the other.
+
+    An edit inserts, deletes or replaces a letter, or exchanges two neighbours (Damerau 1964).
+    """
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(last[j] + 1, row[-1] + 1, last[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return a sentence that proposes the nearest of `names`; "" if none is near."""
+    near = nearest(word, names)
+    return f". Did you mean {near[0]}?" if near else ""
+
+
+def clip(text: str, most: int, mark: str = "…") -> str:
+    """Return a text without the middle of one with more than `most` letters.
+
+    Long names often differ at their ends alone. `report/web/chart.js` clips alike.
+    """
+    if len(text) <= most:
+        return text
+    kept = max(most - len(mark), 2)
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]

@@ -1,0 +1,67 @@
+"""Sub-commands on folders of something else, and on sweeps that are half done."""
+
+from pathlib import Path
+
+import pytest
+from in_process import sub_command
+from made_runs import make_run, sweep
+
+from optbench.formats import job_list
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """An ordinary sweep; one that was stopped after half of its runs, and one before any ended."""
+    sweep(tmp_path / "plain", ("adam", "sgd"), 2)
+    for name in ("half", "begun"):
+        folder = tmp_path / name
+        folder.mkdir()
+        jobs = [
+            [f"optimizer={optimizer}", f"seed={n}"] for optimizer in ("adam", "sgd") for n in (0, 1)
+        ]
+        job_list.plan(folder, 4, "failed", jobs)
+        make_run(folder / "stopped", "sgd", 1, record={"status": "interrupted"})
+    for number, optimizer in enumerate(("adam", "sgd")):
+        make_run(tmp_path / "half" / optimizer, optimizer, 0)
+        done = {"job": 2 * number, "overrides": jobs[2 * number], "status": "completed"}
+        job_list.record(tmp_path / "half", done)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verdict", "plain"], "plain is not the folder of a tuned study"),
+        (["verdict", "plain"], "python -m optbench report FOLDER shows the verdict"),
+        (["verdict", "nowhere"], "nowhere does not exist"),
+        (["verdict"], "required: FOLDER\npython -m optbench verdict --help"),
+        (["claims", "plain"], "(there is no claim.json)"),
+        (["claims", "nowhere"], "there is no folder nowhere"),
+        (["score", "plain"], "plain is a folder: give a CSV file of times"),
+        (["score", "nowhere.csv"], "cannot read nowhere.csv"),
+        (["report", "plain", "nowhere"], "there is no folder nowhere"),
+        (["report", "plain", "title=x"], "Did you mean --title x?"),
+        (["report", "plain", "--table", "accuracy"], "Did you mean val_accuracy?"),
+        (["report", "begun"], "The command that began the runs resumes them"),
+        (["plot", "begun"], "unfinished run (status interrupted)"),
+    ],
+    ids=" ".join,
+)
+def test_another_folder_is_refused_with_what_to_give(places, capsys, words, message):
+    assert sub_command(words[0])(words[1:]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("optbench: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_a_stopped_sweep_is_shown_and_says_what_is_missing(places, capsys, command):
+    assert sub_command(command)(["half"]) == 1  # a file was left out
+    out, err = capsys.readouterr()
+    assert "left out: half/stopped/run.json: unfinished run (status interrupted)" in err
+    said = "2 of 4 planned runs of half are missing: the sweep's command runs them"
+    page = Path("half/report.html")
+    assert said in (err if command == "plot" else page.read_text())
+    assert "half/" in out
