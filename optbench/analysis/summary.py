@@ -101,7 +101,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         elif name.endswith("_iqm_low"):
             stem = name.removesuffix("_iqm_low")
             ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
-            columns[f"{stem}: 95 % interval of the IQM"] = [
+            columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = [
                 "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
             ]
         elif name in COSTS:

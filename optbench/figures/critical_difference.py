@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from optbench.analysis.comparison import Runs
 from optbench.analysis.over_problems import Ranking, ranking
+from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import row_names
 from optbench.figures.panels import caption
@@ -25,7 +26,7 @@ def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) ->
 
 def draw_ranks(found: Ranking, column: str) -> Figure:
     """Draw the critical-difference diagram of a ranking by the final `column`."""
-    blocks = f"{found.blocks}, by final {column}"
+    blocks = f"{found.blocks}, by final {metric_of(column).label}"
     return cd_diagram(found.ranks, found.groups, found.n, blocks=blocks)
 
 

@@ -1,6 +1,6 @@
 """Curves of a logged column: a pure function from the tidy table to a figure.
 
-The model is figure 2 of Kingma and Ba (2015): training cost against passes over the dataset, a line
+The model is figure 2 of Kingma and Ba (2015): training loss against passes over the dataset, a line
 per optimizer. A line is the median over the seeds of a series, and a band their spread. A diverged
 run counts as infinitely bad from its divergence on.
 """

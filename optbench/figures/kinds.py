@@ -15,6 +15,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
 from optbench.figures.critical_difference import ranks_figure
@@ -107,7 +108,7 @@ def draw_profile(made: Comparison) -> Figure:
     profile = profile_of(made)
     found = asked_times(made)
     assert found is not None
-    note = f"target: {found.rule} ({found.column.replace('_', ' ')})"
+    note = f"target: {found.rule} ({metric_of(found.column).label})"
     return profile_figure(profile, note=note)
 
 

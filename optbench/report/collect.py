@@ -67,7 +67,7 @@ def collect(
         "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
             "cards": if_applicable(lambda: verdict.cards(made, column, names)) or [],
-            "column": column.replace("_", " "),
+            "column": metric_of(column).label,
             "percent": metric_of(column).percent,
         },
         "warnings": list(map(readable, if_applicable(lambda: caveats(made, column)) or [])),

@@ -82,7 +82,7 @@ def judged(made: Comparison, column: str) -> str:
         cards = []
     if not cards:
         return ""
-    by = f"by final {column.replace('_', ' ')}"
+    by = f"by final {metric_of(column).label}"
     if len(cards) == 1:
         return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
     clear = [card["leader"] for card in cards if card["level"] == "clear"]

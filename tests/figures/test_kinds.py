@@ -283,7 +283,7 @@ def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
     first, axes, shown, meaning, *warnings = text.splitlines()
     assert first == "Loss curves."
     assert axes == (
-        "Training cost (cross entropy, nats) against passes over the training set (epochs)."
+        "Training loss (cross entropy, nats) against passes over the training set (epochs)."
     )
     assert shown == "Shown: sgd (1 of 4 diverged), adam."
     assert "mnist_5k, mlp, batch size 128" in meaning

@@ -192,7 +192,11 @@ def test_the_sentence_says_what_the_pairs_say():
     assert (level, text) == ("partly", "a is better than b; it cannot be told from c.")
     level, text = sentence("a", [pair("b", "better")])
     assert (level, text) == ("partly", "a was chosen, yet b turned out better.")
-    assert sentence("a", [pair("b", "worse")])[0] == "clear"
+    assert sentence("a", [pair("b", "worse")]) == ("clear", "a is better than b.")
+    two = [pair("b", "worse"), pair("c", "worse")]
+    assert sentence("a", two)[1] == "a is better than each of the 2 others."
+    alone = sentence("a", two, kind="settings")[1]
+    assert alone == "a is better than each of the 2 other settings."
 
 
 def test_each_optimizer_competes_at_its_best_setting(tmp_path):
@@ -206,6 +210,19 @@ def test_each_optimizer_competes_at_its_best_setting(tmp_path):
     assert data["rates"][0]["lines"][0]["x"] == [0.0001, 0.003]
     assert len(data["toggles"]) == 2
     assert len(data["names"]) == 4
+
+
+def test_the_headline_says_that_other_settings_were_left_out(tmp_path):
+    sweep(tmp_path / "other", ("adam", "sgd", "momentum"), 8, lr=0.003)
+    sweep(tmp_path / "far", ("adam",), 8, lr=1e-6)
+    card = collect([tmp_path])["verdict"]["cards"][0]
+    want = "adam lr=0.003 is better than the best setting of each of the 2 other optimizers."
+    assert card["headline"] == want
+    for lr in (1e-5, 1e-6):
+        sweep(tmp_path / "alone" / str(lr), ("adam",), 8, lr=lr)
+    sweep(tmp_path / "alone" / "best", ("adam",), 8, lr=0.003)
+    card = collect([tmp_path / "alone"])["verdict"]["cards"][0]
+    assert card["headline"] == "adam lr=0.003 is better than each of the 2 other settings."
 
 
 def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
@@ -261,8 +278,8 @@ def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
 
 def test_few_pairs_have_no_interval():
     pair = {"name": "b", "n": 3, "difference": 0.5, "low": -math.inf, "high": math.inf, "p": 0.5}
-    text = "The next, b, differs in final train loss (lower is better) by +0.5 (no 95 % interval "
-    text += "at n = 3), p = 0.5."
+    text = "The next, b, differs in final training loss (lower is better) by +0.5 (no 95 % "
+    text += "interval at n = 3), p = 0.5."
     assert margin([pair], "train_loss") == text
     assert "\u2212∞ to +1, n = 3" in margin([pair | {"high": 1.0}], "train_loss")
     assert margin([pair], "train_loss", first=False).startswith("The best other, b, ")
@@ -382,6 +399,6 @@ def test_the_page_of_a_study_with_a_claim_has_its_verdict(tmp_path):
     assert (found["text"], found["word"], found["level"]) == ("Adam is faster.", "held", "clear")
     (told,) = found["checks"]
     assert told["word"] == "held"
-    assert "train_loss" in told["text"].replace(" ", "_")
+    assert told["text"].startswith("final training loss: ")
     # the claim is about all runs
     assert collect([tmp_path], ["optimizer=adam"])["claim"] is None

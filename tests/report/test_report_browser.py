@@ -332,8 +332,8 @@ def test_a_wide_table_keeps_its_names_in_view(open_page):
 
 def test_the_table_sorts(open_page):
     page = open_page()
-    head = page.locator("#ranking thead th", has_text="final train loss")
-    column = page.locator("#ranking thead th").all_inner_texts().index("final train loss")
+    head = page.locator("#ranking thead th", has_text="final training loss")
+    column = page.locator("#ranking thead th").all_inner_texts().index("final training loss")
 
     def values():
         texts = page.locator(f"#ranking tbody tr td:nth-child({column + 1})").all_inner_texts()
@@ -349,7 +349,7 @@ def test_the_table_sorts(open_page):
 
 def test_the_order_and_the_colours_are_kept_in_the_link(open_page):
     page = open_page()
-    head = page.locator("#ranking thead th", has_text="final train loss")
+    head = page.locator("#ranking thead th", has_text="final training loss")
     for _ in range(2):
         head.get_by_role("button").click()
     page.click("#theme")
@@ -357,7 +357,7 @@ def test_the_order_and_the_colours_are_kept_in_the_link(open_page):
     other = open_page(kept)
     first = "document.querySelector('#ranking tbody tr').innerText"
     assert other.evaluate(first) == page.evaluate(first) != open_page().evaluate(first)
-    there = other.locator("#ranking thead th", has_text="final train loss")
+    there = other.locator("#ranking thead th", has_text="final training loss")
     assert there.get_attribute("aria-sort") == "descending"
     theme = "document.documentElement.dataset.theme"
     assert other.evaluate(theme) == page.evaluate(theme) == "dark"
@@ -436,8 +436,8 @@ def test_a_chart_downloads_as_csv_svg_and_png(open_page, tmp_path):
         waiting.value.save_as(kept[kind])
     with kept["CSV"].open() as file:
         rows = list(csv.DictReader(file))
-    assert kept["CSV"].name == "curves-training-cost-cross-entropy-nats.csv"
-    assert set(rows[0]) >= {"epochs", "training cost (cross entropy, nats)"}
+    assert kept["CSV"].name == "curves-training-loss-cross-entropy-nats.csv"
+    assert set(rows[0]) >= {"epochs", "training loss (cross entropy, nats)"}
     assert {row["series"] for row in rows} >= {"adam", "sgd", "momentum", EVIL}
     adam = [row for row in rows if row["series"] == "adam"]
     assert {row["n"] for row in adam} == {"6"}

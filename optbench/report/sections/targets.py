@@ -8,6 +8,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
+from optbench.common.metrics import metric_of
 from optbench.figures.kinds import MAX_ROWS
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.report.sections.curves import Names
@@ -61,7 +62,7 @@ def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
         name = str(entry["optimizer"])
         cells: list[Cell] = [{"t": str(entry[key]), "v": str(entry[key])} for key in keys]
         cells.append(head_cell(name))
-        goal = f"{found.column} {found.sign} {entry['target']:.4g}".replace("_", " ")
+        goal = f"{metric_of(found.column).label} {found.sign} {entry['target']:.4g}"
         cells.append(sortable_cell(entry["target"], goal))
         cells.append(sortable_cell(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
         for clock in clocks:

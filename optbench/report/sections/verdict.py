@@ -1,7 +1,7 @@
 """The verdict of a report: the leading optimizer, its margin, and the certainty."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,12 @@ from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import rate_width
+
+OTHERS = {  # what a leader is compared with
+    "optimizers": "each of the {} others",
+    "settings": "each of the {} other settings",  # of the only optimizer
+    "both": "the best setting of each of the {} other optimizers",
+}
 
 
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
@@ -65,7 +71,8 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
             for pair in pairs
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
-        level, headline = sentence(leader, against, ranked.index(leader) + 1, column)
+        kind = series_kind(owners, list(map(str, rows)))
+        level, headline = sentence(leader, against, ranked.index(leader) + 1, column, kind)
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
@@ -102,12 +109,22 @@ def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
     return scores[scores["problem"].isin(digest)]
 
 
+def series_kind(owners: Mapping[str, str], series: Sequence[str]) -> str:
+    """Return the key of `OTHERS` for what the series of a problem are. owners: their optimizers."""
+    several = len({owners[name] for name in series})
+    return "settings" if several < 2 else "both" if several < len(series) else "optimizers"
+
+
 def sentence(
-    leader: str, against: Sequence[dict[str, Any]], place: int = 1, column: str = "value"
+    leader: str,
+    against: Sequence[dict[str, Any]],
+    place: int = 1,
+    column: str = "value",
+    kind: str = "optimizers",
 ) -> tuple[str, str]:
     """Return how clear a verdict is (clear, partly, open, none), and its words.
 
-    place: the leader's place by the compared values. column: of these values.
+    place: the leader's place by the compared values. column: of these values. kind: of `OTHERS`.
     """
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
@@ -117,7 +134,7 @@ def sentence(
     if ahead:
         return "partly", f"{leader} was chosen, yet {listed(ahead)} turned out better."
     if not unclear:
-        others = "the other" if len(beaten) == 1 else f"each of the {len(beaten)} others"
+        others = beaten[0] if len(beaten) == 1 else OTHERS[kind].format(len(beaten))
         return "clear", f"{leader} is better than {others}."
     if beaten:
         return "partly", (
@@ -128,7 +145,7 @@ def sentence(
     if place > 1:
         return "open", (
             f"Cannot tell: {leader} has the best trial by validation, and its seeds are number "
-            f"{place} of {len(against) + 1} by {column.replace('_', ' ')} ({reason})."
+            f"{place} of {len(against) + 1} by {metric_of(column).label} ({reason})."
         )
     return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
 
@@ -154,7 +171,7 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
         return ""
     next_one = against[0]
     values = [float(next_one[key]) for key in ("difference", "low", "high")]
-    what, who = column.replace("_", " "), "The next" if first else "The best other"
+    what, who = metric_of(column).label, "The next" if first else "The best other"
     if not math.isfinite(values[0]):
         return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
     better = "lower" if metric_of(column).smaller else "higher"
@@ -215,6 +232,6 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
         return ""
     more = "at least " if width.open_low or width.open_high else ""
     return (
-        f"within 5 % of its best {what.replace('_', ' ')} over {more}{width.decades:.2g} decades "
+        f"within 5 % of its best {metric_of(what).label} over {more}{width.decades:.2g} decades "
         f"of the learning rate ({width.low:.3g} to {width.high:.3g}; {width.n} rates tried)"
     )

@@ -79,7 +79,7 @@ function verdictSection() {
       ["Cost", card.cost],
       ["Learning rate", card.rate],
     ].filter(([, text]) => text);
-    const against = card.against.length ? el("details", { open: card.against.length <= 8 }, el("summary", {}, `${card.leader} against each other`),
+    const against = card.against.length ? el("details", { open: card.against.length <= 8 }, el("summary", {}, `${card.leader} against the others`),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparisons with " + card.leader }, el("table", { class: "against" },
         el("thead", {}, el("tr", {}, ["against", "the other is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, card.against.map((pair) => el("tr", {}, el("th", { scope: "row" }, pair.name),
