@@ -29,8 +29,8 @@ class Layout(NamedTuple):
     A series is a pair (optimizer, setting). Its unique name is the variant.
     """
 
-    runs: pd.DataFrame  # a line per run; adds "panel", "setting" (values), "variant" (name and
-    # setting) and "series" (the label in its panel)
+    runs: pd.DataFrame  # a line per run; adds "panel", "keys" and "setting" (their values),
+    # "variant" (name and setting) and "series" (the label in its panel)
     facet: list[str]  # keys whose values make up "panel"
     sequential: bool  # lines differ by a setting rather than by optimizer
 
@@ -110,6 +110,7 @@ def assign_series(
     if "phase" in runs and "phase" not in keys and len(runs["phase"].map(str).unique()) > 1:
         keys = [*keys, "phase"]
     settings = variant_settings(runs, keys, lines, ignore, problem_keys)
+    runs["keys"] = [tuple(setting) for setting in settings]
     runs["setting"] = [tuple(setting.values()) for setting in settings]
     several = len(runs["optimizer"].unique()) > 1
     # as text, or an unset value (NaN) would not equal itself

@@ -25,7 +25,7 @@ from optbench.figures.finals import finals
 from optbench.figures.panels import TooManyPanels
 from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
-from optbench.figures.time_to_target import time_to_target_figure
+from optbench.figures.time_to_target import shown_rows, time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget
 
 MAX_ROWS = 40  # of a default figure of times to target
@@ -99,9 +99,9 @@ def draw_times(made: Comparison) -> Figure:
 
 
 def times_fit(made: Comparison) -> bool:
-    """Return whether times to target exist, and few enough for a default figure."""
+    """Return whether times to target exist, and as many as a default figure shows."""
     found = asked_times(made)
-    return found is not None and len(found.frame) <= MAX_ROWS
+    return found is not None and 2 <= len(shown_rows(found)) <= MAX_ROWS
 
 
 def draw_profile(made: Comparison) -> Figure:

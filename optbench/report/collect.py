@@ -8,11 +8,12 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.caveats import caveats
-from optbench.analysis.comparison import Options, compare
+from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.config.groups import config_folder
+from optbench.figures import style
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
 from optbench.formats.job_list import CLAIM_FILE
@@ -34,6 +35,14 @@ def collect(
 ) -> dict[str, Any]:
     """Return all that the page shows. Raise UserError as `load_runs` does."""
     made = compare(folders, Options(y=y, facet=facet, where=conditions))
+    with style.use(names=made.names):  # the styles of the figures
+        return data_of(made, folders, conditions, y)
+
+
+def data_of(
+    made: Comparison, folders: Sequence[Path], conditions: Sequence[str], y: str | None
+) -> dict[str, Any]:
+    """Return the data of a page. Raise UserError if the column `y` is not known."""
     table, plan, options = made.table, made.plan, made.options
     if y is not None:
         check_column(table, y)
@@ -79,7 +88,7 @@ def collect(
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "reached": None if found is None else targets.reached(found, names),
-        "reached_figure": None if found is None else targets.figure_of(found, names),
+        "reached_figure": None if found is None else targets.figure_of(made, found, names),
         "performance": if_applicable(lambda: targets.performance(made, names)),
         "layers": if_applicable(lambda: layers(made, names)) if made.has_layers else None,
         "runs": runs.run_list(records, folders, made, config_folder()),

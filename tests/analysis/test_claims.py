@@ -204,7 +204,8 @@ def layers() -> pd.DataFrame:
     """Two tanh layers, two steps, two runs whose activations shrink by half or not at all."""
     lines = [
         {
-            "run": run, "status": "completed", "seed": 0, "initializer.name": run, "epoch": epoch,
+            "run": run, "status": "completed", "optimizer": "sgd", "seed": 0,
+            "initializer.name": run, "epoch": epoch,
             "step": step, "layer": layer, "kind": kind, "depth": depth,
             "activation_std": shrink**depth if depth == depth else math.nan,
             "update_norm": 2.0, "grad_norm": 4.0 * (1 + epoch),

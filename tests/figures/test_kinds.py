@@ -36,7 +36,8 @@ from optbench.figures.critical_difference import cd_diagram
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
-from optbench.figures.panels import TooManyPanels, add_warning, series_of
+from optbench.figures.looks import series_of
+from optbench.figures.panels import TooManyPanels, add_warning
 from optbench.figures.profile import profile_figure
 from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity

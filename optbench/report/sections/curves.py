@@ -13,7 +13,8 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import y_label
-from optbench.figures.panels import series_of, titles
+from optbench.figures.looks import series_of
+from optbench.figures.panels import titles
 
 CURVE_BYTES = 1_200_000  # of base64, so that a whole report stays below 1.5 MB
 MAX_ROWS, MIN_ROWS = 400, 20  # of one run
@@ -177,7 +178,18 @@ def panel_order(value: object) -> tuple[int, float, str]:
 def facet_keys(plan: Layout) -> list[str]:
     """Return the configuration keys by which the panels may be split further."""
     found = []
-    skip = {"run", "run_id", "problem", "status", "panel", "setting", "variant", "series", "name"}
+    skip = {
+        "run",
+        "run_id",
+        "problem",
+        "status",
+        "panel",
+        "keys",
+        "setting",
+        "variant",
+        "series",
+        "name",
+    }
     for key in map(str, plan.runs):
         if key in skip or "._" in key or key.endswith("digest"):
             continue

@@ -6,7 +6,7 @@
    low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
 
 const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
-const lookOf = (line) => LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
+const lookOf = (line) => (line.color ? line : null) || LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
 
 function usable(panel, value, log) {
   value = num(value);
