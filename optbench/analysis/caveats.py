@@ -26,8 +26,10 @@ MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
 def caveats(made: Comparison, y: str | None = None) -> list[str]:
-    """Return a sentence for each caveat of the runs, ranked by the final `y`."""
-    y = y or made.final
+    """Return a sentence for each caveat of the runs, ranked by the final `y`.
+
+    y: by default the column of the verdict, so that a caveat and the verdict speak of one value."""
+    y = y or made.judged
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
     found = [*told, *unequal_budgets(made)]

@@ -12,6 +12,7 @@ from optbench.analysis.columns import (
     distinguishing_keys,
     is_variant,
     measured_columns,
+    panel_key,
     problem_text,
     resolve,
     short_name,
@@ -55,8 +56,8 @@ class Layout(NamedTuple):
     @property
     def panels(self) -> list[pd.DataFrame]:
         """Return the runs of each panel, in the order of its values."""
-        # by `sort_key`, because an unset value (NaN) would not equal itself
-        keys = [tuple(map(sort_key, panel)) for panel in self.runs["panel"]]
+        # by `panel_key`, because an unset value (NaN) would not equal itself
+        keys = [tuple(map(panel_key, panel)) for panel in self.runs["panel"]]
         return [self.runs[[key == place for key in keys]] for place in sorted(set(keys))]
 
     def series_of(self, runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:

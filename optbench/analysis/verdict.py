@@ -50,7 +50,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
             verdict_sentences(found, metric),
             tuning,
             costs_text(made, metric, made.options.target) if compared else costs,
-            *(f"Warning: {warning}\n" for warning in (caveats(made, metric) if compared else ())),
+            *(f"Warning: {warning}\n" for warning in (caveats(made) if compared else ())),
             *(f"Left out: {text}.\n" for text in made.older),
         ]
     )
@@ -148,6 +148,8 @@ def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
     for row in frame.itertuples():
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
         lines.append(f"| {row.problem} | {row.b} | {row.a} | {interval} | {row.verdict} |")
+    if frame["verdict"].str.contains("seeds needed").any():
+        lines += ["", "Seeds needed: an estimate for this value, this pair and this test alone."]
     return "\n".join(lines) + "\n"
 
 

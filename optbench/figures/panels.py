@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from optbench.analysis.columns import short_name
+from optbench.analysis.columns import panel_key, short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.series import Layout
 from optbench.analysis.trials import Line, Lines
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, show, sort_key
+from optbench.common.text import count, show
 from optbench.figures import style
 from optbench.figures.axes import (
     CROSS_LABEL,
@@ -70,7 +70,7 @@ def make_panels(
     Raises TooManyPanels.
     """
     parts = plan.panels
-    places = [tuple(map(sort_key, part["panel"].iloc[0])) for part in parts]
+    places = [tuple(map(panel_key, part["panel"].iloc[0])) for part in parts]
     texts = [titles(plan, part["panel"].iloc[0]) for part in parts]
     count = len(places)
     if count > MAX_PANELS:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optbench import __version__
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison, Options, compare
@@ -54,8 +52,6 @@ def data_of(
         pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
     column = made.judged if y is None else made.final
-    if not np.isfinite(table[column]).any():
-        column = made.final
     assert made.files is not None
     records = made.files.records
     if conditions:
@@ -65,6 +61,7 @@ def data_of(
     found = if_applicable(lambda: asked_times(made))
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
+    cards = if_applicable(lambda: verdict.cards(made, column, names)) or []
     data: dict[str, Any] = {
         "version": __version__,
         "title": ", ".join(  # a name may hold bytes that are no text
@@ -75,15 +72,22 @@ def data_of(
         "toggles": names.toggles,
         "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
-            "cards": if_applicable(lambda: verdict.cards(made, column, names)) or [],
+            "cards": cards,
+            "note": verdict.note(cards),
             "column": metric_of(column).label,
             "percent": metric_of(column).percent,
         },
         "warnings": list(map(readable, if_applicable(lambda: caveats(made, column)) or [])),
-        "view": {"y": made.y, "x": options.x or "epoch", "log": options.log},
+        "view": {
+            "y": made.y,
+            "x": options.x or "epoch",
+            "log": options.log,
+            "panels": curves.split_by(made),
+        },
         "curves": curves.curves(tables, plan, names, made.y, made.timing),
         "ranking": ranking(made, column, names),
         "matrices": if_applicable(lambda: pairs.matrices(made, column, names)) or [],
+        "pairs_lead": pairs.lead(column, {card["correction"] for card in cards}),
         "ranks": if_applicable(lambda: ranks(made, column, names)),
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,

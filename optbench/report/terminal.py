@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -74,8 +73,6 @@ def table(finals: pd.DataFrame, column: str) -> str:
 
 def judged(made: Comparison, column: str) -> str:
     """Return the verdicts in one sentence, or "" if there are none."""
-    if not np.isfinite(made.table[column]).any():
-        column = made.final
     try:
         cards = verdict.cards(made, column, curves.names_of(made.plan))
     except UserError:

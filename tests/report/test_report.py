@@ -12,11 +12,15 @@ from in_process import sub_command
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import compare as compare_folders
 from optbench.analysis.final_values import final_values
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import assign_series
+from optbench.analysis.summary import summary
 from optbench.analysis.table import flatten
+from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.report import page as report
 from optbench.report.collect import collect
@@ -150,6 +154,13 @@ def test_the_verdict_is_that_of_the_pairs(tmp_path):
     pairs = compare(frame, "adam", True, chosen=True).set_index("a")
     assert card["level"] == "clear"
     assert card["headline"] == "adam is better than each of the 2 others."
+    data = collect([tmp_path])
+    assert "Holm" not in data["verdict"]["note"]
+    assert data["pairs_lead"].endswith(", as in the verdict.")
+    cells = data["matrices"][0]["cells"]["adam"]
+    assert [cells[pair["name"]]["p"] for pair in card["against"]] == [
+        pair["p"] for pair in card["against"]
+    ]
     for pair in card["against"]:
         want = pairs.loc[pair["name"]]
         assert pair["difference"] == pytest.approx(want["difference"], rel=1e-5)
@@ -195,6 +206,13 @@ def test_the_sentence_says_what_the_pairs_say():
     assert sentence("a", [pair("b", "worse")]) == ("clear", "a is better than b.")
     two = [pair("b", "worse"), pair("c", "worse")]
     assert sentence("a", two)[1] == "a is better than each of the 2 others."
+    many = [pair(str(n), "worse" if n < 5 else "cannot tell") for n in range(9)]
+    assert sentence("a", many, kind="settings")[1] == (
+        "a is better than 5 of the 9 other settings; it cannot be told from the other 4."
+    )
+    assert sentence("a", many[3:], kind="both")[1] == (
+        "a is better than 3 and 4; it cannot be told from the other 4."
+    )
     alone = sentence("a", two, kind="settings")[1]
     assert alone == "a is better than each of the 2 other settings."
 
@@ -234,6 +252,14 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
             make_run(tmp_path / "default" / f"{name}{seed}", name, seed, lr=0.01, phase="default")
     data = collect([tmp_path])
     assert data["verdict"]["column"] == "test loss"
+    # the page says that its tests differ, and why
+    assert "Holm" in data["verdict"]["note"]
+    assert "may differ for the same pair" in data["pairs_lead"]
+    led = data["verdict"]["cards"][0]
+    cells = data["matrices"][0]["cells"][led["leader"]]
+    assert [cells[pair["name"]]["p"] for pair in led["against"]] != [
+        pair["p"] for pair in led["against"]
+    ]
     assert data["verdict"]["cards"][0]["leader"] == "adam"
     assert "learning rate" in data["verdict"]["cards"][0]["rate"]
     columns = data["ranking"]["columns"]
@@ -250,6 +276,24 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     assert data["ranks"]["rows"][0][0] == "adam"
     assert len(data["curves"]["runs"]) == 36  # the trials' curves are left out, not their runs
     assert len(data["runs"]["runs"]) == 48
+
+
+def test_caveats_of_a_tuned_study_speak_of_the_verdicts_value(tmp_path):
+    for name, lr in (("adam", 0.003), ("nesterov", 0.0001)):
+        make_run(tmp_path / "trials" / name, name, 0, lr=lr, phase="trials")
+        for phase in ("tuned", "default"):
+            for seed in range(1, 4):
+                make_run(tmp_path / phase / f"{name}{seed}", name, seed, lr=lr, phase=phase)
+    made = compare_folders([tmp_path])
+    assert (made.judged, made.final) == ("test_loss", "train_loss")
+    told = [text for text in caveats(made) if "is first by" in text]
+    assert len(told) == 2
+    assert all("first by test loss" in text for text in told)
+    assert "first by test loss" in verdict_texts(made)[0]
+    assert list(summary(made, "test_loss")["phase"]) == ["tuned"] * 2 + ["default"] * 2
+    assert [part["phase"].iloc[0] for part in made.plan.panels] == ["tuned", "default"]
+    made.table["test_loss"] = math.nan  # log.eval_test=never
+    assert made.judged == "train_loss"
 
 
 def test_the_next_is_the_second_of_the_ranked_table(tmp_path):

@@ -53,8 +53,8 @@ def lines_of(
     result = []
     for each, look in zip(lines, looks, strict=True):
         toggle = names.toggle(each.name, each.optimizer)
-        own: dict[str, Any] = {"name": each.name, "toggle": toggle, **drawn(look)}
-        own |= {"x": each.x, "mid": each.mid}
+        own: dict[str, Any] = {"name": each.name, "label": each.text, "toggle": toggle}
+        own |= {**drawn(look), "x": each.x, "mid": each.mid}
         if each.low is not None:
             own |= {"low": each.low, "high": each.high}
         own["n"] = each.runs if each.dots is not None else min(each.counts)

@@ -7,6 +7,7 @@
 
 const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
 const lookOf = (line) => (line.color ? line : null) || LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
+const labelOf = (line) => line.label || line.name;
 
 function usable(panel, value, log) {
   value = num(value);
@@ -218,7 +219,7 @@ function drawPanel(host, panel, options) {
   const words = !lines.length ? "Switched off." : empty ? "Nothing here." : null;
   const none = words && el("p", { class: "empty" }, words);
   const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
-  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26) + " ✕")))) : 12;
+  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(labelOf(l), 26) + " ✕")))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
   const chart = new uPlot(
     {
@@ -333,7 +334,7 @@ function endLabels(scales, panel, lines, Y, top, bottom) {
     const lost = line.ends && line.ends.length ? " ✕" : ""; // where it ends is not where the name stands
     const inside = own.filter((p) => p[0] >= scales.x.min);
     const end = valueAt(panel, line, scales.x.max) ?? (inside.length ? inside.at(-1)[1] : null);
-    if (end !== null) found.push({ text: clip(line.name, 26) + lost, want: Math.max(top, Y(end)), color: lookOf(line).color });
+    if (end !== null) found.push({ text: clip(labelOf(line), 26) + lost, want: Math.max(top, Y(end)), color: lookOf(line).color });
   }
   found.sort((a, b) => a.want - b.want);
   const step = Math.min(14, (bottom - top) / Math.max(1, found.length));
@@ -364,7 +365,7 @@ function showTip(u, panel, tip) {
   tip.replaceChildren(
     el("div", { class: "tip-x" }, `${panel.x}: ${fmt(rows.length ? nearest(rows, x) : x)}`),
     ...rows.slice(0, 14).map((row) =>
-      el("div", { class: "tip-row" }, swatch(lookOf(row.line)), el("b", {}, clip(row.line.name, 28)), el("span", {}, readingText(panel, row)))),
+      el("div", { class: "tip-row" }, swatch(lookOf(row.line)), el("b", {}, clip(labelOf(row.line), 28)), el("span", {}, readingText(panel, row)))),
   );
   tip.hidden = !rows.length;
   const room = u.over.clientWidth;

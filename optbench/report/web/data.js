@@ -16,7 +16,7 @@ const DEFAULTS = {
   xscale: "linear",
   spread: "band",
   smooth: "0",
-  panels: "",
+  panels: DATA.view.panels,
   layer: "",
   sort: "", // of the ranked table: the number of a column, negative for descending
   theme: "",
