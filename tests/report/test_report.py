@@ -230,6 +230,16 @@ def test_each_optimizer_competes_at_its_best_setting(tmp_path):
     assert len(data["names"]) == 4
 
 
+def test_a_problem_is_named_with_its_key(tmp_path):
+    for norm in (True, False):
+        sweep(tmp_path / str(norm), ("adam", "sgd"), 2, model__batch_norm=norm)
+    data = collect([tmp_path])
+    for table in (data["ranking"], data["reached"]):
+        named = {row["cells"][0]["t"] for row in table["rows"]}
+        assert named == {"model.batch_norm=true", "model.batch_norm=false"}
+    assert "model.batch_norm=true: validation loss" in data["reached_figure"]["svg"]
+
+
 def test_the_headline_says_that_other_settings_were_left_out(tmp_path):
     sweep(tmp_path / "other", ("adam", "sgd", "momentum"), 8, lr=0.003)
     sweep(tmp_path / "far", ("adam",), 8, lr=1e-6)

@@ -541,3 +541,65 @@ def test_reduced_motion_and_print_are_obeyed(open_page):
     assert page.evaluate("document.activeElement.id") == "reproduce-title"
     page.emulate_media(media="print")
     assert not page.locator(".bar").is_visible()
+
+
+@pytest.fixture(scope="module")
+def settings_page(browser, tmp_path_factory) -> Iterator:
+    """A page of one optimizer at six learning rates, by two values of its momentum."""
+    folder = tmp_path_factory.mktemp("settings")
+    for momentum in (0.0, 0.9):
+        for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
+            for seed in range(2):
+                lost = 200 if lr > 0.1 else None
+                where = folder / f"{momentum}-{lr}-{seed}"
+                make_run(where, "momentum", seed, lr, lost, optimizer__momentum=momentum)
+    report.write([folder], folder / "report.html")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto((folder / "report.html").as_uri())
+    page.wait_for_selector("#curves canvas")
+    yield page
+    context.close()
+
+
+def test_many_settings_have_panels_and_names_in_them(settings_page):
+    titles = settings_page.locator("#curves .panel h3").all_inner_texts()
+    assert titles == ["momentum = 0", "momentum = 0.9"]
+    panels = "window.optbench.chart.panels.map((p) => p.lines.map(labelOf))"
+    for names in settings_page.evaluate(panels):
+        assert names == [f"lr={lr:g}" for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    lines = settings_page.evaluate("DATA.rates[0].lines.map((l) => [labelOf(l), l.color])")
+    assert [name for name, _ in lines] == ["momentum=0", "momentum=0.9"]
+    assert "#777777" not in {color for _, color in lines}
+    switches = settings_page.locator("#switches button").all_inner_texts()
+    assert switches[0] == "lr=0.001, momentum=0"
+    assert settings_page.locator("#curves .legend").count() == 0  # the names are in the charts
+    settings_page.set_viewport_size({"width": 400, "height": 800})
+    settings_page.wait_for_selector("#curves .legend")
+    legend = settings_page.locator("#curves .legend").first.locator("li").all_inner_texts()
+    assert legend == [f"lr={lr:g}" for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    settings_page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_shades_keep_their_order_on_a_dark_page(settings_page):
+    light = "(dark) => DATA.names.map((n) => ink(n.color, dark)).map((c) => [1, 3, 5].map((i) =>"
+    light += "parseInt(c.slice(i, i + 2), 16)))"
+    light += ".map(([r, g, b]) => 0.299 * r + 0.587 * g + 0.114 * b)"
+    by_day, by_night = (np.array(settings_page.evaluate(light, dark)) for dark in (False, True))
+    order = np.argsort(by_day)
+    assert (np.diff(by_day[order][::2]) > 5).all()
+    assert (np.diff(by_night[order][::2]) < -5).all()
+    assert by_night.min() > 90  # and stand out from the page
+
+
+def test_bands_of_many_lines_are_of_the_best_and_crosses_stand_side_by_side(settings_page):
+    settings_page.evaluate("view.panels = ''; redraw()")
+    banded = "window.optbench.chart.panels[0].lines.filter((l) => l.low).map((l) => l.name)"
+    ends = settings_page.evaluate(
+        "window.optbench.chart.panels[0].lines.map((l) => [l.mid.at(-1) ?? Infinity, l.name])"
+    )
+    assert len(ends) == 12
+    assert settings_page.evaluate(banded) == [min(ends)[1]]
+    assert "only of the best" in settings_page.locator("#curves figcaption").inner_text()
+    places = settings_page.evaluate("((at) => [1, 1, 2].map((x) => at(x)))(counter())")
+    assert places == [0, 1, 0]

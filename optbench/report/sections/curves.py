@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from optbench.analysis.columns import logged_columns, panel_key, short_name
 from optbench.analysis.comparison import Comparison
@@ -67,12 +68,11 @@ def names_of(plan: Layout) -> Names:
 
 
 def drawn(look: style.LineStyle) -> dict[str, Any]:
-    """Return a style as a hexadecimal colour and a list of dashes in line widths."""
-    color = look.color
-    if not isinstance(color, str):
-        color = "#" + "".join(f"{round(255 * part):02x}" for part in color)
+    """Return a style as a hexadecimal colour and a list of dashes in line widths.
+
+    shade: whether the colour is one of several shades, which a dark page turns around."""
     dash = [] if isinstance(look.dashes, str) else list(look.dashes[1])
-    return {"color": color, "dash": dash}
+    return {"color": to_hex(look.color), "dash": dash, "shade": not isinstance(look.color, str)}
 
 
 def packed(values: np.ndarray) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from typing import Any
 
+from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.metrics import metric_of
-from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
 from optbench.stats.corrections import HOLM
@@ -24,7 +24,7 @@ def labels_of(made: Comparison) -> dict[str, str]:
     told = plan._replace(facet=keys)
     found = {}
     for values in plan.runs[keys].drop_duplicates().to_numpy():
-        found[", ".join(map(show, values))] = ", ".join(titles(told, tuple(values)))
+        found[problem_text(keys, values)] = ", ".join(titles(told, tuple(values)))
     return found or {"": ""}
 
 
