@@ -78,8 +78,8 @@ def look_of(
         dash = dash * len(ranks[key]) + ranks[key].index(own[key])
     if lines_of:  # no other optimizer in the panel: dashes and marker are the setting's alone
         base = LineStyle(base.color)
-        if not is_variant(first) and any(kind == 1 for kind, *_ in ranks[first]):
-            return categorical_style(index, lines_of)
+        if not is_variant(first) and all(kind != 0 for kind, *_ in ranks[first]):
+            return categorical_style(index, lines_of, dash if others else None)
     return shade(base, index, count, dash if others else index)
 
 
@@ -110,12 +110,15 @@ def lightness(color: str | tuple[float, float, float]) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def categorical_style(index: int, optimizers: Iterable[str]) -> LineStyle:
-    """Return the style of value `index` of a setting; no optimizer of these has its colour."""
+def categorical_style(index: int, optimizers: Iterable[str], dash: int | None = None) -> LineStyle:
+    """Return the style of value `index` of a setting; no optimizer of these has its colour.
+
+    dash: the index of the dashes, by default another one for each value."""
     taken = {look.color for look in style.looks(optimizers).values()}
     colors = [*(look.color for look in LOOKS.values()), *OTHERS]
     free = [color for color in colors if color not in taken]
-    dashes = DASHES[(index + index // len(free)) % len(DASHES)]
+    dash = index + index // len(free) if dash is None else dash
+    dashes = DASHES[dash % len(DASHES)]
     return LineStyle(free[index % len(free)], dashes, MARKERS[index % len(MARKERS)])
 
 

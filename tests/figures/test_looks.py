@@ -105,8 +105,25 @@ def test_words_of_the_problem_have_colours_that_no_optimizer_has(tmp_path: Path)
     assert first == second
     assert len(set(first)) == 3
     assert not {*first} & {style.style_of(name).color for name in ("sgd", "adam")}
+    for name in ("he", "xavier", "default"):  # a learning rate beside it has dashes
+        sweep(tmp_path / f"{name} slow", ("sgd",), 1, initializer__name=name, lr=0.1)
+    made = compare([tmp_path], Options(where=["optimizer=sgd"], lines="initializer"))
+    plan = made.series(None, "initializer")
+    looks = dict(zip(plan.runs["variant"], plan.runs["run"].map(looks_of_runs(plan)), strict=True))
+    assert len(set(looks.values())) == len(looks) == 6
+    assert len({look.color for look in looks.values()}) == 3
+    assert len({look.dashes for look in looks.values()}) == 2
     every = [categorical_style(index, ["sgd"]) for index in range(60)]
     assert len(set(every)) == 60
+
+
+def test_numbers_of_the_problem_are_shades_too(tmp_path: Path) -> None:
+    for size in (1, 32, "full"):
+        sweep(tmp_path / str(size), ("momentum",), 1, batch_size=size)
+    figure = curves(compare([tmp_path]), lines="batch_size")
+    own = hue(style.style_of("momentum").color)
+    assert len(colors_of(figure)) == 3
+    assert all(hue(color) == pytest.approx(own, abs=0.01) for color in colors_of(figure))
 
 
 def test_only_the_best_line_of_a_full_panel_has_a_band(tmp_path: Path) -> None:

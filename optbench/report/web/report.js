@@ -145,7 +145,7 @@ function curvePanels() {
     keepBands(lines.filter((line) => line.run === undefined), metric.smaller);
     const logy = view.yscale ? view.yscale === "log" : metric.log;
     const capped = !metric.percent && starts.length && metric.key !== "lr";
-    const top = (panel) => (capped ? limitOf(Math.max(...starts), panel, panel.logy ? 4 : 2) : undefined);
+    const top = (panel) => (capped ? limitOf(medianOf(starts), panel, panel.logy ? 4 : 2) : undefined);
     return { title, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, whole: clock !== "seconds", lines, top };
   });
 }
