@@ -27,8 +27,10 @@ MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
 def caveats(made: Comparison, y: str | None = None) -> list[str]:
-    """Return a sentence for each caveat of the runs, ranked by the final `y`."""
-    y = y or made.final
+    """Return a sentence for each caveat of the runs, ranked by the final `y`.
+
+    y: by default the column of the verdict, so that a caveat and the verdict speak of one value."""
+    y = y or made.judged
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
@@ -170,14 +172,14 @@ def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterat
         if verdict.outcome != "worse":
             where = f"{problem}: " if problem else ""
             found.append(
-                f"{where}{ranked(part, smaller)[0]} is first by {y.replace('_', ' ')}, which does "
+                f"{where}{ranked(part, smaller)[0]} is first by {metric_of(y).label}, which does "
                 f"not make it better than {second}: {verdict.text}"
             )
     if len(found) <= MOST_LEADER_SENTENCES:
         yield from found
     else:
         yield (
-            f"in {len(found)} of {panels} panels the first by {y.replace('_', ' ')} is not shown "
+            f"in {len(found)} of {panels} panels the first by {metric_of(y).label} is not shown "
             f"to be better than the second"
         )
 
@@ -205,6 +207,6 @@ def harmed_by_tuning(runs_of: Runs, y: str) -> Iterator[str]:
         found = compare_pair(pair[:, 0], pair[:, 1], metric_of(y).smaller, p=float(p))
         if found.outcome == "worse":
             yield (
-                f"{name}: tuned it is {found.text} by {y.replace('_', ' ')} than with its "
+                f"{name}: tuned it is {found.text} by {metric_of(y).label} than with its "
                 f"defaults: a larger budget or a narrower search space may help it"
             )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.common.names import nearest
-from optbench.common.text import is_number, show
+from optbench.common.text import is_number, show, sort_key
 from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
@@ -22,6 +22,11 @@ def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
         show(value) if key == "phase" else f"{short_name(key)}={show(value)}"
         for key, value in zip(keys, values, strict=True)
     )
+
+
+def panel_key(value: object) -> tuple[int, float, str]:
+    """Return the sort key of a panel's value; a study's tuned phase is before the default one."""
+    return sort_key({"tuned": "0", "default": "1"}.get(str(value), value))
 
 
 def measured_columns(table: pd.DataFrame) -> list[str]:

@@ -91,8 +91,10 @@ class Comparison:
 
     @property
     def judged(self) -> str:
-        """Return the column of the final results: in a tuned study the test set's."""
-        return self.protocol.metric.replace("val_", "test_") if self.tuned else self.final
+        """Return the column of the final results: in a tuned study the test set's, if measured."""
+        tested = self.protocol.metric.replace("val_", "test_")
+        known = self.tuned and tested in self.table and np.isfinite(self.table[tested]).any()
+        return tested if known else self.final
 
     @property
     def plan(self) -> series.Layout:

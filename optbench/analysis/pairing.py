@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
+from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.common.errors import UserError
-from optbench.common.text import show
 
 
 def by_seed(
@@ -45,7 +45,7 @@ def run_keys(
     if only is not None:  # the runs of one phase
         chosen = chosen[chosen["run"].isin(set(only))]
         keys = [key for key in keys if key != "phase"]
-    texts = [", ".join(map(show, row)) for row in chosen[keys].to_numpy()]
+    texts = [problem_text(keys, row) for row in chosen[keys].to_numpy()]
     found = chosen[["run", "seed", "variant", "optimizer"]].assign(problem=texts)
     found = found.astype({"optimizer": str})
     settings = found.groupby(["problem", "optimizer"])["variant"].nunique()

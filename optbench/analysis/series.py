@@ -12,6 +12,7 @@ from optbench.analysis.columns import (
     distinguishing_keys,
     is_variant,
     measured_columns,
+    panel_key,
     problem_text,
     resolve,
     short_name,
@@ -29,8 +30,8 @@ class Layout(NamedTuple):
     A series is a pair (optimizer, setting). Its unique name is the variant.
     """
 
-    runs: pd.DataFrame  # a line per run; adds "panel", "setting" (values), "variant" (name and
-    # setting) and "series" (the label in its panel)
+    runs: pd.DataFrame  # a line per run; adds "panel", "keys" and "setting" (their values),
+    # "variant" (name and setting) and "series" (the label in its panel)
     facet: list[str]  # keys whose values make up "panel"
     sequential: bool  # lines differ by a setting rather than by optimizer
 
@@ -55,8 +56,8 @@ class Layout(NamedTuple):
     @property
     def panels(self) -> list[pd.DataFrame]:
         """Return the runs of each panel, in the order of its values."""
-        # by `sort_key`, because an unset value (NaN) would not equal itself
-        keys = [tuple(map(sort_key, panel)) for panel in self.runs["panel"]]
+        # by `panel_key`, because an unset value (NaN) would not equal itself
+        keys = [tuple(map(panel_key, panel)) for panel in self.runs["panel"]]
         return [self.runs[[key == place for key in keys]] for place in sorted(set(keys))]
 
     def series_of(self, runs: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
@@ -110,6 +111,7 @@ def assign_series(
     if "phase" in runs and "phase" not in keys and len(runs["phase"].map(str).unique()) > 1:
         keys = [*keys, "phase"]
     settings = variant_settings(runs, keys, lines, ignore, problem_keys)
+    runs["keys"] = [tuple(setting) for setting in settings]
     runs["setting"] = [tuple(setting.values()) for setting in settings]
     several = len(runs["optimizer"].unique()) > 1
     # as text, or an unset value (NaN) would not equal itself

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.columns import measured_columns, problem_text
+from optbench.analysis.columns import measured_columns, panel_key, problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
-from optbench.common.text import limit, number, show, sort_key
+from optbench.common.text import limit, number, show
 from optbench.stats import estimates
 from optbench.stats.estimates import median
 
@@ -62,7 +62,7 @@ def summary(
             line["step_ms"] = line["ms_per_step"]
         share = line["diverged"] / line["seeds"]
         rank = place(line[f"{y}_median"], metric_of(y).smaller, share, line["variant"])
-        ordered.append(([sort_key(value) for value in first[facets]], rank, line))
+        ordered.append(([panel_key(value) for value in first[facets]], rank, line))
     frame = pd.DataFrame([line for *_, line in sorted(ordered, key=lambda item: item[:2])])
     frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)
@@ -101,7 +101,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         elif name.endswith("_iqm_low"):
             stem = name.removesuffix("_iqm_low")
             ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
-            columns[f"{stem}: 95 % interval of the IQM"] = [
+            columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = [
                 "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
             ]
         elif name in COSTS:

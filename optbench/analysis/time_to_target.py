@@ -15,6 +15,7 @@ import pandas as pd
 from optbench.analysis.comparison import Comparison, Runs, check_logged, comparison_of
 from optbench.analysis.final_values import STEP_COSTS
 from optbench.analysis.pairing import pair_up, run_keys
+from optbench.analysis.series import Layout
 from optbench.analysis.targets import resolve_target
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
@@ -34,6 +35,8 @@ class TimeToTarget(NamedTuple):
     column: str
     rule: str  # in words
     owners: Mapping[str, str]  # the optimizer of each name in the frame
+    plan: Layout  # the panel and series of each run
+    members: list[str]  # a run of each row of the frame
     note: str = ""  # on seconds that are not shown: `final_values.timing_of`
 
     @property
@@ -63,6 +66,7 @@ def time_to_target(
     owners: dict[str, str] = {}
     lines: list[dict[str, Any]] = []
     steps: list[pd.DataFrame] = []
+    members: list[str] = []
     phases: Mapping[str, list[str] | None] = made.phases or {"": None}
     for phase, only in phases.items():
         keys = run_keys(made, facet, only)
@@ -93,11 +97,14 @@ def time_to_target(
             if line["step_ms"] > line["ms_per_step"]:  # possible if runs lack one of the two
                 line["step_ms"] = line["ms_per_step"]
             lines.append(line)
+            members.append(str(own["run"].iloc[0]))
     frame = pd.DataFrame(lines).sort_values(["steps", "seconds"], kind="stable")
     panel = [key for key in ("phase", "problem") if key in frame]
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
+    members = [members[row] for row in frame.index]
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    return TimeToTarget(frame, steps[0], column, words, owners, made.timing.sentence)
+    plan, note = made.series(facet), made.timing.sentence
+    return TimeToTarget(frame, steps[0], column, words, owners, plan, members, note)
 
 
 def time_text(value: float) -> str:

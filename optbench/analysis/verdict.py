@@ -50,7 +50,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
             verdict_sentences(found, metric),
             tuning,
             costs_text(made, metric, made.options.target) if compared else costs,
-            *(f"Warning: {warning}\n" for warning in (caveats(made, metric) if compared else ())),
+            *(f"Warning: {warning}\n" for warning in (caveats(made) if compared else ())),
             *(f"Left out: {text}.\n" for text in made.older),
         ]
     )
@@ -133,7 +133,7 @@ def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
     """Return the verdicts as Markdown."""
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
-    tested = metric.replace("val_", "test ")
+    tested = metric_of(metric.replace("val_", "test_")).label
     chosen = (frame["correction"] != HOLM).any()
     several = " (the max-type test where an optimizer has several settings)" if chosen else ""
     lines = [
@@ -148,6 +148,8 @@ def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
     for row in frame.itertuples():
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
         lines.append(f"| {row.problem} | {row.b} | {row.a} | {interval} | {row.verdict} |")
+    if frame["verdict"].str.contains("seeds needed").any():
+        lines += ["", "Seeds needed: an estimate for this value, this pair and this test alone."]
     return "\n".join(lines) + "\n"
 
 
@@ -156,7 +158,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
     shares = [name for name in needs if str(name).startswith("decades_within")]
     percents = "/".join(str(name).split("_")[2] for name in shares)
     lines = [
-        f"Tuning: the best {metric.replace('_', ' ')} of n trials (median), and the width, "
+        f"Tuning: the best {metric_of(metric).label} of n trials (median), and the width, "
         "in decades, of the",
         f"learning rates within {percents or '1/5/10'} % of the best (other settings vary with "
         "the rate).",
@@ -182,7 +184,7 @@ def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
         return f"No times to target: {error}.\n"
     costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
     lines = [
-        f"Time to target: the first evaluation with the {metric.replace('_', ' ')} at the target,",
+        f"Time to target: the first evaluation with the {metric_of(metric).label} at the target,",
         f"{found.rule}. Medians over seeds; one that never reached it counts as infinite.",
         "",
         "| phase | problem | target | optimizer | reached | epochs | steps | seconds "

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 LABEL_OF = {
-    "train_loss": "training cost",
-    "running_loss": "training cost, epoch mean",
-    "val_loss": "validation loss",
-    "test_loss": "test loss",
+    "running_loss": "epoch-mean training loss",
     "lr": "learning rate",
     "seconds": "training time",
     "total_seconds": "total time",
@@ -34,8 +31,8 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """Return the name as a column's heading, with "(%)" for fractions."""
-        return self.name.replace("_", " ") + (" (%)" if self.percent else "")
+        """Return the label as a column's heading, with "(%)" for fractions."""
+        return self.label + (" (%)" if self.percent else "")
 
     @property
     def is_loss(self) -> bool:
@@ -49,9 +46,9 @@ def metric_of(column: str) -> Metric:
 
     Large accuracies are good. A column other than an accuracy or a loss has no worst value (NaN).
     """
+    words = " ".join(SPLIT_NAMES.get(word, word) for word in column.split("_"))
     if "accuracy" in column:
-        words = " ".join(SPLIT_NAMES.get(word, word) for word in column.split("_"))
         return Metric(column, False, -math.inf, "%", False, words)
     worst = math.inf if "loss" in column else math.nan
     time = "seconds" in column
-    return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, column))
+    return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, words))

@@ -18,6 +18,7 @@ from matplotlib.ticker import (
     NullLocator,
     PercentFormatter,
 )
+from matplotlib.transforms import Bbox, TransformedBbox
 
 from optbench.analysis.columns import logged_columns
 from optbench.analysis.comparison import check_logged
@@ -166,6 +167,13 @@ def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
         ticks(axes.xaxis, low / margin, high * margin, subs=(1, 3))
     else:
         axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def end_at_data(axes: Axes) -> None:
+    """End the x axis at the first and the last point, whose markers are not cut in half."""
+    axes.margins(x=0)
+    for line in axes.lines:  # cut by the y axis alone: no point lies beyond the x axis
+        line.set_clip_box(TransformedBbox(Bbox([[-1, 0], [2, 1]]), axes.transAxes))
 
 
 def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:

@@ -12,7 +12,8 @@ from optbench.analysis.series import one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import log_ticks
-from optbench.figures.panels import LegendEntry, add_legends, label_panels, make_panels, series_of
+from optbench.figures.looks import series_of
+from optbench.figures.panels import LegendEntry, add_legends, label_panels, make_panels
 
 
 def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
@@ -53,7 +54,9 @@ def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
                         [x], [middle], linestyle="none", marker=look.marker, color=look.color,
                         markersize=style.points(6), markeredgecolor="white", label=text,
                     )  # fmt: skip
-                entries.append(LegendEntry(-float(own["y"].median()), text, line, 0, len(own)))
+                entries.append(
+                    LegendEntry(-float(own["y"].median()), text, line, 0, len(own), look)
+                )
             legends.append((axes, entries))
             axes.set_yscale("log")
             axes.set_xlim(-0.6, max(float(runs["x"].max()), 8) + 0.6)

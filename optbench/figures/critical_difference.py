@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from optbench.analysis.comparison import Runs
 from optbench.analysis.over_problems import Ranking, ranking
+from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import row_names
 from optbench.figures.panels import caption
@@ -25,7 +26,7 @@ def ranks_figure(runs: Runs, column: str, facet: Sequence[str] | None = None) ->
 
 def draw_ranks(found: Ranking, column: str) -> Figure:
     """Draw the critical-difference diagram of a ranking by the final `column`."""
-    blocks = f"{found.blocks}, by final {column}"
+    blocks = f"{found.blocks}, by final {metric_of(column).label}"
     return cd_diagram(found.ranks, found.groups, found.n, blocks=blocks)
 
 
@@ -84,7 +85,7 @@ def cd_diagram(
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
             axes.plot(ends, [y, y], color="black", linewidth=2.6, solid_capstyle="butt", zorder=3)
         text = f"mean rank over n = {problems} {blocks} (1 is the best); bars join what "
-        text += f"Nemenyi's test does not tell apart at {alpha:g}"
+        text += f"Nemenyi's test of the ranks alone does not tell apart at {alpha:g}"
         cd = critical_difference(count, problems, alpha)
         ends = [1, min(1 + cd, count + 0.5)]
         axes.plot(ends, [-1.2, -1.2], color="black", linewidth=1.6)

@@ -1,6 +1,6 @@
 """Curves of a logged column: a pure function from the tidy table to a figure.
 
-The model is figure 2 of Kingma and Ba (2015): training cost against passes over the dataset, a line
+The model is figure 2 of Kingma and Ba (2015): training loss against passes over the dataset, a line
 per optimizer. A line is the median over the seeds of a series, and a band their spread. A diverged
 run counts as infinitely bad from its divergence on.
 """
@@ -23,19 +23,20 @@ from optbench.figures import style
 from optbench.figures.axes import (
     CROSS_LABEL,
     check_column,
+    end_at_data,
     limit_words,
     log_ticks,
     set_log_y,
     set_percent,
     y_label,
 )
+from optbench.figures.looks import series_of
 from optbench.figures.panels import (
     LegendEntry,
     add_legends,
     cross,
     label_panels,
     make_panels,
-    series_of,
     spread_note,
 )
 from optbench.stats.estimates import median, median_along
@@ -45,6 +46,7 @@ X_LABELS = {
     "step": "optimizer steps (mini-batches)",
     "seconds": "training time (s)",
 }
+MAX_BANDS = 7  # of one panel; more cover each other
 
 
 class Curve(NamedTuple):
@@ -101,26 +103,27 @@ def curves(
     share = can_share_y(table, drawn, y)
     with style.rc():
         figure, panels = make_panels(plan._replace(runs=drawn), share)
-        legends = []
+        legends, crowded = [], False
         for axes, runs in panels:
             series = []
             for text, members, look in series_of(runs, plan):
                 own = table.iloc[np.concatenate([at[run] for run in members])]
                 series.append((text, look, aggregate(own, y, x)))
-            legends.append((axes, draw_panel(axes, series)))
+            legends.append((axes, draw_panel(axes, series, metric_of(y).smaller)))
+            crowded |= len(series) > MAX_BANDS
             inside = [curve for *_, curve in series]
             shown += inside
             if not share:
                 scales.append(set_scale([axes], log, y, inside))
         for axes, _ in panels:
-            axes.margins(x=0)
+            end_at_data(axes)
             if x == "epoch":
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
         if share:
             scales.append(set_scale([axes for axes, _ in panels], log, y, shown))
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
-        text = seeds_note(shown) + ("" if share else "; each panel has its own y axis")
+        text = seeds_note(shown, crowded) + ("" if share else "; each panel has its own y axis")
         text += scale_note(scales)
         if x == "seconds" and made.timing.sentence:
             text += f"; {made.timing.sentence}"
@@ -166,10 +169,16 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
 
 
 def draw_panel(
-    axes: Axes, series: Sequence[tuple[str, style.LineStyle, Curve]]
+    axes: Axes, series: Sequence[tuple[str, style.LineStyle, Curve]], smaller: bool = True
 ) -> list[LegendEntry]:
-    """Draw the lines of one panel; return their legend entries."""
+    """Draw the lines of one panel; return their legend entries.
+
+    Of more than `MAX_BANDS` lines, only the best at the end has a band. smaller: whether small
+    values are good.
+    """
     legend = []
+    finals = [curve.final for *_, curve in series]
+    best = (min if smaller else max)(finals, default=math.nan)
     for index, (text, look, curve) in enumerate(series):
         # Seven markers a line, at different places from line to line.
         every = max(1, int(np.isfinite(curve.median).sum()) // 7)
@@ -185,14 +194,14 @@ def draw_panel(
             label=text,
             zorder=3,
         )
-        if curve.seeds > 1:
+        if curve.seeds > 1 and (len(series) <= MAX_BANDS or curve.final == best):
             axes.fill_between(
                 curve.x, curve.low, curve.high, color=look.color, alpha=0.16, linewidth=0, zorder=2
             )
         if curve.ends:
             axes.plot(*zip(*curve.ends, strict=True), **cross(), color=look.color)
         end = math.inf if math.isnan(curve.final) else -curve.final
-        legend.append(LegendEntry(end, text, line, curve.diverged, curve.seeds))
+        legend.append(LegendEntry(end, text, line, curve.diverged, curve.seeds, look))
     return legend
 
 
@@ -273,12 +282,15 @@ def scale_note(scales: Sequence[Scale]) -> str:
     return text
 
 
-def seeds_note(shown: Sequence[Curve]) -> str:
-    """Return the number of seeds and the spread in words."""
+def seeds_note(shown: Sequence[Curve], crowded: bool = False) -> str:
+    """Return the number of seeds and the spread in words. crowded: whether bands are left out."""
     counts = [curve.seeds for curve in shown]
     diverged = any(curve.diverged for curve in shown)
     if max(counts) == 1:
         text = "one seed per line" if len(shown) > 1 else "one seed"
         return text + ("; ✖ diverged" if diverged else "")
-    text = spread_note(counts, diverged, "band")
+    band = (
+        f"band (in panels of more than {MAX_BANDS} lines only of the best)" if crowded else "band"
+    )
+    text = spread_note(counts, diverged, band)
     return text + ("; ✖ diverged, counted as infinitely bad from there" if diverged else "")

@@ -12,11 +12,11 @@ from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.axes import label_axes, log_ticks, set_log_y, set_title
+from optbench.figures.looks import handle_of, series_of
 from optbench.figures.panels import (
     TooManyPanels,
     add_legend,
     caption,
-    series_of,
     setting_note,
     titles,
 )
@@ -65,7 +65,7 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
         spots = iter((grid if across == len(DEPTHS) else grid.reshape(-1, len(groups)).T).flat)
         first: dict[str, Axes] = {}
         drawn: dict[str, list[float]] = {value: [] for value in DEPTHS}
-        entries: dict[str, Line2D] = {}
+        entries: dict[str, tuple[Line2D, list[style.LineStyle]]] = {}
         for runs, when in groups:
             here = titles(plan, runs["panel"].iloc[0])
             for (value, name), axes in zip(DEPTHS.items(), spots, strict=False):
@@ -75,14 +75,14 @@ def layers_by_depth(layers_of: Runs, lines: str | None = None) -> Figure:
                     values = column_values(part, value)
                     drawn[value] += list(values)
                     line = band(axes, part["depth"].astype(float), values, look, text)
-                    entries.setdefault(text, line)
+                    entries.setdefault(text, (line, []))[1].append(look)
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 set_title(figure, axes, [name, when, *here], 0.35)
         notes = [  # axes that are shared have one scale
             set_log_y([axes], drawn[value]).replace("axis", f"axis of the {DEPTHS[value]}", 1)
             for value, axes in first.items()
         ]
-        add_legend(figure, list(entries.values()), list(entries))
+        add_legend(figure, [handle_of(*entry) for entry in entries.values()], list(entries))
         for axes in figure.axes[-across:]:
             label_axes(figure, axes, "depth (weight layer)", "")
         log_ticks(figure.axes)

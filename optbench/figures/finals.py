@@ -15,7 +15,8 @@ from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.figures import style
 from optbench.figures.axes import check_column, label_axes, row_names, ticks, y_label
-from optbench.figures.panels import caption, cross, make_panels, series_of, setting_note
+from optbench.figures.looks import series_of
+from optbench.figures.panels import caption, cross, make_panels, setting_note
 from optbench.stats.estimates import median
 
 MIN_BOX_RUNS = 5  # quartiles of fewer runs rest on one or two of them

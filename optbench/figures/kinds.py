@@ -14,6 +14,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.common.names import did_you_mean
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
@@ -24,7 +25,7 @@ from optbench.figures.finals import finals
 from optbench.figures.panels import TooManyPanels
 from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
-from optbench.figures.time_to_target import time_to_target_figure
+from optbench.figures.time_to_target import shown_rows, time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget
 
 MAX_ROWS = 40  # of a default figure of times to target
@@ -98,16 +99,16 @@ def draw_times(made: Comparison) -> Figure:
 
 
 def times_fit(made: Comparison) -> bool:
-    """Return whether times to target exist, and few enough for a default figure."""
+    """Return whether times to target exist, and as many as a default figure shows."""
     found = asked_times(made)
-    return found is not None and len(found.frame) <= MAX_ROWS
+    return found is not None and 2 <= len(shown_rows(found)) <= MAX_ROWS
 
 
 def draw_profile(made: Comparison) -> Figure:
     profile = profile_of(made)
     found = asked_times(made)
     assert found is not None
-    note = f"target: {found.rule} ({found.column.replace('_', ' ')})"
+    note = f"target: {found.rule} ({metric_of(found.column).label})"
     return profile_figure(profile, note=note)
 
 

@@ -18,8 +18,9 @@ from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import show, sort_key
 from optbench.figures import style
-from optbench.figures.axes import set_log_y
+from optbench.figures.axes import end_at_data, set_log_y
 from optbench.figures.depth import WEIGHTED, band
+from optbench.figures.looks import look_of
 from optbench.figures.panels import add_legend, caption
 
 NAMES = {
@@ -69,7 +70,7 @@ def over_time(
         figure = style.blank(5.2, 3.2)
         axes = figure.add_subplot()
         note = set_log_y([axes], draw(axes, rows, value, "epoch", lines))
-        axes.margins(x=0)
+        end_at_data(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
         axes.set_xlabel("passes over the training set (epochs)")
         axes.set_ylabel(NAMES.get(value, value))
@@ -151,11 +152,13 @@ def draw(axes: Axes, rows: pd.DataFrame, value: str, x: str, lines: str) -> "pd.
     key = resolve(rows, lines)
     at, values = rows[x].astype(float), column_values(rows, value)
     names = sorted(rows[key].unique(), key=sort_key)
-    looks = style.looks(map(str, names))
-    for index, name in enumerate(names):
-        look = looks[str(name)] if key == "optimizer" else style.categorical_style(index)
-        here = rows[key] == name
-        band(axes, at[here], values[here], look, show(name))
+    owners = list(map(str, rows["optimizer"].unique()))
+    looks = style.looks(owners)
+    ranks = {key: [sort_key(name) for name in names]}
+    for name in names:
+        look = looks.get(str(name)) if key == "optimizer" else None
+        look = look or look_of(looks[owners[0]], {key: sort_key(name)}, ranks, owners)
+        band(axes, at[rows[key] == name], values[rows[key] == name], look, show(name))
     return values
 
 

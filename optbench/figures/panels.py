@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from optbench.analysis.columns import short_name
+from optbench.analysis.columns import panel_key, short_name
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.series import Layout
 from optbench.analysis.trials import Line, Lines
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, show, sort_key
+from optbench.common.text import count, show
 from optbench.figures import style
 from optbench.figures.axes import (
     CROSS_LABEL,
@@ -31,6 +31,7 @@ from optbench.figures.axes import (
     set_title,
     wrapped,
 )
+from optbench.figures.looks import handle_of, series_of
 
 MAX_PANELS = 24
 SMALL_PRINT_POINTS = 6.5
@@ -69,7 +70,7 @@ def make_panels(
     Raises TooManyPanels.
     """
     parts = plan.panels
-    places = [tuple(map(sort_key, part["panel"].iloc[0])) for part in parts]
+    places = [tuple(map(panel_key, part["panel"].iloc[0])) for part in parts]
     texts = [titles(plan, part["panel"].iloc[0]) for part in parts]
     count = len(places)
     if count > MAX_PANELS:
@@ -103,27 +104,6 @@ def titles(plan: Layout, panel: tuple[Any, ...]) -> list[str]:
     ]
 
 
-def series_of(runs: pd.DataFrame, plan: Layout) -> list[tuple[str, list[str], style.LineStyle]]:
-    """Return (label, runs, style) of a panel's series, ordered by `Layout.series_of`."""
-    every = plan.runs.drop_duplicates(["optimizer", "series"])
-    result = []
-    looks = style.looks(map(str, every["optimizer"].unique()))
-    for name, text, own in plan.series_of(runs):
-        # Positions count over all panels, so that a setting looks the same in each.
-        group = every if plan.sequential else every[every["optimizer"] == name]
-        ranks = sorted({tuple(map(sort_key, setting)) for setting in group["setting"]})
-        setting = tuple(map(sort_key, own["setting"].iloc[0]))
-        place, count = ranks.index(setting), len(ranks)
-        if not plan.sequential:
-            look = style.shade(looks[name], place, count)
-        elif any(other[0][0] == 0 for other in ranks if other):  # a number, see `sort_key`
-            look = style.sequential_style(place, count)
-        else:
-            look = style.categorical_style(place)
-        result.append((text, sorted(own["run"]), look))
-    return result
-
-
 def series_label(text: str, diverged: int, count: int) -> str:
     """Return the label of a series, with the number of diverged runs."""
     return f"{text}\n({diverged} of {count} diverged)" if diverged else text
@@ -137,6 +117,7 @@ class LegendEntry(NamedTuple):
     line: Line2D
     diverged: int
     runs: int
+    look: style.LineStyle
 
 
 def draw_lines(
@@ -159,7 +140,7 @@ def draw_lines(
             best = np.min if metric_of(y).smaller else np.max
             end = float(best(ends)) if len(ends) else metric_of(y).worst
             drawn = draw(axes, each, look)
-            entries.append(LegendEntry(-end, each.text, drawn, each.diverged, each.runs))
+            entries.append(LegendEntry(-end, each.text, drawn, each.diverged, each.runs, look))
         legends.append((axes, entries))
     scale = scale_y_for(figure.axes, y, values)
     above = limit_y(figure.axes, table, y, lines.plan.runs["y"])
@@ -182,7 +163,8 @@ def add_legends(
         series_label(text, sum(e.diverged for e in group), sum(e.runs for e in group))
         for text, group in groups.items()
     ]
-    add_legend(figure, [group[0].line for group in groups.values()], labels)
+    handles = [handle_of(group[0].line, [e.look for e in group]) for group in groups.values()]
+    add_legend(figure, handles, labels)
 
 
 def add_legend(

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from matplotlib import rc_context, rc_params_from_file
 from matplotlib.artist import Artist
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from optbench.common.errors import UserError
@@ -207,31 +206,3 @@ def mark(artists: Iterable[Artist], name: str, where: str = "0") -> None:
 def group_of(name: str) -> str:
     """Return a name as a word that XML allows in an id."""
     return "optimizer-" + re.sub(r"[^a-zA-Z0-9_-]", lambda found: f"_{ord(found[0]):x}_", name)
-
-
-def shade(base: LineStyle, index: int, count: int) -> LineStyle:
-    """Return the style of setting `index` of `count`: the optimizer's, dark to light."""
-    if count < 2:
-        return base
-    weight = 0.55 * index / (count - 1)
-    red, green, blue = (channel + (1 - channel) * weight for channel in to_rgb(base.color))
-    start = DASHES.index(base.dashes) + index
-    return LineStyle((red, green, blue), DASHES[start % len(DASHES)], base.marker)
-
-
-def categorical_style(index: int) -> LineStyle:
-    """Return the style of setting `index` where lines are unordered settings."""
-    again, place = divmod(index, len(LOOKS))
-    look = list(LOOKS.values())[place]
-    dashes = DASHES[(DASHES.index(look.dashes) + again) % len(DASHES)]
-    return look._replace(
-        dashes=dashes, marker=MARKERS[index % len(MARKERS)] if again else look.marker
-    )
-
-
-def sequential_style(index: int, count: int) -> LineStyle:
-    """Return the style of setting `index` of `count`: viridis without its yellow end."""
-    from matplotlib import colormaps
-
-    red, green, blue, _ = colormaps["viridis"](0.82 * index / max(count - 1, 1))
-    return LineStyle((red, green, blue), DASHES[index % 4], MARKERS[index % len(MARKERS)])

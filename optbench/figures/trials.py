@@ -15,7 +15,7 @@ from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.trials import Line, budget_lines, trial_lines
 from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import cover_x, y_label
+from optbench.figures.axes import cover_x, end_at_data, y_label
 from optbench.figures.panels import cross, draw_lines, label_panels
 
 
@@ -77,7 +77,7 @@ def tuning_budget(
     with style.rc():
         figure, scale = draw_lines(made.table, lines, metric, np.concatenate(ends), draw_budget)
         for axes in figure.axes:
-            axes.margins(x=0)
+            end_at_data(axes)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         counts = [line.runs for line in series]
         what = "median of the best of n (trials diverged or blew up: no mean survives that)"

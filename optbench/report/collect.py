@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optbench import __version__
 from optbench.analysis.caveats import caveats
-from optbench.analysis.comparison import Options, compare
+from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.config.groups import config_folder
+from optbench.figures import style
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
 from optbench.formats.job_list import CLAIM_FILE
@@ -34,6 +33,14 @@ def collect(
 ) -> dict[str, Any]:
     """Return all that the page shows. Raise UserError as `load_runs` does."""
     made = compare(folders, Options(y=y, facet=facet, where=conditions))
+    with style.use(names=made.names):  # the styles of the figures
+        return data_of(made, folders, conditions, y)
+
+
+def data_of(
+    made: Comparison, folders: Sequence[Path], conditions: Sequence[str], y: str | None
+) -> dict[str, Any]:
+    """Return the data of a page. Raise UserError if the column `y` is not known."""
     table, plan, options = made.table, made.plan, made.options
     if y is not None:
         check_column(table, y)
@@ -45,8 +52,6 @@ def collect(
         pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
     column = made.judged if y is None else made.final
-    if not np.isfinite(table[column]).any():
-        column = made.final
     assert made.files is not None
     records = made.files.records
     if conditions:
@@ -56,6 +61,7 @@ def collect(
     found = if_applicable(lambda: asked_times(made))
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
+    cards = if_applicable(lambda: verdict.cards(made, column, names)) or []
     data: dict[str, Any] = {
         "version": __version__,
         "title": ", ".join(  # a name may hold bytes that are no text
@@ -66,20 +72,27 @@ def collect(
         "toggles": names.toggles,
         "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
-            "cards": if_applicable(lambda: verdict.cards(made, column, names)) or [],
-            "column": column.replace("_", " "),
+            "cards": cards,
+            "note": verdict.note(cards),
+            "column": metric_of(column).label,
             "percent": metric_of(column).percent,
         },
         "warnings": list(map(readable, if_applicable(lambda: caveats(made, column)) or [])),
-        "view": {"y": made.y, "x": options.x or "epoch", "log": options.log},
+        "view": {
+            "y": made.y,
+            "x": options.x or "epoch",
+            "log": options.log,
+            "panels": curves.split_by(made),
+        },
         "curves": curves.curves(tables, plan, names, made.y, made.timing),
         "ranking": ranking(made, column, names),
         "matrices": if_applicable(lambda: pairs.matrices(made, column, names)) or [],
+        "pairs_lead": pairs.lead(column, {card["correction"] for card in cards}),
         "ranks": if_applicable(lambda: ranks(made, column, names)),
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "reached": None if found is None else targets.reached(found, names),
-        "reached_figure": None if found is None else targets.figure_of(found, names),
+        "reached_figure": None if found is None else targets.figure_of(made, found, names),
         "performance": if_applicable(lambda: targets.performance(made, names)),
         "layers": if_applicable(lambda: layers(made, names)) if made.has_layers else None,
         "runs": runs.run_list(records, folders, made, config_folder()),

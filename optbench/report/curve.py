@@ -1,4 +1,4 @@
-"""The picture of a single run: its cost on training and validation data.
+"""The picture of a single run: its loss on training and validation data.
 
 Only matplotlib is imported, since pandas and scipy import for longer than a short run trains.
 """
@@ -19,7 +19,7 @@ LINES = (("train_loss", "training", "#000000", "-"), ("val_loss", "validation", 
 def draw(run: Path) -> Path:
     """Write `curve.png` into a run's folder, and return its path.
 
-    Raises `UserError` if the run logged no finite cost, or if the file cannot be written.
+    Raises `UserError` if the run logged no finite loss, or if the file cannot be written.
     """
     try:
         columns = read_csv(run / "epochs.csv")
@@ -37,7 +37,7 @@ def draw(run: Path) -> Path:
                           marker=marker)  # fmt: skip
                 drawn += [float(y) for _, y in shown]
         if not drawn:
-            raise UserError(f"{run}: no finite cost was logged, so there is no curve")
+            raise UserError(f"{run}: no finite loss was logged, so there is no curve")
         if min(drawn) > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -46,6 +46,6 @@ def draw(run: Path) -> Path:
         axes.set_xlim(columns["epoch"][0], columns["epoch"][-1])
         axes.xaxis.set_major_locator(MaxNLocator(integer=columns["epoch"][-1] >= 1))
         axes.set_xlabel("passes over the training set (epochs)")
-        axes.set_ylabel("cost")
+        axes.set_ylabel("loss")
         axes.legend(title=run.name)
-        return save(figure, run, "curve", ("png",), title=f"Cost of {run.name}")[0]
+        return save(figure, run, "curve", ("png",), title=f"Loss of {run.name}")[0]

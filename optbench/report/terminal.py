@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -98,15 +97,13 @@ def table(finals: pd.DataFrame, column: str) -> str:
 
 def judged(made: Comparison, column: str) -> str:
     """Return the verdicts in one sentence, or "" if there are none."""
-    if not np.isfinite(made.table[column]).any():
-        column = made.final
     try:
         cards = verdict.cards(made, column, curves.names_of(made.plan))
     except UserError:
         cards = []
     if not cards:
         return ""
-    by = f"by final {column.replace('_', ' ')}"
+    by = f"by final {metric_of(column).label}"
     if len(cards) == 1:
         return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
     clear = [card["leader"] for card in cards if card["level"] == "clear"]

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.figures import style
+from optbench.figures.looks import shade
 from optbench.figures.save import save, writable
 from optbench.trajectories.descent import Trajectory
 from optbench.trajectories.functions import Function, Point
@@ -23,6 +24,7 @@ from optbench.trajectories.functions import Function, Point
 GRID_POINTS = 301  # points of the contours along each axis
 FRAMES, END_FRAMES = 60, 15  # most frames of the paths, and frames that show their end
 FRAMES_PER_SECOND = 12
+LEAST_LOSS = 1e-12  # above the minimum; what is less is rounding
 EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}  # of markers
 
 
@@ -61,10 +63,12 @@ def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
     """Draw the paths over the contours, and beside them the loss against the step."""
     with style.rc():
         figure, (plane, curve) = draw_axes(function, paths)
+        floor = lowest_shown(function, paths)
         for path, look in zip(paths, path_styles(paths), strict=True):
             draw_path(plane, path.points, look)
             x = np.arange(len(path.losses))
-            curve.plot(x, above_minimum(function, path), color=look.color, linestyle=look.dashes)
+            losses = np.maximum(above_minimum(function, path), floor)
+            curve.plot(x, losses, color=look.color, linestyle=look.dashes)
         draw_legend(figure, paths)
         # the legend needs the space below, so this text goes into the caption
         figure.set_label(
@@ -78,6 +82,7 @@ def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None
     """Draw the growing paths as a repeating GIF of at most `FRAMES` frames."""
     with style.rc():
         figure, (plane, curve) = draw_axes(function, paths)
+        floor = lowest_shown(function, paths)
         lines, heads, losses = [], [], []
         for look in path_styles(paths):
             lines += plane.plot([], [], color=look.color, linestyle=look.dashes, zorder=3)
@@ -98,7 +103,8 @@ def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None
                     part = path.points[: k + 1]
                     line.set_data(part[:, 0], part[:, 1])
                     head.set_data(part[-1:, 0], part[-1:, 1])
-                    loss.set_data(np.arange(len(part)), above_minimum(function, path)[: k + 1])
+                    drawn = np.maximum(above_minimum(function, path), floor)
+                    loss.set_data(np.arange(len(part)), drawn[: k + 1])
                 text.set_text(f"step {k}")
                 writer.grab_frame()
 
@@ -131,17 +137,25 @@ def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, 
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
     steps = max(len(path.points) for path in paths) - 1
     shown = np.concatenate([above_minimum(function, path) for path in paths])
-    shown = shown[np.isfinite(shown)]
-    at_minimum = bool((shown <= 0).any())
-    shown = shown[shown > 0]
-    floor = max(shown.min(initial=1.0), 1e-12)
+    floor = lowest_shown(function, paths)
     top = above_minimum(function, paths[0])[0]
-    curve.set(xlim=(0, steps), yscale="log", xlabel="step", ylabel="loss above the minimum")
-    if at_minimum:  # a logarithmic axis cannot show 0
-        curve.set_yscale("symlog", linthresh=floor)
-    least = -floor / 4 if at_minimum else floor / 2
-    curve.set_ylim(least, 2 * max(min(shown.max(initial=top), 15 * top), floor))
+    highest = min(shown[np.isfinite(shown)].max(initial=top), 15 * top)
+    # A first step straight to the minimum would lie on the axis.
+    curve.set(xlim=(-0.02 * steps, steps), ylim=(floor / 2, 2 * max(highest, floor)), yscale="log")
+    cut = f"\n(cut off at {floor:.0e})" if (shown < floor).any() else ""
+    curve.set(xlabel="step", ylabel=f"loss above the minimum{cut}")
     return figure, (plane, curve)
+
+
+def lowest_shown(function: Function, paths: Sequence[Trajectory]) -> float:
+    """Return the least loss above the minimum that the axis has room for.
+
+    That is a tenth of the least of those paths that do not end at the minimum, but for rounding:
+    the others would squeeze them.
+    """
+    losses = [above_minimum(function, path) for path in paths]
+    counting = [part for part in losses if part[-1] > LEAST_LOSS]
+    return max(LEAST_LOSS, min((part[part > 0].min() for part in counting), default=0.0) / 10)
 
 
 def widen_limits(values: np.ndarray, limits: Point) -> Point:
@@ -176,7 +190,7 @@ def path_styles(paths: Sequence[Trajectory]) -> list[style.LineStyle]:
     seen: Counter[str] = Counter()
     found = []
     for path in paths:
-        found.append(style.shade(base[path.name], seen[path.name], total[path.name]))
+        found.append(shade(base[path.name], seen[path.name], total[path.name]))
         seen[path.name] += 1
     return found
 

@@ -97,10 +97,10 @@ def readme(tried: pd.DataFrame, best: "pd.Series[float]", commands: list[str]) -
         [
             "# The comparison study on the full MNIST",
             "",
-            "![training cost against passes over the dataset](running_loss-epoch.png)",
+            "![training loss against passes over the dataset](running_loss-epoch.png)",
             "",
             "MLP 784-1000-1000-10, ReLU, dropout 0.2 on the input and 0.5 on the hidden layers,",
-            "batch 128, 54,000 training images (6,000 are kept for validation). The cost is the",
+            "batch 128, 54,000 training images (6,000 are kept for validation). The loss is the",
             "running mean of the mini-batch cross-entropy over each epoch, with dropout, as in",
             "figure 2(a) of Kingma & Ba 2015.",
             "",

@@ -141,7 +141,7 @@ def test_the_spread_over_a_key_is_a_value(tmp_path):
     adam = last[last["optimizer"] == "adam"]
     wide = adam.pivot_table(index="seed", columns="initializer.name", values="train_loss")
     assert check.medians[0] == pytest.approx((wide["small"] - wide["large"]).abs().median())
-    assert check.text.startswith("spread over initializer of train loss, final: ")
+    assert check.text.startswith("spread over initializer of final training loss: ")
 
 
 def test_the_spread_over_a_key_takes_each_value_at_its_best_rate(tmp_path):
@@ -204,7 +204,8 @@ def layers() -> pd.DataFrame:
     """Two tanh layers, two steps, two runs whose activations shrink by half or not at all."""
     lines = [
         {
-            "run": run, "status": "completed", "seed": 0, "initializer.name": run, "epoch": epoch,
+            "run": run, "status": "completed", "optimizer": "sgd", "seed": 0,
+            "initializer.name": run, "epoch": epoch,
             "step": step, "layer": layer, "kind": kind, "depth": depth,
             "activation_std": shrink**depth if depth == depth else math.nan,
             "update_norm": 2.0, "grad_norm": 4.0 * (1 + epoch),

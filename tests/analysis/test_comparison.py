@@ -193,7 +193,8 @@ def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
     sweep(tmp_path / "few", ("adam", "sgd"), 3)
     few, leader = told(tmp_path / "few")
     assert few.startswith("3 seeds: with fewer than 6 pairs")
-    assert leader.startswith("adam is first by train loss, which does not make it better than sgd")
+    want = "adam is first by training loss, which does not make it better than sgd"
+    assert leader.startswith(want)
     assert told(sweep(tmp_path / "alone", ("adam",), 1)) == []
     sweep(tmp_path / "single", ("adam", "sgd"), 1)
     assert "1 pair cannot go below" in told(tmp_path / "single")[1]

@@ -10,14 +10,15 @@ from optbench.common.metrics import metric_of
 @pytest.mark.parametrize(
     ("column", "smaller", "worst", "unit", "log", "label"),
     [
-        ("train_loss", True, math.inf, "", True, "training cost"),
+        ("train_loss", True, math.inf, "", True, "training loss"),
+        ("running_loss", True, math.inf, "", True, "epoch-mean training loss"),
         ("val_loss", True, math.inf, "", True, "validation loss"),
         ("val_accuracy", False, -math.inf, "%", False, "validation accuracy"),
         ("test_accuracy", False, -math.inf, "%", False, "test accuracy"),
         ("seconds", True, math.nan, "s", False, "training time"),
         ("total_seconds", True, math.nan, "s", False, "total time"),
         ("lr", True, math.nan, "", True, "learning rate"),
-        ("update_norm / grad_norm", True, math.nan, "", True, "update_norm / grad_norm"),
+        ("update_norm / grad_norm", True, math.nan, "", True, "update norm / grad norm"),
     ],
 )
 def test_a_column_has_direction_worst_value_unit_axis_and_label(
@@ -30,5 +31,5 @@ def test_a_column_has_direction_worst_value_unit_axis_and_label(
 
 
 def test_titles_say_where_values_are_in_per_cent():
-    assert metric_of("val_accuracy").title == "val accuracy (%)"
-    assert metric_of("train_loss").title == "train loss"
+    assert metric_of("val_accuracy").title == "validation accuracy (%)"
+    assert metric_of("train_loss").title == "training loss"

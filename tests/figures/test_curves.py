@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import SEVEN, make_run, sweep
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -19,6 +20,7 @@ from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.figures import style
 from optbench.figures.curves import aggregate, curves
+from optbench.figures.looks import shade
 from optbench.figures.sensitivity import sensitivity
 
 
@@ -191,7 +193,7 @@ def test_colours_are_fixed_and_distinct() -> None:
     assert style.style_of("never_heard_of_it") == style.style_of("never_heard_of_it")
     for name in [*looks, "some", "other"]:
         for index in range(4):
-            assert style.shade(style.style_of(name), index, 4).marker
+            assert shade(style.style_of(name), index, 4).marker
 
 
 @settings(max_examples=25, deadline=None)
@@ -237,6 +239,19 @@ def test_epochs_end_where_the_runs_end(tmp_path: Path) -> None:
     axes.figure.draw_without_rendering()
     assert axes.get_xlim() == (0, 20)
     assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_a_marker_at_the_end_is_whole(tmp_path: Path) -> None:
+    figure = curves(load_runs(sweep(tmp_path, ("adam", "sgd"), 1, epochs=6)))
+    (axes,) = figure.axes
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    paint = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    assert axes.get_xlim() == (0, 6)
+    for one in axes.lines:
+        x, y = axes.transData.transform((6, float(np.asarray(one.get_ydata())[-1])))
+        beyond = paint[round(len(paint) - y), round(x) + 2]  # two pixels outside of the axes
+        assert np.abs(beyond - to_rgb(one.get_color())).max() < 0.1
 
 
 def test_accuracies_are_shown_where_their_lines_differ(tmp_path: Path) -> None:

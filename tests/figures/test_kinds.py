@@ -36,7 +36,8 @@ from optbench.figures.critical_difference import cd_diagram
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
-from optbench.figures.panels import TooManyPanels, add_warning, series_of
+from optbench.figures.looks import series_of
+from optbench.figures.panels import TooManyPanels, add_warning
 from optbench.figures.profile import profile_figure
 from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
@@ -283,7 +284,7 @@ def test_captions_say_what_is_drawn_and_every_warning(tmp_path: Path) -> None:
     first, axes, shown, meaning, *warnings = text.splitlines()
     assert first == "Loss curves."
     assert axes == (
-        "Training cost (cross entropy, nats) against passes over the training set (epochs)."
+        "Training loss (cross entropy, nats) against passes over the training set (epochs)."
     )
     assert shown == "Shown: sgd (1 of 4 diverged), adam."
     assert "mnist_5k, mlp, batch size 128" in meaning

@@ -12,11 +12,15 @@ from in_process import sub_command
 from made_runs import SEVEN, make_run, sweep
 
 from optbench import load_runs
+from optbench.analysis.caveats import caveats
+from optbench.analysis.comparison import compare as compare_folders
 from optbench.analysis.final_values import final_values
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import assign_series
+from optbench.analysis.summary import summary
 from optbench.analysis.table import flatten
+from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.report import page as report
 from optbench.report.collect import collect
@@ -150,6 +154,13 @@ def test_the_verdict_is_that_of_the_pairs(tmp_path):
     pairs = compare(frame, "adam", True, chosen=True).set_index("a")
     assert card["level"] == "clear"
     assert card["headline"] == "adam is better than each of the 2 others."
+    data = collect([tmp_path])
+    assert "Holm" not in data["verdict"]["note"]
+    assert data["pairs_lead"].endswith(", as in the verdict.")
+    cells = data["matrices"][0]["cells"]["adam"]
+    assert [cells[pair["name"]]["p"] for pair in card["against"]] == [
+        pair["p"] for pair in card["against"]
+    ]
     for pair in card["against"]:
         want = pairs.loc[pair["name"]]
         assert pair["difference"] == pytest.approx(want["difference"], rel=1e-5)
@@ -192,7 +203,18 @@ def test_the_sentence_says_what_the_pairs_say():
     assert (level, text) == ("partly", "a is better than b; it cannot be told from c.")
     level, text = sentence("a", [pair("b", "better")])
     assert (level, text) == ("partly", "a was chosen, yet b turned out better.")
-    assert sentence("a", [pair("b", "worse")])[0] == "clear"
+    assert sentence("a", [pair("b", "worse")]) == ("clear", "a is better than b.")
+    two = [pair("b", "worse"), pair("c", "worse")]
+    assert sentence("a", two)[1] == "a is better than each of the 2 others."
+    many = [pair(str(n), "worse" if n < 5 else "cannot tell") for n in range(9)]
+    assert sentence("a", many, kind="settings")[1] == (
+        "a is better than 5 of the 9 other settings; it cannot be told from the other 4."
+    )
+    assert sentence("a", many[3:], kind="both")[1] == (
+        "a is better than 3 and 4; it cannot be told from the other 4."
+    )
+    alone = sentence("a", two, kind="settings")[1]
+    assert alone == "a is better than each of the 2 other settings."
 
 
 def test_each_optimizer_competes_at_its_best_setting(tmp_path):
@@ -208,6 +230,29 @@ def test_each_optimizer_competes_at_its_best_setting(tmp_path):
     assert len(data["names"]) == 4
 
 
+def test_a_problem_is_named_with_its_key(tmp_path):
+    for norm in (True, False):
+        sweep(tmp_path / str(norm), ("adam", "sgd"), 2, model__batch_norm=norm)
+    data = collect([tmp_path])
+    for table in (data["ranking"], data["reached"]):
+        named = {row["cells"][0]["t"] for row in table["rows"]}
+        assert named == {"model.batch_norm=true", "model.batch_norm=false"}
+    assert "model.batch_norm=true: validation loss" in data["reached_figure"]["svg"]
+
+
+def test_the_headline_says_that_other_settings_were_left_out(tmp_path):
+    sweep(tmp_path / "other", ("adam", "sgd", "momentum"), 8, lr=0.003)
+    sweep(tmp_path / "far", ("adam",), 8, lr=1e-6)
+    card = collect([tmp_path])["verdict"]["cards"][0]
+    want = "adam lr=0.003 is better than the best setting of each of the 2 other optimizers."
+    assert card["headline"] == want
+    for lr in (1e-5, 1e-6):
+        sweep(tmp_path / "alone" / str(lr), ("adam",), 8, lr=lr)
+    sweep(tmp_path / "alone" / "best", ("adam",), 8, lr=0.003)
+    card = collect([tmp_path / "alone"])["verdict"]["cards"][0]
+    assert card["headline"] == "adam lr=0.003 is better than each of the 2 other settings."
+
+
 def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     for name in ("adam", "sgd", "momentum"):
         for index, lr in enumerate((0.0001, 0.001, 0.003, 0.01)):
@@ -217,6 +262,14 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
             make_run(tmp_path / "default" / f"{name}{seed}", name, seed, lr=0.01, phase="default")
     data = collect([tmp_path])
     assert data["verdict"]["column"] == "test loss"
+    # the page says that its tests differ, and why
+    assert "Holm" in data["verdict"]["note"]
+    assert "may differ for the same pair" in data["pairs_lead"]
+    led = data["verdict"]["cards"][0]
+    cells = data["matrices"][0]["cells"][led["leader"]]
+    assert [cells[pair["name"]]["p"] for pair in led["against"]] != [
+        pair["p"] for pair in led["against"]
+    ]
     assert data["verdict"]["cards"][0]["leader"] == "adam"
     assert "learning rate" in data["verdict"]["cards"][0]["rate"]
     columns = data["ranking"]["columns"]
@@ -233,6 +286,24 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     assert data["ranks"]["rows"][0][0] == "adam"
     assert len(data["curves"]["runs"]) == 36  # the trials' curves are left out, not their runs
     assert len(data["runs"]["runs"]) == 48
+
+
+def test_caveats_of_a_tuned_study_speak_of_the_verdicts_value(tmp_path):
+    for name, lr in (("adam", 0.003), ("nesterov", 0.0001)):
+        make_run(tmp_path / "trials" / name, name, 0, lr=lr, phase="trials")
+        for phase in ("tuned", "default"):
+            for seed in range(1, 4):
+                make_run(tmp_path / phase / f"{name}{seed}", name, seed, lr=lr, phase=phase)
+    made = compare_folders([tmp_path])
+    assert (made.judged, made.final) == ("test_loss", "train_loss")
+    told = [text for text in caveats(made) if "is first by" in text]
+    assert len(told) == 2
+    assert all("first by test loss" in text for text in told)
+    assert "first by test loss" in verdict_texts(made)[0]
+    assert list(summary(made, "test_loss")["phase"]) == ["tuned"] * 2 + ["default"] * 2
+    assert [part["phase"].iloc[0] for part in made.plan.panels] == ["tuned", "default"]
+    made.table["test_loss"] = math.nan  # log.eval_test=never
+    assert made.judged == "train_loss"
 
 
 def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
@@ -261,8 +332,8 @@ def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
 
 def test_few_pairs_have_no_interval():
     pair = {"name": "b", "n": 3, "difference": 0.5, "low": -math.inf, "high": math.inf, "p": 0.5}
-    text = "The next, b, differs in final train loss (lower is better) by +0.5 (no 95 % interval "
-    text += "at n = 3), p = 0.5."
+    text = "The next, b, differs in final training loss (lower is better) by +0.5 (no 95 % "
+    text += "interval at n = 3), p = 0.5."
     assert margin([pair], "train_loss") == text
     assert "\u2212∞ to +1, n = 3" in margin([pair | {"high": 1.0}], "train_loss")
     assert margin([pair], "train_loss", first=False).startswith("The best other, b, ")
@@ -382,6 +453,6 @@ def test_the_page_of_a_study_with_a_claim_has_its_verdict(tmp_path):
     assert (found["text"], found["word"], found["level"]) == ("Adam is faster.", "held", "clear")
     (told,) = found["checks"]
     assert told["word"] == "held"
-    assert "train_loss" in told["text"].replace(" ", "_")
+    assert told["text"].startswith("final training loss: ")
     # the claim is about all runs
     assert collect([tmp_path], ["optimizer=adam"])["claim"] is None

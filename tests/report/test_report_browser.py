@@ -332,8 +332,8 @@ def test_a_wide_table_keeps_its_names_in_view(open_page):
 
 def test_the_table_sorts(open_page):
     page = open_page()
-    head = page.locator("#ranking thead th", has_text="final train loss")
-    column = page.locator("#ranking thead th").all_inner_texts().index("final train loss")
+    head = page.locator("#ranking thead th", has_text="final training loss")
+    column = page.locator("#ranking thead th").all_inner_texts().index("final training loss")
 
     def values():
         texts = page.locator(f"#ranking tbody tr td:nth-child({column + 1})").all_inner_texts()
@@ -349,7 +349,7 @@ def test_the_table_sorts(open_page):
 
 def test_the_order_and_the_colours_are_kept_in_the_link(open_page):
     page = open_page()
-    head = page.locator("#ranking thead th", has_text="final train loss")
+    head = page.locator("#ranking thead th", has_text="final training loss")
     for _ in range(2):
         head.get_by_role("button").click()
     page.click("#theme")
@@ -357,7 +357,7 @@ def test_the_order_and_the_colours_are_kept_in_the_link(open_page):
     other = open_page(kept)
     first = "document.querySelector('#ranking tbody tr').innerText"
     assert other.evaluate(first) == page.evaluate(first) != open_page().evaluate(first)
-    there = other.locator("#ranking thead th", has_text="final train loss")
+    there = other.locator("#ranking thead th", has_text="final training loss")
     assert there.get_attribute("aria-sort") == "descending"
     theme = "document.documentElement.dataset.theme"
     assert other.evaluate(theme) == page.evaluate(theme) == "dark"
@@ -436,8 +436,8 @@ def test_a_chart_downloads_as_csv_svg_and_png(open_page, tmp_path):
         waiting.value.save_as(kept[kind])
     with kept["CSV"].open() as file:
         rows = list(csv.DictReader(file))
-    assert kept["CSV"].name == "curves-training-cost-cross-entropy-nats.csv"
-    assert set(rows[0]) >= {"epochs", "training cost (cross entropy, nats)"}
+    assert kept["CSV"].name == "curves-training-loss-cross-entropy-nats.csv"
+    assert set(rows[0]) >= {"epochs", "training loss (cross entropy, nats)"}
     assert {row["series"] for row in rows} >= {"adam", "sgd", "momentum", EVIL}
     adam = [row for row in rows if row["series"] == "adam"]
     assert {row["n"] for row in adam} == {"6"}
@@ -541,3 +541,65 @@ def test_reduced_motion_and_print_are_obeyed(open_page):
     assert page.evaluate("document.activeElement.id") == "reproduce-title"
     page.emulate_media(media="print")
     assert not page.locator(".bar").is_visible()
+
+
+@pytest.fixture(scope="module")
+def settings_page(browser, tmp_path_factory) -> Iterator:
+    """A page of one optimizer at six learning rates, by two values of its momentum."""
+    folder = tmp_path_factory.mktemp("settings")
+    for momentum in (0.0, 0.9):
+        for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
+            for seed in range(2):
+                lost = 200 if lr > 0.1 else None
+                where = folder / f"{momentum}-{lr}-{seed}"
+                make_run(where, "momentum", seed, lr, lost, optimizer__momentum=momentum)
+    report.write([folder], folder / "report.html")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto((folder / "report.html").as_uri())
+    page.wait_for_selector("#curves canvas")
+    yield page
+    context.close()
+
+
+def test_many_settings_have_panels_and_names_in_them(settings_page):
+    titles = settings_page.locator("#curves .panel h3").all_inner_texts()
+    assert titles == ["momentum = 0", "momentum = 0.9"]
+    panels = "window.optbench.chart.panels.map((p) => p.lines.map(labelOf))"
+    for names in settings_page.evaluate(panels):
+        assert names == [f"lr={lr:g}" for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    lines = settings_page.evaluate("DATA.rates[0].lines.map((l) => [labelOf(l), l.color])")
+    assert [name for name, _ in lines] == ["momentum=0", "momentum=0.9"]
+    assert "#777777" not in {color for _, color in lines}
+    switches = settings_page.locator("#switches button").all_inner_texts()
+    assert switches[0] == "lr=0.001, momentum=0"
+    assert settings_page.locator("#curves .legend").count() == 0  # the names are in the charts
+    settings_page.set_viewport_size({"width": 400, "height": 800})
+    settings_page.wait_for_selector("#curves .legend")
+    legend = settings_page.locator("#curves .legend").first.locator("li").all_inner_texts()
+    assert legend == [f"lr={lr:g}" for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    settings_page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_shades_keep_their_order_on_a_dark_page(settings_page):
+    light = "(dark) => DATA.names.map((n) => ink(n.color, dark)).map((c) => [1, 3, 5].map((i) =>"
+    light += "parseInt(c.slice(i, i + 2), 16)))"
+    light += ".map(([r, g, b]) => 0.299 * r + 0.587 * g + 0.114 * b)"
+    by_day, by_night = (np.array(settings_page.evaluate(light, dark)) for dark in (False, True))
+    order = np.argsort(by_day)
+    assert (np.diff(by_day[order][::2]) > 5).all()
+    assert (np.diff(by_night[order][::2]) < -5).all()
+    assert by_night.min() > 90  # and stand out from the page
+
+
+def test_bands_of_many_lines_are_of_the_best_and_crosses_stand_side_by_side(settings_page):
+    settings_page.evaluate("view.panels = ''; redraw()")
+    banded = "window.optbench.chart.panels[0].lines.filter((l) => l.low).map((l) => l.name)"
+    ends = settings_page.evaluate(
+        "window.optbench.chart.panels[0].lines.map((l) => [l.mid.at(-1) ?? Infinity, l.name])"
+    )
+    assert len(ends) == 12
+    assert settings_page.evaluate(banded) == [min(ends)[1]]
+    assert "only of the best" in settings_page.locator("#curves figcaption").inner_text()
+    places = settings_page.evaluate("((at) => [1, 1, 2].map((x) => at(x)))(counter())")
+    assert places == [0, 1, 0]

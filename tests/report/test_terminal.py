@@ -19,10 +19,10 @@ def test_a_sweep_ends_with_four_columns_a_verdict_its_folder_and_its_report(tmp_
     sweep(tmp_path, ("adam", "sgd", "rmsprop"), 6)
     out = ended(tmp_path, capsys)
     heads = [part.strip() for part in out[1].strip().split("  ") if part.strip()]
-    assert heads == ["optimizer", "runs", "final train loss", "final test accuracy (%)"]
+    assert heads == ["optimizer", "runs", "final training loss", "final test accuracy (%)"]
     assert sum(line.split()[:2] in (["adam", "6"], ["sgd", "6"]) for line in out) == 2
     assert out[-3].startswith("Verdict: ")
-    assert out[-3].endswith(", by final train loss.")
+    assert out[-3].endswith(", by final training loss.")
     assert out[-3].count(".") == 1
     assert out[-2].startswith(f"Folder:  {tmp_path}  ")
     assert out[-1] == f"Report:  python -m optbench report {tmp_path}"
@@ -42,7 +42,7 @@ def test_the_table_is_at_most_80_columns_wide_and_fits_any_encoding(
         table = [line for line in ended(tmp_path, capsys)[:-3] if str(tmp_path) not in line]
         assert max(map(len, table)) <= min(80, int(columns))
         assert encoding == "utf-8" or "".join(table).isascii()
-        assert "final train" in "".join(table)
+        assert "final training" in "".join(table)
         # each name on a line of its own, with both its ends and its numbers
         mark = "…" if encoding == "utf-8" else "..."
         lines = [line for line in table if mark in line]

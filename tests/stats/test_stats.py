@@ -78,15 +78,15 @@ def test_by_seed_pairs_the_runs_of_the_table(tmp_path: Path) -> None:
     frame = by_seed(table, "val_loss")
     assert list(frame) == ["adam", "sgd"]
     assert frame.shape == (6, 2)
-    small = frame.loc["mnist_5k"]
+    small = frame.loc["dataset=mnist_5k"]
     assert small.loc[3, "sgd"] == math.inf
     assert math.isnan(small.loc[3, "adam"])
     last = table[(table["epoch"] == 10) & (table["optimizer"] == "adam")]
     last = last[(last["seed"] == 1) & (last["dataset.name"] == "mnist_5k")]
     assert small.loc[1, "adam"] == last["val_loss"].item()
-    assert by_seed(table, "val_accuracy").loc["mnist_5k"].loc[3, "sgd"] == -math.inf
+    assert by_seed(table, "val_accuracy").loc["dataset=mnist_5k"].loc[3, "sgd"] == -math.inf
     lines = describe_all(frame)
-    assert lines["mnist_5k", "sgd"]["n"] == 4
+    assert lines["dataset=mnist_5k", "sgd"]["n"] == 4
     assert ("fashion_mnist", "sgd") not in lines
     with pytest.raises(UserError, match="no logged column"):
         by_seed(table, "loss")
@@ -97,7 +97,8 @@ def test_runs_of_different_problems_are_paired_within_each_or_refused(tmp_path: 
         sweep(tmp_path, ("adam", "sgd"), 3, batch_size=size)
     table = load_runs(tmp_path)
     lines = compare(by_seed(table))
-    assert {(row.problem, row.n) for row in lines.itertuples()} == {("32", 3), ("128", 3)}
+    sizes = {(f"batch_size={size}", 3) for size in (32, 128)}
+    assert {(row.problem, row.n) for row in lines.itertuples()} == sizes
     for function in (by_seed, lambda table, facet: times(table, "val_loss", 0.1, facet=facet)):
         with pytest.raises(UserError, match="what differs: batch_size"):
             function(table, facet=["model.name"])

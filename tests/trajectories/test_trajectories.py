@@ -202,6 +202,22 @@ def test_the_plot_holds_the_paths_but_not_a_diverging_one():
     assert contours.widen_limits(np.array([-1e9, 1e9]), (-2.0, 2.0)) == (-6.0, 6.0)
 
 
+def test_who_arrives_at_once_does_not_squeeze_the_others_losses():
+    function = rosenbrock()
+    slow = run_optimizer(function, partial(SGD, lr=0.003), steps=50)
+    fast = slow._replace(losses=np.array([slow.losses[0], *[1e-30] * 50]), name="lbfgs")
+    for paths in ([slow], [slow, fast]):
+        axes = contours.still(function, paths).axes[1]
+        low, high = axes.get_ylim()
+        assert slow.losses.min() / 30 < low < slow.losses.min() < slow.losses.max() < high
+        assert axes.get_xlim()[0] < 0  # a drop in the first step is not on the axis
+        for line in axes.lines:
+            assert (np.asarray(line.get_ydata()) > low).all()
+        assert ("cut off at" in axes.get_ylabel()) == (len(paths) == 2)
+    alone = contours.still(function, [fast]).axes[1]
+    assert alone.get_ylim()[0] == pytest.approx(contours.LEAST_LOSS / 2)
+
+
 def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):
     words = ["function=saddle", f"out={tmp_path}", "format=png", "steps=20"]
     assert trajectories.main([*words, "optimizer=sgd,adam", "optimizer.lr=0.001"]) == 0

@@ -45,14 +45,15 @@ def needs_layers(table: pd.DataFrame, check: Mapping[str, Any]) -> bool:
 
 def title(check: Mapping[str, Any]) -> str:
     """Return the measured value in words."""
-    words = " / ".join(parts_of(check["value"])).replace("_", " ")
+    words = " / ".join(metric_of(part).label for part in parts_of(check["value"]))
     if "depth" in check:
         kind = check.get("kind", "linear")
         places = [f"layer {p}" if p.isdigit() else p for p in parts_of(check["depth"])]
         words += f" of {kind} layers ({' over '.join(places)})"
     names = {"first": "at the first step", "last": "final", "max": "largest", "min": "smallest"}
     moments = [names.get(p, f"epoch {p}") for p in parts_of(check.get("at", "last"))]
-    words += f", {' over '.join(moments)}".replace("over at ", "over ")
+    moment = " over ".join(moments).replace("over at ", "over ")
+    words = f"final {words}" if moment == "final" else f"{words}, {moment}"
     spread = [short_name(key) for key, how in check.get("across", {}).items() if how == "spread"]
     return f"spread over {' and '.join(spread)} of {words}" if spread else words
 

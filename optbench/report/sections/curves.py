@@ -5,15 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
-from optbench.analysis.columns import logged_columns, short_name
+from optbench.analysis.columns import logged_columns, panel_key, short_name
+from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
 from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import y_label
-from optbench.figures.panels import series_of, titles
+from optbench.figures.curves import MAX_BANDS
+from optbench.figures.looks import series_of
+from optbench.figures.panels import titles
 
 CURVE_BYTES = 1_200_000  # of base64, so that a whole report stays below 1.5 MB
 MAX_ROWS, MIN_ROWS = 400, 20  # of one run
@@ -24,9 +28,9 @@ CLOCKS = {"step": "optimizer steps", "epoch": "epochs", "seconds": "training tim
 class Names(NamedTuple):
     """The names, styles and switches of series."""
 
-    series: list[dict[str, Any]]  # name, toggle, color, dash
+    series: list[dict[str, Any]]  # name, label (in its panel), toggle, color, dash
     place: dict[str, int]  # run: the index of its series in `series`
-    toggles: list[dict[str, Any]]  # name, color, dash of each switch
+    toggles: list[dict[str, Any]]  # name, label, color, dash of each switch
     toggle_of: dict[str, str]  # the name of a series or an optimizer: its switch
 
     def toggle(self, name: str, optimizer: str) -> str:
@@ -44,18 +48,19 @@ def names_of(plan: Layout) -> Names:
     several = len(set(owners.values())) > 1
     series: dict[str, dict[str, Any]] = {}
     place: dict[str, int] = {}
-    for _, members, look in series_of(plan.runs, plan):
+    for label, members, look in series_of(plan.runs, plan):
         for run in members:
             name = variants[run]
-            toggle = owners[run] if several else name
-            series.setdefault(name, {"name": name, "toggle": toggle, **drawn(look)})
+            entry = {"name": name, "label": label, "toggle": owners[run] if several else name}
+            series.setdefault(name, entry | drawn(look))
             place[run] = list(series).index(name)
     toggles: dict[str, dict[str, Any]] = {}
     for entry in series.values():
         name = entry["toggle"]
         of_name = drawn(style.style_of(name)) if several else entry
         part = {key: of_name[key] for key in ("color", "dash")}
-        toggles.setdefault(name, {"name": name, **part})
+        label = name if several else entry["label"]
+        toggles.setdefault(name, {"name": name, "label": label, **part})
     # A series may have the name of another optimizer.
     toggle_of = {name: name for name in toggles}
     toggle_of |= {name: str(entry["toggle"]) for name, entry in series.items()}
@@ -63,12 +68,11 @@ def names_of(plan: Layout) -> Names:
 
 
 def drawn(look: style.LineStyle) -> dict[str, Any]:
-    """Return a style as a hexadecimal colour and a list of dashes in line widths."""
-    color = look.color
-    if not isinstance(color, str):
-        color = "#" + "".join(f"{round(255 * part):02x}" for part in color)
+    """Return a style as a hexadecimal colour and a list of dashes in line widths.
+
+    shade: whether the colour is one of several shades, which a dark page turns around."""
     dash = [] if isinstance(look.dashes, str) else list(look.dashes[1])
-    return {"color": color, "dash": dash}
+    return {"color": to_hex(look.color), "dash": dash, "shade": not isinstance(look.color, str)}
 
 
 def packed(values: np.ndarray) -> str:
@@ -107,7 +111,7 @@ def curves(
         key: sorted({show(v): v for v in plan.runs[key]}.values(), key=sort_key) for key in keys
     }
     places = {key: {show(v): i for i, v in enumerate(found)} for key, found in values.items()}
-    found = sorted(plan.runs["panel"], key=lambda panel: [panel_order(value) for value in panel])
+    found = sorted(plan.runs["panel"], key=lambda panel: [panel_key(value) for value in panel])
     panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
     arrays: dict[str, int] = {}
     entries: list[dict[str, Any]] = [
@@ -157,6 +161,7 @@ def curves(
         "runs": entries,
         "arrays": list(arrays),
         "most": most,
+        "bands": MAX_BANDS,
         "rows": longest,
     }
 
@@ -168,16 +173,21 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     return [name for name in names if np.isfinite(table[name].to_numpy(dtype=float)).any()]
 
 
-def panel_order(value: object) -> tuple[int, float, str]:
-    """Return the sort key of panels: by value, and the tuned phase before the default."""
-    phases = {"tuned": "0", "default": "1"}
-    return sort_key(phases.get(str(value), value))
-
-
 def facet_keys(plan: Layout) -> list[str]:
     """Return the configuration keys by which the panels may be split further."""
     found = []
-    skip = {"run", "run_id", "problem", "status", "panel", "setting", "variant", "series", "name"}
+    skip = {
+        "run",
+        "run_id",
+        "problem",
+        "status",
+        "panel",
+        "keys",
+        "setting",
+        "variant",
+        "series",
+        "name",
+    }
     for key in map(str, plan.runs):
         if key in skip or "._" in key or key.endswith("digest"):
             continue
@@ -187,3 +197,10 @@ def facet_keys(plan: Layout) -> list[str]:
         if 1 < shown.nunique() <= MAX_KEY_VALUES and not np.all(own):
             found.append(key)
     return found
+
+
+def split_by(made: Comparison) -> str:
+    """Return the key that splits panels with too many lines, as figures do; else ""."""
+    plan, spread = made.plan, made.spread(made.options.facet, made.options.lines)
+    found = [key for key in spread.facet if key not in plan.facet and key in facet_keys(plan)]
+    return short_name(found[0]) if found else ""

@@ -1,14 +1,16 @@
 """A report's comparisons of all pairs on each problem, paired by seed."""
 
+from collections.abc import Collection
 from typing import Any
 
+from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.metrics import metric_of
-from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
+from optbench.stats.corrections import HOLM
 from optbench.stats.pairwise import compare
 
 MAX_PAIRED = 12  # series of one matrix, which are 66 pairs
@@ -22,8 +24,26 @@ def labels_of(made: Comparison) -> dict[str, str]:
     told = plan._replace(facet=keys)
     found = {}
     for values in plan.runs[keys].drop_duplicates().to_numpy():
-        found[", ".join(map(show, values))] = ", ".join(titles(told, tuple(values)))
+        found[problem_text(keys, values)] = ", ".join(titles(told, tuple(values)))
     return found or {"": ""}
+
+
+def lead(column: str, corrections: Collection[str]) -> str:
+    """Return how to read the pairs, and how their test relates to the verdict's.
+
+    corrections: of the verdict's p-values."""
+    text = (
+        f"Row minus column in final {metric_of(column).label}; ▲ the row is better, ▼ "
+        "worse, no mark: cannot tell. p is of the sign-flip test of the largest |t| over all pairs "
+        "of a problem (max-type)"
+    )
+    if HOLM not in corrections:
+        return f"{text}, as in the verdict."
+    return (
+        f"{text}: nobody fixed these pairs beforehand. The verdict has another test, over the "
+        "leader's pairs alone, so its p may differ for the same pair. About the leader, the "
+        "verdict counts."
+    )
 
 
 def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import PHASES, Comparison
 from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import place
@@ -28,7 +29,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     groups: dict[tuple[str, ...], dict[str, pd.Series]] = {}
     for _, row in frame.iterrows():
         who = str(row["optimizer"] if phased else row["variant"])
-        key = (", ".join(show(row[name]) for name in problem), who)
+        key = (problem_text(problem, row[problem].to_numpy()), who)
         groups.setdefault(key, {})[show(row["phase"]) if phased else ""] = row
     phases = list(PHASES) if phased else [""]
     if phased:

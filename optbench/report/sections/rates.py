@@ -6,9 +6,11 @@ from typing import Any
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.trials import Line, Lines, budget_lines, rate_lines, trial_lines
 from optbench.figures.axes import y_label
+from optbench.figures.looks import series_of
 from optbench.figures.panels import titles
+from optbench.figures.style import LineStyle
 from optbench.figures.trials import scored
-from optbench.report.sections.curves import Names
+from optbench.report.sections.curves import Names, drawn
 from optbench.report.tables import Panel, chart
 
 
@@ -36,17 +38,23 @@ def budget(made: Comparison, names: Names) -> list[Panel]:
 def charts(found: Lines, x: str, y: str, metric: str, names: Names) -> list[Panel]:
     """Return a chart for each panel of lines."""
     return [
-        chart(", ".join(titles(found.plan, part["panel"].iloc[0])), x, y, metric, drawn(own, names))
+        chart(
+            ", ".join(titles(found.plan, part["panel"].iloc[0])), x, y, metric,
+            lines_of(own, [look for *_, look in series_of(part, found.plan)], names),
+        )
         for part, own in zip(found.plan.panels, found.panels, strict=True)
-    ]
+    ]  # fmt: skip
 
 
-def drawn(lines: Sequence[Line], names: Names) -> list[dict[str, Any]]:
+def lines_of(
+    lines: Sequence[Line], looks: Sequence[LineStyle], names: Names
+) -> list[dict[str, Any]]:
     """Return the lines of one chart as plain data."""
     result = []
-    for each in lines:
+    for each, look in zip(lines, looks, strict=True):
         toggle = names.toggle(each.name, each.optimizer)
-        own: dict[str, Any] = {"name": each.name, "toggle": toggle, "x": each.x, "mid": each.mid}
+        own: dict[str, Any] = {"name": each.name, "label": each.text, "toggle": toggle}
+        own |= {**drawn(look), "x": each.x, "mid": each.mid}
         if each.low is not None:
             own |= {"low": each.low, "high": each.high}
         own["n"] = each.runs if each.dots is not None else min(each.counts)

@@ -8,7 +8,8 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
-from optbench.figures.kinds import MAX_ROWS
+from optbench.common.metrics import metric_of
+from optbench.figures.kinds import times_fit
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.report.sections.curves import Names
 from optbench.report.tables import Cell, chart, head_cell, picture, sortable_cell
@@ -41,11 +42,9 @@ def performance(made: Comparison, names: Names) -> dict[str, Any]:
     return {"panels": [panel | {"logx": False}], "table": table}
 
 
-def figure_of(found: TimeToTarget, names: Names) -> dict[str, Any] | None:
-    """Return the figure of times to target, or None if it would be too large."""
-    if len(found.frame) > MAX_ROWS:
-        return None
-    return picture(lambda: time_to_target_figure(found), names)
+def figure_of(made: Comparison, found: TimeToTarget, names: Names) -> dict[str, Any] | None:
+    """Return the figure of times to target, or None if a sweep would not draw it."""
+    return picture(lambda: time_to_target_figure(found), names) if times_fit(made) else None
 
 
 def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
         name = str(entry["optimizer"])
         cells: list[Cell] = [{"t": str(entry[key]), "v": str(entry[key])} for key in keys]
         cells.append(head_cell(name))
-        goal = f"{found.column} {found.sign} {entry['target']:.4g}".replace("_", " ")
+        goal = f"{metric_of(found.column).label} {found.sign} {entry['target']:.4g}"
         cells.append(sortable_cell(entry["target"], goal))
         cells.append(sortable_cell(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
         for clock in clocks:

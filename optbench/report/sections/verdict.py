@@ -1,7 +1,7 @@
 """The verdict of a report: the leading optimizer, its margin, and the certainty."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,24 @@ from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import rate_width
+
+OTHERS = {  # what a leader is compared with
+    "optimizers": "{} others",
+    "settings": "{} other settings",  # of the only optimizer
+    "both": "the best setting of {} other optimizers",
+}
+TESTS = {
+    HOLM: "Validation fixed the leader before the test set was read: p is of the exact two-sided "
+    "Wilcoxon signed-rank test of the leader against each other, with Holm's correction over these "
+    "comparisons.",
+    MAX_TYPE: "The compared values chose the leader: p is of the two-sided sign-flip test of the "
+    "largest |t| over all pairs of a problem, every setting that was run included.",
+}
+INTERVAL_NOTE = (
+    "A difference is the Hodges-Lehmann estimate, other minus leader. Its 95 % interval is of "
+    "that pair alone: it may leave out 0 where the corrected p is above 0.05."
+)
+MAX_NAMES = 3  # in one part of a headline; more of them are counted
 
 
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
@@ -65,7 +83,8 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
             for pair in pairs
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
-        level, headline = sentence(leader, against, ranked.index(leader) + 1, column)
+        kind = series_kind(owners, list(map(str, rows)))
+        level, headline = sentence(leader, against, ranked.index(leader) + 1, kind)
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
@@ -95,6 +114,16 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     return found
 
 
+def note(found: Sequence[dict[str, Any]]) -> str:
+    """Return which test the p-values of the `cards` are of, and why; "" without a pair."""
+    corrections = {card["correction"] for card in found if card["against"]}
+    if not corrections:
+        return ""
+    texts = ["Runs are paired by seed: the same initial weights, the same batches."]
+    texts += [text for correction, text in TESTS.items() if correction in corrections]
+    return " ".join([*texts, INTERVAL_NOTE])
+
+
 def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
     """Return the `trial_scores` of the problem of the given runs."""
     digest = set(made.table.loc[made.table["run"].isin(set(runs)), "problem"].astype(str))
@@ -102,12 +131,21 @@ def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
     return scores[scores["problem"].isin(digest)]
 
 
+def series_kind(owners: Mapping[str, str], series: Sequence[str]) -> str:
+    """Return the key of `OTHERS` for what the series of a problem are. owners: their optimizers."""
+    several = len({owners[name] for name in series})
+    return "settings" if several < 2 else "both" if several < len(series) else "optimizers"
+
+
 def sentence(
-    leader: str, against: Sequence[dict[str, Any]], place: int = 1, column: str = "value"
+    leader: str,
+    against: Sequence[dict[str, Any]],
+    place: int = 1,
+    kind: str = "optimizers",
 ) -> tuple[str, str]:
     """Return how clear a verdict is (clear, partly, open, none), and its words.
 
-    place: the leader's place by the compared values. column: of these values.
+    place: the leader's place by the compared values. kind: of `OTHERS`.
     """
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
@@ -115,22 +153,31 @@ def sentence(
     ahead = [str(pair["name"]) for pair in against if pair["word"] == "better"]
     unclear = [str(pair["name"]) for pair in against if pair["word"] == "cannot tell"]
     if ahead:
-        return "partly", f"{leader} was chosen, yet {listed(ahead)} turned out better."
-    if not unclear:
-        others = "the other" if len(beaten) == 1 else f"each of the {len(beaten)} others"
-        return "clear", f"{leader} is better than {others}."
+        return "partly", f"{leader} was chosen, yet {some(ahead, against, kind)} turned out better."
     if beaten:
-        return "partly", (
-            f"{leader} is better than {listed(beaten)}; it cannot be told from {listed(unclear)}."
-        )
+        text = f"{leader} is better than {some(beaten, against, kind)}"
+        if not unclear:
+            return "clear", f"{text}."
+        many = f"the other {len(unclear)}"
+        rest = listed(unclear) if len(unclear) <= MAX_NAMES else many
+        return "partly", f"{text}; it cannot be told from {rest}."
     n = min(int(pair["n"]) for pair in against)
     reason = "one seed shows no spread" if n == 1 else f"n = {n} seeds"
     if place > 1:
         return "open", (
-            f"Cannot tell: {leader} has the best trial by validation, and its seeds are number "
-            f"{place} of {len(against) + 1} by {column.replace('_', ' ')} ({reason})."
+            f"Cannot tell: {leader} has the best trial by validation, and its final runs are "
+            f"number {place} of {len(against) + 1} ({reason})."
         )
     return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
+
+
+def some(names: Sequence[str], against: Sequence[dict[str, Any]], kind: str) -> str:
+    """Return some of the compared series in words: their names, or how many of all."""
+    count = f"each of the {len(against)}"
+    if len(names) < len(against):
+        count = f"{len(names)} of the {len(against)}"
+    few = len(names) == 1 or (len(names) <= MAX_NAMES and len(names) < len(against))
+    return listed(names) if few else OTHERS[kind].format(count)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -154,7 +201,7 @@ def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -
         return ""
     next_one = against[0]
     values = [float(next_one[key]) for key in ("difference", "low", "high")]
-    what, who = column.replace("_", " "), "The next" if first else "The best other"
+    what, who = metric_of(column).label, "The next" if first else "The best other"
     if not math.isfinite(values[0]):
         return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
     better = "lower" if metric_of(column).smaller else "higher"
@@ -215,6 +262,6 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
         return ""
     more = "at least " if width.open_low or width.open_high else ""
     return (
-        f"within 5 % of its best {what.replace('_', ' ')} over {more}{width.decades:.2g} decades "
+        f"within 5 % of its best {metric_of(what).label} over {more}{width.decades:.2g} decades "
         f"of the learning rate ({width.low:.3g} to {width.high:.3g}; {width.n} rates tried)"
     )

@@ -6,7 +6,8 @@
    low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
 
 const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
-const lookOf = (line) => LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
+const lookOf = (line) => (line.color ? line : null) || LOOK.get(line.name) || TOGGLES.get(line.toggle) || { color: "#777777", dash: [] };
+const labelOf = (line) => line.label || line.name;
 
 function usable(panel, value, log) {
   value = num(value);
@@ -184,6 +185,10 @@ const readingText = (panel, row) => {
   return `${fmt(row.y, panel.percent)}${ends}  n = ${row.line.n}`;
 };
 
+/* Whether the lines have room for their names at their ends. */
+const named = (panel) => visible(panel).filter((line) => line.run === undefined);
+const labelled = (panel, width) => width > 480 && named(panel).length <= 14;
+
 function drawPanel(host, panel, options) {
   const dark = darkPage();
   const lines = visible(panel);
@@ -217,8 +222,8 @@ function drawPanel(host, panel, options) {
                  grid: { stroke: cssColor("--rule"), width: 1 }, ticks: { show: false }, gap: 6 };
   const words = !lines.length ? "Switched off." : empty ? "Nothing here." : null;
   const none = words && el("p", { class: "empty" }, words);
-  const labels = width > 480 && lines.filter((line) => line.run === undefined).length <= 14;
-  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...lines.filter((l) => l.run === undefined).map((l) => textWidth(clip(l.name, 26) + " ✕")))) : 12;
+  const labels = labelled(panel, width);
+  const nameRoom = labels ? Math.min(220, 14 + Math.max(0, ...named(panel).map((l) => textWidth(clip(labelOf(l), 26) + " ✕")))) : 12;
   const tip = el("div", { class: "tip", hidden: true });
   const chart = new uPlot(
     {
@@ -270,6 +275,15 @@ function touched(over) {
     });
 }
 
+/* How many crosses are there already: they stand side by side, so that none covers another. */
+function counter() {
+  const count = new Map();
+  return (x) => {
+    count.set(x, (count.get(x) ?? -1) + 1);
+    return count.get(x);
+  };
+}
+
 /* Dots, crosses and names, on uPlot's canvas. */
 function extras(u, panel, lines, labels, dark) {
   const { ctx } = u, ratio = uPlot.pxRatio, box = u.bbox;
@@ -287,6 +301,7 @@ function extras(u, panel, lines, labels, dark) {
     }
   };
   ctx.setLineDash([]);
+  const beside = counter();
   for (const line of lines) {
     const color = ink(lookOf(line).color, dark);
     ctx.fillStyle = withAlpha(color, 0.45);
@@ -305,7 +320,7 @@ function extras(u, panel, lines, labels, dark) {
       ctx.fill();
     }
     const edge = panel.percent ? box.top + box.height : box.top;
-    for (const x of line.lost || []) cross(X(num(x)), edge, color);
+    for (const x of line.lost || []) cross(X(num(x)) - 9 * ratio * beside(x), edge, color);
     for (const [x, y] of line.ends || []) {
       const at = usable(panel, y, panel.logy);
       if (at === null || x < u.scales.x.min || x > u.scales.x.max) continue;
@@ -333,7 +348,7 @@ function endLabels(scales, panel, lines, Y, top, bottom) {
     const lost = line.ends && line.ends.length ? " ✕" : ""; // where it ends is not where the name stands
     const inside = own.filter((p) => p[0] >= scales.x.min);
     const end = valueAt(panel, line, scales.x.max) ?? (inside.length ? inside.at(-1)[1] : null);
-    if (end !== null) found.push({ text: clip(line.name, 26) + lost, want: Math.max(top, Y(end)), color: lookOf(line).color });
+    if (end !== null) found.push({ text: clip(labelOf(line), 26) + lost, want: Math.max(top, Y(end)), color: lookOf(line).color });
   }
   found.sort((a, b) => a.want - b.want);
   const step = Math.min(14, (bottom - top) / Math.max(1, found.length));
@@ -364,7 +379,7 @@ function showTip(u, panel, tip) {
   tip.replaceChildren(
     el("div", { class: "tip-x" }, `${panel.x}: ${fmt(rows.length ? nearest(rows, x) : x)}`),
     ...rows.slice(0, 14).map((row) =>
-      el("div", { class: "tip-row" }, swatch(lookOf(row.line)), el("b", {}, clip(row.line.name, 28)), el("span", {}, readingText(panel, row)))),
+      el("div", { class: "tip-row" }, swatch(lookOf(row.line)), el("b", {}, clip(labelOf(row.line), 28)), el("span", {}, readingText(panel, row)))),
   );
   tip.hidden = !rows.length;
   const room = u.over.clientWidth;

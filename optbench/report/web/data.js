@@ -16,7 +16,7 @@ const DEFAULTS = {
   xscale: "linear",
   spread: "band",
   smooth: "0",
-  panels: "",
+  panels: DATA.view.panels,
   layer: "",
   sort: "", // of the ranked table: the number of a column, negative for descending
   theme: "",
@@ -183,13 +183,23 @@ function svgEl(tag, props = {}, text) {
 const darkPage = () =>
   view.theme ? view.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 
+/* Shades of an optimizer's settings: the darkest must become the lightest, and keep their order. */
+const SHADES = new Set([...DATA.names, ...(DATA.rates || []).flatMap((panel) => panel.lines)].filter((entry) => entry.shade).map((entry) => entry.color));
+const hex = (parts) => "#" + parts.map((p) => Math.round(p).toString(16).padStart(2, "0")).join("");
+
 function ink(color, dark = darkPage()) {
   if (!dark) return color;
   const parts = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
-  const light = (0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2]) / 255;
+  const lightness = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
+  const light = lightness(parts);
+  if (SHADES.has(color)) {
+    const most = Math.max(...parts), full = parts.map((p) => (most ? (255 * p) / most : 255));
+    const want = 0.88 - 0.52 * light, own = lightness(full);
+    return hex(full.map((p) => (want > own ? p + ((255 - p) * (want - own)) / (1 - own) : (p * want) / own)));
+  }
   // the darkest become the lightest, so that two shades of one hue stay two shades
   const mix = light < 0.4 ? (0.62 + 0.8 * (0.4 - light) - light) / (1 - light) : 0;
-  return "#" + parts.map((p) => Math.round(p + (255 - p) * mix).toString(16).padStart(2, "0")).join("");
+  return hex(parts.map((p) => p + (255 - p) * mix));
 }
 
 /* A colour that small things are told by: with a contrast of at least 3 on the page. */
@@ -203,7 +213,7 @@ function legible(color, dark = darkPage()) {
   let parts = rgb(ink(color, dark));
   while (Math.max(light(parts) / paper, paper / light(parts)) < 3)
     parts = parts.map((p) => (dark ? p + Math.ceil((255 - p) * 0.05) : Math.floor(p * 0.95)));
-  return "#" + parts.map((p) => p.toString(16).padStart(2, "0")).join("");
+  return hex(parts);
 }
 
 const withAlpha = (color, alpha) => color + Math.round(255 * alpha).toString(16).padStart(2, "0");

@@ -93,6 +93,9 @@ function figure(host, { title, note, how, make, sync, zoomable, ownY }) {
     charts = panels.map((panel, i) => {
       const plot = boxes[i].querySelector(".plot");
       const chart = drawPanel(plot, panel, { sync, zoom, reset });
+      // the switches name optimizers, and not always what a line is
+      if (!labelled(panel, plot.clientWidth) && named(panel).some((line) => line.name !== line.toggle || labelOf(line) !== line.name))
+        boxes[i].append(el("ul", { class: "legend" }, named(panel).map((line) => el("li", {}, swatch(lookOf(line)), labelOf(line)))));
       plot.addEventListener("keydown", (event) => keys(event, chart, panel, plot));
       plot.addEventListener("blur", () => { chart.keyed = false; chart.setCursor({ left: -10, top: -10 }); });
       return chart;

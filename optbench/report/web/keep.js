@@ -5,7 +5,7 @@ function svgOf(panels, title, note = "") {
   const rows = Math.ceil(panels.length / columns);
   const names = [...new Map(panels.flatMap((p) => visible(p).filter((l) => l.run === undefined)).map((l) => [l.name, l])).values()];
   const total = W * columns;
-  const told = names.map((line) => clip(line.name, 30) + ` (n = ${line.n})`);
+  const told = names.map((line) => clip((LOOK.get(line.name) || line).label || line.name, 30) + ` (n = ${line.n})`);
   const per = Math.max(1, Math.floor(total / (46 + Math.max(0, ...told.map(textWidth)))));
   const legend = 24 + 18 * Math.ceil(names.length / per);
   const notes = wrapped(note, Math.floor((total - 40) / 6.2));
@@ -38,6 +38,7 @@ function svgOf(panels, title, note = "") {
     root.append(svgEl("text", { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" }, panel.x));
     const mid = (box.top + box.bottom) / 2;
     root.append(svgEl("text", { x: ox + 14, y: mid, "text-anchor": "middle", transform: `rotate(-90 ${ox + 14} ${mid})` }, panel.y));
+    const beside = counter();
     lines.forEach((line, i) => {
       const look = lookOf(line), part = svgEl("g", { "clip-path": `url(#${id})` });
       const drawn = own[i].filter((p) => p[1] !== null);
@@ -53,7 +54,7 @@ function svgOf(panels, title, note = "") {
       }
       root.append(part);
       for (const x of above(panel, line, yr[1])) root.append(svgEl("text", { x: X(x), y: box.top + 9, fill: look.color, "text-anchor": "middle" }, "▲"));
-      for (const x of line.lost || []) root.append(svgEl("text", { x: X(num(x)), y: box.top + 4, fill: look.color, "text-anchor": "middle" }, "✕"));
+      for (const x of line.lost || []) root.append(svgEl("text", { x: X(num(x)) - 9 * beside(x), y: box.top + 4, fill: look.color, "text-anchor": "middle" }, "✕"));
       for (const [x, y] of line.ends || []) if (y > 0 || !panel.logy) root.append(svgEl("text", { x: X(x), y: Math.max(box.top + 4, Y(y) + 4), fill: look.color, "text-anchor": "middle" }, "✕"));
     });
   });

@@ -40,7 +40,7 @@ function buildSwitches() {
     switches.append(el("button", { type: "button", class: "switch", "data-name": name, "aria-pressed": "true", onclick: () => {
       view.hide = shown(name) ? [...view.hide, name] : view.hide.filter((other) => other !== name);
       redraw();
-    } }, swatch(entry), el("span", {}, name)));
+    } }, swatch(entry), el("span", {}, entry.label)));
   if (TOGGLES.size > 2)
     switches.append(el("button", { type: "button", class: "switch plain", onclick: () => { view.hide = []; redraw(); } }, "all"));
 }
@@ -60,8 +60,8 @@ function paintTheme() {
 function claimSection() {
   const claim = DATA.claim;
   section("claim", "Claim").append(el("article", { class: "card " + claim.level },
-    el("p", { class: "kicker" }, el("span", {}, claim.text), el("span", { class: "badge" }, claim.word)),
-    el("h3", {}, claim.headline), el("ul", {}, claim.checks.map((check) => el("li", {}, check.text))),
+    el("p", { class: "kicker" }, el("span", {}, "The study claims"), el("span", { class: "badge" }, claim.word)),
+    el("p", { class: "claimed" }, claim.text), el("h3", {}, claim.headline), el("ul", {}, claim.checks.map((check) => el("li", {}, check.text))),
     claim.notes.map((text) => el("p", { class: "note" }, "Warning: " + text + "."))));
 }
 
@@ -79,7 +79,7 @@ function verdictSection() {
       ["Cost", card.cost],
       ["Learning rate", card.rate],
     ].filter(([, text]) => text);
-    const against = card.against.length ? el("details", { open: card.against.length <= 8 }, el("summary", {}, `${card.leader} against each other`),
+    const against = card.against.length ? el("details", { open: card.against.length <= 8 }, el("summary", {}, `${card.leader} against the others`),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Comparisons with " + card.leader }, el("table", { class: "against" },
         el("thead", {}, el("tr", {}, ["against", "the other is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, card.against.map((pair) => el("tr", {}, el("th", { scope: "row" }, pair.name),
@@ -99,10 +99,10 @@ function verdictSection() {
     sortable(node, "Verdicts", { columns: ["problem", "how clear", "verdict", "final " + DATA.verdict.column, "n"], rows });
     node.append(el("details", {}, el("summary", {}, "Each problem in full"), grid));
   } else node.append(grid);
-  if (cards.some((card) => card.against.length))
-    node.append(el("p", { class: "note" }, "Runs are paired by seed: the same initial weights, the same batches. " + (cards.some((card) => card.correction === "Holm") ? "The leader was fixed by validation: exact two-sided Wilcoxon signed-rank test with Holm's correction over the comparisons of a problem; " : "The leader was chosen by the values compared: two-sided sign-flip test of the largest |t| over all pairs of a problem, every setting that was run included; ") + "Hodges–Lehmann difference, other minus leader, with its 95 % interval."));
+  if (DATA.verdict.note) node.append(el("p", { class: "note" }, DATA.verdict.note));
   if (DATA.warnings.length)
     node.append(el("div", { class: "warnings" }, el("h3", {}, "What a reviewer would object to"), el("ul", {}, DATA.warnings.map((text) => el("li", {}, text))),
+      DATA.warnings.some((text) => text.includes("seeds needed")) ? el("p", { class: "note" }, "Seeds needed: an estimate for the values and the pair named, by the test over all pairs; other values, pairs or tests need other numbers.") : null,
       DATA.toggles.length > 1 && DATA.names.length > DATA.toggles.length ? el("p", { class: "note" }, "As in the verdict, the first setting is compared with the best one of every other optimizer; where the first two are settings of one optimizer, with all settings.") : null));
 }
 
@@ -126,6 +126,8 @@ function curvePanels() {
     const title = [DATA.curves.panels[key[0]], DATA.curves.panels[key[0]].includes(head) ? "" : head].filter(Boolean).join(", ");
     const lines = [];
     const starts = [];
+    const within = new Set([head, title].flatMap((text) => text.replaceAll(" = ", "=").split(", ")));
+    const label = (text) => text.split(", ").filter((part) => !within.has(part)).join(", ") || text;
     DATA.names.forEach((name, index) => {
       const own = runs.filter((run) => run.series === index);
       if (!own.length) return;
@@ -136,19 +138,30 @@ function curvePanels() {
           lines.push({ ...name, run: `seed ${run.seed}`, faint: true, n: 1, x: Array.from(STORE[columns[clock]]), mid: smoothed(Array.from(STORE[columns[metric.key]], (v) => (Number.isFinite(v) ? v : null)), weight) });
         }
       const banded = view.spread === "band" && own.length > 1;
-      lines.push({ ...name, n: own.length, x: summed.x, mid: smoothed(summed.mid, weight), low: banded ? smoothed(summed.low, weight) : null, high: banded ? smoothed(summed.high, weight) : null, ends: summed.ends });
+      lines.push({ ...name, label: label(name.label), n: own.length, x: summed.x, mid: smoothed(summed.mid, weight), low: banded ? smoothed(summed.low, weight) : null, high: banded ? smoothed(summed.high, weight) : null, ends: summed.ends });
       const first = summed.high.find((v) => v !== null);
       if (first !== undefined) starts.push(first);
     });
+    keepBands(lines.filter((line) => line.run === undefined), metric.smaller);
     const logy = view.yscale ? view.yscale === "log" : metric.log;
     const capped = !metric.percent && starts.length && metric.key !== "lr";
-    const top = (panel) => (capped ? limitOf(Math.max(...starts), panel, panel.logy ? 4 : 2) : undefined);
-    return { title, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, lines, top };
+    const top = (panel) => (capped ? limitOf(medianOf(starts), panel, panel.logy ? 4 : 2) : undefined);
+    return { title, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, whole: clock !== "seconds", lines, top };
   });
 }
 
+/* Bands of many lines cover each other: the best line at the end keeps its own. */
+function keepBands(lines, smaller) {
+  if (lines.length <= DATA.curves.bands) return;
+  const end = (line) => (smaller ? 1 : -1) * (line.mid.at(-1) ?? (smaller ? Infinity : -Infinity));
+  const best = Math.min(...lines.map(end));
+  for (const line of lines) if (end(line) !== best) line.low = line.high = null;
+}
+
 function curveNote(panels) {
-  const spread = { band: "band: minimum to maximum of the runs that did not diverge", runs: "thin lines: single runs", none: "spread hidden" }[view.spread];
+  const crowded = panels.some((p) => p.lines.filter((l) => l.run === undefined).length > DATA.curves.bands);
+  const whose = crowded ? ` (in panels of more than ${DATA.curves.bands} lines only of the best)` : "";
+  const spread = { band: `band${whose}: minimum to maximum of the runs that did not diverge`, runs: "thin lines: single runs", none: "spread hidden" }[view.spread];
   const counts = panels.flatMap((p) => p.lines.filter((l) => l.run === undefined).map((l) => l.n));
   const low = Math.min(...counts), high = Math.max(...counts);
   const n = low === high ? `${low} seed${low > 1 ? "s" : ""}` : `${low} to ${high} seeds`;
@@ -205,12 +218,12 @@ function rest() {
   parts.push(sortable(node, "Final values", DATA.ranking, "sort"));
 
   if (DATA.matrices.length || DATA.ranks) {
-    node = section("pairs", "Pairs and ranks", DATA.matrices.length ? `Row minus column in final ${DATA.verdict.column}; ▲ the row is better, ▼ worse, no mark: cannot tell. p is corrected for all pairs of a problem (max-type sign-flip test).` : null);
+    node = section("pairs", "Pairs and ranks", DATA.matrices.length ? DATA.pairs_lead : null);
     for (const entry of DATA.matrices) parts.push(matrix(node, entry, DATA.verdict.percent));
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));
       parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows],
-        { off: 'opacity="0.25"', note: "Who is switched off is faded; ranks, bars and test stay those of all." }));
+        { off: 'opacity="0.25"', note: "Nemenyi's test compares mean ranks alone, and not the differences: a bar may join two that the pairs or the verdict tell apart. Who is switched off is faded; ranks, bars and test stay those of all." }));
     }
   }
   if (DATA.rates) {

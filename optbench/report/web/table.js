@@ -82,7 +82,7 @@ function matrix(host, entry, percent) {
       const c = entry.cells[a][b];
       return [a, b, num(c.difference), ...(unbounded(c.low, c.high) ? ["", ""] : [num(c.low), num(c.high)]), c.n, c.p, c.word];
     }))];
-  host.append(box, el("div", { class: "foot" }, el("p", { class: "note" }, entry.left_out ? `${entry.left_out} more are left out.` : ""),
+  host.append(box, el("div", { class: "foot" }, el("p", { class: "note" }, entry.left_out ? `The best ${entry.names.length}; ${entry.left_out} more are left out.` : ""),
     el("div", { class: "tools" }, el("button", { type: "button", class: "small", "aria-label": "Download the pairs as CSV", onclick: () => saveCsv("pairs-" + slug(entry.problem), csv()) }, "CSV"))));
   return { draw };
 }
