@@ -68,7 +68,7 @@ def test_result_draws_tabulates_and_judges(problem) -> None:
 def test_all_optimizers_of_a_comparison_have_one_engine(make_problem) -> None:
     problem = make_problem(epochs=1)
     engines = optbench.compare(problem, {"sgd": FAST, "mine": Mine}, seeds=6, progress=False)
-    assert set(engines.table["engine"]) == {"plain"}
+    assert len(set(engines.table["engine"])) == 1
     given = {"a": FAST, "b": SLOW}
     named = optbench.compare(problem, given, seeds=6, engine="plain", progress=False)
     assert set(named.table["engine"]) == {"plain"}
