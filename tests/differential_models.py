@@ -289,10 +289,10 @@ def group_norm(shape, classes):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, classes))
 
 
-# served by the compiled steps, whose results are those of float32 within its rounding
-COMPILED = ("plain", "deep_sigmoid", "linear", "leaky_no_bias")
+# served by the compiled engines, whose results are those of float32 within its rounding
+COMPILED = ("plain", "deep_sigmoid", "linear", "leaky_no_bias", "own_dropout", "batch_norm")
 NAMES = (
-    *COMPILED, "own_dropout", "batch_norm", "convolutions", "torch_dropout", "Temperature",
+    *COMPILED, "convolutions", "torch_dropout", "Temperature",
     "weight_norm", "spectral_norm", "Later", "PythonDraw", "TorchNoise", "NumpyNoise",
     "Remembering", "RunningMean", "Tied", "hooked", "Residual", "View",
     "conv_batch_norm", "Rows", "Attention", "StochasticDepth", "HalfFrozen", "subclassed",

@@ -140,4 +140,3 @@ ALL = {
     "Sam": (Sam, 0.02, "both"),
     "LookAhead": (LookAhead, 0.003, "closure"),
 }
-COMPILED = ("SGD", "momentum", "Adam", "AdamW", "RMSprop", "Adagrad")

@@ -191,7 +191,5 @@ def _equal(a: Any, b: Any) -> bool:
     return repr(a) == repr(b) if not isinstance(a, torch.Tensor) else torch.equal(a, b)
 
 
-COMPILED_PAIRS = {
-    (m, o) for m in differential_models.COMPILED for o in differential_optimizers.COMPILED
-}
+COMPILED_PAIRS = {(m, o) for m in differential_models.COMPILED for o in differential_optimizers.ALL}
 PAIRS = [(m, o) for m in differential_models.NAMES for o in differential_optimizers.ALL]
