@@ -14,9 +14,9 @@ from optbench.config.groups import choices
 from optbench.formats.keys import GROUPS
 
 NO_COHORT = (
-    "hydra/launcher=cohort is gone: it trained runs of small models at once, which was faster only "
-    "where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or use "
-    "hydra/launcher=workers, the default"
+    "hydra/launcher=cohort is gone: it trained runs of small models together, which was faster "
+    "only where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or "
+    "use hydra/launcher=workers, the default"
 )
 NO_RECORD_STEPS = (
     "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
