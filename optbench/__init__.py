@@ -1,4 +1,10 @@
-"""Compare optimizers honestly: paired seeds, equal budgets, one command."""
+"""Compare optimizers honestly: paired seeds, equal budgets, one command.
+
+From Python: `prepare` a dataset, state a `Problem`, and `compare` optimizers on it; or `train` one
+run. `load_runs` reads what the program wrote. The problem's parts come from the modules
+`datasets`, `models`, `losses` and `initializers`; `optimizers`, `schedules` and `textbook` are the
+others that configurations name. The remaining modules are internal, and may change.
+"""
 
 from importlib import import_module
 from typing import Any

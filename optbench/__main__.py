@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def leave(*_: object) -> None:
-    """Exit at once, which is safe before a run has begun."""
+    """Exit immediately, which is safe before a run has begun."""
     os.write(2, b"optbench: interrupted\n")
     os._exit(130)
 

@@ -87,6 +87,13 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         optimizer = str(hydra_config.runtime.choices.get("optimizer"))
         overrides = own_settings.move_to_group(cfg, overrides, optimizer)
         check_tuned(overrides, hydra_config.runtime.choices)
+        if swept := hydra_config.sweeper.get("params"):
+            raise UserError(
+                f"the configuration sweeps over {', '.join(swept)}: add -m. A study that is always "
+                f"a sweep sets `mode: MULTIRUN` below `hydra:`"
+            )
+        if hydra_config.runtime.choices.get("hydra/sweeper") == "tuned":
+            raise UserError("a tuned study is not a single run: add -m")
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
         check_figure(cfg.figure)

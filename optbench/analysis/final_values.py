@@ -27,9 +27,9 @@ COSTS = {
     "ms_per_step": "ms per training step",
     "step_ms": "ms of it the optimizer's",
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
-    "runs_at_once": "runs at once",
+    "runs_at_once": "runs together",
 }
-AT_ONCE_NOTE = "Of runs trained at once the times are equal shares of what they took together."
+TOGETHER_NOTE = "The times of runs trained together are equal shares of their common time."
 MOST_TIMING_SPREAD = 2.0  # above it, the fastest timing gets a warning
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
@@ -45,7 +45,7 @@ def final_values(table: pd.DataFrame, column: str) -> pd.Series:
     last.index = last.index.astype(object)
     logged = by_run[column].count().reindex(last.index) > 0
     diverged = last["status"] == "diverged"
-    # a run that diverged at once logged no number, so other runs show whether the split exists
+    # a run that diverged in its first step logged no number: other runs show if the split exists
     split = table.loc[table[column].notna(), "problem"].unique()
     logged |= diverged & (last["problem"].isin(split) | (column == "train_loss"))
     ended = last[column].mask(diverged | last[column].isna(), metric_of(column).worst)
@@ -173,7 +173,7 @@ def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFr
     ms_per_step is that of the run's fastest stretch between two rows: other work of the machine
     only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
     ms_per_step. The part was timed by itself, so it is NaN if another engine than `plain` took the
-    steps or runs were trained at once. ms_spread and step_spread: the 0.9 quantile of such timings
+    steps or runs were trained together. ms_spread and step_spread: the 0.9 quantile of such timings
     divided by the fastest.
     """
     columns = ["seconds", "epoch", "step", *COST_COLUMNS]

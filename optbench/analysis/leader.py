@@ -6,11 +6,15 @@ optimizer with the best trial by validation (`leader_of`).
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.pairing import pair_up, run_keys
+from optbench.common.metrics import metric_of
 from optbench.stats.corrections import (
     MAX_TYPE,
     all_pairs,
@@ -66,6 +70,24 @@ def best_settings(part: pd.DataFrame, owners: Mapping[str, str], smaller: bool =
     for name in names:
         best.setdefault(owners[name], name)
     return list(best.values())
+
+
+def at_best_settings(made: Comparison) -> Comparison:
+    """Return the comparison of each optimizer at its best setting on each problem.
+
+    The final value of the curves' column chooses the settings.
+    """
+    keys = run_keys(made)
+    frame = pair_up(keys, made.finals(made.final))
+    smaller, owners = metric_of(made.final).smaller, frame.attrs["owners"]
+    kept = {
+        (problem, name)
+        for problem, part in frame.groupby(level="problem")
+        for name in best_settings(part.dropna(axis=1, how="all"), owners, smaller)
+    }
+    best = [key in kept for key in zip(keys["problem"], keys["variant"], strict=True)]
+    table = made.table[made.table["run"].isin(set(keys["run"][best]))]
+    return replace(made, table=table, _made={})
 
 
 class Leader(NamedTuple):

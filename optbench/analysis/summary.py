@@ -9,7 +9,7 @@ import pandas as pd
 
 from optbench.analysis.columns import measured_columns, panel_key, problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
-from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, cost_cell, seeds_text, timing_note
+from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import metric_of
 from optbench.common.text import limit, number, show
@@ -120,7 +120,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
-        note += f" {AT_ONCE_NOTE}"
+        note += f" {TOGETHER_NOTE}"
     told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD_NOTE if best else "")
     note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean
+from optbench.config.groups import own_folders
 from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
@@ -34,6 +36,10 @@ from optbench.problem import Problem
 from optbench.runs.loggers import Loggers
 
 Config = dict[str, Any]
+FILLED_IN = {  # the groups whose YAML makes a partial call, and what optbench calls it with
+    "optimizer": "the parameters", "model": "the inputs' shape and the number of classes",
+    "loss": "outputs and targets", "schedule": "the optimizer and the number of steps",
+}  # fmt: skip
 
 
 def results_of(config: RunConfig) -> Path:
@@ -98,6 +104,11 @@ def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
 def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
     """Return the configured initializer, or the function that `_target_` names."""
     if "_target_" in init:
+        if str(init["_target_"]).startswith("torch.nn.init."):
+            raise UserError(
+                f"{init['_target_']} fills one tensor: give it as initializer.weight._target_, in "
+                f"a YAML below `weight:`. An initializer's own _target_ fills a whole model"
+            )
         return build("initializer", init | {"_partial_": True})
     weight = init.get("weight")
     if weight is not None:
@@ -108,6 +119,8 @@ def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], No
 def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     arguments = {key: value for key, value in node.items() if key not in LABELS}
+    if group == "dataset":
+        arguments.pop("_partial_", None)  # nothing is left that optbench would fill in
     try:
         made = with_torchvision(lambda: make(arguments))
         if group != "optimizer":  # `optimizers.build` checks those arguments itself
@@ -119,11 +132,42 @@ def build(group: str, node: Config) -> Any:
             raise cause from error
         text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
         reason = f": {cause}" if cause and str(cause) not in text else ""
-        if unknown := re.search(r"unexpected keyword argument '(\w+)'", text + reason):
-            raise UserError(
-                f"{group} cannot be made: {node['_target_']} does not accept {unknown[1]}"
-            ) from error
-        raise UserError(f"{group} cannot be made: {' '.join(text.split())}{reason}") from error
+        words, target = " ".join(text.split()) + reason, node["_target_"]
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", words):
+            words = f"{target} does not accept {unknown[1]}"
+        elif lacking := re.search(r"missing \d+ required \S+ arguments?: ([^\")]+)", words):
+            names = lacking[1].replace("'", "")
+            if group in FILLED_IN and not node.get("_partial_"):
+                words = (
+                    f"{target} needs {names}: add `_partial_: true` to the YAML, so that optbench "
+                    f"calls it with {FILLED_IN[group]}"
+                )
+            else:
+                words = f"{target} needs {names}: add it to the YAML, or give +{group}.NAME=VALUE"
+        elif "locating target" in words and (found := without_target(target)):
+            words = found
+        raise UserError(f"{group} cannot be made: {words}") from error
+
+
+def without_target(target: str) -> str:
+    """Return what is missing of a `_target_`; "" if something else is wrong."""
+    module, dot, name = target.rpartition(".")
+    if not dot:
+        return f"_target_ is MODULE.NAME, as in torch.optim.SGD, and not {target}"
+    try:
+        made = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            return ""  # the module is there, and imports another that is not
+        places = [Path.cwd(), *own_folders]
+        files = [path.stem for place in places for path in place.glob("*.py")]
+        return (
+            f"there is no module {error.name}{did_you_mean(error.name, files)}\nModules are found "
+            f"in the current folder, in the folder of --config-dir, and where packages are"
+        )
+    except Exception:  # the module's own code may raise anything
+        return ""
+    return f"{module} has no {name}{did_you_mean(name, dir(made))}"
 
 
 def check_accepted(group: str, made: Any) -> None:

@@ -25,6 +25,7 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
     with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
+    config = {"name": choice.replace("/", "_")} | config  # a YAML of the user's may lack a name
     return {key: value for key, value in config.items() if key != "search"}
 
 

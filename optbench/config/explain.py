@@ -14,9 +14,9 @@ from optbench.config.groups import choices
 from optbench.formats.keys import GROUPS
 
 NO_COHORT = (
-    "hydra/launcher=cohort is gone: it trained runs of small models at once, which was faster only "
-    "where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or use "
-    "hydra/launcher=workers, the default"
+    "hydra/launcher=cohort is gone: it trained runs of small models together, which was faster "
+    "only where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or "
+    "use hydra/launcher=workers, the default"
 )
 NO_RECORD_STEPS = (
     "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
@@ -79,7 +79,11 @@ def _explain(error: Exception) -> str:
             f"is another of the three. --cfg job shows what it holds"
         )
     if match := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", message):
-        return f"{match[2]}: there is no key {match[1]} from which ${{{match[1]}}} could be taken"
+        return (
+            f"{match[2]}: there is no key {match[1]} from which ${{{match[1]}}} could be taken. "
+            f"Add {match[1].rpartition('.')[2]} to the YAML of {match[1].partition('.')[0]}, or "
+            f"give {match[2]}=VALUE"
+        )
     if match := re.search(r"full_key: (\S+)", message):
         said = re.split(r"\s+full_key: ", message)[0]
         return f"{match[1]} cannot be resolved: {said}"

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import did_you_mean
 from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
-from optbench.formats.keys import GROUPS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
+from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]
 NOT_ARGUMENTS = ("_partial_", "name", "preprocessing")  # keys that are no arguments of the class
@@ -35,10 +36,21 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
             if OmegaConf.is_config(node):
                 node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
             resolved[str(key)] = node
+    for group, choice in chosen_names().items():
+        if isinstance(node := resolved.get(group), dict) and node and "name" not in node:
+            resolved[group] = {"name": choice} | node  # a YAML of the user's own without a name
     if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
         resolved["engine"] = "plain"  # in a file from before `engine` existed
     check_keys(resolved)
     return cast(RunConfig, drop_foreign_arguments(resolved, overrides))
+
+
+def chosen_names() -> dict[str, str]:
+    """Return the name of each group's choice in the composition that Hydra works on."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {group: str(choices[group]).replace("/", "_") for group in GROUPS if group in choices}
 
 
 def quoted(word: str) -> str:
@@ -118,6 +130,11 @@ def check_keys(config: Config) -> None:
     for key in sorted({*TOP_KEYS} - {"logger", *config}):
         raise UserError(f"{key} was taken away, and a run needs it: leave out ~{key}")
     for key, value in config.items():
+        if key in OVERLAYS:
+            raise UserError(
+                f"the file of {key}=NAME sets keys of the whole configuration: it begins with "
+                f"`# @package _global_`"
+            )
         if key not in TOP_KEYS:
             raise UserError(f"unknown key '{key}'{suggestion(key)}")
         if (known := nested_keys(key)) and isinstance(value, dict):

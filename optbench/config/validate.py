@@ -52,7 +52,11 @@ def check(config: Mapping[str, Any]) -> None:
         if group == "initializer":
             continue  # an initializer needs no class
         if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
-            raise UserError(f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/")
+            raise UserError(
+                f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/, and a YAML "
+                f"of yours names a class or function, as in `_target_: mymodule.MyClass`, at its "
+                f"left edge"
+            )
         label = config[group].get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")

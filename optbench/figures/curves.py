@@ -262,6 +262,8 @@ def skip_first_rise(
     late = late[np.isfinite(late)]
     if not len(late) or late.min() < bottom.min() + (top.max() - bottom.min()) / 4:
         return ""
+    if late.min() >= top.max():
+        return ""  # one late value makes no range
     margin = 0.05 * float(top.max() - late.min())
     low = float(late.min()) - margin
     for axes in panels:

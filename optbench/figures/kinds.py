@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from optbench.analysis.comparison import Comparison
+from optbench.analysis.leader import at_best_settings
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
@@ -22,7 +23,7 @@ from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
-from optbench.figures.panels import TooManyPanels
+from optbench.figures.panels import TooManyPanels, add_note
 from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import shown_rows, time_to_target_figure
@@ -50,7 +51,26 @@ def x_of(made: Comparison) -> str:
 
 def draw_curves(made: Comparison) -> Figure:
     asked = made.options
-    return curves(made, made.y, x_of(made), asked.facet, asked.lines, asked.log, asked.rows)
+    return draw_or_best(
+        made,
+        lambda m: curves(m, m.y, x_of(m), asked.facet, asked.lines, asked.log, asked.rows),
+    )
+
+
+def draw_or_best(made: Comparison, draw: Callable[[Comparison], Figure]) -> Figure:
+    """Draw all settings, or each optimizer's best one if all need too many panels."""
+    try:
+        return draw(made)
+    except TooManyPanels:
+        if made.options.facet or made.options.lines:
+            raise
+        best = at_best_settings(made)
+        if best.table["run"].nunique() == made.table["run"].nunique():
+            raise
+    figure = draw(best)
+    column = made.final.replace("_", " ")
+    add_note(figure, f"each optimizer at its best setting by final {column}; all: summary.md")
+    return figure
 
 
 def tested(made: Comparison) -> str:
@@ -68,7 +88,8 @@ def tested_once(made: Comparison) -> bool:
 def draw_test(made: Comparison) -> Figure:
     if tested_once(made):
         raise UserError("the test set was measured once, at the end: --kind finals shows that")
-    return curves(made, tested(made), "epoch", made.options.facet, made.options.lines)
+    asked = made.options
+    return draw_or_best(made, lambda m: curves(m, tested(m), "epoch", asked.facet, asked.lines))
 
 
 def draw_grid(made: Comparison) -> Figure:
@@ -195,6 +216,7 @@ def draw(
     drawn: dict[str, Figure] = {}
     skipped = []
     stems: set[str] = set()
+    large: dict[str, list[str]] = {}  # the figures that are too large, by the sentence
     for name in wanted:
         kind = KINDS[name]
         if (stem := kind.stem(made)) in stems:
@@ -205,7 +227,7 @@ def draw(
             if named:
                 skipped.append(f"{name}: {error}")
             elif isinstance(error, TooManyPanels):
-                problems.append(f"{stem}: {error}")
+                large.setdefault(str(error), []).append(stem)
             elif isinstance(error, NothingFinite):
                 skipped += [f"{name}: {error}"] * every  # `caveats` report them in any case
             elif name == "curves":  # only the curves are always expected to apply
@@ -214,6 +236,7 @@ def draw(
                 skipped.append(f"{name}: {error}")
         else:
             stems.add(stem)
+    problems += [f"{', '.join(names)}: {text}" for text, names in large.items()]
     if named and not drawn:
         raise UserError("; ".join(skipped))
     return drawn, skipped

@@ -246,6 +246,12 @@ def print_width(figure: Figure) -> int:
     return int(20 * figure.get_figwidth() / style.points(1))
 
 
+def add_note(figure: Figure, text: str) -> None:
+    """Add a sentence to a figure's caption and to its small print."""
+    figure.set_label("; ".join(part for part in (str(figure.get_label()), text) if part))
+    small_print(figure, [*figure.get_supxlabel().split("\n"), text])
+
+
 def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
     """Add a short warning to the small print, else the name of the file that has all warnings."""
     line = f"Warning: {warnings[0]}"

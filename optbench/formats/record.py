@@ -27,7 +27,7 @@ class RunRecord(TypedDict, total=False):
     engine: str | None  # A+B: A began the run, and B resumed it
     num_threads: Any
     products: Any
-    cohort: int | None  # how many runs an older version trained at once
+    cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
     versions: dict[str, Any] | None
     machine: Any

@@ -31,7 +31,7 @@ def first(number: int, frame: FrameType | None) -> None:
 def interrupts() -> Iterator[list[int]]:
     """Collect the signals that interrupt a run, so that it ends after a whole step.
 
-    A second signal has its usual effect at once.
+    A second signal has its usual effect immediately.
     """
     received, early[:] = early[:], []
     if threading.current_thread() is not threading.main_thread():

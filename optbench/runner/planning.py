@@ -53,7 +53,7 @@ def plan(
 ) -> Plan:
     """Check a configuration, load its data, and return the plan of the run.
 
-    load, find: replace `load_dataset` and `find_finished`, for many plans at once.
+    load, find: replace `load_dataset` and `find_finished`, for many plans together.
     released: `locks.released` at the time when `find` listed the finished runs.
     chosen: the engine of the run's sweep, if the configuration asks for "auto".
     Raises `UserError` for a mistake in the configuration or the data.

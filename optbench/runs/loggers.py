@@ -180,7 +180,7 @@ class MLflow:
         inside = group.is_relative_to(results)
         name = self.experiment or str(group.relative_to(results) if inside else group.name)
         folder = str(run.folder.absolute())
-        # two processes that create the tables of one database at once damage it
+        # two processes that create the tables of one database at the same time damage it
         with locks.run_lock(run.results, "mlflow", waiting=lambda holder: None):
             self.client = self.module.MlflowClient(uri)
             found = self.client.get_experiment_by_name(name)

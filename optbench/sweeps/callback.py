@@ -139,7 +139,7 @@ def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def launcher_chooses(config: DictConfig) -> bool:
-    """Return whether the launcher gets all jobs at once and so chooses their engines."""
+    """Return whether the launcher gets all jobs in one call and so chooses their engines."""
     ours = str(config.hydra.launcher._target_).startswith("hydra_plugins.optbench.")
     return ours and config.hydra.sweeper.get("max_batch_size") is None
 

@@ -183,7 +183,7 @@ class Pool:
         yield Event(worker.task.key, "died", reason)
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers, or kill them at once."""
+        """End the workers, or kill them immediately."""
         for worker in self._workers:
             if at_once:
                 worker.process.kill()

@@ -28,7 +28,7 @@ class Batches:
         if problem.steps_per_epoch == 1 and not (
             dropped and int(problem.batch_size) < self.examples
         ):
-            return [range(self.examples)]  # the whole set at once needs no order
+            return [range(self.examples)]  # the whole set as one batch needs no order
         batches = list(self._order().to(self.device).split(int(problem.batch_size)))
         if problem.drop_last:
             del batches[problem.steps_per_epoch :]

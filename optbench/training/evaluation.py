@@ -9,7 +9,7 @@ from optbench.datasets.prepare import Dataset
 from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
 
-# examples evaluated at once: activations of more leave the CPU's caches, which made a CNN three
+# examples evaluated together: activations of more leave the CPU's caches, which made a CNN three
 # times slower; a small MLP took a fifth longer with batches of 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
 Row = dict[str, float | None]  # by column; None: the value does not exist

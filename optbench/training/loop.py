@@ -1,7 +1,7 @@
 """The training loop: one optimizer on one problem with one seed, as updates.
 
 The loop knows nothing of files or configurations. The clock stops during evaluation. No step waits
-for the device: the losses of a chunk of steps are read from it at once.
+for the device: the losses of a chunk of steps are read from it together.
 """
 
 from collections.abc import Callable, Iterator, Sequence

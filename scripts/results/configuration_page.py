@@ -63,7 +63,7 @@ number; `bias=null` leaves torch's.""",
 `optimizer._target_=torch.optim.NAdam`. The optimizers of `textbook/` are the published formulas as
 plain code.""",
     "logger": """\
-Several at once: `'logger=[tensorboard,mlflow]'`. Set as `logger.NAME.KEY=VALUE`. What
+Several together: `'logger=[tensorboard,mlflow]'`. Set as `logger.NAME.KEY=VALUE`. What
 each writes, and where: [loggers](files.md#loggers).""",
     "study": """\
 A study sets any keys, and what is swept: `python -m optbench -m study=comparison`. For

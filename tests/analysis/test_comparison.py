@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from optbench.analysis.caveats import caveats, harmed_by_tuning
 from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
 from optbench.analysis.final_values import (
-    AT_ONCE_NOTE,
+    TOGETHER_NOTE,
     Timing,
     cost_of_runs,
     final_values,
@@ -423,18 +423,18 @@ def captions(figure) -> str:
 def test_a_share_of_the_time_of_runs_trained_at_once_is_called_so(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "adam", record={"cohort": 16})
     alone = summary(load_runs(make_run(tmp_path / "b", "sgd")))
-    assert "runs at once" not in to_markdown(alone)
+    assert "runs together" not in to_markdown(alone)
     frame = summary(load_runs(tmp_path)).set_index("optimizer")
     assert frame.loc["adam", "runs_at_once"] == 16
     assert np.isnan(frame.loc["sgd", "runs_at_once"])
     head, _, adam, sgd, *_ = to_markdown(frame.reset_index()).splitlines()
-    assert head.endswith("| runs at once |")
+    assert head.endswith("| runs together |")
     assert adam.endswith("| 16 |")
     assert sgd.endswith("|  |")
-    assert AT_ONCE_NOTE in to_markdown(frame.reset_index())
+    assert TOGETHER_NOTE in to_markdown(frame.reset_index())
     costs = {"ms_per_step": 2.0, "step_ms": np.nan, "state_bytes_per_parameter": np.nan}
     assert cost_text(costs | {"runs_at_once": 16.0}) == (
-        "2.000 ms per training step (an equal share: 16 runs were trained at once)"
+        "2.000 ms per training step (an equal share: 16 runs were trained together)"
     )
     assert cost_text(costs | {"runs_at_once": np.nan}) == "2.000 ms per training step"
 

@@ -267,6 +267,13 @@ def test_accuracies_are_shown_where_their_lines_differ(tmp_path: Path) -> None:
     assert (np.asarray(cross.get_ydata()) >= low).all()
 
 
+def test_an_accuracy_with_one_value_after_the_first_draws_without_a_warning(tmp_path: Path) -> None:
+    make_run(tmp_path / "one", epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curves(load_runs(tmp_path), "test_accuracy")
+
+
 def test_settings_of_one_optimizer_are_in_order_and_too_many_make_panels(tmp_path: Path) -> None:
     rates = (0.0001, 0.001, 0.01, 0.1)
     for momentum in (0.0, 0.5, 0.9):

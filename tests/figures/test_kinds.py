@@ -7,7 +7,7 @@ import re
 import shutil
 import warnings
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from optbench.analysis.comparison import Options
+from optbench.analysis.comparison import Options, compare
 from optbench.analysis.final_values import final_values
 from optbench.analysis.series import assign_series
 from optbench.analysis.table import load_runs
@@ -171,6 +171,35 @@ def test_layers_by_depth_are_those_of_the_weights(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / f"other{size}")
     lines = layers_by_depth(load_runs(tmp_path, rows="layers"), "batch_size").axes[0].lines
     assert [str(line.get_label()) for line in lines] == ["batch_size=7", "batch_size=128"]
+
+
+def test_settings_that_need_too_many_panels_become_each_optimizers_best(tmp_path: Path) -> None:
+    names = [f"own{n}" for n in range(25)]
+    for name, lr in product(names, (0.1, 0.01)):
+        make_run(tmp_path / "runs" / f"{name}-{lr}", name, lr=lr)
+    table = load_runs(tmp_path)
+    with pytest.raises(TooManyPanels):
+        curves(table)
+    made = compare([tmp_path])
+    drawn, skipped = kinds.draw(made, [], problems := [])
+    assert (skipped, problems) == ([], [])
+    (axes,) = drawn["curves"].axes
+    lines = {str(line.get_label()): ys(line)[-1] for line in axes.lines}
+    finals = table.groupby(["optimizer", "optimizer.lr"], observed=True)["train_loss"].last()
+    assert lines == pytest.approx(finals.groupby("optimizer", observed=True).min().to_dict())
+    assert "each optimizer at its best setting by final train loss" in drawn["curves"].get_label()
+    assert len(drawn["test"].axes) == 1
+    with pytest.raises(UserError, match="do not fit one figure"):  # panels that were asked for
+        kinds.draw(compare([tmp_path], Options(facet=["optimizer"])), ["curves"], [])
+
+
+def test_figures_that_are_too_large_share_a_sentence(tmp_path: Path) -> None:
+    for size, name in product(range(1, 26), ("adam", "sgd")):
+        make_run(tmp_path / f"{name}-{size}", name, batch_size=size)
+    drawn, _ = kinds.draw(compare([tmp_path]), [], problems := [])
+    (problem,) = problems
+    assert problem.startswith("train_loss-epoch, test_accuracy-epoch: 25 panels (by batch_size)")
+    assert "profile" in drawn
 
 
 def test_ranks_profiles_and_times_carry_their_numbers(tmp_path: Path) -> None:

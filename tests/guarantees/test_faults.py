@@ -253,7 +253,7 @@ def test_ctrl_c_while_a_sweep_starts_its_workers_ends_it_in_words(tmp_path, seco
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_at_once_without_damage(tmp_path, number, sweep):
+def test_a_second_signal_ends_immediately_without_damage(tmp_path, number, sweep):
     more = [
         "-m",
         "name=x",

@@ -1,6 +1,7 @@
 """Comparisons from Python: what `optbench.compare` trains is what plain runs give."""
 
 import inspect
+import pydoc
 import re
 from functools import partial
 
@@ -143,6 +144,16 @@ def test_keyword_arguments_are_named_and_documented() -> None:
     assert dir(optbench) == [
         "Problem", "UserError", "__version__", "compare", "load_runs", "prepare", "train",
     ]  # fmt: skip
+
+
+def test_help_says_what_is_public() -> None:
+    text = pydoc.plaintext.document(optbench)
+    description, _, rest = text.partition("PACKAGE CONTENTS")
+    for name in (*optbench.__all__, "datasets", "models", "losses", "initializers"):
+        if name != "UserError":
+            assert f"`{name}`" in description
+    assert "The remaining modules are internal" in description
+    assert "_MODULE_OF" not in rest
 
 
 def test_comparison_leaves_the_callers_generators(problem) -> None:

@@ -313,6 +313,6 @@ def test_finished_runs_are_listed_once(tmp_path, monkeypatch):
 def test_cohort_launcher_is_told_to_be_gone(sweep, words):
     status, _, err = sweep(*words, "seed=0,1")
     assert status == 1
-    assert "hydra/launcher=cohort is gone: it trained runs of small models at once" in err
+    assert "hydra/launcher=cohort is gone: it trained runs of small models together" in err
     assert "use hydra/launcher=workers, the default" in " ".join(err.split())
     assert "Traceback" not in err

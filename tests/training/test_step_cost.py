@@ -135,7 +135,7 @@ def test_a_part_is_never_above_its_whole(tmp_path, step_ms, part, words):
 
 @pytest.mark.parametrize("more", [{"steps_by": "dense.cpp"}, {"cohort": 4}])
 def test_a_step_that_was_not_taken_is_no_part(tmp_path, more):
-    """Steps that are compiled, or of several runs at once, hold no step of the optimizer's own."""
+    """Steps that are compiled, or of several runs together, hold no step of the optimizer's own."""
     costs = cost_of_runs(costly(tmp_path / "run", 5.0, 0.5, **more))
     assert costs["step_ms"].isna().all()
     text = cost_text({name: float(costs[name].iloc[0]) for name in costs})

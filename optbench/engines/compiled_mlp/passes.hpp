@@ -24,7 +24,7 @@ constexpr int SUMS = 24, WIDE = 4;
 #endif
 constexpr int FEW = 4;  // rows of a smaller tile
 constexpr long BLOCK = WIDE * WIDTH;
-constexpr long DEPTH = 128;  // terms summed at once, whose BLOCK floats each stay in the L1 cache
+constexpr long DEPTH = 128;  // terms summed in one pass, whose BLOCK floats each stay in the L1 cache
 
 // sums[r][:] += sum over d of scalars[r][d] * vectors[d][:], for R rows of V vectors.
 // row, step: distances between the scalars. ahead: null, or an address to prefetch at each d.
@@ -64,7 +64,7 @@ Multiply* const SMALL[] = {multiply<FEW, 1>, multiply<FEW, 2>, multiply<FEW, std
 Multiply* const SINGLE[] = {multiply<1, 1>, multiply<1, 2>, multiply<1, std::min(3, WIDE)>,
                             multiply<1, WIDE>};
 
-// The rows from `row` on that are multiplied at once, and the function. vectors: in each row.
+// The rows from `row` on that are multiplied together, and the function. vectors: in each row.
 struct Tile {
   long rows;
   Multiply* multiply;
@@ -400,7 +400,7 @@ class Pass {
     const long whole = n / BLOCK * BLOCK;
     for (long r = own.from; r < own.to; r += SUMS / WIDE)
       for (long k = 0; k < whole; k += BLOCK) strip(k, r, std::min<long>(own.to, r + SUMS / WIDE));
-    if (whole < n) strip(whole, own.from, own.to);  // a narrow strip takes more rows at once
+    if (whole < n) strip(whole, own.from, own.to);  // a narrow strip takes more rows together
     const float* of_norm = plan.norms[l] + 2 * up(layer.out, WIDTH) + own.from;
     if (layer.norm.weight.values)
       ::update<Rule>(layer.norm.weight, own.from, of_norm, own.to - own.from, numbers[2]);

@@ -7,7 +7,7 @@ import pandas as pd
 
 from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import PHASES, Comparison
-from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.final_values import COSTS, STEP_COSTS, TOGETHER_NOTE, cost_cell
 from optbench.analysis.leader import place
 from optbench.analysis.summary import format_final, summary
 from optbench.common.metrics import metric_of
@@ -65,7 +65,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     note = "Median [minimum, maximum] over the seeds of the last value of each run"
     note += "; a diverged run counts as the worst value, it is never left out."
     if "runs_at_once" in costs:
-        note += f" {AT_ONCE_NOTE}"
+        note += f" {TOGETHER_NOTE}"
     if engines := engines_note(made, config_folder()):
         note += f" {engines[0].upper()}{engines[1:]}."
     if phased:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.final_values import AT_ONCE_NOTE, COSTS, STEP_COSTS, cost_cell
+from optbench.analysis.final_values import COSTS, STEP_COSTS, TOGETHER_NOTE, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
 from optbench.common.metrics import metric_of
@@ -77,7 +77,7 @@ def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
     note += " over seeds; never: not reached, as for every run that diverged."
     if "runs_at_once" in costs:
-        note += f" {AT_ONCE_NOTE}"
+        note += f" {TOGETHER_NOTE}"
     if found.note:
         note += f" {found.note[0].upper()}{found.note[1:]}."
     return {"columns": columns, "rows": rows, "note": note}

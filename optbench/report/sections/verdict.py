@@ -223,7 +223,7 @@ def cost_text(cost: dict[str, float]) -> str:
     if math.isfinite(cost["ms_per_step"]):
         words.append(f"{number(cost['ms_per_step'])} ms per training step")
         if cost["runs_at_once"] > 1:
-            words[0] += f" (an equal share: {cost['runs_at_once']:g} runs were trained at once)"
+            words[0] += f" (an equal share: {cost['runs_at_once']:g} runs were trained together)"
     if math.isfinite(cost["step_ms"]) and words:
         about_all = cost["step_ms"] >= cost["ms_per_step"]
         part = "about all" if about_all else f"{number(cost['step_ms'])} ms"

@@ -1,0 +1,117 @@
+"""YAML files of a user's own: they work, or a sentence says what to add."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from in_process import call, sub_command
+
+QUICK = ["data.subset=200", "steps=3", "num_threads=1", "engine=plain", "log.eval_epochs=1"]
+CODE = """
+import torch
+
+
+class SignSGD(torch.optim.SGD):
+    pass
+
+
+def net(inputs, outputs):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, outputs))
+
+
+def loss(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def data(examples=40):
+    x, y = torch.randn(examples, 4), torch.arange(examples) % 2
+    return x, y, x[:8], y[:8]
+
+
+def from_file(path):
+    return data()
+"""
+FILES = {  # by group and name
+    "optimizer/fine": "_target_: minecode.SignSGD\n_partial_: true\nlr: 0.1\n",
+    "optimizer/whole": "_target_: minecode.SignSGD\nlr: 0.1\n",
+    "optimizer/typo": "_target_: minecode.SgnSGD\n_partial_: true\n",
+    "optimizer/module": "_target_: minecod.SignSGD\n_partial_: true\n",
+    "optimizer/bare": "_target_: SignSGD\n_partial_: true\n",
+    "optimizer/none": "name: none\nlr: 0.1\n",
+    "optimizer/nested": "optimizer:\n  _target_: minecode.SignSGD\n",
+    "model/net": "_target_: minecode.net\n",
+    "loss/loss": "_target_: minecode.loss\n",
+    "dataset/data": "_target_: minecode.data\npreprocessing: none\n_partial_: true\n",
+    "dataset/unscaled": "_target_: minecode.data\n",
+    "dataset/file": "_target_: minecode.from_file\npreprocessing: none\n",
+    "initializer/tensor": "_target_: torch.nn.init.kaiming_normal_\n",
+    "study/keys": "epochs: 1\n",
+    "study/sweep": "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n",
+    "study/tuned": "# @package _global_\ndefaults:\n  - override /hydra/sweeper: tuned\n",
+}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch, capsys):
+    """`python -m optbench --config-dir mine` in a folder with the files, in this process."""
+    for name, text in FILES.items():
+        path = tmp_path / "mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "minecode.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "out"))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return call(monkeypatch, "--config-dir", "mine", *QUICK, *words), *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optimizer=whole"], "needs params: add `_partial_: true` to the YAML"),
+        (["model=net"], "needs inputs and outputs: add `_partial_: true` to the YAML"),
+        (["loss=loss"], "so that optbench calls it with outputs and targets"),
+        (["optimizer=typo"], "minecode has no SgnSGD. Did you mean SignSGD?"),
+        (["optimizer=module"], "there is no module minecod. Did you mean minecode?"),
+        (["optimizer=bare"], "_target_ is MODULE.NAME, as in torch.optim.SGD, and not SignSGD"),
+        (["optimizer=none"], "names a class or function, as in `_target_: mymodule.MyClass`"),
+        (["optimizer=nested"], "at its left edge"),
+        (["dataset=unscaled"], "Add preprocessing to the YAML of dataset, or give preprocessing="),
+        (["dataset=file"], "needs path: add it to the YAML, or give +dataset.NAME=VALUE"),
+        (["initializer=tensor"], "give it as initializer.weight._target_, in a YAML below"),
+        (["study=keys"], "it begins with `# @package _global_`"),
+        (["study=sweep"], "the configuration sweeps over seed: add -m"),
+        (["study=tuned"], "a tuned study is not a single run: add -m"),
+        (["optimizer=fien"], "Did you mean fine?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_that_lacks_something_says_what_to_add(mine, words, message):
+    status, _, err = mine(*words)
+    assert status == 1
+    assert err.startswith("optbench: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_file_without_a_name_has_the_name_of_its_choice(mine, tmp_path):
+    assert mine("optimizer=fine")[0] == 0
+    assert mine("-m", "optimizer=fine,sgd", "name=both")[0] == 0
+    assert set(pd.read_csv(tmp_path / "out/both/summary.csv")["optimizer"]) == {"fine", "sgd"}
+    (run,) = (tmp_path / "out/runs").iterdir()
+    assert run.name.startswith("fine-seed0-")
+
+
+def test_a_dataset_is_called_whether_its_file_says_partial_or_not(mine):
+    assert mine("dataset=data")[::2] == (0, "")
+
+
+def test_trajectories_take_a_file_without_a_name(mine, capsys):
+    words = ["function=ravine", "optimizer=fine", "steps=2", "format=png", "--config-dir=mine"]
+    assert sub_command("trajectories")(words) == 0
+    assert "fine lr=" in capsys.readouterr().out
+    assert Path("out/trajectories/ravine/trajectories.png").exists()
