@@ -18,12 +18,11 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
-from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
+from optbench.figures.over_problems import profile_figure, ranks_figure
 from optbench.figures.panels import TooManyPanels
-from optbench.figures.profile import profile_figure
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import shown_rows, time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget

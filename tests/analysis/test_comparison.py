@@ -30,9 +30,8 @@ from optbench.analysis.time_to_target import time_to_target
 from optbench.analysis.trials import envelope, trial_scores
 from optbench.common.errors import UserError
 from optbench.figures.cost import cost
-from optbench.figures.critical_difference import ranks_figure
 from optbench.figures.curves import curves
-from optbench.figures.profile import profile_figure
+from optbench.figures.over_problems import profile_figure, ranks_figure
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget

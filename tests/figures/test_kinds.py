@@ -32,13 +32,12 @@ from optbench.analysis.trials import trial_scores
 from optbench.common.errors import UserError
 from optbench.figures import kinds, style
 from optbench.figures.cost import cost
-from optbench.figures.critical_difference import cd_diagram
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
 from optbench.figures.looks import series_of
+from optbench.figures.over_problems import cd_diagram, profile_figure
 from optbench.figures.panels import TooManyPanels, add_warning
-from optbench.figures.profile import profile_figure
 from optbench.figures.save import save
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import time_to_target_figure

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from optbench.common.errors import UserError
-from optbench.figures.critical_difference import cd_diagram
+from optbench.figures.over_problems import cd_diagram
 from optbench.stats.ranks import (
     by_problem,
     cliques,

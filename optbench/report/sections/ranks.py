@@ -4,7 +4,7 @@ from typing import Any
 
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.over_problems import ranking
-from optbench.figures.critical_difference import draw_ranks
+from optbench.figures.over_problems import draw_ranks
 from optbench.report.sections.curves import Names
 from optbench.report.tables import picture
 

@@ -1,5 +1,9 @@
-"""The critical-difference diagram of Demsar (2006, figure 1).
-Mean ranks lie on a line. A bar joins each group of optimizers that the test cannot tell apart."""
+"""Figures over several problems: mean ranks and performance profiles.
+
+Mean ranks lie on a line, in the critical-difference diagram of Demsar (2006, figure 1). A bar joins
+each group of optimizers that the test cannot tell apart. Performance profiles are AlgoPerf's, with
+benchmark scores.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +11,15 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from optbench.analysis.comparison import Runs
-from optbench.analysis.over_problems import Ranking, ranking
+from optbench.analysis.over_problems import Profile, Ranking, ranking, scores
 from optbench.common.metrics import metric_of
 from optbench.figures import style
-from optbench.figures.axes import row_names
-from optbench.figures.panels import caption
+from optbench.figures.axes import label_axes, row_names
+from optbench.figures.panels import add_legend, caption
+from optbench.stats.algoperf import R_MAX, profile
 from optbench.stats.ranks import critical_difference
 
 UNIT_INCHES = 0.364  # the length of 1 on the axis that points down
@@ -92,5 +98,41 @@ def cd_diagram(
         for at in ends:
             axes.plot([at, at], [-1.32, -1.08], color="black", linewidth=0.9)
         axes.text(1, -1.42, f"CD = {cd:.2f}", ha="left", va="bottom", fontsize=style.points(7))
+        caption(figure, text)
+    return figure
+
+
+def profile_figure(times: pd.DataFrame | Profile, clock: str = "steps", note: str = "") -> Figure:
+    """Draw the share of problems that an optimizer solved in tau times the fastest.
+
+    times: `time_matrix`, or a profile made from one."""
+    found = times if isinstance(times, Profile) else Profile(scores(times), profile(times))
+    ranked, shares = found
+    looks = style.looks(map(str, ranked["optimizer"]))
+    problems = int(ranked["n"].iloc[0])
+    with style.rc():
+        figure = style.blank(5.6, 3.4)
+        axes = figure.add_subplot()
+        for place, line in enumerate(ranked.to_dict("records")):
+            look = looks[str(line["optimizer"])]
+            axes.plot(
+                shares.columns,
+                shares.loc[line["optimizer"]],
+                drawstyle="steps-post",
+                color=look.color,
+                linestyle=look.dashes,
+                marker=look.marker,
+                markevery=(3 + 4 * place, 25),
+                label=f"{line['optimizer']} ({line['score']:.2f})",
+                clip_on=False,
+            )
+        axes.set_xlim(1, R_MAX)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        labels = [str(line.get_label()) for line in axes.lines]
+        add_legend(figure, axes.lines, labels, title="(benchmark score)")
+        multiple = f"{clock} to the target, as a multiple of the fastest optimizer's"
+        label_axes(figure, axes, multiple, "problems within it (%)")
+        text = f"Over n = {problems} problems, medians over seeds; {note}".strip("; ")
         caption(figure, text)
     return figure
