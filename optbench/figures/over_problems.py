@@ -1,7 +1,8 @@
-"""Figures over several problems: the critical-difference diagram, and performance profiles.
+"""Figures over several problems: mean ranks and performance profiles.
 
-In the diagram of Demsar (2006, figure 1) mean ranks lie on a line, and a bar joins each group of
-optimizers that the test cannot tell apart. Profiles are AlgoPerf's, with benchmark scores.
+Mean ranks lie on a line, in the critical-difference diagram of Demsar (2006, figure 1). A bar joins
+each group of optimizers that the test cannot tell apart. Performance profiles are AlgoPerf's, with
+benchmark scores.
 """
 
 import math

@@ -68,7 +68,7 @@ def draw_all(
     # All figures are drawn before the first file is written, so that a mistake writes nothing. The
     # table of final values has the figure's panels, and each run once.
     asked_times(made)  # rejects a bad target early
-    finals = summary(made, made.final, options.facet, options.lines)
+    finals = summary(made, made.judged, options.facet, options.lines)
     finals.attrs["engines"] = engines_note(made, config_folder())
     warnings = caveats(made)
     # Styles come from all runs, so that a filtered figure looks like the full one.

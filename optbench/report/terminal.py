@@ -18,7 +18,7 @@ from rich.text import Text
 
 from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.summary import format_final, summary
+from optbench.analysis.summary import format_final
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.names import clip
@@ -35,8 +35,6 @@ def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "")
     finals: the `summary`. claim: the sentence on the sweep's claim, which replaces the verdict.
     """
     column = made.judged
-    if f"{column}_median" not in finals:
-        finals = summary(made, column, made.options.facet, made.options.lines)
     said = f"Claim:   {claim}" if claim else judged(made, column)
     return [
         "",

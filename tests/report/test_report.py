@@ -454,5 +454,7 @@ def test_the_page_of_a_study_with_a_claim_has_its_verdict(tmp_path):
     (told,) = found["checks"]
     assert told["word"] == "held"
     assert told["text"].startswith("final training loss: ")
+    assert "by another test: its p may differ" in found["tests"][0]
+    assert len(found["tests"]) == 1  # no setting was chosen
     # the claim is about all runs
     assert collect([tmp_path], ["optimizer=adam"])["claim"] is None

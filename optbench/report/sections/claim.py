@@ -4,10 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from optbench.analysis.claims.judge import CLAIM_SENTENCES, caveats, verdict_of
+from optbench.analysis.claims.sides import SETTING_RULE
 from optbench.analysis.comparison import Comparison
 from optbench.report.claim_files import judged
 
 LEVELS = {"held": "clear", "did not hold": "partly", "cannot tell": "open"}
+
+TEST = (
+    "The study fixed these comparisons: p is of the exact two-sided signed-rank test of each, "
+    "paired by seed. The verdict compares all that was run, by another test: its p may differ for "
+    "the same pair, and about the claim these count."
+)
 
 
 def claim(folder: Path, made: Comparison) -> dict[str, Any]:
@@ -22,4 +29,5 @@ def claim(folder: Path, made: Comparison) -> dict[str, Any]:
         "headline": CLAIM_SENTENCES[word],
         "checks": [{"text": check.text, "word": check.word} for check in checks],
         "notes": caveats(checks),
+        "tests": [TEST, *([SETTING_RULE] if any(check.factor > 1 for check in checks) else [])],
     }

@@ -62,7 +62,7 @@ function claimSection() {
   section("claim", "Claim").append(el("article", { class: "card " + claim.level },
     el("p", { class: "kicker" }, el("span", {}, "The study claims"), el("span", { class: "badge" }, claim.word)),
     el("p", { class: "claimed" }, claim.text), el("h3", {}, claim.headline), el("ul", {}, claim.checks.map((check) => el("li", {}, check.text))),
-    claim.notes.map((text) => el("p", { class: "note" }, "Warning: " + text + "."))));
+    claim.notes.map((text) => el("p", { class: "note" }, "Warning: " + text + ".")), claim.tests.map((text) => el("p", { class: "note" }, text))));
 }
 
 function verdictSection() {
