@@ -75,7 +75,8 @@ def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         for text in texts:
             if not any(matches(shown, text) for shown in present.values()):
                 options = ", ".join(sorted(set(present.values())))
-                raise UserError(f"no run with {key} = {text}; there is: {options}")
+                several = "; of several values each stands after its KEY=" if "," in text else ""
+                raise UserError(f"no run with {key} = {text}; there is: {options}{several}")
         keep = [value for value, shown in present.items() if any(matches(shown, t) for t in texts)]
         table = table[table[key].isin(keep)]
     return table

@@ -17,9 +17,9 @@ from optbench.analysis.columns import (
     resolve,
     short_name,
 )
-from optbench.analysis.table import RUN_COLUMNS
 from optbench.common.errors import UserError
 from optbench.common.text import show, sort_key
+from optbench.formats.run import RUN_COLUMNS
 
 MAX_LINES = 10  # of one panel; more cannot be told apart
 

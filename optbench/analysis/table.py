@@ -17,12 +17,19 @@ import numpy as np
 import pandas as pd
 
 from optbench.common.errors import UserError, is_text
+from optbench.common.names import nearest
 from optbench.formats.older_code import newest_only
 from optbench.formats.record import RunRecord, engine_of
-from optbench.formats.run import COLUMNS, COST_COLUMNS, flatten, read_record, read_rows
+from optbench.formats.run import (
+    COLUMNS,
+    COST_COLUMNS,
+    RUN_COLUMNS,
+    flatten,
+    read_record,
+    read_rows,
+)
 from optbench.formats.study import current, read_manifest
 
-RUN_COLUMNS = ("run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine")
 FINISHED = ("completed", "diverged")
 FOLDER_HINT = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
@@ -50,11 +57,21 @@ def check_folders(folders: Sequence[str | Path]) -> None:
         if not is_text(str(folder.absolute())):
             raise UserError(f"{str(folder)!r} holds bytes that are no UTF-8: rename the folder")
         if not folder.exists():
-            raise UserError(f"there is no folder {folder}. {FOLDER_HINT}")
+            raise UserError(f"there is no folder {folder}{near_folder(folder)}\n{FOLDER_HINT}")
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is a file; give the folder of a run or of a sweep. {FOLDER_HINT}"
             )
+
+
+def near_folder(folder: Path) -> str:
+    """Return a sentence that proposes a folder for one that is not there, or ""."""
+    inside = Path(os.environ.get("OPTBENCH_RESULTS", "results")) / folder
+    if inside.is_dir():
+        return f". Did you mean {inside}?"
+    places = [path.name for path in folder.parent.glob("*/")]
+    near = nearest(folder.name, places)
+    return f". Did you mean {folder.parent / near[0]}?" if near else ""
 
 
 def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:

@@ -16,26 +16,19 @@ def resolve_target(
     frame: pd.DataFrame, rule: str | float | None, smaller: bool
 ) -> tuple[dict[str, float], str]:
     """Return the target of each problem of a `by_seed` frame, and the rule in words."""
-    kind, _, value = str(rule or "worst").strip().partition(":")
+    kind, value, number = parse_rule(rule)
     problems = [str(name) for name in frame.index.get_level_values("problem").unique()]
-    if kind == "worst" and not value:
+    if kind == "worst":
         targets = each_problem(frame, lambda part: worst_of(part, smaller))
         words = "the final result of the worst optimizer at its best setting"
-    elif kind == "baseline" and value:
+    elif kind == "baseline":
         targets = baseline_targets(frame, value, smaller)
         words = f"the final result of {value} at its best setting"
+    elif kind == "quantile":
+        targets = quantile_targets(frame, number, smaller)
+        words = f"what the best {100 * number:g} % of the runs ended with"
     else:
-        try:
-            number = float(value if kind == "quantile" else str(rule))
-        except ValueError:
-            raise UserError(f"no target rule {rule!r}; allowed: {RULES}") from None
-        if not math.isfinite(number):
-            raise UserError(f"a target must be a finite number, not {rule!r}; or one of: {RULES}")
-        if kind == "quantile":
-            targets = quantile_targets(frame, number, smaller)
-            words = f"what the best {100 * number:g} % of the runs ended with"
-        else:
-            targets, words = dict.fromkeys(problems, number), "as given"
+        targets, words = dict.fromkeys(problems, number), "as given"
     lost = [name for name, target in targets.items() if not math.isfinite(target)]
     if lost:
         raise UserError(
@@ -43,6 +36,23 @@ def resolve_target(
             "runs diverged. Give a number, or another baseline"
         )
     return targets, words
+
+
+def parse_rule(rule: str | float | None) -> tuple[str, str, float]:
+    """Return the kind of a target's rule, the text behind its colon, and its number (or NaN).
+
+    Raises UserError for another form of rule.
+    """
+    kind, _, value = str(rule or "worst").strip().partition(":")
+    if (kind == "worst" and not value) or (kind == "baseline" and value):
+        return kind, value, math.nan
+    try:
+        number = float(value if kind == "quantile" else str(rule))
+    except ValueError:
+        raise UserError(f"no target rule {rule!r}; allowed: {RULES}") from None
+    if not math.isfinite(number):
+        raise UserError(f"a target must be a finite number, not {rule!r}; or one of: {RULES}")
+    return kind, value, number
 
 
 def each_problem(frame: pd.DataFrame, target: Callable[[pd.DataFrame], float]) -> dict[str, float]:

@@ -27,3 +27,10 @@ class Parser(argparse.ArgumentParser):
             found = nearest(unknown[1], self._option_string_actions)
             near = f". Did you mean {found[0]}?" if found else ""
         raise UserError(f"{message}{near}\npython -m {self.prog} --help explains the arguments")
+
+
+def listed(texts: Sequence[str] | None) -> list[str] | None:
+    """Return the names in some words, also of several in one word: "png,pdf"."""
+    if texts is None:
+        return None
+    return [name for text in texts for name in re.split(r"[,\s]+", text) if name]

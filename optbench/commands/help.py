@@ -114,7 +114,7 @@ def about(word: str) -> str:
     if not found and (groups := [group for group in GROUPS if key in choices(group)]):
         return "\n\n".join(about_choice(group, key) for group in groups)
     if not found:
-        near = suggestion(key, value) or did_you_mean(key, commands)
+        near = did_you_mean(key, commands) or suggestion(key, value)
         raise UserError(f"unknown key '{key}'{near}\n--help lists them all.")
     plain = [one for has in found.values() for choice, one in has if not choice]
     parts = [table([(f"{one.key}={one.value}", one.comment) for one in plain], indent="")]

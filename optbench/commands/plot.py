@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from optbench.analysis.comparison import Options
-from optbench.commands import Parser
+from optbench.commands import Parser, listed
 from optbench.common.console import warn
 from optbench.common.files import expanded
 from optbench.figures import kinds, style
@@ -86,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(
         y=asked.y,
         x=asked.x,
-        facet=asked.facet,
+        facet=listed(asked.facet),
         lines=asked.lines,
         log=False if asked.linear else None,
         rows=asked.rows,
         where=asked.where,
-        formats=asked.format,
+        formats=listed(asked.format) or (),
         target=asked.target,
-        kinds=asked.kind,
+        kinds=listed(asked.kind) or (),
         style=asked.style,
         columns=asked.columns,
     )

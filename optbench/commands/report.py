@@ -8,7 +8,7 @@ from pathlib import Path
 from optbench.analysis.comparison import Options
 from optbench.analysis.latex import CELLS
 from optbench.analysis.table import check_folders
-from optbench.commands import Parser
+from optbench.commands import Parser, listed
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.report.draw import write_table
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
     check_folders(asked.folders)
+    facet = listed(asked.facet)
     if asked.out is None and len(asked.folders) != 1:
         raise UserError("several folders were given: say where the file goes with -o FILE")
     if asked.cells and not asked.table:
@@ -59,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"table_{asked.table}.tex" if asked.table else "report.html"
     out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
     if asked.table:
-        options = Options(where=asked.where, facet=asked.facet)
+        options = Options(where=asked.where, facet=facet)
         print(
             write_table(
                 asked.folders, Path(out), asked.table, asked.cells or "median_range", options
             )
         )
         return 0
-    written = write(asked.folders, out, asked.where, asked.y, asked.facet, asked.title)
+    written = write(asked.folders, out, asked.where, asked.y, facet, asked.title)
     print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
     for problem in [*written.problems, *written.older]:
         print(f"left out: {problem}", file=sys.stderr)

@@ -3,28 +3,27 @@
 from collections.abc import Iterable
 
 LEAST_LIKENESS = 0.6  # of two names; below, a proposal puzzles more than it helps
-LEAST_BEGINNING = 3  # letters that propose a longer name: "warmup" for "warmup_cosine"
+PART_LIKENESS = 0.75  # of a name's beginning or last part: "warmup" for "warmup_cosine"
+LEAST_PART = 2  # letters of such a part
 
 
 def nearest(word: str, names: Iterable[str], most: int = 1) -> list[str]:
     """Return the known names that a word most likely stands for, the likeliest first.
 
-    Upper and lower case are the same. Names that need as many edits are ordered by whether they
-    have the word's letters, then by the order given. Without a near name, longer names that begin
-    with the word are returned.
+    Upper and lower case are the same. Names that are as near are ordered by whether they have the
+    word's letters, then by the order given.
     """
-    text, known = word.lower(), list(dict.fromkeys(names))
+    text = word.lower()
     found = []
-    for name in known:
+    for name in dict.fromkeys(names):
         other = name.lower()
         steps, mixed = edits(text, other), sorted(text) == sorted(other)
         likeness = 1 - steps / max(len(text), len(other), 1)
-        if likeness >= LEAST_LIKENESS or (mixed and steps == 1):  # "rl" for "lr"
-            found.append((-likeness, not mixed, name))
-    near = [name for *_, name in sorted(found, key=lambda one: one[:2])]
-    if not near and len(text) >= LEAST_BEGINNING:
-        near = [name for name in known if name.lower().startswith(text)]
-    return near[:most]
+        part = other.startswith(text) or other.rpartition("/")[2].startswith(text)
+        whole = max(likeness, PART_LIKENESS if part and len(text) >= LEAST_PART else 0)
+        if whole >= LEAST_LIKENESS or (mixed and steps == 1):  # "rl" for "lr"
+            found.append((-whole, -likeness, not mixed, name))
+    return [name for *_, name in sorted(found, key=lambda one: one[:3])][:most]
 
 
 def edits(a: str, b: str) -> int:

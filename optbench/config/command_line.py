@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
@@ -80,6 +81,8 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
     commands: the sub-commands.
     """
     for index, word in enumerate(words):
+        if "=" not in word and Path(word).is_dir() and "/" in word:
+            raise UserError(f"{word} is a folder: python -m optbench report {word} shows its runs")
         if not word.isidentifier():
             continue  # Hydra reads overrides, and words such as ~KEY
         if word in commands:
@@ -95,7 +98,9 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
                 f"Did you mean {word}={value}?"
             )
         near = did_you_mean(word, commands)
-        if found := [group for group in GROUPS if word in choices(group)]:
+        if f"--{word}" in KNOWN:
+            near = f". Did you mean --{word}?"
+        elif found := [group for group in GROUPS if word in choices(group)]:
             near = f". Did you mean {found[0]}={word}?"
         raise UserError(
             f"there is no sub-command {word!r}{near}\nSub-commands: {', '.join(commands)}. "

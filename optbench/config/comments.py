@@ -106,7 +106,7 @@ def likely_keys(key: str) -> list[str]:
     first, _, last = key.lower().rpartition(".")
     last = SYNONYMS.get(last, last)
     group = first.split(".")[0]
-    ends = [name for name in known if name.rpartition(".")[2] == last]
+    ends = [name for name in known if re.split(r"[./]", name)[-1] == last]
     if found := [name for name in ends if not group or name.startswith(f"{group}.")] or ends:
         return sorted(found, key=lambda name: (name.count("."), not name.startswith("optimizer")))
     inside = [name for name in known if name.startswith(f"{group}.")] or known

@@ -91,6 +91,9 @@ def _explain(error: Exception) -> str:
         word = match[1].removeprefix("++")  # `own_settings` added the mark
         if word.startswith("logger="):
             return f"several loggers stand in brackets: 'logger=[{word[7:]}]'"
+        key, _, values = word.partition("=")
+        if any(one.value.startswith("[") for _, one in known_keys().get(key, [])):
+            return f"{word} names several values: a list stands in brackets: '{key}=[{values}]'"
         return (
             f"{word} names several values: -m sweeps over them (python -m optbench -m "
             f"{word}); one value that holds a comma stands in quotes"

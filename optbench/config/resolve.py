@@ -77,6 +77,8 @@ def check_syntax(words: Sequence[str]) -> None:
             raise UserError(f"cannot read {word or repr(word)}: an override is KEY=VALUE")
         if re.fullmatch(r"[^\s'\"]+=[^\s'\"\[{(]*\s+[\w.+/]+=.*", word):
             raise UserError(f"{word!r} holds several overrides: quote each by itself, or none")
+        if match := re.match(r"hydra\.(launcher|sweeper)=(\w+)$", word):
+            raise UserError(f"{match[1]}s are chosen with a slash: hydra/{match[1]}={match[2]}")
         if word.endswith(","):
             raise UserError(
                 f"cannot read {word}: several values are separated by single commas, without spaces"

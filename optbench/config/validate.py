@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +78,13 @@ def check_kinds(config: Mapping[str, Any], kind: type) -> None:
         if isinstance(known.check, kind):
             value = _get(config, key)
             if must := _mistake(value, known.check):
-                raise UserError(f"{key} must be {must}")
+                raise UserError(f"{key} must be {must}{as_range(key, value)}")
+
+
+def as_range(key: str, value: Any) -> str:
+    """Return a sentence with Hydra's form for whole numbers such as 0-5, else ""."""
+    ends = re.fullmatch(r"(\d+) ?(?:-|:|\.\.+) ?(\d+)", str(value))
+    return f". Did you mean -m '{key}=range({ends[1]},{int(ends[2]) + 1})'?" if ends else ""
 
 
 def _mistake(value: Any, check: object) -> str:

@@ -19,6 +19,7 @@ from optbench.formats.checksummed_json import add_checksum, remove_checksum
 from optbench.formats.record import RunRecord
 
 FORMAT = 1
+RUN_COLUMNS = ("run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine")
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
 COLUMNS = {
     "epochs": [

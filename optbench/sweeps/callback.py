@@ -15,12 +15,13 @@ from optbench.common.console import endings, say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.config import validate
+from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
 from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
-from optbench.formats.keys import RunConfig
-from optbench.formats.run import COLUMNS, write_sealed
+from optbench.formats.keys import TOP_KEYS, RunConfig
+from optbench.formats.run import COLUMNS, RUN_COLUMNS, write_sealed
 from optbench.report import finish
 from optbench.runs import locks
 from optbench.sweeps.folder import check_folder, folder_of, name_folder
@@ -35,6 +36,15 @@ def check_figure(figure: DictConfig) -> None:
         ("style", ("paper", "notebook", "talk")),
     ):
         check_choice(f"figure.{key}", figure.get(key), allowed)
+    for key in ("facet", "lines"):
+        names = figure.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
+            if str(name).partition(".")[0] not in {*TOP_KEYS, *RUN_COLUMNS}:
+                raise UserError(f"figure.{key}: unknown key {name!r}{suggestion(str(name))}")
+    if (rule := figure.get("target")) is not None:
+        from optbench.analysis.targets import parse_rule  # imports pandas
+
+        parse_rule(rule)
     if figure.get("columns") not in (None, 1, 2):
         raise UserError(f"figure.columns must be 1, 2 or null, not {figure.columns!r}")
 
@@ -79,7 +89,8 @@ class SweepCallback(Callback):
             if why := too_few_seeds(planned or [], claim):
                 warn(why)
             if not config.quiet:
-                say(f"sweep of {count or 'several'} runs into {sweep}")
+                runs = "1 run" if count == 1 else f"{count or 'several'} runs"
+                say(f"sweep of {runs} into {sweep}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero if a run failed."""

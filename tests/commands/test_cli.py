@@ -254,7 +254,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["dataset=wine", "model=cnn"], "needs images"),
         (["dataset=cifar10", "data.root=nowhere", "data.download=false"], "dataset=mnist_5k"),
         (["loss._target_=torch.nn.functional.binary_cross_entropy"], "the loss does not fit"),
-        (["optimizer._target_=torch.optim.Nope"], "torch.optim.Nope"),
+        (["optimizer._target_=torch.optim.Nope"], "torch.optim has no Nope"),
         (["optimizer._target_=torch.optim.SGD", "+optimizer.foo=1"], "does not accept foo"),
         (["optimizer=sgd,adam"], "-m sweeps over them"),
         (["model=null"], "GROUP=NAME, not null"),
@@ -310,6 +310,17 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["--config-name", "foo"], "there is no configuration foo.yaml"),
         (["retry=never"], "retry must be one of failed, none"),
         (["optimizer=adma"], "Did you mean adam?"),
+        (["initializer=he"], "Did you mean he_normal?"),
+        (["study=momentum"], "Did you mean claims/momentum?"),
+        (["study=claims/mom"], "Did you mean claims/momentum?"),
+        (["sweeper=tuned"], "Did you mean hydra/sweeper=tuned?"),
+        (["hydra.sweeper=tuned"], "sweepers are chosen with a slash: hydra/sweeper=tuned"),
+        (["model.hidden=256,128"], "a list stands in brackets: 'model.hidden=[256,128]'"),
+        (["seed=0-5"], "Did you mean -m 'seed=range(0,6)'?"),
+        (["figure.facet=foo"], "figure.facet: unknown key 'foo'"),
+        (["-m", "seed=0,1", "figure.lines=lr"], "figure.lines: unknown key 'lr'. Did you mean opt"),
+        (["figure.target=fast"], "no target rule 'fast'; allowed: a number"),
+        (["help"], "Did you mean --help?"),
         (["dataset=mnsit"], "Did you mean mnist?"),
         (["--epochs", "1"], "there is no flag --epochs: settings have no dashes. Did you mean"),
         (["--epochs=1"], "Did you mean epochs=1?"),
@@ -342,6 +353,13 @@ def test_a_mistake_gets_one_clear_message(here, overrides, message):
     # too few seeds are told of before a sweep is composed
     lines = [line for line in err.splitlines() if not line.startswith("warning: 1 seed")]
     assert lines[0].startswith("optbench: ")
+
+
+def test_a_folder_without_its_sub_command_gets_the_command(here, tmp_path):
+    (tmp_path / "results" / "first").mkdir(parents=True)
+    status, _, err = here("results/first")
+    assert status == 1
+    assert "python -m optbench report results/first shows its runs" in err
 
 
 def test_cuda_without_cuda_is_refused(here, monkeypatch):

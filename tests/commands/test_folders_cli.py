@@ -25,6 +25,8 @@ def places(tmp_path, monkeypatch):
         make_run(tmp_path / "half" / optimizer, optimizer, 0)
         done = {"job": 2 * number, "overrides": jobs[2 * number], "status": "completed"}
         job_list.record(tmp_path / "half", done)
+    (tmp_path / "results" / "first").mkdir(parents=True)
+    monkeypatch.delenv("OPTBENCH_RESULTS", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -41,6 +43,9 @@ def places(tmp_path, monkeypatch):
         (["score", "plain"], "plain is a folder: give a CSV file of times"),
         (["score", "nowhere.csv"], "cannot read nowhere.csv"),
         (["report", "plain", "nowhere"], "there is no folder nowhere"),
+        (["report", "first"], "there is no folder first. Did you mean results/first?"),
+        (["plot", "plian"], "there is no folder plian. Did you mean plain?"),
+        (["plot", "plain", "--where", "optimizer=adam,sgd"], "each stands after its KEY="),
         (["report", "plain", "title=x"], "Did you mean --title x?"),
         (["report", "plain", "--table", "accuracy"], "Did you mean val_accuracy?"),
         (["report", "begun"], "The command that began the runs resumes them"),
@@ -65,3 +70,11 @@ def test_a_stopped_sweep_is_shown_and_says_what_is_missing(places, capsys, comma
     page = Path("half/report.html")
     assert said in (err if command == "plot" else page.read_text())
     assert "half/" in out
+
+
+@pytest.mark.parametrize("words", [["curves", "finals"], ["curves,finals"], ["curves finals"]])
+def test_names_are_listed_with_blanks_or_commas(places, capsys, words):
+    assert sub_command("plot")(["plain", "--kind", *words, "--format", "png,svg"]) == 0
+    written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    stems = ("train_loss-epoch", "final_train_loss")
+    assert written == {f"{stem}.{end}" for stem in stems for end in ("png", "svg", "txt")}

@@ -95,6 +95,7 @@ def test_the_choices_of_an_own_folder_are_choices(said, tmp_path):
         ("momentun", "Did you mean optimizer.momentum "),
         ("optimizer=adan", "Did you mean adam?"),
         ("verdct", "Did you mean verdict?"),
+        ("plt", "Did you mean plot?"),
         ("zzzzzz", "--help lists them all"),
     ],
 )

@@ -32,7 +32,10 @@ def test_an_exchange_of_neighbours_is_one_edit(a, b, count):
         ("model", "ncn", "cnn"),
         ("loss", "crossentropy", "cross_entropy"),
         ("problem", "fmnist_2cd2", "fmnist_2c2d"),
-        ("schedule", "warmup", "warmup_constant"),
+        ("schedule", "warmup", "warmup_cosine"),
+        ("study", "momentum", "claims/momentum"),
+        ("study", "claims/mom", "claims/momentum"),
+        ("optimizer", "ada", "adam"),
     ],
 )
 def test_the_nearest_choice_is_the_one_meant(group, word, name):
