@@ -1,4 +1,7 @@
-"""Runs keep their identity: `identities.json` was written before the config keys had one table."""
+"""Runs keep their identity: `identities.json` was written before the config keys had one table.
+
+Only models with dropout, whose masks are drawn otherwise now, have a newer one.
+"""
 
 import json
 from pathlib import Path

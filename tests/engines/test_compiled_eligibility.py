@@ -190,6 +190,33 @@ MODELS = {
         lambda m: nn.Sequential(prune.random_unstructured(m[1], "weight", 0.5), m[3])
     ),
     "torch's dropout": changed(lambda m: nn.Sequential(m[1], nn.Dropout(0.5), m[3])),
+    "dropout after the last layer": changed(lambda m: m.append(models.Dropout(0.5))),
+    "dropout before an activation": changed(
+        lambda m: nn.Sequential(m[1], models.Dropout(0.5), nn.Tanh(), m[3])
+    ),
+    "two dropouts": changed(
+        lambda m: nn.Sequential(m[1], models.Dropout(0.5), models.Dropout(0.1), m[3])
+    ),
+    "a subclass of dropout": changed(
+        lambda m: nn.Sequential(m[1], type("Dropout", (models.Dropout,), {})(0.5), m[3])
+    ),
+    "batch norm of a cumulative mean": changed(
+        lambda m: nn.Sequential(m[1], nn.BatchNorm1d(5, momentum=None), m[3])
+    ),
+    "two batch norms": changed(
+        lambda m: nn.Sequential(m[1], nn.BatchNorm1d(5), nn.ReLU(), nn.BatchNorm1d(5), m[3])
+    ),
+    "batch norm after the last layer": changed(lambda m: m.append(nn.BatchNorm1d(3))),
+    "batch norm of the inputs": changed(lambda m: nn.Sequential(nn.BatchNorm1d(5), m[1], m[3])),
+    "synchronized batch norm": changed(
+        lambda m: nn.Sequential(m[1], nn.SyncBatchNorm(5), nn.ReLU(), m[3])
+    ),
+    "batch norm in evaluation": changed(
+        lambda m: nn.Sequential(m[1], nn.BatchNorm1d(5).eval(), nn.ReLU(), m[3])
+    ),
+    "an approximate GELU": changed(
+        lambda m: nn.Sequential(m[1], nn.GELU(approximate="tanh"), m[3])
+    ),
     "a layer norm": changed(lambda m: nn.Sequential(m[1], nn.LayerNorm(5), m[3])),
     "two activations": changed(lambda m: nn.Sequential(m[1], nn.Tanh(), nn.Tanh(), m[3])),
     "a flattening of fewer dimensions": changed(
