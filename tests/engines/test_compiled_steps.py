@@ -489,7 +489,8 @@ def test_unknown_problems_are_left_to_torch(make_problem):
         {"loss": losses.as_function(nn.MSELoss())},  # of numbers, and these are classes
         {"loss": losses.as_function(nn.CrossEntropyLoss(reduction="sum"))},
         {"loss": losses.as_function(nn.CrossEntropyLoss(weight=torch.ones(3)))},
-        {"loss": partial(losses.mse, output="tanh")}, {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
+        {"loss": partial(losses.mse, output="tanh")},
+        {"loss": partial(losses.cross_entropy, label_smoothing=0.1, x=1)},
         {"batch_size": "full"}, {"precision": "bfloat16"}, {"weight_penalty": 0.1},
         {"loss": lambda logits, labels: losses.cross_entropy(logits, labels)},
     ):  # fmt: skip
