@@ -55,7 +55,10 @@ def build(
         advice = ("" if advice in text else advice) or _list(accepted)
         raise UserError(f"{name}({settings}) was refused: {text}.{advice}") from error
     if not isinstance(optimizer, Optimizer):
-        raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
+        raise UserError(
+            f"{name} gave a {type(optimizer).__name__}, and not a torch.optim.Optimizer: derive "
+            f"the class from torch.optim.Optimizer, or return one from the function"
+        )
     if not decay_biases_and_norms and "weight_decay" not in getattr(optimizer, "defaults", {}):
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
