@@ -16,6 +16,16 @@ from optbench.common.errors import MUON_GROUPS_HINT, UserError, described, memor
 from optbench.torch_internals import has_step_hooks
 
 
+def check_callable(factory: object, name: str = "") -> None:
+    """Raise `UserError` for what makes no optimizer. name: of the optimizer, quoted."""
+    if not callable(factory):
+        raise UserError(
+            f"the optimizer{f' {name}' if name else ''} must be a class, or a function that takes "
+            f"the parameters, not a {type(factory).__name__}: partial(torch.optim.Adam, lr=1e-3) "
+            f"is one"
+        )
+
+
 def build(
     factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True
 ) -> Optimizer:
@@ -28,6 +38,7 @@ def build(
     Raises `UserError` if the class refuses its arguments, does not fit, or leaves a parameter
     without an owner.
     """
+    check_callable(factory)
     cls, given = _unwrap(factory)
     name = cls.__name__
     named = {key: p for key, p in model.named_parameters() if p.requires_grad}
