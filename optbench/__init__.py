@@ -6,6 +6,7 @@ run. `load_runs` reads what the program wrote. The problem's parts come from the
 others that configurations name. The remaining modules are internal, and may change.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,8 @@ def __getattr__(name: str) -> Any:
     # imported at first use, so that `import optbench` has no side effects
     if name in _MODULE_OF:
         return getattr(import_module(f"optbench.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module 'optbench' has no attribute {name!r}")
+    text = f"module 'optbench' has no attribute {name!r}"
+    raise AttributeError(text, name=name, obj=sys.modules[__name__])  # Python proposes the nearest
 
 
 def __dir__() -> list[str]:

@@ -28,6 +28,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
 from optbench.formats.run import COLUMNS
+from optbench.optimizers import check_callable
 from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
 from optbench.runner.train import train
@@ -214,11 +215,7 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
     for name, build in optimizers.items():
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"an optimizer needs a name, not {name!r}")
-        if not callable(build):
-            raise UserError(
-                f"the optimizer {name!r} must be a class, or a function that takes the parameters, "
-                f"not a {type(build).__name__}: partial(torch.optim.Adam, lr=1e-3) is one"
-            )
+        check_callable(build, repr(name))
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds must be a number above 0, or different seeds, not {seeds}")
     rivals = len(optimizers) - 1

@@ -16,6 +16,16 @@ from optbench.common.errors import MUON_GROUPS_HINT, UserError, described, memor
 from optbench.torch_internals import has_step_hooks
 
 
+def check_callable(factory: object, name: str = "") -> None:
+    """Raise `UserError` for what makes no optimizer. name: of the optimizer, quoted."""
+    if not callable(factory):
+        raise UserError(
+            f"the optimizer{f' {name}' if name else ''} must be a class, or a function that takes "
+            f"the parameters, not a {type(factory).__name__}: partial(torch.optim.Adam, lr=1e-3) "
+            f"is one"
+        )
+
+
 def build(
     factory: Callable[..., Optimizer], model: nn.Module, *, decay_biases_and_norms: bool = True
 ) -> Optimizer:
@@ -28,6 +38,7 @@ def build(
     Raises `UserError` if the class refuses its arguments, does not fit, or leaves a parameter
     without an owner.
     """
+    check_callable(factory)
     cls, given = _unwrap(factory)
     name = cls.__name__
     named = {key: p for key, p in model.named_parameters() if p.requires_grad}
@@ -55,7 +66,10 @@ def build(
         advice = ("" if advice in text else advice) or _list(accepted)
         raise UserError(f"{name}({settings}) was refused: {text}.{advice}") from error
     if not isinstance(optimizer, Optimizer):
-        raise UserError(f"{name} gave a {type(optimizer).__name__}, and no torch.optim.Optimizer")
+        raise UserError(
+            f"{name} gave a {type(optimizer).__name__}, and not a torch.optim.Optimizer: derive "
+            f"the class from torch.optim.Optimizer, or return one from the function"
+        )
     if not decay_biases_and_norms and "weight_decay" not in getattr(optimizer, "defaults", {}):
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "

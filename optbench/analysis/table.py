@@ -50,6 +50,8 @@ class Run(NamedTuple):
 
 def check_folders(folders: Sequence[str | Path]) -> None:
     """Raise UserError for a folder that cannot be meant."""
+    if wrong := [folder for folder in folders if not isinstance(folder, str | Path)]:
+        raise UserError(f"a folder is a text or a Path, not {wrong[0]!r}; give each by itself")
     # an empty name, as of a shell variable that is not set
     if not all(str(folder).strip() for folder in folders):
         raise UserError("a folder's name is empty; '.' is the current one")

@@ -144,13 +144,13 @@ def build(group: str, node: Config) -> Any:
                 )
             else:
                 words = f"{target} needs {names}: add it to the YAML, or give +{group}.NAME=VALUE"
-        elif "locating target" in words and (found := without_target(target)):
-            words = found
+        elif "locating target" in words:
+            words = without_target(target)
         raise UserError(f"{group} cannot be made: {words}") from error
 
 
 def without_target(target: str) -> str:
-    """Return what is missing of a `_target_`; "" if something else is wrong."""
+    """Return why Hydra does not find a `_target_`."""
     module, dot, name = target.rpartition(".")
     if not dot:
         return f"_target_ is MODULE.NAME, as in torch.optim.SGD, and not {target}"
@@ -158,15 +158,15 @@ def without_target(target: str) -> str:
         made = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            return ""  # the module is there, and imports another that is not
+            return f"{module} cannot be imported: it imports {error.name}, which is not installed"
         places = [Path.cwd(), *own_folders]
         files = [path.stem for place in places for path in place.glob("*.py")]
         return (
             f"there is no module {error.name}{did_you_mean(error.name, files)}\nModules are found "
             f"in the current folder, in the folder of --config-dir, and where packages are"
         )
-    except Exception:  # the module's own code may raise anything
-        return ""
+    except Exception as error:  # the module's own code may raise anything
+        return f"{module} cannot be imported: {type(error).__name__}: {error}"
     return f"{module} has no {name}{did_you_mean(name, dir(made))}"
 
 

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from optbench.common.errors import UserError, shorten
 from optbench.common.names import did_you_mean
 from optbench.config.comments import known_keys, suggestion
-from optbench.config.groups import choices
+from optbench.config.groups import choices, own_folders
 from optbench.formats.keys import GROUPS
 
 NO_COHORT = (
@@ -51,6 +54,8 @@ def _explain(error: Exception) -> str:
             parts.append(text)
         cause = cause.__cause__
     message = "\n".join(parts) or type(error).__name__
+    if isinstance(error, YAMLError):
+        return f"a YAML file cannot be read: {message}"
     if isinstance(error, RecursionError):
         return "the configuration is nested too deeply, or contains itself"
     if match := re.search(r"Could not override '([^']+)'", message):
@@ -64,7 +69,8 @@ def _explain(error: Exception) -> str:
         allowed = list(choices(match[1]))
         allowed += ["basic"] if match[1].startswith("hydra/") else []  # part of Hydra
         return (
-            f"there is no {match[1]}={match[2]}{did_you_mean(match[2], allowed)}\n"
+            f"there is no {match[1]}={match[2]}"
+            f"{misplaced(match[1], match[2]) or did_you_mean(match[2], allowed)}\n"
             f"{match[1]} is one of: {', '.join(allowed)}, or a file of yours in "
             f"FOLDER/{match[1]}/ with --config-dir FOLDER"
         )
@@ -109,6 +115,15 @@ def _explain(error: Exception) -> str:
             f"commas or other signs stands in quotes (KEY='\"a, b\"')"
         )
     return message
+
+
+def misplaced(group: str, name: str) -> str:
+    """Return where a user's file lies that is no choice of its group, or ""."""
+    stem = Path(name).name.removesuffix(".yaml")
+    for folder in own_folders:
+        for path in sorted(folder.rglob(f"{escape(stem)}.y*ml")) if stem else ():
+            return f": there is {path}, and a choice of {group} is FOLDER/{group}/{stem}.yaml"
+    return ""
 
 
 def suggest(key: str, value: str = "") -> str:

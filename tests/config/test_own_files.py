@@ -15,6 +15,11 @@ class SignSGD(torch.optim.SGD):
     pass
 
 
+class Plain:
+    def __init__(self, params):
+        pass
+
+
 def net(inputs, outputs):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, outputs))
 
@@ -39,6 +44,12 @@ FILES = {  # by group and name
     "optimizer/bare": "_target_: SignSGD\n_partial_: true\n",
     "optimizer/none": "name: none\nlr: 0.1\n",
     "optimizer/nested": "optimizer:\n  _target_: minecode.SignSGD\n",
+    "optimizer/needs": "_target_: minebad.X\n_partial_: true\n",
+    "optimizer/syntax": "_target_: minesyntax.X\n_partial_: true\n",
+    "optimizer/plain": "_target_: minecode.Plain\n_partial_: true\n",
+    "optimizer/tab": "_target_: minecode.SignSGD\n\tlr: 0.1\n",
+    "optimizers/group": "_target_: minecode.SignSGD\n",
+    "top": "_target_: minecode.SignSGD\n",
     "model/net": "_target_: minecode.net\n",
     "loss/loss": "_target_: minecode.loss\n",
     "dataset/data": "_target_: minecode.data\npreprocessing: none\n_partial_: true\n",
@@ -59,6 +70,9 @@ def mine(tmp_path, monkeypatch, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (tmp_path / "minecode.py").write_text(CODE)
+    (tmp_path / "minebad.py").write_text("import not_there\n")
+    (tmp_path / "minesyntax.py").write_text("x =\n")
+    (tmp_path / "mine/optimizer/short.yml").write_text(FILES["optimizer/fine"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path / "out"))
@@ -87,6 +101,13 @@ def mine(tmp_path, monkeypatch, capsys):
         (["study=sweep"], "the configuration sweeps over seed: add -m"),
         (["study=tuned"], "a tuned study is not a single run: add -m"),
         (["optimizer=fien"], "Did you mean fine?"),
+        (["optimizer=needs"], "minebad cannot be imported: it imports not_there, which is"),
+        (["optimizer=syntax"], "minesyntax cannot be imported: SyntaxError: invalid syntax"),
+        (["optimizer=plain"], "Plain gave a Plain, and not a torch.optim.Optimizer: derive"),
+        (["optimizer=tab"], "a YAML file cannot be read: "),
+        (["optimizer=group"], "there is mine/optimizers/group.yaml, and a choice of optimizer is"),
+        (["optimizer=top"], "is FOLDER/optimizer/top.yaml"),
+        (["optimizer=short"], "there is mine/optimizer/short.yml, and a choice"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

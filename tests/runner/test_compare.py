@@ -146,6 +146,18 @@ def test_keyword_arguments_are_named_and_documented() -> None:
     ]  # fmt: skip
 
 
+def test_wrong_arguments_from_python_get_words(problem) -> None:
+    made = torch.optim.SGD(torch.nn.Linear(2, 2).parameters())
+    for wrong in (made, "adam"):
+        with pytest.raises(UserError, match=r"must be a class, or a function that takes"):
+            list(optbench.train(problem, wrong))
+    with pytest.raises(UserError, match=r"a folder is a text or a Path, not \['results'\]"):
+        optbench.load_runs(["results"])
+    with pytest.raises(AttributeError) as caught:
+        _ = optbench.prepar
+    assert (caught.value.name, caught.value.obj) == ("prepar", optbench)  # Python then proposes
+
+
 def test_help_says_what_is_public() -> None:
     text = pydoc.plaintext.document(optbench)
     description, _, rest = text.partition("PACKAGE CONTENTS")
