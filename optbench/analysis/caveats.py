@@ -54,10 +54,12 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
 def missing_jobs(made: Comparison) -> Iterator[str]:
     """Yield a caveat for each compared sweep with planned runs that are not done."""
     for folder in made.files.folders if made.files is not None else ():
+        if folder not in made.job_lists:
+            continue  # no sweep
         try:
-            done = job_list.of_sweep(folder)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no sweep, or a list of an older version
+            done = job_list.progress_of(*made.job_lists[folder])
+        except (ValueError, KeyError, TypeError):
+            continue  # a list of an older version
         if done["missing"]:
             yield (
                 f"{done['missing']} of {done['planned']} planned runs of {folder} are missing: the "

@@ -19,6 +19,7 @@ from optbench.analysis.final_values import Timing, cost_of_runs, final_values, t
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.common.names import did_you_mean
+from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
@@ -71,6 +72,13 @@ class Comparison:
     def of_trials(self) -> "Comparison":
         """Return the comparison of a tuned study's trials; without them this one."""
         return self if self.trials is None else Comparison(self.trials)
+
+    @cached_property
+    def job_lists(self) -> dict[Path, tuple[Job, list[Job]]]:
+        """Return the plan and outcomes of each sweep in or below the folders, by its folder."""
+        folders = () if self.files is None else self.files.folders
+        paths = sorted({path.parent for folder in folders for path in folder.rglob(JOBS_FILE)})
+        return {path: found for path in paths if (found := read_or_say(path)) is not None}
 
     @property
     def names(self) -> list[str]:

@@ -57,7 +57,7 @@ def data_of(
     if conditions:
         wanted = set(table["run_id"].astype(str)) | set(made.of_trials.table["run_id"].astype(str))
         records = [(path, record) for path, record in records if record["run_id"] in wanted]
-    lists = runs.job_lists(folders)
+    lists = list(made.job_lists.values())
     found = if_applicable(lambda: asked_times(made))
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default

@@ -204,7 +204,8 @@ class Fuzz:
         for _, record in records:
             repeat_command.command(record["config"], config_folder())
         runs.machines(records)
-        runs.failed_jobs(runs.job_lists([self.results]), records)
+        lists = [job_list.read_or_say(p.parent) for p in self.results.rglob(job_list.JOBS_FILE)]
+        runs.failed_jobs([found for found in lists if found is not None], records)
         study = self.results / "study"
         for path, planned in self.planned.items():
             try:

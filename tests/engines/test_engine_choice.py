@@ -220,10 +220,7 @@ def test_asked_engine_is_taken_and_is_no_part_of_the_identity(program, tmp_path)
     [
         (["optimizer=nadam"], "NAdam is none of torch's SGD, Adam,"),
         (["optimizer=rmsprop_centered"], "RMSprop has a setting that it does not know"),
-        (
-            ["model._target_=torchvision.ops.MLP", "~model.dropout"],
-            "the model is no chain of at most",
-        ),
+        (["model=cnn", "model.channels=[2]"], "the model is no chain of at most 16 plain linear"),
         (["loss._target_=torch.nn.MultiMarginLoss"], "the loss is none of cross-entropy, nll, mse"),
         (["precision=bfloat16"], "the precision is bfloat16"),
         (["weight_penalty=0.1"], "there is a weight_penalty"),

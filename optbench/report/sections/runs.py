@@ -86,12 +86,6 @@ def relative(folder: Path, folders: Sequence[Path]) -> str:
     return folder.name
 
 
-def job_lists(folders: Sequence[Path]) -> list[JobList]:
-    """Return the job lists of all sweeps below the folders: plan and outcomes."""
-    paths = sorted({path for folder in folders for path in folder.rglob(job_list.JOBS_FILE)})
-    return [found for path in paths if (found := job_list.read_or_say(path.parent)) is not None]
-
-
 def missing(
     plan: Layout, lists: Sequence[JobList], manifests: Sequence[dict[str, Any]]
 ) -> list[str]:
