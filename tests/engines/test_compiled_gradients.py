@@ -127,6 +127,20 @@ def test_watched_steps_are_torchs(make_problem):
     assert any(row.get("activation_std") for row in rows)
 
 
+def test_running_statistics_that_are_new_tensors_are_found(make_problem):
+    """A watched step restores them so, after it has measured the noise of the gradient."""
+    problem = make_problem(model=NORMED, n=200, batch_size=32, epochs=4)
+    whole = partial(engines.select, "compiled_mlp")
+    followed = {"layers": True, "layers_every": 4}
+    own, training = follow(problem, OPTIMIZERS["torch's"], whole, **followed)
+    plain, other = follow(problem, OPTIMIZERS["torch's"], None, **followed)
+    assert training.engine.name == "compiled_mlp"
+    assert torch.allclose(own.losses, plain.losses, rtol=1e-4)
+    for a, b in zip(training.model.buffers(), other.model.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert own.losses.isfinite().all()
+
+
 class Hooking(SignSgd):
     """Registers a hook on the model in its first step, as K-FAC does."""
 

@@ -121,7 +121,6 @@ class CompiledSteps:
         self.decays = (ctypes.c_double * len(self.groups))()
         self.targets: Tensor | None = None  # those that were checked
         self.network = Network(loss, model)
-        self.network.bind()
         self.held: list[Tensor] = []  # keeps the tensors of the addresses alive
         self.counters: list[tuple[Parameter, Tensor]] = []
         for to, p in self.network.parameters:
@@ -155,6 +154,7 @@ class CompiledSteps:
             self.network.check(x, y)
             self.targets = y
         self._read_settings()
+        self.network.bind()  # a watched step restores the running statistics as new tensors
         taken = []
         masked = any(block.dropout for block in self.network.chain)
         size = MASKED_STEPS if masked else len(batches)
