@@ -6,19 +6,18 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.comparison import Comparison, Runs, comparison_of
+from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
-from optbench.analysis.pairing import pair_up
+from optbench.analysis.pairing import pair_up, units
 from optbench.analysis.series import Layout
+from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
 from optbench.formats import job_list
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.estimates import median
-from optbench.stats.paired_tests import differences, holm, signed_rank
-from optbench.stats.pairwise import compare_pair
 from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
@@ -47,7 +46,7 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
         found += few_seeds(plan, HOLM if made.manifests else MAX_TYPE)
     found += unproven_leaders(plan, finals, y)
     for manifest in made.manifests[:1]:
-        found += harmed_by_tuning(made, manifest["tuning"]["metric"].replace("val_", "test_"))
+        found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
 
 
@@ -160,7 +159,7 @@ def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterat
     is that of a report's verdict on this pair.
     """
     smaller = metric_of(y).smaller
-    runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
+    runs = units(plan.runs).assign(problem=plan.problems)
     frame, owners = pair_up(runs, finals), plan.owners
     found, panels = [], 0
     for problem, part in frame.groupby(level="problem", sort=False):
@@ -184,31 +183,3 @@ def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterat
             f"in {len(found)} of {panels} panels the first by {metric_of(y).label} is not shown "
             f"to be better than the second"
         )
-
-
-def harmed_by_tuning(runs_of: Runs, y: str) -> Iterator[str]:
-    """Yield a caveat for each optimizer that tuning made worse by the final `y`.
-
-    Signed-rank tests of tuned against default runs of the same seeds, with Holm's correction.
-    """
-    made = comparison_of(runs_of)
-    table = made.table
-    if "phase" not in table or y not in table:
-        return
-    runs = table.drop_duplicates("run").astype({"problem": str, "optimizer": str, "phase": str})
-    runs = runs.assign(value=runs["run"].map(made.finals(y)).astype(float))
-    pairs, names = [], []
-    for (_, name), part in runs.groupby(["problem", "optimizer"], sort=False):
-        by_seed = part.pivot_table(index="seed", columns="phase", values="value", aggfunc="first")
-        both = {"tuned", "default"} <= set(by_seed)
-        if both and len(pair := by_seed[["tuned", "default"]].dropna().to_numpy()):
-            pairs.append(pair)
-            names.append(name)
-    corrected = holm([signed_rank(differences(pair[:, 0], pair[:, 1])) for pair in pairs])
-    for name, pair, p in zip(names, pairs, corrected, strict=True):
-        found = compare_pair(pair[:, 0], pair[:, 1], metric_of(y).smaller, p=float(p))
-        if found.outcome == "worse":
-            yield (
-                f"{name}: tuned it is {found.text} by {metric_of(y).label} than with its "
-                f"defaults: a larger budget or a narrower search space may help it"
-            )

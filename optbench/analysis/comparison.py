@@ -20,7 +20,13 @@ from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.common.names import did_you_mean
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
-from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
+from optbench.formats.study import (
+    Protocol,
+    entries_in,
+    figure_of,
+    manifests_of,
+    protocol_of,
+)
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
 PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
@@ -71,7 +77,7 @@ class Comparison:
     @cached_property
     def of_trials(self) -> "Comparison":
         """Return the comparison of a tuned study's trials; without them this one."""
-        return self if self.trials is None else Comparison(self.trials)
+        return self if self.trials is None else Comparison(self.trials, manifests=self.manifests)
 
     @cached_property
     def job_lists(self) -> dict[Path, tuple[Job, list[Job]]]:
@@ -134,8 +140,41 @@ class Comparison:
     ) -> series.Layout:
         """Return `series.assign_series` of the runs, with its errors."""
         facet = (facet,) if isinstance(facet, str) else tuple(facet or ()) or None
-        key = ("series", facet, lines, tuple(ignore))
+        ignore = (*ignore, *self.searched)
+        key = ("series", facet, lines, ignore)
         return self.once(key, lambda: series.assign_series(self.table, facet, lines, ignore))
+
+    @cached_property
+    def searched(self) -> list[str]:
+        """Return the keys that repeated searches chose, each search its own value.
+
+        Their runs make one series: what is compared is the optimizer as it is tuned.
+        """
+        entries = [entry for manifest in self.manifests for entry in entries_in(manifest)]
+        repeated = {str(e["optimizer"]) for e in entries if e.get("repeat")}
+        names = [
+            name
+            for entry in entries
+            if entry["optimizer"] in repeated
+            for name in entry.get("space") or ()
+        ]
+        keys = [name if name.startswith("schedule.") else f"optimizer.{name}" for name in names]
+        return [key for key in dict.fromkeys(keys) if key in self.table]
+
+    @property
+    def searched_in_trials(self) -> set[str]:
+        """Return the hyperparameters that some optimizer's trials searched."""
+        entries = [entry for manifest in self.manifests for entry in entries_in(manifest)]
+        return {name for entry in entries for name in entry.get("space") or ()}
+
+    @cached_property
+    def searches(self) -> int:
+        """Return how many searches the tuned runs of each optimizer come from; 0 if not tuned."""
+        if "repeat" not in self.table or self.main is None:
+            return 0 if self.main is None else 1
+        runs = self.table[self.table["run"].isin(self.main)]
+        found = runs.groupby(["problem", "optimizer"], observed=True)["repeat"].nunique()
+        return max(1, int(found.min()))
 
     def finals(self, column: str) -> "pd.Series[float]":
         """Return the final value of each run: `final_values`."""

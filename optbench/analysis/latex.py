@@ -15,7 +15,7 @@ import pandas as pd
 from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import place, winner
-from optbench.analysis.pairing import pair_up
+from optbench.analysis.pairing import pair_up, units
 from optbench.analysis.summary import BOLD_NOTE, final_text
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
@@ -52,7 +52,7 @@ def final_cells(
     """
     made = comparison_of(runs_of)
     table, plan = made.table, made.series(facet, lines)
-    runs = plan.runs[["run", "seed", "variant", "optimizer"]].assign(problem=plan.problems)
+    runs = units(plan.runs).assign(problem=plan.problems)
     lost = Counter(
         (str(run.problem), str(run.variant))
         for run, status in zip(runs.itertuples(), plan.runs["status"], strict=True)

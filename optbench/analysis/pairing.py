@@ -11,6 +11,7 @@ import pandas as pd
 from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.common.errors import UserError
+from optbench.stats.corrections import MAX_TYPE, least_seeds
 
 
 def by_seed(
@@ -46,8 +47,7 @@ def run_keys(
         chosen = chosen[chosen["run"].isin(set(only))]
         keys = [key for key in keys if key != "phase"]
     texts = [problem_text(keys, row) for row in chosen[keys].to_numpy()]
-    found = chosen[["run", "seed", "variant", "optimizer"]].assign(problem=texts)
-    found = found.astype({"optimizer": str})
+    found = units(chosen).assign(problem=texts).astype({"optimizer": str})
     settings = found.groupby(["problem", "optimizer"])["variant"].nunique()
     several = settings.groupby("optimizer").max().loc[found["optimizer"]].to_numpy() > 1
     # an optimizer's name may equal another's name with its setting
@@ -58,18 +58,35 @@ def run_keys(
     return found.assign(variant=names)
 
 
+def units(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return run, seed, variant and optimizer per run, where a repeated search counts as a seed.
+
+    The runs of one search share its luck, so the search is the unit of a test. runs: those of a
+    layout. With fewer searches than a test needs, units are seeds: of the settings found.
+    """
+    found = runs[["run", "seed", "variant", "optimizer"]]
+    if "repeat" not in runs:
+        return found.assign(search=False)
+    repeat = pd.to_numeric(runs["repeat"], errors="coerce")  # not of a tuned study: no number
+    searches = repeat.groupby(runs["variant"]).nunique()
+    if repeat.isna().any() or searches.min() < least_seeds(1, MAX_TYPE):
+        return found.assign(search=False)
+    return found.assign(seed=repeat.astype(int), search=True)
+
+
 def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
     """Return a value per run of `run_keys` as a frame, (problem, seed) by optimizer.
 
-    Raises UserError if two runs have the same problem, seed and optimizer.
+    The runs of one search give their mean. Raises UserError if two other runs have the same
+    problem, seed and optimizer.
     """
     keys = ["problem", "seed", "variant"]
-    double = runs.duplicated(keys)
+    double = runs.duplicated(keys) & ~runs.get("search", pd.Series(False, runs.index))
     if double.any():
         name = runs["variant"][double].iloc[0]
         raise UserError(f"two runs of {name} have the same problem and the same seed")
-    filled = runs.assign(value=runs["run"].map(values)).dropna(subset="value")
-    frame = filled.pivot_table(index=keys[:2], columns="variant", values="value", aggfunc="first")
+    filled = runs.assign(value=runs["run"].map(values).astype(float)).dropna(subset="value")
+    frame = filled.pivot_table(index=keys[:2], columns="variant", values="value", aggfunc="mean")
     frame = frame.astype(float).rename_axis(columns=None)
     frame.attrs["owners"] = dict(zip(runs["variant"], runs["optimizer"], strict=True))
     return frame

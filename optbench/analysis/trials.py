@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.columns import resolve
-from optbench.analysis.comparison import Runs, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of
 from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.series import Layout, one_line_per_run, variant_keys
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.formats.study import entries_in, trial_ids
 from optbench.stats.estimates import median
 from optbench.stats.tuning_curves import check_exchangeable, expected_best
 
@@ -46,7 +47,11 @@ class Lines(NamedTuple):
 
 
 def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
-    """Return problem, optimizer, lr and score per trial; the worst value if diverged."""
+    """Return problem, optimizer, repeat, lr, score and drawn per trial (index: its first run).
+
+    score: the median over the trial's seeds; the worst value if diverged. drawn: whether a random
+    sequence chose the setting, and neither the default setting nor follow-up trials.
+    """
     made = comparison_of(trials)
     table = made.table
     first = table.groupby("run", observed=True, sort=False).first()
@@ -57,24 +62,49 @@ def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
         best = by_run.min() if metric_of(metric).smaller else by_run.max()
         score = best.reindex(score.index).where(score.abs() < math.inf, score)
     lr = first["optimizer.lr"] if "optimizer.lr" in first else pd.Series(math.nan, first.index)
-    return pd.DataFrame(
+    repeat = first["repeat"] if "repeat" in first else pd.Series(0, first.index)
+    ids = first["run_id"].astype(str)
+    told = trials_told(made)
+    frame = pd.DataFrame(
         {
             "problem": first["problem"].astype(str),
             "optimizer": first["optimizer"].astype(str),
+            "repeat": pd.to_numeric(repeat.astype(object), errors="coerce").fillna(0).astype(int),
             "lr": pd.to_numeric(lr.astype(object), errors="coerce"),
             "score": score.reindex(first.index).astype(float),
+            "drawn": [told.get(one, (one, True))[1] for one in ids],
         }
     )
+    trial = pd.Series([told.get(one, (one, True))[0] for one in ids], first.index)
+    if trial.duplicated().any():
+        frame["score"] = frame.groupby(trial)["score"].transform("median")
+        frame = frame[~trial.duplicated()]
+    return frame
+
+
+def trials_told(made: Comparison) -> dict[str, tuple[str, bool]]:
+    """Return the trial (its first run id) of each run, and whether its setting was drawn."""
+    entries = [entry for manifest in made.manifests for entry in entries_in(manifest)]
+    return {
+        one: (ids[0], trial.get("kind", "search") == "search")
+        for entry in entries
+        for trial in entry["trials"]
+        for ids in [trial_ids(trial)]
+        for one in ids
+    }
 
 
 def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
-    """Return the optimizers of a problem, the best trial by validation first.
+    """Return the optimizers of a problem, the best by validation first.
 
-    scores: its rows of `trial_scores`. An optimizer without a trial that ended is left out.
+    Compared are the medians over the searches of the best trial. scores: the problem's rows of
+    `trial_scores`. An optimizer without a trial that ended is left out.
     """
     ended = scores[np.isfinite(scores["score"])]
-    best = ended.groupby("optimizer")["score"].agg("min" if metric_of(metric).smaller else "max")
-    sign = 1 if metric_of(metric).smaller else -1
+    smaller = metric_of(metric).smaller
+    each = ended.groupby(["optimizer", "repeat"])["score"].agg("min" if smaller else "max")
+    best = each.groupby(level="optimizer").median()
+    sign = 1 if smaller else -1
     return sorted(map(str, best.index), key=lambda name: (sign * best[name], name))
 
 
@@ -85,7 +115,11 @@ def trial_series(
     made = comparison_of(trials)
     plan = made.series(facet, None, variant_keys(one_line_per_run(made.table)))
     scores = trial_scores(made, metric, pick).reindex(plan.runs["run"])
-    both = {"x": scores["lr"].to_numpy(), "y": scores["score"].to_numpy()}
+    both = {
+        "x": scores["lr"].to_numpy(),
+        "y": scores["score"].to_numpy(),
+        "drawn": (scores["drawn"] == True).to_numpy(),  # noqa: E712  # NaN: not a trial's first run
+    }
     return plan._replace(runs=plan.runs.assign(**both), sequential=False)
 
 
@@ -141,6 +175,9 @@ def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | No
     made = comparison_of(trials)
     check_exchangeable(made.table)
     plan = trial_series(made, metric, pick, facet)
+    plan = plan._replace(runs=plan.runs[plan.runs["drawn"]])
+    if plan.runs.empty:
+        raise UserError("no trial but that of the default setting was made")
     scores = plan.runs["y"].to_numpy(dtype=float)
     lost = bool((np.isinf(scores) | (scores > divergence_limit(made.table, metric))).any())
     names = ("median", "median_low", "median_high") if lost else ("expected", "low", "high")

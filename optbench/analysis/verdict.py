@@ -18,13 +18,18 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import Layout
 from optbench.analysis.time_to_target import time_text, time_to_target
 from optbench.analysis.trials import order_of, trial_scores, trial_series
+from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
-from optbench.stats.corrections import HOLM
+from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
+
+SETTINGS_ALONE = (
+    "A verdict on these settings, not on the optimizers: it leaves out the luck of a search"
+)
 
 
 def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
@@ -33,7 +38,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
     None stands for a file that must be removed. Raises UserError as `assign_series` does.
     """
     metric, pick = made.protocol
-    trials = made.of_trials
+    trials, tested = made.of_trials, metric.replace("val_", "test_")
     tried = (trials.table["phase"].astype(str) == "trials").all()
     found = verdicts(made) if tried else pd.DataFrame()
     try:
@@ -47,8 +52,9 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
     costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
         [
-            verdict_sentences(found, metric),
+            verdict_sentences(found, metric, made.searches),
             tuning,
+            spread_text(spreads(made, tested), tested),
             costs_text(made, metric, made.options.target) if compared else costs,
             *(f"Warning: {warning}\n" for warning in (caveats(made) if compared else ())),
             *(f"Left out: {text}.\n" for text in made.older),
@@ -79,9 +85,18 @@ def verdicts(made: Comparison) -> pd.DataFrame:
         leader = leader_of(frame, smaller, owners, order)
         if leader is None or owners[leader.name] not in order or len(frame.columns) < 2:
             continue
+        # over searches by the max-type test, which can pass at 8 for any number of optimizers
         lines = compare(
-            frame, leader.name, smaller, chosen=not leader.fixed, among=leader.ranked, owners=owners
+            frame,
+            leader.name,
+            smaller,
+            chosen=not leader.fixed or made.searches > 1,
+            among=leader.ranked,
+            owners=owners,
         )
+        if made.searches >= least_seeds(1, MAX_TYPE):
+            words = lines["verdict"].str.replace("seeds needed", "searches needed")
+            lines = lines.assign(verdict=words)
         found.append(lines.assign(problem=problem_name(made.table, made.series(), str(problem))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
@@ -98,6 +113,7 @@ def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
     smaller = metric_of(metric).smaller
     found = []
     scores = trial_scores(made, metric, pick)
+    scores = scores[scores["drawn"]]
     if not np.isfinite(scores["score"]).any():
         raise UserError("no trial came to an end")
     plan = trial_series(made, metric, pick)
@@ -129,18 +145,21 @@ def only_problem(table: pd.DataFrame) -> str:
     return " on ".join(names) or "the only one"
 
 
-def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
-    """Return the verdicts as Markdown."""
+def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> str:
+    """Return the verdicts as Markdown. searches: of each optimizer."""
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric_of(metric.replace("val_", "test_")).label
-    chosen = (frame["correction"] != HOLM).any()
-    several = " (the max-type test where an optimizer has several settings)" if chosen else ""
+    holm = (frame["correction"] == HOLM).all()
+    test = "Wilcoxon signed-rank test with Holm's correction" if holm else "sign-flip test of the "
+    test += "" if holm else "largest |t| over all pairs"
+    on_optimizers = searches >= least_seeds(1, MAX_TYPE)
+    unit = f"over {searches} searches" if on_optimizers else "on the same seeds"
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
-        "optimizer on the same seeds: exact two-sided Wilcoxon signed-rank test with Holm's",
-        f"correction{several}, Hodges-Lehmann difference (other minus leader) with its 95 % "
-        "interval.",
+        f"{'optimizer' if on_optimizers else 'setting'} {unit}: exact two-sided {test},",
+        "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
+        *([] if on_optimizers else [f"{SETTINGS_ALONE}."]),
         "",
         "| problem | leader | against | difference | the other is |",
         "| --- | --- | --- | --- | --- |",
@@ -148,8 +167,8 @@ def verdict_sentences(frame: pd.DataFrame, metric: str) -> str:
     for row in frame.itertuples():
         interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
         lines.append(f"| {row.problem} | {row.b} | {row.a} | {interval} | {row.verdict} |")
-    if frame["verdict"].str.contains("seeds needed").any():
-        lines += ["", "Seeds needed: an estimate for this value, this pair and this test alone."]
+    if frame["verdict"].str.contains("needed").any():
+        lines += ["", "Needed: an estimate for this value, this pair and this test alone."]
     return "\n".join(lines) + "\n"
 
 

@@ -14,9 +14,9 @@ def show(value: object) -> str:
     return str(value)
 
 
-def count(number: int, what: str) -> str:
-    """Return a number of things, as in "1 run" and "2 runs"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def count(number: int, what: str, several: str = "") -> str:
+    """Return a number of things, as in "1 run" and "2 runs". several: an irregular plural."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
 
 
 def sort_key(value: object) -> tuple[int, float, str]:

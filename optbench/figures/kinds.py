@@ -27,6 +27,7 @@ from optbench.figures.panels import TooManyPanels, add_note
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import shown_rows, time_to_target_figure
 from optbench.figures.trials import rate_scatter, tuning_budget
+from optbench.figures.tuned.rate_decay import rate_decay
 
 MAX_ROWS = 40  # of a default figure of times to target
 ALL = "all"
@@ -112,6 +113,17 @@ def draw_budget(made: Comparison) -> Figure:
     return tuning_budget(made.of_trials, *made.protocol, facet=made.options.facet)
 
 
+def has_map(made: Comparison) -> bool:
+    """Return whether a tuned study searched learning rate and weight decay together."""
+    return made.tuned and any("weight_decay" in key for key in made.searched_in_trials)
+
+
+def draw_rate_decay(made: Comparison) -> Figure:
+    if not made.tuned:
+        raise UserError("a map of rate and decay is of a tuned study's trials")
+    return rate_decay(made.of_trials, *made.protocol)
+
+
 def draw_times(made: Comparison) -> Figure:
     if (found := asked_times(made)) is None:
         raise UserError("times to target need two optimizers or settings of one problem")
@@ -179,6 +191,10 @@ KINDS: dict[str, FigureKind] = {
     "budget": FigureKind(
         tuning_budget, "What n trials of tuning bring",
         lambda m: "tuning_budget", draw_budget, lambda m: m.tuned,
+    ),
+    "rate_decay": FigureKind(
+        rate_decay, "Learning rate by weight decay",
+        lambda m: "rate_decay", draw_rate_decay, has_map, compares=False,
     ),
     "layers": FigureKind(
         layers_by_depth, "Layers by depth",

@@ -38,6 +38,14 @@ def plan(
     replace_text(folder / JOBS_FILE, json.dumps(first) + "\n")
 
 
+def replan(folder: Path, planned: int) -> None:
+    """Set the number of jobs anew, of a study that has decided on more."""
+    first, _, rest = read_text(folder / JOBS_FILE).partition("\n")
+    replace_text(
+        folder / JOBS_FILE, json.dumps(json.loads(first) | {"planned": planned}) + "\n" + rest
+    )
+
+
 def record(folder: Path, job: Mapping[str, Any]) -> None:
     """Append a job's outcome: its number, overrides, status, run folder and error."""
     ended.append(dict(job))

@@ -112,6 +112,10 @@ class TuningConfig(TypedDict):
     metric: Annotated[str, Key()]
     pick: Annotated[str, Key()]
     seed: Annotated[int, Key()]
+    repeats: Annotated[int, Key()]
+    seeds_per_trial: Annotated[int, Key()]
+    pruning: Annotated[str | None, Key()]
+    widenings: Annotated[int, Key()]
 
 
 class FigureConfig(TypedDict):
@@ -163,6 +167,7 @@ class RunConfig(TypedDict):
     tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]
     seeds: Annotated[int, Key(TUNING | NO_EFFECT | SWEEP)]
     phase: Annotated[str | None, Key(STUDY | COSMETIC)]
+    repeat: Annotated[int | None, Key(STUDY | COSMETIC)]
 
     results_dir: Annotated[str, Key(PATH | COSMETIC | SWEEP)]
     name: Annotated[str | None, Key(COSMETIC | SWEEP)]

@@ -15,6 +15,7 @@ from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
 Reader = Callable[[Path], dict[str, Any]]
+SearchKey = tuple[str, str, int]  # problem, optimizer, number of the repeated search
 
 
 class Protocol(NamedTuple):
@@ -86,8 +87,19 @@ def _is_entry(entry: object) -> bool:
         and isinstance(entry.get("setting"), str | None)
         and isinstance(entry.get("trials"), list)
         and all(isinstance(trial, dict) for trial in entry["trials"])
-        and all(isinstance(trial.get("run_id"), str | None) for trial in entry["trials"])
+        and all(is_texts(trial_ids(trial)) for trial in entry["trials"])
+        and isinstance(entry.get("repeat", 0), int)
     )
+
+
+def entries_in(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a manifest's entries, those of earlier calls last."""
+    return [*manifest["contenders"], *manifest["earlier"]]
+
+
+def trial_ids(trial: Mapping[str, Any]) -> Any:
+    """Return the run ids of a trial in a manifest, which earlier versions had as one `run_id`."""
+    return trial.get("run_ids", [trial["run_id"]] if trial.get("run_id") else [])
 
 
 def setting_of(record: Mapping[str, Any]) -> str:
@@ -97,8 +109,9 @@ def setting_of(record: Mapping[str, Any]) -> str:
     """
     config = record["config"]
     sides = {key: config.get(key) for key in SERIES_KEYS}
-    if isinstance(sides["optimizer"], dict):
-        sides["optimizer"] = {k: v for k, v in sides["optimizer"].items() if k != "search"}
+    for group in ("optimizer", "schedule"):
+        if isinstance(side := sides[group], dict):
+            sides[group] = {key: value for key, value in side.items() if key != "search"}
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -109,15 +122,18 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
     runs of the old choice stay in the folder, but no comparison may use them. Runs that the
     manifest does not know (another optimizer, an older format) are kept. read: `read_manifest`.
     """
-    known: dict[Path, dict[tuple[str, str], tuple[set[str], set[str]]]] = {}
+    known: dict[Path, dict[SearchKey, tuple[set[str], set[str]]]] = {}
     kept = []
     for folder, record in records:
         phase = record["config"].get("phase")
+        if phase == "rungs":
+            continue  # shorter than the study's problem: they only choose who is trained on
         if phase in ("trials", "tuned"):
             study = folder.resolve().parent.parent
             if study not in known:
                 known[study] = choices(study / MANIFEST_FILE, read)
-            told = known[study].get((record["problem_hash"], record["name"]))
+            repeat = record["config"].get("repeat") or 0
+            told = known[study].get((record["problem_hash"], record["name"], repeat))
             own = record["run_id"] if phase == "trials" else setting_of(record)
             finished = record["status"] in ("completed", "diverged")
             if told and own not in told[phase == "tuned"] and (finished or phase == "tuned"):
@@ -126,19 +142,19 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
     return kept
 
 
-def choices(path: Path, read: Reader) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
-    """Return a manifest's run ids and chosen settings, by problem and optimizer."""
+def choices(path: Path, read: Reader) -> dict[SearchKey, tuple[set[str], set[str]]]:
+    """Return a manifest's run ids and chosen settings, by problem, optimizer and search."""
     try:
         manifest = read(path)
     except (OSError, ValueError):
         return {}  # `manifests_of` raises a `UserError` for such a manifest
-    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
-    for entry in [*manifest["contenders"], *manifest["earlier"]]:
+    found: dict[SearchKey, tuple[set[str], set[str]]] = {}
+    for entry in entries_in(manifest):
         if entry.get("problem"):
-            key = (entry["problem"], entry["optimizer"])
+            key = (entry["problem"], entry["optimizer"], entry.get("repeat", 0))
             trials, settings = found.setdefault(key, (set(), set()))
-            trials |= {trial["run_id"] for trial in entry["trials"] if trial.get("run_id")}
-            settings |= {entry.get("setting")} - {None}
+            trials |= {one for trial in entry["trials"] for one in trial_ids(trial)}
+            settings |= {entry["setting"]} if entry.get("setting") else set()
     return found
 
 
@@ -168,7 +184,7 @@ def about(manifest: dict[str, Any], problems: set[str]) -> dict[str, Any]:
     """Return the manifest without warnings about other problems' trials."""
     own: list[str] = []
     others: list[str] = []
-    for entry in [*manifest["contenders"], *manifest["earlier"]]:
+    for entry in entries_in(manifest):
         here = entry.get("problem") is None or entry["problem"] in problems
         (own if here else others).extend(entry.get("warnings", []))
     kept = [text for text in manifest["warnings"] if text in own or text not in others]

@@ -60,9 +60,11 @@ def plan(
     """
     validate.check(config)
     loggers(config)  # a missing package is an error before any training
-    # the search space decides which settings are tried, and belongs to none of them
-    settled = {key: value for key, value in config["optimizer"].items() if key != "search"}
-    config = config | {"optimizer": settled}
+    # a search space decides which settings are tried, and belongs to none of them
+    for side in ("optimizer", "schedule"):
+        node = config[side]
+        settled = {key: value for key, value in node.items() if key != "search"}
+        config = config | {side: settled}  # type: ignore[assignment]
     if config["steps"] is not None:
         config = config | {"epochs": None}
     kept = {key: value for key, value in config.items() if key not in UNRECORDED_KEYS}

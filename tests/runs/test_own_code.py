@@ -34,6 +34,7 @@ from optbench.runs.own_code import installed
 from optbench.runs.own_code.installed import distribution_of
 from optbench.runs.own_code.syntax_trees import digest, imports
 from optbench.tuning import manifest
+from optbench.tuning.contenders import Contender
 
 OPTIMIZER = '''"""One's own rule."""
 import torch
@@ -640,7 +641,7 @@ def test_manifest_drops_earlier_entries_of_older_code():
                 "overrides": ["optimizer=sgd"], "warnings": []}  # fmt: skip
 
     now = {"own.model": {"own.py": "b"}}
-    contender = manifest.Contender(["optimizer=sgd"], "sgd", {}, problem="p1", code=now)
+    contender = Contender(["optimizer=sgd"], "sgd", {}, problem="p1", code=now)
     earlier = [
         entry("p0", {"own.model": {"own.py": "a"}}),
         entry("p2", now),

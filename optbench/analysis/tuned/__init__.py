@@ -1,0 +1,1 @@
+"""What a tuned study tells beside its verdict: warnings of poor tuning, and spreads."""

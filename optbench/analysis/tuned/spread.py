@@ -1,0 +1,57 @@
+"""The spread of final values over searches, beside the spread over seeds."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from optbench.analysis.comparison import Comparison
+from optbench.common.metrics import metric_of
+from optbench.common.text import number
+
+
+def spreads(made: Comparison, y: str) -> pd.DataFrame:
+    """Return the standard deviations of final values over searches and over seeds.
+
+    Columns: problem, optimizer, searches, over_searches (of the searches' means), over_seeds
+    (within a search, pooled; with one seed a search that of the default setting's runs), from. A
+    row per tuned optimizer on each problem with two or more searches.
+    """
+    if made.searches < 2 or y not in made.table:
+        return pd.DataFrame()
+    runs = made.table.drop_duplicates("run").astype({"problem": str, "optimizer": str})
+    runs = runs.assign(y=runs["run"].map(made.finals(y)).astype(float))
+    runs = runs.assign(repeat=pd.to_numeric(runs["repeat"].astype(object), errors="coerce"))
+    phase = runs["phase"].astype(str)
+    found = []
+    for key, part in runs[phase == "tuned"].groupby(["problem", "optimizer"], sort=False):
+        by_search = part.groupby("repeat")["y"]
+        within, source = math.sqrt(by_search.var().mean()), "within searches"
+        if math.isnan(within):
+            same = (runs["problem"] == key[0]) & (runs["optimizer"] == key[1])
+            within, source = float(runs[same & (phase == "default")]["y"].std()), "default runs"
+        with np.errstate(invalid="ignore"):
+            over = float(by_search.mean().std())
+        found.append((*key, len(by_search), over, within, source))
+    columns = ["problem", "optimizer", "searches", "over_searches", "over_seeds", "from"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def spread_text(found: pd.DataFrame, y: str) -> str:
+    """Return the spreads as Markdown; "" without one."""
+    if found.empty:
+        return ""
+    lines = [
+        f"Spread of the final {metric_of(y).label}: the standard deviation over searches (of the "
+        "means of",
+        "their seeds), beside that over seeds at one setting.",
+        "",
+        "| optimizer | searches | over searches | over seeds | seeds of |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in found.to_dict("records"):
+        cells = [number(row[key]) for key in ("over_searches", "over_seeds")]
+        lines.append(
+            f"| {row['optimizer']} | {row['searches']} | {cells[0]} | {cells[1]} | {row['from']} |"
+        )
+    return "\n".join(lines) + "\n"
