@@ -122,6 +122,11 @@ def momentum(params, lr=0.05):
     return torch.optim.SGD(params, lr=lr, momentum=0.9)
 
 
+def lbfgs(params, lr=0.1):
+    """L-BFGS with few evaluations a step, which take less time."""
+    return torch.optim.LBFGS(params, lr=lr, max_iter=3)
+
+
 # lr, and how a loop of plain torch calls it: gradients first, with a closure, or both
 ALL = {
     "SGD": (torch.optim.SGD, 0.05, "gradients"),
@@ -130,7 +135,7 @@ ALL = {
     "AdamW": (torch.optim.AdamW, 0.003, "gradients"),
     "RMSprop": (torch.optim.RMSprop, 0.001, "gradients"),
     "Adagrad": (torch.optim.Adagrad, 0.02, "gradients"),
-    "LBFGS": (torch.optim.LBFGS, 0.1, "closure"),
+    "LBFGS": (lbfgs, 0.1, "closure"),
     "Muon": (optimizers.MuonWithAdamW, 0.01, "gradients"),
     "textbook_adam": (textbook.Adam, 0.003, "gradients"),
     "textbook_nesterov": (textbook.Nesterov, 0.02, "closure"),

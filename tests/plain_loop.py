@@ -44,6 +44,8 @@ def overrides(model: str, optimizer: str) -> list[str]:
         f"model._target_=differential_models.{model}",
         f"optimizer._target_={make.__module__}.{make.__qualname__}",
         f"optimizer.lr={lr}",
+        # from the gradients of other examples in each step L-BFGS computes noise, and diverges
+        *(["batch_size=full"] if optimizer == "LBFGS" else []),
     ]
 
 

@@ -17,7 +17,7 @@ CHOSEN += random.Random(1).sample(CHEAP, 12)
 
 
 def marked(pair: tuple[str, str]) -> object:
-    """Return a parameter of the test: up to 20 evaluations a step take LBFGS minutes."""
+    """Return a parameter of the test: LBFGS evaluates the full batch three times a step."""
     return pytest.param(*pair, marks=pytest.mark.slow if pair[1] == "LBFGS" else ())
 
 
