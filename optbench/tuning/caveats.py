@@ -103,7 +103,8 @@ def search_caveats(group: Sequence[Contender], who: str) -> Iterator[str]:
 
 
 def _edges(entry: Contender) -> list[edges.Edge]:
-    return [] if entry.best is None else edges.edges_of(entry.space, entry.best.point)
+    best = entry.best
+    return [] if best is None else edges.edges_of(entry.space, best.point, len(entry.full))
 
 
 def _in(some: int, tried: Sequence[Contender]) -> str:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from optbench.tuning.search import unit_points
 from optbench.tuning.space import SCALES, Point, Space, put, ranges, value_at
 
-EDGE_SHARE = 0.05  # of a range's length: a value so near to an end lies at the edge
+EDGE_SHARE = 0.05  # of a range's length, or 1 / trials where that is more: a value so near to an
+# end lies at the edge
 SHARE_ADDED = 0.25  # of a range's length, beyond an edge on the scales linear and one_minus_log
 
 
@@ -28,12 +29,14 @@ class Edge(NamedTuple):
         return f"{label}={self.value:g} in [{self.spec['low']:g}, {self.spec['high']:g}]"
 
 
-def edges_of(space: Space, point: Point) -> list[Edge]:
+def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
     """Return the hyperparameters whose values lie at an edge, beyond which there are others.
 
-    A momentum of 0 is no edge, since no momentum lies below it.
+    trials: of the search, which lie further apart where they are few. A momentum of 0 is no edge,
+    since no momentum lies below it.
     """
     found = []
+    near = max(EDGE_SHARE, 1 / trials)
     for name, part, spec in ranges(space):
         value = value_at(point, name, part)
         if "values" in spec or isinstance(value, bool) or not isinstance(value, int | float):
@@ -44,7 +47,7 @@ def edges_of(space: Space, point: Point) -> list[Edge]:
         except ValueError:
             continue  # a default outside of the scale, such as a weight decay of 0
         share = (at - low) / (high - low)
-        for upper, here in ((False, share < EDGE_SHARE), (True, share > 1 - EDGE_SHARE)):
+        for upper, here in ((False, share < near), (True, share > 1 - near)):
             further = beyond(spec, upper)
             if here and further is not None:
                 found.append(Edge(name, part, value, spec, upper, further))

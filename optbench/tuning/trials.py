@@ -139,7 +139,11 @@ def _follow_up(
             groups.setdefault((entry.problem, entry.repeat), []).append(entry)
     found = []
     for group in groups.values():
-        at_edges = [edges.edges_of(entry.space, entry.best.point) for entry in group]  # type: ignore[union-attr]
+        bests = [entry.best for entry in group]
+        at_edges = [
+            [] if best is None else edges.edges_of(entry.space, best.point, settings["trials"])
+            for entry, best in zip(group, bests, strict=True)
+        ]
         if not any(at_edges):
             continue
         for entry, own in zip(group, at_edges, strict=True):

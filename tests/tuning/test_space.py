@@ -210,13 +210,13 @@ def test_spaces_that_mean_nothing_are_refused(space, words):
 @pytest.mark.parametrize(
     ("spec", "default", "words"),
     [
-        (WHOLE, True, "is not searched"),
-        (WHOLE, "fast", "is not searched"),
-        (WHOLE, [0.9, 0.99], "is not searched"),
+        (WHOLE, True, "name the values to try"),
+        (WHOLE, "fast", "name the values to try"),
+        (WHOLE, [0.9, 0.99], "name the values to try"),
         ([WHOLE], [0.9, 0.99], "a list of 1 ranges"),
         ([WHOLE, WHOLE], 0.9, "a list of 2 ranges"),
     ],
 )
-def test_what_is_no_number_is_not_searched(spec, default, words):
+def test_a_range_of_what_is_no_number_is_refused(spec, default, words):
     with pytest.raises(UserError, match=words):
         spaces.with_types({"x": spec}, {"x": default})

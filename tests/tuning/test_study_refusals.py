@@ -62,7 +62,7 @@ def test_options_that_are_whole_numbers_are_tuned(at, tmp_path):
         (["optimizer.search={}"], "optimizer.search is empty"),
         (["+optimizer.search.lrr={low:1,high:2,scale:log}"], "Did you mean lr?"),
         (["+optimizer.searh.lr={low:1,high:2,scale:log}"], "does not accept searh"),
-        (["optimizer.search.lr.low=2"], "low must be below high"),
+        (["optimizer.search.lr.low=4"], "low must be below high"),
         (["optimizer.search.lr.scale=lin"], "Did you mean linear?"),
         (["optimizer.search.lr.low=-1", "optimizer.search.lr.scale=linear"], "low in its search"),
         (["optimizer._target_=no_such.Opt"], "no_such"),
