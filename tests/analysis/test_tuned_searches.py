@@ -1,0 +1,170 @@
+"""Repeated searches in tables and verdicts: units, inclusion, spreads, the map of rates."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from optbench.analysis.comparison import Comparison
+from optbench.analysis.pairing import by_seed
+from optbench.analysis.trials import order_of, trial_scores
+from optbench.analysis.tuned import inclusion, rate_decay, spread
+from optbench.analysis.verdict import verdict_sentences, verdicts
+from optbench.common.errors import UserError
+from optbench.formats.study import Protocol
+
+SPACE = {"lr": {"low": 1e-3, "high": 1.0, "scale": "log"}}
+
+
+def runs_of(phase, optimizer, losses, rate=None):
+    """A row per run: losses, (searches, seeds), each search at a rate of its own."""
+    rows = []
+    for repeat, own in enumerate(losses):
+        for k, loss in enumerate(own):
+            rows.append(
+                {
+                    "run": f"{phase}-{optimizer}-{repeat}-{k}", "run_id": f"{phase}{repeat}{optimizer}{k}",
+                    "problem": "p", "optimizer": optimizer, "seed": 1000 * repeat + k + 1,
+                    "status": "completed", "phase": phase, "repeat": repeat, "epoch": 1.0, "step": 10,
+                    "optimizer.lr": rate or 0.1 / (repeat + 1), "val_loss": loss, "test_loss": loss,
+                    "train_loss": loss, "seconds": 1.0, "engine": "plain", "model.name": "mlp",
+                    "dataset.name": "d",
+                }
+            )  # fmt: skip
+    return rows
+
+
+def study_of(tuned, default=None, trials=None, spaces=None):
+    """A comparison of a tuned study. tuned, default: losses by optimizer."""
+    rows = [row for name, losses in tuned.items() for row in runs_of("tuned", name, losses)]
+    for name, losses in (default or {}).items():
+        rows += runs_of("default", name, losses, rate=0.01)
+    table = pd.DataFrame(rows)
+    for name in ("state_bytes_per_parameter", "step_ms", "step_spread", "runs_at_once"):
+        table[name] = math.nan
+    entries = [
+        {"optimizer": name, "problem": "p", "repeat": repeat, "space": (spaces or {}).get(name, SPACE),
+         "trials": [], "warnings": [], "chosen": {"lr": 0.1}}
+        for name, losses in tuned.items()
+        for repeat in range(len(losses))
+    ]  # fmt: skip
+    manifest = {"tuning": {"metric": "val_loss", "pick": "final"}, "contenders": entries,
+                "earlier": [], "warnings": [], "phases": {}}  # fmt: skip
+    tried = [row for name, losses in (trials or {}).items()
+             for row in runs_of("trials", name, losses)]  # fmt: skip
+    frame = pd.DataFrame(tried) if tried else None
+    return Comparison(table, frame, manifests=[manifest], protocol=Protocol())
+
+
+def normal(shape, mean=1.0, spread=0.01, seed=0):
+    return np.random.default_rng(seed).normal(mean, spread, shape)
+
+
+def test_the_unit_of_a_test_is_the_search_from_six_on():
+    losses = normal((6, 2))
+    made = study_of({"adam": losses, "sgd": losses + 0.1})
+    frame = by_seed(made, "test_loss")
+    assert frame["adam"].to_numpy() == pytest.approx(losses.mean(axis=1))
+    assert list(frame.index.get_level_values("seed")) == list(range(6))
+    few = by_seed(study_of({"adam": losses[:5], "sgd": losses[:5]}), "test_loss")
+    assert len(few) == 10  # seeds of the settings found
+
+
+def test_searches_of_an_optimizer_are_one_series_though_each_has_its_setting():
+    made = study_of({"adam": normal((6, 1)), "sgd": normal((6, 1))})
+    assert sorted(made.plan.runs["variant"].unique()) == ["adam", "sgd"]
+    assert made.searches == 6
+
+
+def test_a_verdict_says_whether_it_is_on_optimizers_or_on_settings():
+    first = normal((8, 2))
+    tuned = {"adam": first, "sgd": first + normal((8, 2), 0.2)}
+    made = study_of(tuned, trials={"adam": first, "sgd": first + 0.2})
+    found = verdicts(made)
+    assert list(found["n"]) == [8]
+    assert found["verdict"].iloc[0].startswith("worse (n = 8, p = 0.0078)")
+    assert "over 8 searches" in verdict_sentences(found, "val_loss", made.searches)
+    assert "not on the optimizers" not in verdict_sentences(found, "val_loss", made.searches)
+    one = study_of({k: v[:1].repeat(8, axis=1) for k, v in tuned.items()})
+    assert one.searches == 1
+    assert "not on the optimizers" in verdict_sentences(found, "val_loss", one.searches)
+
+
+def test_the_leader_by_validation_has_the_best_median_over_searches():
+    lucky = np.array([[0.01], [1.2], [1.2]])  # one lucky search is no reason to lead
+    made = study_of({"a": lucky, "b": lucky}, trials={"a": lucky, "b": np.ones((3, 1))})
+    assert order_of(trial_scores(made.of_trials, "val_loss", "final"), "val_loss") == ["b", "a"]
+
+
+def test_a_tuned_setting_worse_than_the_default_is_warned_of_from_three_pairs_on():
+    default = normal((3, 1))
+    worse = default + np.array([[0.2], [0.21], [0.19]])
+    (text,) = inclusion.under_tuned(study_of({"adam": worse}, {"adam": default}), "test_loss")
+    assert text.startswith("under-tuned: adam ends 0.2 (n = 3, p = ")
+    assert "uncorrected) worse by test loss when tuned than with its defaults" in text
+    assert not list(
+        inclusion.under_tuned(study_of({"adam": default}, {"adam": worse}), "test_loss")
+    )
+    two = study_of({"adam": worse[:2]}, {"adam": default[:2]})
+    assert not list(inclusion.under_tuned(two, "test_loss"))
+
+
+def test_a_method_worse_than_a_special_case_of_its_space_is_warned_of():
+    sgd, momentum = normal((6, 1)), normal((6, 1), 1.3, seed=1)
+    holding = SPACE | {"momentum": {"low": 0.0, "high": 0.9, "scale": "one_minus_log"}}
+    made = study_of({"sgd": sgd, "momentum": momentum}, spaces={"momentum": holding})
+    (text,) = inclusion.under_tuned(made, "test_loss")
+    assert "momentum ends" in text
+    assert "worse by test loss than sgd, which its search space holds (momentum=0)" in text
+    narrow = SPACE | {"momentum": {"low": 0.5, "high": 0.9, "scale": "one_minus_log"}}
+    for space in (SPACE, narrow):
+        made = study_of({"sgd": sgd, "momentum": momentum}, spaces={"momentum": space})
+        assert not list(inclusion.under_tuned(made, "test_loss"))
+
+
+def test_diverged_runs_count_as_worse_and_not_as_nothing():
+    default = normal((8, 1))
+    lost = default.copy()
+    lost[:6] = math.inf
+    (text,) = inclusion.under_tuned(study_of({"sgd": lost}, {"sgd": default}), "test_loss")
+    assert "n = 8" in text
+
+
+def test_spreads_over_searches_and_seeds_are_told_apart():
+    luck = normal((400, 1), spread=0.3)
+    found = spread.spreads(study_of({"adam": luck + normal((400, 2), 0, 0.05, 1)}), "test_loss")
+    (row,) = found.to_dict("records")
+    assert row["searches"] == 400
+    assert row["over_searches"] == pytest.approx(0.3, rel=0.1)
+    assert row["over_seeds"] == pytest.approx(0.05, rel=0.1)
+    one = study_of({"adam": luck}, {"adam": normal((400, 1), 0, 0.05, 2)})
+    (row,) = spread.spreads(one, "test_loss").to_dict("records")
+    assert (row["from"], row["over_seeds"]) == ("default runs", pytest.approx(0.05, rel=0.1))
+    assert "| adam | 400 |" in spread.spread_text(found, "test_loss")
+
+
+def test_the_map_shows_the_best_of_each_cell_and_what_diverged():
+    part = pd.DataFrame(
+        {
+            "lr": [0.02, 0.025, 0.2, 0.2, 2.0], "decay": [0.0, 0.0, 1e-3, 1e-3, 1e-2],
+            "score": [0.5, 0.4, 0.41, 3.0, math.inf],
+        }
+    )  # fmt: skip
+    made = rate_decay.map_of(part, "sgd", "p", smaller=True)
+    assert made.decays == ["0", "0.001", "0.003", "0.01"]
+    assert made.best.shape == (4, 5)
+    assert made.best[0, 0] == 0.4  # the best whatever the rest
+    assert made.best[1, 2] == 0.41
+    assert made.lost[3, 4]
+    assert made.lost.sum() == 1
+    assert made.optimum == (0, 0)
+    assert made.near[1, 2]
+    assert made.near.sum() == 2
+    assert made.rates[0] == pytest.approx(0.01)
+
+
+def test_a_map_without_two_rates_and_decays_is_refused():
+    made = study_of({"adam": normal((3, 1))}, trials={"adam": normal((3, 1))})
+    with pytest.raises(UserError, match="no learning rate and weight decay"):
+        rate_decay.rate_decay_maps(made.of_trials, "val_loss", "final")
