@@ -15,7 +15,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
 from optbench.formats import job_list
-from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
+from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, too_few_seeds
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, holm, signed_rank
 from optbench.stats.pairwise import compare_pair
@@ -44,7 +44,8 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
     if not any(FEW_SEEDS in text for text in told):
         # validation fixed a tuned study's leader, so Holm's correction applies
-        found += few_seeds(plan, HOLM if made.manifests else MAX_TYPE)
+        correction = HOLM if made.manifests else MAX_TYPE
+        found += few_seeds(plan, correction if made.paired else UNPAIRED)
     found += unproven_leaders(plan, finals, y)
     for manifest in made.manifests[:1]:
         found += harmed_by_tuning(made, manifest["tuning"]["metric"].replace("val_", "test_"))
@@ -148,7 +149,8 @@ def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[
 def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
     """Yield a caveat if there are too few seeds for the first against each other."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
-    rivals = int(plan.runs.groupby(plan.problems)["variant"].nunique().max()) - 1
+    series = int(plan.runs.groupby(plan.problems)["variant"].nunique().max())
+    rivals = series * (series - 1) // 2 if correction == UNPAIRED else series - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         yield f"{seeds_text(counts)}: {why}"
 

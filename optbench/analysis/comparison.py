@@ -80,6 +80,17 @@ class Comparison:
         paths = sorted({path.parent for folder in folders for path in folder.rglob(JOBS_FILE)})
         return {path: found for path in paths if (found := read_or_say(path)) is not None}
 
+    @cached_property
+    def paired(self) -> bool:
+        """Return whether runs of a seed belong together: two runs of a problem share a seed.
+
+        Without such runs the tests are those of unpaired runs. One series is paired with none.
+        """
+        runs = self.table.drop_duplicates("run")
+        runs = runs[["problem", "optimizer", "seed"]].astype(str)
+        several = runs.groupby("problem")["optimizer"].nunique().max() > 1
+        return bool(runs.duplicated(["problem", "seed"]).any()) or not several
+
     @property
     def names(self) -> list[str]:
         """Return all optimizers in the folders, even if only some runs are compared."""
