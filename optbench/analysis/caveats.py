@@ -23,6 +23,10 @@ from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
 UNEQUAL_BUDGETS = "the budgets are unequal"
+IMPORTED = (
+    "optbench did not train these runs: that their problems, budgets and tuning were the same is "
+    "the word of the one who imported them"
+)
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
@@ -34,6 +38,7 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
+    found += [IMPORTED] if made.imported else []
     found += diverged_runs(made.table, "run")
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:

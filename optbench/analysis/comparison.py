@@ -4,6 +4,7 @@
 values and costs are computed at first use, and kept.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import filter_runs, rows_of
+from optbench.analysis.columns import filter_runs, logged_columns, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.common.names import did_you_mean
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
@@ -98,22 +100,34 @@ class Comparison:
         return list(map(str, table["optimizer"].unique()))
 
     @property
+    def imported(self) -> bool:
+        """Return whether some runs were trained by other programs than optbench."""
+        used = set(map(str, self.table["run"].unique()))
+        records = () if self.files is None else self.files.records
+        return any("imported" in record and str(folder) in used for folder, record in records)
+
+    @property
     def y(self) -> str:
-        """Return the logged column that curves show."""
-        return self.options.y or "train_loss"
+        """Return the logged column that curves show: of runs without a training loss, another."""
+        if self.options.y is not None:
+            return self.options.y
+        known = [name for name in ("train_loss", *metrics_in(self.table)) if self.has(name)]
+        return [*known, "train_loss"][0]
+
+    def has(self, column: str) -> bool:
+        """Return whether some run logged a finite value of a column."""
+        return column in self.table and bool(np.isfinite(self.table[column]).any())
 
     @property
     def final(self) -> str:
         """Return the column by which runs are ranked."""
-        known = self.y in self.table and np.isfinite(self.table[self.y]).any()
-        return self.y if known else "train_loss"
+        return self.y if self.has(self.y) else "train_loss"
 
     @property
     def judged(self) -> str:
         """Return the column of the final results: in a tuned study the test set's, if measured."""
         tested = self.protocol.metric.replace("val_", "test_")
-        known = self.tuned and tested in self.table and np.isfinite(self.table[tested]).any()
-        return tested if known else self.final
+        return tested if self.tuned and self.has(tested) else self.final
 
     @property
     def plan(self) -> series.Layout:
@@ -199,6 +213,11 @@ class Comparison:
             return False
         pairs = self.table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
         return bool(pairs["optimizer"].duplicated().any())
+
+
+def metrics_in(table: pd.DataFrame) -> list[str]:
+    """Return the logged columns of a table that are losses, accuracies or scores."""
+    return [name for name in logged_columns(table) if not math.isnan(metric_of(name).worst)]
 
 
 Runs = pd.DataFrame | Comparison  # a tidy table, or its comparison
