@@ -30,10 +30,12 @@ IMPORTED = (
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
-def caveats(made: Comparison, y: str | None = None) -> list[str]:
+def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list[str]:
     """Return a sentence for each caveat of the runs, ranked by the final `y`.
 
-    y: by default the column of the verdict, so that a caveat and the verdict speak of one value."""
+    y: by default the column of the verdict, so that a caveat and the verdict speak of one value.
+    leader: whether the first is spoken of, and whether the seeds suffice to tell it apart.
+    """
     y = y or made.judged
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
@@ -47,11 +49,11 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
-    if not any(FEW_SEEDS in text for text in told):
+    if leader and not any(FEW_SEEDS in text for text in told):
         # validation fixed a tuned study's leader, so Holm's correction applies
         correction = HOLM if made.manifests else MAX_TYPE
         found += few_seeds(plan, correction if made.paired else UNPAIRED)
-    found += unproven_leaders(plan, finals, y)
+    found += unproven_leaders(plan, finals, y) if leader else []
     for manifest in made.manifests[:1]:
         found += harmed_by_tuning(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))

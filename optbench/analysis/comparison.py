@@ -25,6 +25,7 @@ from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import Protocol, figure_of, manifests_of, protocol_of
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
+LISTS = ("facet", "baseline")  # of the options
 PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
 
 
@@ -43,6 +44,8 @@ class Options(NamedTuple):
     kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: a sweep's figures and tables
     style: str | None = None  # of `style.STYLES`; default paper
     columns: int | None = None  # width in columns of a page, 1 or 2; default as needed
+    candidate: str | None = None  # an optimizer, named beforehand, to judge
+    baseline: Sequence[str] | None = None  # those it is judged against; default all others
 
 
 @dataclass(eq=False)
@@ -273,10 +276,12 @@ def comparison_of(runs: Runs) -> Comparison:
 def from_config(options: Options, figure: dict[str, object]) -> Options:
     """Return the options, completed from a sweep's `figure` config."""
     filled: dict[str, object] = {}
-    for key in ("y", "x", "facet", "lines", "style", "columns"):
+    keys = ["y", "x", "facet", "lines", "style", "columns"]
+    keys += ["candidate", "baseline"] if options.candidate is None else []
+    for key in keys:
         if getattr(options, key) is None and figure.get(key):
             value = figure[key]
-            filled[key] = [value] if key == "facet" and isinstance(value, str) else value
+            filled[key] = [value] if key in LISTS and isinstance(value, str) else value
     if options.log is None and figure.get("log") is False:
         filled["log"] = False
     if options.target is None and figure.get("target") is not None:
