@@ -25,7 +25,6 @@ from optbench.report.sections.ranks import ranks
 from optbench.report.sections.rates import budget, rates
 from optbench.report.tables import plain
 
-
 CHOSE = (
     "{0} chose the settings of this tuned study, and the best of many trials looks better than it "
     "is: the verdict is by {1}"
