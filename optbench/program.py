@@ -97,6 +97,8 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
         check_figure(cfg.figure)
+        if cfg.candidate is not None or cfg.baseline is not None:
+            raise UserError("a single run has no verdict: candidate and baseline need -m")
         gc.disable()  # imports make no garbage, and collecting takes a fifth longer
         from optbench.runner import run as runner
 

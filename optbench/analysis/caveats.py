@@ -16,23 +16,30 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, show
 from optbench.formats import job_list
-from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
+from optbench.stats.corrections import MAX_TYPE, UNPAIRED, too_few_seeds
 from optbench.stats.estimates import median
 from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
 UNEQUAL_BUDGETS = "the budgets are unequal"
+IMPORTED = (
+    "optbench did not train these runs: that their problems, budgets and tuning were the same is "
+    "the word of the one who imported them"
+)
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
-def caveats(made: Comparison, y: str | None = None) -> list[str]:
+def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list[str]:
     """Return a sentence for each caveat of the runs, ranked by the final `y`.
 
-    y: by default the column of the verdict, so that a caveat and the verdict speak of one value."""
+    y: by default the column of the verdict, so that a caveat and the verdict speak of one value.
+    leader: whether the first is spoken of, and whether the seeds suffice to tell it apart.
+    """
     y = y or made.judged
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
     plan, trials = made.plan, made.of_trials.table
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
+    found += [IMPORTED] if made.imported else []
     found += diverged_runs(made.table, "run")
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
@@ -41,10 +48,9 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
-    if not any(FEW_SEEDS in text for text in told):
-        # validation fixed a tuned study's leader, so Holm's correction applies
-        found += few_seeds(plan, HOLM if made.manifests else MAX_TYPE)
-    found += unproven_leaders(plan, finals, y)
+    if leader and not any(FEW_SEEDS in text for text in told):
+        found += few_seeds(plan, MAX_TYPE if made.paired else UNPAIRED)
+    found += unproven_leaders(plan, finals, y) if leader else []
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
@@ -147,7 +153,8 @@ def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[
 def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
     """Yield a caveat if there are too few seeds for the first against each other."""
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
-    rivals = int(plan.runs.groupby(plan.problems)["variant"].nunique().max()) - 1
+    series = int(plan.runs.groupby(plan.problems)["variant"].nunique().max())
+    rivals = series * (series - 1) // 2 if correction == UNPAIRED else series - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         yield f"{seeds_text(counts)}: {why}"
 

@@ -4,6 +4,7 @@
 values and costs are computed at first use, and kept.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import filter_runs, rows_of
+from optbench.analysis.columns import filter_runs, logged_columns, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.common.names import did_you_mean
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import (
@@ -29,6 +31,7 @@ from optbench.formats.study import (
 )
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
+LISTS = ("facet", "baseline")  # of the options
 PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
 
 
@@ -47,6 +50,8 @@ class Options(NamedTuple):
     kinds: Sequence[str] = ()  # of `kinds.KINDS`, or all; none: a sweep's figures and tables
     style: str | None = None  # of `style.STYLES`; default paper
     columns: int | None = None  # width in columns of a page, 1 or 2; default as needed
+    candidate: str | None = None  # an optimizer, named beforehand, to judge
+    baseline: Sequence[str] | None = None  # those it is judged against; default all others
 
 
 @dataclass(eq=False)
@@ -86,6 +91,17 @@ class Comparison:
         paths = sorted({path.parent for folder in folders for path in folder.rglob(JOBS_FILE)})
         return {path: found for path in paths if (found := read_or_say(path)) is not None}
 
+    @cached_property
+    def paired(self) -> bool:
+        """Return whether runs of a seed belong together: two runs of a problem share a seed.
+
+        Without such runs the tests are those of unpaired runs. One series is paired with none.
+        """
+        runs = self.table.drop_duplicates("run")
+        runs = runs[["problem", "optimizer", "seed"]].astype(str)
+        several = runs.groupby("problem")["optimizer"].nunique().max() > 1
+        return bool(runs.duplicated(["problem", "seed"]).any()) or not several
+
     @property
     def names(self) -> list[str]:
         """Return all optimizers in the folders, even if only some runs are compared."""
@@ -93,22 +109,34 @@ class Comparison:
         return list(map(str, table["optimizer"].unique()))
 
     @property
+    def imported(self) -> bool:
+        """Return whether some runs were trained by other programs than optbench."""
+        used = set(map(str, self.table["run"].unique()))
+        records = () if self.files is None else self.files.records
+        return any("imported" in record and str(folder) in used for folder, record in records)
+
+    @property
     def y(self) -> str:
-        """Return the logged column that curves show."""
-        return self.options.y or "train_loss"
+        """Return the logged column that curves show: of runs without a training loss, another."""
+        if self.options.y is not None:
+            return self.options.y
+        known = [name for name in ("train_loss", *metrics_in(self.table)) if self.has(name)]
+        return [*known, "train_loss"][0]
+
+    def has(self, column: str) -> bool:
+        """Return whether some run logged a finite value of a column."""
+        return column in self.table and bool(np.isfinite(self.table[column]).any())
 
     @property
     def final(self) -> str:
         """Return the column by which runs are ranked."""
-        known = self.y in self.table and np.isfinite(self.table[self.y]).any()
-        return self.y if known else "train_loss"
+        return self.y if self.has(self.y) else "train_loss"
 
     @property
     def judged(self) -> str:
         """Return the column of the final results: in a tuned study the test set's, if measured."""
         tested = self.protocol.metric.replace("val_", "test_")
-        known = self.tuned and tested in self.table and np.isfinite(self.table[tested]).any()
-        return tested if known else self.final
+        return tested if self.tuned and self.has(tested) else self.final
 
     @property
     def plan(self) -> series.Layout:
@@ -229,6 +257,11 @@ class Comparison:
         return bool(pairs["optimizer"].duplicated().any())
 
 
+def metrics_in(table: pd.DataFrame) -> list[str]:
+    """Return the logged columns of a table that are losses, accuracies or scores."""
+    return [name for name in logged_columns(table) if not math.isnan(metric_of(name).worst)]
+
+
 Runs = pd.DataFrame | Comparison  # a tidy table, or its comparison
 
 
@@ -282,10 +315,12 @@ def comparison_of(runs: Runs) -> Comparison:
 def from_config(options: Options, figure: dict[str, object]) -> Options:
     """Return the options, completed from a sweep's `figure` config."""
     filled: dict[str, object] = {}
-    for key in ("y", "x", "facet", "lines", "style", "columns"):
+    keys = ["y", "x", "facet", "lines", "style", "columns"]
+    keys += ["candidate", "baseline"] if options.candidate is None else []
+    for key in keys:
         if getattr(options, key) is None and figure.get(key):
             value = figure[key]
-            filled[key] = [value] if key == "facet" and isinstance(value, str) else value
+            filled[key] = [value] if key in LISTS and isinstance(value, str) else value
     if options.log is None and figure.get("log") is False:
         filled["log"] = False
     if options.target is None and figure.get("target") is not None:

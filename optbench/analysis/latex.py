@@ -1,7 +1,8 @@
 """Final values as a table for a paper: optimizers by problems, in LaTeX (booktabs).
 
 The best of a column is bold only where it may be claimed to be better than every other one:
-`leader.winner`, by the max-type test over all pairs, as the compared values chose it.
+`leader.winner`, by the max-type test over all pairs, as the compared values chose it. Unpaired runs
+are compared by rank-sum tests.
 """
 
 import math
@@ -16,7 +17,7 @@ from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up, units
-from optbench.analysis.summary import BOLD_NOTE, final_text
+from optbench.analysis.summary import bold_note, final_text
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.stats.estimates import median
@@ -101,11 +102,16 @@ def bold(found: Mapping[str, pd.DataFrame]) -> set[tuple[str, str, str]]:
 
 
 def to_latex(
-    frame: pd.DataFrame, column: str, cells: str = "median_range", warnings: Sequence[str] = ()
+    frame: pd.DataFrame,
+    column: str,
+    cells: str = "median_range",
+    warnings: Sequence[str] = (),
+    paired: bool = True,
 ) -> str:
-    """Return the `final_cells` of one column as a table: optimizers by problems. cells: of `CELLS`.
+    """Return the `final_cells` of one column as a table: optimizers by problems.
 
-    Raises UserError for other cells."""
+    cells: of `CELLS`. paired: whether the runs share seeds. Raises UserError for other cells.
+    """
     if cells not in CELLS:
         raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
     what = f"final {metric_of(column).title}"
@@ -115,7 +121,9 @@ def to_latex(
     style = texts.rename_axis(index=None, columns=None).style
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     counts = [cell.n for cell in frame.to_numpy().flat if isinstance(cell, Cell)]
-    caption = f"{what[0].upper()}{what[1:]}, {CELLS[cells]} of {seeds_text(counts)}; {BOLD_NOTE}."
+    caption = (
+        f"{what[0].upper()}{what[1:]}, {CELLS[cells]} of {seeds_text(counts)}; {bold_note(paired)}."
+    )
     table = style.to_latex(
         hrules=True,
         position="tb",

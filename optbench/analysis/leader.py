@@ -17,6 +17,7 @@ from optbench.analysis.pairing import pair_up, run_keys
 from optbench.common.metrics import metric_of
 from optbench.stats.corrections import (
     MAX_TYPE,
+    UNPAIRED,
     all_pairs,
     corrected,
     on_common_seeds,
@@ -24,7 +25,6 @@ from optbench.stats.corrections import (
     values_of,
 )
 from optbench.stats.estimates import median
-from optbench.stats.paired_tests import differences
 from optbench.stats.pairwise import PairVerdict, compare_pair, outcome_for
 
 
@@ -90,6 +90,9 @@ def at_best_settings(made: Comparison) -> Comparison:
     return replace(made, table=table, _made={})
 
 
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+
+
 class Leader(NamedTuple):
     """The leader of a problem."""
 
@@ -128,25 +131,27 @@ def leader_of(
 
 def leader_and_others(
     part: pd.DataFrame, smaller: bool = True, owners: Mapping[str, str] | None = None
-) -> tuple[list[str], list[np.ndarray], np.ndarray]:
+) -> tuple[list[str], Pairs, np.ndarray, str]:
     """Return the series, best first, and the first one's pairs with their p-values.
 
-    A pair has the first's values beside another's on common seeds, (seeds, 2). The p-values are
-    those of the max-type test over all pairs. owners: the optimizer of each series; pairs of one
-    optimizer are then left out, as in `pairwise.judge_pairs`. There are no pairs if some series
-    shares no seed with the first.
+    A pair is the first's values and another's, (seeds,) each on common seeds. The p-values are
+    those of the max-type test over all pairs; unpaired, of rank-sum tests with Holm's correction
+    over all pairs. The last item names this correction. owners: the optimizer of each series; pairs
+    of one optimizer are then left out, as in `pairwise.judge_pairs`. There are no pairs if some
+    series shares no seed with the first.
     """
     names = ranked(part, smaller)
     pairs_of_all = all_pairs(names, owners)
     frame = part if "problem" in part.index.names else pd.concat({"": part}, names=["problem"])
     results = results_of(frame)
+    correction = MAX_TYPE if results.paired else UNPAIRED
     family = on_common_seeds(results, pairs_of_all)
     against = [pair for pair in family if pair[1] == names[0]]
     if not against or len(against) < sum(pair[0] == names[0] for pair in pairs_of_all):
-        return names, [], np.empty(0)
-    p_of = dict(zip(family, corrected(results, family, MAX_TYPE), strict=True))
-    pairs = [np.stack(values_of(results, pair), axis=1) for pair in against]
-    return names, pairs, np.array([p_of[pair] for pair in against])
+        return names, [], np.empty(0), correction
+    p_of = dict(zip(family, corrected(results, family, correction), strict=True))
+    pairs = [values_of(results, pair) for pair in against]
+    return names, pairs, np.array([p_of[pair] for pair in against]), correction
 
 
 def first_against_second(
@@ -161,22 +166,22 @@ def first_against_second(
     names = ranked(part, smaller)
     if owners is not None and len(names) > 1 and owners[names[0]] == owners[names[1]]:
         owners = None  # two settings of one optimizer: compare all pairs
-    names, pairs, p = leader_and_others(part, smaller, owners)
+    names, pairs, p, correction = leader_and_others(part, smaller, owners)
     if not pairs:
         return None
     family = len(all_pairs(names, owners))
-    first, second = pairs[0].T
+    first, second = pairs[0]
     verdict = compare_pair(
-        second, first, smaller, p=float(p[0]), comparisons=family, correction=MAX_TYPE
+        second, first, smaller, p=float(p[0]), comparisons=family, correction=correction
     )
     return names[1], verdict
 
 
 def winner(part: pd.DataFrame, smaller: bool = True, alpha: float = 0.05) -> str | None:
     """Return the series that may be claimed to be better than every other, or None."""
-    names, pairs, found = leader_and_others(part, smaller)
+    names, pairs, found, correction = leader_and_others(part, smaller)
     words = [
-        outcome_for(differences(*pair.T), p, smaller, alpha, MAX_TYPE)
+        outcome_for(*pair, p, smaller, alpha, correction)
         for pair, p in zip(pairs, found, strict=True)
     ]
     return names[0] if words and all(word == "better" for word in words) else None

@@ -16,10 +16,17 @@ from optbench.common.text import limit, number, show
 from optbench.stats import estimates
 from optbench.stats.estimates import median
 
-BOLD_NOTE = (
-    "bold: better than every other one there (two-sided max-type sign-flip test of all pairs on "
-    "common seeds, p at most 0.05)"
-)
+BOLD_TESTS = {
+    True: "max-type sign-flip test of all pairs on common seeds",
+    False: "rank-sum test with Holm's correction over all pairs, as runs are not paired",
+}
+
+
+def bold_note(paired: bool = True) -> str:
+    """Return what a bold value means, with the test. paired: whether runs share seeds."""
+    return (
+        f"bold: better than every other one there (two-sided {BOLD_TESTS[paired]}, p at most 0.05)"
+    )
 
 
 def summary(
@@ -66,6 +73,7 @@ def summary(
     frame = pd.DataFrame([line for *_, line in sorted(ordered, key=lambda item: item[:2])])
     frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)
+    frame.attrs["paired"] = made.paired
     return frame
 
 
@@ -121,7 +129,8 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {TOGETHER_NOTE}"
-    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), BOLD_NOTE if best else "")
+    bold = bold_note(frame.attrs.get("paired", True)) if best else ""
+    told = (frame.attrs.get("timing"), frame.attrs.get("engines"), bold)
     note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])
 

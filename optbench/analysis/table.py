@@ -142,8 +142,8 @@ class RunFiles:
         )
         runs: dict[str, Run] = {}
         for folder, record in records:
-            if record["status"] not in FINISHED:
-                continue
+            if record["status"] not in FINISHED or (rows != "epochs" and "imported" in record):
+                continue  # an imported run has one table
             path = folder / f"{rows}.csv"
             try:
                 # read duplicates too: a record in another run's folder hides that run

@@ -23,7 +23,7 @@ from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
-from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
+from optbench.stats.corrections import MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
@@ -68,7 +68,7 @@ def verdicts(made: Comparison) -> pd.DataFrame:
     """Return rows of `pairwise.compare` for each problem's leader and all others.
 
     The tuned settings' runs are compared by the final value of the trials' metric on the test set.
-    Holm's correction spans a problem's comparisons.
+    The max-type test spans all pairs of a problem.
     """
     metric, pick = made.protocol
     tested = metric.replace("val_", "test_")
@@ -85,14 +85,9 @@ def verdicts(made: Comparison) -> pd.DataFrame:
         leader = leader_of(frame, smaller, owners, order)
         if leader is None or owners[leader.name] not in order or len(frame.columns) < 2:
             continue
-        # over searches by the max-type test, which can pass at 8 for any number of optimizers
+        # by the max-type test, which can pass at 6 searches for any number of optimizers
         lines = compare(
-            frame,
-            leader.name,
-            smaller,
-            chosen=not leader.fixed or made.searches > 1,
-            among=leader.ranked,
-            owners=owners,
+            frame, leader.name, smaller, chosen=True, among=leader.ranked, owners=owners
         )
         if made.searches >= least_seeds(1, MAX_TYPE):
             words = lines["verdict"].str.replace("seeds needed", "searches needed")
@@ -150,14 +145,12 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric_of(metric.replace("val_", "test_")).label
-    holm = (frame["correction"] == HOLM).all()
-    test = "Wilcoxon signed-rank test with Holm's correction" if holm else "sign-flip test of the "
-    test += "" if holm else "largest |t| over all pairs"
     on_optimizers = searches >= least_seeds(1, MAX_TYPE)
     unit = f"over {searches} searches" if on_optimizers else "on the same seeds"
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
-        f"{'optimizer' if on_optimizers else 'setting'} {unit}: exact two-sided {test},",
+        f"{'optimizer' if on_optimizers else 'setting'} {unit}: exact two-sided sign-flip",
+        f"test of the largest |t| over all pairs,",
         "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
         *([] if on_optimizers else [f"{SETTINGS_ALONE}."]),
         "",

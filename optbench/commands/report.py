@@ -48,6 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cells", metavar="NAME", help=f"of the table: {', '.join(CELLS)} (default: median_range)"
     )
+    parser.add_argument(
+        "--candidate", metavar="NAME",
+        help="an optimizer, named before its results were seen: the page begins with its verdict",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baseline", nargs="+", action="extend", metavar="NAME",
+        help="those it is judged against (default: all others)",
+    )  # fmt: skip
     parser.add_argument("--title", help="of the page (default: the names of the folders)")
     asked = parser.parse_args(argv)
     check_folders(asked.folders)
@@ -67,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         return 0
-    written = write(asked.folders, out, asked.where, asked.y, facet, asked.title)
+    if asked.baseline and asked.candidate is None:
+        raise UserError("--baseline needs the optimizer that is judged: --candidate NAME")
+    baseline = listed(asked.baseline)
+    options = Options(
+        y=asked.y, where=asked.where, facet=facet, candidate=asked.candidate, baseline=baseline
+    )
+    written = write(asked.folders, out, options=options, title=asked.title)
     print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
     for problem in [*written.problems, *written.older]:
         print(f"left out: {problem}", file=sys.stderr)

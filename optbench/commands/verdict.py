@@ -1,17 +1,62 @@
-"""`optbench verdict FOLDER`: the verdicts of a tuned study, again from its files."""
+"""`optbench verdict FOLDER`: a candidate against baselines, or a tuned study's verdict again."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from optbench.commands import Parser
+from optbench.analysis.candidate.document import EXIT_CODES
+from optbench.analysis.comparison import Comparison, Options, compare
+from optbench.commands import Parser, listed
+from optbench.common.console import warn
+from optbench.common.errors import UserError
 from optbench.common.files import expanded
-from optbench.report.verdict_files import write
+from optbench.report.verdict_files import write, write_candidate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run `optbench verdict`; return 0, or with --exit-code 3 (cannot tell) or 4 (worse)."""
     parser = Parser(prog="optbench verdict", description=__doc__)
+    parser.add_argument("folder", type=expanded, metavar="FOLDER", help="of a sweep or a study")
     parser.add_argument(
-        "folder", type=expanded, metavar="FOLDER", help="of a tuned study: it holds study.json"
-    )
-    text, paths = write(parser.parse_args(argv).folder)
-    print(text, *paths, sep="\n")
-    return 0
+        "--candidate", metavar="NAME",
+        help="the optimizer to judge, named before its results were seen: one sentence, and "
+        "verdict.json (default: that of the sweep's key `candidate`)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baseline", nargs="+", action="extend", metavar="NAME",
+        help="those it is judged against (default: all others)",
+    )  # fmt: skip
+    parser.add_argument("--y", metavar="COLUMN", help="a logged column to judge by")
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="only runs with this value; several values of one key are alternatives",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exit-code", action="store_true",
+        help="exit with 0 if the candidate is better, 3 if the runs cannot tell, 4 if it is worse",
+    )  # fmt: skip
+    asked = parser.parse_args(argv)
+    baseline = listed(asked.baseline)
+    if baseline and asked.candidate is None:
+        raise UserError("--baseline needs the optimizer that is judged: --candidate NAME")
+    options = Options(y=asked.y, where=asked.where, candidate=asked.candidate, baseline=baseline)
+    folder = Path(asked.folder)
+    made = judged_runs(folder, options)
+    if made is None:
+        if asked.exit_code:
+            raise UserError("--exit-code is of a candidate's verdict: name it with --candidate")
+        text, paths = write(folder)
+        print(text, *paths, sep="\n")
+        return 0
+    told, path = write_candidate(folder, made, asked.y)
+    print(told["sentence"], path, sep="\n")
+    for text in told["caveats"]:
+        warn(text)
+    return EXIT_CODES[told["outcome"]] if asked.exit_code else 0
+
+
+def judged_runs(folder: Path, options: Options) -> Comparison | None:
+    """Return the folder's comparison if a candidate is named; None for a study without one."""
+    from optbench.formats.study import figure_of
+
+    named = options.candidate or (folder.is_dir() and figure_of([folder]).get("candidate"))
+    return compare([folder], options) if named else None

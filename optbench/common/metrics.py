@@ -44,11 +44,14 @@ class Metric:
 def metric_of(column: str) -> Metric:
     """Return the metric of a column, or of a quotient of columns, by its name.
 
-    Large accuracies are good. A column other than an accuracy or a loss has no worst value (NaN).
+    Large accuracies and scores are good. A column other than these or a loss has no worst value
+    (NaN).
     """
     words = " ".join(SPLIT_NAMES.get(word, word) for word in column.split("_"))
     if "accuracy" in column:
         return Metric(column, False, -math.inf, "%", False, words)
+    if "score" in column:
+        return Metric(column, False, -math.inf, "", False, words)
     worst = math.inf if "loss" in column else math.nan
     time = "seconds" in column
     return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, words))

@@ -39,6 +39,7 @@ class RunRecord(TypedDict, total=False):
     process_died: Any
     summary: dict[str, Any] | None
     csv_sha256: Any  # digests by file
+    imported: Any  # from which table, its seed, and whether paired: optbench did not train the run
 
 
 def engine_of(record: Mapping[str, Any]) -> str | None:

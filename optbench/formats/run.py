@@ -98,7 +98,7 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if path.stem == "layers" and not path.exists() and record["config"].get("diagnostics") is None:
         raise ValueError("was not written: the run logged no layers (diagnostics=layers does)")
     text = read_text(path)
-    columns = parse_csv(path.stem, text)
+    columns = parse_csv(path.stem, text, partial="imported" in record)
     check_rows(path.stem, columns, record)
     if digests(record).get(path.stem) not in (None, hashlib.sha256(text.encode()).hexdigest()):
         raise ValueError(
@@ -140,8 +140,10 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     return parse_csv(path.stem, read_text(path))
 
 
-def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
+def parse_csv(rows: str, text: str, partial: bool = False) -> dict[str, np.ndarray]:
     """Return the text of `epochs.csv`, `steps.csv` or `layers.csv` as columns.
+
+    partial: whether cells other than the step may be empty, as of runs that others trained.
 
     Columns hold numbers, except `TEXT_COLUMNS`. `pandas.read_csv` would fill a short line with NaN,
     which is a legitimate value of a diverged run.
@@ -156,7 +158,7 @@ def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")
-    always = FILLED_COLUMNS[rows]
+    always = ("step",) if partial else FILLED_COLUMNS[rows]
     filled = [header.index(name) for name in always]
     cells = []  # (rows, columns)
     for number, line in enumerate(lines, start=2):
@@ -175,9 +177,9 @@ def parse_csv(rows: str, text: str) -> dict[str, np.ndarray]:
     if not (np.isfinite(step) & (step == np.round(step))).all() or not counted.all():
         raise ValueError("has a column 'step' that does not count upwards in whole numbers")
     for name in ("epoch", "seconds"):
-        if name in columns and (
-            not np.isfinite(columns[name]).all() or (np.diff(columns[name]) < 0).any()
-        ):
+        values = columns.get(name, np.empty(0))
+        values = values[~np.isnan(values)] if partial else values
+        if not np.isfinite(values).all() or (np.diff(values) < 0).any():
             raise ValueError(f"has a column {name!r} that runs backwards or is not finite")
     return columns
 

@@ -47,7 +47,10 @@ def check_options(figure: Mapping[str, object]) -> None:
     facet = figure.get("facet")
     if isinstance(facet, list) and all(isinstance(key, str) for key in facet):
         facet = None
-    texts = {"x": figure.get("x"), "y": figure.get("y"), "lines": figure.get("lines")}
+    texts = {key: figure.get(key) for key in ("x", "y", "lines", "candidate")}
+    baseline = figure.get("baseline")
+    if not isinstance(baseline, str | None) and not is_texts(baseline):
+        raise ValueError(f"names {baseline!r} as the baseline")
     for key, value in (texts | {"facet": facet}).items():
         if not isinstance(value, str | None):
             raise ValueError(f"names {value!r} as the figure's {key}")

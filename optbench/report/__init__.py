@@ -23,6 +23,12 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     result = draw_all([folder], folder, made=made)
     if (folder / MANIFEST_FILE).exists():
         verdict_files.write(folder, made)
+    judged = ""
+    if made.options.candidate:
+        try:
+            judged = verdict_files.write_candidate(folder, made)[0]["sentence"]
+        except UserError as error:  # the runs are still valid
+            warn(f"the candidate is not judged: {error}")
     if (folder / CLAIM_FILE).exists():
         try:
             claim = verdict_line(claim_files.write(folder, made.files)[0])
@@ -33,4 +39,4 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)
     if not quiet:
-        say(*terminal.lines(made, result.summary, folder, claim))
+        say(*terminal.lines(made, result.summary, folder, claim, judged))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench import __version__
+from optbench.analysis.candidate.document import asked_verdict
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
@@ -24,15 +25,25 @@ from optbench.report.sections.ranks import ranks
 from optbench.report.sections.rates import budget, rates
 from optbench.report.tables import plain
 
+CHOSE = (
+    "{0} chose the settings of this tuned study, and the best of many trials looks better than it "
+    "is: the verdict is by {1}"
+)
+
 
 def collect(
     folders: Sequence[Path],
     conditions: Sequence[str] = (),
     y: str | None = None,
     facet: Sequence[str] | None = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
-    """Return all that the page shows. Raise UserError as `load_runs` does."""
-    made = compare(folders, Options(y=y, facet=facet, where=conditions))
+    """Return all that the page shows. Raise UserError as `load_runs` does.
+
+    options: in place of conditions, y and facet.
+    """
+    options = options or Options(y=y, facet=facet, where=conditions)
+    made, conditions, y = compare(folders, options), options.where, options.y
     with style.use(names=made.names):  # the styles of the figures
         return data_of(made, folders, conditions, y)
 
@@ -51,7 +62,8 @@ def data_of(
     except UserError:
         pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
-    column = made.judged if y is None else made.final
+    chose = made.tuned and y is not None and y.startswith("val_")  # settings, so it judges none
+    column = made.judged if y is None or chose else made.final
     assert made.files is not None
     records = made.files.records
     if conditions:
@@ -76,8 +88,12 @@ def data_of(
             "note": verdict.note(cards),
             "column": metric_of(column).label,
             "percent": metric_of(column).percent,
+            "candidate": candidate_of(made, column),
         },
-        "warnings": list(map(readable, if_applicable(lambda: caveats(made, column)) or [])),
+        "warnings": [
+            *([CHOSE.format(y, metric_of(column).label)] if chose else []),
+            *map(readable, if_applicable(lambda: caveats(made, column)) or []),
+        ],
         "view": {
             "y": made.y,
             "x": options.x or "epoch",
@@ -104,6 +120,19 @@ def data_of(
     }
     result: dict[str, Any] = plain(data)
     return result
+
+
+def candidate_of(made: Comparison, column: str) -> dict[str, Any] | None:
+    """Return the verdict on the candidate that the options name, without the page's caveats."""
+    told = asked_verdict(made, column)
+    if told is None:
+        return None
+    shown = caveats(made, column)
+    own = [text for text in told["caveats"] if text not in shown]
+    return {key: told[key] for key in ("candidate", "outcome", "sentence", "problems")} | {
+        "caveats": own,
+        "over": told["over_problems"]["baselines"],
+    }
 
 
 def if_applicable(job: Callable[[], Any]) -> Any:

@@ -106,7 +106,9 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
         + "".join(f"\nWarning: {text}\n" for text in warnings),
     }
     if made.judged in found:
-        texts["summary.tex"] = to_latex(found[made.judged], made.judged, warnings=warnings)
+        texts["summary.tex"] = to_latex(
+            found[made.judged], made.judged, warnings=warnings, paired=made.paired
+        )
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
     if has_profile(made):
@@ -123,7 +125,7 @@ def write_table(
     made = compare(folders, options)
     check_column(made.table, column)
     found = final_cells(made, [column], made.options.facet, made.options.lines)
-    text = to_latex(found[column], column, cells, caveats(made, column))
+    text = to_latex(found[column], column, cells, caveats(made, column), made.paired)
     try:
         replace_text(out, text)
     except OSError as error:

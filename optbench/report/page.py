@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from optbench.analysis.comparison import Options
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
 from optbench.report.collect import collect
@@ -42,16 +43,18 @@ def write(
     y: str | None = None,
     facet: Sequence[str] | None = None,
     title: str | None = None,
+    options: Options | None = None,
 ) -> Written:
     """Write the report of all finished runs below `folders` into the file `out`.
 
     conditions: KEY=VALUE filters. facet: keys of panels. y: the logged column that ranks
     optimizers, by default the sweep's, the training loss, or a tuned study's test result. title: of
-    the page, by default the folders' names.
+    the page, by default the folders' names. options: in place of conditions, y, facet.
     Raises UserError if there is no run, or no file can be written. The report and the result name
     damaged and unfinished runs.
     """
-    data = collect([Path(folder) for folder in folders], conditions, y, facet)
+    options = options or Options(y=y, facet=facet, where=conditions)
+    data = collect([Path(folder) for folder in folders], options=options)
     data["title"] = title or data["title"]
     page = render(data)
     out = Path(out)

@@ -29,13 +29,17 @@ GAP = 3  # columns between two of the table, and at its edges
 MIN_NAME = 16  # columns for names
 
 
-def lines(made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "") -> list[str]:
+def lines(
+    made: Comparison, finals: pd.DataFrame, folder: Path, claim: str = "", candidate: str = ""
+) -> list[str]:
     """Return the table, the verdict, the folder and the report of a sweep as texts.
 
-    finals: the `summary`. claim: the sentence on the sweep's claim, which replaces the verdict.
+    finals: the `summary`. claim: the sentence on the sweep's claim, which replaces the verdict; so
+    does that on a candidate.
     """
     column = made.judged
-    said = f"Claim:   {claim}" if claim else judged(made, column)
+    said = f"Verdict: {candidate}" if candidate else judged(made, column)
+    said = f"Claim:   {claim}" if claim else said
     return [
         "",
         table(finals, column),

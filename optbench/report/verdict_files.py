@@ -1,12 +1,17 @@
-"""The files of a tuned study's verdict."""
+"""The files of a tuned study's verdict, and of the verdict on a candidate."""
 
 from pathlib import Path
+from typing import Any
 
+from optbench.analysis.candidate.document import asked_verdict
 from optbench.analysis.comparison import Comparison, compare
 from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
 from optbench.formats.job_list import MANIFEST_FILE
+from optbench.formats.run import write_sealed
+
+VERDICT_FILE = "verdict.json"  # formats/verdict.schema.json says its form
 
 
 def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[Path]]:
@@ -20,7 +25,8 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
         what = "is not the folder of a tuned study" if study.exists() else "does not exist"
         raise UserError(
             f"{study} {what}: there is no {MANIFEST_FILE}, which hydra/sweeper=tuned writes. "
-            f"Of other sweeps, python -m optbench report FOLDER shows the verdict"
+            f"Of other sweeps, python -m optbench report FOLDER shows the verdict, and "
+            f"--candidate NAME judges one optimizer"
         )
     text, files = verdict_texts(compare([study]) if made is None else made)
     paths = []
@@ -31,3 +37,21 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
             replace_text(study / name, content)
             paths.append(study / name)
     return text, paths
+
+
+def write_candidate(
+    folder: Path, made: Comparison, y: str | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Write verdict.json on the candidate that the options name; return its content and path.
+
+    Raises UserError as `judge` does, and if the file cannot be written.
+    """
+    told = asked_verdict(made, y)
+    if told is None:
+        raise UserError("no candidate is named: --candidate NAME")
+    path = folder / VERDICT_FILE
+    try:
+        write_sealed(path, told)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    return told, path

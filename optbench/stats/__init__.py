@@ -46,6 +46,7 @@ from optbench.stats.ranks import (
     wilcoxon_holm,
 )
 from optbench.stats.tuning_curves import Width, expected_best, rate_width, rate_widths
+from optbench.stats.unpaired_tests import dominance, rank_sum, runs_needed, shift
 
 middle = median  # both names are public
 
@@ -63,6 +64,7 @@ __all__ = [
     "describe",
     "describe_all",
     "differences",
+    "dominance",
     "effect_size",
     "enough_seeds",
     "expected_best",
@@ -80,10 +82,13 @@ __all__ = [
     "probability_of_improvement",
     "rank",
     "rank_biserial",
+    "rank_sum",
     "rate_width",
     "rate_widths",
+    "runs_needed",
     "sd",
     "seeds_needed",
+    "shift",
     "sign_flip",
     "signed_rank",
     "t_power",

@@ -3,7 +3,8 @@
 Holm's correction of the signed-rank tests serves a candidate fixed before its values were seen (a
 baseline, or the leader of a tuned study by validation). The max-type sign-flip test over all pairs
 serves a choice by the compared values themselves (the first of a sweep, each optimizer at the best
-of its settings).
+of its settings). Where no two series share a seed, nothing is paired: rank-sum tests are used, with
+Holm's correction over the candidate's comparisons, or over all pairs where the values chose.
 """
 
 import math
@@ -17,9 +18,10 @@ import pandas as pd
 from optbench.common.errors import UserError, check_choice
 from optbench.stats.max_sign_flip import max_sign_flip
 from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_rank
+from optbench.stats.unpaired_tests import enough_runs, rank_sum
 
-HOLM, MAX_TYPE = "Holm", "max-type"
-CORRECTIONS = (HOLM, MAX_TYPE)
+HOLM, MAX_TYPE, UNPAIRED = "Holm", "max-type", "Holm, unpaired"
+CORRECTIONS = (HOLM, MAX_TYPE, UNPAIRED)
 Pair = tuple[str, str, str]  # problem, series a, series b
 
 
@@ -27,16 +29,19 @@ def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
     """Return the fewest seeds with which one of n comparisons can be significant.
 
     Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test 2 ** (1 - n) <=
-    alpha however many pairs it spans.
+    alpha however many pairs it spans. Unpaired: so many runs of each.
     """
     check_choice("correction", correction, CORRECTIONS)
+    if correction == UNPAIRED:
+        return enough_runs(comparisons, alpha)
     return enough_seeds(comparisons if correction == HOLM else 1, alpha)
 
 
 def too_few_seeds(seeds: int, others: int, correction: str) -> str:
     """Return why these seeds can show no difference, with the number needed; or "".
 
-    others: the number of series that the first or the candidate is compared with.
+    others: the number of series that the first or the candidate is compared with; unpaired, the
+    number of comparisons.
     """
     least = least_seeds(others, correction)
     if seeds >= least:
@@ -44,6 +49,10 @@ def too_few_seeds(seeds: int, others: int, correction: str) -> str:
     if correction == MAX_TYPE:
         return f"with fewer than {least} pairs no two-sided sign-flip test reaches p < 0.05"
     more = f" after Holm's correction for {others} comparisons" if others > 1 else ""
+    if correction == UNPAIRED:
+        return (
+            f"with fewer than {least} runs each no two-sided rank-sum test reaches p < 0.05{more}"
+        )
     return f"with fewer than {least} pairs no two-sided signed-rank test reaches p < 0.05{more}"
 
 
@@ -81,6 +90,7 @@ class Results(NamedTuple):
 
     columns: dict[str, int]  # of each series
     problems: dict[str, np.ndarray]  # (seeds, series), the same seeds in each; NaN: no run
+    paired: bool = True  # whether some two series share a seed
 
 
 def results_of(frame: pd.DataFrame) -> Results:
@@ -95,14 +105,31 @@ def results_of(frame: pd.DataFrame) -> Results:
         here = problems == problem
         values[problem] = np.full((seeds.max() + 1, data.shape[1]), math.nan)
         values[problem][seeds[here]] = data[here]
-    return Results({str(name): index for index, name in enumerate(frame)}, values)
+    columns = {str(name): index for index, name in enumerate(frame)}
+    return Results(columns, values, not are_unpaired(values.values()))
+
+
+def are_unpaired(problems: Iterable[np.ndarray]) -> bool:
+    """Return whether two series ran on one problem, and no two ever share a seed.
+
+    problems: (seeds, series) each, NaN without a run.
+    """
+    several = False
+    for values in problems:
+        present = ~np.isnan(values)
+        if (present.sum(axis=1) > 1).any():
+            return False
+        several |= int(present.any(axis=0).sum()) > 1
+    return several
 
 
 def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pair]:
-    """Return the pairs of each problem that have a common seed."""
+    """Return the pairs of each problem that have a common seed, or unpaired all with runs."""
     found = []
     for problem, values in results.problems.items():
         present = (~np.isnan(values)).astype(int)
+        if not results.paired:
+            present = present.any(axis=0, keepdims=True).astype(int)
         common = present.T @ present  # (series, series)
         at = results.columns
         found += [(problem, x, y) for x, y in pairs if common[at[x], at[y]]]
@@ -110,9 +137,15 @@ def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pa
 
 
 def values_of(results: Results, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of a pair's two series on their common seeds, (seeds,) each."""
+    """Return the values of a pair's two series on their common seeds, (seeds,) each.
+
+    Unpaired: all values of each.
+    """
     problem, x, y = pair
     both = results.problems[problem][:, [results.columns[x], results.columns[y]]]
+    if not results.paired:
+        a, b = both.T
+        return a[~np.isnan(a)], b[~np.isnan(b)]
     both = both[~np.isnan(both).any(axis=1)]
     return both[:, 0], both[:, 1]
 
@@ -125,6 +158,8 @@ def corrected(
     pairs: of `on_common_seeds`. In the max-type test, the sign of a seed flips together for all
     pairs of all problems.
     """
+    if correction == UNPAIRED:
+        return holm([rank_sum(*values_of(results, pair)) for pair in pairs])
     if correction == HOLM:
         return holm([signed_rank(differences(*values_of(results, pair))) for pair in pairs])
     if not pairs:

@@ -5,7 +5,8 @@ inverted (Hodges and Lehmann), so that the two never disagree and a diverged run
 arithmetic. The p-value of several comparisons is corrected, as `corrections` decides: by Holm for a
 candidate that was fixed beforehand, by the max-type sign-flip test if the values chose. The default
 of eight seeds is the fewest with which a candidate can pass Holm's correction at 0.05 against six
-others. The max-type test takes six, however many optimizers there are.
+others. The max-type test takes six, however many optimizers there are. Where no two series share a
+seed, the rank-sum test and its inverted interval take the place of the signed-rank test.
 """
 
 import math
@@ -20,6 +21,7 @@ from optbench.common.errors import UserError
 from optbench.stats.corrections import (
     HOLM,
     MAX_TYPE,
+    UNPAIRED,
     all_pairs,
     corrected,
     least_seeds,
@@ -47,6 +49,15 @@ from optbench.stats.power import (
     rank_biserial,
     seeds_needed,
 )
+from optbench.stats.unpaired_tests import (
+    dominance,
+    least_unpaired_p,
+    mean_gap,
+    rank_sum,
+    runs_needed,
+    shift,
+    unpaired_effect_size,
+)
 
 DEFAULT_SEEDS = 8
 
@@ -55,7 +66,7 @@ class PairVerdict(NamedTuple):
     """The claim that the runs support about A against B."""
 
     outcome: str  # better, worse, cannot tell
-    n: int  # pairs
+    n: int  # pairs; unpaired, the runs of the one with fewer
     p: float  # two-sided, corrected for `comparisons`
     difference: float  # Hodges-Lehmann estimate of A - B, in the metric's unit
     low: float
@@ -63,15 +74,16 @@ class PairVerdict(NamedTuple):
     needed: float  # seeds for 80 % power; inf without a difference, NaN if n = 1
     least: int  # seeds below which the test cannot reject at all
     comparisons: int = 1  # that the correction spans
-    correction: str = HOLM  # or max-type
+    correction: str = HOLM  # or max-type, or unpaired
 
     @property
     def text(self) -> str:
         """Return the claim as it may be printed."""
         if self.outcome != "cannot tell":
             return f"{self.outcome} (n = {self.n}, p = {self.p:.2g})"
+        unpaired = self.correction == UNPAIRED
         if self.n == 1:
-            more = "one pair shows no spread"
+            more = "one run shows no spread" if unpaired else "one pair shows no spread"
         elif not math.isfinite(self.needed):
             more = "no difference seen"
         elif self.needed > MOST_SEEDS:
@@ -79,9 +91,10 @@ class PairVerdict(NamedTuple):
         else:
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
-            pairs = f"{self.n} pair{'' if self.n == 1 else 's'}"
-            held = self.comparisons if self.correction == HOLM else 1
-            more += f"; {pairs} cannot go below p = {min(1.0, held * least_p(self.n)):.2g}"
+            pairs = f"{self.n} {'run' if unpaired else 'pair'}{'' if self.n == 1 else 's'}"
+            held = 1 if self.correction == MAX_TYPE else self.comparisons
+            least = (least_unpaired_p if unpaired else least_p)(self.n)
+            more += f"; {pairs} cannot go below p = {min(1.0, held * least):.2g}"
             if held > 1:
                 more += f", corrected for {self.comparisons} comparisons (Holm)"
         return f"cannot tell (n = {self.n}; {more})"
@@ -98,32 +111,42 @@ def compare_pair(
 ) -> PairVerdict:
     """Return the verdict on A against B on one problem, runs in the order of seeds.
 
-    p: the corrected p-value if this is one of several comparisons (see `compare`); correction: Holm
-    or max-type. Raises UserError for NaN and for runs without a partner.
+    p: the corrected p-value if this is one of several comparisons (see `compare`); correction:
+    Holm, max-type or unpaired. Raises UserError for NaN and for runs without a partner.
     """
-    d = differences(a, b)
     check_whole("comparisons", comparisons)
-    least = least_seeds(comparisons, correction, alpha)
-    p = signed_rank(d) if p is None else p
+    least = least_seeds(comparisons, correction, alpha)  # refuses other corrections
+    unpaired = correction == UNPAIRED
+    d = as_numbers(a) if unpaired else differences(a, b)
+    if p is None:
+        p = rank_sum(a, b) if unpaired else signed_rank(d)
     if not isinstance(p, Real) or not 0 <= p <= 1:
         raise UserError(f"p must be a number from 0 to 1, not {p!r}")
-    centre, low, high = hodges_lehmann(d, 1 - alpha)
-    outcome = outcome_for(d, p, smaller, alpha, correction)
-    needed = seeds_needed(d, alpha=alpha / comparisons, least=least)  # NaN for one pair
+    n = min(len(d), len(as_numbers(b)))
+    outcome = outcome_for(a, b, p, smaller, alpha, correction)
+    level = alpha / comparisons
+    if unpaired:
+        centre, low, high = shift(a, b, 1 - alpha)
+        needed = runs_needed(a, b, alpha=level, least=least)
+    else:
+        centre, low, high = hodges_lehmann(d, 1 - alpha)
+        needed = seeds_needed(d, alpha=level, least=least)  # NaN for one pair
     if outcome == "cannot tell" and math.isfinite(needed):
-        needed = max(needed, len(d) + 1)
-    return PairVerdict(
-        outcome, len(d), p, centre, low, high, needed, least, comparisons, correction
-    )
+        needed = max(needed, n + 1)
+    return PairVerdict(outcome, n, p, centre, low, high, needed, least, comparisons, correction)
 
 
 def outcome_for(
-    d: np.ndarray, p: float, smaller: bool, alpha: float = 0.05, correction: str = HOLM
+    a: Values, b: Values, p: float, smaller: bool, alpha: float = 0.05, correction: str = HOLM
 ) -> str:
-    """Return the outcome of A from the differences A - B and their corrected p-value."""
-    # the side by the test's own statistic: the signed ranks, or the mean of the max-type test
-    column = as_numbers(d)[:, None]
-    side = rank_biserial(d) if correction == HOLM else float(scale_pairs(column).sum())
+    """Return the outcome of A against B from their values and the corrected p-value."""
+    # the side by the test's own statistic: the ranks, or the mean of the max-type test
+    if correction == UNPAIRED:
+        side = dominance(a, b)
+    elif correction == HOLM:
+        side = rank_biserial(differences(a, b))
+    else:
+        side = float(scale_pairs(differences(a, b)[:, None]).sum())
     if p > alpha or not side:
         return "cannot tell"
     return "better" if (side < 0) == smaller else "worse"
@@ -146,24 +169,25 @@ def compare(
     chosen: the values of the frame chose the baseline. among: the series that the values chose of
     several. owners: the optimizer of each series; settings of one optimizer are compared with each
     other only if there is no other optimizer.
+    If no two series share a seed, the tests are rank-sum tests with Holm's correction, over the
+    comparisons with a baseline that was fixed beforehand, or else over all pairs.
     Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
-    mean_high (bootstrap), p (signed-rank), p_flip (sign-flip), p_corrected, correction (Holm or
-    max-type), d, rank_biserial, improvement, needed, verdict. Raises UserError without a pair.
+    mean_high (bootstrap), p (signed-rank or rank-sum), p_flip (sign-flip; NaN unpaired),
+    p_corrected, correction (Holm, max-type or unpaired), d, rank_biserial, improvement, needed,
+    verdict. Raises UserError without a pair.
     """
     lines = []
     for pair in judge_pairs(frame, baseline, smaller, alpha, chosen, among, owners):
         where, x, y, a, b, p, comparisons, correction, _ = pair
-        d = differences(a, b)
         verdict = compare_pair(a, b, smaller, alpha, p, comparisons, correction)
-        average = bootstrap(d, "mean")
+        found = unpaired_statistics(a, b) if correction == UNPAIRED else paired_statistics(a, b)
         lines.append(
             {
-                "problem": where, "a": x, "b": y, "n": len(d),
+                "problem": where, "a": x, "b": y, "n": verdict.n,
                 "difference": verdict.difference, "low": verdict.low, "high": verdict.high,
-                "mean": average.value, "mean_low": average.low, "mean_high": average.high,
-                "p": signed_rank(d), "p_flip": sign_flip(d), "p_corrected": p,
-                "correction": correction,
-                "d": effect_size(d), "rank_biserial": rank_biserial(d),
+                **{key: found[key] for key in ("mean", "mean_low", "mean_high", "p", "p_flip")},
+                "p_corrected": p, "correction": correction,
+                "d": found["d"], "rank_biserial": found["rank_biserial"],
                 "improvement": probability_of_improvement(a, b, smaller),
                 "needed": verdict.needed, "verdict": verdict.text,
             }
@@ -171,13 +195,32 @@ def compare(
     return pd.DataFrame(lines)
 
 
+def paired_statistics(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Return the columns of `compare` that runs in the order of seeds have."""
+    d = differences(a, b)
+    average = bootstrap(d, "mean")
+    ends = {"mean": average.value, "mean_low": average.low, "mean_high": average.high}
+    tests = {"p": signed_rank(d), "p_flip": sign_flip(d)}
+    return ends | tests | {"d": effect_size(d), "rank_biserial": rank_biserial(d)}
+
+
+def unpaired_statistics(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Return the columns of `compare` that runs without partners have."""
+    ends = dict(zip(("mean", "mean_low", "mean_high"), mean_gap(a, b), strict=True))
+    tests = {"p": rank_sum(a, b), "p_flip": math.nan}
+    return ends | tests | {"d": unpaired_effect_size(a, b), "rank_biserial": dominance(a, b)}
+
+
 class Judged(NamedTuple):
-    """Two series on one problem, their values on common seeds, and the better one."""
+    """Two series on one problem, their values on common seeds, and the better one.
+
+    Unpaired: all values of each.
+    """
 
     problem: str
     a: str
     b: str
-    values_a: np.ndarray  # (seeds,)
+    values_a: np.ndarray  # (seeds,), or unpaired (runs,)
     values_b: np.ndarray
     p: float  # corrected
     comparisons: int  # that the correction spans
@@ -205,14 +248,15 @@ def judge_pairs(
     wanted = [pair for pair in family if set(pair) <= set(shown)]
     if baseline is not None:
         wanted = [[x if y == baseline else y, baseline] for x, y in wanted if baseline in (x, y)]
-    correction = MAX_TYPE if baseline is None or chosen else HOLM
+    by_values = baseline is None or chosen
     results = results_of(frame)
+    correction = (MAX_TYPE if by_values else HOLM) if results.paired else UNPAIRED
     found = on_common_seeds(results, wanted)
-    tested = found if correction == HOLM else on_common_seeds(results, family)
+    tested = on_common_seeds(results, family) if by_values else found
     if not found:
         raise UserError(
-            "nothing to pair: two optimizers (or settings) are needed that ran on the same problem "
-            f"with a common seed; there are: {', '.join(names) or 'none'}"
+            "nothing to pair: two optimizers (or settings) are needed that ran on one problem, "
+            f"with a common seed if others have one; there are: {', '.join(names) or 'none'}"
         )
     p_of = dict(zip(tested, corrected(results, tested, correction, alpha), strict=True))
     judged = []
@@ -220,6 +264,6 @@ def judge_pairs(
         where, x, y = pair
         a, b = values_of(results, pair)
         p = float(p_of[pair] if pair in p_of else p_of[where, y, x])
-        outcome = outcome_for(differences(a, b), p, smaller, alpha, correction)
+        outcome = outcome_for(a, b, p, smaller, alpha, correction)
         judged.append(Judged(where, x, y, a, b, p, len(tested), correction, outcome))
     return judged

@@ -24,6 +24,7 @@ from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.run import COLUMNS, RUN_COLUMNS, write_sealed
 from optbench.report import finish
 from optbench.runs import locks
+from optbench.sweeps import question
 from optbench.sweeps.folder import check_folder, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
 
@@ -76,6 +77,7 @@ class SweepCallback(Callback):
             if config.name is not None:
                 check_folder(sweep)
             planned = planned_jobs(config)
+            question.check(config, planned)
             count = None if planned is None else len(planned)
             try:
                 with sweep_lock(config):
@@ -193,7 +195,7 @@ def begin(
     job_list.plan(sweep, count, str(config.retry), planned)
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
-    write_sealed(sweep / job_list.FIGURE_FILE, figure)
+    write_sealed(sweep / job_list.FIGURE_FILE, figure | question.asked(config))
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None
     if claim is None:
         (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)

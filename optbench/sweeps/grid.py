@@ -43,7 +43,8 @@ def expand(overrides: Sequence[Override], optimizer: str) -> list[list[str]]:
             )
         text = override.get_value_string()
         if override.is_sweep_override() and key.split(".")[0] in ONE_VALUE_KEYS:
-            raise UserError(f"{key} has one value in a sweep, not several ({text})")
+            hint = f": write '{key}=[{text}]'" if key == "baseline" else ""
+            raise UserError(f"{key} has one value in a sweep, not several ({text}){hint}")
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(
                 f"{key}={text} has no end of values: name some, as in {key}=0.1,1; or have a tuned "
@@ -142,6 +143,11 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     """Return the jobs of the sweep, or None if the sweeper decides during the sweep."""
     if config.hydra.runtime.choices.get("hydra/sweeper") not in ("grid", "basic"):
         return None
+    return all_jobs(config)
+
+
+def all_jobs(config: DictConfig) -> list[list[str]]:
+    """Return all combinations of the values that the study and the command line name."""
     params = config.hydra.sweeper.get("params") or {}
     # The command line comes last and wins over the study.
     return expand(

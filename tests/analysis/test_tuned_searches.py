@@ -24,9 +24,11 @@ def runs_of(phase, optimizer, losses, rate=None):
         for k, loss in enumerate(own):
             rows.append(
                 {
-                    "run": f"{phase}-{optimizer}-{repeat}-{k}", "run_id": f"{phase}{repeat}{optimizer}{k}",
+                    "run": f"{phase}-{optimizer}-{repeat}-{k}",
+                    "run_id": f"{phase}{repeat}{optimizer}{k}",
                     "problem": "p", "optimizer": optimizer, "seed": 1000 * repeat + k + 1,
-                    "status": "completed", "phase": phase, "repeat": repeat, "epoch": 1.0, "step": 10,
+                    "status": "completed", "phase": phase, "repeat": repeat, "epoch": 1.0,
+                    "step": 10,
                     "optimizer.lr": rate or 0.1 / (repeat + 1), "val_loss": loss, "test_loss": loss,
                     "train_loss": loss, "seconds": 1.0, "engine": "plain", "model.name": "mlp",
                     "dataset.name": "d",
@@ -44,7 +46,8 @@ def study_of(tuned, default=None, trials=None, spaces=None):
     for name in ("state_bytes_per_parameter", "step_ms", "step_spread", "runs_at_once"):
         table[name] = math.nan
     entries = [
-        {"optimizer": name, "problem": "p", "repeat": repeat, "space": (spaces or {}).get(name, SPACE),
+        {"optimizer": name, "problem": "p", "repeat": repeat, "space": (spaces or {}).get(name,
+        SPACE),
          "trials": [], "warnings": [], "chosen": {"lr": 0.1}}
         for name, losses in tuned.items()
         for repeat in range(len(losses))

@@ -16,6 +16,8 @@ def facts(made: Comparison) -> list[list[str]]:
     ]
     if made.trials is not None:
         lines.insert(1, ["trials", str(made.trials["run"].nunique())])
+    if made.imported:
+        lines.append(["trained by", "other programs (optbench import)"])
     for key, name in (("dataset.name", "dataset"), ("model.name", "model")):
         if key in runs:
             lines.append([name, ", ".join(sorted(set(map(str, runs[key]))))])

@@ -10,7 +10,7 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.metrics import metric_of
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
-from optbench.stats.corrections import HOLM
+from optbench.stats.corrections import HOLM, UNPAIRED
 from optbench.stats.pairwise import compare
 
 MAX_PAIRED = 12  # series of one matrix, which are 66 pairs
@@ -32,11 +32,17 @@ def lead(column: str, corrections: Collection[str]) -> str:
     """Return how to read the pairs, and how their test relates to the verdict's.
 
     corrections: of the verdict's p-values."""
-    text = (
+    marks = (
         f"Row minus column in final {metric_of(column).label}; ▲ the row is better, ▼ "
-        "worse, no mark: cannot tell. p is of the sign-flip test of the largest |t| over all pairs "
-        "of a problem (max-type)"
+        "worse, no mark: cannot tell. "
     )
+    if UNPAIRED in corrections:
+        return (
+            f"{marks}The runs are not paired: p is of the rank-sum test, with Holm's correction "
+            "over all pairs of a problem."
+        )
+    text = f"{marks}p is of the sign-flip test of the largest |t| over all pairs of a problem "
+    text += "(max-type)"
     if HOLM not in corrections:
         return f"{text}, as in the verdict."
     return (

@@ -17,7 +17,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
-from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
+from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, all_pairs, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import rate_width
 
@@ -32,6 +32,9 @@ TESTS = {
     "comparisons.",
     MAX_TYPE: "The compared values chose the leader: p is of the two-sided sign-flip test of the "
     "largest |t| over all pairs of a problem, every setting that was run included.",
+    UNPAIRED: "No two optimizers share a seed, so the runs are not paired: p is of the exact "
+    "two-sided Wilcoxon rank-sum test, with Holm's correction over all pairs of a problem (the "
+    "leader's alone if validation fixed the leader before).",
 }
 INTERVAL_NOTE = (
     "A difference is the Hodges-Lehmann estimate, other minus leader. Its 95 % interval is of "
@@ -63,13 +66,16 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         if led is None:
             continue
         (leader, fixed, ranked), medians = led, medians_of(rows)
-        correction = HOLM if fixed else MAX_TYPE
+        correction = (HOLM if fixed else MAX_TYPE) if made.paired else UNPAIRED
         pairs = []
         if len(ranked) > 1:
             against_all = compare(
                 rows, leader, smaller, chosen=not fixed, among=ranked, owners=owners
             )
             pairs = against_all.to_dict("records")
+        comparisons = max(1, len(pairs))
+        if correction == UNPAIRED and not fixed:
+            comparisons = max(1, len(all_pairs(list(map(str, rows)), owners)))
         own = here["run"][here["variant"] == leader]
         cost = costs.loc[own].median()
         against = [
@@ -99,7 +105,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
                 "chosen": by,
                 "n": int(rows[leader].notna().sum()),
                 "lost": int(np.isinf(rows[leader].dropna().to_numpy()).sum()),
-                "enough": least_seeds(max(1, len(against)), correction),
+                "enough": least_seeds(comparisons, correction),
                 "correction": correction,
                 "against": against,
                 "margin": ""
@@ -120,6 +126,7 @@ def note(found: Sequence[dict[str, Any]]) -> str:
     if not corrections:
         return ""
     texts = ["Runs are paired by seed: the same initial weights, the same batches."]
+    texts = [] if UNPAIRED in corrections else texts
     texts += [text for correction, text in TESTS.items() if correction in corrections]
     return " ".join([*texts, INTERVAL_NOTE])
 

@@ -71,6 +71,21 @@ function verdictSection() {
   const cards = DATA.verdict.cards;
   const words = { clear: "clear", partly: "partly", open: "cannot tell", none: "nothing to compare" };
   if (!cards.length) node.append(el("p", { class: "lead" }, "Cannot tell: there is nothing to compare in these runs."));
+  const asked = DATA.verdict.candidate;
+  if (asked) {
+    const level = { better: "clear", worse: "partly" }[asked.outcome] || "open";
+    const rows = asked.problems.map((pair) => el("tr", {}, el("th", { scope: "row" }, pair.problem), el("td", {}, pair.baseline),
+      el("td", {}, el("span", { class: "word " + pair.outcome.replace(" ", "-") }, pair.outcome)),
+      el("td", { class: "number" }, pair.difference === null ? "" : signed(pair.difference, percent), el("span", { class: "interval" }, intervalText(pair, percent))),
+      el("td", { class: "number" }, String(pair.n)), el("td", { class: "number" }, fmt(pair.p))));
+    node.append(el("article", { class: "card asked " + level },
+      el("p", { class: "kicker" }, el("span", {}, `The candidate: ${asked.candidate}`), el("span", { class: "badge" }, asked.outcome)),
+      el("h3", {}, asked.sentence), asked.caveats.map((text) => el("p", { class: "note" }, "Warning: " + text + ".")),
+      el("details", { open: rows.length <= 8 }, el("summary", {}, "On each problem, candidate minus baseline"),
+        el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The candidate on each problem" }, el("table", { class: "against" },
+          el("thead", {}, el("tr", {}, ["problem", "baseline", "the candidate is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
+          el("tbody", {}, rows))))));
+  }
   const grid = el("div", { class: "cards", "data-count": Math.min(cards.length, 2) });
   for (const card of cards) {
     const rows = [

@@ -1,0 +1,1 @@
+"""A candidate against baselines that were named beforehand: judged, in words, and as JSON."""

@@ -1,0 +1,158 @@
+"""The verdict on a candidate as one sentence for a paper."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from optbench.analysis.candidate.judge import (
+    BETTER,
+    CANNOT_TELL,
+    WORSE,
+    CandidateVerdict,
+    OnProblem,
+    OverProblems,
+)
+from optbench.common.metrics import metric_of
+from optbench.common.text import count, number
+from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED
+from optbench.stats.pairwise import PairVerdict
+
+TEST_NAMES = {
+    HOLM: "exact two-sided Wilcoxon signed-rank tests of runs paired by seed",
+    MAX_TYPE: "two-sided sign-flip tests of the largest |t|, runs paired by seed",
+    UNPAIRED: "exact two-sided Wilcoxon rank-sum tests of unpaired runs",
+}
+OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
+MAX_BASELINES = 3  # whose numbers stand in the sentence; of more, the outcomes alone
+MAX_SCALES = 10.0  # times by which the values of problems may differ before a caveat
+
+
+def sentence(found: CandidateVerdict) -> str:
+    """Return what may be said of the candidate, with n, intervals and the test."""
+    several = any(entry.problems > 1 for entry in found.over)
+    each: dict[str, list[OnProblem]] = {entry.baseline: [] for entry in found.over}
+    for one in found.each:
+        each[one.baseline].append(one)
+    make = over_text if several else only_text
+    parts = "; ".join(make(entry, each[entry.baseline]) for entry in found.over)
+    if len(found.over) > MAX_BASELINES:
+        parts = grouped_text(found.over)
+    return f"{found.candidate} {parts} ({method_text(found)})."
+
+
+def grouped_text(over: Sequence[OverProblems]) -> str:
+    """Return the outcomes against many baselines, by outcome."""
+    names = {word: [e.baseline for e in over if e.outcome == word] for word in (BETTER, WORSE)}
+    told = [f"is {word} than {listed(own)}" for word, own in names.items() if own]
+    rest = [entry.baseline for entry in over if entry.outcome == CANNOT_TELL]
+    if rest:
+        few = len(rest) <= MAX_BASELINES
+        who = listed(rest) if few else f"{'the other ' * bool(told)}{len(rest)} baselines"
+        told.append(f"cannot be told from {who}")
+    problems = max(entry.problems for entry in over)
+    return listed(told) + (f" over {problems} problems" if problems > 1 else "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as in "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+def only_text(entry: OverProblems, each: list[OnProblem]) -> str:
+    """Return the verdict against one baseline on the only problem."""
+    if not each:
+        return f"cannot be told from {entry.baseline}: no seed in common"
+    verdict = each[0].verdict
+    return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict)}"
+
+
+def relation(outcome: str, baseline: str) -> str:
+    """Return an outcome in words, as in "is better than adamw"."""
+    if outcome == CANNOT_TELL:
+        return f"cannot be told from {baseline}"
+    return f"is {outcome} than {baseline}"
+
+
+def estimate(verdict: PairVerdict) -> str:
+    """Return the difference with its interval, n and p."""
+    interval = f"[{signed(verdict.low)}, {signed(verdict.high)}]"
+    if math.isinf(verdict.low) and math.isinf(verdict.high) and verdict.low < verdict.high:
+        interval = "no 95 % interval"
+    return f"{signed(verdict.difference)} {interval}, n = {verdict.n}, p = {verdict.p:.2g}"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign; an infinite one is of a diverged run."""
+    return f"{value:+.3g}" if math.isfinite(value) else "diverged"
+
+
+def over_text(entry: OverProblems, each: list[OnProblem]) -> str:
+    """Return the verdict against one baseline over several problems."""
+    total = entry.problems
+    words = []
+    if entry.counts[BETTER]:
+        words.append(f"is better than {entry.baseline} on {entry.counts[BETTER]} of {total}")
+    if entry.counts[WORSE]:
+        who = f" than {entry.baseline}" if not words else ""
+        of = f" of {total}" if not words else ""
+        words.append(f"{'worse' if words else 'is worse'}{who} on {entry.counts[WORSE]}{of}")
+    unclear = total - entry.counts[BETTER] - entry.counts[WORSE]
+    if each and all(one.verdict.n == 1 for one in each):
+        words = [f"is ahead of {entry.baseline} on {entry.ahead} of {count(total, 'problem')}"]
+    elif not words:
+        words.append(f"cannot be told from {entry.baseline} on any of {count(total, 'problem')}")
+    else:
+        words[0] += f" problem{'' if total == 1 else 's'}"
+        if unclear:
+            words.append(f"cannot tell on {unclear}")
+    text = ", ".join(words)
+    if entry.verdict is None:
+        return text
+    over = "cannot tell" if entry.verdict.outcome == CANNOT_TELL else entry.verdict.outcome
+    if entry.verdict.outcome == CANNOT_TELL and entry.verdict.n < entry.verdict.least:
+        return f"{text}, over the problems no test can tell (below {entry.verdict.least} problems)"
+    return f"{text}, over the problems {over}: {estimate(entry.verdict)}"
+
+
+def method_text(found: CandidateVerdict) -> str:
+    """Return the metric, the seeds and the tests in words."""
+    metric = metric_of(found.column)
+    better = "lower" if metric.smaller else "higher"
+    parts = [f"final {metric.label}, {better} is better", "candidate minus baseline"]
+    verdicts = [one.verdict for one in found.each]
+    if verdicts:
+        low, high = min(v.n for v in verdicts), max(v.n for v in verdicts)
+        what = "run" if verdicts[0].correction == UNPAIRED else "seed"
+        parts.append(count(high, what) if low == high else f"{low} to {high} {what}s")
+        spans = verdicts[0].comparisons
+        corrected = ""
+        if verdicts[0].correction != MAX_TYPE and spans > 1:
+            corrected = f" with Holm's correction over {spans} comparisons"
+        elif verdicts[0].correction == MAX_TYPE:
+            corrected = f" over {count(spans, 'pair')}"
+        parts.append(TEST_NAMES[verdicts[0].correction] + corrected)
+    over = [entry.verdict for entry in found.over if entry.verdict is not None]
+    if over:
+        more = f" with Holm's correction over {len(over)} baselines" if len(over) > 1 else ""
+        parts.append(f"over the problems {OVER_TEST}{more}")
+    return "; ".join(parts)
+
+
+def caveats_of(found: CandidateVerdict, values: Mapping[str, float]) -> list[str]:
+    """Return what a reviewer would object to in this verdict.
+
+    values: the median of the candidate on each problem.
+    """
+    told = []
+    if found.chosen:
+        told.append(
+            "the compared values chose among the settings of an optimizer: name one setting of "
+            "each with --where, or tune on validation, for a sharper test"
+        )
+    sizes = [abs(value) for value in values.values() if math.isfinite(value) and value]
+    if len(values) > 1 and sizes and max(sizes) > MAX_SCALES * min(sizes):
+        told.append(
+            f"the problems' values differ in scale (from {number(min(sizes))} to "
+            f"{number(max(sizes))}): the test over the problems ranks plain differences, so those "
+            f"of the largest scale weigh most"
+        )
+    return told

@@ -1,0 +1,129 @@
+"""A candidate's verdict from the command line: sweeps, `optbench verdict`, and the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+from in_process import call, sub_command
+from made_runs import sweep
+
+from optbench.analysis.comparison import Options
+from optbench.report.collect import collect
+
+verdict = sub_command("verdict")
+SMALL = ("data.subset=300", "epochs=1", "model.hidden=[8]", "num_threads=1", "hydra/launcher=basic")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return sweep(tmp_path_factory.mktemp("runs"), ("adam", "sgd", "momentum"), 8)
+
+
+def test_the_sentence_is_printed_and_the_file_written(folder, capsys) -> None:
+    assert verdict([str(folder), "--candidate", "adam", "--baseline", "sgd", "momentum"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("adam is better than sgd: ")
+    assert out[1] == str(folder / "verdict.json")
+    assert json.loads((folder / "verdict.json").read_text())["sentence"] == out[0]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "code"),
+    [("adam", "sgd", 0), ("sgd", "adam", 4), ("sgd", "adam,momentum", 4)],
+)
+def test_the_exit_code_is_the_outcome_where_it_is_asked_for(folder, candidate, baseline, code):
+    words = [str(folder), "--candidate", candidate, "--baseline", baseline]
+    assert verdict([*words, "--exit-code"]) == code
+    assert verdict(words) == 0
+
+
+def test_what_the_runs_cannot_tell_exits_with_3(tmp_path, capsys) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 2)
+    assert verdict([str(tmp_path), "--candidate", "adam", "--exit-code"]) == 3
+    assert "cannot be told" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--candidate", "adm"], "Did you mean adam?"),
+        (["--candidate", "adam", "--baseline", "sdg"], "Did you mean sgd?"),
+        (["--baseline", "sgd"], "--baseline needs the optimizer that is judged"),
+        (["--exit-code"], "--exit-code is of a candidate's verdict"),
+        (["--candidate", "adam", "--y", "tset_loss"], "Did you mean test_loss?"),
+        ([], "--candidate NAME judges one optimizer"),
+    ],
+)
+def test_bad_words_are_refused_in_words(folder, capsys, words, said) -> None:
+    assert verdict([str(folder), *words]) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_the_page_begins_with_the_candidate(folder) -> None:
+    data = collect([folder], options=Options(candidate="adam", baseline=["sgd"], y="test_loss"))
+    asked = data["verdict"]["candidate"]
+    assert asked["outcome"] == "better"
+    assert "final test loss" in asked["sentence"]
+    assert collect([folder])["verdict"]["candidate"] is None
+
+
+def test_report_writes_the_page_of_a_candidate(folder, tmp_path, capsys) -> None:
+    report = sub_command("report")
+    page = tmp_path / "page.html"
+    assert report([str(folder), "-o", str(page), "--candidate", "adam"]) == 0
+    assert "adam is better than momentum" in page.read_text("utf-8")
+    assert report([str(folder), "-o", str(page), "--candidate", "adm"]) == 1
+    assert "Did you mean adam?" in capsys.readouterr().err
+
+
+def test_a_sweep_ends_with_the_verdict_that_it_was_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", "optimizer=adam,sgd", "seed=0,1,2,3,4,5", *SMALL, "name=asked")
+    assert call(monkeypatch, *words, "candidate=adam", "baseline=[sgd]") == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("Verdict: ")]
+    told = json.loads((tmp_path / "results" / "asked" / "verdict.json").read_text())
+    assert line == f"Verdict: {told['sentence']}"
+    assert (told["candidate"], told["baselines"]) == ("adam", ["sgd"])
+    # the question is no part of a run: another one trains nothing again
+    assert call(monkeypatch, *words, "candidate=sgd") == 0
+    assert verdict(["results/asked", "--exit-code"]) == 4
+    record = json.loads(next((tmp_path / "results" / "asked").glob("*/run.json")).read_text())
+    assert "candidate" not in record["config"]
+
+
+TWO = ("-m", "optimizer=adam,sgd")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-m", "optimizer=adam,sgd", "candidate=adm"), "Did you mean adam?"),
+        (("-m", "optimizer=adam,sgd", "candidate=adam", "baseline=[sdg]"), "Did you mean sgd?"),
+        ((*TWO, "candidate=adam", "baseline=sgd,adam"), "'baseline=[sgd,adam]'"),
+        (("-m", "optimizer=adam,sgd", "baseline=sgd"), "baseline needs the optimizer"),
+        (("-m", "optimizer=adam,sgd", "candidate=adam", "baseline=[adam]"), "name two optimizers"),
+        (("-m", "optimizer=adam", "seed=0,1", "candidate=adam"), "the sweep has adam alone"),
+        (("-m", "optimizer=adam,sgd", "candidate=[adam]"), "the name of one optimizer"),
+        (("optimizer=adam", "candidate=adam"), "candidate and baseline need -m"),
+        ((*TWO, "hydra/sweeper=tuned", "candidate=lion"), "It has: adam, sgd"),
+    ],
+)  # fmt: skip
+def test_a_question_without_sense_is_refused_before_training(
+    tmp_path, monkeypatch, capsys, words, said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *words, *SMALL) == 1
+    err = capsys.readouterr().err
+    assert said in err, err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_class_of_the_users_is_a_candidate_by_its_name(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", "optimizer._target_=torch.optim.NAdam,torch.optim.SGD", "optimizer.lr=0.01")
+    assert call(monkeypatch, *words, *SMALL, "candidate=NAdam", "baseline=[SGD]") == 0
+    assert "Verdict: NAdam" in capsys.readouterr().out
