@@ -10,7 +10,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
-from optbench.formats.keys import SERIES_KEYS
+from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
@@ -96,7 +96,12 @@ def setting_of(record: Mapping[str, Any]) -> str:
     The search space is left out, since the hash describes one setting.
     """
     config = record["config"]
-    sides = {key: config.get(key) for key in SERIES_KEYS}
+    # a later key with its earlier value is left out, so that the hash is that of earlier versions
+    sides = {
+        key: config.get(key)
+        for key in SERIES_KEYS
+        if KEYS[key].before is ... or config.get(key, KEYS[key].before) != KEYS[key].before
+    }
     if isinstance(sides["optimizer"], dict):
         sides["optimizer"] = {k: v for k, v in sides["optimizer"].items() if k != "search"}
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
