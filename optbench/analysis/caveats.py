@@ -13,7 +13,7 @@ from optbench.analysis.pairing import pair_up
 from optbench.analysis.series import Layout
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, show
+from optbench.common.text import count, is_number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.estimates import median
@@ -23,6 +23,11 @@ from optbench.stats.tuning_curves import check_exchangeable
 
 FEW_SEEDS = "pairs no two-sided"
 UNEQUAL_BUDGETS = "the budgets are unequal"
+ENDED_BY = {  # the values of the column "stopped"
+    "early_stopping": "for lack of progress (early_stopping)",
+    "stop_at": "at their target (stop_at)",
+    "budget_seconds": "after their seconds (budget_seconds)",
+}
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
@@ -35,6 +40,7 @@ def caveats(made: Comparison, y: str | None = None) -> list[str]:
     plan, trials = made.plan, made.of_trials.table
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
     found += diverged_runs(made.table, "run")
+    found += early_ends(made.table)
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
         check_exchangeable(trials)
@@ -122,6 +128,41 @@ def diverged_runs(table: pd.DataFrame, what: str) -> Iterator[str]:
         lost = int((part["status"] == "diverged").sum())
         if 2 * lost > len(part):
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
+
+
+def early_ends(table: pd.DataFrame) -> Iterator[str]:
+    """Yield a caveat for each way in which runs ended before their budget of steps."""
+    runs = table.drop_duplicates("run")
+    if "stopped" not in runs:
+        return
+    for by, words in ENDED_BY.items():
+        part = runs[runs["stopped"].astype(object) == by]
+        if len(part):
+            rest = "" if len(part) == len(runs) else ", and others used up their budget of steps"
+            yield (
+                f"{len(part)} of {count(len(runs), 'run')} ended early {words} "
+                f"({by_optimizer(part)}){rest}: their last values are those of unequal numbers of "
+                f"steps"
+            )
+    if "stop_at.value" in runs:
+        asked = runs[runs["stop_at.value"].map(show).map(is_number)]
+        missed = asked[asked["stopped"].astype(object) != "stop_at"]
+        if len(missed):
+            yield (
+                f"{len(missed)} of {count(len(asked), 'run')} did not reach the target of stop_at "
+                f"({by_optimizer(missed)})"
+            )
+    if "budget_seconds" in runs and runs["budget_seconds"].map(show).map(is_number).any():
+        yield (
+            "runs with a budget of seconds are not repeatable bit for bit: on another machine, or "
+            "beside other work, they end at other steps"
+        )
+
+
+def by_optimizer(runs: pd.DataFrame) -> str:
+    """Return the number of runs of each optimizer, as in "adam 3, sgd 1"."""
+    counts = Counter(runs["optimizer"].astype(str))
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
 
 
 def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:

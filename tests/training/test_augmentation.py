@@ -85,7 +85,8 @@ def test_all_optimizers_of_a_seed_see_the_same_augmented_batches(images, monkeyp
     second = seen_batches(monkeypatch, images, Adam, recipe, layers=True)
     third = seen_batches(monkeypatch, images, torch.optim.LBFGS, recipe)
     for a, b, c in zip(first, second, third, strict=True):
-        assert torch.equal(a, b) and torch.equal(a, c)
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
     plain = seen_batches(monkeypatch, images, Adam, Recipe())
     assert not any(torch.equal(a, b) for a, b in zip(first, plain, strict=True))
 

@@ -91,7 +91,8 @@ recipes = st.builds(
         st.sampled_from([0, 0.3, 0.6]),
     ),
     early_stopping=st.builds(
-        EarlyStopping, st.sampled_from([None, 1, 2]), st.sampled_from(["val_loss", "train_accuracy"])
+        EarlyStopping, st.sampled_from([None, 1, 2]),
+        st.sampled_from(["val_loss", "train_accuracy"]),
     ),
     stop_at=st.builds(StopAt, st.just("train_loss"), st.sampled_from([None, 0.9, 1e-9])),
     budget_seconds=st.sampled_from([None, 1e6]),
