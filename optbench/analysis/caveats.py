@@ -145,18 +145,23 @@ def early_ends(table: pd.DataFrame) -> Iterator[str]:
                 f"steps"
             )
     if "stop_at.value" in runs:
-        asked = runs[runs["stop_at.value"].map(show).map(is_number)]
+        asked = runs[are_numbers(runs["stop_at.value"])]
         missed = asked[asked["stopped"].astype(object) != "stop_at"]
         if len(missed):
             yield (
                 f"{len(missed)} of {count(len(asked), 'run')} did not reach the target of stop_at "
                 f"({by_optimizer(missed)})"
             )
-    if "budget_seconds" in runs and runs["budget_seconds"].map(show).map(is_number).any():
+    if "budget_seconds" in runs and any(are_numbers(runs["budget_seconds"])):
         yield (
             "runs with a budget of seconds are not repeatable bit for bit: on another machine, or "
             "beside other work, they end at other steps"
         )
+
+
+def are_numbers(values: pd.Series) -> list[bool]:
+    """Return which values of a config key are numbers, rather than null or missing."""
+    return [is_number(show(value)) for value in values]
 
 
 def by_optimizer(runs: pd.DataFrame) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from optbench.common.errors import UserError, check_choice
+from optbench.common.metrics import metric_of
 
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
-METRICS = ("val_loss", "val_accuracy")
+METRICS = ("val_loss", "val_accuracy", "averaged_val_loss", "averaged_val_accuracy")
 PICKS = ("final", "best")
 # the functions onto the axis on which a range is uniform, and back
 SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
@@ -197,7 +198,7 @@ def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
     value = (summary or {}).get(metric if pick == "final" else f"best_{metric}")
     if value is None:
         return inf
-    return -float(value) if metric == "val_accuracy" else float(value)
+    return float(value) if metric_of(metric).smaller else -float(value)
 
 
 def choose(scores: Sequence[float]) -> int | None:

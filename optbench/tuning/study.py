@@ -27,7 +27,7 @@ from optbench.config.validate import check as check_settings
 from optbench.formats import job_list
 from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.keys import LABELS, RunConfig
-from optbench.formats.run import read_csv, read_record, write_sealed
+from optbench.formats.run import AVERAGED, read_csv, read_record, write_sealed
 from optbench.formats.study import setting_of
 from optbench.sweeps import callback, grid
 from optbench.tuning import manifest
@@ -68,6 +68,7 @@ def run(
         from optbench.sweeps import engine_choice, shared_dataset
 
         configs = [config for entry in contenders for config in rehearse(entry, compose)]
+        check_averaged(settings["metric"], configs)
         plan = first_plan(contenders, settings, config.seeds)
         total = sum(map(len, plan.values()))
         job_list.plan(folder, total, config.retry)
@@ -176,6 +177,14 @@ def check(config: DictConfig) -> dict[str, Any]:
         if value > most:
             raise UserError(f"{key} must be at most {most}, not {value}")
     return settings
+
+
+def check_averaged(metric: str, configs: list[RunConfig]) -> None:
+    """Raise `UserError` for a metric of averaged weights where none are averaged."""
+    if metric.startswith(AVERAGED) and not all(one["averaging"]["kind"] for one in configs):
+        raise UserError(
+            f"tuning.metric is {metric}, and no weights are averaged: averaging.kind=ema"
+        )
 
 
 def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
@@ -321,9 +330,12 @@ def phase(name: str, seed: int) -> list[str]:
 
 
 def untrained(run: Path) -> dict[str, float]:
-    """Return the validation results before the first step, which all trials share."""
+    """Return the validation results before the first step, which all trials share.
+
+    Averaged weights are then the raw ones.
+    """
     columns = read_csv(run / "epochs.csv")
-    return {metric: float(columns[metric][0]) for metric in tuning.METRICS}
+    return {name: float(columns[name.removeprefix(AVERAGED)][0]) for name in tuning.METRICS}
 
 
 def read(folder: Path, job: Any) -> Mapping[str, Any]:
