@@ -13,7 +13,7 @@ from importlib import import_module
 
 from optbench.common.console import endings, guard_streams
 
-COMMANDS = ("claims", "plot", "report", "score", "trajectories", "verdict")
+COMMANDS = ("claims", "find_lr", "plot", "report", "score", "trajectories", "verdict")
 
 
 def main() -> None:
