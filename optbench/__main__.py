@@ -13,7 +13,9 @@ from importlib import import_module
 
 from optbench.common.console import endings, guard_streams
 
-COMMANDS = ("claims", "import", "plot", "report", "score", "trajectories", "verdict")
+COMMANDS = (
+    "claims", "find_lr", "import", "plot", "report", "score", "trajectories", "verdict",
+)  # fmt: skip
 
 
 def main() -> None:

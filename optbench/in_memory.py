@@ -27,7 +27,7 @@ from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
-from optbench.formats.run import COLUMNS
+from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS
 from optbench.optimizers import check_callable
 from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
@@ -35,6 +35,7 @@ from optbench.runner.train import train
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge_pairs
 from optbench.training.evaluation import Row
+from optbench.training.recipes import Recipe
 from optbench.training.step_cost import cost_of_run
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def compare(
     eval_every: int = 1,
     eval_train_examples: int | None = None,
     engine: str = engines.AUTO,
+    recipe: Recipe | None = None,
     progress: bool = True,
 ) -> InMemoryComparison:
     """Train each optimizer with each seed, and return the comparison of the runs.
@@ -136,6 +138,7 @@ def compare(
     eval_every: epochs between evaluations.
     eval_train_examples: evaluate the training loss on this many examples; None is all.
     engine: "auto" is the first engine that serves every optimizer; see `optbench.train`.
+    recipe: clipping, accumulation, averaging, augmentation and early ends, for all optimizers.
     progress: show a bar, in a terminal on standard error.
 
     The result has `table`, `plot()`, `summary()` and `verdict(candidate=..., baseline=...)`:
@@ -162,6 +165,7 @@ def compare(
             decay_biases_and_norms=decay_biases_and_norms,
             device=device,
             seed=numbers[0],
+            recipe=recipe or Recipe(),
         )
     options: dict[str, Any] = {
         "schedule": schedule,
@@ -170,6 +174,7 @@ def compare(
         "eval_every": eval_every,
         "eval_train_examples": eval_train_examples,
         "engine": engine,
+        "recipe": recipe,
     }
     size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
     runs: list[Run] = []
@@ -190,6 +195,7 @@ def compare(
                     "config": {},
                     "problem": size,
                     "status": update.status,
+                    "stopped": update.stopped and {"by": update.stopped, "step": update.step},
                     "device": str(device),
                     "engine": engine,
                     "cost": cost_of_run(
@@ -226,9 +232,9 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the rows by the columns of `epochs.csv`; NaN if there is no value."""
     return {
-        name: np.array([row[name] for row in rows], dtype=float)
-        for name in COLUMNS["epochs"]
-        if any(row[name] is not None for row in rows)
+        name: np.array([row.get(name) for row in rows], dtype=float)
+        for name in (*COLUMNS["epochs"], *AVERAGED_COLUMNS)
+        if any(row.get(name) is not None for row in rows)
     }
 
 

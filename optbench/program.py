@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from yaml import YAMLError
 from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.metrics import metric_of
 from optbench.config import own_settings
 from optbench.config.command_line import as_words, split
 from optbench.config.compose import texts_of
@@ -147,6 +148,28 @@ def curve_of(folder: Path) -> Path:
     return curve.draw(folder)
 
 
+def early_end(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how a run ended by its recipe: without progress, at a target or after seconds."""
+    config, stopped = record["config"], record.get("stopped") or {}
+    by, at = stopped.get("by"), f"at step {stopped.get('step')}"
+    if by == "early_stopping":
+        rule = config["early_stopping"]
+        patience = rule["patience"]
+        yield f"stopped {at}: {patience} evaluations without a better {rule['metric']}"
+    if record.get("target_reached") is not None:
+        metric, value = config["stop_at"]["metric"], config["stop_at"]["value"]
+        how = f"reached its target {at}" if by == "stop_at" else "its target was not reached"
+        yield f"{how}: {metric} {'≤' if metric_of(metric).smaller else '≥'} {value:g}"
+    if (seconds := config.get("budget_seconds")) is not None and record["status"] == "completed":
+        if by == "budget_seconds":
+            yield f"stopped {at} after its budget of {seconds:g} seconds"
+        elif by is None:
+            yield (
+                f"its epochs ended before its budget of {seconds:g} seconds; more epochs use it up"
+            )
+        yield "a run with a budget of seconds is not repeatable bit for bit"
+
+
 def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
     """Print what is unusual about a run, and its final metrics."""
     if outcome.known:
@@ -159,6 +182,8 @@ def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
         step = record["diverged_at_step"]
         hint = "try a smaller optimizer.lr" if step else "look at the loss, the model and the data"
         say(f"diverged: the loss was not finite at step {step}; {hint}")
+    for text in early_end(record):
+        say(text)
     figures = {k: v for k, v in (record["summary"] or {}).items() if isinstance(v, int | float)}
     width = max(map(len, figures), default=0)
     for key, value in figures.items():

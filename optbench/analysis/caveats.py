@@ -14,7 +14,7 @@ from optbench.analysis.series import Layout
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, show
+from optbench.common.text import count, is_number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, too_few_seeds
 from optbench.stats.estimates import median
@@ -26,6 +26,11 @@ IMPORTED = (
     "optbench did not train these runs: that their problems, budgets and tuning were the same is "
     "the word of the one who imported them"
 )
+ENDED_BY = {  # the values of the column "stopped"
+    "early_stopping": "for lack of progress (early_stopping)",
+    "stop_at": "at their target (stop_at)",
+    "budget_seconds": "after their seconds (budget_seconds)",
+}
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
@@ -41,6 +46,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
     found += [IMPORTED] if made.imported else []
     found += diverged_runs(made.table, "run")
+    found += early_ends(made.table)
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
         check_exchangeable(trials)
@@ -127,6 +133,46 @@ def diverged_runs(table: pd.DataFrame, what: str) -> Iterator[str]:
         lost = int((part["status"] == "diverged").sum())
         if 2 * lost > len(part):
             yield f"{name}: {lost} of {count(len(part), what)} diverged"
+
+
+def early_ends(table: pd.DataFrame) -> Iterator[str]:
+    """Yield a caveat for each way in which runs ended before their budget of steps."""
+    runs = table.drop_duplicates("run")
+    if "stopped" not in runs:
+        return
+    for by, words in ENDED_BY.items():
+        part = runs[runs["stopped"].astype(object) == by]
+        if len(part):
+            rest = "" if len(part) == len(runs) else ", and others used up their budget of steps"
+            yield (
+                f"{len(part)} of {count(len(runs), 'run')} ended early {words} "
+                f"({by_optimizer(part)}){rest}: their last values are those of unequal numbers of "
+                f"steps"
+            )
+    if "stop_at.value" in runs:
+        asked = runs[are_numbers(runs["stop_at.value"])]
+        missed = asked[asked["stopped"].astype(object) != "stop_at"]
+        if len(missed):
+            yield (
+                f"{len(missed)} of {count(len(asked), 'run')} did not reach the target of stop_at "
+                f"({by_optimizer(missed)})"
+            )
+    if "budget_seconds" in runs and any(are_numbers(runs["budget_seconds"])):
+        yield (
+            "runs with a budget of seconds are not repeatable bit for bit: on another machine, or "
+            "beside other work, they end at other steps"
+        )
+
+
+def are_numbers(values: pd.Series) -> list[bool]:
+    """Return which values of a config key are numbers, rather than null or missing."""
+    return [is_number(show(value)) for value in values]
+
+
+def by_optimizer(runs: pd.DataFrame) -> str:
+    """Return the number of runs of each optimizer, as in "adam 3, sgd 1"."""
+    counts = Counter(runs["optimizer"].astype(str))
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
 
 
 def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import pandas as pd
 from optbench.common.errors import UserError
 from optbench.common.names import nearest
 from optbench.common.text import is_number, show, sort_key
+from optbench.formats.keys import GROUPS, SERIES_KEYS
 from optbench.formats.run import COLUMNS, COST_COLUMNS
 
 
@@ -96,9 +97,7 @@ def matches(shown: str, text: str) -> bool:
 
 def is_variant(key: str) -> bool:
     """Return whether a config key belongs to the optimizer's side of a run."""
-    return key == "decay_biases_and_norms" or (
-        key.startswith(("optimizer.", "schedule.")) and key != "optimizer.name"
-    )
+    return key.partition(".")[0] in SERIES_KEYS and key not in (*GROUPS, "optimizer.name")
 
 
 def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:

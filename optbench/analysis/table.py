@@ -18,6 +18,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import nearest
+from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import newest_only
 from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import (
@@ -27,6 +28,7 @@ from optbench.formats.run import (
     flatten,
     read_record,
     read_rows,
+    stop_of,
 )
 from optbench.formats.study import current, read_manifest
 
@@ -35,6 +37,8 @@ FOLDER_HINT = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
     "train first, then give its folder (or any folder above it)."
 )
+# what runs did before a key of the optimizer's side existed, by dotted key
+EARLIER = flatten({key: KEYS[key].before for key in SERIES_KEYS if KEYS[key].before is not ...})
 UNFINISHED_HINT = "The command that began the runs resumes them, and tries failed ones again."
 
 Record = tuple[Path, RunRecord]
@@ -80,7 +84,8 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     """Return all finished runs below `folders` as a tidy table, a row per logged row.
 
     Columns: run (folder), run_id, problem (hash), status, seed, optimizer, device, engine (that
-    took its steps; NaN: not named); the flattened config ("optimizer.lr"; lists as text, null as
+    took its steps; NaN: not named), stopped (what ended the run before its budget of steps; NaN:
+    nothing); the flattened config ("optimizer.lr"; lists as text, null as
     "null", NaN for a key that a run lacks); step_ms and state_bytes_per_parameter (of the
     optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
     alone); the columns of `epochs.csv` or `steps.csv`. A run that diverged before its first step
@@ -214,7 +219,8 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     for folder, record, _ in runs:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
-        values = (str(folder), *hashes, *rest, engine_of(record) or math.nan)
+        stopped = (stop_of(record) or {}).get("by", math.nan)
+        values = (str(folder), *hashes, *rest, engine_of(record) or math.nan, stopped)
         identity = dict(zip(RUN_COLUMNS, values, strict=True))
         config = flatten(record["config"])
         problem = flatten(record["problem"])
@@ -223,7 +229,8 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         lines.append(identity | config | problem | identity)
     keys = [key for key in dict.fromkeys(k for line in lines for k in line) if key not in measured]
     data: dict[str, Any] = {
-        key: repeat_rows([line.get(key, math.nan) for line in lines], lengths) for key in keys
+        key: repeat_rows([line.get(key, EARLIER.get(key, math.nan)) for line in lines], lengths)
+        for key in keys
     }
     data["seed"] = np.repeat([run.record["seed"] for run in runs], lengths)
     costs = [step_costs(run.record) for run in runs]

@@ -150,7 +150,7 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
         f"{'optimizer' if on_optimizers else 'setting'} {unit}: exact two-sided sign-flip",
-        f"test of the largest |t| over all pairs,",
+        "test of the largest |t| over all pairs,",
         "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
         *([] if on_optimizers else [f"{SETTINGS_ALONE}."]),
         "",

@@ -5,14 +5,18 @@ from itertools import product
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from optbench.common.errors import UserError
+from optbench.config import own_settings
 from optbench.config.explain import explained
 from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
+from optbench.config.resolve import check_syntax, quoted, resolve
+from optbench.formats.keys import RunConfig
 
 
 def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -27,6 +31,25 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
         config: Any = OmegaConf.to_container(node, resolve=True)
     config = {"name": choice.replace("/", "_")} | config  # a YAML of the user's may lack a name
     return {key: value for key, value in config.items() if key != "search"}
+
+
+def compose_run(words: Sequence[str]) -> RunConfig:
+    """Return the resolved configuration of one run, as the command line `words` gives it.
+
+    The user's `own_folders` have choices too. Raises `UserError` for words that make no run.
+    """
+    mend_parser()
+    written = list(map(quoted, words))
+    check_syntax(written)
+    places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
+    overrides = [*own_settings.for_hydra(written), f"hydra.searchpath=[{places}]"]
+    with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)  # `resolve` asks it for the names of choices
+        texts = texts_of(config.hydra.overrides.task)
+        optimizer = str(config.hydra.runtime.choices.get("optimizer"))
+        texts = own_settings.move_to_group(config, texts, optimizer)
+        return resolve(config, texts)
 
 
 def combinations(settings: Mapping[str, str], whose: str) -> list[list[str]]:

@@ -19,6 +19,8 @@ MAX_INTEGER = 2**53  # larger whole numbers are not exact in CSV and JSON reader
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise `UserError` for the first wrong value, with its key and what is allowed."""
+    from optbench.training.recipes import recipe_of  # imports torch, which takes seconds
+
     for key, value in config.items():
         if key not in ENDING_KEYS:
             check_values(value, key)
@@ -35,6 +37,7 @@ def check(config: Mapping[str, Any]) -> None:
         )
     check_kinds(config, Choice)
     check_kinds(config, Switch)
+    recipe_of(config)
     every = config["checkpoint_seconds"]
     if every is not None and (not _is_number(every) or not 0 <= every < math.inf):
         raise UserError(

@@ -18,6 +18,7 @@ from optbench import schedules
 from optbench.common.errors import UserError
 from optbench.problem import Problem
 from optbench.training.loop import WARMUP_STEPS
+from optbench.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from optbench.training.steps import Engine
@@ -32,6 +33,7 @@ def select(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler | None = None,
+    recipe: Recipe | None = None,
     *,
     required: bool = True,
 ) -> "Engine | None":
@@ -41,7 +43,7 @@ def select(
     required: raise `UserError` where an engine of NAMES does not serve; else steps are plain.
     """
     for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
-        why = refusal(candidate, problem, model, optimizer, scheduler)
+        why = refusal(candidate, problem, model, optimizer, scheduler, recipe)
         if not why:
             from optbench.engines.compiled_mlp.mlp import CompiledGradients, CompiledMlp
 
@@ -63,6 +65,7 @@ def refusal(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler | None = None,
+    recipe: Recipe | None = None,
 ) -> str:
     """Return in words why an engine does not serve a training; "" where it does."""
     from optbench.engines.compiled_mlp import eligibility, mlp
@@ -74,6 +77,8 @@ def refusal(
     whole = name == "compiled_mlp"
     if whole and problem.total_steps <= WARMUP_STEPS:
         return f"the first {WARMUP_STEPS} steps are always plain, and the run has no more"
+    if why := eligibility.recipe_refusal(recipe or Recipe(), whole=whole):
+        return why
     if why := eligibility.refusal(problem, model, optimizer):
         return why
     if whole and (why := eligibility.optimizer_refusal(optimizer)):

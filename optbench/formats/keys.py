@@ -104,6 +104,43 @@ class LogConfig(TypedDict):
     eval_test: Annotated[str, Key(COSMETIC, Choice(("each", "end", "never")))]
 
 
+# `training.recipes` checks the keys of the recipe
+NO_AVERAGING = {"kind": None, "decay": 0.999, "start": 0.75}
+NO_EARLY_STOPPING = {"patience": None, "metric": "val_loss"}
+NO_TARGET = {"metric": "val_loss", "value": None}
+NO_AUGMENTATION = {"crop": 0, "flip": False, "cutout": 0}
+
+
+class AveragingConfig(TypedDict):
+    """The keys of `averaging`."""
+
+    kind: Annotated[str | None, Key()]
+    decay: Annotated[float, Key()]
+    start: Annotated[float, Key()]
+
+
+class EarlyStoppingConfig(TypedDict):
+    """The keys of `early_stopping`."""
+
+    patience: Annotated[int | None, Key()]
+    metric: Annotated[str, Key()]
+
+
+class StopAtConfig(TypedDict):
+    """The keys of `stop_at`."""
+
+    metric: Annotated[str, Key()]
+    value: Annotated[float | None, Key()]
+
+
+class AugmentConfig(TypedDict):
+    """The keys of `augment`."""
+
+    crop: Annotated[int, Key()]
+    flip: Annotated[bool, Key()]
+    cutout: Annotated[int, Key()]
+
+
 class TuningConfig(TypedDict):
     """The keys of `tuning`, which `tuning.study` checks."""
 
@@ -144,13 +181,21 @@ class RunConfig(TypedDict):
     epochs: Annotated[int | None, Key(PROBLEM, Count(1, "passes over the training set", null=True))]
     steps: Annotated[int | None, Key(PROBLEM, Count(1, "optimizer steps", null=True))]
     shuffle: Annotated[str, Key(PROBLEM, Choice(("every_epoch", "fixed_order")))]
-    precision: Annotated[str, Key(PROBLEM, Choice(("float32", "bfloat16", "float64")))]
+    precision: Annotated[str, Key(PROBLEM, Choice(("float32", "bfloat16", "float16", "float64")))]
     drop_last: Annotated[bool, Key(PROBLEM, Switch(), before=False)]
     weight_penalty: Annotated[float, Key(PROBLEM, before=0.0)]
+    augment: Annotated[AugmentConfig, Key(PROBLEM, before=NO_AUGMENTATION)]
+    early_stopping: Annotated[EarlyStoppingConfig, Key(PROBLEM, before=NO_EARLY_STOPPING)]
+    stop_at: Annotated[StopAtConfig, Key(PROBLEM, before=NO_TARGET)]
+    budget_seconds: Annotated[float | None, Key(PROBLEM, before=None)]
 
     optimizer: Annotated[Node, Key(RUN | GROUP | SERIES)]
     schedule: Annotated[Node, Key(RUN | GROUP | SERIES)]
     decay_biases_and_norms: Annotated[bool, Key(RUN | SERIES, Switch())]
+    clip_norm: Annotated[float | None, Key(RUN | SERIES, before=None)]
+    clip_value: Annotated[float | None, Key(RUN | SERIES, before=None)]
+    accumulate: Annotated[int, Key(RUN | SERIES, before=1)]
+    averaging: Annotated[AveragingConfig, Key(RUN | SERIES, before=NO_AVERAGING)]
     seed: Annotated[int, Key(RUN, Count(0, "a number that names the run"))]
     log: Annotated[LogConfig, Key(RUN)]
     deterministic: Annotated[bool, Key(RUN, Switch())]

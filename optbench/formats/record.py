@@ -23,6 +23,8 @@ class RunRecord(TypedDict, total=False):
     status: Required[str]
     error: Any
     diverged_at_step: Any
+    stopped: Any  # by and step, of a run that ended before its budget of steps; else null
+    target_reached: Any  # whether a run with stop_at reached it
     device: str | None
     engine: str | None  # A+B: A began the run, and B resumed it
     num_threads: Any

@@ -19,7 +19,9 @@ from optbench.formats.checksummed_json import add_checksum, remove_checksum
 from optbench.formats.record import RunRecord
 
 FORMAT = 1
-RUN_COLUMNS = ("run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine")
+RUN_COLUMNS = (
+    "run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine", "stopped",
+)  # fmt: skip
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
 COLUMNS = {
     "epochs": [
@@ -33,6 +35,10 @@ COLUMNS = {
         *["update_norm", "update_ratio", "noise_scale"],
     ],
 }
+AVERAGED = "averaged_"  # begins the columns of averaged weights
+AVERAGED_COLUMNS = tuple(  # of epochs.csv, where weights are averaged
+    f"{AVERAGED}{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")
+)
 TEXT_COLUMNS = ("layer", "kind")  # all others hold numbers
 FILLED_COLUMNS = {  # which never have an empty cell
     "epochs": ("epoch", "step", "train_loss", "seconds"),
@@ -56,6 +62,12 @@ OPTIONAL_KEYS = {
 }  # fmt: skip
 
 
+def columns_of(rows: str, config: Mapping[str, Any]) -> list[str]:
+    """Return the columns that a run with this configuration writes to a CSV file."""
+    averaged = (config.get("averaging") or {}).get("kind") is not None
+    return [*COLUMNS[rows], *AVERAGED_COLUMNS * (averaged and rows == "epochs")]
+
+
 def read_record(path: Path) -> RunRecord:
     """Return a `run.json`, after checking all values that the table needs."""
     record = read_sealed(path)
@@ -66,6 +78,7 @@ def read_record(path: Path) -> RunRecord:
     for key, kind in OPTIONAL_KEYS.items():
         if not isinstance(record.get(key), kind | None):
             raise ValueError(f"has {record[key]!r} as its {key!r} ({kind.__name__})")
+    stop_of(record)
     if record.get("status") not in STATUSES:
         raise ValueError(f"has status {record.get('status')!r}, not one of {', '.join(STATUSES)}")
     return cast(RunRecord, record)
@@ -212,6 +225,10 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     if rows != "epochs" or record["status"] != "completed":
         return
     step, epoch = columns["step"][-1], columns["epoch"][-1]
+    if stopped := stop_of(record):
+        if step > stopped["step"] or (rows == "epochs" and step < stopped["step"]):
+            raise ValueError(f"ends at step {step:g}, and the run stopped at {stopped['step']}")
+        return
     steps, epochs = record["config"].get("steps"), record["config"].get("epochs")
     if not isinstance(steps, int | float | None) or not isinstance(epochs, int | float | None):
         raise ValueError("cannot be checked: the budget in run.json is no number")
@@ -221,6 +238,17 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     # half an epoch of slack: the last, smaller batch may be dropped
     elif epochs is not None and epoch < epochs - 0.5:
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
+
+
+def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return why (`by`) and at which `step` a run ended before its budget of steps; or None."""
+    found = record.get("stopped")
+    if found is None:
+        return None
+    by, step = (found.get("by"), found.get("step")) if isinstance(found, dict) else (None, None)
+    if not isinstance(by, str) or not isinstance(step, int):
+        raise ValueError(f"has {found!r} as its 'stopped' (by, step)")
+    return {"by": by, "step": step}
 
 
 def check_whole(folder: Path, record: Mapping[str, Any]) -> None:

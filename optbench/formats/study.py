@@ -10,7 +10,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
-from optbench.formats.keys import SERIES_KEYS
+from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
@@ -111,7 +111,12 @@ def setting_of(record: Mapping[str, Any]) -> str:
     The search space is left out, since the hash describes one setting.
     """
     config = record["config"]
-    sides = {key: config.get(key) for key in SERIES_KEYS}
+    # a later key with its earlier value is left out, so that the hash is that of earlier versions
+    sides = {
+        key: config.get(key)
+        for key in SERIES_KEYS
+        if KEYS[key].before is ... or config.get(key, KEYS[key].before) != KEYS[key].before
+    }
     for group in ("optimizer", "schedule"):
         if isinstance(side := sides[group], dict):
             sides[group] = {key: value for key, value in side.items() if key != "search"}

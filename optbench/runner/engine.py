@@ -17,6 +17,7 @@ from optbench.optimizers import build as made_by
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
 from optbench.training.object_state.global_state import kept
+from optbench.training.recipes import Recipe
 from optbench.training.steps import EngineFactory
 
 spec = find_spec("optbench.engines")
@@ -67,11 +68,13 @@ def serving(
     model: nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
+    recipe: Recipe,
 ) -> tuple[str, ...]:
     """Return the engines among `names` that serve a training, in their order."""
     if found is None:
         return ()
-    return tuple(n for n in names if not found.refusal(n, problem, model, optimizer, scheduler))
+    training = (problem, model, optimizer, scheduler, recipe)
+    return tuple(name for name in names if not found.refusal(name, *training))
 
 
 def common(
@@ -82,6 +85,7 @@ def common(
     decay_biases_and_norms: bool,
     device: torch.device | str,
     seed: int,
+    recipe: Recipe,
 ) -> str:
     """Return the first engine of NAMES that serves all optimizers, else "plain"."""
     names = NAMES if torch.device(device).type == "cpu" else ()
@@ -91,5 +95,5 @@ def common(
         for build in given:
             optimizer = made_by(build, model, decay_biases_and_norms=decay_biases_and_norms)
             scheduler = schedule and schedules.build(schedule, optimizer, problem.total_steps)
-            names = serving(names, problem, model, optimizer, scheduler)
+            names = serving(names, problem, model, optimizer, scheduler, recipe)
     return (*names, PLAIN)[0]

@@ -26,6 +26,7 @@ from optbench.runner import engine
 from optbench.runs import locks, own_code
 from optbench.runs.finished import find_finished
 from optbench.training import device, step_cost
+from optbench.training.recipes import recipe_of
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,11 @@ def arguments(planned: Plan) -> dict[str, Any]:
     than the process that planned the run.
     """
     config = planned.config
+    problem, recipe = build_problem(config, planned.dataset), recipe_of(config)
+    watched = config["diagnostics"] == "layers"
+    recipe.check(problem, planned.device, watched=watched)
     made = {
-        "problem": build_problem(config, planned.dataset),
+        "problem": problem,
         "optimizer": build("optimizer", config["optimizer"]),
         "seed": config["seed"],
         "schedule": build("schedule", config["schedule"]),
@@ -132,9 +136,10 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "eval_every": config["log"]["eval_epochs"],
         "eval_train_examples": config["log"]["eval_train_examples"],
         "eval_test": config["log"]["eval_test"],
-        "layers": config["diagnostics"] == "layers",
+        "layers": watched,
         "layers_every": config["log"]["layer_steps"],
         "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
+        "recipe": recipe,
     }
     code = own_code.code_of(part_of(config, GROUPS))
     own_code.check_unchanged(code, planned.record)

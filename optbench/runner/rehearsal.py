@@ -35,7 +35,8 @@ def build(planned: planning.Plan) -> None:
         optimizer = optimizers.build(asked["optimizer"], model, decay_biases_and_norms=decay)
         scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
         if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
-            asked["engine"](problem, model, optimizer, scheduler)  # raises if it does not serve
+            # raises if it does not serve
+            asked["engine"](problem, model, optimizer, scheduler, asked["recipe"])
 
 
 def kind_of(config: RunConfig) -> str:

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optbench.problem import Problem
 from optbench.runner.engine import AUTO, factory
 from optbench.training.loop import Training
+from optbench.training.recipes import Recipe
 from optbench.training.steps import Update
 
 
@@ -28,6 +29,7 @@ def train(
     layers_every: int | None = None,
     channels_last: bool = True,
     engine: str = AUTO,
+    recipe: Recipe | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
@@ -47,11 +49,12 @@ def train(
     engine: "auto" (the first, in a fixed order, that serves the run), "plain" (every step is
         torch's) or "compiled_mlp". To compare the seconds of several optimizers, use one engine
         for all of them.
+    recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
     stop: asked after each step, or every half second of an engine's steps; True ends the run with
         status "interrupted".
 
-    Raises `UserError` where the model, loss or optimizer does not fit the problem, and where a
-    named engine does not serve.
+    Raises `UserError` where the model, loss, optimizer or recipe does not fit the problem, and
+    where a named engine does not serve.
     """
     training = Training(
         problem,
@@ -68,5 +71,6 @@ def train(
         layers_every=layers_every,
         engine=factory(engine),
         channels_last=channels_last,
+        recipe=recipe,
     )
     return training.updates(stop)

@@ -11,7 +11,7 @@ import torch
 
 from optbench import __version__
 from optbench.common.errors import UserError
-from optbench.formats.keys import SERIES_KEYS
+from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import all_changes, code_in, sourceless
 from optbench.formats.run import read_record
 
@@ -156,7 +156,9 @@ def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]
     """
     changed = differences(record["problem"], asked["problem"])
     for key in (*SERIES_KEYS, "seed"):
-        changed += differences({key: record["config"].get(key)}, {key: asked["config"][key]})
+        earlier = KEYS[key].before if key in KEYS else None  # of a version without the key
+        before = record["config"].get(key, None if earlier is ... else earlier)
+        changed += differences({key: before}, {key: asked["config"][key]})
     if changed:
         raise UserError(
             f"{folder} was begun with something else than is asked for now: {'; '.join(changed)}. "

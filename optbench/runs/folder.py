@@ -17,12 +17,16 @@ from typing import Any, TextIO, cast
 
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.common.files import read_text, replace_text
+from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
-from optbench.formats.run import COLUMNS, FORMAT, read_record, write_sealed
+from optbench.formats.run import COLUMNS, FORMAT, columns_of, read_record, write_sealed
 from optbench.runs.loggers import Loggers
 from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
 from optbench.training.evaluation import Row
 from optbench.training.steps import Update
+
+# whose best value is in the summary of `run.json`
+BEST_OF = ("train_loss", "val_loss", "val_accuracy", "averaged_val_loss", "averaged_val_accuracy")
 
 
 class RunFolder:
@@ -129,13 +133,18 @@ class RunFolder:
         if update.epoch is not None:
             self._append("epochs", [update.epoch])
             self._last = update.epoch
-            for key, better in (("train_loss", min), ("val_loss", min), ("val_accuracy", max)):
-                value = update.epoch[key]
+            for key in BEST_OF:
+                value, better = update.epoch.get(key), min if metric_of(key).smaller else max
                 # step 0 is the untrained model, which cannot be an optimizer's best epoch
                 if value is not None and isfinite(value) and update.epoch["step"]:
                     self._best[f"best_{key}"] = better(value, self._best.get(f"best_{key}", value))
         if update.status == "diverged":
             self.record["diverged_at_step"] = update.step
+        if update.stopped is not None:
+            self.record["stopped"] = {"by": update.stopped, "step": update.step}
+        wanted = (self.record["config"].get("stop_at") or {}).get("value") is not None
+        if wanted and update.status in ("completed", "diverged"):
+            self.record["target_reached"] = update.stopped == "stop_at"
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Close the files and record how the run ended.
@@ -177,7 +186,7 @@ class RunFolder:
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
-        csv.writer(file, lineterminator="\n").writerow(COLUMNS[name])
+        csv.writer(file, lineterminator="\n").writerow(columns_of(name, self.record["config"]))
         file.flush()
         return file
 
@@ -187,7 +196,8 @@ class RunFolder:
         writer = csv.writer(self._files[name], lineterminator="\n")
         exact = self.record.get("problem", {}).get("precision") == "float64"
         digits = 17 if exact else 9  # enough for a float64, or a float32, without rounding
-        writer.writerows([_cell(row.get(c), digits) for c in COLUMNS[name]] for row in rows)
+        columns = columns_of(name, self.record["config"])
+        writer.writerows([_cell(row.get(c), digits) for c in columns] for row in rows)
         self._files[name].flush()
         if not os.fstat(self._files[name].fileno()).st_nlink:  # writes to a deleted file never fail
             raise FileNotFoundError(errno.ENOENT, "the folder was deleted", str(self.path))

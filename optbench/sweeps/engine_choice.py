@@ -25,6 +25,7 @@ from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine
 from optbench.streams import Stream
 from optbench.training.object_state.global_state import kept
+from optbench.training.recipes import recipe_of
 
 ENGINES_VARIABLE = "OPTBENCH_ENGINES"
 MAX_CHARACTERS = 100_000  # Linux starts no process with 131,072 in one environment variable
@@ -74,7 +75,8 @@ class EngineChoice:
             with kept(factory, schedule):
                 optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
                 scheduler = schedules.build(schedule, optimizer, problem.total_steps)
-                return engine.serving(names, problem, model, optimizer, scheduler)
+                recipe = recipe_of(config)
+                return engine.serving(names, problem, model, optimizer, scheduler, recipe)
 
     def of(self, config: RunConfig) -> str | None:
         """Return the name of the engine of a run's problem; None if never checked."""

@@ -5,9 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optbench.datasets.prepare import Dataset
 from optbench.problem import Problem, stream
 
 Batch = Tensor | range  # indices; a range is all examples, which need no copy
+
+
+def examples_of(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets of a batch of training examples."""
+    if isinstance(batch, range):
+        return data.train_x, data.train_y
+    return data.train_x.index_select(0, batch), data.train_y.index_select(0, batch)
 
 
 class Batches:

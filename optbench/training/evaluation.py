@@ -1,5 +1,6 @@
 """The loss that training minimises, and a model's scores on each part of the data."""
 
+from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 
 import torch
@@ -12,6 +13,7 @@ from optbench.problem import Problem, weight_penalty
 # examples evaluated together: activations of more leave the CPU's caches, which made a CNN three
 # times slower; a small MLP took a fifth longer with batches of 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Row = dict[str, float | None]  # by column; None: the value does not exist
 
 
@@ -62,11 +64,16 @@ def score(
 
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
     """Return the model's outputs in float32, or in float64 at that precision."""
-    if problem.precision != "bfloat16":
-        return model(x)
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with autocast_of(problem, x.device):
         outputs = model(x)
-    return outputs.float()
+    return outputs.float() if problem.precision in AUTOCAST else outputs
+
+
+def autocast_of(problem: Problem, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a problem's precision: autocast for the 16-bit ones."""
+    if problem.precision not in AUTOCAST:
+        return nullcontext()
+    return torch.autocast(device.type, AUTOCAST[problem.precision])
 
 
 def _sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tensor:

@@ -23,10 +23,12 @@ from optbench.models import draw_from
 from optbench.problem import Problem
 from optbench.streams import Stream, stream
 from optbench.training import closures, evaluation, saved_state
-from optbench.training.batches import Batch, Batches
+from optbench.training.batches import Batch, Batches, examples_of
 from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.layer_stats import LayerRow, step_with_layer_stats
 from optbench.training.object_state.global_state import GlobalState
+from optbench.training.recipes import Recipe
+from optbench.training.recipes.applied import AppliedRecipe
 from optbench.training.setup import make_model
 from optbench.training.stepping import Stepper
 from optbench.training.steps import (
@@ -64,6 +66,7 @@ class Training:
         layers_every: int | None = None,
         engine: EngineFactory | None = None,
         channels_last: bool = True,
+        recipe: Recipe | None = None,
     ) -> None:
         """Build model, optimizer and schedule.
 
@@ -78,13 +81,16 @@ class Training:
         serves. None: plain steps.
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
+        recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
 
         The seed sets the weights, the order of the batches, and three streams of the global
         generators: for the model with its loss, for the optimizer, and for each evaluation. The
         caller's generators are left as they were.
 
-        Raises `UserError` where the model, loss or optimizer does not fit the problem.
+        Raises `UserError` where the model, loss, optimizer or recipe does not fit the problem.
         """
+        recipe = recipe or Recipe()
+        recipe.check(problem, torch.device(device), watched=layers)
         problem = replace(problem, loss=copy_of(problem.loss))  # which may count its calls
         self.problem, self.seed = problem, seed
         self.total_steps, self.steps_per_epoch = problem.total_steps, problem.steps_per_epoch
@@ -98,6 +104,7 @@ class Training:
             )
             self.noise = stream(seed, "dropout", self.device)
             draw_from(self.model, self.noise)
+            self.applied = AppliedRecipe(recipe, problem, self.model, seed, self.device)
             decay = decay_biases_and_norms
             build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
             with own:
@@ -108,6 +115,7 @@ class Training:
                     self._loss,
                     own,
                     evaluates_first=partial(closures.evaluates_first, build, self.model),
+                    gradients=self.applied.gradients,
                 )
                 self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
             self.global_state.see(self.model, self.optimizer, self.scheduler)
@@ -120,7 +128,7 @@ class Training:
         self.engine: Engine | None = None
         watched = layers and layers_every == 1  # no step is left for an engine
         if engine is not None and not watched:
-            self.engine = engine(problem, self.model, self.optimizer, self.scheduler)
+            self.engine = engine(problem, self.model, self.optimizer, self.scheduler, recipe)
         self._step_engine = self.engine if isinstance(self.engine, StepEngine) else None
         if isinstance(self.engine, GradientEngine):
             self.stepper.compiled = self.engine.gradients
@@ -163,13 +171,17 @@ class Training:
                 self.running_loss, self.seen = 0.0, 0
             for start in range(place, len(epoch), SYNC_EVERY):
                 update = self._advance(epoch[start : start + SYNC_EVERY], stop)
-                if update.status != "diverged" and self.is_evaluated(self.step):
+                late = self.applied.endings.is_late(self.seconds)
+                if update.status != "diverged" and (late or self.is_evaluated(self.step)):
                     # an interrupted run too: it resumes with the step after the evaluation
                     update.epoch = self._evaluate(begun)
+                    last = self.step == total
                     if not is_finite(update.epoch):
                         update.status = "diverged"
-                    elif self.step == total:
-                        update.status = "completed"
+                    elif (why := self.applied.reason_to_end(update.epoch, last=last)) or last:
+                        update.status, update.stopped = "completed", why
+                        if self.eval_test == "end" and not last:
+                            update.epoch |= self._scores(tested=True)
                 self.total_seconds = perf_counter() - begun
                 yield update
                 if update.status != "running":
@@ -226,6 +238,9 @@ class Training:
                 else:
                     rates.append(optimizers.learning_rate(self.optimizer))
                     layers += self._take_step(chunk[len(rates) - 1], number)
+                seconds = self.seconds + perf_counter() - tick - self._paused
+                if self.applied.endings.is_late(seconds):
+                    break
                 interrupted = stop()
         values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
@@ -238,7 +253,8 @@ class Training:
 
     def _take_step(self, batch: Batch, number: int) -> list[LayerRow]:
         """Take a step with torch, and return its rows of layers.csv if it is watched."""
-        x, y = _take(self.data.train_x, self.data.train_y, batch)
+        x, y = examples_of(self.data, batch)
+        x = self.applied.augmented(x)
         seen: list[LayerRow] = []
         if self._is_watched(number):
             begun = perf_counter()
@@ -252,6 +268,7 @@ class Training:
             self._paused += self.stepper.paused
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
+        self.applied.see_step(self.model, number)
         if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
             draws = nullcontext() if schedules.is_known(self.scheduler) else self.stepper.draws
             with blame(f"a step of {type(self.scheduler).__name__} failed"), draws:
@@ -301,30 +318,32 @@ class Training:
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return objective(self.problem, self.model, x, y)
 
-    def _evaluate(self, begun: float) -> Row:
+    def _scores(self, *, tested: bool) -> Row:
+        """Return the scores of the model and of its averaged weights."""
         self.model.eval()
         self.stepper.switch_mode(training=False, stepped=self.step > 0)
-        last = self.step == self.total_steps
-        tested = self.eval_test == "each" or (self.eval_test == "end" and last)
         # a new stream each time, so that how often a run is evaluated changes none of its draws
         draws = Stream(self.seed, "evaluation", self.device)
+        score = partial(
+            evaluation.scores, self.problem, data=self.data,
+            train_examples=self.eval_train_examples, tested=tested,
+        )  # fmt: skip
         with draws, blame("the evaluation of the model failed"):
-            scores = evaluation.scores(
-                self.problem, self.model, self.data, self.eval_train_examples, tested=tested
-            )
+            found = score(self.model)
+            found |= self.applied.averaged_scores(score, self.data.train_x)
         self.model.train()
         self.stepper.switch_mode(training=True, stepped=self.step > 0)
+        return found
+
+    def _evaluate(self, begun: float) -> Row:
+        last = self.step == self.total_steps
+        tested = self.eval_test == "each" or (self.eval_test == "end" and last)
         row: Row = {"epoch": self.step / self.steps_per_epoch, "step": self.step}
-        row |= scores | {"running_loss": self.running_loss / self.seen if self.seen else None}
+        row |= self._scores(tested=tested)
+        row |= {"running_loss": self.running_loss / self.seen if self.seen else None}
         row |= {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
             value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
             with blame(f"a step of {type(self.scheduler).__name__} failed"):
                 self.scheduler.step(value)  # type: ignore[arg-type]  # ReduceLROnPlateau takes one
         return row
-
-
-def _take(x: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, range):
-        return x, y
-    return x.index_select(0, batch), y.index_select(0, batch)

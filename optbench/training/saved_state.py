@@ -15,6 +15,7 @@ from optbench.streams import Stream
 from optbench.training import object_state
 from optbench.training.batches import Batches
 from optbench.training.object_state.global_state import GlobalState
+from optbench.training.recipes.applied import AppliedRecipe
 from optbench.training.stepping import Stepper
 from optbench.training.steps import Engine, StepEngine
 
@@ -31,6 +32,7 @@ class Resumable(Protocol):
     scheduler: LRScheduler | None
     parameters: list[nn.Parameter]
     stepper: Stepper
+    applied: AppliedRecipe
     global_state: GlobalState
     batches: Batches
     draws: Stream
@@ -50,6 +52,7 @@ def state_dict(training: Resumable) -> dict[str, Any]:
         "noise": training.noise.get_state(),
         "model_draws": training.draws.state_dict(),
         "optimizer_draws": training.stepper.draws.state_dict(),
+        "recipe": training.applied.state_dict(),
         **{key: getattr(training, key) for key in COUNTERS},
     }
 
@@ -74,6 +77,7 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
     training.noise.set_state(state["noise"])
     training.draws.load_state_dict(state["model_draws"])
     training.stepper.draws.load_state_dict(state["optimizer_draws"])
+    training.applied.load_state_dict(state["recipe"])
     for key in COUNTERS:
         setattr(training, key, state[key])
     if isinstance(training.engine, StepEngine):

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from optbench import textbook
-from optbench.common.errors import blame
+from optbench.common.errors import UserError, blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
 from optbench.training.closures import takes_closure
+from optbench.training.recipes.gradients import Gradients
 
 # these call the closure before they use a gradient
 EVALUATE_FIRST = (LBFGS, textbook.Nesterov)
@@ -43,12 +44,15 @@ class Stepper:
         draws: Stream,
         *,
         evaluates_first: Callable[[], bool] = lambda: False,
+        gradients: Gradients | None = None,
     ) -> None:
         """Prepare the steps; call this before a schedule hides the signature of `step`.
 
         loss: of examples and targets. draws: the random stream of an optimizer that is not known.
         evaluates_first: asks `closures.evaluates_first` of such an optimizer at the first step.
+        gradients: make the gradients by a recipe; None: as torch does.
         """
+        self.gradients = gradients or Gradients()
         self.optimizer, self.loss, self.draws = optimizer, loss, draws
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.known = is_known(optimizer)
@@ -73,15 +77,21 @@ class Stepper:
             tick = perf_counter()
             self.evaluates_first = self._ask()
             self.paused += perf_counter() - tick
+        if self.evaluates_first and self.gradients.scaler is not None:
+            raise UserError(
+                f"{type(self.optimizer).__name__} evaluates the loss itself, and precision=float16 "
+                f"scales it: use precision=bfloat16 or float32"
+            )
         with blame(f"a step with {type(self.optimizer).__name__} failed"):
             if self.evaluates_first:
                 return self._evaluating_first(x, y, see_gradients)
             loss = self.take_gradients(x, y)
             self._take_sparse_gradients()
             see_gradients()
-            given: Any = (self._closure(x, y, loss),) if self.with_closure else ()
+            asked = self.with_closure and self.gradients.scaler is None
+            given: Any = (self._closure(x, y, loss),) if asked else ()
             with self._around:
-                self.optimizer.step(*given)
+                self.gradients.step(self.optimizer, *given)
             return loss.detach()
 
     def switch_mode(self, *, training: bool, stepped: bool) -> None:
@@ -119,9 +129,10 @@ class Stepper:
             for p in self.parameters:
                 p.grad = None
             if self.compiled is not None and (found := self.compiled(x, y)) is not None:
+                self.gradients.finish(self.optimizer, self.parameters)
                 return found
-        loss = self.loss(x, y)
-        loss.backward()
+        loss = self.gradients.backward(self.loss, x, y)
+        self.gradients.finish(self.optimizer, self.parameters)
         return loss
 
     @contextmanager

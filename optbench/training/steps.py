@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optbench.problem import Problem
 from optbench.training.evaluation import Row
 from optbench.training.layer_stats import LayerRow
+from optbench.training.recipes import Recipe
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Update:
     steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
     between evaluations. loss: that of the last mini-batch.
     status: "running", and in the last update "completed", "diverged" or "interrupted".
+    stopped: why a completed run ended before its budget of steps: early_stopping, stop_at (its
+    target was reached) or budget_seconds; None: it did not.
     """
 
     step: int
@@ -29,6 +32,7 @@ class Update:
     epoch: Row | None = None
     loss: float | None = None
     status: str = "running"
+    stopped: str | None = None
 
 
 @runtime_checkable
@@ -72,7 +76,7 @@ class GradientEngine(Protocol):
 Engine = StepEngine | GradientEngine
 
 # makes the engine of a new training; None for plain steps
-EngineFactory = Callable[[Problem, nn.Module, Optimizer, LRScheduler | None], Engine | None]
+EngineFactory = Callable[[Problem, nn.Module, Optimizer, LRScheduler | None, Recipe], Engine | None]
 
 
 def next_lrs(optimizer: Optimizer, scheduler: LRScheduler | None, steps: int) -> list[list[float]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.common.console import warn
+from optbench.common.metrics import metric_of
 from optbench.tuning.contenders import RUNG, Contender, Trial
 from optbench.tuning.space import path, ranges, value_at
 
@@ -34,7 +35,7 @@ def write(folder: Path, searches: Sequence[Contender], settings: Mapping[str, An
                 study = optuna.create_study(
                     storage=storage,
                     study_name=_name(entry, searches),
-                    direction="maximize" if settings["metric"] == "val_accuracy" else "minimize",
+                    direction="minimize" if metric_of(settings["metric"]).smaller else "maximize",
                 )
                 study.add_trials([_trial(entry, trial, settings) for trial in entry.trials])
             storage.engine.dispose()
@@ -66,7 +67,7 @@ def _trial(entry: Contender, trial: Trial, settings: Mapping[str, Any]) -> Any:
             kind = FloatDistribution(float(spec["low"]), float(spec["high"]), log=log)
         if value is not None and kind._contains(kind.to_internal_repr(value)):
             params[label], kinds[label] = value, kind
-    sign = -1 if settings["metric"] == "val_accuracy" else 1
+    sign = 1 if metric_of(settings["metric"]).smaller else -1
     done = trial.score < inf
     pruned = trial.kind == RUNG
     return create_trial(

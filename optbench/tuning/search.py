@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.tuning.space import Point, Space, ranges, scale_point
 
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
-METRICS = ("val_loss", "val_accuracy")
+METRICS = ("val_loss", "val_accuracy", "averaged_val_loss", "averaged_val_accuracy")
 PICKS = ("final", "best")
 
 
@@ -82,7 +83,7 @@ def score(summary: Mapping[str, Any] | None, metric: str, pick: str) -> float:
     value = (summary or {}).get(metric if pick == "final" else f"best_{metric}")
     if value is None:
         return inf
-    return -float(value) if metric == "val_accuracy" else float(value)
+    return float(value) if metric_of(metric).smaller else -float(value)
 
 
 def choose(scores: Sequence[float]) -> int | None:

@@ -19,7 +19,8 @@ from optbench.common.text import count
 from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.formats import job_list
 from optbench.formats.job_list import MANIFEST_FILE
-from optbench.formats.run import write_sealed
+from optbench.formats.keys import RunConfig
+from optbench.formats.run import AVERAGED, write_sealed
 from optbench.sweeps import callback, grid
 from optbench.tuning import caveats, contenders, halving, manifest, optuna_file, search, space
 from optbench.tuning import trials as trying
@@ -60,6 +61,7 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
 
         words = phase("trials", settings["seed"], 0)
         configs = [one for entry in first for one in contenders.rehearse(entry, compose, words)]
+        check_averaged(settings["metric"], configs)
         plan = first_plan(searches, settings, seeds)
         job_list.plan(folder, sum(map(len, plan.values())), config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
@@ -189,6 +191,14 @@ def check_searches(entries: list[Contender], settings: dict[str, Any]) -> None:
             halving.rungs(settings["trials"], entry.length[1])
         if settings["method"] == "grid" and settings["trials"] > 1:
             search.check_grid(entry.name, entry.space, settings["trials"] - 1)
+
+
+def check_averaged(metric: str, configs: list[RunConfig]) -> None:
+    """Raise `UserError` for a metric of averaged weights where none are averaged."""
+    if metric.startswith(AVERAGED) and not all(one["averaging"]["kind"] for one in configs):
+        raise UserError(
+            f"tuning.metric is {metric}, and no weights are averaged: averaging.kind=ema"
+        )
 
 
 def expand(arguments: list[str], optimizer: str) -> list[list[str]]:

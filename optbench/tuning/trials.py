@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optbench.formats.run import read_csv, read_record
+from optbench.formats.run import AVERAGED, read_csv, read_record
 from optbench.formats.study import setting_of
 from optbench.tuning import edges, halving, search
 from optbench.tuning.contenders import DEFAULT, FOLLOW_UP, RUNG, SEARCHED, Contender, Trial
@@ -214,7 +214,8 @@ def _complete(
         entry.code = record.get("code", entry.code)
         if entry.untrained is None and record["status"] == "completed":
             columns = read_csv(place / result.return_value["run"] / "epochs.csv")
-            start = {name: float(columns[name][0]) for name in search.METRICS}
+            # averaged weights are then the raw ones
+            start = {n: float(columns[n.removeprefix(AVERAGED)][0]) for n in search.METRICS}
             entry.untrained = search.score(start, metric, "final")
 
 

@@ -128,7 +128,7 @@ def test_mse_trains_behind_every_output(output):
         ("seed=-1", "seed must be"),
         ("seed=null", "seed must be"),
         ("num_threads=0", "num_threads must be"),
-        ("precision=float16", "bfloat16"),
+        ("precision=float8", "bfloat16"),
         ("shuffle=never", "fixed_order"),
         ("force=maybe", "force must be"),
         ("name=a/b", "name must be"),

@@ -1,5 +1,7 @@
 """The table of config keys names each key of conf/config.yaml, and what is derived from it."""
 
+from collections.abc import Iterable
+
 import yaml
 
 from optbench.config.groups import config_folder
@@ -15,6 +17,11 @@ def dotted(tree: dict, prefix: str = "") -> set[str]:
         if isinstance(value, dict):
             found |= dotted(value, f"{prefix}{key}.")
     return found
+
+
+def filled(names: Iterable[str]) -> dict:
+    """A configuration with any values, and empty groups of keys."""
+    return {name: {} if keys.nested_keys(name) else "set" for name in names}
 
 
 def test_the_table_and_the_configuration_have_the_same_keys():
@@ -37,7 +44,7 @@ def test_each_key_of_an_identity_has_one_place_in_it():
 
 
 def test_a_key_that_came_later_is_described_where_it_is_set():
-    config = dict.fromkeys(keys.TOP_KEYS, "set") | {"data": {"targets": "labels", "root": "x"}}
+    config = filled(keys.TOP_KEYS) | {"data": {"targets": "labels", "root": "x"}}
     config |= {"drop_last": False}
     part = keys.identity_part(config, Role.PROBLEM)
     assert part["data"] == {}
@@ -54,7 +61,7 @@ def test_one_line_in_the_table_makes_a_key(monkeypatch):
 
     key = Key(Role.RUN | Role.COSMETIC, keys.Count(1, "things"), before=1)
     monkeypatch.setitem(KEYS, "things", key)
-    config = dict.fromkeys(KEYS, "set") | {"things": 2, "log": {}}
+    config = filled(KEYS) | {"things": 2}
     assert keys.identity_part(config, Role.RUN)["things"] == 2
     assert "things" not in keys.identity_part(config | {"things": 1}, Role.RUN)
     assert "things" in keys.having(Role.COSMETIC)

@@ -22,6 +22,7 @@ from optbench.engines.compiled_mlp.exact_types import (
 from optbench.models import Dropout
 from optbench.problem import Problem
 from optbench.torch_internals import torch_is_plain
+from optbench.training.recipes import Recipe
 
 MAX_EXAMPLES, MAX_LAYERS = 512, 16  # in a batch and in a model; as in job.hpp
 # in the order of job.hpp
@@ -65,6 +66,21 @@ def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
     if getattr(type(optimizer), "zero_grad", None) is not Optimizer.zero_grad:
         return "the optimizer has a zero_grad of its own, which may keep gradients"
     return ""
+
+
+def recipe_refusal(recipe: Recipe, *, whole: bool) -> str:
+    """Return in words which part of a recipe the compiled code lacks; "" where none.
+
+    whole: whole steps are compiled, between which torch neither clips nor averages. Compiled
+    gradients leave both to torch. Early ends belong to the loop.
+    """
+    if recipe.accumulate > 1:
+        return "accumulate has micro-batches"
+    if whole and recipe.clips:
+        return "gradients are clipped (clip_norm or clip_value) within the step"
+    if whole and recipe.averaging.kind:
+        return f"weights are averaged after a step (averaging.kind={recipe.averaging.kind})"
+    return "images are augmented before the step" if whole and recipe.augment else ""
 
 
 def model_refusal(problem: Problem, model: nn.Module) -> str:

@@ -1,0 +1,88 @@
+"""How a step's gradients are made: in micro-batches, of a scaled loss, and clipped."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim import Optimizer
+
+from optbench.problem import Problem
+
+
+class Gradients:
+    """The gradients of one optimizer's steps, by the recipe of a training.
+
+    scaler: scales the loss at precision=float16, whose small gradients would else be 0; None at
+    the other precisions.
+    """
+
+    def __init__(
+        self,
+        *,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        batch_examples: int = 1,
+        scaler: GradScaler | None = None,
+    ) -> None:
+        """Prepare the gradients. batch_examples: of a whole batch."""
+        self.clip_norm, self.clip_value, self.scaler = clip_norm, clip_value, scaler
+        self.micro_examples = batch_examples // accumulate if accumulate > 1 else None
+
+    def backward(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradients of a batch's loss to `p.grad`, and return the loss.
+
+        With micro-batches, the loss is the mean over the examples of their losses, as a mean over
+        the whole batch would be. Batch norm and dropout see each micro-batch by itself.
+        """
+        if self.micro_examples is None or len(x) <= self.micro_examples:
+            value = loss(x, y)
+            self._scaled(value).backward()
+            return value
+        total: Tensor | None = None
+        for part in micro_batches(len(x), self.micro_examples):
+            value = loss(x[part], y[part]) * ((part.stop - part.start) / len(x))
+            self._scaled(value).backward()
+            total = value.detach() if total is None else total + value.detach()
+        assert total is not None
+        return total
+
+    def finish(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        """Undo the scale of the gradients in `p.grad`, then clip them by value and by norm."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+        if self.clip_value is not None:
+            clip_grad_value_(parameters, self.clip_value)
+        if self.clip_norm is not None:
+            clip_grad_norm_(parameters, self.clip_norm)
+
+    def step(self, optimizer: Optimizer, *closure: Any) -> None:
+        """Let the optimizer step; with a scale, only if all gradients are finite."""
+        if self.scaler is None:
+            optimizer.step(*closure)
+        else:  # torch's scaler takes no closure
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+
+def micro_batches(examples: int, size: int) -> Iterator[slice]:
+    """Yield the slices of a batch; a lone last example joins the slice before it.
+
+    Batch norm has no variance of one example, and `Batches` treats a lone example alike.
+    """
+    starts = list(range(0, examples, size))
+    if size > 1 and examples % size == 1 and len(starts) > 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], examples], strict=True):
+        yield slice(start, stop)
+
+
+def scaler_of(problem: Problem, device: torch.device) -> GradScaler | None:
+    """Return the loss scaler of precision=float16, None at the other precisions."""
+    return GradScaler(device.type) if problem.precision == "float16" else None
