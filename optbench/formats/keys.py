@@ -192,6 +192,7 @@ class RunConfig(TypedDict):
     optimizer: Annotated[Node, Key(RUN | GROUP | SERIES)]
     schedule: Annotated[Node, Key(RUN | GROUP | SERIES)]
     decay_biases_and_norms: Annotated[bool, Key(RUN | SERIES, Switch())]
+    decay_form: Annotated[str | None, Key(RUN | SERIES, before=None)]
     clip_norm: Annotated[float | None, Key(RUN | SERIES, before=None)]
     clip_value: Annotated[float | None, Key(RUN | SERIES, before=None)]
     accumulate: Annotated[int, Key(RUN | SERIES, before=1)]

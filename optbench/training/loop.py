@@ -109,6 +109,7 @@ class Training:
             build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
             with own:
                 self.optimizer = build(self.model)
+                self.applied.take_decay(self.optimizer)
                 self.stepper = Stepper(
                     self.optimizer,
                     self.model,

@@ -82,6 +82,11 @@ class Stepper:
                 f"{type(self.optimizer).__name__} evaluates the loss itself, and precision=float16 "
                 f"scales it: use precision=bfloat16 or float32"
             )
+        if self.evaluates_first and self.gradients.decay is not None:
+            raise UserError(
+                f"{type(self.optimizer).__name__} evaluates the loss itself, and decay_form would "
+                f"move the weights before: set decay_form=null"
+            )
         with blame(f"a step with {type(self.optimizer).__name__} failed"):
             if self.evaluates_first:
                 return self._evaluating_first(x, y, see_gradients)

@@ -14,7 +14,7 @@ from in_process import sub_command
 from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
-from optbench.analysis.caveats import caveats, harmed_by_tuning
+from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
 from optbench.analysis.final_values import (
     TOGETHER_NOTE,
@@ -197,25 +197,6 @@ def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
     assert told(sweep(tmp_path / "alone", ("adam",), 1)) == []
     sweep(tmp_path / "single", ("adam", "sgd"), 1)
     assert "1 pair cannot go below" in told(tmp_path / "single")[1]
-
-
-def test_an_optimizer_that_tuning_made_worse_is_named() -> None:
-    noise = np.random.default_rng(0)
-    rows = []
-    for name, gain in (("adam", -0.1), ("sgd", 0.1), ("momentum", 0.0)):
-        for seed in range(8):
-            for phase in ("tuned", "default"):
-                loss = 1 - gain * (phase == "tuned") + 0.02 * noise.standard_normal()
-                rows.append(
-                    {"run": f"{name}{phase}{seed}", "problem": "p", "optimizer": name, "seed": seed,
-                     "phase": phase, "status": "completed", "test_loss": loss}
-                )  # fmt: skip
-    table = pd.DataFrame(rows)
-    (text,) = harmed_by_tuning(table, "test_loss")
-    assert text.startswith("adam: tuned it is worse (n = 8, p = 0.023) by test loss")
-    assert list(harmed_by_tuning(table[table["phase"] == "tuned"], "test_loss")) == []
-    assert list(harmed_by_tuning(table, "test_accuracy")) == []
-    assert list(harmed_by_tuning(table.iloc[:1], "test_loss")) == []
 
 
 @pytest.mark.slow

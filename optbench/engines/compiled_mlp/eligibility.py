@@ -76,6 +76,8 @@ def recipe_refusal(recipe: Recipe, *, whole: bool) -> str:
     """
     if recipe.accumulate > 1:
         return "accumulate has micro-batches"
+    if whole and recipe.decay_form:
+        return f"the weights decay outside of the step (decay_form={recipe.decay_form})"
     if whole and recipe.clips:
         return "gradients are clipped (clip_norm or clip_value) within the step"
     if whole and recipe.averaging.kind:

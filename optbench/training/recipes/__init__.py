@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, check_choice
 from optbench.problem import Problem
 from optbench.training.recipes.augmentation import Augmentation
 from optbench.training.recipes.averaging import Averaging
 from optbench.training.recipes.checks import check_positive, is_count
+from optbench.training.recipes.decay import FORMS
 from optbench.training.recipes.endings import EarlyStopping, StopAt, check_metric
 
 
@@ -18,12 +19,14 @@ from optbench.training.recipes.endings import EarlyStopping, StopAt, check_metri
 class Recipe:
     """The settings of a recipe; the defaults leave a training as it is.
 
+    decay_form: of `decay.FORMS`, in place of the optimizer's own form of weight decay.
     clip_norm: the largest Euclidean norm of all gradients together. clip_value: the largest
     absolute value of each number in the gradients, which are clipped by value first.
     accumulate: micro-batches of a step, whose gradients are summed.
     budget_seconds: seconds of training after which a run ends, if it has not ended before.
     """
 
+    decay_form: str | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
     accumulate: int = 1
@@ -34,6 +37,8 @@ class Recipe:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if self.decay_form is not None:
+            check_choice("decay_form", self.decay_form, FORMS)
         for key in ("clip_norm", "clip_value", "budget_seconds"):
             check_positive(key, getattr(self, key))
         if not is_count(self.accumulate, 1):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optbench.formats.run import AVERAGED
 from optbench.problem import Problem
@@ -12,6 +13,7 @@ from optbench.training.evaluation import Row
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.augmentation import Augmenter
 from optbench.training.recipes.averaging import AveragedWeights
+from optbench.training.recipes.decay import Decay
 from optbench.training.recipes.endings import Endings
 from optbench.training.recipes.gradients import Gradients, scaler_of
 
@@ -34,11 +36,17 @@ class AppliedRecipe:
             batch_examples=problem.batch_examples,
             scaler=scaler_of(problem, device),
         )
+        self.decay_form = recipe.decay_form
         self.augmenter = Augmenter(recipe.augment, seed, device) if recipe.augment else None
         self.averaged: AveragedWeights | None = None
         if recipe.averaging.kind:
             self.averaged = AveragedWeights(recipe.averaging, problem, model, seed)
         self.endings = Endings(recipe.early_stopping, recipe.stop_at, recipe.budget_seconds)
+
+    def take_decay(self, optimizer: Optimizer) -> None:
+        """Take weight decay from a new optimizer, if the recipe names its form."""
+        if self.decay_form is not None:
+            self.gradients.decay = Decay(self.decay_form, optimizer)
 
     def augmented(self, x: Tensor) -> Tensor:
         """Return a batch as the recipe augments it."""

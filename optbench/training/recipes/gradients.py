@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from optbench.problem import Problem
+from optbench.training.recipes.decay import Decay
 
 
 class Gradients:
@@ -29,6 +30,7 @@ class Gradients:
         scaler: GradScaler | None = None,
     ) -> None:
         """Prepare the gradients. batch_examples: of a whole batch."""
+        self.decay: Decay | None = None  # before each step
         self.clip_norm, self.clip_value, self.scaler = clip_norm, clip_value, scaler
         self.micro_examples = batch_examples // accumulate if accumulate > 1 else None
 
@@ -61,6 +63,8 @@ class Gradients:
 
     def step(self, optimizer: Optimizer, *closure: Any) -> None:
         """Let the optimizer step; with a scale, only if all gradients are finite."""
+        if self.decay is not None:
+            self.decay.apply(optimizer)
         if self.scaler is None:
             optimizer.step(*closure)
         else:  # torch's scaler takes no closure

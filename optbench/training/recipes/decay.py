@@ -1,0 +1,48 @@
+"""The form of weight decay: added to the gradient, times the rate, or independent of it."""
+
+import torch
+from torch.optim import Optimizer
+
+from optbench.common.errors import UserError
+
+FORMS = ("coupled", "decoupled", "independent")
+
+
+class Decay:
+    """Weight decay of one form, in place of the optimizer's own.
+
+    coupled: adds weight_decay * w to the gradient (L2 regularization). decoupled: w becomes
+    (1 - lr * weight_decay) * w before a step (Loshchilov & Hutter 2019, as torch's AdamW).
+    independent: (1 - factor * weight_decay) * w, where the factor is the schedule's alone, so that
+    lr changes nothing (Wortsman et al. 2023).
+    """
+
+    def __init__(self, form: str, optimizer: Optimizer) -> None:
+        """Take weight_decay from the optimizer's groups. Raises `UserError` if none has one."""
+        if not any("weight_decay" in group for group in optimizer.param_groups):
+            raise UserError(
+                f"decay_form={form} needs an optimizer with weight_decay, and "
+                f"{type(optimizer).__name__} has none: set decay_form=null or choose another"
+            )
+        self.form = form
+        self.amounts = [float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups]
+        self.rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            if "weight_decay" in group:
+                group["weight_decay"] = 0.0
+
+    @torch.no_grad()
+    def apply(self, optimizer: Optimizer) -> None:
+        """Decay the weights, or add to the gradients, before a step of the optimizer."""
+        for group, amount, first in zip(
+            optimizer.param_groups, self.amounts, self.rates, strict=True
+        ):
+            if not amount:
+                continue
+            weights = [p for p in group["params"] if p.grad is not None]
+            if self.form == "coupled":
+                torch._foreach_add_([p.grad for p in weights], weights, alpha=amount)
+                continue
+            rate = float(group.get("lr", 1.0))
+            scale = rate if self.form == "decoupled" else rate / first if first else 0.0
+            torch._foreach_mul_(weights, 1 - scale * amount)
