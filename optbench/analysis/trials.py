@@ -118,6 +118,7 @@ def trial_series(
     both = {
         "x": scores["lr"].to_numpy(),
         "y": scores["score"].to_numpy(),
+        "repeat": scores["repeat"].to_numpy(),
         "drawn": (scores["drawn"] == True).to_numpy(),  # noqa: E712  # NaN: not a trial's first run
     }
     return plan._replace(runs=plan.runs.assign(**both), sequential=False)
@@ -134,7 +135,7 @@ def make_lines(
 def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
     """Return every trial at its learning rate; lines join the best per half decade.
 
-    Raises UserError unless the trials have two learning rates.
+    Of repeated searches a line is the median over them, with the quartiles. Raises UserError unless the trials have two learning rates.
     """
     plan = trial_series(trials, metric, pick, facet)
     runs = plan.runs.dropna(subset=["x"])
@@ -145,14 +146,35 @@ def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | Non
     def make(optimizer: str, text: str, own: pd.DataFrame) -> Line:
         own = own.sort_values("x")
         x, y = own["x"].to_numpy(dtype=float), own["y"].to_numpy(dtype=float)
-        best, finite = envelope(x, y, metric_of(metric).smaller), np.isfinite(y)
+        finite = np.isfinite(y)
+        line = envelope_of(own, metric_of(metric).smaller)
         return Line(
-            text, str(own["variant"].iloc[0]), optimizer, x[best], y[best], None, None,
+            text, str(own["variant"].iloc[0]), optimizer, *line,
             np.column_stack([x[finite], y[finite]]), x[~finite], [1] * len(own), len(own),
             int((~finite).sum()),
         )  # fmt: skip
 
     return make_lines(plan._replace(runs=runs), make)
+
+
+def envelope_of(
+    own: pd.DataFrame, smaller: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return rates, and the median and quartiles over searches of the best per half decade.
+
+    own: trials with x, y and repeat, in the order of x. Of one search, the rates of its best trials
+    and no quartiles; of several, the middles of the half decades.
+    """
+    if own["repeat"].nunique() < 2:
+        x, y = own["x"].to_numpy(dtype=float), own["y"].to_numpy(dtype=float)
+        best = envelope(x, y, smaller)
+        return x[best], y[best], None, None
+    cell = np.floor(2 * np.log10(own["x"].to_numpy(dtype=float)) + 1e-9)
+    finite = own[np.isfinite(own["y"])].assign(cell=cell[np.isfinite(own["y"])])
+    each = finite.groupby(["cell", "repeat"])["y"].agg("min" if smaller else "max")
+    found = each.groupby(level="cell").quantile([0.25, 0.5, 0.75]).unstack()
+    middles = 10 ** ((found.index.to_numpy(dtype=float) + 0.5) / 2)
+    return middles, *(found[share].to_numpy(dtype=float) for share in (0.5, 0.25, 0.75))
 
 
 def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:

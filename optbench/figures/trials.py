@@ -36,7 +36,10 @@ def rate_scatter(
         for axes in figure.axes:
             cover_x(axes, runs["x"])
         text = "a point per trial; line: the best trial of each half decade, whatever its other "
-        text += "settings" + scale
+        text += "settings"
+        if any(line.low is not None for panel in lines.panels for line in panel):
+            text += " (median and quartiles over the searches)"
+        text += scale
         text += "; ✖ diverged" if (runs["status"] == "diverged").any() else ""
         label_panels(figure, lines.plan, "learning rate", scored(made.table, metric, pick), text)
     return figure
@@ -54,6 +57,8 @@ def draw_trials(metric: str, axes: Axes, each: Line, look: style.LineStyle) -> L
         each.x, each.mid, color=look.color, linestyle=look.dashes, marker=look.marker,
         label=each.text,
     )  # fmt: skip
+    if each.low is not None and each.high is not None:
+        axes.fill_between(each.x, each.low, each.high, color=look.color, alpha=0.15, linewidth=0)
     edge = 0.0 if metric_of(metric).worst == -math.inf else 1.0
     for at in each.lost:
         place = axes.get_xaxis_transform()
