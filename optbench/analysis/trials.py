@@ -135,7 +135,8 @@ def make_lines(
 def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
     """Return every trial at its learning rate; lines join the best per half decade.
 
-    Of repeated searches a line is the median over them, with the quartiles. Raises UserError unless the trials have two learning rates.
+    Of repeated searches a line is the median over them, with the quartiles. Raises UserError unless
+    the trials have two learning rates.
     """
     plan = trial_series(trials, metric, pick, facet)
     runs = plan.runs.dropna(subset=["x"])
@@ -172,9 +173,10 @@ def envelope_of(
     cell = np.floor(2 * np.log10(own["x"].to_numpy(dtype=float)) + 1e-9)
     finite = own[np.isfinite(own["y"])].assign(cell=cell[np.isfinite(own["y"])])
     each = finite.groupby(["cell", "repeat"])["y"].agg("min" if smaller else "max")
-    found = each.groupby(level="cell").quantile([0.25, 0.5, 0.75]).unstack()
-    middles = 10 ** ((found.index.to_numpy(dtype=float) + 0.5) / 2)
-    return middles, *(found[share].to_numpy(dtype=float) for share in (0.5, 0.25, 0.75))
+    by_cell = each.groupby(level="cell")
+    mid, low, high = (by_cell.quantile(share) for share in (0.5, 0.25, 0.75))
+    middles = 10 ** ((mid.index.to_numpy(dtype=float) + 0.5) / 2)
+    return middles, mid.to_numpy(), low.to_numpy(), high.to_numpy()
 
 
 def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
