@@ -16,11 +16,13 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, is_number, show
 from optbench.formats import job_list
-from optbench.stats.corrections import MAX_TYPE, UNPAIRED, too_few_seeds
+from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
+from optbench.stats.pairwise import DEFAULT_SEEDS
 from optbench.stats.tuning_curves import check_exchangeable
 
-FEW_SEEDS = "pairs no two-sided"
+FEW_SEEDS = "no two-sided"  # pairs, or runs, of so many seeds
+SETTLES = "; this settles it: "  # before a command
 UNEQUAL_BUDGETS = "the budgets are unequal"
 IMPORTED = (
     "optbench did not train these runs: that their problems, budgets and tuning were the same is "
@@ -54,9 +56,12 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
+    few: list[str] = []
     if leader and not any(FEW_SEEDS in text for text in told):
-        found += few_seeds(plan, MAX_TYPE if made.paired else UNPAIRED)
-    found += unproven_leaders(plan, finals, y) if leader else []
+        few = list(few_seeds(made, MAX_TYPE if made.paired else UNPAIRED))
+    found += few
+    if leader and (made.tuned or not few):  # too few seeds say the same of every leader
+        found += unproven_leaders(plan, finals, y)
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
@@ -196,13 +201,24 @@ def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"
 
 
-def few_seeds(plan: Layout, correction: str) -> Iterator[str]:
+def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
     """Yield a caveat if there are too few seeds for the first against each other."""
+    plan = made.plan
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
     series = int(plan.runs.groupby(plan.problems)["variant"].nunique().max())
     rivals = series * (series - 1) // 2 if correction == UNPAIRED else series - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
-        yield f"{seeds_text(counts)}: {why}"
+        command = settling_command(made, max(DEFAULT_SEEDS, least_seeds(rivals, correction)))
+        yield f"{seeds_text(counts)}: {why}" + (f"{SETTLES}{command}" if command else "")
+
+
+def settling_command(made: Comparison, seeds: int) -> str:
+    """Return the command that repeats the only sweep with so many seeds; "" if not known."""
+    lists = list(made.job_lists.values())
+    if len(lists) != 1 or made.tuned:
+        return ""
+    done = sorted({int(seed) for seed in made.table["seed"].unique()})
+    return job_list.with_more_seeds(lists[0][0], done, seeds)
 
 
 def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:

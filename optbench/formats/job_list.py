@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,19 @@ unwritten: list[Job] = []  # the ended jobs that could not be written
 
 
 def plan(
-    folder: Path, planned: int | None, retry: str, jobs: Sequence[Sequence[str]] | None = None
+    folder: Path,
+    planned: int | None,
+    retry: str,
+    jobs: Sequence[Sequence[str]] | None = None,
+    words: Sequence[str] | None = None,
 ) -> None:
     """Start a new list with the number of jobs, their overrides, and earlier failures.
 
     planned, jobs: None for a tuned study, which decides as it runs and has its own manifest.
+    words: the overrides of the command.
     """
     first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
+    first |= {} if words is None else {"words": list(words)}
     ended.clear()
     engines.clear()
     unwritten.clear()
@@ -53,6 +60,22 @@ def record(folder: Path, job: Mapping[str, Any]) -> None:
         file.seek(-1, os.SEEK_END)  # the file holds the plan at least
         torn = file.read(1) != b"\n"  # a full disk may have cut the last line
         file.write(b"\n" * torn + json.dumps(job).encode() + b"\n")
+
+
+def with_more_seeds(first: Job, seeds: Sequence[int], count: int) -> str:
+    """Return the command that repeats a sweep with so many seeds; "" if it is not known.
+
+    seeds: those that were run, and are kept.
+    """
+    words: list[str] = first.get("words") or []
+    if not words or not is_texts(words):
+        return ""  # a list of an older version, or of a tuned study
+    new = sorted(set(seeds))
+    new += [seed for seed in range(count) if seed not in new][: max(0, count - len(new))]
+    text = ",".join(map(str, new))
+    text = f"range({len(new)})" if sorted(new) == list(range(len(new))) else text
+    kept = [word for word in words if _key(word) != "seed"]
+    return " ".join(["python -m optbench -m", *map(shlex.quote, [*kept, f"seed={text}"])])
 
 
 def read(folder: Path) -> tuple[Job, list[Job]]:

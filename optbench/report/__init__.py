@@ -10,6 +10,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     Raises UserError if there is no run.
     """
     # These imports are slow, and useless to importers of one part of this package.
+    from optbench.analysis.caveats import FEW_SEEDS
     from optbench.analysis.claims.judge import verdict_line
     from optbench.analysis.comparison import compare
     from optbench.common.console import say, warn
@@ -35,7 +36,8 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
         except UserError as error:  # the runs are still valid
             warn(f"the claim is not judged: {error}")
     for text in result.warnings:
-        warn(text)
+        if claim or quiet or FEW_SEEDS not in text:  # else the verdict says so
+            warn(text)
     for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)
     if not quiet:

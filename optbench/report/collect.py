@@ -6,7 +6,7 @@ from typing import Any
 
 from optbench import __version__
 from optbench.analysis.candidate.document import asked_verdict
-from optbench.analysis.caveats import caveats
+from optbench.analysis.caveats import FEW_SEEDS, SETTLES, caveats
 from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
@@ -74,6 +74,12 @@ def data_of(
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
     cards = if_applicable(lambda: verdict.cards(made, column, names)) or []
+    told = list(map(readable, if_applicable(lambda: caveats(made, column)) or []))
+    few = [text for text in told if FEW_SEEDS in text]
+    if few and cards and not made.tuned and all(card["level"] == "open" for card in cards):
+        told.remove(few[0])  # the verdict says so, with the command
+        for card in cards:
+            card["settle"] = few[0].partition(SETTLES)[2]
     data: dict[str, Any] = {
         "version": __version__,
         "title": ", ".join(  # a name may hold bytes that are no text
@@ -92,7 +98,7 @@ def data_of(
         },
         "warnings": [
             *([CHOSE.format(y, metric_of(column).label)] if chose else []),
-            *map(readable, if_applicable(lambda: caveats(made, column)) or []),
+            *told,
         ],
         "view": {
             "y": made.y,

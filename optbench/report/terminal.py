@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from optbench.analysis.caveats import FEW_SEEDS, SETTLES, caveats
 from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import format_final
@@ -44,9 +45,17 @@ def lines(
         "",
         table(finals, column),
         *([said] if said else []),
+        *([] if claim else settled(made)),
         f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
         f"Report:  python -m optbench report {folder}",
     ]
+
+
+def settled(made: Comparison) -> list[str]:
+    """Return the command that would settle a comparison of too few seeds, as a line."""
+    found = [text for text in caveats(made) if FEW_SEEDS in text and not made.tuned]
+    command = found[0].partition(SETTLES)[2] if found else ""
+    return [f"Settle:  {command}"] if command else []
 
 
 def table(finals: pd.DataFrame, column: str) -> str:

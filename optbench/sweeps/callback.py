@@ -18,6 +18,7 @@ from optbench.config import validate
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
+from optbench.config.groups import own_folders
 from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
@@ -88,7 +89,8 @@ class SweepCallback(Callback):
             if planned is not None and not launcher_chooses(config):
                 choose_engines(config, sweep, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
-            if why := too_few_seeds(planned or [], claim):
+            # of other sweeps the verdict says so, once, with the command that adds seeds
+            if claim and (why := too_few_seeds(planned or [], claim)):
                 warn(why)
             if not config.quiet:
                 runs = "1 run" if count == 1 else f"{count or 'several'} runs"
@@ -192,7 +194,9 @@ def begin(
 ) -> None:
     """Write the sweep's own files: list of jobs, figure options, and claim."""
     sweep.mkdir(parents=True, exist_ok=True)
-    job_list.plan(sweep, count, str(config.retry), planned)
+    flags = [f"--config-dir={folder}" for folder in own_folders]
+    words = [*flags, *texts_of(config.hydra.overrides.task)]
+    job_list.plan(sweep, count, str(config.retry), planned, words)
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / job_list.FIGURE_FILE, figure | question.asked(config))

@@ -190,13 +190,11 @@ def test_a_first_place_is_no_win_within_the_noise(tmp_path: Path) -> None:
     sweep(tmp_path / "far", ("adam", "sgd"), 8)
     assert told(tmp_path / "far") == []
     sweep(tmp_path / "few", ("adam", "sgd"), 3)
-    few, leader = told(tmp_path / "few")
+    (few,) = told(tmp_path / "few")  # and not again of the leader
     assert few.startswith("3 seeds: with fewer than 6 pairs")
-    want = "adam is first by training loss, which does not make it better than sgd"
-    assert leader.startswith(want)
     assert told(sweep(tmp_path / "alone", ("adam",), 1)) == []
     sweep(tmp_path / "single", ("adam", "sgd"), 1)
-    assert "1 pair cannot go below" in told(tmp_path / "single")[1]
+    assert [text[:8] for text in told(tmp_path / "single")] == ["1 seed: "]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from in_process import call
 from optbench.analysis.table import load_runs
 from optbench.formats import job_list
 from optbench.formats.run import COLUMNS
+from optbench.report.collect import collect
 from optbench.runs.folder import RunFolder
 from optbench.training import device
 
@@ -580,12 +582,26 @@ def test_a_sweep_judges_by_its_own_jobs_though_another_of_its_name_began(tmp_pat
     assert job_list.of_sweep(tmp_path)["missing"] == 2  # of the other one, nothing is done
 
 
-def test_a_sweep_of_too_few_seeds_says_so_before_it_trains(here):
-    status, _, err = here("-m", "optimizer=sgd,adam", "seed=0,1", "epochs=1", "name=few")
+def test_a_sweep_of_too_few_seeds_says_so_once_with_the_command_that_settles_it(here, tmp_path):
+    words = ("-m", "optimizer=sgd,adam", "epochs=1", "name=few")
+    status, out, err = here(*words, "seed=0,1")
     assert status == 0, err
-    said = "warning: 2 seeds: with fewer than 6 pairs no two-sided sign-flip test reaches p < 0.05"
-    assert said in err.splitlines()[:2]
-    assert err.count(said) == 1
+    assert out.count("Cannot tell") == 1
+    assert "no two-sided" not in out + err
+    assert "is first by" not in err
+    (line,) = [line for line in out.splitlines() if line.startswith("Settle:  ")]
+    command = shlex.split(line.removeprefix("Settle:  python -m optbench "))
+    assert command[:1] == ["-m"]
+    assert {*command} >= {"optimizer=sgd,adam", "epochs=1", "name=few", "seed=range(8)"}
+    (folder,) = (path.parent for path in tmp_path.rglob("jobs.jsonl"))
+    assert (folder / "summary.md").read_text().count("no two-sided") == 1
+    data = collect([folder])
+    assert not data["warnings"]
+    assert [card["settle"] for card in data["verdict"]["cards"]] == [line[9:]]
+    status, out, err = here(*command)  # finished runs are reused
+    assert status == 0, err
+    assert "16 of 16 runs done" in out
+    assert "Settle:" not in out
 
 
 @pytest.mark.parametrize(("word", "near"), [("repot", "report"), ("trajectory", "trajectories")])

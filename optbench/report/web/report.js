@@ -104,7 +104,8 @@ function verdictSection() {
     grid.append(el("article", { class: "card " + card.level },
       el("p", { class: "kicker" }, el("span", {}, card.problem || "this problem"), el("span", { class: "badge" }, words[card.level])),
       el("h3", {}, card.headline), el("dl", {}, rows.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))), against,
-      card.against.length && card.n < card.enough ? el("p", { class: "note" }, `With ${card.against.length} comparison${card.against.length > 1 ? "s" : ""} no test can pass below n = ${card.enough} seeds.`) : null,
+      card.settle ? el("p", { class: "note" }, "This settles it: ", el("code", {}, card.settle))
+        : card.against.length && card.n < card.enough ? el("p", { class: "note" }, `With ${card.against.length} comparison${card.against.length > 1 ? "s" : ""} no test can pass below n = ${card.enough} seeds.`) : null,
       card.against.length ? el("p", { class: "note" }, `The leader was chosen by ${card.chosen}.`) : null));
   }
   if (cards.length > 4) {
