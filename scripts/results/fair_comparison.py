@@ -21,6 +21,7 @@ from optbench.common.files import replace_text
 from optbench.report import finish
 from optbench.report import page as report
 from scripts import ROOT
+from scripts.results.reports import picture
 
 OUT = ROOT / "results" / "fair_comparison"
 TABLE = OUT / "runs.csv.xz"
@@ -51,6 +52,7 @@ def main() -> int:
         written = report.write([study], study / "report.html", title=TITLE)
         print(f"{written.runs} runs")
         keep(study)
+        picture(OUT / "report.html", OUT / "report.png")
     write_readme()
     return 0
 

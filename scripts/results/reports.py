@@ -1,7 +1,7 @@
-"""Make the reports of results/fair_comparison and comparison, and a picture.
+"""Make the report of results/comparison, and pictures of reports.
 
-The runs are not committed: `python -m scripts.results.mnist_comparison` and `python -m optbench
-study=fair_comparison name=fair_comparison` make them. The picture needs Playwright and Chromium.
+The runs are not committed: `python -m scripts.results.mnist_comparison` makes them. A picture needs
+Playwright and Chromium.
 """
 
 import argparse
@@ -17,9 +17,7 @@ from optbench.report import page as report
 from scripts import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PICTURED = "fair_comparison"
 REPORTS = {  # folder of results/: title, and where the runs' folders lie in it
-    "fair_comparison": ("Seven optimizers under an equal tuning budget", None),
     "comparison": ("Seven optimizers on the full MNIST", "runs/final-*"),
 }
 
@@ -32,7 +30,7 @@ def main() -> int:
     for name in parser.parse_args().names or REPORTS:
         title, pattern = REPORTS[name]
         base = ROOT / "results" / name
-        folders = [base] if pattern is None else sorted(base.glob(pattern))
+        folders = sorted(base.glob(pattern))
         try:
             written = report.write(folders, base / "report.html", title=title)
         except UserError as error:
@@ -40,8 +38,6 @@ def main() -> int:
             status = 1
             continue
         print(f"{written.path}: {written.runs} runs, {written.path.stat().st_size} bytes")
-        if name == PICTURED:
-            picture(written.path, written.path.with_suffix(".png"))
     return status
 
 
