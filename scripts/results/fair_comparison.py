@@ -70,7 +70,7 @@ def pack(study: Path, table: Path) -> int:
     with lzma.open(table, "wt", encoding="utf-8", newline="", preset=9) as file:
         writer = csv.writer(file)
         writer.writerow(("path", "text"))
-        writer.writerows((name, path.read_text("utf-8")) for name, path in rows)
+        writer.writerows((name, path.read_bytes().decode()) for name, path in rows)
     return len(rows)
 
 
