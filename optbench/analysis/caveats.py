@@ -11,6 +11,7 @@ from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
 from optbench.analysis.pairing import pair_up, units
 from optbench.analysis.series import Layout
+from optbench.analysis.time_to_target import asked_times
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
@@ -21,6 +22,7 @@ from optbench.stats.estimates import median
 from optbench.stats.pairwise import DEFAULT_SEEDS
 from optbench.stats.tuning_curves import check_exchangeable
 
+DECAYING = ("cosine", "exponential", "one_cycle", "step", "trapezoid", "warmup_cosine")  # schedules
 FEW_SEEDS = "no two-sided"  # pairs, or runs, of so many seeds
 SETTLES = "; this settles it: "  # before a command
 UNEQUAL_BUDGETS = "the budgets are unequal"
@@ -55,6 +57,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     except UserError as error:
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
+    found += moments(made)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
     few: list[str] = []
     if leader and not any(FEW_SEEDS in text for text in told):
@@ -178,6 +181,49 @@ def by_optimizer(runs: pd.DataFrame) -> str:
     """Return the number of runs of each optimizer, as in "adam 3, sgd 1"."""
     counts = Counter(runs["optimizer"].astype(str))
     return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
+
+
+def moments(made: Comparison) -> Iterator[str]:
+    """Yield a caveat if a time to target is read inside runs whose schedule decays to their end.
+
+    A run of that budget would have decayed by then, and so reached the target earlier.
+    """
+    if "schedule.name" not in made.table:
+        return
+    table = made.table[made.table["schedule.name"].astype(str).isin(DECAYING)]
+    try:
+        found = asked_times(made) if len(table) else None
+    except UserError:
+        return  # a target that nothing reaches is reported where it is asked for
+    if found is None:
+        return
+    ends = table.groupby("run", observed=True)["step"].last()
+    times = found.times.to_numpy(dtype=float)
+    if not (times[np.isfinite(times)] < ends.max()).any():
+        return
+    names = ", ".join(sorted(set(table["schedule.name"].astype(str))))
+    text = (
+        f"times to target are read inside runs whose schedule ({names}) decays to their end: a "
+        f"shorter run would have decayed by then"
+    )
+    command = budgets_command(made)
+    yield text + (f"; this runs each budget to its own end: {command}" if command else "")
+
+
+def budgets_command(made: Comparison) -> str:
+    """Return the command that repeats the only sweep with shorter budgets, or ""."""
+    lists = list(made.job_lists.values())
+    if len(lists) != 1 or made.tuned:
+        return ""
+    for key in ("steps", "epochs"):
+        numbers = pd.to_numeric(
+            made.table.get(key, pd.Series(dtype=float)).astype(object), errors="coerce"
+        )
+        if len(numbers) and (numbers == numbers.iloc[0]).all():
+            whole = int(numbers.iloc[0])
+            shares = sorted({max(1, whole // 4), max(1, whole // 2), whole})
+            return job_list.with_value(lists[0][0], key, ",".join(map(str, shares)))
+    return ""
 
 
 def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:

@@ -67,15 +67,20 @@ def with_more_seeds(first: Job, seeds: Sequence[int], count: int) -> str:
 
     seeds: those that were run, and are kept.
     """
-    words: list[str] = first.get("words") or []
-    if not words or not is_texts(words):
-        return ""  # a list of an older version, or of a tuned study
     new = sorted(set(seeds))
     new += [seed for seed in range(count) if seed not in new][: max(0, count - len(new))]
     text = ",".join(map(str, new))
     text = f"range({len(new)})" if sorted(new) == list(range(len(new))) else text
-    kept = [word for word in words if _key(word) != "seed"]
-    return " ".join(["python -m optbench -m", *map(shlex.quote, [*kept, f"seed={text}"])])
+    return with_value(first, "seed", text)
+
+
+def with_value(first: Job, key: str, text: str) -> str:
+    """Return the command that repeats a sweep with another value of a key; "" if not known."""
+    words: list[str] = first.get("words") or []
+    if not words or not is_texts(words):
+        return ""  # a list of an older version, or of a tuned study
+    kept = [word for word in words if _key(word) != key]
+    return " ".join(["python -m optbench -m", *map(shlex.quote, [*kept, f"{key}={text}"])])
 
 
 def read(folder: Path) -> tuple[Job, list[Job]]:
