@@ -27,6 +27,7 @@ from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_pars
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
+from optbench.formats.record import setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
@@ -151,7 +152,7 @@ def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
         how, again = f"({outcome.status})", "force=true runs it again"
         if outcome.engines:
             made, asked = outcome.engines
-            how, again = f"by engine={made}", f"{again} with engine={asked}"
+            how, again = f"by {setting_of(made)}", f"{again} with {setting_of(asked)}"
         say(f"already done {how}; {again}" + " and logs it: it was not logged now" * logged)
     if outcome.status == "diverged":
         step = record["diverged_at_step"]

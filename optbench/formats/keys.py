@@ -158,6 +158,7 @@ class RunConfig(TypedDict):
     engine: Annotated[
         str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp", "compiled_gradients")))
     ]
+    compile: Annotated[bool, Key(COSMETIC, Switch())]
     checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
 
     tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]

@@ -250,6 +250,9 @@ class Training:
         else:
             loss = self.stepper.step(x, y)
             self._paused += self.stepper.paused
+            if isinstance(self.engine, GradientEngine):
+                self._paused += self.engine.paused
+                self.engine.paused = 0.0
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
         if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
