@@ -1,6 +1,5 @@
 """Train a run or a sweep, whose configuration Hydra composes."""
 
-import gc
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.imports import uncollected
 from optbench.config import own_settings
 from optbench.config.command_line import as_words, split
 from optbench.config.compose import texts_of
@@ -98,11 +98,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         config = resolve(cfg, overrides)
         check_results_dir(config["results_dir"])
         check_figure(cfg.figure)
-        gc.disable()  # imports make no garbage, and collecting takes a fifth longer
-        from optbench.runner import run as runner
+        with uncollected():
+            from optbench.runner import run as runner
 
-        gc.freeze()
-        gc.enable()
         group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = runner.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
