@@ -1,6 +1,5 @@
 """Train a run or a sweep, whose configuration Hydra composes."""
 
-import gc
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.imports import uncollected
 from optbench.common.metrics import metric_of
 from optbench.config import own_settings
 from optbench.config.command_line import as_words, split
@@ -28,6 +28,7 @@ from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_pars
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
+from optbench.formats.record import setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
@@ -100,11 +101,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         check_figure(cfg.figure)
         if cfg.candidate is not None or cfg.baseline is not None:
             raise UserError("a single run has no verdict: candidate and baseline need -m")
-        gc.disable()  # imports make no garbage, and collecting takes a fifth longer
-        from optbench.runner import run as runner
+        with uncollected():
+            from optbench.runner import run as runner
 
-        gc.freeze()
-        gc.enable()
         group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = runner.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))
@@ -176,7 +175,7 @@ def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
         how, again = f"({outcome.status})", "force=true runs it again"
         if outcome.engines:
             made, asked = outcome.engines
-            how, again = f"by engine={made}", f"{again} with engine={asked}"
+            how, again = f"by {setting_of(made)}", f"{again} with {setting_of(asked)}"
         say(f"already done {how}; {again}" + " and logs it: it was not logged now" * logged)
     if outcome.status == "diverged":
         step = record["diverged_at_step"]

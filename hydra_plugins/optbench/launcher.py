@@ -10,6 +10,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from optbench.common.imports import uncollected
+
 # At their first step torch's optimizers import its compiler: a second in each worker.
 PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
@@ -35,7 +37,8 @@ class WorkersLauncher(Launcher):
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; return their `JobReturn` objects in the same order."""
-        from optbench.sweeps import callback, concurrency, launcher
+        with uncollected():
+            from optbench.sweeps import callback, concurrency, launcher
 
         with callback.exits():
             concurrency.check(self.workers, self.time_limit)

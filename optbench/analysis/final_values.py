@@ -16,6 +16,7 @@ import pandas as pd
 
 from optbench.common.metrics import metric_of
 from optbench.common.text import count, number
+from optbench.formats.record import setting_of
 from optbench.formats.run import COST_COLUMNS
 
 PLAIN, UNKNOWN = "plain", "unknown"
@@ -125,12 +126,12 @@ def timing_of(table: pd.DataFrame) -> Timing:
     )
     if phased and (runs["phase"].notna() & (runs["phase"].astype(str) != "null")).any():
         advice = " and ".join(
-            f"the study's command with engine={name} force=true makes all its runs again"
+            f"the study's command with {setting_of(str(name))} force=true makes all its runs again"
             for name in sorted(set(repeated["wanted"]))
         )
     else:
         advice = "make " + " and ".join(
-            f"the {runs_text(part)} {by(name)} again with engine={wanted} force=true"
+            f"the {runs_text(part)} {by(name)} again with {setting_of(str(wanted))} force=true"
             for (wanted, name), part in repeated.groupby(["wanted", "engine"])
         )
     return Timing(

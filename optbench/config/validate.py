@@ -38,6 +38,11 @@ def check(config: Mapping[str, Any]) -> None:
     check_kinds(config, Choice)
     check_kinds(config, Switch)
     recipe_of(config)
+    if config["compile"] and config["engine"] not in ("auto", "plain"):
+        raise UserError(
+            f"compile=true compiles plain steps, and engine={config['engine']} takes others: leave "
+            f"one of the two out"
+        )
     every = config["checkpoint_seconds"]
     if every is not None and (not _is_number(every) or not 0 <= every < math.inf):
         raise UserError(

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import schedules
 from optbench.common.errors import UserError
+from optbench.formats.record import TORCH_COMPILE, setting_of
 from optbench.problem import Problem
 from optbench.training.loop import WARMUP_STEPS
 from optbench.training.recipes import Recipe
@@ -39,11 +40,15 @@ def select(
 ) -> "Engine | None":
     """Return the named engine for a training, or None for plain steps.
 
-    name: "plain", "auto" (the first of NAMES that serves), or one of NAMES.
-    required: raise `UserError` where an engine of NAMES does not serve; else steps are plain.
+    name: "plain", "auto" (the first of NAMES that serves), one of NAMES, or "torch_compile".
+    required: raise `UserError` where a named engine does not serve; else steps are plain.
     """
     for candidate in NAMES if name == "auto" else (name,) if name != "plain" else ():
         why = refusal(candidate, problem, model, optimizer, scheduler, recipe)
+        if not why and candidate == TORCH_COMPILE:
+            from optbench.engines.torch_compile import TorchCompiled
+
+            return TorchCompiled(problem, model)
         if not why:
             from optbench.engines.compiled_mlp.mlp import CompiledGradients, CompiledMlp
 
@@ -53,8 +58,8 @@ def select(
             return CompiledGradients(problem.loss, model, still)
         if required and name != "auto":
             raise UserError(
-                f"engine={name} does not serve this run: {why}. Leave engine out (auto takes what "
-                f"serves), or use engine=plain"
+                f"{setting_of(name)} does not serve this run: {why}. Leave it out (engine=auto "
+                f"takes what serves), or use engine=plain"
             )
     return None
 
@@ -68,6 +73,14 @@ def refusal(
     recipe: Recipe | None = None,
 ) -> str:
     """Return in words why an engine does not serve a training; "" where it does."""
+    if name == TORCH_COMPILE:
+        from optbench.engines import torch_compile
+
+        if recipe is not None and recipe.accumulate > 1:
+            return "accumulate has micro-batches"
+        if problem.precision == "float16":
+            return "the loss is scaled at precision=float16"
+        return torch_compile.refusal(model, optimizer)
     from optbench.engines.compiled_mlp import eligibility, mlp
 
     if name not in NAMES:

@@ -6,6 +6,7 @@ table. The table is in `formats`, without torch and Hydra, since the readers nee
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Flag, auto
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -208,6 +209,7 @@ class RunConfig(TypedDict):
     engine: Annotated[
         str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp", "compiled_gradients")))
     ]
+    compile: Annotated[bool, Key(COSMETIC, Switch())]
     checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
 
     tuning: Annotated[TuningConfig, Key(TUNING | NO_EFFECT | SWEEP)]
@@ -241,9 +243,10 @@ KEYS = dict(_keys(RunConfig))  # by dotted name
 OVERLAYS = ("problem", "study")  # config groups that are no keys; each file sets several keys
 
 
-def nested_keys(key: str) -> list[str]:
-    """Return the names of the keys inside a key; [] for a key with a plain value."""
-    return [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]
+@cache
+def nested_keys(key: str) -> tuple[str, ...]:
+    """Return the names of the keys inside a key; () for a key with a plain value."""
+    return tuple(name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}."))
 
 
 def part_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -251,6 +254,7 @@ def part_of(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: config[name] for name in names}
 
 
+@cache
 def having(role: Role) -> tuple[str, ...]:
     """Return the dotted names of the keys with one of these roles, in order."""
     return tuple(name for name, key in KEYS.items() if key.role & role)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Required, TypedDict
 
+TORCH_COMPILE = "torch_compile"  # the engine of compile=true
 OLDER_ENGINE_NAMES = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # in the key `steps_by`
 
 
@@ -48,3 +49,14 @@ def engine_of(record: Mapping[str, Any]) -> str | None:
     """Return the name of a run's engine, "plain" for torch; None if not recorded."""
     engine = record.get("engine") or OLDER_ENGINE_NAMES.get(str(record.get("steps_by")))
     return engine if isinstance(engine, str) else None
+
+
+def keys_of(engine: str) -> dict[str, Any]:
+    """Return the config keys that ask for an engine."""
+    compiled = engine == TORCH_COMPILE
+    return {"engine": "plain" if compiled else engine, "compile": compiled}
+
+
+def setting_of(engine: str) -> str:
+    """Return the words of the command line that ask for an engine."""
+    return "compile=true" if engine == TORCH_COMPILE else f"engine={engine}"

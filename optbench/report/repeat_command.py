@@ -13,6 +13,7 @@ import yaml
 
 from optbench.analysis.comparison import Comparison
 from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, OVERLAYS, UNREPEATED_KEYS
+from optbench.formats.record import keys_of
 
 MAX_COMMANDS = 3  # in one sentence
 UNQUOTED = re.compile(r"[\w./:@%-]+")  # text that Hydra reads without quotes
@@ -60,7 +61,7 @@ def command(config: dict[str, Any], conf: Path) -> str:
 def with_engine(config: dict[str, Any], engine: str, conf: Path) -> str:
     """Return the command that repeats a run with another engine."""
     config = {key: value for key, value in config.items() if key != "record_steps"}
-    return command(config | {"engine": engine}, conf) + " force=true"
+    return command(config | keys_of(engine), conf) + " force=true"
 
 
 def joint_commands(runs: Sequence[tuple[Path, dict[str, Any], str]], conf: Path) -> list[str]:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optbench import schedules
 from optbench.common.errors import UserError, check_choice
 from optbench.formats.keys import ENGINES
+from optbench.formats.record import TORCH_COMPILE, keys_of, setting_of
 from optbench.optimizers import build as made_by
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
@@ -32,7 +33,9 @@ NAMES: tuple[str, ...] = () if found is None else found.NAMES
 
 
 def asked(config: Mapping[str, Any]) -> str:
-    """Return the engine that a configuration asks for."""
+    """Return the engine that a configuration asks for; `compile=true` asks for one too."""
+    if config.get("compile"):
+        return TORCH_COMPILE
     if "engine" in config:  # older configurations have record_steps instead
         return str(config["engine"])
     return PLAIN if config.get("record_steps") is False else AUTO
@@ -43,7 +46,7 @@ def agreeing(config: Mapping[str, Any], made: str | None) -> dict[str, Any]:
 
     The key becomes "auto" where the configuration asks for another engine."""
     agrees = made is None or asked(config) in (AUTO, made)
-    return {**config} if agrees else {**config, "engine": AUTO}
+    return {**config} if agrees else {**config, **keys_of(AUTO)}
 
 
 def factory(name: str, *, required: bool = True) -> EngineFactory | None:
@@ -51,13 +54,13 @@ def factory(name: str, *, required: bool = True) -> EngineFactory | None:
 
     required: raise `UserError` where a named engine does not serve; else steps are plain.
     """
-    check_choice("engine", name, ENGINES)
+    check_choice("engine", name, (*ENGINES, TORCH_COMPILE))
     if name == PLAIN or (found is None and (name == AUTO or not required)):
         return None
     if found is None:
         raise UserError(
-            f"engine={name}: this copy of optbench has no engines (the folder optbench/engines is "
-            f"missing): use engine=plain, or leave it out"
+            f"{setting_of(name)}: this copy of optbench has no engines (the folder "
+            f"optbench/engines is missing): use engine=plain, or leave it out"
         )
     return partial(found.select, name, required=required)
 

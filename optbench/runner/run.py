@@ -11,7 +11,7 @@ from optbench.common.console import say, warn
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.config.build import results_of
 from optbench.formats.keys import ENGINES, RunConfig
-from optbench.formats.record import engine_of
+from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
@@ -168,7 +168,7 @@ def by_first_engine(
     now = name_of(training)
     if now not in names:
         warn(
-            f"{folder.path} resumes with engine={now} after {record['engine']}: equal "
+            f"{folder.path} resumes with {setting_of(now)} after {record['engine']}: equal "
             f"within rounding only, and its times compare with those of no other run"
         )
         names.append(now)

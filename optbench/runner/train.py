@@ -47,8 +47,8 @@ def train(
         the last step before each evaluation.
     channels_last: the layout of convolutions' weights, where layers and optimizer allow it.
     engine: "auto" (the first, in a fixed order, that serves the run), "plain" (every step is
-        torch's) or "compiled_mlp". To compare the seconds of several optimizers, use one engine
-        for all of them.
+        torch's), "compiled_mlp", "compiled_gradients" or "torch_compile" (`compile=true`). To
+        compare the seconds of several optimizers, use one engine for all of them.
     recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
     stop: asked after each step, or every half second of an engine's steps; True ends the run with
         status "interrupted".

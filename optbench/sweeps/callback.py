@@ -22,6 +22,7 @@ from optbench.config.groups import own_folders
 from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
+from optbench.formats.record import setting_of
 from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, RUN_COLUMNS, write_sealed
 from optbench.report import finish
 from optbench.runs import locks
@@ -145,11 +146,11 @@ def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
     engines = [job["engines"] for job in outcomes if job.get("engines")]
     if not engines:
         return ""
-    made = " and engine=".join(sorted({made for made, _ in engines}))
+    made = " and ".join(sorted({setting_of(made) for made, _ in engines}))
     were, them = ("was", "it") if len(engines) == 1 else ("were", "them")
     return (
-        f"{len(engines)} of {len(outcomes)} runs {were} already done by engine={made}; force=true "
-        f"runs {them} again with engine={engines[0][1]}"
+        f"{len(engines)} of {len(outcomes)} runs {were} already done by {made}; force=true runs "
+        f"{them} again with {setting_of(engines[0][1])}"
     )
 
 

@@ -267,6 +267,9 @@ class Training:
         else:
             loss = self.stepper.step(x, y)
             self._paused += self.stepper.paused
+            if isinstance(self.engine, GradientEngine):
+                self._paused += self.engine.paused
+                self.engine.paused = 0.0
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
         self.applied.see_step(self.model, number)

@@ -61,10 +61,12 @@ class StepEngine(Protocol):
 class GradientEngine(Protocol):
     """A way to compute a batch's gradients, within the rounding of float32; any optimizer steps.
 
-    name: written to run.json.
+    name: written to run.json. paused: seconds that calls spent on compilation, for which the clock
+    stops; the caller resets them.
     """
 
     name: str
+    paused: float
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.

@@ -23,6 +23,7 @@ try:
     from scripts.benchmark.job import is_model
     from scripts.benchmark.own import growth, memory, optimizers, overhead, sweep
     from scripts.benchmark.peers import ALLOCATOR, PEERS
+    from scripts.benchmark.tables import write_page
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: run it with a Python that has them: pip install '.[benchmark]'")
 
@@ -51,6 +52,7 @@ def main() -> None:
         default=[2, 1],
         help="counted epochs of a round, likewise (default 2,1)",
     )
+    parser.add_argument("--examples", type=count, help="training images in the epochs, the first")
     parser.add_argument("--threads", type=count, help="threads of torch (default: its choice)")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
@@ -86,6 +88,8 @@ def main() -> None:
     lines = ["# Benchmark", "", *machine(torch), ""]
     with tempfile.TemporaryDirectory() as folder:
         data, source = dataset(Path(folder), asked.quick)
+        if asked.examples:
+            source += f", of which an epoch takes the first {asked.examples:,}"
         lines += [
             f"Data: {source}. Batch 128, Adam (Lion where +own), float32, the test set evaluated "
             "each epoch.",
@@ -110,6 +114,8 @@ def main() -> None:
             lines += [f"## {title}", "", *measure(asked)]
     command = " ".join(["python -m scripts.benchmark", *sys.argv[1:]])
     (asked.out / "README.md").write_text("\n".join([*lines, f"Made by `{command}`.", ""]), "utf-8")
+    if not part and "epochs" in sections and asked.out == ROOT / "results" / "benchmark":
+        write_page(asked.out)
     print("\n".join(lines))
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scripts import ROOT
 from scripts.benchmark.peers import PEERS, missing
-from scripts.tables import markdown
+from scripts.benchmark.tables import TITLES, draw, models_table, peers_table
 
 MAX_ANSWER_SECONDS = 300  # JAX's convolutions in a scan took twice as long for an epoch
 MIN_ACCURACY = 0.8  # a peer below does not learn, so that its time says nothing
@@ -73,7 +73,7 @@ def rounds(
                         name = names[len(names) - 1 - names.index(name)]
                     peer = PEERS[name]
                     if lacking := missing(peer):
-                        notes[f"{peer.title}: left out, needs {', '.join(lacking)}."] = None
+                        notes[f"{TITLES[name]}: left out, needs {', '.join(lacking)}."] = None
                         continue
                     if device == "cuda" and not peer.gpu:
                         continue
@@ -82,16 +82,16 @@ def rounds(
                     worker = Worker(name) if fresh else workers[name]
                     workers[name] = worker
                     job = {"data": str(data), "model": model, "device": device}
-                    answer = worker.ask(**job, epochs=1 + counted)
+                    answer = worker.ask(**job, epochs=1 + counted, examples=asked.examples)
                     wall = time.perf_counter() - start
                     if "error" in answer:
-                        notes[f"{peer.title}, {model}: {answer['error'].splitlines()[0]}"] = None
+                        notes[f"{TITLES[name]}, {model}: {answer['error'].splitlines()[0]}"] = None
                         continue
                     seconds, accuracy = answer["seconds"], answer["accuracy"]
                     print(f"{device} {model} round {turn + 1} {name}: {min(seconds[1:]):.3f} s, "
                           f"accuracy {accuracy:.3f}", file=sys.stderr, flush=True)  # fmt: skip
                     if accuracy < MIN_ACCURACY:
-                        notes[f"{peer.title}, {model}: test accuracy {accuracy:.3f}!"] = None
+                        notes[f"{TITLES[name]}, {model}: test accuracy {accuracy:.3f}!"] = None
                     startup = wall - len(seconds) * min(seconds) if fresh else None
                     common = {"device": device, "model": model, "peer": name, "round": turn + 1}
                     rows += [
@@ -111,48 +111,8 @@ def epochs(asked: argparse.Namespace, data: Path, device: str) -> list[str]:
     if table.empty:
         return [*notes, ""]
     table.to_csv(asked.out / f"epochs_{device}.csv", index=False)
-    lines: list[str] = []
+    lines: list[str] = ["Best seconds of an epoch:", "", *models_table(table), ""]
     for model, part in table.groupby("model", sort=False):
-        lines += [f"Model {model}", ""]
-        groups = part.groupby("peer", sort=False)
-        best = groups["seconds"].min()
-        rows = []
-        for name, group in groups:
-            s = group["seconds"]
-            rows.append(
-                {
-                    "": PEERS[str(name)].title,
-                    "best": f"{s.min():.3f}",
-                    "median": f"{s.median():.3f}",
-                    "slowest": f"{s.max():.3f}",
-                    "times optbench": f"{s.min() / best.get('optbench', float('nan')):.2f}",
-                    "start-up, s": "".join(f"{v:.1f}" for v in group["startup"].dropna()[:1]),
-                    "test accuracy": f"{group['accuracy'].median():.3f}".replace("nan", ""),
-                }
-            )
-        lines += [*markdown(rows), ""]
+        lines += [f"Model {model}", "", *peers_table(part), ""]
     draw(table, asked.out / f"epochs_{device}")
     return [*lines, f"![seconds per epoch](epochs_{device}.png)", "", *notes, ""]
-
-
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw the best seconds per epoch as bars with their numbers."""
-    import matplotlib.pyplot as plt
-
-    models = list(table["model"].unique())
-    figure, axes = plt.subplots(
-        len(models), 1, figsize=(7.5, 3.1 * len(models)), squeeze=False, layout="constrained"
-    )
-    for ax, model in zip(axes[:, 0], models, strict=True):
-        groups = table[table["model"] == model].groupby("peer")["seconds"]
-        best = groups.min().sort_values(ascending=False)
-        colors = ["tab:blue" if name == "optbench" else "0.75" for name in best.index]
-        bars = ax.barh([PEERS[str(n)].title for n in best.index], best, color=colors)
-        ax.bar_label(bars, [f"{s:.3g}" for s in best], padding=3, fontsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.margins(x=0.08)
-        ax.set_title(model, loc="left")
-    axes[-1, 0].set_xlabel("seconds per epoch, the best")
-    for suffix in ("png", "pdf"):
-        figure.savefig(path.with_suffix(f".{suffix}"))
-    plt.close(figure)

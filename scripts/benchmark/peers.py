@@ -34,9 +34,8 @@ from scripts.benchmark.peers_torch import (
 
 
 class Peer(NamedTuple):
-    """A peer: title, function, required libraries and environment."""
+    """A peer: function, required libraries and environment; its title is in `tables.TITLES`."""
 
-    title: str
     run: Callable[[Job], Answer]
     needs: tuple[str, ...] = ("torch",)
     env: Mapping[str, str] = MappingProxyType({})
@@ -50,21 +49,19 @@ ALLOCATOR = subprocess.run(
 ).stdout.strip()
 OURS = {"GOMP_SPINCOUNT": "6000"} | ({"LD_PRELOAD": ALLOCATOR} if ALLOCATOR else {})
 PEERS = {
-    "optbench": Peer("optbench", optbench, env=OURS),
-    "tutorial": Peer("tutorial loop: DataLoader, transforms, loss.item()", tutorial),
-    "loader": Peer("DataLoader over a TensorDataset", tensor_loader),
-    "slices_mkl": Peer("tensors and slices, fused Adam", partial(tensors_and_slices, onednn=False)),
-    "slices": Peer("the same with oneDNN's products", partial(tensors_and_slices, onednn=True)),
-    "lightning": Peer("Lightning, CSVLogger", lightning, ("lightning",)),
-    "skorch": Peer("skorch", skorch, ("skorch",)),
-    "keras_torch": Peer("Keras 3 on torch", keras, ("keras",), {"KERAS_BACKEND": "torch"}),
-    "keras_jax": Peer("Keras 3 on JAX", keras, ("keras", "jax"), {"KERAS_BACKEND": "jax"}, False),
-    "jax": Peer("JAX and optax, an epoch in one jit scan", jax_scan, ("jax", "optax"), {}, False),
-    "sklearn": Peer("scikit-learn MLPClassifier", scikit_learn, ("sklearn",), {}, False),
-    "bound": Peer("bound: the matrix products alone", bound, env=OURS),
-    "floor": Peer(
-        "the products, Adam and the evaluation alone", partial(bound, whole=True), env=OURS
-    ),
+    "optbench": Peer(optbench, env=OURS),
+    "tutorial": Peer(tutorial),
+    "loader": Peer(tensor_loader),
+    "slices_mkl": Peer(partial(tensors_and_slices, onednn=False)),
+    "slices": Peer(partial(tensors_and_slices, onednn=True)),
+    "lightning": Peer(lightning, ("lightning",)),
+    "skorch": Peer(skorch, ("skorch",)),
+    "keras_torch": Peer(keras, ("keras",), {"KERAS_BACKEND": "torch"}),
+    "keras_jax": Peer(keras, ("keras", "jax"), {"KERAS_BACKEND": "jax"}, False),
+    "jax": Peer(jax_scan, ("jax", "optax"), {}, False),
+    "sklearn": Peer(scikit_learn, ("sklearn",), {}, False),
+    "bound": Peer(bound, env=OURS),
+    "floor": Peer(partial(bound, whole=True), env=OURS),
 }
 
 

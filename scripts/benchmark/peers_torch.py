@@ -62,13 +62,18 @@ def _optimizer(job: Job, **settings: Any) -> Any:
             super().__init__(params, {"lr": lr})
 
         @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        def step(self, closure: Any = None) -> Any:
+            loss = None
+            if closure is not None:  # Lightning and skorch compute the gradients in it
+                with torch.enable_grad():
+                    loss = closure()
             for group in self.param_groups:
                 for p in group["params"]:
                     state = self.state[p]
                     m = state.setdefault("m", torch.zeros_like(p))
                     p.sub_((0.9 * m + 0.1 * p.grad).sign_(), alpha=group["lr"])
                     m.lerp_(p.grad, 0.01)
+            return loss
 
     if job.has("own"):
         return partial(Lion, lr=OWN_LR)
@@ -295,6 +300,7 @@ def skorch(job: Job) -> Answer:
 def bound(job: Job, *, whole: bool = False) -> Answer:
     """Time the matrix products of an MLP's epoch alone: a bound, not a peer.
 
+    Of a CNN: the time of as many operations at the rate of the machine's large products.
     whole: also Adam's update of as many parameters, and the evaluation. That is about the least
     time of a loop that steps after its backward pass.
     """
@@ -302,9 +308,12 @@ def bound(job: Job, *, whole: bool = False) -> Answer:
 
     from optbench.training.device import choose
 
-    if job.is_cnn:
-        raise NotImplementedError("the bound counts the products of linear layers")
     device = choose(job.device)
+    if job.is_cnn:
+        if whole:
+            raise NotImplementedError("only the products of linear layers can be taken alone")
+        seconds = operations(job) * len(job.train_y) / _rate(device)
+        return [seconds] * job.epochs, float("nan")
     sizes = [int(np.prod(job.train_x.shape[1:])), *job.widths, 10]
     products = []
     for i, (a, b) in enumerate(pairwise(sizes)):
@@ -330,3 +339,28 @@ def bound(job: Job, *, whole: bool = False) -> Answer:
         return float("nan")
 
     return timed(job.epochs, epoch)
+
+
+def operations(job: Job) -> int:
+    """Return the operations of an example's products: forward, and two gradients, one at first."""
+    size, width, products = job.train_x.shape[2], job.train_x.shape[1], []
+    for n in CHANNELS if job.is_cnn else ():
+        products.append(size * size * width * n * 9)
+        width, size = n, size // 2
+    products += [a * b for a, b in pairwise([size * size * width, *job.widths, 10])]
+    return 6 * sum(products) - 2 * products[0]
+
+
+def _rate(device: Any) -> float:
+    """Return the operations a second of a large product of float32 matrices, the best of five."""
+    import torch
+
+    n, seconds = 2048, []
+    a, out = torch.randn(n, n, device=device), torch.empty(n, n, device=device)
+    for _ in range(6):
+        begun = time.perf_counter()
+        torch.mm(a, a, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * n**3 / min(seconds[1:])

@@ -58,6 +58,7 @@ class CompiledGradients:
     """
 
     name = "compiled_gradients"
+    paused = 0.0
 
     def __init__(
         self, loss: Callable[..., Tensor], model: nn.Module, refusal: Callable[[], str]

@@ -1,0 +1,76 @@
+"""Model and loss compiled by `torch.compile`, for any model, on the CPU and on CUDA.
+
+The engine of `compile=true`, which `auto` never takes: the compilation lasts seconds to minutes,
+and pays for large models alone.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optbench.common.errors import UserError
+from optbench.problem import Problem
+from optbench.training.evaluation import objective
+
+CPU_COMPILERS = ("g++", "clang++", "c++")
+
+
+class TorchCompiled:
+    """Gradients of a compiled objective; see `GradientEngine`.
+
+    Watched steps and evaluations stay plain. Random numbers are those of plain steps. The clock
+    stops for the first step with a size of batch, which compiles.
+    """
+
+    name = "torch_compile"
+
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
+        """Prepare the objective. The first step compiles it, and each new size of batch again."""
+        self._problem, self._model = problem, model
+        self._compiled: Callable[[Tensor, Tensor], Tensor] | None = None
+        self._sizes: set[int] = set()  # of the batches so far
+        self.paused = 0.0
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
+        begun = perf_counter()
+        if self._compiled is None:
+            # what earlier runs of the process compiled counts towards a limit, and is of no use
+            torch._dynamo.reset()
+            self._compiled = torch.compile(
+                lambda x, y: objective(self._problem, self._model, x, y),
+                dynamic=False,
+                options={"fallback_random": True},
+            )
+        try:
+            loss = self._compiled(x, y)
+            loss.backward()
+        except torch._dynamo.exc.TorchDynamoException as error:
+            words = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"torch.compile failed: {words}. Leave compile out (compile=false)"
+            ) from error
+        if len(x) not in self._sizes:  # compiled in this call
+            self._sizes.add(len(x))
+            self.paused += perf_counter() - begun
+        return loss
+
+
+def refusal(model: nn.Module, optimizer: Optimizer) -> str:
+    """Return in words why `torch.compile` does not serve a training; "" where it does."""
+    if getattr(type(optimizer), "zero_grad", None) is not Optimizer.zero_grad:
+        return "the optimizer has a zero_grad of its own, which may keep gradients"
+    on_cpu = all(p.device.type == "cpu" for p in model.parameters())
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else CPU_COMPILERS
+    if on_cpu and not any(map(shutil.which, compilers)):
+        return "torch.compile needs a C++ compiler: g++, clang++ or what CXX names"
+    try:
+        torch._dynamo.eval_frame.check_if_dynamo_supported()
+    except RuntimeError as error:  # of a Python or a system that torch does not compile on
+        return f"torch.compile is not there: {error}"
+    return ""
