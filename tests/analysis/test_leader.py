@@ -60,6 +60,7 @@ def test_the_leader_of_a_study_is_settled_by_validation():
 
 def test_equal_trials_are_ordered_by_name():
     scores = pd.DataFrame({"optimizer": ["b", "a", "c", "d"], "score": [1.0, 1.0, 0.5, math.inf]})
+    scores["repeat"] = 0
     assert order_of(scores, "val_loss") == ["c", "a", "b"]
     scores["score"] = [0.5, 0.9, -math.inf, 0.9]
     assert order_of(scores, "val_accuracy") == ["a", "d", "b"]
