@@ -2,8 +2,8 @@
 
     python -m scripts.benchmark.tables
 
-writes the table of docs/performance.md and the figure again from results/benchmark, as the
-benchmark itself does at the end of a whole run.
+writes the table of docs/performance.md and the figure again from results/benchmark. A whole run of
+the benchmark does so at its end.
 """
 
 from pathlib import Path
