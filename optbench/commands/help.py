@@ -21,8 +21,10 @@ from optbench.config.comments import (
     suggestion,
 )
 from optbench.config.groups import choices, config_folder, read_yaml
+from optbench.formats.keys import STUDY, having
 
 MAX_WIDTH = 100  # columns
+MOST_IN_FOLDER = 12  # choices of a folder that are listed
 INTRODUCTION = """\
 optbench compares optimizers: on one problem, from the same weights, in the same order of batches.
 """
@@ -58,6 +60,7 @@ def versions() -> str:
 def overview() -> str:
     """Return the overview: purpose, sub-commands, groups and keys."""
     keys = [name for name, (first, *_) in known_keys().items() if not first[0]]
+    keys = [name for name in keys if name not in having(STUDY)]  # no user sets these
     parts: dict[str, int] = {}
     for name in keys:
         first, dot, _ = name.partition(".")
@@ -97,6 +100,9 @@ def choices_line(group: str) -> str:
         folder, _, last = name.rpartition("/")
         folders.setdefault(folder, []).append("*" * (name == default) + last)
     texts = {folder: " ".join(names) for folder, names in folders.items()}
+    for folder, names in folders.items():
+        if folder and len(names) > MOST_IN_FOLDER:
+            texts[folder] = f"{len(names)} of them: --help {group}"
     return " ".join(f"{folder}/{{{text}}}" if folder else text for folder, text in texts.items())
 
 
