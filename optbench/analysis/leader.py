@@ -1,7 +1,7 @@
 """The leader of a problem, and the claims about it: the one place that decides.
 
 Series are ordered by their medians (`ranked`). The leader is the first, or in a tuned study the
-optimizer with the best trial by validation (`leader_of`).
+optimizer that is first by validation (`leader_of`).
 """
 
 import math

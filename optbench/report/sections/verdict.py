@@ -14,10 +14,10 @@ from optbench.analysis.pairing import by_seed, owners_of, run_keys
 from optbench.analysis.trials import order_of, trial_scores
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import number, show
+from optbench.common.text import count, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
-from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, all_pairs, least_seeds
+from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import rate_width
 
@@ -27,11 +27,8 @@ OTHERS = {  # what a leader is compared with
     "both": "the best setting of {} other optimizers",
 }
 TESTS = {
-    HOLM: "Validation fixed the leader before the test set was read: p is of the exact two-sided "
-    "Wilcoxon signed-rank test of the leader against each other, with Holm's correction over these "
-    "comparisons.",
-    MAX_TYPE: "The compared values chose the leader: p is of the two-sided sign-flip test of the "
-    "largest |t| over all pairs of a problem, every setting that was run included.",
+    MAX_TYPE: "p is of the two-sided sign-flip test of the largest |t| over all pairs of a problem, "
+    "every setting that was run included.",
     UNPAIRED: "No two optimizers share a seed, so the runs are not paired: p is of the exact "
     "two-sided Wilcoxon rank-sum test, with Holm's correction over all pairs of a problem (the "
     "leader's alone if validation fixed the leader before).",
@@ -46,15 +43,16 @@ MAX_NAMES = 3  # in one part of a headline; more of them are counted
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     """Return one verdict per problem. column: the final values that are compared.
 
-    In a tuned study the leader has the best trial by validation, so it is fixed before the compared
-    values are seen: Holm's correction applies. Elsewhere the compared values choose the leader: the
-    max-type test over all pairs of settings applies.
+    In a tuned study the leader is the first by validation, elsewhere by the compared values. The
+    max-type test over all pairs applies, in a tuned study over its searches.
     """
     frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
     smaller = metric_of(column).smaller
     costs, keys = made.costs, run_keys(made, only=made.main)
-    by = "its best trial by validation" if made.tuned else "the values compared here"
+    by = "its best trials by validation" if made.tuned else "the values compared here"
+    of_searches = made.searches >= least_seeds(1, MAX_TYPE)
+    unit = "search" if of_searches else "seed"
     if not made.tuned and len(set(owners.values())) not in (1, len(owners)):
         by += ", each optimizer at the best of its settings"
     found = []
@@ -66,12 +64,11 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         if led is None:
             continue
         (leader, fixed, ranked), medians = led, medians_of(rows)
-        correction = (HOLM if fixed else MAX_TYPE) if made.paired else UNPAIRED
+        correction = MAX_TYPE if made.paired else UNPAIRED
         pairs = []
         if len(ranked) > 1:
-            against_all = compare(
-                rows, leader, smaller, chosen=not fixed, among=ranked, owners=owners
-            )
+            chosen = made.paired or not fixed
+            against_all = compare(rows, leader, smaller, chosen=chosen, among=ranked, owners=owners)
             pairs = against_all.to_dict("records")
         comparisons = max(1, len(pairs))
         if correction == UNPAIRED and not fixed:
@@ -90,7 +87,10 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
         kind = series_kind(owners, list(map(str, rows)))
-        level, headline = sentence(leader, against, ranked.index(leader) + 1, kind)
+        level, headline = sentence(leader, against, ranked.index(leader) + 1, kind, unit)
+        if made.tuned and not of_searches and against:
+            found_by = count(made.searches, "search", "searches")
+            headline = f"These settings, of {found_by} each: {headline}"
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
@@ -149,10 +149,11 @@ def sentence(
     against: Sequence[dict[str, Any]],
     place: int = 1,
     kind: str = "optimizers",
+    unit: str = "seed",
 ) -> tuple[str, str]:
     """Return how clear a verdict is (clear, partly, open, none), and its words.
 
-    place: the leader's place by the compared values. kind: of `OTHERS`.
+    place: the leader's place by the compared values. kind: of `OTHERS`. unit: search or seed.
     """
     if not against:
         return "none", f"Nothing to compare: {leader} was run alone."
@@ -169,10 +170,11 @@ def sentence(
         rest = listed(unclear) if len(unclear) <= MAX_NAMES else many
         return "partly", f"{text}; it cannot be told from {rest}."
     n = min(int(pair["n"]) for pair in against)
-    reason = "one seed shows no spread" if n == 1 else f"n = {n} seeds"
+    several = "searches" if unit == "search" else "seeds"
+    reason = "one seed shows no spread" if n == 1 else f"n = {n} {several}"
     if place > 1:
         return "open", (
-            f"Cannot tell: {leader} has the best trial by validation, and its final runs are "
+            f"Cannot tell: {leader} is first by validation, and its final runs are "
             f"number {place} of {len(against) + 1} ({reason})."
         )
     return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
