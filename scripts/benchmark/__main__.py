@@ -114,7 +114,7 @@ def main() -> None:
             lines += [f"## {title}", "", *measure(asked)]
     command = " ".join(["python -m scripts.benchmark", *sys.argv[1:]])
     (asked.out / "README.md").write_text("\n".join([*lines, f"Made by `{command}`.", ""]), "utf-8")
-    if not part and "epochs" in sections and asked.out == ROOT / "results" / "benchmark":
+    if "epochs" in sections and asked.out.resolve() == ROOT / "results" / "benchmark":
         write_page(asked.out)
     print("\n".join(lines))
 

@@ -48,7 +48,9 @@ def keras(job: Job) -> Answer:
     dense: list[Any] = []
     for w in job.widths:
         dense.append(K.layers.Dense(w, kernel_initializer=start(), use_bias=not job.has("norm")))
-        dense += [K.layers.BatchNormalization()] if job.has("norm") else []
+        dense += (
+            [K.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)] if job.has("norm") else []
+        )
         dense.append(K.layers.ReLU())
         dense += [K.layers.Dropout(DROPOUT)] if job.has("dropout") else []
     net = K.Sequential([*first, *dense, K.layers.Dense(10, kernel_initializer=start())])
