@@ -27,8 +27,8 @@ OTHERS = {  # what a leader is compared with
     "both": "the best setting of {} other optimizers",
 }
 TESTS = {
-    MAX_TYPE: "p is of the two-sided sign-flip test of the largest |t| over all pairs of a problem, "
-    "every setting that was run included.",
+    MAX_TYPE: "p is of the two-sided sign-flip test of the largest |t| over all pairs of a "
+    "problem, with every setting that was run.",
     UNPAIRED: "No two optimizers share a seed, so the runs are not paired: p is of the exact "
     "two-sided Wilcoxon rank-sum test, with Holm's correction over all pairs of a problem (the "
     "leader's alone if validation fixed the leader before).",
