@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from optbench.tuning.search import unit_points
 from optbench.tuning.space import SCALES, Point, Space, put, ranges, value_at
 
-EDGE_SHARE = 0.05  # of a range's length, or 1 / trials where that is more: a value so near to an
-# end lies at the edge
+# of a range's length: a value so near to an end lies at the edge. Few trials lie further apart, so
+# that the share is 1 / trials between these
+EDGE_SHARES = (0.05, 0.2)
 SHARE_ADDED = 0.25  # of a range's length, beyond an edge on the scales linear and one_minus_log
 
 
@@ -36,7 +37,7 @@ def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
     since no momentum lies below it.
     """
     found = []
-    near = max(EDGE_SHARE, 1 / trials)
+    near = min(max(EDGE_SHARES[0], 1 / max(trials, 1)), EDGE_SHARES[1])
     for name, part, spec in ranges(space):
         value = value_at(point, name, part)
         if "values" in spec or isinstance(value, bool) or not isinstance(value, int | float):

@@ -633,7 +633,8 @@ def test_flags_stand_anywhere(here, words):
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_a_tuned_study_takes_its_flag_anywhere(here, flag):
-    words = ["study=fair_comparison", "optimizer=sgd", flag, "tuning.trials=1", "seeds=1", "name=t"]
+    words = ["study=fair_comparison", "optimizer=sgd", "model=mlp", flag, "name=t"]
+    words += ["tuning.trials=1", "tuning.repeats=1", "seeds=1"]
     status, out, err = here(*words)
     assert status == 0, err
     assert "1 optimizer to tune, 1 trial each" in out

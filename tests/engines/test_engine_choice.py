@@ -153,8 +153,20 @@ def other_sweep(folder: Path) -> None:
         ["hydra/launcher=basic"],
         ["hydra.launcher.workers=1"],
         ["hydra.launcher.workers=1", "hydra.sweeper.max_batch_size=1"],
-        ["hydra/launcher=basic", "hydra/sweeper=tuned", "tuning.trials=1", "seeds=1"],
-        ["hydra.launcher.workers=1", "hydra/sweeper=tuned", "tuning.trials=1", "seeds=1"],
+        [
+            "hydra/launcher=basic",
+            "hydra/sweeper=tuned",
+            "tuning.repeats=1",
+            "tuning.trials=1",
+            "seeds=1",
+        ],
+        [
+            "hydra.launcher.workers=1",
+            "hydra/sweeper=tuned",
+            "tuning.repeats=1",
+            "tuning.trials=1",
+            "seeds=1",
+        ],
     ],
 )
 def test_running_sweep_keeps_its_choice(program, tmp_path, monkeypatch, launcher):
@@ -194,7 +206,7 @@ def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
 
 @LAUNCHERS
 def test_tuned_study_takes_one_engine_for_all_its_optimizers(program, tmp_path, launcher):
-    words = ["hydra/sweeper=tuned", "tuning.trials=2", "seeds=1", *launcher]
+    words = ["hydra/sweeper=tuned", "tuning.repeats=1", "tuning.trials=2", "seeds=1", *launcher]
     assert program(*words, "optimizer=sgd,nadam")[0] == 0
     assert taken(tmp_path / "x") == {
         "sgd": {"compiled_gradients"}, "nadam": {"compiled_gradients"},
@@ -244,7 +256,13 @@ def test_asked_engine_that_does_not_serve_fails_its_job_alone(program, tmp_path)
     assert "NAdam is none of torch's" in error
     assert "1 of 2 runs failed" in error
     assert {record["engine"] for record in records(tmp_path)} == {"compiled_mlp"}
-    words = ["hydra/sweeper=tuned", "tuning.trials=2", "seeds=1", "engine=compiled_mlp"]
+    words = [
+        "hydra/sweeper=tuned",
+        "tuning.repeats=1",
+        "tuning.trials=2",
+        "seeds=1",
+        "engine=compiled_mlp",
+    ]
     status, error = program(*words, "optimizer=adam,nadam", name="y")
     assert status == 1
     assert "nadam: engine=compiled_mlp does not serve this run" in error

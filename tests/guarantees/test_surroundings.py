@@ -26,6 +26,7 @@ from optbench.config.resolve import check_syntax, quoted
 from optbench.formats.run import read_record
 
 QUICK = ["data.subset=200", "model.hidden=[8]", "epochs=1", "num_threads=1", "quiet=true"]
+ONE = ["tuning.trials=1", "tuning.repeats=1", "seeds=1"]
 QUICK += ["engine=plain"]  # nothing is compiled in a home folder that is new each time
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # no UTF-8 anywhere
 
@@ -148,7 +149,7 @@ def test_results_in_the_home_folder_are_found_by_every_command(here, tmp_path, c
 
 
 def test_a_tuned_study_writes_into_the_home_folder(here, tmp_path):
-    words = ["hydra/sweeper=tuned", "optimizer=sgd", "tuning.trials=1", "seeds=1"]
+    words = ["hydra/sweeper=tuned", "optimizer=sgd", *ONE]
     status, _, err = here(*words, "results_dir=~/x", "name=t")
     assert status == 0, err
     assert (tmp_path / "home" / "x" / "t" / "study.json").exists()
@@ -165,7 +166,7 @@ def test_variables_of_the_environment_name_home_folders_too(here, monkeypatch, t
 
 @pytest.mark.parametrize("level", ["1", "2"])
 def test_without_asserts_and_docstrings_everything_runs(tmp_path, level):
-    words = [*QUICK, "hydra/sweeper=tuned", "optimizer=sgd,adam", "tuning.trials=1", "seeds=1"]
+    words = [*QUICK, "hydra/sweeper=tuned", "optimizer=sgd,adam", *ONE]
     done = command("optbench", *words, "name=t", cwd=tmp_path, PYTHONOPTIMIZE=level)
     assert done.returncode == 0, done.stderr.decode()
     folder = str(tmp_path / "results" / "t")

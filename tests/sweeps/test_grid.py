@@ -116,6 +116,7 @@ def test_a_single_run_takes_the_settings_of_its_optimizer(here, tmp_path):
 
 def test_a_tuned_study_fixes_them(here, tmp_path):
     words = ["hydra/sweeper=tuned", "optimizer=sgd,adam", "adam.lr=0.01", "tuning.trials=2"]
+    words += ["tuning.repeats=1", "tuning.widenings=0"]
     assert here(*words, "seeds=1", "name=t")[0] == 0
     found = rates(tmp_path / "t" / "trials")
     assert {lr for name, lr in found if name == "adam"} == {0.01}

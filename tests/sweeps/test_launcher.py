@@ -143,7 +143,7 @@ def test_a_sweep_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path,
 
 def test_a_tuned_study_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path):
     words = ["hydra/sweeper=tuned", "optimizer=sgd", MOODS[0], "+optimizer.mood=wrong"]
-    words += ["tuning.trials=3", "seeds=2", "stop_at_failure=true"]
+    words += ["tuning.repeats=1", "tuning.trials=3", "seeds=2", "stop_at_failure=true"]
     status, _, err = sweep(*words, "hydra.launcher.workers=1")
     assert status == 1, err
     assert "stop_at_failure=true asks" in err
