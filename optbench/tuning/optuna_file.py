@@ -8,6 +8,7 @@ from typing import Any
 
 from optbench.common.console import warn
 from optbench.common.metrics import metric_of
+from optbench.tuning.caveats import label_of
 from optbench.tuning.contenders import RUNG, Contender, Trial
 from optbench.tuning.space import path, ranges, value_at
 
@@ -44,9 +45,7 @@ def write(folder: Path, searches: Sequence[Contender], settings: Mapping[str, An
 
 
 def _name(entry: Contender, searches: Sequence[Contender]) -> str:
-    shared = set.intersection(*(set(other.overrides) for other in searches))
-    words = [text for text in entry.overrides if text not in shared]
-    return " ".join([entry.name, *words, f"search {entry.repeat + 1}"])
+    return f"{label_of(entry, searches)} search {entry.repeat + 1}"
 
 
 def _trial(entry: Contender, trial: Trial, settings: Mapping[str, Any]) -> Any:
