@@ -136,7 +136,8 @@ def one_line_per_run(table: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in table.columns if name not in measured]
     # by positions, as dropping duplicates over all columns is slow
     first = np.flatnonzero(~table["run"].duplicated().to_numpy())
-    return table[keys].iloc[first].astype(object).reset_index(drop=True)
+    runs = table[keys].iloc[first].astype(object).reset_index(drop=True)
+    return runs.copy()  # in one block: pandas is slow to add columns to many blocks, and warns
 
 
 def panel_values(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:

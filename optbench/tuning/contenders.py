@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -112,7 +112,7 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
         whole |= {SCHEDULE + key: spec for key, spec in own.items()}
     whole = {key: spec for key, spec in whole.items() if space.path(key) not in given}
     whole = space.with_types(whole, defaults)
-    searched, left = space.within_budget(whole, trials)
+    searched, left = space.within_budget(whole, trials, named_ranges(given))
     return Contender(
         overrides,
         optimizer["name"],
@@ -122,6 +122,16 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
         frozenset(key for key in searched if _lacks(composed, space.path(key))),
         ("steps", config["steps"]) if config["steps"] else ("epochs", config["epochs"] or 1),
     )
+
+
+def named_ranges(given: Collection[str]) -> set[str]:
+    """Return the hyperparameters whose ranges the command line names; these are searched."""
+    found = set()
+    for key in given:
+        group, *rest = key.split(".")
+        if group in ("optimizer", "schedule") and rest[:1] == ["search"] and rest[-1] != "from":
+            found.add((SCHEDULE if group == "schedule" else "") + rest[1])
+    return found
 
 
 def _checked(group: str, asked: Any) -> dict[str, Any]:

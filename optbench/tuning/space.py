@@ -8,7 +8,7 @@ the schedule begins with "schedule."; other keys are the optimizer's.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import exp, inf, log
 from typing import Any
 
@@ -154,12 +154,17 @@ def _with_type(
     return dict(spec) | ({"int": True} if whole and "int" not in spec else {})
 
 
-def within_budget(space: Space, trials: int) -> tuple[dict[str, Any], list[str]]:
-    """Return the part of a space that a study of so many trials searches, and the other names."""
+def within_budget(
+    space: Space, trials: int, named: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the part of a space that a study of so many trials searches, and the other names.
+
+    named: hyperparameters that are searched whatever their rank.
+    """
     rank = dict.fromkeys(space, 1)
     for name, _, spec in ranges(space):
         rank[name] = max(rank[name], spec.get("from", 1))
-    searched = {name: spec for name, spec in space.items() if rank[name] <= trials}
+    searched = {name: spec for name, spec in space.items() if rank[name] <= trials or name in named}
     return searched, [name for name in space if name not in searched]
 
 

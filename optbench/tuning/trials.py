@@ -213,10 +213,17 @@ def _complete(
         entry.problem = record.get("problem_hash", entry.problem)
         entry.code = record.get("code", entry.code)
         if entry.untrained is None and record["status"] == "completed":
-            columns = read_csv(place / result.return_value["run"] / "epochs.csv")
-            # averaged weights are then the raw ones
-            start = {n: float(columns[n.removeprefix(AVERAGED)][0]) for n in search.METRICS}
+            start = untrained(place / result.return_value["run"])
             entry.untrained = search.score(start, metric, "final")
+
+
+def untrained(run: Path) -> dict[str, float]:
+    """Return the validation results before the first step, which all trials share.
+
+    Averaged weights are then the raw ones.
+    """
+    columns = read_csv(run / "epochs.csv")
+    return {name: float(columns[name.removeprefix(AVERAGED)][0]) for name in search.METRICS}
 
 
 def _record(folder: Path, job: Any) -> Mapping[str, Any]:

@@ -102,4 +102,4 @@ def test_verdict_and_report_of_a_study_name_the_same_leader(tmp_path: Path) -> N
     assert set(verdicts(compare([tmp_path]))["b"]) == {"adam"}
     (card,) = collect([tmp_path])["verdict"]["cards"]
     assert card["leader"] == "adam"
-    assert card["headline"].startswith("adam was chosen, yet")
+    assert card["headline"].startswith("These settings, of 1 search each: adam was chosen, yet")

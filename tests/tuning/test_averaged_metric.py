@@ -5,7 +5,8 @@ from composed import configuration
 
 from optbench.common.errors import UserError
 from optbench.tuning import search
-from optbench.tuning.study import check_averaged, untrained
+from optbench.tuning.study import check_averaged
+from optbench.tuning.trials import untrained
 
 
 def test_the_score_is_better_for_low_losses_and_high_accuracies():

@@ -183,6 +183,7 @@ def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(st
     assert warning in (tmp_path / "results" / "s" / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_changing_test_labels_changes_no_choice(study):
     asked = ["optimizer=sgd,adam", "tuning.trials=4", "seeds=1"]
     _, one, _, _ = study(*asked)
