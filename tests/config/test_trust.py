@@ -86,7 +86,10 @@ def test_what_runs_a_shell_or_code_is_refused(mine, node):
         ["--config-dir", "conf", "optimizer=signsgd"],
         ["-m", "--config-dir=conf", "optimizer=signsgd,sgd", "hydra/launcher=workers"],
         ["--config-dir", "beside", "optimizer=other"],
-        ["-m", "--config-dir=beside", "optimizer=other,sgd", "hydra/launcher=workers"],
+        pytest.param(
+            ["-m", "--config-dir=beside", "optimizer=other,sgd", "hydra/launcher=workers"],
+            marks=pytest.mark.slow,
+        ),
         ["+hydra.callbacks.mine._target_=hydra.experimental.callback.Callback"],
     ],
     ids=" ".join,

@@ -75,7 +75,13 @@ def taken(folder: Path) -> dict[str, set[str]]:
 
 
 LAUNCHERS = pytest.mark.parametrize(
-    "launcher", [["hydra/launcher=workers", "hydra.launcher.workers=1"], ["hydra/launcher=basic"]]
+    "launcher",
+    [
+        pytest.param(
+            ["hydra/launcher=workers", "hydra.launcher.workers=1"], marks=pytest.mark.slow
+        ),
+        ["hydra/launcher=basic"],
+    ],
 )
 
 

@@ -119,7 +119,12 @@ MOODS = ["optimizer._target_=moody.Moody", "optimizer.lr=0.1"]
 
 
 @pytest.mark.parametrize(
-    "launcher", ["hydra/launcher=basic", "hydra.launcher.workers=1", "hydra.launcher.workers=2"]
+    "launcher",
+    [
+        pytest.param("hydra/launcher=basic", marks=pytest.mark.slow),
+        "hydra.launcher.workers=1",
+        pytest.param("hydra.launcher.workers=2", marks=pytest.mark.slow),
+    ],
 )
 def test_a_sweep_stops_at_its_first_failure_where_that_is_asked(sweep, tmp_path, launcher):
     words = [*MOODS, "+optimizer.mood=wrong,slow,fine,well", launcher, "epochs=60"]
