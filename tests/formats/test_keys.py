@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 import yaml
 
 from optbench.config.groups import config_folder
@@ -55,7 +56,20 @@ def test_a_key_that_came_later_is_described_where_it_is_set():
     assert part["drop_last"] is True
 
 
-def test_one_line_in_the_table_makes_a_key(monkeypatch):
+def read_table_anew() -> None:
+    keys.having.cache_clear()
+    keys.nested_keys.cache_clear()
+
+
+@pytest.fixture
+def uncached():
+    """Let the table be read anew, before and after a test that changes it."""
+    read_table_anew()
+    yield
+    read_table_anew()
+
+
+def test_one_line_in_the_table_makes_a_key(uncached, monkeypatch):
     """It is checked, described, and known as a key of a sweep by that line alone."""
     from optbench.config import validate
 

@@ -648,7 +648,7 @@ def test_manifest_drops_earlier_entries_of_older_code():
         entry("p3", {"own.other": {"own.py": "a"}}),
         entry("p4", {}),
     ]
-    settings = {"pick": "final"}
+    settings = {"pick": "final", "seeds_per_trial": 1}
     told = manifest.describe([contender], settings, 8, {}, earlier)
     assert [each["problem"] for each in told["earlier"]] == ["p2", "p3", "p4"]
     assert told["contenders"][0]["code"] == now
