@@ -70,7 +70,7 @@ def test_every_kind_of_figure_is_drawn(tmp_path):
         assert drawn["plain"] == drawn[place.name], text
         assert {"ranks", "profile", "time_to_target", "cost"} <= set(figures)
         assert {"learning_rate", "budget", "finals"} <= set(tuned)
-    assert set(KINDS) - set.union(*drawn["odd"]) == {"grid", "layers"}
+    assert set(KINDS) - set.union(*drawn["odd"]) == {"grid", "layers", "rate_decay"}
 
 
 def test_each_optimizer_has_a_look_of_its_own(tmp_path):
@@ -130,7 +130,7 @@ def test_reports_and_verdicts_are_those_of_ordinary_names(tmp_path):
         (card,) = page["verdict"]["cards"]
         assert card["leader"] == names[0]
         assert card["toggle"] == names[0]
-        assert card["correction"] == "Holm"
+        assert card["correction"] == "max-type"
         assert {entry["toggle"] for entry in page["names"]} == set(names)
         for section in (page["ranking"], page["reached"]):
             assert {row["toggle"] for row in section["rows"]} == set(names)
