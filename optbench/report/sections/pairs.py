@@ -10,7 +10,7 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.metrics import metric_of
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
-from optbench.stats.corrections import HOLM, UNPAIRED
+from optbench.stats.corrections import UNPAIRED
 from optbench.stats.pairwise import compare
 
 MAX_PAIRED = 12  # series of one matrix, which are 66 pairs
@@ -41,14 +41,9 @@ def lead(column: str, corrections: Collection[str]) -> str:
             f"{marks}The runs are not paired: p is of the rank-sum test, with Holm's correction "
             "over all pairs of a problem."
         )
-    text = f"{marks}p is of the sign-flip test of the largest |t| over all pairs of a problem "
-    text += "(max-type)"
-    if HOLM not in corrections:
-        return f"{text}, as in the verdict."
     return (
-        f"{text}: nobody fixed these pairs beforehand. The verdict has another test, over the "
-        "leader's pairs alone, so its p may differ for the same pair. About the leader, the "
-        "verdict counts."
+        f"{marks}p is of the sign-flip test of the largest |t| over all pairs of a problem "
+        "(max-type), as in the verdict."
     )
 
 
