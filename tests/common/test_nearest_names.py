@@ -42,6 +42,7 @@ def test_the_nearest_choice_is_the_one_meant(group, word, name):
     assert nearest(word, choices(group)) == [name]
 
 
+@pytest.mark.slow
 def test_every_name_with_two_letters_exchanged_gets_itself():
     for names in (list(GROUPS), *(list(choices(group)) for group in GROUPS)):
         for name in names:

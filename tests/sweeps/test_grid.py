@@ -90,6 +90,7 @@ def rates(folder: Path) -> list[tuple[str, float]]:
     return sorted((each["name"], each["config"]["optimizer"]["lr"]) for each in records)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_them_with_both_launchers(here, tmp_path):
     words = ["-m", "optimizer=sgd,adam", "adam.lr=0.01", "sgd.lr=0.1,0.03"]
     for launcher in ("workers", "basic"):

@@ -670,6 +670,7 @@ def curves(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_in_one_process_equals_runs_in_processes_of_their_own(own):
     program("-m", "seed=0,1", "hydra/launcher=basic", "results_dir=together")
     for seed in (0, 1):

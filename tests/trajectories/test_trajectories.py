@@ -226,6 +226,7 @@ def test_who_nowhere_arrives_is_told_about_learning_rates(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_rate_each_takes_its_best_and_the_columns_are_explained(tmp_path, capsys):
     words = ["function=ravine", f"out={tmp_path}", "format=png"]
     assert trajectories.main(words) == 0

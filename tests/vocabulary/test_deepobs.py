@@ -172,6 +172,7 @@ def test_the_vaes_loss_is_the_published_one():
     assert not torch.equal(model(x), model(x))
 
 
+@pytest.mark.slow
 def test_evaluations_of_the_vae_take_no_noise_from_its_training():
     problem = made("mnist_vae", n=160, epochs=None, steps=4)
     optimizer = partial(torch.optim.SGD, lr=1e-3)
@@ -272,6 +273,7 @@ def test_the_quadratic_meets_deepobs_published_baselines():
         assert ours == pytest.approx(values, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_the_weight_penalty_is_half_the_factor_times_the_squares_of_the_weights():
     plain, penalised = (
         made("cifar10_3c3d", n=148, weight_penalty=factor, epochs=None, steps=1)
