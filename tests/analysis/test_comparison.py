@@ -343,6 +343,7 @@ def test_runs_that_name_no_engine_or_two_are_no_others(tmp_path, engines, untime
     assert timing.again == {str(tmp_path / name): engine for name, engine in again.items()}
 
 
+@pytest.mark.slow
 def test_the_runs_of_another_engine_come_with_one_command(tmp_path: Path) -> None:
     sweep = tmp_path / "results" / "a sweep"
     for seed in range(2):

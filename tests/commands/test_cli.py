@@ -130,6 +130,7 @@ def test_a_sweeps_folder_is_named_by_its_question(here, tmp_path):
     assert len(list(tmp_path.glob("sweeps/*/summary.csv"))) == 1
 
 
+@pytest.mark.slow
 def test_runs_are_shared_between_folders(here, tmp_path):
     assert here("optimizer=sgd")[0] == 0
     status, out, _ = here("-m", "optimizer=sgd,adam", "name=both")
@@ -410,6 +411,7 @@ def test_a_name_is_a_label_and_leads_nowhere(here, tmp_path):
     assert record(run)["name"] == "../../<b>/x"
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_every_choice_of_a_group(here, tmp_path):
     status, out, err = here("-m", "schedule=glob(*)", "name=all")
     assert status == 0, err
@@ -418,6 +420,7 @@ def test_a_sweep_tries_every_choice_of_a_group(here, tmp_path):
     assert len(rows(tmp_path / "all" / "summary.csv")) == 8
 
 
+@pytest.mark.slow
 def test_more_problems_than_panels_still_end_with_a_table(here, tmp_path):
     sizes = ",".join(map(str, range(10, 36)))
     status, _, err = here("-m", f"batch_size={sizes}", "steps=1", "name=many")

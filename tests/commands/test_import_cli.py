@@ -79,6 +79,7 @@ def test_pairs_are_made_by_the_users_word(table, tmp_path) -> None:
     assert {pair.correction for pair in pairs} == {MAX_TYPE}
 
 
+@pytest.mark.slow
 def test_figures_summary_and_page_are_made_of_imported_runs(table, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     brought(table, out)

@@ -122,6 +122,7 @@ def test_a_question_without_sense_is_refused_before_training(
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.slow
 def test_a_class_of_the_users_is_a_candidate_by_its_name(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("-m", "optimizer._target_=torch.optim.NAdam,torch.optim.SGD", "optimizer.lr=0.01")

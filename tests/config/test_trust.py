@@ -81,10 +81,13 @@ def test_what_runs_a_shell_or_code_is_refused(mine, node):
 @pytest.mark.parametrize(
     "words",
     [
-        ["optimizer._target_=torch.optim.NAdam"],
+        pytest.param(["optimizer._target_=torch.optim.NAdam"], marks=pytest.mark.slow),
         ["optimizer._target_=mymodule.SignSGD", "optimizer.lr=0.1"],
         ["--config-dir", "conf", "optimizer=signsgd"],
-        ["-m", "--config-dir=conf", "optimizer=signsgd,sgd", "hydra/launcher=workers"],
+        pytest.param(
+            ["-m", "--config-dir=conf", "optimizer=signsgd,sgd", "hydra/launcher=workers"],
+            marks=pytest.mark.slow,
+        ),
         ["--config-dir", "beside", "optimizer=other"],
         pytest.param(
             ["-m", "--config-dir=beside", "optimizer=other,sgd", "hydra/launcher=workers"],
@@ -104,6 +107,7 @@ def test_the_command_line_needs_no_other_words(mine, words):
     assert "hydra" not in ended.stderr.lower()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_class_beside_its_configuration_is_repeated_as_the_report_says(mine):
     def optbench(*words):
         ended = subprocess.run(

@@ -247,6 +247,7 @@ def test_compiled_steps_are_as_near_to_float64_as_plain_ones(case):
     check_case(case, (1, 2, 7, 100))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(cases())
 def test_a_thousand_compiled_steps_are_as_near_to_float64(case):

@@ -187,6 +187,7 @@ def test_running_sweep_keeps_its_choice(program, tmp_path, monkeypatch, launcher
     assert taken(tmp_path / "x") == {"sgd": {"compiled_mlp"}, "adam": {"compiled_mlp"}}
 
 
+@pytest.mark.slow
 def test_jobs_in_other_processes_are_told_the_choice(program, tmp_path):
     assert program("-m", "optimizer=sgd,adam", "hydra/launcher=basic")[0] == 0
     other_sweep(tmp_path / "x")
@@ -210,6 +211,7 @@ def test_wrong_job_does_not_count_for_the_choice(program, tmp_path):
     assert {"compiled_mlp"} in taken(tmp_path / "x").values()
 
 
+@pytest.mark.slow
 @LAUNCHERS
 def test_tuned_study_takes_one_engine_for_all_its_optimizers(program, tmp_path, launcher):
     words = ["hydra/sweeper=tuned", "tuning.repeats=1", "tuning.trials=2", "seeds=1", *launcher]

@@ -61,7 +61,9 @@ def write_runs(folder: Path, names: list[str]) -> None:
     for (at, name), trial in product(enumerate(names), range(4)):
         phase = "trials" if trial < 3 else "tuned"
         lr = 0.001 * 10**trial
-        make_run(folder / "tuned" / f"{at}-{trial}", name, 0, lr, every=36, phase=phase)
+        run = folder / "tuned" / f"{at}-{trial}"
+        decay = 1e-4 * 10**trial
+        make_run(run, name, 0, lr, every=36, phase=phase, optimizer__weight_decay=decay)
 
 
 def inputs(folder: Path) -> Iterator[tuple[str, Comparison]]:
@@ -88,6 +90,7 @@ def inputs(folder: Path) -> Iterator[tuple[str, Comparison]]:
     tuned = compare([folder / "tuned"])
     yield "budget", tuned
     yield "learning_rate, trials", tuned
+    yield "rate_decay", tuned
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
@@ -126,7 +129,8 @@ def faults(figure: Figure) -> list[str]:
         if min(box[0], box[1], width - box[2], height - box[3]) < -DOTS
     ]
     found += [f"{texts[a].get_text()!r} meets {texts[b].get_text()!r}" for a, b in meeting(boxes)]
-    panels = [axes.get_window_extent() for axes in figure.axes]
+    colors = "<colorbar>"  # matplotlib's label of a scale of colors, which is no panel
+    panels = [axes.get_window_extent() for axes in figure.axes if axes.get_label() != colors]
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     for legend in filter(None, legends):
         box = legend.get_window_extent()

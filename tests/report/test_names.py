@@ -59,6 +59,7 @@ def study(folder: Path, names: tuple[str, ...]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_kind_of_figure_is_drawn(tmp_path):
     drawn = {}
     for place, names in folders(tmp_path):

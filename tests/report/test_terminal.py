@@ -30,7 +30,7 @@ def test_a_sweep_ends_with_four_columns_a_verdict_its_folder_and_its_report(tmp_
     assert "\x1b" not in "".join(out)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("encoding", [pytest.param("utf-8", marks=pytest.mark.slow), "ascii"])
 def test_the_table_is_at_most_80_columns_wide_and_fits_any_encoding(
     tmp_path, capsys, monkeypatch, encoding
 ):
@@ -61,6 +61,7 @@ def test_names_that_differ_in_their_middles_stay_whole(tmp_path, capsys):
     assert "…" not in text
 
 
+@pytest.mark.slow
 def test_several_problems_have_their_rows_under_their_names(tmp_path, capsys):
     for size in (16, 32, 64):
         sweep(tmp_path, ("adam", "sgd"), 6, batch_size=size)

@@ -342,6 +342,7 @@ def test_the_other_process_s_run_is_seen_without_a_wait(tmp_path):
     assert outcome.folder == first.folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["--kills", pytest.param("--sweep-kills", marks=pytest.mark.slow)],

@@ -100,6 +100,7 @@ def seeds_in_table(folder: Path) -> list[str]:
         return [row["seeds"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_edited_optimizer_is_not_mixed_with_its_older_runs(folder, capsys):
     sweep, results = ("-m", "name=mine"), folder / "results" / "mine"
     command(folder, *sweep, "seed=range(8)")

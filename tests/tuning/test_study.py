@@ -254,6 +254,7 @@ def test_an_optimizer_with_nothing_to_search_has_one_trial_and_it_is_said(study)
     assert not any("unequal" in text for text in manifest["warnings"])
 
 
+@pytest.mark.slow
 def test_a_study_by_tpe_draws_no_budget_curve(study, tmp_path):
     pytest.importorskip("optuna")
     status, manifest, _, err = study(

@@ -257,6 +257,7 @@ def test_the_quadratics_train_loss_is_over_all_examples_and_its_test_loss_over_w
     assert epochs[0]["test_loss"] == pytest.approx(353.4468, abs=1e-4)  # of all: 353.9260
 
 
+@pytest.mark.slow
 def test_the_quadratic_meets_deepobs_published_baselines():
     """baselines/quadratic_deep/GradientDescentOptimizer of its repository, test_losses.
 

@@ -13,11 +13,13 @@ from matplotlib.ticker import LogLocator
 from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.tuned.rate_decay import RateDecayMap, rate_decay_maps
 from optbench.common.metrics import metric_of
+from optbench.common.names import clip
 from optbench.figures import style
 
 WIDEST_RANGE = 3.0  # of the colors: a loss above this multiple of the best has the last color
 COLUMNS = 3  # of panels
 PANEL = (2.3, 1.9)  # inches
+NAME = 18  # characters of an optimizer's name above its panel
 
 
 def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> Figure:
@@ -38,7 +40,8 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
         for axes, one in zip(grid.flat, maps, strict=False):
             shown = draw_map(axes, one, norm)
             where = problem_names(made)[one.problem] if len(problems) > 1 else ""
-            axes.set_title(f"{one.optimizer}{where and f', {where}'} (n = {one.trials})")
+            title = f"{clip(one.optimizer, NAME)}{where and f', {where}'} (n = {one.trials})"
+            axes.set_title(title)
         for axes in grid.flat[len(maps) :]:
             axes.remove()
         figure.supxlabel("learning rate")
