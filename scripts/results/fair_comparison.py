@@ -9,6 +9,7 @@ with them. `--unpack FOLDER` writes the runs' folders: the study's command then 
 import argparse
 import csv
 import io
+import json
 import lzma
 import re
 import shutil
@@ -64,6 +65,8 @@ def pack(study: Path, table: Path) -> int:
     """
     rows = [(name, study / name) for name in STUDY_FILES if (study / name).exists()]
     for folder in sorted(path.parent for path in study.glob("*/*/run.json")):
+        if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
+            continue  # of a study that was stopped
         names = RUN_FILES[:2] if folder.parent.name in NO_STEPS else RUN_FILES
         rows += [(str((folder / name).relative_to(study)), folder / name) for name in names]
     table.parent.mkdir(parents=True, exist_ok=True)
