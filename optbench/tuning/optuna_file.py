@@ -60,11 +60,16 @@ def _trial(entry: Contender, trial: Trial, settings: Mapping[str, Any]) -> Any:
         log = spec.get("scale") == "log"
         if "values" in spec:
             kind: Any = CategoricalDistribution(list(spec["values"]))
+            inside = value in spec["values"]
+        elif value is None or not spec["low"] <= value <= spec["high"]:
+            continue  # such as a default weight decay of 0, which no logarithmic range holds
         elif spec.get("int"):
+            inside = True
             kind = IntDistribution(int(spec["low"]), int(spec["high"]), log=log)
         else:
+            inside = True
             kind = FloatDistribution(float(spec["low"]), float(spec["high"]), log=log)
-        if value is not None and kind._contains(kind.to_internal_repr(value)):
+        if inside:
             params[label], kinds[label] = value, kind
     sign = 1 if metric_of(settings["metric"]).smaller else -1
     done = trial.score < inf

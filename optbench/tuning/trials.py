@@ -130,7 +130,7 @@ def _follow_up(
     """Return equally many further trials for each contender of a problem's search.
 
     A contender whose best trial lies at an edge tries values beyond the edge, and its space grows.
-    Others go on with their own sequence. Nothing is tried where no contender has an edge.
+    The others try the next points of their own sequence. Without an edge, no trial follows.
     """
     each = max(1, ceil(settings["trials"] / 4))
     groups: dict[tuple[str | None, int], list[Contender]] = {}

@@ -14,6 +14,7 @@ SPACE = {
     "betas": [{"low": 0.5, "high": 0.99, "scale": "one_minus_log"}] * 2,
     "steps": {"low": 1, "high": 9, "scale": "linear", "int": True},
     "nesterov": {"values": [True, False]},
+    "decay": {"low": 1e-6, "high": 1.0, "scale": "log"},  # its default 0 lies outside
 }
 POINT = {"lr": 0.01, "betas": [0.9, 0.95], "steps": 3, "nesterov": False}
 
@@ -27,7 +28,7 @@ def test_optuna_reads_what_a_study_tried(tmp_path, metric, sign):
     ]
     for entry in entries:
         entry.trials += [
-            Trial({"lr": 0.001}, sign * 0.5, "completed", ("a",), kind=DEFAULT),
+            Trial({"lr": 0.001, "decay": 0.0}, sign * 0.5, "completed", ("a",), kind=DEFAULT),
             Trial(POINT, sign * 0.25, "completed", ("b",)),
             Trial(POINT, inf, "diverged", ("c",)),
             Trial(POINT, sign * 0.75, "completed", ("d",), kind=RUNG, length=1),

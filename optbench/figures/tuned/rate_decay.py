@@ -20,6 +20,10 @@ WIDEST_RANGE = 3.0  # of the colors: a loss above this multiple of the best has 
 COLUMNS = 3  # of panels
 PANEL = (2.3, 1.9)  # inches
 NAME = 18  # characters of an optimizer's name above its panel
+MEANING = (
+    "a cell: its best trial, whatever the other settings; star: the optimum; white frame: within "
+    "5 % of it; cross: all trials diverged; blank: no trial"
+)
 
 
 def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> Figure:
@@ -47,6 +51,7 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
         figure.supxlabel("learning rate")
         figure.supylabel("weight decay")
         label = f"best {pick} {metric_of(metric).label}"
+        figure.set_label(MEANING)
         figure.colorbar(shown, ax=list(figure.axes), label=label, extend="max")
     return figure
 
