@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 from scipy import stats as reference
-from scripts.results.published_claim import OUT
 
 from optbench.stats.paired_tests import holm, signed_rank
 from scripts.results import published_claim
+from scripts.results.published_claim import OUT
 
 SCORES = pd.read_csv(OUT / "scores.csv")
 WIDE = SCORES.pivot_table(index="dataset", columns="optimizer", values="mean")
