@@ -27,7 +27,7 @@ from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
-from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS
+from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, METRIC_COLUMNS
 from optbench.optimizers import check_callable
 from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
@@ -233,7 +233,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the rows by the columns of `epochs.csv`; NaN if there is no value."""
     return {
         name: np.array([row.get(name) for row in rows], dtype=float)
-        for name in (*COLUMNS["epochs"], *AVERAGED_COLUMNS)
+        for name in (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)
         if any(row.get(name) is not None for row in rows)
     }
 

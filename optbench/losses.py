@@ -1,6 +1,8 @@
-"""Losses: functions of logits `(n, classes)` and labels `(n,)` to a mean over n.
+"""Losses: functions of outputs and targets to a mean over the examples.
 
-Models give logits, so each loss applies its own output nonlinearity.
+Of classes, outputs are logits `(n, classes)` and targets labels `(n,)`; of tokens, `(n, tokens,
+classes)` and `(n, tokens)`; of values, both are `(n, values)`. Models give logits, so each loss
+applies its own output nonlinearity.
 """
 
 import inspect
@@ -26,21 +28,44 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     """Return cross-entropy with optional label smoothing (Szegedy et al. 2016)."""
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing!r}")
+    logits, labels = _by_label("cross_entropy", logits, labels)
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Return cross-entropy as the negative log-likelihood of the log-softmax."""
+    logits, labels = _by_label("nll", logits, labels)
     return F.nll_loss(F.log_softmax(logits, dim=1), labels)
 
 
 def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
-    """Return the squared error to one-hot targets, averaged over examples and classes.
+    """Return the squared error to one-hot or real targets, averaged over examples and outputs.
 
-    `output` is the function of the logits: softmax, sigmoid or linear (none).
+    `output` is the function of the logits: softmax, sigmoid or linear (none). Outputs for real
+    targets have none.
     """
     check_choice("loss.output", output, OUTPUT_FUNCTIONS)
+    if labels.is_floating_point():
+        return F.mse_loss(logits, labels)
     return F.mse_loss(OUTPUT_FUNCTIONS[output](logits), _one_hot(logits, labels))
+
+
+def mae(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the absolute error to real targets, averaged over examples and outputs."""
+    _check_real("mae", targets)
+    return F.l1_loss(outputs, targets)
+
+
+def huber(outputs: Tensor, targets: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Return Huber's loss (1964) of real targets, averaged over examples and outputs.
+
+    The loss is e^2 / 2 for errors up to `delta` (in the unit of the standardized targets), and
+    delta (|e| - delta / 2) beyond.
+    """
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not delta > 0:
+        raise UserError(f"loss.delta must be a number above 0, not {delta!r}")
+    _check_real("huber", targets)
+    return F.huber_loss(outputs, targets, delta=delta)
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
@@ -48,7 +73,32 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))
 
 
+def _by_label(loss: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (labels, classes) and labels in one dimension, also of tokens."""
+    _check_whole(loss, labels)
+    if labels.ndim == 1:
+        return logits, labels
+    return logits.flatten(0, -2), labels.flatten()
+
+
+def _check_whole(loss: str, labels: Tensor) -> None:
+    if labels.is_floating_point():
+        raise UserError(
+            f"loss={loss} is for classes, and the targets are real numbers: take loss=mse, mae or "
+            f"huber, or number the classes by integers in the dataset"
+        )
+
+
+def _check_real(loss: str, targets: Tensor) -> None:
+    if not targets.is_floating_point():
+        raise UserError(
+            f"loss={loss} is for real targets, and these are numbers of classes: take "
+            f"loss=cross_entropy, or a dataset of real targets (of floats)"
+        )
+
+
 def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
+    _check_whole("bce", labels)
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
 
 

@@ -25,21 +25,27 @@ SHAPE_NAMES: dict[str, Callable[[Shape], object]] = {
     "in_chans": lambda shape: shape[0],
 }
 VECTOR_NAMES = ("in_features", "input_dim")  # parameters of models that take vectors
-CLASS_NAMES = ("classes", "num_classes", "n_classes", "out_features", "output_dim")
+CLASS_NAMES = (
+    "classes", "num_classes", "n_classes", "out_features", "output_dim", "outputs", "num_outputs",
+)  # fmt: skip
+VOCABULARY_NAMES = ("vocabulary", "vocab_size", "num_embeddings", "num_tokens", "n_tokens")
 WRITE_OWN = (
     "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
     "model._target_=FILE.net"
 )
 
 
-def call_model(factory: Callable[..., Any], input_shape: Shape, classes: int) -> nn.Module:
+def call_model(
+    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
+) -> nn.Module:
     """Return the model that `factory` makes for an input shape and so many classes.
 
+    vocabulary: the number of different integers among the inputs; 0: these are real numbers.
     Parameters without a name in `SHAPE_NAMES` or `CLASS_NAMES` keep their defaults. A parameter
     `in_features` asks for vectors: examples of more dimensions are then flattened first. Raises
     `UserError` if the signature does not say how to call the function.
     """
-    args, named = arguments(factory, input_shape, classes)
+    args, named = arguments(factory, input_shape, classes, vocabulary)
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
@@ -49,7 +55,7 @@ def call_model(factory: Callable[..., Any], input_shape: Shape, classes: int) ->
 
 
 def arguments(
-    factory: Callable[..., Any], input_shape: Shape, classes: int
+    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the named arguments of a call of `factory`."""
     name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
@@ -72,7 +78,7 @@ def arguments(
     for p in free:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
-        value = _value(p, input_shape, classes)
+        value = _value(p, input_shape, classes, vocabulary)
         if value is None:
             if p.default is p.empty:
                 unknown.append(p.name)
@@ -101,12 +107,14 @@ def arguments(
     return args, named
 
 
-def _value(p: inspect.Parameter, input_shape: Shape, classes: int) -> Any:
+def _value(p: inspect.Parameter, input_shape: Shape, classes: int, vocabulary: int) -> Any:
     """Return the value for a parameter; None if its name is not known."""
     if p.name in SHAPE_NAMES:
         return SHAPE_NAMES[p.name](input_shape)
     if p.name in CLASS_NAMES:
         return classes
+    if p.name in VOCABULARY_NAMES and vocabulary:
+        return vocabulary
     if p.default is p.empty and "shape" in p.name:
         return input_shape
     if p.default is p.empty and "classes" in p.name:

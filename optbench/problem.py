@@ -70,13 +70,13 @@ class Problem:
     @property
     def batch_examples(self) -> int:
         """Return the number of examples in a whole batch."""
-        examples = len(self.dataset.train_y)
+        examples = self.dataset.epoch_examples
         return examples if self.batch_size == "full" else min(int(self.batch_size), examples)
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of batches in one pass over the training set."""
-        examples, size = len(self.dataset.train_y), self.batch_examples
+        examples, size = self.dataset.epoch_examples, self.batch_examples
         if self.batch_size == "full":
             return 1
         if self.drop_last:
@@ -118,7 +118,7 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        return call_model(problem.model, data.input_shape, data.classes)
+        return call_model(problem.model, data.input_shape, data.classes, data.vocabulary)
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

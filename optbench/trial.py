@@ -61,15 +61,15 @@ def check_fit(
             "the model makes parameters in its forward, after the optimizer has been given those "
             "that there are: make them all in __init__"
         )
-    _check_outputs(data, outputs, len(x))
+    _check_outputs(data, outputs, y)
     loss = copy_of(loss)
     with torch.no_grad():
-        _check_loss(loss, data.classes, outputs, y)
+        _check_loss(loss, data.task.given, outputs, y)
     if min(len(data.train_y), 1 if batch_size == 1 else 2) == 1:
         x, y = x[:1], y[:1]
     with refusals(f"the model cannot train on examples of shape {data.input_shape}"):
         trained = _train(copy.train(), x)
-    _check_outputs(data, trained, len(x), " while training")
+    _check_outputs(data, trained, y, " while training")
     with refusals("the gradient of the loss cannot be taken"):
         _check_gradient(loss, copy, trained, y)
 
@@ -123,7 +123,7 @@ def _train(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def _check_outputs(data: Dataset, outputs: Any, n: int, when: str = "") -> None:
+def _check_outputs(data: Dataset, outputs: Any, y: Tensor, when: str = "") -> None:
     if not isinstance(outputs, Tensor):
         raise UserError(
             f"the model gives {_described(outputs)}{when}, and one tensor is needed: let its "
@@ -135,11 +135,7 @@ def _check_outputs(data: Dataset, outputs: Any, n: int, when: str = "") -> None:
             f"the model gives outputs of {kind}{when}; real numbers in a dense tensor are needed, "
             f"such as a logit for each class"
         )
-    if data.classes and outputs.shape != (n, data.classes):
-        raise UserError(
-            f"the model gives outputs of shape {tuple(outputs.shape)} for {n} examples{when}; "
-            f"{(n, data.classes)} is needed: one logit per class"
-        )
+    data.task.check_outputs(outputs, y, when)
     if not outputs.numel():
         raise UserError(
             "the model has no outputs: with data.targets=inputs there are no classes, and it "
@@ -159,10 +155,7 @@ def _described(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _check_loss(function: Loss, classes: int, outputs: Tensor, y: Tensor) -> None:
-    given = "the model's outputs and, as targets, the inputs"
-    if classes:
-        given = f"logits (n, {classes}) and integer labels (n,)"
+def _check_loss(function: Loss, given: str, outputs: Tensor, y: Tensor) -> None:
     own = getattr(function, "module", function)
     if isinstance(own, nn.Module) and (names := [name for name, _ in own.named_parameters()]):
         raise UserError(

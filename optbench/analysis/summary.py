@@ -11,7 +11,7 @@ from optbench.analysis.columns import measured_columns, panel_key, problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.common.text import limit, number, show
 from optbench.stats import estimates
 from optbench.stats.estimates import median
@@ -46,7 +46,9 @@ def summary(
     made = comparison_of(runs)
     check_logged(made.table, y, measured_columns(made.table))
     plan = made.series(facet, lines)
-    columns = dict.fromkeys([y, "train_loss", "val_accuracy", "test_accuracy"])
+    named = (f"{part}_{name}" for part in ("val", "test") for name in TASK_METRICS)
+    measured = [name for name in named if name in made.table]
+    columns = dict.fromkeys([y, "train_loss", *measured])
     finals = {name: made.finals(name) for name in columns if name in made.table}
     costs = made.costs
     # panels by optimizer are for figures only: the table ranks all variants together

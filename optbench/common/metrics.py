@@ -1,8 +1,13 @@
 """The properties of a logged column: direction, worst value, unit, axis and label."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 LABEL_OF = {
     "running_loss": "epoch-mean training loss",
@@ -10,6 +15,17 @@ LABEL_OF = {
     "seconds": "training time",
     "total_seconds": "total time",
 }
+# of tasks, beside the loss: whether large values are good, and the unit
+TASK_METRICS = {
+    "accuracy": (True, "%"),
+    "r2": (True, ""),
+    "rmse": (False, ""),  # in the target's own unit
+    "mae": (False, ""),
+    "bits_per_character": (False, "bits"),
+    "label_error_rate": (False, "%"),
+}
+MAIN_METRICS = ("label_error_rate", "bits_per_character", "accuracy", "rmse")  # most telling first
+SHORT_NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE"}
 SPLIT_NAMES = {"train": "training", "val": "validation"}
 
 
@@ -37,7 +53,19 @@ class Metric:
     @property
     def is_loss(self) -> bool:
         """Return whether the column is a loss, whose unit depends on the loss function."""
-        return self.worst == math.inf
+        return "loss" in self.name
+
+
+def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
+    """Return the column of a part's first metric of `MAIN_METRICS` with values, or its loss.
+
+    columns: a table, or arrays by name.
+    """
+    for name in MAIN_METRICS:
+        column = f"{part}_{name}"
+        if column in columns and np.isfinite(np.asarray(columns[column], dtype=float)).any():
+            return column
+    return f"{part}_loss"
 
 
 @cache
@@ -47,7 +75,12 @@ def metric_of(column: str) -> Metric:
     Large accuracies and scores are good. A column other than these or a loss has no worst value
     (NaN).
     """
-    words = " ".join(SPLIT_NAMES.get(word, word) for word in column.split("_"))
+    names = SPLIT_NAMES | SHORT_NAMES
+    words = " ".join(names.get(word, word) for word in column.split("_"))
+    for name, (large, unit) in TASK_METRICS.items():
+        if column.endswith(name):
+            worst = -math.inf if large else math.inf
+            return Metric(column, not large, worst, unit, not large and unit != "%", words)
     if "accuracy" in column:
         return Metric(column, False, -math.inf, "%", False, words)
     if "score" in column:

@@ -5,8 +5,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from optbench.common.errors import UserError
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
+from optbench.tasks import IGNORED, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
 
 TARGETS = ("labels", "inputs")
 PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
@@ -24,14 +25,25 @@ class RawDataset(NamedTuple):
     """The result of a loader: the data as published, before split and preprocessing."""
 
     train_x: Tensor  # (n, channels, height, width) or (n, features), uint8 or float
-    train_y: Tensor  # (n,) integers from 0
+    train_y: Tensor  # (n,) integers from 0, or real numbers (n,) or (n, targets)
     test_x: Tensor
     test_y: Tensor
 
 
 @dataclass(frozen=True, eq=False)
+class Described:
+    """Raw data with a task that the arrays alone do not tell.
+
+    arrays: as a loader returns them, four or six. task: makes the task from all labels.
+    """
+
+    arrays: Sequence[Any]
+    task: Task
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Prepared data on one device: float32 examples and int64 labels.
+    """Prepared data on one device: float32 examples and int64 labels, or real targets.
 
     With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
     0, so that there is no accuracy.
@@ -43,13 +55,37 @@ class Dataset:
     val_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    classes: int  # 0: no labels
+    task: Task
     digest: str  # of the raw data, before split and preprocessing
+    # above 1: the training examples are the overlapping windows of one sequence. An epoch draws as
+    # many as every `stride`-th window, and those are scored
+    stride: int = 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example, such as (1, 28, 28)."""
         return tuple(self.train_x.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The number of outputs that a model is asked for; 0 without labels."""
+        return self.task.classes
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The number of different integers among the examples, counted from 0; else 0."""
+        if self.train_x.is_floating_point():
+            return 0
+        return max(int(x.max()) + 1 for x in (self.train_x, self.val_x, self.test_x) if len(x))
+
+    @property
+    def epoch_examples(self) -> int:
+        """The number of training examples in an epoch."""
+        return len(range(0, len(self.train_y), self.stride))
+
+    def scored_train(self, examples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the training inputs and targets that are scored; at most so many."""
+        return self.train_x[:: self.stride][:examples], self.train_y[:: self.stride][:examples]
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same data on another device."""
@@ -59,13 +95,34 @@ class Dataset:
         """Return the same data with float64 examples; labels stay integers."""
         return self._with_tensors(lambda x: x.double() if x.is_floating_point() else x)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return tensors and plain values, for `from_plain` in another process."""
+        return {name: getattr(self, name) for name in (f.name for f in fields(self))} | {
+            "task": to_plain(self.task)
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
+        """Return the dataset of `to_plain`."""
+        return cls(**{**plain, "task": from_plain(plain["task"])})
+
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
-        tensors = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return Dataset(**vars(self) | {name: change(t) for name, t in tensors.items()})
+        def changed(tensor: Tensor) -> Tensor:
+            if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
+                return change(tensor)
+            # windows share their memory, also on another device
+            length, width = tensor.shape
+            return change(tensor.as_strided((length + width - 1,), (1,))).unfold(0, width, 1)
+
+        parts = ((f.name, getattr(self, f.name)) for f in fields(self))
+        new: dict[str, Any] = {
+            name: changed(part) for name, part in parts if isinstance(part, Tensor)
+        }
+        return replace(self, **new)
 
 
 def prepare(
-    raw: RawDataset | Sequence[Any],
+    raw: RawDataset | Sequence[Any] | Described,
     *,
     preprocessing: str = "standardize",
     val_size: float | int = 0.1,
@@ -77,7 +134,7 @@ def prepare(
 
     Args:
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
-            set (val_x, val_y), which is used whole unless `val_size` is 0.
+            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -88,13 +145,15 @@ def prepare(
         subset: the most training examples (before the split) and the most test examples to keep.
         targets: "labels", or "inputs" for models without labels, such as an autoencoder.
 
-    Standard deviations divide by n; constant values in the training part get std 1.
+    Standard deviations divide by n; constant values in the training part get std 1. Real targets
+    are standardized, each by its training values, unless preprocessing leaves values as they are
+    ("none", "integers").
     Raises `UserError` for a bad argument or bad data.
     """
     _check_choices(preprocessing, split_seed, subset, targets)
-    digest, raw, own_val = _as_raw(raw)
-    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
-    classes = int(max(y.max() for y in labels)) + 1
+    task = raw.task if isinstance(raw, Described) else None
+    digest, raw, own_val = _as_raw(raw.arrays if isinstance(raw, Described) else raw, task)
+    task = task or _task_of(raw, own_val)
 
     generator = torch.Generator().manual_seed(split_seed)
     order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
@@ -126,9 +185,11 @@ def prepare(
         val_y=val_y,
         test_x=ready(test_x),
         test_y=test_y.clone(),
-        classes=classes,
+        task=task,
         digest=digest,
     )
+    if isinstance(task, Values):
+        dataset = _with_scaled_targets(dataset, scaled=preprocessing not in ("none", "integers"))
     if raw.train_x.dtype != torch.uint8 and preprocessing != "integers":
         for name in ("val_x", "test_x"):
             if not torch.isfinite(getattr(dataset, name)).all():
@@ -139,8 +200,32 @@ def prepare(
                 )
     if targets == "inputs":
         x = {f"{name}_y": getattr(dataset, f"{name}_x") for name in ("train", "val", "test")}
-        dataset = replace(dataset, classes=0, **x)
+        dataset = replace(dataset, task=Inputs(), **x)
     return dataset
+
+
+def _task_of(raw: RawDataset, own_val: tuple[Tensor, Tensor] | None) -> Task:
+    """Return the task that the labels' dtype and shape tell."""
+    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
+    if raw.train_y.is_floating_point():
+        return Values(raw.train_y.shape[1])
+    classes = int(max(y.max() for y in labels)) + 1
+    return Tokens(classes) if raw.train_y.ndim == 2 else Classes(classes)
+
+
+def _with_scaled_targets(dataset: Dataset, *, scaled: bool) -> Dataset:
+    """Return the data with float32 targets, standardized by the training part if `scaled`."""
+    y = dataset.train_y.double()
+    mean, std = torch.zeros(y.shape[1]).double(), torch.ones(y.shape[1]).double()
+    if scaled:
+        mean, std = y.mean(dim=0), y.std(dim=0, correction=0)
+        std = torch.where((y.amin(dim=0) == y.amax(dim=0)) | (std == 0), 1.0, std)
+    parts = {
+        name: ((getattr(dataset, name).double() - mean) / std).float()
+        for name in ("train_y", "val_y", "test_y")
+    }
+    task = Values(y.shape[1], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return replace(dataset, task=task, **parts)
 
 
 def _check_integers(x: Tensor, preprocessing: str) -> None:
@@ -200,11 +285,12 @@ def _val_count(val_size: float | int, n: int) -> int:
 
 
 def _as_raw(
-    raw: RawDataset | Sequence[Any],
+    raw: RawDataset | Sequence[Any], task: Task | None
 ) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
     """Return the digest, checked CPU tensors, and an own validation set or None.
 
-    Examples have any real dtype, labels are int64.
+    Examples have any real dtype. Labels are int64, or real numbers (n, targets) in float64.
+    task: None if the labels tell.
     """
     if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
@@ -227,16 +313,17 @@ def _as_raw(
                 f"{part}_x has shape {tuple(x.shape)}; it must be (n, channels, height, width) or "
                 "(n, features), with at least one example."
             )
-        if y.shape != x.shape[:1]:
+        if y.shape[:1] != x.shape[:1] or not _are_targets(x, y, task):
             raise UserError(
                 f"{part}_y has shape {tuple(y.shape)}; {part}_x has {len(x)} examples, so it must "
-                f"be ({len(x)},). The order is {', '.join(RawDataset._fields)} (train_test_split "
-                f"of scikit-learn gives train_x, test_x, train_y, test_y)."
+                f"be ({len(x)},), or a real number ({len(x)}, targets) or a whole one for each "
+                f"token ({len(x)}, tokens). The order is {', '.join(RawDataset._fields)} "
+                f"(train_test_split of scikit-learn gives train_x, test_x, train_y, test_y)."
             )
-        if x.is_complex() or y.is_complex() or y.is_floating_point():
+        if x.is_complex() or y.is_complex():
             raise UserError(
-                f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; examples must be real numbers "
-                "and labels integers: convert them in the loader."
+                f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; both must be real: convert "
+                "them in the loader."
             )
         # checked as float32, in which runs train: 1e300 is finite only in float64
         if x.dtype != torch.uint8 and not torch.isfinite(x.to(torch.float32)).all():
@@ -244,22 +331,59 @@ def _as_raw(
                 f"{part}_x holds NaN, infinite or too large values; drop or fill these examples "
                 "in the loader."
             )
-        low, high = int(y.to(torch.int64).min()), int(y.to(torch.int64).max())
+        if y.is_floating_point():
+            if not torch.isfinite(y.to(torch.float32)).all():
+                raise UserError(
+                    f"{part}_y holds NaN, infinite or too large values; drop or fill these "
+                    "examples in the loader."
+                )
+            continue
+        low, high = _extremes(y)
         limit = max(1000, len(train_y) + len(test_y))
         if low < 0 or high >= limit:
             raise UserError(
                 f"{part}_y holds labels from {low} to {high}; labels must be 0 to classes - 1 (and "
                 f"below {limit} here): renumber them in the loader."
             )
-    for part, x, _ in parts[1:]:
+    for part, x, y in parts[1:]:
+        if y.is_floating_point() != train_y.is_floating_point() or y.shape[1:] != train_y.shape[1:]:
+            raise UserError(
+                f"train_y is {train_y.dtype} of shape {tuple(train_y.shape)}, and {part}_y "
+                f"{y.dtype} of shape {tuple(y.shape)}; they must be of one kind: whole numbers are "
+                f"classes, real ones are values to predict."
+            )
         if train_x.shape[1:] != x.shape[1:] or train_x.dtype != x.dtype:
             raise UserError(
                 f"train_x holds examples of shape {tuple(train_x.shape[1:])} ({train_x.dtype}), "
                 f"{part}_x of shape {tuple(x.shape[1:])} ({x.dtype}); they must be the same."
             )
-    tensors = [t for _, x, y in parts for t in (x, y.to(torch.int64))]
+    tensors = [t for _, x, y in parts for t in (x, _target(y))]
     own_val = (tensors[4], tensors[5]) if len(raw) == 6 else None
     return _digest(dict(zip(names, tensors, strict=False))), RawDataset(*tensors[:4]), own_val
+
+
+def _are_targets(x: Tensor, y: Tensor, task: Task | None) -> bool:
+    """Return whether targets have a shape that a task has."""
+    if task is not None or y.ndim == 1:
+        return True
+    if y.is_floating_point():
+        return y.ndim == 2 and y.shape[1] > 0
+    return y.ndim == 2 and y.shape == x.shape[:2]
+
+
+def _target(y: Tensor) -> Tensor:
+    """Return labels in int64, and real targets in float64 as (n, targets)."""
+    if not y.is_floating_point():
+        return y.to(torch.int64)
+    return y.to(torch.float64).reshape(len(y), -1)
+
+
+def _extremes(y: Tensor) -> tuple[int, int]:
+    """Return the least and the largest label, without tokens that are not scored."""
+    y = y.to(torch.int64)
+    if y.ndim > 1:
+        y = y[y != IGNORED]
+    return (int(y.min()), int(y.max())) if y.numel() else (0, 0)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

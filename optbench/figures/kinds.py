@@ -15,7 +15,7 @@ from optbench.analysis.leader import at_best_settings
 from optbench.analysis.over_problems import has_profile, profile_of
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import main_metric, metric_of
 from optbench.common.names import did_you_mean
 from optbench.figures.axes import NothingFinite
 from optbench.figures.cost import cost
@@ -74,9 +74,8 @@ def draw_or_best(made: Comparison, draw: Callable[[Comparison], Figure]) -> Figu
 
 
 def tested(made: Comparison) -> str:
-    """Return the test accuracy's column, or the test loss if there is none."""
-    accuracy = np.isfinite(made.table["test_accuracy"]).any()
-    return "test_accuracy" if accuracy else "test_loss"
+    """Return the column of the task's first metric on the test set, or the test loss."""
+    return main_metric(made.table, "test")
 
 
 def tested_once(made: Comparison) -> bool:
@@ -159,7 +158,7 @@ KINDS: dict[str, FigureKind] = {
     "test": FigureKind(
         curves, "Test results over the training",
         lambda m: f"{tested(m)}-epoch", draw_test,
-        lambda m: tested(m) == "test_accuracy" and not tested_once(m),
+        lambda m: tested(m) != "test_loss" and not tested_once(m),
     ),
     "grid": FigureKind(
         curves, "Small multiples: loss curves by two settings",

@@ -21,6 +21,7 @@ class RunRecord(TypedDict, total=False):
     settings_hash: str  # of all settings, without the data's bytes and the code
     code: Any  # the user's own; `formats.older_code.code_in` reads it
     code_folder: Any  # the folder of that code, where it is not the current one
+    metrics: list[str]  # the task's, beside loss and accuracy
     status: Required[str]
     error: Any
     diverged_at_step: Any

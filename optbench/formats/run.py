@@ -15,6 +15,7 @@ import numpy as np
 
 from optbench import __version__
 from optbench.common.files import read_text, replace_text
+from optbench.common.metrics import TASK_METRICS
 from optbench.formats.checksummed_json import add_checksum, remove_checksum
 from optbench.formats.record import RunRecord
 
@@ -36,8 +37,12 @@ COLUMNS = {
     ],
 }
 AVERAGED = "averaged_"  # begins the columns of averaged weights
+PARTS = ("train", "val", "test")
+METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than the accuracy
+    f"{part}_{metric}" for metric in TASK_METRICS if metric != "accuracy" for part in PARTS
+)
 AVERAGED_COLUMNS = tuple(  # of epochs.csv, where weights are averaged
-    f"{AVERAGED}{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")
+    f"{AVERAGED}{part}_{what}" for part in PARTS for what in ("loss", *TASK_METRICS)
 )
 TEXT_COLUMNS = ("layer", "kind")  # all others hold numbers
 FILLED_COLUMNS = {  # which never have an empty cell
@@ -62,10 +67,16 @@ OPTIONAL_KEYS = {
 }  # fmt: skip
 
 
-def columns_of(rows: str, config: Mapping[str, Any]) -> list[str]:
-    """Return the columns that a run with this configuration writes to a CSV file."""
-    averaged = (config.get("averaging") or {}).get("kind") is not None
-    return [*COLUMNS[rows], *AVERAGED_COLUMNS * (averaged and rows == "epochs")]
+def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
+    """Return the columns that a run with this record writes to a CSV file."""
+    if rows != "epochs":
+        return COLUMNS[rows]
+    further = record.get("metrics", [])
+    columns = [*COLUMNS[rows], *(f"{part}_{metric}" for metric in further for part in PARTS)]
+    if (record["config"].get("averaging") or {}).get("kind") is not None:
+        metrics = ("loss", "accuracy", *further)
+        columns += [f"{AVERAGED}{part}_{metric}" for part in PARTS for metric in metrics]
+    return columns
 
 
 def read_record(path: Path) -> RunRecord:

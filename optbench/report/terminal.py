@@ -21,7 +21,7 @@ from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import format_final
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import MAIN_METRICS, metric_of
 from optbench.common.names import clip
 from optbench.report.sections import curves, verdict
 
@@ -63,7 +63,8 @@ def table(finals: pd.DataFrame, column: str) -> str:
     names = list(map(str, finals))
     keys = names[: names.index("optimizer")]
     logged = [name for name in names if name.endswith("_median") and finals[name].notna().any()]
-    others = ("test_accuracy", "val_accuracy", "train_loss")
+    tested = (f"{part}_{name}" for part in ("test", "val") for name in MAIN_METRICS)
+    others = (*tested, "train_loss")
     stems = [column, *(s for s in others if s != column and f"{s}_median" in logged)][:2]
     utf = (sys.stdout.encoding or "").lower().startswith("utf")
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)

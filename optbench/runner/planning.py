@@ -103,6 +103,8 @@ def plan(
         "num_threads": torch.get_num_threads(),
         "products": device.products(),
     }
+    if further := [name for name in dataset.task.metrics if name != "accuracy"]:
+        record["metrics"] = further
     if code:
         record["code"] = code
         if folder := own_code.folder_of(code):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from optbench.common.console import say
+from optbench.common.metrics import MAIN_METRICS
 from optbench.training.steps import Update
 
 Show = Callable[[Update], None]  # called with each update of a run
@@ -32,8 +33,9 @@ def describe(update: Update) -> str:
     assert update.epoch is not None
     row = update.epoch
     parts = [f"epoch {row['epoch']:g}", f"train_loss {row['train_loss']:.4g}"]
-    if row["test_accuracy"] is not None:
-        parts.append(f"test_accuracy {row['test_accuracy']:.4f}")
+    found = {name: row.get(f"test_{name}") for name in MAIN_METRICS}
+    if shown := next((name for name, value in found.items() if value is not None), None):
+        parts.append(f"test_{shown} {found[shown]:.4f}")
     return "  ".join([*parts, f"{row['seconds']:.1f} s"])
 
 

@@ -17,16 +17,19 @@ from typing import Any, TextIO, cast
 
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.common.files import read_text, replace_text
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.formats.record import RunRecord
-from optbench.formats.run import COLUMNS, FORMAT, columns_of, read_record, write_sealed
+from optbench.formats.run import AVERAGED, COLUMNS, FORMAT, columns_of, read_record, write_sealed
 from optbench.runs.loggers import Loggers
 from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
 from optbench.training.evaluation import Row
 from optbench.training.steps import Update
 
 # whose best value is in the summary of `run.json`
-BEST_OF = ("train_loss", "val_loss", "val_accuracy", "averaged_val_loss", "averaged_val_accuracy")
+BEST_OF = (
+    "train_loss",
+    *(f"{averaged}val_{name}" for averaged in ("", AVERAGED) for name in ("loss", *TASK_METRICS)),
+)
 
 
 class RunFolder:
@@ -186,7 +189,7 @@ class RunFolder:
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
-        csv.writer(file, lineterminator="\n").writerow(columns_of(name, self.record["config"]))
+        csv.writer(file, lineterminator="\n").writerow(columns_of(name, self.record))
         file.flush()
         return file
 
@@ -196,7 +199,7 @@ class RunFolder:
         writer = csv.writer(self._files[name], lineterminator="\n")
         exact = self.record.get("problem", {}).get("precision") == "float64"
         digits = 17 if exact else 9  # enough for a float64, or a float32, without rounding
-        columns = columns_of(name, self.record["config"])
+        columns = columns_of(name, self.record)
         writer.writerows([_cell(row.get(c), digits) for c in columns] for row in rows)
         self._files[name].flush()
         if not os.fstat(self._files[name].fileno()).st_nlink:  # writes to a deleted file never fail

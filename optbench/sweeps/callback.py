@@ -23,7 +23,13 @@ from optbench.config.resolve import check_tuned, resolve
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
-from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, RUN_COLUMNS, write_sealed
+from optbench.formats.run import (
+    AVERAGED_COLUMNS,
+    COLUMNS,
+    METRIC_COLUMNS,
+    RUN_COLUMNS,
+    write_sealed,
+)
 from optbench.report import finish
 from optbench.runs import locks
 from optbench.sweeps import question
@@ -34,7 +40,7 @@ from optbench.sweeps.grid import planned_jobs, too_few_seeds
 def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for unknown axes of the figure before any run starts."""
     for key, allowed in (
-        ("y", (*COLUMNS["epochs"], *AVERAGED_COLUMNS)),
+        ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)),
         ("x", ("epoch", "step", "seconds")),
         ("style", ("paper", "notebook", "talk")),
     ):

@@ -2,10 +2,9 @@
 
 import os
 import tempfile
-from dataclasses import fields
 from functools import lru_cache
 from itertools import count
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -49,9 +48,8 @@ def share(dataset: Dataset) -> Dataset:
     Raises OSError where there is no room.
     """
     file, path = _file()
-    parts: dict[str, Any] = {f.name: getattr(dataset, f.name) for f in fields(dataset)}
     try:
-        torch.save(parts, file)
+        torch.save(dataset.to_plain(), file)
     except RuntimeError as error:  # torch's error for a write that fell short
         raise OSError(str(error)) from error
     file.flush()
@@ -72,7 +70,7 @@ def find(place: Place) -> Dataset:
 
 
 def _map(path: str) -> Dataset:
-    return Dataset(**torch.load(path, mmap=True, weights_only=True))
+    return Dataset.from_plain(torch.load(path, mmap=True, weights_only=True))
 
 
 def _file() -> tuple[IO[bytes], str]:

@@ -14,7 +14,7 @@ Batch = Tensor | range  # indices; a range is all examples, which need no copy
 def examples_of(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the inputs and targets of a batch of training examples."""
     if isinstance(batch, range):
-        return data.train_x, data.train_y
+        return data.scored_train()
     return data.train_x.index_select(0, batch), data.train_y.index_select(0, batch)
 
 
@@ -24,13 +24,13 @@ class Batches:
     def __init__(self, problem: Problem, seed: int, device: torch.device | str = "cpu") -> None:
         self.problem = problem
         self.device = device
-        self.examples = len(problem.dataset.train_y)
+        self.examples = problem.dataset.epoch_examples
         self.generator = stream(seed, "order")
         self._before = self.generator.get_state()  # before it drew the current permutation
         self._fixed: Tensor | None = None  # the one permutation of shuffle=fixed_order
 
     def epoch(self) -> list[Batch]:
-        """Return the batches of the next epoch, which are slices of one permutation."""
+        """Return the batches of the next epoch: slices of a permutation, or random windows."""
         problem = self.problem
         dropped = problem.drop_last and problem.batch_size != "full"
         if problem.steps_per_epoch == 1 and not (
@@ -48,7 +48,11 @@ class Batches:
         if self._fixed is not None:
             return self._fixed
         self._before = self.generator.get_state()
-        order = torch.randperm(self.examples, generator=self.generator)
+        windows, count = len(self.problem.dataset.train_y), self.examples
+        if self.problem.dataset.stride > 1:  # windows at random places, as many as cover the text
+            order = torch.randint(windows, (count,), generator=self.generator)
+        else:
+            order = torch.randperm(count, generator=self.generator)
         if self.problem.shuffle == "fixed_order":
             self._fixed = order
         return order

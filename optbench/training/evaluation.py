@@ -26,28 +26,27 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 def scores(
     problem: Problem, model: nn.Module, data: Dataset, train_examples: int | None, *, tested: bool
 ) -> Row:
-    """Return the losses and accuracies on the training, validation and test examples.
+    """Return the loss and the task's metrics on the training, validation and test examples.
 
     train_examples: how many training examples to score; None: all. tested: score the test set.
     """
     test = (data.test_x, data.test_y) if tested else (data.test_x[:0], data.test_y[:0])
     parts = {
-        "train": (data.train_x[:train_examples], data.train_y[:train_examples]),
+        "train": data.scored_train(train_examples),
         "val": whole_batches(problem, data.val_x, data.val_y),
         "test": whole_batches(problem, *test),
     }
     row: Row = {}
     for name, (x, y) in parts.items():
-        row[f"{name}_loss"], row[f"{name}_accuracy"] = score(problem, model, x, y)
+        row |= {f"{name}_{metric}": v for metric, v in score(problem, model, x, y).items()}
     return row
 
 
-def score(
-    problem: Problem, model: nn.Module, x: Tensor, y: Tensor
-) -> tuple[float | None, float | None]:
-    """Return the mean loss and the accuracy; None without examples or without classes."""
+def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
+    """Return the mean loss and the task's metrics; None without examples, or without accuracy."""
+    task = problem.dataset.task
     if not len(y):
-        return None, None
+        return dict.fromkeys(("loss", "accuracy", *task.metrics))
     dense = all(p.ndim <= 2 for p in model.parameters())
     size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
     with torch.no_grad():
@@ -58,8 +57,9 @@ def score(
             # a user's loss may weigh examples, so the mean over all is no mean of batches' means
             outputs = torch.cat([outputs_of(problem, model, xb) for xb in x.split(size)])
             sums = [_sums(problem, model, outputs, y)]
-    losses, hits, examples = torch.stack(sums).sum(dim=0).tolist()
-    return losses / examples, hits / examples if problem.dataset.classes else None
+    loss, examples, *others = torch.stack(sums).sum(dim=0).tolist()
+    found: Row = {"loss": loss / examples, "accuracy": None}
+    return found | task.values(others, int(examples))
 
 
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
@@ -77,12 +77,12 @@ def autocast_of(problem: Problem, device: torch.device) -> AbstractContextManage
 
 
 def _sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tensor:
-    """Return a batch's sum of losses, correct answers and examples, (3,) in float64."""
+    """Return a batch's loss times its examples, these, and the task's sums, in float64."""
     loss = problem.loss(logits, y).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()
-    hits = (logits.argmax(dim=1) == y).sum() if problem.dataset.classes else torch.zeros_like(loss)
-    return torch.stack([loss * len(y), hits.double(), torch.full_like(loss, len(y))])
+    both = torch.stack([loss * len(y), torch.full_like(loss, len(y))])
+    return torch.cat([both, problem.dataset.task.sums(logits, y)])
 
 
 def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

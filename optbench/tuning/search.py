@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.tuning.space import Point, Space, ranges, scale_point
 
 METHODS = ("sobol", "halton", "random", "grid", "tpe")
-METRICS = ("val_loss", "val_accuracy", "averaged_val_loss", "averaged_val_accuracy")
+METRICS = tuple(
+    f"{averaged}val_{name}" for averaged in ("", "averaged_") for name in ("loss", *TASK_METRICS)
+)
 PICKS = ("final", "best")
 
 

@@ -223,7 +223,8 @@ def untrained(run: Path) -> dict[str, float]:
     Averaged weights are then the raw ones.
     """
     columns = read_csv(run / "epochs.csv")
-    return {name: float(columns[name.removeprefix(AVERAGED)][0]) for name in search.METRICS}
+    raw = {name: name.removeprefix(AVERAGED) for name in search.METRICS}
+    return {name: float(columns[column][0]) for name, column in raw.items() if column in columns}
 
 
 def _record(folder: Path, job: Any) -> Mapping[str, Any]:

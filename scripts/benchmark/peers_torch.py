@@ -103,9 +103,10 @@ def problem(job: Job) -> Any:
 
     from optbench import Problem, initializers, losses
     from optbench.datasets.prepare import Dataset
+    from optbench.tasks import Classes
 
     x, y, test_x, test_y = (torch.from_numpy(a) for a in job[:4])
-    data = Dataset(x, y, x[:0], y[:0], test_x, test_y, 10, "benchmark")
+    data = Dataset(x, y, x[:0], y[:0], test_x, test_y, Classes(10), "benchmark")
     return Problem(
         data,
         _network(job),

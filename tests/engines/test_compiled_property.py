@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 
-from optbench import losses, models
+from optbench import losses, models, tasks
 from optbench.datasets import prepare
 from optbench.engines.compiled_mlp import eligibility, mlp
 from optbench.problem import Problem
@@ -160,7 +160,7 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     x = torch.randn(case.examples, case.widths[0], generator=generator)
     if case.loss.startswith("values"):
         y = torch.randn(case.examples, outputs, generator=generator)
-        dataset = prepare.Dataset(*[x, y] * 3, classes=0, digest="")
+        dataset = prepare.Dataset(*[x, y] * 3, task=tasks.Values(outputs), digest="")
     else:
         y = torch.randint(outputs, (case.examples,), generator=generator)
         dataset = prepare.prepare((x, y, x, y), val_size=0, preprocessing="none")

@@ -192,6 +192,7 @@ def test_every_optimizer_starts_from_the_same_weights_and_first_batch(make_probl
 def test_an_epoch_holds_every_example_once_and_never_a_lone_last_one(n, batch, seed):
     class Data:
         train_y = torch.zeros(n)
+        epoch_examples, stride = n, 1
         input_shape = (1,)
 
     problem = Problem(Data(), None, None, None, batch_size=batch, epochs=2)

@@ -119,7 +119,7 @@ def test_without_classes_there_is_no_accuracy():
         Recipe(stop_at=StopAt("val_accuracy", 0.5)),
         Recipe(early_stopping=EarlyStopping(1, "train_accuracy")),
     ):
-        with pytest.raises(UserError, match="without classes there is no accuracy"):
+        with pytest.raises(UserError, match="these targets have none: take one of loss"):
             Training(problem, partial(SGD, lr=0.1), recipe=recipe)
 
 

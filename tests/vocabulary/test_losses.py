@@ -105,7 +105,7 @@ def test_losses_of_torch_are_called_as_torch_calls_them(make_problem, target, ar
     right = F.cross_entropy(logits, data.train_y, **expected)
     torch.testing.assert_close(loss(logits, data.train_y), right)
     # an evaluation is one of all examples, however many are computed together
-    found, _ = score(problem, model, data.train_x, data.train_y)
+    found = score(problem, model, data.train_x, data.train_y)["loss"]
     assert found == pytest.approx(right.item(), rel=1e-6)
     assert len(data.train_y) > EVAL_BATCH_DENSE
 

@@ -6,13 +6,16 @@ from math import inf
 from typing import Any
 
 from optbench.common.errors import UserError, check_choice
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.problem import Problem
 from optbench.training.evaluation import Row
 from optbench.training.recipes.checks import is_count, is_number
 
 # the test set decides nothing, so that its results stay those of a fresh sample
-METRICS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy", "running_loss")
+METRICS = (
+    *(f"{part}_{name}" for part in ("val", "train") for name in ("loss", *TASK_METRICS)),
+    "running_loss",
+)
 AVERAGED_METRICS = tuple(f"averaged_{name}" for name in METRICS[:-1])
 PATIENCE, TARGET, SECONDS = "early_stopping", "stop_at", "budget_seconds"
 
@@ -35,8 +38,12 @@ def _check_column(key: str, metric: str, problem: Problem) -> None:
             f"{key} is {metric}, and there is no validation set: set data.val_size above 0, or "
             f"take {metric.replace('val', 'train')}"
         )
-    if "accuracy" in metric and not problem.dataset.classes:
-        raise UserError(f"{key} is {metric}, and without classes there is no accuracy: take a loss")
+    known = ("loss", *problem.dataset.task.metrics)
+    if not metric.endswith(known):
+        raise UserError(
+            f"{key} is {metric}, and these targets have none: take one of {', '.join(known)}, as "
+            f"in val_{known[-1]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Models: functions of an input shape and a number of classes to an `nn.Module`."""
+"""The layers of the models, and the checks of their settings."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -92,94 +92,8 @@ def takes_any_layout(model: nn.Module) -> bool:
     return all(type(m) in ANY_LAYOUT_LAYERS and not has_forward_hooks(m) for m in model.modules())
 
 
-def mlp(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    hidden: Sequence[int] = (512, 256),
-    activation: str = "relu",
-    dropout: float = 0.0,
-    input_dropout: float = 0.0,
-    batch_norm: bool = False,
-    batch_norm_place: str = "before",
-) -> nn.Module:
-    """Return a multilayer perceptron, `(n, *input_shape)` to logits `(n, classes)`.
-
-    `dropout` is the probability of dropping a hidden unit, `input_dropout` that of an input. Batch
-    norm stands before the activation (Ioffe & Szegedy 2015) or after it.
-    """
-    layers = [nn.Flatten(), *_dropout("model.input_dropout", input_dropout)]
-    width = math.prod(input_shape)
-    for size in _sizes("model.hidden", hidden):
-        linear = nn.Linear(width, size, bias=not _norm_follows(batch_norm, batch_norm_place))
-        norm = nn.BatchNorm1d(size) if batch_norm else None
-        layers += _block(linear, norm, activation, batch_norm_place)
-        layers += _dropout("model.dropout", dropout)
-        width = size
-    return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
-def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """Return multinomial logistic regression, a single linear layer."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
-
-
-def cnn(
-    input_shape: Sequence[int],
-    classes: int,
-    *,
-    channels: Sequence[int] = (32, 64, 64),
-    kernel: int = 3,
-    hidden: Sequence[int] = (128,),
-    activation: str = "relu",
-    dropout: float = 0.0,
-    input_dropout: float = 0.0,
-    batch_norm: bool = False,
-    batch_norm_place: str = "before",
-) -> nn.Module:
-    """Return a convolutional network for images `(channels, height, width)` from 8x8.
-
-    A stage is a convolution of size `kernel` that keeps the image's size, the activation, and 2x2
-    max-pooling while there are two pixels to pool. An MLP with the `hidden` layers follows.
-    """
-    if len(input_shape) != 3:
-        raise UserError(
-            f"model=cnn needs images (channels, height, width), and this dataset's examples have "
-            f"shape {tuple(input_shape)}. Use model=mlp or model=logreg, or a dataset of images."
-        )
-    width, height_px, width_px = input_shape
-    if min(height_px, width_px) < 8:
-        raise UserError(
-            f"model=cnn needs images of at least 8x8 pixels, not {height_px}x{width_px}"
-        )
-    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
-        raise UserError(f"model.kernel must be an odd whole number (1, 3, 5, ...), not {kernel!r}")
-    layers = _dropout("model.input_dropout", input_dropout)
-    for size in _sizes("model.channels", channels):
-        bias = not _norm_follows(batch_norm, batch_norm_place)
-        conv = nn.Conv2d(width, size, kernel, padding=kernel // 2, bias=bias)
-        norm = nn.BatchNorm2d(size) if batch_norm else None
-        layers += _block(conv, norm, activation, batch_norm_place)
-        if min(height_px, width_px) >= 2:
-            layers.append(nn.MaxPool2d(2))
-            height_px, width_px = height_px // 2, width_px // 2
-        layers += _dropout("model.dropout", dropout)
-        width = size
-    head = mlp(
-        (width, height_px, width_px),
-        classes,
-        hidden=hidden,
-        activation=activation,
-        dropout=dropout,
-        batch_norm=batch_norm,
-        batch_norm_place=batch_norm_place,
-    )
-    return nn.Sequential(*layers, *head.children())
-
-
-def _block(
-    layer: nn.Module, norm: nn.Module | None, activation: str, place: str
-) -> list[nn.Module]:
+def block(layer: nn.Module, norm: nn.Module | None, activation: str, place: str) -> list[nn.Module]:
+    """Return a layer with its activation, and its norm before or after that."""
     check_choice("model.activation", activation, ACTIVATIONS)
     activate = ACTIVATIONS[activation]()
     if norm is None:
@@ -187,7 +101,8 @@ def _block(
     return [layer, norm, activate] if place == "before" else [layer, activate, norm]
 
 
-def _norm_follows(batch_norm: bool, place: str) -> bool:
+def norm_follows(batch_norm: bool, place: str) -> bool:
+    """Return whether a batch norm follows a layer directly, which then has no bias."""
     # The norm subtracts any bias; its gradient is rounding noise that adaptive methods amplify.
     if not isinstance(batch_norm, bool):
         raise UserError(f"model.batch_norm must be true or false, not {batch_norm!r}")
@@ -198,7 +113,8 @@ def _norm_follows(batch_norm: bool, place: str) -> bool:
     return batch_norm and place == "before"
 
 
-def _sizes(key: str, sizes: Sequence[int]) -> list[int]:
+def sizes_of(key: str, sizes: Sequence[int]) -> list[int]:
+    """Return checked layer sizes. key: the setting, for messages."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
         raise UserError(f"{key} must be a list of layer sizes such as [256,128], not {sizes!r}")
     for size in sizes:
@@ -209,7 +125,8 @@ def _sizes(key: str, sizes: Sequence[int]) -> list[int]:
     return list(sizes)
 
 
-def _dropout(key: str, p: float) -> list[nn.Module]:
+def dropout_layers(key: str, p: float) -> list[nn.Module]:
+    """Return a dropout layer in a list, or [] for a probability of 0."""
     if not isinstance(p, int | float) or isinstance(p, bool) or not 0 <= p < 1:
         raise UserError(f"{key} must be a probability in [0, 1), not {p!r}")
     return [Dropout(p)] if p else []

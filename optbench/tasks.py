@@ -1,0 +1,193 @@
+"""Tasks: the kinds of targets that a dataset has, and how a model's outputs are judged by them.
+
+A task names its metrics beside the loss. Metrics are computed from sums over batches, so that the
+order and the size of evaluation batches do not matter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import log, sqrt
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from optbench.common.errors import UserError
+
+IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ignores it
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of targets.
+
+    metrics: names of the columns beside the loss, without the part's name. classes: the number
+    of outputs that a model is asked for (of each token, if there are tokens); 0: the model knows.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+    classes: int
+
+    @property
+    def given(self) -> str:
+        """Return in words what a loss is given."""
+        raise NotImplementedError
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        """Raise `UserError` unless a model's outputs fit the targets."""
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return sums over a batch, a float64 vector, from which `values` computes the metrics."""
+        return torch.zeros(0, dtype=torch.float64, device=outputs.device)
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        """Return the metrics from the summed `sums` of so many examples."""
+        return {}
+
+
+def _wrong_shape(outputs: Tensor, n: int, when: str, needed: object, words: str) -> UserError:
+    return UserError(
+        f"the model gives outputs of shape {tuple(outputs.shape)} for {n} examples{when}; "
+        f"{needed} is needed: {words}"
+    )
+
+
+@dataclass(frozen=True)
+class Classes(Task):
+    """Labels (n,) from 0; the outputs are logits (n, classes)."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    @property
+    def given(self) -> str:
+        return f"logits (n, {self.classes}) and integer labels (n,)"
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        if outputs.shape != (len(y), self.classes):
+            needed = (len(y), self.classes)
+            raise _wrong_shape(outputs, len(y), when, needed, "one logit per class")
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs.argmax(dim=1) == y).sum().double().view(1)
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        return {"accuracy": sums[0] / examples}
+
+
+@dataclass(frozen=True)
+class Inputs(Task):
+    """The targets are the inputs, as of an autoencoder; there is no metric but the loss."""
+
+    classes: int = 0
+
+    @property
+    def given(self) -> str:
+        return "the model's outputs and, as targets, the inputs"
+
+
+@dataclass(frozen=True)
+class Values(Task):
+    """Real targets (n, classes), as in regression; the outputs have the same shape.
+
+    mean, std: of each target's training values, by which the targets were standardized. RMSE and
+    MAE are in the target's own unit. With several targets, each metric is the mean of theirs.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def given(self) -> str:
+        return f"outputs and real targets, both (n, {self.classes})"
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        if outputs.shape != y.shape:
+            words = "one output for each target value, so that no loss broadcasts"
+            raise _wrong_shape(outputs, len(y), when, tuple(y.shape), words)
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        y = y.double()
+        errors = outputs.double() - y
+        parts = (errors.square(), errors.abs(), y, y.square())
+        return torch.stack([part.sum(dim=0) for part in parts]).flatten()
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        k = self.classes
+        squares, absolute, total, total_squares = (sums[i * k : (i + 1) * k] for i in range(4))
+        std = self.std or (1.0,) * k
+        spread = [s - t * t / examples for s, t in zip(total_squares, total, strict=True)]
+        r2 = [1 - e / s if s > 1e-12 * abs(q) else None
+              for e, s, q in zip(squares, spread, total_squares, strict=True)]  # fmt: skip
+        known = [value for value in r2 if value is not None]
+        rmse = [sqrt(e / examples) * s for e, s in zip(squares, std, strict=True)]
+        mae = [e / examples * s for e, s in zip(absolute, std, strict=True)]
+        return {
+            "r2": sum(known) / k if len(known) == k else None,  # constant targets have none
+            "rmse": sum(rmse) / k,
+            "mae": sum(mae) / k,
+        }
+
+
+@dataclass(frozen=True)
+class Tokens(Task):
+    """Labels (n, tokens), of which `IGNORED` ones do not count; logits (n, tokens, classes).
+
+    Every example has the same number of labels that count, so that the mean over tokens is the
+    mean over examples.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    @property
+    def given(self) -> str:
+        return f"logits (n, tokens, {self.classes}) and integer labels (n, tokens)"
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        if outputs.shape != (*y.shape, self.classes):
+            needed = (*y.shape, self.classes)
+            raise _wrong_shape(outputs, len(y), when, needed, "a logit per class for each token")
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        counted = y != IGNORED
+        hits = (outputs.argmax(dim=-1) == y) & counted
+        return torch.stack([hits.sum(), counted.sum()]).double()
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        return {"accuracy": sums[0] / sums[1]}
+
+
+@dataclass(frozen=True)
+class Characters(Tokens):
+    """The next token of a text, whose cost is also told in bits per character.
+
+    tokens_per_character: 1 for characters; above 1 where a token is a byte of UTF-8.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
+    tokens_per_character: float = 1.0
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        nats = F.cross_entropy(outputs.flatten(0, -2).float(), y.flatten(), reduction="sum")
+        return torch.cat([super().sums(outputs, y), nats.double().view(1)])
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        bits = sums[2] / sums[1] / log(2) * self.tokens_per_character
+        return super().values(sums, examples) | {"bits_per_character": bits}
+
+
+KINDS: dict[str, type[Task]] = {
+    cls.__name__: cls for cls in (Classes, Inputs, Values, Tokens, Characters)
+}
+
+
+def to_plain(task: Task) -> dict[str, Any]:
+    """Return a task as plain values, for `from_plain` in another process."""
+    return {"kind": type(task).__name__, **asdict(task)}
+
+
+def from_plain(plain: dict[str, Any]) -> Task:
+    """Return the task of `to_plain`."""
+    settings = {key: value for key, value in plain.items() if key != "kind"}
+    return KINDS[plain["kind"]](**settings)
