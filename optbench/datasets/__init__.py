@@ -1,5 +1,6 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
+from optbench.datasets.image_folder import image_folder
 from optbench.datasets.loaders import (
     breast_cancer,
     cifar10,
@@ -23,6 +24,7 @@ __all__ = [
     "digits",
     "emnist",
     "fashion_mnist",
+    "image_folder",
     "kmnist",
     "mnist",
     "mnist_5k",

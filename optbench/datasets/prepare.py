@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from optbench.common.errors import UserError
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
+from optbench.datasets.streamed import StreamedImages
 from optbench.tasks import IGNORED, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
 
 TARGETS = ("labels", "inputs")
@@ -34,17 +35,20 @@ class RawDataset(NamedTuple):
 class Described:
     """Raw data with a task that the arrays alone do not tell.
 
-    arrays: as a loader returns them, four or six. task: makes the task from all labels.
+    arrays: as a loader returns them, four or six; examples may be `StreamedImages`. task: None if
+    the labels tell. digest: of the raw data; None: of the arrays' bytes.
     """
 
     arrays: Sequence[Any]
-    task: Task
+    task: Task | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Prepared data on one device: float32 examples and int64 labels, or real targets.
 
+    Images that memory does not hold are `StreamedImages`, which give the same batches.
     With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
     0, so that there is no accuracy.
     """
@@ -97,14 +101,18 @@ class Dataset:
 
     def to_plain(self) -> dict[str, Any]:
         """Return tensors and plain values, for `from_plain` in another process."""
-        return {name: getattr(self, name) for name in (f.name for f in fields(self))} | {
-            "task": to_plain(self.task)
-        }
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts["task"] = to_plain(self.task)
+        return {k: v.to_plain() if isinstance(v, StreamedImages) else v for k, v in parts.items()}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
         """Return the dataset of `to_plain`."""
-        return cls(**{**plain, "task": from_plain(plain["task"])})
+        parts = {**plain, "task": from_plain(plain["task"])}
+        streamed = {
+            k: StreamedImages.from_plain(v) for k, v in parts.items() if isinstance(v, dict)
+        }
+        return cls(**(parts | streamed))
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
         def changed(tensor: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ class Dataset:
 
         parts = ((f.name, getattr(self, f.name)) for f in fields(self))
         new: dict[str, Any] = {
-            name: changed(part) for name, part in parts if isinstance(part, Tensor)
+            name: changed(part) for name, part in parts if isinstance(part, Tensor | StreamedImages)
         }
         return replace(self, **new)
 
@@ -152,7 +160,9 @@ def prepare(
     """
     _check_choices(preprocessing, split_seed, subset, targets)
     task = raw.task if isinstance(raw, Described) else None
-    digest, raw, own_val = _as_raw(raw.arrays if isinstance(raw, Described) else raw, task)
+    known = raw.digest if isinstance(raw, Described) else None
+    arrays = raw.arrays if isinstance(raw, Described) else raw
+    digest, raw, own_val = _as_raw(arrays, task, known)
     task = task or _task_of(raw, own_val)
 
     generator = torch.Generator().manual_seed(split_seed)
@@ -235,6 +245,11 @@ def _check_integers(x: Tensor, preprocessing: str) -> None:
             f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "
             f"them in the loader, or use preprocessing=none, standardize or another"
         )
+    if preprocessing == "integers" and isinstance(x, StreamedImages):
+        raise UserError(
+            "preprocessing=integers needs the images in memory: raise dataset.in_memory_mb, or use "
+            "preprocessing=none, standardize or another"
+        )
     whole = preprocessing == "none" and x.dtype in (torch.int32, torch.int64)
     if whole and max(int(x.max()), -int(x.min())) > 2**24:
         raise UserError(
@@ -285,12 +300,12 @@ def _val_count(val_size: float | int, n: int) -> int:
 
 
 def _as_raw(
-    raw: RawDataset | Sequence[Any], task: Task | None
+    raw: RawDataset | Sequence[Any], task: Task | None, digest: str | None
 ) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
     """Return the digest, checked CPU tensors, and an own validation set or None.
 
     Examples have any real dtype. Labels are int64, or real numbers (n, targets) in float64.
-    task: None if the labels tell.
+    task: None if the labels tell. digest: None: that of the arrays.
     """
     if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
@@ -302,7 +317,10 @@ def _as_raw(
             f"return x[100:], y[100:], x[:100], y[:100]"
         )
     names = (*RawDataset._fields, "val_x", "val_y")
-    tensors = [as_tensor(n, v) for n, v in zip(names, raw, strict=False)]
+    tensors = [
+        cast(Tensor, v) if isinstance(v, StreamedImages) else as_tensor(n, v)
+        for n, v in zip(names, raw, strict=False)
+    ]
     train_x, train_y, test_x, test_y = tensors[:4]
     parts = [("train", train_x, train_y), ("test", test_x, test_y)]
     if len(raw) == 6:
@@ -320,7 +338,7 @@ def _as_raw(
                 f"token ({len(x)}, tokens). The order is {', '.join(RawDataset._fields)} "
                 f"(train_test_split of scikit-learn gives train_x, test_x, train_y, test_y)."
             )
-        if x.is_complex() or y.is_complex():
+        if x.dtype.is_complex or y.dtype.is_complex:
             raise UserError(
                 f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; both must be real: convert "
                 "them in the loader."
@@ -359,7 +377,8 @@ def _as_raw(
             )
     tensors = [t for _, x, y in parts for t in (x, _target(y))]
     own_val = (tensors[4], tensors[5]) if len(raw) == 6 else None
-    return _digest(dict(zip(names, tensors, strict=False))), RawDataset(*tensors[:4]), own_val
+    digest = digest or _digest(dict(zip(names, tensors, strict=False)))
+    return digest, RawDataset(*tensors[:4]), own_val
 
 
 def _are_targets(x: Tensor, y: Tensor, task: Task | None) -> bool:

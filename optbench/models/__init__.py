@@ -10,6 +10,8 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.resnet import resnet
+from optbench.models.torchvision_models import torchvision_model
 
 __all__ = [
     "ACTIVATIONS",
@@ -20,5 +22,7 @@ __all__ = [
     "drawing_layers",
     "logreg",
     "mlp",
+    "resnet",
     "takes_any_layout",
+    "torchvision_model",
 ]

@@ -83,13 +83,19 @@ class Dropout(Drawing):
 
 ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
+    nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU,
+    nn.SiLU, Dropout,
 )  # fmt: skip
 
 
 def takes_any_layout(model: nn.Module) -> bool:
     """Return whether exactly known layers make the model independent of memory layout."""
-    return all(type(m) in ANY_LAYOUT_LAYERS and not has_forward_hooks(m) for m in model.modules())
+    return all(_takes_any_layout(type(m)) and not has_forward_hooks(m) for m in model.modules())
+
+
+def _takes_any_layout(layer: type[nn.Module]) -> bool:
+    # optbench's own layers say so in their class; a subclass of another module may differ
+    return layer in ANY_LAYOUT_LAYERS or "any_layout" in vars(layer)
 
 
 def block(layer: nn.Module, norm: nn.Module | None, activation: str, place: str) -> list[nn.Module]:

@@ -1,6 +1,6 @@
 """Averages of the weights over the steps, which are evaluated beside the raw weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,11 +88,12 @@ class AveragedWeights:
                 update_bn(self._batches(x), module)
         return module.eval()
 
-    def _batches(self, x: Tensor) -> list[Tensor]:
-        batches = list(x.split(self.problem.batch_examples))
-        if len(batches) > 1 and len(batches[-1]) == 1:  # which has no variance
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+    def _batches(self, x: Tensor) -> Iterable[Tensor]:
+        size = self.problem.batch_examples
+        sizes = [len(part) for part in torch.arange(len(x)).split(size)]
+        if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
+            sizes[-2:] = [sizes[-2] + 1]
+        return x.split(sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""
