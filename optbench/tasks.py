@@ -4,7 +4,7 @@ A task names its metrics beside the loss. Metrics are computed from sums over ba
 order and the size of evaluation batches do not matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log, sqrt
 from typing import Any, ClassVar
@@ -22,11 +22,14 @@ IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ign
 class Task:
     """A kind of targets.
 
-    metrics: names of the columns beside the loss, without the part's name. classes: the number
-    of outputs that a model is asked for (of each token, if there are tokens); 0: the model knows.
+    metrics: names of the columns beside the loss, without the part's name. told_models: arguments
+    of a model's function that has parameters of these names; per_token: outputs for each token;
+    causal: the outputs of a token may not depend on later ones. classes: the number of outputs
+    that a model is asked for (of each token, if there are tokens); 0: the model knows.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    told_models: ClassVar[Mapping[str, bool]] = {}
     classes: int
 
     @property
@@ -139,6 +142,7 @@ class Tokens(Task):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
 
     @property
     def given(self) -> str:
@@ -166,6 +170,7 @@ class Characters(Tokens):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True, "causal": True}
     tokens_per_character: float = 1.0
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
