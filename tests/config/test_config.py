@@ -23,7 +23,7 @@ def options(group: str) -> list[str]:
     return [str(path.relative_to(CONF / group).with_suffix("")) for path in paths]
 
 
-OF_TOKENS = ("lstm",)  # models
+OF_TOKENS = ("bigram", "gpt", "lstm")  # models
 
 
 def one_step(config: dict) -> float:
