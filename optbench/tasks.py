@@ -164,26 +164,37 @@ class Tokens(Task):
 
 @dataclass(frozen=True)
 class Characters(Tokens):
-    """The next token of a text, whose cost is also told in bits per character.
-
-    tokens_per_character: 1 for characters; above 1 where a token is a byte of UTF-8.
-    """
+    """The next character of a text, whose cost is also told in bits per character."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
     told_models: ClassVar[Mapping[str, bool]] = {"per_token": True, "causal": True}
-    tokens_per_character: float = 1.0
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         nats = F.cross_entropy(outputs.flatten(0, -2).float(), y.flatten(), reduction="sum")
-        return torch.cat([super().sums(outputs, y), nats.double().view(1)])
+        others = torch.stack([nats.double(), self.characters(y).sum().double()])
+        return torch.cat([super().sums(outputs, y), others])
 
     def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
-        bits = sums[2] / sums[1] / log(2) * self.tokens_per_character
+        bits = sums[2] / log(2) / sums[3] if sums[3] else None
         return super().values(sums, examples) | {"bits_per_character": bits}
+
+    def characters(self, y: Tensor) -> Tensor:
+        """Return which tokens begin a character."""
+        return y != IGNORED
+
+
+@dataclass(frozen=True)
+class Bytes(Characters):
+    """The next byte of a text in UTF-8; a token is the byte's value."""
+
+    classes: int = 256
+
+    def characters(self, y: Tensor) -> Tensor:
+        return (y & 0xC0) != 0x80  # the others continue a character
 
 
 KINDS: dict[str, type[Task]] = {
-    cls.__name__: cls for cls in (Classes, Inputs, Values, Tokens, Characters)
+    cls.__name__: cls for cls in (Classes, Inputs, Values, Tokens, Characters, Bytes)
 }
 
 
