@@ -38,7 +38,8 @@ def initialize(
 
     `weight(tensor)` or `weight(tensor, generator=...)` fills one weight. `bias` is a constant. None
     is torch's default for both, uniform in +-1/sqrt(fan_in). A weight that torch computes from
-    others (`torch.nn.utils.parametrizations`) is set through them.
+    others (`torch.nn.utils.parametrizations`) is set through them. Frozen weights (requires_grad is
+    False) stay as the model made them.
     """
     for layer in module.modules():
         if isinstance(layer, FILLED_LAYERS):
@@ -54,6 +55,9 @@ def _fill_part(layer: nn.Module, name: str, function: Fill, generator: torch.Gen
     """Fill the layer's weight or bias by the function."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
+    given = layer.parametrizations[name].parameters() if computed else [tensor]
+    if not any(p.requires_grad for p in given):
+        return
     if not computed and name not in layer._parameters:
         raise TypeError(
             f"the {name} of a {type(layer).__name__} is computed from others, which it cannot set: "
