@@ -10,6 +10,7 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.recurrent import lstm
 
 __all__ = [
     "ACTIVATIONS",
@@ -19,6 +20,7 @@ __all__ = [
     "draw_from",
     "drawing_layers",
     "logreg",
+    "lstm",
     "mlp",
     "takes_any_layout",
 ]

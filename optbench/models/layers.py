@@ -125,6 +125,13 @@ def sizes_of(key: str, sizes: Sequence[int]) -> list[int]:
     return list(sizes)
 
 
+def count_of(key: str, value: object) -> int:
+    """Return a checked whole number of at least 1. key: the setting, for messages."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{key} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
 def dropout_layers(key: str, p: float) -> list[nn.Module]:
     """Return a dropout layer in a list, or [] for a probability of 0."""
     if not isinstance(p, int | float) or isinstance(p, bool) or not 0 <= p < 1:

@@ -23,13 +23,16 @@ IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ign
 class Task:
     """A kind of targets.
 
-    metrics: names of the columns beside the loss, without the part's name. classes: the number
-    of outputs that a model is asked for (of each token, if there are tokens); 0: the model knows.
-    ignored: the label that does not count. fitting: the losses of optbench's for such targets that
-    are not for others.
+    metrics: names of the columns beside the loss, without the part's name. told_models: arguments
+    of a model's function that has parameters of these names; per_token: outputs for each token;
+    causal: the outputs of a token may not depend on later ones. classes: the number of outputs
+    that a model is asked for (of each token, if there are tokens); 0: the model knows. ignored: the
+    label that does not count. fitting: the losses of optbench's for such targets, if others do not
+    fit.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    told_models: ClassVar[Mapping[str, bool]] = {}
     ignored: ClassVar[int] = IGNORED
     fitting: ClassVar[tuple[str, ...]] = ()
     classes: int
@@ -174,6 +177,7 @@ class Tokens(Task):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
 
     @property
     def sum_count(self) -> int:
@@ -205,6 +209,7 @@ class Characters(Tokens):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True, "causal": True}
     tokens_per_character: float = 1.0
 
     @property
