@@ -10,15 +10,19 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.line_reader import line_reader
 from optbench.models.recurrent import lstm
+from optbench.models.video import cnn3d
 
 __all__ = [
     "ACTIVATIONS",
     "Drawing",
     "Dropout",
     "cnn",
+    "cnn3d",
     "draw_from",
     "drawing_layers",
+    "line_reader",
     "logreg",
     "lstm",
     "mlp",

@@ -1,6 +1,6 @@
 """Sequences of labels without places, as of a line of handwriting, for CTC."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -24,6 +24,7 @@ class LabelSequences(Task):
     metrics: ClassVar[tuple[str, ...]] = ("label_error_rate",)
     ignored: ClassVar[int] = PADDING
     fitting: ClassVar[tuple[str, ...]] = ("ctc",)
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
     steps: int = 0
     longest: tuple[int, ...] = ()
 
