@@ -45,7 +45,8 @@ def initialize(
     biases of a recurrent layer the second is 0. None is the default for both: the published one of
     a model that has the method `published_init`; else torch's, for linear and convolution layers
     uniform in +-1/sqrt(fan_in). A weight that torch computes from others
-    (`torch.nn.utils.parametrizations`) is set through them.
+    (`torch.nn.utils.parametrizations`) is set through them. Frozen weights (requires_grad is False)
+    stay as the model made them.
     """
     published: set[nn.Module] = set()
     if weight is None:
@@ -104,6 +105,9 @@ def _fill_part(
     """Fill the layer's weight or bias by the function, each of its matrices by itself."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
+    given = layer.parametrizations[name].parameters() if computed else [tensor]
+    if not any(p.requires_grad for p in given):
+        return
     if not computed and name not in layer._parameters:
         raise TypeError(
             f"the {name} of a {type(layer).__name__} is computed from others, which it cannot set: "

@@ -1,5 +1,6 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
+from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
 from optbench.datasets.loaders import (
     breast_cancer,
     cifar10,
@@ -14,6 +15,7 @@ from optbench.datasets.loaders import (
     wine,
 )
 from optbench.datasets.prepare import RawDataset
+from optbench.datasets.sequences import adding, mnist_rows
 from optbench.datasets.synthetic import (
     associative_recall,
     linear_map,
@@ -25,11 +27,14 @@ from optbench.datasets.texts import Text, austen, text
 __all__ = [
     "RawDataset",
     "Text",
+    "adding",
     "associative_recall",
     "austen",
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "digit_and_parity",
+    "digit_lines",
     "digits",
     "emnist",
     "fashion_mnist",
@@ -38,7 +43,9 @@ __all__ = [
     "linear_optimum",
     "mnist",
     "mnist_5k",
+    "mnist_rows",
     "modular_addition",
+    "moving_digits",
     "svhn",
     "text",
     "wine",

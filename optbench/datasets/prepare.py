@@ -7,25 +7,17 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from optbench.common.errors import UserError
+from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
-from optbench.tasks import (
-    IGNORED,
-    Characters,
-    Classes,
-    Inputs,
-    Task,
-    Tokens,
-    Values,
-    from_plain,
-    to_plain,
-)
+from optbench.tasks import Characters, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
+from optbench.trees import Parts, packed, unpacked
 
 TARGETS = ("labels", "inputs")
 PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
@@ -56,7 +48,8 @@ class Dataset:
     """Prepared data on one device: float32 examples and int64 labels, or real targets.
 
     With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
-    0, so that there is no accuracy.
+    0, so that there is no accuracy. Several inputs or targets are `Parts`, which have the methods
+    of a tensor that training uses.
     """
 
     train_x: Tensor
@@ -73,7 +66,9 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, such as (1, 28, 28)."""
+        """The shape of one example, such as (1, 28, 28); of several inputs, a shape by input."""
+        if isinstance(self.train_x, Parts):
+            return cast(tuple[int, ...], self.train_x.shapes)
         return tuple(self.train_x.shape[1:])
 
     @property
@@ -109,26 +104,29 @@ class Dataset:
 
     def to_plain(self) -> dict[str, Any]:
         """Return tensors and plain values, for `from_plain` in another process."""
-        return {name: getattr(self, name) for name in (f.name for f in fields(self))} | {
+        return {name: packed(getattr(self, name)) for name in (f.name for f in fields(self))} | {
             "task": to_plain(self.task)
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
         """Return the dataset of `to_plain`."""
-        return cls(**{**plain, "task": from_plain(plain["task"])})
+        made = {name: unpacked(value) for name, value in plain.items()}
+        return cls(**{**made, "task": from_plain(plain["task"])})
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
         def changed(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, Parts):
+                return cast(Tensor, tensor.map(change))
             if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
                 return change(tensor)
             # windows share their memory, also on another device
             length, width = tensor.shape
             return change(tensor.as_strided((length + width - 1,), (1,))).unfold(0, width, 1)
 
-        parts = ((f.name, getattr(self, f.name)) for f in fields(self))
+        own = ((f.name, getattr(self, f.name)) for f in fields(self))
         new: dict[str, Any] = {
-            name: changed(part) for name, part in parts if isinstance(part, Tensor)
+            name: changed(part) for name, part in own if isinstance(part, Tensor | Parts)
         }
         return replace(self, **new)
 
@@ -163,7 +161,8 @@ def prepare(
     Args:
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
             set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`;
-            or an object that prepares itself, such as a `Text`.
+            or an object that prepares itself, such as a `Text`. Several inputs or targets are a
+            dictionary or a tuple of arrays in place of one.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -189,8 +188,18 @@ def prepare(
             targets=targets,
         )
     task = raw.task if isinstance(raw, Described) else None
-    digest, raw, own_val = _as_raw(raw.arrays if isinstance(raw, Described) else raw, task)
-    task = task or _task_of(raw, own_val)
+    arrays = raw.arrays if isinstance(raw, Described) else raw
+    if parts.are_several(arrays):
+
+        def prepare_part(arrays: Sequence[Any], task: Task | None, how: str) -> Dataset:
+            part = Described(arrays, task) if task else arrays
+            split = {"val_size": val_size, "split_seed": split_seed, "subset": subset}
+            return prepare(part, preprocessing=how, **split)
+
+        return parts.prepared(arrays, task, preprocessing, targets, prepare_part)
+    digest, raw, own_val = _as_raw(arrays, task)
+    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
+    task = (task or _task_of(labels)).fitted(labels)
 
     generator = torch.Generator().manual_seed(split_seed)
     order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
@@ -241,13 +250,12 @@ def prepare(
     return dataset
 
 
-def _task_of(raw: RawDataset, own_val: tuple[Tensor, Tensor] | None) -> Task:
+def _task_of(labels: Sequence[Tensor]) -> Task:
     """Return the task that the labels' dtype and shape tell."""
-    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
-    if raw.train_y.is_floating_point():
-        return Values(raw.train_y.shape[1])
+    if labels[0].is_floating_point():
+        return Values(labels[0].shape[1])
     classes = int(max(y.max() for y in labels)) + 1
-    return Tokens(classes) if raw.train_y.ndim == 2 else Classes(classes)
+    return Tokens(classes) if labels[0].ndim == 2 else Classes(classes)
 
 
 def _with_scaled_targets(dataset: Dataset, *, scaled: bool) -> Dataset:
@@ -375,7 +383,7 @@ def _as_raw(
                     "examples in the loader."
                 )
             continue
-        low, high = _extremes(y)
+        low, high = _extremes(y, (task or Task).ignored)
         limit = max(1000, len(train_y) + len(test_y))
         if low < 0 or high >= limit:
             raise UserError(
@@ -415,11 +423,11 @@ def _target(y: Tensor) -> Tensor:
     return y.to(torch.float64).reshape(len(y), -1)
 
 
-def _extremes(y: Tensor) -> tuple[int, int]:
-    """Return the least and the largest label, without tokens that are not scored."""
+def _extremes(y: Tensor, ignored: int) -> tuple[int, int]:
+    """Return the least and the largest label, without those that do not count."""
     y = y.to(torch.int64)
     if y.ndim > 1:
-        y = y[y != IGNORED]
+        y = y[y != ignored]
     return (int(y.min()), int(y.max())) if y.numel() else (0, 0)
 
 

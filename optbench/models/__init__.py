@@ -11,8 +11,10 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.line_reader import line_reader
 from optbench.models.recurrent import lstm
 from optbench.models.transformer import ReluSquared, gpt
+from optbench.models.video import cnn3d
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,9 +23,11 @@ __all__ = [
     "ReluSquared",
     "bigram",
     "cnn",
+    "cnn3d",
     "draw_from",
     "drawing_layers",
     "gpt",
+    "line_reader",
     "logreg",
     "lstm",
     "mlp",

@@ -84,12 +84,17 @@ class Dropout(Drawing):
 ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
     nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
+    nn.ModuleList, nn.LSTM, nn.GRU,
 )  # fmt: skip
+ANY_LAYOUT = "takes_any_layout"  # the attribute of optbench's other classes that do
 
 
 def takes_any_layout(model: nn.Module) -> bool:
     """Return whether exactly known layers make the model independent of memory layout."""
-    return all(type(m) in ANY_LAYOUT_LAYERS and not has_forward_hooks(m) for m in model.modules())
+    return all(
+        (type(m) in ANY_LAYOUT_LAYERS or ANY_LAYOUT in vars(type(m))) and not has_forward_hooks(m)
+        for m in model.modules()
+    )
 
 
 def block(layer: nn.Module, norm: nn.Module | None, activation: str, place: str) -> list[nn.Module]:

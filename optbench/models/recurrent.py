@@ -20,6 +20,8 @@ class Recurrent(nn.Module):
     `per_token`, else to `(n, classes)` of the last step.
     """
 
+    takes_any_layout = True
+
     def __init__(
         self,
         features: int,

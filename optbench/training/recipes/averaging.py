@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
@@ -15,6 +14,7 @@ from optbench.problem import Problem
 from optbench.streams import stream
 from optbench.training.evaluation import autocast_of
 from optbench.training.recipes.checks import check_share
+from optbench.trees import cat
 
 KINDS = ("ema", "tail", "swa")
 
@@ -91,7 +91,7 @@ class AveragedWeights:
     def _batches(self, x: Tensor) -> list[Tensor]:
         batches = list(x.split(self.problem.batch_examples))
         if len(batches) > 1 and len(batches[-1]) == 1:  # which has no variance
-            batches[-2:] = [torch.cat(batches[-2:])]
+            batches[-2:] = [cat(batches[-2:])]
         return batches
 
     def state_dict(self) -> dict[str, Any]:
