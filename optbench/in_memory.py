@@ -231,9 +231,11 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
 
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the rows by the columns of `epochs.csv`; NaN if there is no value."""
+    usual = (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)
+    further = (name for row in rows for name in row)  # of several outputs, with their names
     return {
         name: np.array([row.get(name) for row in rows], dtype=float)
-        for name in (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)
+        for name in dict.fromkeys([*usual, *further])
         if any(row.get(name) is not None for row in rows)
     }
 

@@ -6,7 +6,7 @@ the pretrained weights.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 
 from optbench.common.errors import UserError
 from optbench.datasets.torchvision_shim import with_torchvision
+from optbench.trees import Parts
 
 Shape = tuple[int, ...]
 SHAPE_NAMES: dict[str, Callable[[Shape], object]] = {
@@ -23,6 +24,10 @@ SHAPE_NAMES: dict[str, Callable[[Shape], object]] = {
     "input_dim": prod,
     "in_channels": lambda shape: shape[0],
     "in_chans": lambda shape: shape[0],
+    "seq_len": lambda shape: _steps(shape),
+    "sequence_length": lambda shape: _steps(shape),
+    "input_size": lambda shape: shape[-1] if len(shape) <= 2 else None,  # as of nn.LSTM
+    "n_features": lambda shape: shape[-1] if len(shape) <= 2 else None,
 }
 VECTOR_NAMES = ("in_features", "input_dim")  # parameters of models that take vectors
 CLASS_NAMES = (
@@ -35,27 +40,53 @@ WRITE_OWN = (
 )
 
 
+NOTHING: Mapping[str, Any] = {}
+
+
 def call_model(
-    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
+    factory: Callable[..., Any],
+    input_shape: Shape,
+    classes: int,
+    vocabulary: int = 0,
+    told: Mapping[str, Any] = NOTHING,
 ) -> nn.Module:
     """Return the model that `factory` makes for an input shape and so many classes.
 
     vocabulary: the number of different integers among the inputs; 0: these are real numbers.
+    told: what the task tells models, by the names of their parameters (`Task.told_models`).
     Parameters without a name in `SHAPE_NAMES` or `CLASS_NAMES` keep their defaults. A parameter
     `in_features` asks for vectors: examples of more dimensions are then flattened first. Raises
     `UserError` if the signature does not say how to call the function.
     """
-    args, named = arguments(factory, input_shape, classes, vocabulary)
+    args, named = arguments(factory, input_shape, classes, vocabulary, told)
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
+    if isinstance(input_shape, dict):
+        return OfSeveralInputs(model)
     if len(input_shape) > 1 and any(name in VECTOR_NAMES for name in named):
         return nn.Sequential(nn.Flatten(), model)
     return model
 
 
+class OfSeveralInputs(nn.Module):
+    """A model whose forward takes several inputs, by name or in their order."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Parts) -> Any:
+        inputs = x.plain()
+        return self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+
+
 def arguments(
-    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
+    factory: Callable[..., Any],
+    input_shape: Shape,
+    classes: int,
+    vocabulary: int = 0,
+    told: Mapping[str, Any] = NOTHING,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the named arguments of a call of `factory`."""
     name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
@@ -78,7 +109,7 @@ def arguments(
     for p in free:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
-        value = _value(p, input_shape, classes, vocabulary)
+        value = told.get(p.name, _value(p, input_shape, classes, vocabulary))
         if value is None:
             if p.default is p.empty:
                 unknown.append(p.name)
@@ -109,7 +140,13 @@ def arguments(
 
 def _value(p: inspect.Parameter, input_shape: Shape, classes: int, vocabulary: int) -> Any:
     """Return the value for a parameter; None if its name is not known."""
-    if p.name in SHAPE_NAMES:
+    if isinstance(input_shape, dict):  # of several inputs, each by its name
+        for name, shape in input_shape.items():
+            if p.name == f"{name}_shape":
+                return shape
+        if p.name == "input_shape":
+            return input_shape
+    elif p.name in SHAPE_NAMES:
         return SHAPE_NAMES[p.name](input_shape)
     if p.name in CLASS_NAMES:
         return classes
@@ -120,6 +157,11 @@ def _value(p: inspect.Parameter, input_shape: Shape, classes: int, vocabulary: i
     if p.default is p.empty and "classes" in p.name:
         return classes
     return None
+
+
+def _steps(shape: Shape) -> int | None:
+    """Return the length of a sequence or a clip; None for an image."""
+    return shape[0] if len(shape) != 3 else None
 
 
 def _takes_two(free: list[inspect.Parameter]) -> bool:

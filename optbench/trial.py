@@ -15,6 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from optbench.common.errors import UserError, refusals
 from optbench.datasets.prepare import Dataset
+from optbench.first_layer import advice
+from optbench.losses import is_own
+from optbench.model_calls import inner
+from optbench.tasks import Several, Task
+from optbench.trees import Tree, cat, leaves, map_tensors, plain, to_float
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,22 +59,24 @@ def check_fit(
     copy = _copy(model, data, make)
     names = [name for name, _ in copy.named_parameters()]
     misfit = f"the model does not fit examples of shape {data.input_shape}"
-    with refusals(misfit, _advice(model, data)), torch.no_grad():
-        outputs = copy.eval()(x)
+    with refusals(misfit, advice(model, data)), torch.no_grad():
+        outputs = data.task.arranged(copy.eval()(x))
     if names != [name for name, _ in copy.named_parameters()]:
         raise UserError(
             "the model makes parameters in its forward, after the optimizer has been given those "
             "that there are: make them all in __init__"
         )
-    _check_outputs(data, outputs, y)
+    _check_outputs(data, loss, outputs, y)
+    if data.task.told_models.get("causal"):
+        _check_causal(copy, data.vocabulary, x, outputs)
     loss = copy_of(loss)
     with torch.no_grad():
-        _check_loss(loss, data.task.given, outputs, y)
+        _check_loss(loss, data.task, outputs, y)
     if min(len(data.train_y), 1 if batch_size == 1 else 2) == 1:
         x, y = x[:1], y[:1]
     with refusals(f"the model cannot train on examples of shape {data.input_shape}"):
-        trained = _train(copy.train(), x)
-    _check_outputs(data, trained, y, " while training")
+        trained = data.task.arranged(_train(copy.train(), x))
+    _check_outputs(data, loss, trained, y, " while training")
     with refusals("the gradient of the loss cannot be taken"):
         _check_gradient(loss, copy, trained, y)
 
@@ -91,25 +98,6 @@ def _copy(model: nn.Module, data: Dataset, make: Callable[[], nn.Module]) -> nn.
         return made
 
 
-def _advice(model: nn.Module, data: Dataset) -> str:
-    """Return advice on examples that the model's first layer cannot take."""
-    shape = data.input_shape
-    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
-    layers = {type(m) for m in model.modules()}
-    if not data.train_x.is_floating_point():
-        return ". The examples are integers: preprocessing=none gives numbers for other layers"
-    if layers & {nn.Embedding, nn.EmbeddingBag}:
-        return ". A model that looks numbers up (nn.Embedding) needs preprocessing=integers"
-    if first and len(shape) == 3 and first.in_channels != shape[0]:
-        return (
-            f". It takes images of {first.in_channels} channels, and these have {shape[0]}: take "
-            f"another dataset (cifar10 has 3), or write a function of your own: "
-            f"def net(input_shape, classes): return nn.Sequential(nn.Conv2d(input_shape[0], "
-            f"{first.in_channels}, 1), MODEL(num_classes=classes))"
-        )
-    return ""
-
-
 def _train(model: nn.Module, x: Tensor) -> Any:
     try:
         return model(x)
@@ -123,23 +111,60 @@ def _train(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def _check_outputs(data: Dataset, outputs: Any, y: Tensor, when: str = "") -> None:
-    if not isinstance(outputs, Tensor):
+def _check_outputs(data: Dataset, loss: Loss, outputs: Tree, y: Tensor, when: str = "") -> None:
+    task = data.task
+    if not isinstance(outputs, Tensor) and is_own(loss) and not isinstance(task, Several):
         raise UserError(
             f"the model gives {_described(outputs)}{when}, and one tensor is needed: let its "
-            f"forward return the one that the loss is to be given"
+            f"forward return the one that the loss is to be given, or take a loss of your own, "
+            f"which is given all of them"
         )
-    if not outputs.is_floating_point() or outputs.layout != torch.strided:
-        kind = outputs.dtype if outputs.layout == torch.strided else outputs.layout
+    for part in leaves(outputs):
+        if not isinstance(part, Tensor) or part.layout != torch.strided:
+            kind = f"outputs of {part.layout}" if isinstance(part, Tensor) else _described(part)
+            raise UserError(f"the model gives {kind}{when}; dense tensors are needed")
+        if not isinstance(outputs, Tensor) and part.shape[:1] != (len(y),):
+            raise UserError(
+                f"the model gives {_described(outputs)} for {len(y)} examples{when}; each tensor "
+                f"must have a row for each example, so that batches can be evaluated together "
+                f"(value.expand(len(x)) gives a number of the whole batch one)"
+            )
+    judged = task.judged(outputs)
+    for part in leaves(judged):
+        if not part.is_floating_point():
+            raise UserError(
+                f"the model gives outputs of {part.dtype}{when}; real numbers in a dense tensor "
+                f"are needed, such as a logit for each class"
+            )
+    if judged is None:
+        raise UserError(f"the model gives {_described(outputs)}{when}, and a tensor is needed")
+    try:
+        task.check_outputs(judged, y, when)
+    except UserError as error:
+        if judged is outputs:
+            raise
         raise UserError(
-            f"the model gives outputs of {kind}{when}; real numbers in a dense tensor are needed, "
-            f"such as a logit for each class"
-        )
-    data.task.check_outputs(outputs, y, when)
-    if not outputs.numel():
+            f"{error} (of a tuple the first tensor is judged, of a dictionary that called logits)"
+        ) from error
+    if not any(part.numel() for part in leaves(judged)):
         raise UserError(
             "the model has no outputs: with data.targets=inputs there are no classes, and it "
             "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
+        )
+
+
+@torch.no_grad()
+def _check_causal(model: nn.Module, vocabulary: int, x: Tensor, outputs: Tensor) -> None:
+    """Raise `UserError` if outputs of earlier tokens change with the last token."""
+    if not torch.equal(model(x), outputs):
+        return  # it draws random numbers, which hide the change
+    changed = x.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % vocabulary
+    before, after = outputs[:, :-1], model(changed)[:, :-1]
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-5):
+        raise UserError(
+            "the model's outputs for a token change with later tokens, which these outputs have to "
+            "predict: mask the later ones (is_causal=True), or read the text in one direction only"
         )
 
 
@@ -155,7 +180,13 @@ def _described(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _check_loss(function: Loss, given: str, outputs: Tensor, y: Tensor) -> None:
+def _check_loss(function: Loss, task: Task, outputs: Tree, y: Tensor) -> None:
+    name = getattr(inner(function), "__name__", "")
+    if task.fitting and is_own(function) and name not in task.fitting:
+        raise UserError(
+            f"loss={name} is for other targets; here a loss is given {task.given}: take "
+            f"loss={' or '.join(task.fitting)}, or a loss of your own"
+        )
     own = getattr(function, "module", function)
     if isinstance(own, nn.Module) and (names := [name for name, _ in own.named_parameters()]):
         raise UserError(
@@ -163,12 +194,12 @@ def _check_loss(function: Loss, given: str, outputs: Tensor, y: Tensor) -> None:
             f"them the model's, and let its outputs hold what the loss needs of them"
         )
 
-    def loss_of(outputs: Tensor, y: Tensor) -> Any:
-        fits = refusals(f"the loss does not fit: it is given {given}, and says")
+    def loss_of(outputs: Tree, y: Tensor) -> Any:
+        fits = refusals(f"the loss does not fit: it is given {task.given}, and says")
         with fits, warnings.catch_warnings():
             # with broadcast shapes the loss is no mean over the examples
             warnings.filterwarnings("error", "Using a target size")
-            return function(outputs.clone(), y.clone())
+            return function(map_tensors(Tensor.clone, outputs), plain(y.clone()))
 
     loss = loss_of(outputs, y)
     if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.is_floating_point():
@@ -179,7 +210,7 @@ def _check_loss(function: Loss, given: str, outputs: Tensor, y: Tensor) -> None:
             f"the loss must be one number averaged over the batch (a tensor, real), not {what}"
         )
     once, again = float(loss), float(loss_of(outputs, y))
-    twice = float(loss_of(torch.cat([outputs, outputs]), torch.cat([y, y])))
+    twice = float(loss_of(cat([outputs, outputs]), cat([y, y])))
     # a loss that draws random numbers or is not finite cannot be checked
     known = once == again and isfinite(once) and isfinite(twice)
     if known and not isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
@@ -190,8 +221,8 @@ def _check_loss(function: Loss, given: str, outputs: Tensor, y: Tensor) -> None:
         )
 
 
-def _check_gradient(function: Loss, model: nn.Module, outputs: Tensor, y: Tensor) -> None:
-    loss = function(outputs.float(), y)
+def _check_gradient(function: Loss, model: nn.Module, outputs: Tree, y: Tensor) -> None:
+    loss = function(map_tensors(to_float, outputs), plain(y))
     if loss.requires_grad:
         loss.backward()
     elif any(p.requires_grad for p in model.parameters()):

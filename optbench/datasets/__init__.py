@@ -1,6 +1,7 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
-from optbench.datasets.image_folder import image_folder
+from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
+from optbench.datasets.image_files.folder import image_folder
 from optbench.datasets.loaders import (
     breast_cancer,
     cifar10,
@@ -15,19 +16,39 @@ from optbench.datasets.loaders import (
     wine,
 )
 from optbench.datasets.prepare import RawDataset
+from optbench.datasets.sequences import adding, mnist_rows
+from optbench.datasets.synthetic import (
+    associative_recall,
+    linear_map,
+    linear_optimum,
+    modular_addition,
+)
+from optbench.datasets.texts import Text, austen, text
 
 __all__ = [
     "RawDataset",
+    "Text",
+    "adding",
+    "associative_recall",
+    "austen",
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "digit_and_parity",
+    "digit_lines",
     "digits",
     "emnist",
     "fashion_mnist",
     "image_folder",
     "kmnist",
+    "linear_map",
+    "linear_optimum",
     "mnist",
     "mnist_5k",
+    "mnist_rows",
+    "modular_addition",
+    "moving_digits",
     "svhn",
+    "text",
     "wine",
 ]

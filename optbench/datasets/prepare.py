@@ -7,16 +7,18 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from optbench.common.errors import UserError
+from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
+from optbench.datasets.image_files.streamed import StreamedImages
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
-from optbench.datasets.streamed import StreamedImages
-from optbench.tasks import IGNORED, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
+from optbench.tasks import Characters, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
+from optbench.trees import Parts, packed, unpacked
 
 TARGETS = ("labels", "inputs")
 PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
@@ -50,7 +52,8 @@ class Dataset:
 
     Images that memory does not hold are `StreamedImages`, which give the same batches.
     With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
-    0, so that there is no accuracy.
+    0, so that there is no accuracy. Several inputs or targets are `Parts`, which have the methods
+    of a tensor that training uses.
     """
 
     train_x: Tensor
@@ -67,7 +70,9 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, such as (1, 28, 28)."""
+        """The shape of one example, such as (1, 28, 28); of several inputs, a shape by input."""
+        if isinstance(self.train_x, Parts):
+            return cast(tuple[int, ...], self.train_x.shapes)
         return tuple(self.train_x.shape[1:])
 
     @property
@@ -78,6 +83,8 @@ class Dataset:
     @cached_property
     def vocabulary(self) -> int:
         """The number of different integers among the examples, counted from 0; else 0."""
+        if isinstance(self.task, Characters):
+            return self.task.classes  # also those that no example has
         if self.train_x.is_floating_point():
             return 0
         return max(int(x.max()) + 1 for x in (self.train_x, self.val_x, self.test_x) if len(x))
@@ -101,36 +108,58 @@ class Dataset:
 
     def to_plain(self) -> dict[str, Any]:
         """Return tensors and plain values, for `from_plain` in another process."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts["task"] = to_plain(self.task)
-        return {k: v.to_plain() if isinstance(v, StreamedImages) else v for k, v in parts.items()}
+        made = {f.name: packed(getattr(self, f.name)) for f in fields(self)}
+        for name, value in made.items():
+            if isinstance(value, StreamedImages):
+                made[name] = {"streamed": value.to_plain()}
+        return made | {"task": to_plain(self.task)}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
         """Return the dataset of `to_plain`."""
-        parts = {**plain, "task": from_plain(plain["task"])}
-        streamed = {
-            k: StreamedImages.from_plain(v) for k, v in parts.items() if isinstance(v, dict)
-        }
-        return cls(**(parts | streamed))
+        made = {name: unpacked(value) for name, value in plain.items()}
+        for name, value in plain.items():
+            if isinstance(value, Mapping) and "streamed" in value:
+                made[name] = StreamedImages.from_plain(value["streamed"])
+        return cls(**{**made, "task": from_plain(plain["task"])})
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
         def changed(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, Parts):
+                return cast(Tensor, tensor.map(change))
             if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
                 return change(tensor)
             # windows share their memory, also on another device
             length, width = tensor.shape
             return change(tensor.as_strided((length + width - 1,), (1,))).unfold(0, width, 1)
 
-        parts = ((f.name, getattr(self, f.name)) for f in fields(self))
+        own = ((f.name, getattr(self, f.name)) for f in fields(self))
         new: dict[str, Any] = {
-            name: changed(part) for name, part in parts if isinstance(part, Tensor | StreamedImages)
+            name: changed(part)
+            for name, part in own
+            if isinstance(part, Tensor | Parts | StreamedImages)
         }
         return replace(self, **new)
 
 
+@runtime_checkable
+class OwnPreparation(Protocol):
+    """Raw data of another kind, which `prepare` lets prepare itself."""
+
+    def prepare(
+        self,
+        *,
+        preprocessing: str,
+        val_size: float | int,
+        split_seed: int,
+        subset: int | None,
+        targets: str,
+    ) -> Dataset:
+        """Return the prepared data. Raises `UserError` for what has no meaning there."""
+
+
 def prepare(
-    raw: RawDataset | Sequence[Any] | Described,
+    raw: RawDataset | Sequence[Any] | Described | OwnPreparation,
     *,
     preprocessing: str = "standardize",
     val_size: float | int = 0.1,
@@ -142,7 +171,9 @@ def prepare(
 
     Args:
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
-            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`.
+            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`;
+            or an object that prepares itself, such as a `Text`. Several inputs or targets are a
+            dictionary or a tuple of arrays in place of one.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -159,11 +190,27 @@ def prepare(
     Raises `UserError` for a bad argument or bad data.
     """
     _check_choices(preprocessing, split_seed, subset, targets)
+    if isinstance(raw, OwnPreparation):
+        return raw.prepare(
+            preprocessing=preprocessing,
+            val_size=val_size,
+            split_seed=split_seed,
+            subset=subset,
+            targets=targets,
+        )
     task = raw.task if isinstance(raw, Described) else None
-    known = raw.digest if isinstance(raw, Described) else None
     arrays = raw.arrays if isinstance(raw, Described) else raw
-    digest, raw, own_val = _as_raw(arrays, task, known)
-    task = task or _task_of(raw, own_val)
+    if parts.are_several(arrays):
+
+        def prepare_part(arrays: Sequence[Any], task: Task | None, how: str) -> Dataset:
+            part = Described(arrays, task) if task else arrays
+            split = {"val_size": val_size, "split_seed": split_seed, "subset": subset}
+            return prepare(part, preprocessing=how, **split)
+
+        return parts.prepared(arrays, task, preprocessing, targets, prepare_part)
+    digest, raw, own_val = _as_raw(arrays, task, raw.digest if isinstance(raw, Described) else None)
+    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
+    task = (task or _task_of(labels)).fitted(labels)
 
     generator = torch.Generator().manual_seed(split_seed)
     order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
@@ -214,13 +261,12 @@ def prepare(
     return dataset
 
 
-def _task_of(raw: RawDataset, own_val: tuple[Tensor, Tensor] | None) -> Task:
+def _task_of(labels: Sequence[Tensor]) -> Task:
     """Return the task that the labels' dtype and shape tell."""
-    labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
-    if raw.train_y.is_floating_point():
-        return Values(raw.train_y.shape[1])
+    if labels[0].is_floating_point():
+        return Values(labels[0].shape[1])
     classes = int(max(y.max() for y in labels)) + 1
-    return Tokens(classes) if raw.train_y.ndim == 2 else Classes(classes)
+    return Tokens(classes) if labels[0].ndim == 2 else Classes(classes)
 
 
 def _with_scaled_targets(dataset: Dataset, *, scaled: bool) -> Dataset:
@@ -356,7 +402,7 @@ def _as_raw(
                     "examples in the loader."
                 )
             continue
-        low, high = _extremes(y)
+        low, high = _extremes(y, (task or Task).ignored)
         limit = max(1000, len(train_y) + len(test_y))
         if low < 0 or high >= limit:
             raise UserError(
@@ -397,11 +443,11 @@ def _target(y: Tensor) -> Tensor:
     return y.to(torch.float64).reshape(len(y), -1)
 
 
-def _extremes(y: Tensor) -> tuple[int, int]:
-    """Return the least and the largest label, without tokens that are not scored."""
+def _extremes(y: Tensor, ignored: int) -> tuple[int, int]:
+    """Return the least and the largest label, without those that do not count."""
     y = y.to(torch.int64)
     if y.ndim > 1:
-        y = y[y != IGNORED]
+        y = y[y != ignored]
     return (int(y.min()), int(y.max())) if y.numel() else (0, 0)
 
 

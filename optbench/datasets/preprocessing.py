@@ -12,9 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from optbench.datasets.streamed import StreamedImages, integer_sums
+from optbench.datasets.image_files.streamed import StreamedImages, integer_sums
 
 PREPROCESSING = ("none", "scale", "standardize", "standardize_features")
+BUT_CHANNELS = {4: [0, 2, 3], 5: [0, 1, 3, 4]}  # of images and of clips, by their dimensions
 
 # Up to this size torch uses one thread. Larger chunks save 0.2 s for MNIST on idle cores, but cost
 # seconds beside other jobs, where each operation waits for its second thread.
@@ -27,15 +28,15 @@ def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor
     if preprocessing == "none":
         return zero, one
     if preprocessing == "scale":
-        if train_x.dtype == torch.uint8 and train_x.ndim == 4:
+        if train_x.dtype == torch.uint8 and train_x.ndim in (4, 5):
             return zero, 255 * one
         dims = [0] if train_x.ndim == 2 else list(range(train_x.ndim))
         low, high = _extremes(train_x, dims)
         return low, torch.where(high > low, high - low, one)
-    if preprocessing == "standardize_features":
-        dims = [0]
-    else:  # images by channel, so grey images by one scalar
-        dims = [0, 2, 3] if train_x.ndim == 4 else list(range(train_x.ndim))
+    if preprocessing == "standardize_features":  # of sequences and clips over all times
+        dims = [0, 1] if train_x.ndim in (3, 5) else [0]
+    else:  # images and clips by channel, so grey ones by one scalar
+        dims = BUT_CHANNELS.get(train_x.ndim, list(range(train_x.ndim)))
     if train_x.dtype == torch.uint8:
         return _of_integers(train_x, dims)
     low, high = _extremes(train_x, dims)

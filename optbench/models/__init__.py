@@ -1,5 +1,6 @@
 """Models: functions of an input shape and a number of classes to an `nn.Module`."""
 
+from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
 from optbench.models.dense import logreg, mlp
 from optbench.models.layers import (
@@ -10,17 +11,27 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.line_reader import line_reader
+from optbench.models.recurrent import lstm
 from optbench.models.resnet import resnet
 from optbench.models.torchvision_models import torchvision_model
+from optbench.models.transformer import ReluSquared, gpt
+from optbench.models.video import cnn3d
 
 __all__ = [
     "ACTIVATIONS",
     "Drawing",
     "Dropout",
+    "ReluSquared",
+    "bigram",
     "cnn",
+    "cnn3d",
     "draw_from",
     "drawing_layers",
+    "gpt",
+    "line_reader",
     "logreg",
+    "lstm",
     "mlp",
     "resnet",
     "takes_any_layout",

@@ -83,19 +83,18 @@ class Dropout(Drawing):
 
 ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU,
-    nn.SiLU, Dropout,
+    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
+    nn.ModuleList, nn.LSTM, nn.GRU, nn.GroupNorm, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
+ANY_LAYOUT = "takes_any_layout"  # the attribute of optbench's other classes that do
 
 
 def takes_any_layout(model: nn.Module) -> bool:
     """Return whether exactly known layers make the model independent of memory layout."""
-    return all(_takes_any_layout(type(m)) and not has_forward_hooks(m) for m in model.modules())
-
-
-def _takes_any_layout(layer: type[nn.Module]) -> bool:
-    # optbench's own layers say so in their class; a subclass of another module may differ
-    return layer in ANY_LAYOUT_LAYERS or "any_layout" in vars(layer)
+    return all(
+        (type(m) in ANY_LAYOUT_LAYERS or ANY_LAYOUT in vars(type(m))) and not has_forward_hooks(m)
+        for m in model.modules()
+    )
 
 
 def block(layer: nn.Module, norm: nn.Module | None, activation: str, place: str) -> list[nn.Module]:
@@ -129,6 +128,25 @@ def sizes_of(key: str, sizes: Sequence[int]) -> list[int]:
                 f"{key} must be a list of whole numbers of at least 1, not {list(sizes)}"
             )
     return list(sizes)
+
+
+def count_of(key: str, value: object) -> int:
+    """Return a checked whole number of at least 1. key: the setting, for messages."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{key} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def check_tokens(model: str, input_shape: Sequence[int], vocabulary: int) -> int:
+    """Return how many tokens an example has. Raise `UserError` if examples are no tokens."""
+    if len(input_shape) != 1 or not vocabulary:
+        kind = "integers" if vocabulary else "real numbers"
+        raise UserError(
+            f"model={model} needs tokens (time,), as integers, and this dataset's examples are "
+            f"{kind} of shape {tuple(input_shape)}. Take dataset=austen, dataset=text or another "
+            f"of tokens; for images model=cnn or model=mlp, for vectors model=mlp"
+        )
+    return input_shape[0]
 
 
 def dropout_layers(key: str, p: float) -> list[nn.Module]:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optbench.datasets.image_files.streamed import StreamedImages, tensor_of
 from optbench.datasets.prepare import Dataset
-from optbench.datasets.streamed import StreamedImages, tensor_of
 from optbench.problem import Problem, stream
 
 Batch = Tensor | range  # indices; a range is all examples, which need no copy

@@ -6,21 +6,24 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from optbench.datasets.image_files.streamed import tensor_of
 from optbench.datasets.prepare import Dataset
-from optbench.datasets.streamed import tensor_of
 from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
+from optbench.tasks import Task
+from optbench.trees import Tree, cat, map_tensors, plain, to_float
 
 # examples evaluated together: activations of more leave the CPU's caches, which made a CNN three
 # times slower; a small MLP took a fifth longer with batches of 512
-EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
+EVAL_BATCH, EVAL_BATCH_DENSE, EVAL_BATCH_CLIPS = 512, 2048, 64
+EVAL_TOKENS = 8192  # together, where each token has outputs
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Row = dict[str, float | None]  # by column; None: the value does not exist
 
 
 def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss of a batch, a scalar, with the problem's weight penalty."""
-    loss = problem.loss(outputs_of(problem, model, x), y)
+    loss = problem.loss(outputs_of(problem, model, x), plain(y))
     return loss + weight_penalty(problem, model) if problem.weight_penalty else loss
 
 
@@ -48,26 +51,38 @@ def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
     task = problem.dataset.task
     if not len(y):
         return dict.fromkeys(("loss", "accuracy", *task.metrics))
-    dense = all(p.ndim <= 2 for p in model.parameters())
-    size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
+    size = _batch_size(task, model, y)
     with torch.no_grad():
         if is_own(problem.loss):
             parts = zip(x.split(size), y.split(size), strict=True)
             sums = [_sums(problem, model, outputs_of(problem, model, xb), yb) for xb, yb in parts]
         else:
             # a user's loss may weigh examples, so the mean over all is no mean of batches' means
-            outputs = torch.cat([outputs_of(problem, model, xb) for xb in x.split(size)])
+            outputs = cat([outputs_of(problem, model, xb) for xb in x.split(size)])
             sums = [_sums(problem, model, outputs, tensor_of(y))]
     loss, examples, *others = torch.stack(sums).sum(dim=0).tolist()
     found: Row = {"loss": loss / examples, "accuracy": None}
     return found | task.values(others, int(examples))
 
 
-def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:
-    """Return the model's outputs in float32, or in float64 at that precision."""
+def _batch_size(task: Task, model: nn.Module, y: Tensor) -> int:
+    """Return how many examples are evaluated together."""
+    if task.told_models.get("per_token"):
+        return max(1, EVAL_TOKENS // y.shape[1])
+    most = max((p.ndim for p in model.parameters()), default=0)
+    return EVAL_BATCH_DENSE if most <= 2 else EVAL_BATCH if most <= 4 else EVAL_BATCH_CLIPS
+
+
+def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tree:
+    """Return the model's outputs in float32, or in float64 at that precision.
+
+    They are a tensor, or a tree of tensors, as the loss is given them.
+    """
     with autocast_of(problem, x.device):
         outputs = model(x)
-    return outputs.float() if problem.precision in AUTOCAST else outputs
+    if problem.precision in AUTOCAST:
+        outputs = map_tensors(to_float, outputs)
+    return problem.dataset.task.arranged(outputs)
 
 
 def autocast_of(problem: Problem, device: torch.device) -> AbstractContextManager[object]:
@@ -77,13 +92,14 @@ def autocast_of(problem: Problem, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, AUTOCAST[problem.precision])
 
 
-def _sums(problem: Problem, model: nn.Module, logits: Tensor, y: Tensor) -> Tensor:
+def _sums(problem: Problem, model: nn.Module, outputs: Tree, y: Tensor) -> Tensor:
     """Return a batch's loss times its examples, these, and the task's sums, in float64."""
-    loss = problem.loss(logits, y).double()
+    loss = problem.loss(outputs, plain(y)).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()
     both = torch.stack([loss * len(y), torch.full_like(loss, len(y))])
-    return torch.cat([both, problem.dataset.task.sums(logits, y)])
+    task = problem.dataset.task
+    return torch.cat([both, task.sums(task.judged(outputs), y)])
 
 
 def whole_batches(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from image_files import write, write_digits
@@ -12,9 +13,9 @@ from torch.optim import SGD
 from optbench import datasets, losses, models
 from optbench.common.errors import UserError
 from optbench.datasets import preprocessing
-from optbench.datasets.images import read_ahead
+from optbench.datasets.image_files.decoding import read_ahead
+from optbench.datasets.image_files.streamed import StreamedImages
 from optbench.datasets.prepare import Dataset, prepare
-from optbench.datasets.streamed import StreamedImages
 from optbench.formats.keys import identity_part
 from optbench.initializers import initialize
 from optbench.problem import Problem
@@ -58,15 +59,17 @@ def test_subset_and_split_are_those_in_memory(folder):
 def test_exact_sums_scale_images_as_the_sums_of_floats_did():
     x = datasets.mnist_5k().train_x
     shift, scale = preprocessing.shift_and_scale(x, "standardize")
-    values = x.double()
-    assert shift.item() == values.mean().item()
-    assert scale.item() == pytest.approx(values.std(correction=0).item(), rel=1e-14)
+    values = x.numpy().astype(np.float64)
+    assert shift.item() == values.mean()
+    assert scale.item() == pytest.approx(values.std(), rel=1e-12)
+    scaled = ((values - values.mean()) / values.std()).astype(np.float32)
+    assert np.array_equal(preprocessing.affine(x, shift, scale).numpy(), scaled)
 
 
 def test_another_process_finds_the_same_images(folder):
     _, streamed = both(folder)
     plain = json.loads(json.dumps(streamed.to_plain(), default=torch.Tensor.tolist))
-    assert plain["train_x"]["files"]["root"] == folder
+    assert plain["train_x"]["streamed"]["files"]["root"] == folder
     again = Dataset.from_plain(streamed.to_plain())
     assert torch.equal(again.train_x.load(), streamed.train_x.load())
 
@@ -148,7 +151,7 @@ def test_batches_are_read_ahead_in_the_order_that_the_seed_gives(folder, monkeyp
         asked.append([list(batch) for batch in batches])
         return read_ahead(read, batches, workers)
 
-    monkeypatch.setattr("optbench.datasets.streamed.read_ahead", seen)
+    monkeypatch.setattr("optbench.datasets.image_files.streamed.read_ahead", seen)
     x = streamed.to("cpu").train_x
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).split(10)
     x.expect(order)

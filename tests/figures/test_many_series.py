@@ -21,7 +21,7 @@ from optbench.figures.save import lay_out
 from optbench.formats.run import COLUMNS
 
 COST = {"cost": {"step_ms": 0.5, "state_bytes": 800, "parameters": 100}}
-SERIES = (1, 7, pytest.param(15, marks=pytest.mark.slow), 30)
+SERIES = (1, 7, *(pytest.param(many, marks=pytest.mark.slow) for many in (15, 30)))
 DOTS = 2.0  # pixels by which boxes may meet: they hold the room of letters, not their ink
 # of a picture: inches of a panel, at the size of print
 NARROWEST, LOWEST = 0.8, 0.55

@@ -118,6 +118,7 @@ def test_the_examples_of_from_python_run(folder):
     assert (folder / "compared.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=str)
 def test_notebooks_run_and_show_their_figures(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)

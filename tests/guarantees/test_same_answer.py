@@ -49,6 +49,7 @@ def asked(folder: Path, environment: dict[str, str], *words: str) -> dict[str, d
     return found
 
 
+@pytest.mark.slow
 def test_neither_hashes_nor_locale_nor_time_zone_nor_folder_nor_launcher_matter(tmp_path):
     sweeps = ["optimizer=adam,momentum", "seed=0,1"]
     places = [tmp_path / "a", tmp_path / "b" / "deep er", tmp_path / "c"]

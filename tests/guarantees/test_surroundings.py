@@ -67,6 +67,7 @@ def test_names_that_the_locale_cannot_print_end_well(tmp_path, variables):
     assert read_record(run / "run.json")["name"] == "é中😀"
 
 
+@pytest.mark.slow
 def test_sweep_under_a_locale_of_ascii_draws_and_tables_every_name(tmp_path):
     words = [*QUICK, "-m", "optimizer.name=é中,b", "name=s", "hydra/launcher=basic"]
     done = command("optbench", *words, cwd=tmp_path, **ASCII)
@@ -128,6 +129,7 @@ def test_what_hydra_reads_only_in_quotes_gets_them(word, read):
     assert quoted(word) == read
 
 
+@pytest.mark.slow
 def test_results_in_the_home_folder_are_found_by_every_command(here, tmp_path, capsys):
     home = tmp_path / "home"
     assert here("results_dir=~/x")[0] == 0
@@ -164,6 +166,7 @@ def test_variables_of_the_environment_name_home_folders_too(here, monkeypatch, t
     assert expanded("$NO_SUCH_NAME/a") == "$NO_SUCH_NAME/a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["1", "2"])
 def test_without_asserts_and_docstrings_everything_runs(tmp_path, level):
     words = [*QUICK, "hydra/sweeper=tuned", "optimizer=sgd,adam", *ONE]

@@ -44,8 +44,8 @@ class Augmentation:
         """Raise `UserError` where the examples are no images."""
         if not self:
             return
-        shape = tuple(problem.dataset.input_shape)
-        if len(shape) != 3:
+        shape = problem.dataset.input_shape
+        if isinstance(shape, dict) or len(shape) != 3:
             raise UserError(
                 f"augment is for images (channels, height, width), and the examples have the shape "
                 f"{shape}: leave augment out, or choose a dataset of images"

@@ -1,11 +1,10 @@
 """Averages of the weights over the steps, which are evaluated beside the raw weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
@@ -15,6 +14,7 @@ from optbench.problem import Problem
 from optbench.streams import stream
 from optbench.training.evaluation import autocast_of
 from optbench.training.recipes.checks import check_share
+from optbench.trees import cat
 
 KINDS = ("ema", "tail", "swa")
 
@@ -88,12 +88,16 @@ class AveragedWeights:
                 update_bn(self._batches(x), module)
         return module.eval()
 
-    def _batches(self, x: Tensor) -> Iterable[Tensor]:
-        size = self.problem.batch_examples
-        sizes = [len(part) for part in torch.arange(len(x)).split(size)]
-        if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
-            sizes[-2:] = [sizes[-2] + 1]
-        return x.split(sizes)
+    def _batches(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the batches, the last of one example, which has no variance, with that before."""
+        size, n = self.problem.batch_examples, len(x)
+        joined = n > size and n % size == 1
+        held: list[Tensor] = []
+        for batch in x.split(size):  # a generator where images lie in files
+            held.append(batch)
+            if len(held) > 1 and not (joined and len(batch) == 1):
+                yield held.pop(0)
+        yield cat(held)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""

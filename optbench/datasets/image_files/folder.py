@@ -10,10 +10,16 @@ import torch
 from optbench.common.errors import UserError, check_choice
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean
-from optbench.datasets.class_folders import LAYOUT, find_parts, split
-from optbench.datasets.images import CHANNELS, GREY_MODES, ImageFiles, header, read_ahead
+from optbench.datasets.image_files.class_folders import LAYOUT, find_parts, split
+from optbench.datasets.image_files.decoding import (
+    CHANNELS,
+    GREY_MODES,
+    ImageFiles,
+    header,
+    read_ahead,
+)
+from optbench.datasets.image_files.streamed import StreamedImages
 from optbench.datasets.prepare import Described
-from optbench.datasets.streamed import StreamedImages
 from optbench.tasks import Classes
 
 SCANNED_TOGETHER = 64  # images

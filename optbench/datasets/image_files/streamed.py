@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optbench.datasets.images import ImageFiles, read_ahead
+from optbench.datasets.image_files.decoding import ImageFiles, read_ahead
 
 SPLIT_IMAGES = 64  # read together for statistics
 

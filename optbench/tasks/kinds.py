@@ -4,16 +4,17 @@ A task names its metrics beside the loss. Metrics are computed from sums over ba
 order and the size of evaluation batches do not matter.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import log, sqrt
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from optbench.common.errors import UserError
+from optbench.trees import Tree, leaves
 
 IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ignores it
 
@@ -22,12 +23,41 @@ IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ign
 class Task:
     """A kind of targets.
 
-    metrics: names of the columns beside the loss, without the part's name. classes: the number
-    of outputs that a model is asked for (of each token, if there are tokens); 0: the model knows.
+    metrics: names of the columns beside the loss, without the part's name. told_models: arguments
+    of a model's function that has parameters of these names; per_token: outputs for each token;
+    causal: the outputs of a token may not depend on later ones. classes: the number of outputs
+    that a model is asked for (of each token, if there are tokens); 0: the model knows. ignored: the
+    label that does not count. fitting: the losses of optbench's for such targets, if others do not
+    fit.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    told_models: ClassVar[Mapping[str, bool]] = {}
+    ignored: ClassVar[int] = IGNORED
+    fitting: ClassVar[tuple[str, ...]] = ()
     classes: int
+
+    @property
+    def sum_count(self) -> int | None:
+        """The number of `sums`; None: not known, so that `Several` cannot hold such targets."""
+        return None
+
+    def fitted(self, labels: Sequence[Tree]) -> Self:
+        """Return the task of these labels, of all parts; raise `UserError` for wrong ones."""
+        return self
+
+    def arranged(self, outputs: Tree) -> Tree:
+        """Return a model's outputs as the loss is given them."""
+        return outputs
+
+    def judged(self, outputs: Tree) -> Tree:
+        """Return those of the arranged outputs by which the metrics are computed.
+
+        Of a tuple it is the first tensor, of a dictionary that of the key "logits", or the first.
+        """
+        if isinstance(outputs, Mapping) and "logits" in outputs:
+            return outputs["logits"]
+        return next(leaves(outputs), None)
 
     @property
     def given(self) -> str:
@@ -46,7 +76,7 @@ class Task:
         return {}
 
 
-def _wrong_shape(outputs: Tensor, n: int, when: str, needed: object, words: str) -> UserError:
+def wrong_shape(outputs: Tensor, n: int, when: str, needed: object, words: str) -> UserError:
     return UserError(
         f"the model gives outputs of shape {tuple(outputs.shape)} for {n} examples{when}; "
         f"{needed} is needed: {words}"
@@ -60,13 +90,17 @@ class Classes(Task):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     @property
+    def sum_count(self) -> int:
+        return 1
+
+    @property
     def given(self) -> str:
         return f"logits (n, {self.classes}) and integer labels (n,)"
 
     def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
         if outputs.shape != (len(y), self.classes):
             needed = (len(y), self.classes)
-            raise _wrong_shape(outputs, len(y), when, needed, "one logit per class")
+            raise wrong_shape(outputs, len(y), when, needed, "one logit per class")
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs.argmax(dim=1) == y).sum().double().view(1)
@@ -99,13 +133,17 @@ class Values(Task):
     std: tuple[float, ...] = ()
 
     @property
+    def sum_count(self) -> int:
+        return 4 * self.classes
+
+    @property
     def given(self) -> str:
         return f"outputs and real targets, both (n, {self.classes})"
 
     def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
         if outputs.shape != y.shape:
             words = "one output for each target value, so that no loss broadcasts"
-            raise _wrong_shape(outputs, len(y), when, tuple(y.shape), words)
+            raise wrong_shape(outputs, len(y), when, tuple(y.shape), words)
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         y = y.double()
@@ -139,6 +177,11 @@ class Tokens(Task):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
+
+    @property
+    def sum_count(self) -> int:
+        return 2
 
     @property
     def given(self) -> str:
@@ -147,7 +190,7 @@ class Tokens(Task):
     def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
         if outputs.shape != (*y.shape, self.classes):
             needed = (*y.shape, self.classes)
-            raise _wrong_shape(outputs, len(y), when, needed, "a logit per class for each token")
+            raise wrong_shape(outputs, len(y), when, needed, "a logit per class for each token")
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         counted = y != IGNORED
@@ -160,34 +203,34 @@ class Tokens(Task):
 
 @dataclass(frozen=True)
 class Characters(Tokens):
-    """The next token of a text, whose cost is also told in bits per character.
-
-    tokens_per_character: 1 for characters; above 1 where a token is a byte of UTF-8.
-    """
+    """The next character of a text, whose cost is also told in bits per character."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
-    tokens_per_character: float = 1.0
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True, "causal": True}
+
+    @property
+    def sum_count(self) -> int:
+        return 4
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         nats = F.cross_entropy(outputs.flatten(0, -2).float(), y.flatten(), reduction="sum")
-        return torch.cat([super().sums(outputs, y), nats.double().view(1)])
+        others = torch.stack([nats.double(), self.characters(y).sum().double()])
+        return torch.cat([super().sums(outputs, y), others])
 
     def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
-        bits = sums[2] / sums[1] / log(2) * self.tokens_per_character
+        bits = sums[2] / log(2) / sums[3] if sums[3] else None
         return super().values(sums, examples) | {"bits_per_character": bits}
 
-
-KINDS: dict[str, type[Task]] = {
-    cls.__name__: cls for cls in (Classes, Inputs, Values, Tokens, Characters)
-}
-
-
-def to_plain(task: Task) -> dict[str, Any]:
-    """Return a task as plain values, for `from_plain` in another process."""
-    return {"kind": type(task).__name__, **asdict(task)}
+    def characters(self, y: Tensor) -> Tensor:
+        """Return which tokens begin a character."""
+        return y != IGNORED
 
 
-def from_plain(plain: dict[str, Any]) -> Task:
-    """Return the task of `to_plain`."""
-    settings = {key: value for key, value in plain.items() if key != "kind"}
-    return KINDS[plain["kind"]](**settings)
+@dataclass(frozen=True)
+class Bytes(Characters):
+    """The next byte of a text in UTF-8; a token is the byte's value."""
+
+    classes: int = 256
+
+    def characters(self, y: Tensor) -> Tensor:
+        return (y & 0xC0) != 0x80  # the others continue a character

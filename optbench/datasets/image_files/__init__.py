@@ -1,0 +1,1 @@
+"""Folders of images: their classes, their pixels, and batches from files."""
