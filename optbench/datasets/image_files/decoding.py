@@ -6,6 +6,7 @@ Every problem is a `UserError` with the file's path.
 import hashlib
 import io
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -159,6 +160,9 @@ def read_ahead(
         collate_fn=_as_it_is,
         worker_init_fn=_begin,
         prefetch_factor=BATCHES_AHEAD,
+        # the workers use Pillow and NumPy alone, whose state a fork copies whole. The context of a
+        # sweep's worker is another, in which each of ours would import torch anew, for seconds
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
         generator=torch.Generator(),  # else the loader would draw from the run's global generator
     )
     try:
