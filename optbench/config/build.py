@@ -23,6 +23,7 @@ from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.formats.keys import (
     DATA_SOURCES,
+    FIRST_SOURCES,
     GROUPS,
     LABELS,
     Role,
@@ -72,7 +73,11 @@ _load_dataset = lru_cache(maxsize=1)(prepare_dataset)
 def describe_problem(config: RunConfig) -> Config:
     """Return the part of a configuration that defines the problem to minimise."""
     problem = identity_part(config, Role.PROBLEM)
-    problem["dataset"] = {k: v for k, v in problem["dataset"].items() if k not in DATA_SOURCES}
+    dataset = problem["dataset"]
+    # a user's own function may mean something else by `path`, and its runs keep their identity
+    own = str(dataset.get("_target_")).startswith("optbench.")
+    sources = DATA_SOURCES if own else FIRST_SOURCES
+    problem["dataset"] = {k: v for k, v in dataset.items() if k not in sources}
     if config["drop_last"]:
         # Older runs averaged this loss over whole batches only: the two kinds must not be mixed.
         problem["train_loss_over"] = "all examples"

@@ -1,6 +1,7 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
 from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
+from optbench.datasets.image_folder import image_folder
 from optbench.datasets.loaders import (
     breast_cancer,
     cifar10,
@@ -38,6 +39,7 @@ __all__ = [
     "digits",
     "emnist",
     "fashion_mnist",
+    "image_folder",
     "kmnist",
     "linear_map",
     "linear_optimum",

@@ -16,6 +16,7 @@ from optbench.common.errors import UserError
 from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
+from optbench.datasets.streamed import StreamedImages
 from optbench.tasks import Characters, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
 from optbench.trees import Parts, packed, unpacked
 
@@ -36,17 +37,20 @@ class RawDataset(NamedTuple):
 class Described:
     """Raw data with a task that the arrays alone do not tell.
 
-    arrays: as a loader returns them, four or six. task: makes the task from all labels.
+    arrays: as a loader returns them, four or six; examples may be `StreamedImages`. task: None if
+    the labels tell. digest: of the raw data; None: of the arrays' bytes.
     """
 
     arrays: Sequence[Any]
-    task: Task
+    task: Task | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Prepared data on one device: float32 examples and int64 labels, or real targets.
 
+    Images that memory does not hold are `StreamedImages`, which give the same batches.
     With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
     0, so that there is no accuracy. Several inputs or targets are `Parts`, which have the methods
     of a tensor that training uses.
@@ -104,15 +108,20 @@ class Dataset:
 
     def to_plain(self) -> dict[str, Any]:
         """Return tensors and plain values, for `from_plain` in another process."""
-        return {name: packed(getattr(self, name)) for name in (f.name for f in fields(self))} | {
-            "task": to_plain(self.task)
-        }
+        parts: dict[str, Any] = {f.name: packed(getattr(self, f.name)) for f in fields(self)}
+        parts["task"] = to_plain(self.task)
+        return {k: v.to_plain() if isinstance(v, StreamedImages) else v for k, v in parts.items()}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
         """Return the dataset of `to_plain`."""
         made = {name: unpacked(value) for name, value in plain.items()}
-        return cls(**{**made, "task": from_plain(plain["task"])})
+        streamed = {
+            name: StreamedImages.from_plain(value)
+            for name, value in made.items()
+            if name != "task" and isinstance(value, dict)
+        }
+        return cls(**{**made, **streamed, "task": from_plain(plain["task"])})
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
         def changed(tensor: Tensor) -> Tensor:
@@ -126,7 +135,9 @@ class Dataset:
 
         own = ((f.name, getattr(self, f.name)) for f in fields(self))
         new: dict[str, Any] = {
-            name: changed(part) for name, part in own if isinstance(part, Tensor | Parts)
+            name: changed(part)
+            for name, part in own
+            if isinstance(part, Tensor | Parts | StreamedImages)
         }
         return replace(self, **new)
 
@@ -188,6 +199,7 @@ def prepare(
             targets=targets,
         )
     task = raw.task if isinstance(raw, Described) else None
+    known = raw.digest if isinstance(raw, Described) else None
     arrays = raw.arrays if isinstance(raw, Described) else raw
     if parts.are_several(arrays):
 
@@ -197,7 +209,7 @@ def prepare(
             return prepare(part, preprocessing=how, **split)
 
         return parts.prepared(arrays, task, preprocessing, targets, prepare_part)
-    digest, raw, own_val = _as_raw(arrays, task)
+    digest, raw, own_val = _as_raw(arrays, task, known)
     labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
     task = (task or _task_of(labels)).fitted(labels)
 
@@ -280,6 +292,11 @@ def _check_integers(x: Tensor, preprocessing: str) -> None:
             f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "
             f"them in the loader, or use preprocessing=none, standardize or another"
         )
+    if preprocessing == "integers" and isinstance(x, StreamedImages):
+        raise UserError(
+            "preprocessing=integers needs the images in memory: raise dataset.in_memory_mb, or use "
+            "preprocessing=none, standardize or another"
+        )
     whole = preprocessing == "none" and x.dtype in (torch.int32, torch.int64)
     if whole and max(int(x.max()), -int(x.min())) > 2**24:
         raise UserError(
@@ -330,12 +347,12 @@ def _val_count(val_size: float | int, n: int) -> int:
 
 
 def _as_raw(
-    raw: RawDataset | Sequence[Any], task: Task | None
+    raw: RawDataset | Sequence[Any], task: Task | None, digest: str | None
 ) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
     """Return the digest, checked CPU tensors, and an own validation set or None.
 
     Examples have any real dtype. Labels are int64, or real numbers (n, targets) in float64.
-    task: None if the labels tell.
+    task: None if the labels tell. digest: None: that of the arrays.
     """
     if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
@@ -347,7 +364,10 @@ def _as_raw(
             f"return x[100:], y[100:], x[:100], y[:100]"
         )
     names = (*RawDataset._fields, "val_x", "val_y")
-    tensors = [as_tensor(n, v) for n, v in zip(names, raw, strict=False)]
+    tensors = [
+        cast(Tensor, v) if isinstance(v, StreamedImages) else as_tensor(n, v)
+        for n, v in zip(names, raw, strict=False)
+    ]
     train_x, train_y, test_x, test_y = tensors[:4]
     parts = [("train", train_x, train_y), ("test", test_x, test_y)]
     if len(raw) == 6:
@@ -365,7 +385,7 @@ def _as_raw(
                 f"token ({len(x)}, tokens). The order is {', '.join(RawDataset._fields)} "
                 f"(train_test_split of scikit-learn gives train_x, test_x, train_y, test_y)."
             )
-        if x.is_complex() or y.is_complex():
+        if x.dtype.is_complex or y.dtype.is_complex:
             raise UserError(
                 f"{part}_x is {x.dtype} and {part}_y is {y.dtype}; both must be real: convert "
                 "them in the loader."
@@ -404,7 +424,8 @@ def _as_raw(
             )
     tensors = [t for _, x, y in parts for t in (x, _target(y))]
     own_val = (tensors[4], tensors[5]) if len(raw) == 6 else None
-    return _digest(dict(zip(names, tensors, strict=False))), RawDataset(*tensors[:4]), own_val
+    digest = digest or _digest(dict(zip(names, tensors, strict=False)))
+    return digest, RawDataset(*tensors[:4]), own_val
 
 
 def _are_targets(x: Tensor, y: Tensor, task: Task | None) -> bool:

@@ -1,14 +1,18 @@
 """Scaling of the examples, with statistics of the training part only.
 
-All statistics are computed in float64, since float32 sums over millions of pixels lose digits. The
-examples are converted in chunks, so that no float64 copy of the whole data is held.
+All statistics are computed in float64, since float32 sums over millions of pixels lose digits, and
+those of uint8 by exact sums. The examples are converted in chunks, so that no float64 copy of the
+whole data is held.
 """
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from optbench.datasets.streamed import StreamedImages, integer_sums
 
 PREPROCESSING = ("none", "scale", "standardize", "standardize_features")
 BUT_CHANNELS = {4: [0, 2, 3], 5: [0, 1, 3, 4]}  # of images and of clips, by their dimensions
@@ -33,6 +37,8 @@ def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor
         dims = [0, 1] if train_x.ndim in (3, 5) else [0]
     else:  # images and clips by channel, so grey ones by one scalar
         dims = BUT_CHANNELS.get(train_x.ndim, list(range(train_x.ndim)))
+    if train_x.dtype == torch.uint8:
+        return _of_integers(train_x, dims)
     low, high = _extremes(train_x, dims)
     count = train_x.numel() // low.numel()
     mean = sum((c.sum(dims, keepdim=True) for c in _chunks(train_x)), zero)[0] / count
@@ -43,6 +49,20 @@ def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor
     return torch.where(constant, low, mean), torch.where(constant, one, std)
 
 
+def _of_integers(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the mean and std of uint8 examples, from exact sums, in whatever order they come."""
+    if isinstance(x, StreamedImages):
+        sums, squares = x.integer_sums(dims)
+    else:
+        sums, squares = integer_sums(x.split(_chunk_size(x)), dims)
+    n = x.numel() // sums.numel()
+    # Python's integers do not overflow
+    pairs = zip(sums.flatten().tolist(), squares.flatten().tolist(), strict=True)
+    std = [math.sqrt(n * square - total * total) / n for total, square in pairs]
+    scale = torch.tensor(std, dtype=torch.float64).view(sums.shape)
+    return sums.to(torch.float64) / n, torch.where(scale == 0, 1.0, scale)
+
+
 def _extremes(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     low, high = x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
     return low[0].to(torch.float64), high[0].to(torch.float64)
@@ -50,12 +70,17 @@ def _extremes(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:
     """Yield the examples in float64, some at a time."""
-    size = max(1, _CHUNK_ELEMENTS // math.prod(x.shape[1:]))
-    return (chunk.to(torch.float64) for chunk in x.split(size))
+    return (chunk.to(torch.float64) for chunk in x.split(_chunk_size(x)))
+
+
+def _chunk_size(x: Tensor) -> int:
+    return max(1, _CHUNK_ELEMENTS // math.prod(x.shape[1:]))
 
 
 def affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return (x - shift) / scale as a new float32 tensor."""
+    """Return (x - shift) / scale as a new float32 tensor, or as images that stay in files."""
+    if isinstance(x, StreamedImages):
+        return cast(Tensor, x.scaled(shift, scale))
     out = torch.empty(x.shape, dtype=torch.float32)
     start = 0
     for chunk in _chunks(x):

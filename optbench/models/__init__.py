@@ -13,6 +13,8 @@ from optbench.models.layers import (
 )
 from optbench.models.line_reader import line_reader
 from optbench.models.recurrent import lstm
+from optbench.models.resnet import resnet
+from optbench.models.torchvision_models import torchvision_model
 from optbench.models.transformer import ReluSquared, gpt
 from optbench.models.video import cnn3d
 
@@ -31,5 +33,7 @@ __all__ = [
     "logreg",
     "lstm",
     "mlp",
+    "resnet",
     "takes_any_layout",
+    "torchvision_model",
 ]

@@ -83,8 +83,8 @@ class Dropout(Drawing):
 
 ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
-    nn.ModuleList, nn.LSTM, nn.GRU,
+    nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU,
+    nn.SiLU, Dropout, nn.ModuleList, nn.LSTM, nn.GRU,
 )  # fmt: skip
 ANY_LAYOUT = "takes_any_layout"  # the attribute of optbench's other classes that do
 

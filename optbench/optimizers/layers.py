@@ -82,7 +82,7 @@ def _unit(model: nn.Module, path: str) -> str:
     """Return the numbered block that a module lies in, else the module's own path."""
     parts = path.split(".")
     for place in range(1, len(parts)):
-        holder = model.get_submodule(".".join(parts[: place]))
+        holder = model.get_submodule(".".join(parts[:place]))
         if isinstance(holder, nn.ModuleList | nn.Sequential) and parts[place].isdigit():
             return ".".join(parts[: place + 1])
     return path

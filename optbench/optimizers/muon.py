@@ -51,7 +51,9 @@ class MuonWithAdamW(Parted):
         outer = {weights[0], weights[-1]} if hidden_only and weights and not told else set()
 
         def is_matrix(p: nn.Parameter, kind: str | None) -> bool:
-            fits = p.ndim == 2 or (flatten_kernels and p.ndim > 2 and kind in (None, "conv", "head"))
+            fits = p.ndim == 2 or (
+                flatten_kernels and p.ndim > 2 and kind in (None, "conv", "head")
+            )
             inner = kind not in ("embedding", "head") if hidden_only and told else p not in outer
             return fits and inner and kind != "norm"
 

@@ -53,7 +53,9 @@ def command(config: dict[str, Any], conf: Path) -> str:
     left_out = {*UNREPEATED_KEYS, *GROUPS, *OVERLAYS}
     root = {k: v for k, v in config.items() if k not in left_out}
     if isinstance(root.get("data"), dict):
-        root["data"] = {k: v for k, v in root["data"].items() if k not in DATA_SOURCES}
+        # the path of the user's own data is a part of the command; root and download are not
+        left_out = {*DATA_SOURCES} - {"path"}
+        root["data"] = {k: v for k, v in root["data"].items() if k not in left_out}
     changes += differences(root, read_yaml(conf / "config.yaml"), config)
     return " ".join([*words, *map(shlex.quote, changes)])
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from optbench.datasets.prepare import Dataset
+from optbench.datasets.streamed import StreamedImages, tensor_of
 from optbench.problem import Problem, stream
 
 Batch = Tensor | range  # indices; a range is all examples, which need no copy
@@ -14,8 +15,15 @@ Batch = Tensor | range  # indices; a range is all examples, which need no copy
 def examples_of(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the inputs and targets of a batch of training examples."""
     if isinstance(batch, range):
-        return data.scored_train()
+        x, y = data.scored_train()
+        return tensor_of(x), tensor_of(y)
     return data.train_x.index_select(0, batch), data.train_y.index_select(0, batch)
+
+
+def announce(data: Dataset, batches: list[Batch]) -> None:
+    """Let images that lie in files be read ahead, in the order of the coming batches."""
+    if isinstance(data.train_x, StreamedImages):
+        data.train_x.expect([batch for batch in batches if isinstance(batch, Tensor)])
 
 
 class Batches:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optbench.datasets.prepare import Dataset
+from optbench.datasets.streamed import tensor_of
 from optbench.losses import is_own
 from optbench.problem import Problem, weight_penalty
 from optbench.tasks import Task
@@ -58,7 +59,7 @@ def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
         else:
             # a user's loss may weigh examples, so the mean over all is no mean of batches' means
             outputs = cat([outputs_of(problem, model, xb) for xb in x.split(size)])
-            sums = [_sums(problem, model, outputs, y)]
+            sums = [_sums(problem, model, outputs, tensor_of(y))]
     loss, examples, *others = torch.stack(sums).sum(dim=0).tolist()
     found: Row = {"loss": loss / examples, "accuracy": None}
     return found | task.values(others, int(examples))

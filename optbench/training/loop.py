@@ -23,7 +23,7 @@ from optbench.models import draw_from
 from optbench.problem import Problem
 from optbench.streams import Stream, stream
 from optbench.training import closures, evaluation, saved_state
-from optbench.training.batches import Batch, Batches, examples_of
+from optbench.training.batches import Batch, Batches, announce, examples_of
 from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.layer_stats import LayerRow, step_with_layer_stats
 from optbench.training.object_state.global_state import GlobalState
@@ -168,6 +168,7 @@ class Training:
         while self.step < total:
             place = self.step % per_epoch  # not 0 where a run resumes within an epoch
             epoch = self.batches.epoch()[: total - self.step + place]
+            announce(self.data, epoch[place:])
             if place == 0:
                 self.running_loss, self.seen = 0.0, 0
             for start in range(place, len(epoch), SYNC_EVERY):

@@ -1,6 +1,6 @@
 """Averages of the weights over the steps, which are evaluated beside the raw weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from optbench.problem import Problem
 from optbench.streams import stream
 from optbench.training.evaluation import autocast_of
 from optbench.training.recipes.checks import check_share
-from optbench.trees import cat
 
 KINDS = ("ema", "tail", "swa")
 
@@ -88,11 +87,13 @@ class AveragedWeights:
                 update_bn(self._batches(x), module)
         return module.eval()
 
-    def _batches(self, x: Tensor) -> list[Tensor]:
-        batches = list(x.split(self.problem.batch_examples))
-        if len(batches) > 1 and len(batches[-1]) == 1:  # which has no variance
-            batches[-2:] = [cat(batches[-2:])]
-        return batches
+    def _batches(self, x: Tensor) -> Iterable[Tensor]:
+        size = self.problem.batch_examples
+        whole, rest = divmod(len(x), size)
+        sizes = [size] * whole + [rest] * bool(rest)
+        if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
+            sizes[-2:] = [sizes[-2] + 1]
+        return x.split(sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""
