@@ -46,9 +46,10 @@ class Parts:
         """Return the rows of these numbers; `dim` is 0."""
         return self.map(lambda tensor: tensor.index_select(dim, index))
 
-    def split(self, size: int) -> "list[Parts]":
-        """Return the rows in parts of so many rows."""
-        return [self[start : start + size] for start in range(0, len(self), size)] or [self]
+    def split(self, size: int | list[int]) -> "list[Parts]":
+        """Return the rows in batches of so many rows, or of these sizes."""
+        rows = [part for part in torch.arange(len(self)).split(size) if len(part)]
+        return [self[int(part[0]) : int(part[0]) + len(part)] for part in rows] or [self]
 
     def to(self, *args: Any, **kwargs: Any) -> "Parts":
         """Return the parts on another device."""

@@ -14,7 +14,6 @@ from optbench.problem import Problem
 from optbench.streams import stream
 from optbench.training.evaluation import autocast_of
 from optbench.training.recipes.checks import check_share
-from optbench.trees import cat
 
 KINDS = ("ema", "tail", "swa")
 
