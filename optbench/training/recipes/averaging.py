@@ -1,6 +1,6 @@
 """Averages of the weights over the steps, which are evaluated beside the raw weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,16 +87,13 @@ class AveragedWeights:
                 update_bn(self._batches(x), module)
         return module.eval()
 
-    def _batches(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the batches, the last of one example, which has no variance, with that before."""
-        size, n = self.problem.batch_examples, len(x)
-        joined = n > size and n % size == 1
-        held: list[Tensor] = []
-        for batch in x.split(size):  # a generator where images lie in files
-            held.append(batch)
-            if len(held) > 1 and not (joined and len(batch) == 1):
-                yield held.pop(0)
-        yield cat(held)
+    def _batches(self, x: Tensor) -> Iterable[Tensor]:
+        size = self.problem.batch_examples
+        whole, rest = divmod(len(x), size)
+        sizes = [size] * whole + [rest] * bool(rest)
+        if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
+            sizes[-2:] = [sizes[-2] + 1]
+        return x.split(sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""
