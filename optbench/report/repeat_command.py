@@ -53,7 +53,8 @@ def command(config: dict[str, Any], conf: Path) -> str:
     left_out = {*UNREPEATED_KEYS, *GROUPS, *OVERLAYS}
     root = {k: v for k, v in config.items() if k not in left_out}
     if isinstance(root.get("data"), dict):
-        root["data"] = {k: v for k, v in root["data"].items() if k not in DATA_SOURCES}
+        dropped = {*DATA_SOURCES} - {"path"}  # without which there would be no data
+        root["data"] = {k: v for k, v in root["data"].items() if k not in dropped}
     changes += differences(root, read_yaml(conf / "config.yaml"), config)
     return " ".join([*words, *map(shlex.quote, changes)])
 
