@@ -50,6 +50,12 @@ def check(config: Mapping[str, Any]) -> None:
         )
     check_name(config["name"])
     check_folder(_get(config, "data.root"), "data.root")
+    path = _get(config, "data.path")
+    if path is not None and "path" not in config["dataset"]:
+        raise UserError(
+            f"data.path={path} is for datasets that are read from a file, and dataset="
+            f"{config['dataset'].get('name')} is none: take dataset=text, or leave data.path out"
+        )
     check_group(config["initializer"], "initializer.bias", "initializer")
     weight = config["initializer"].get("weight")
     if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):

@@ -49,11 +49,15 @@ class Text:
         most windows of the training text (before the split) and of the test text, from a passage
         each. Tokens of characters are numbered by the training part; all others are `UNKNOWN`.
         """
-        if preprocessing != "integers" or targets != "labels":
+        if preprocessing != "integers":
             raise UserError(
-                f"a text is characters to predict the next one by, and has nothing to scale and no "
-                f"other targets: set preprocessing=integers (not {preprocessing}) and "
-                f"data.targets=labels (not {targets})"
+                f"preprocessing={preprocessing} scales numbers, and a text is characters: leave it "
+                f"out, or set preprocessing=integers"
+            )
+        if targets != "labels":
+            raise UserError(
+                f"data.targets={targets}: the targets of a text are its next characters. Leave it "
+                f"out"
             )
         generator = torch.Generator().manual_seed(split_seed)
         train, test = self._tokens(self.train), self._tokens(self.test)

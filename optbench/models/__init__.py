@@ -2,7 +2,7 @@
 
 from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
-from optbench.models.dense import logreg, mlp
+from optbench.models.dense import deep_linear, logreg, mlp
 from optbench.models.layers import (
     ACTIVATIONS,
     Drawing,
@@ -26,6 +26,7 @@ __all__ = [
     "bigram",
     "cnn",
     "cnn3d",
+    "deep_linear",
     "draw_from",
     "drawing_layers",
     "gpt",
