@@ -68,7 +68,8 @@ def test_one_digit_of_a_line_is_its_image():
     described = datasets.digit_lines(train=40, test=40, shortest=1, longest=1)
     mnist = datasets.mnist_5k()
     for k, images, digits in ((0, mnist.train_x, mnist.train_y), (2, mnist.test_x, mnist.test_y)):
-        known = {bytes(i.numpy().tobytes()): d for i, d in zip(images, digits.tolist(), strict=True)}
+        pairs = zip(images, digits.tolist(), strict=True)
+        known = {bytes(image.numpy().tobytes()): digit for image, digit in pairs}
         for line, label in zip(*described.arrays[k : k + 2], strict=True):
             windows = [line[:, :, left : left + 28].contiguous() for left in range(9)]
             found = [known.get(bytes(w.numpy().tobytes())) for w in windows]

@@ -140,7 +140,7 @@ def flat(layer):
         (lambda s, c: Recurrent(5, c), ROWS, False, r"GRU takes real numbers \(n, time, 5\)"),
         (lambda s, c: Recurrent(4, c), (28,), False, r"the examples are real numbers \(n, 28\)"),
         (lambda s, c: Recurrent(5, c, False), ROWS, False, r"\(time, n, 5\), without batch_first"),
-        (Recurrent, TOKENS, True, r"the examples are whole numbers \(n, 9\), torch.int64. The exam"),
+        (Recurrent, TOKENS, True, r"the examples are whole numbers \(n, 9\), torch.int64. The ex"),
         (flat(lambda: nn.Linear(9, 4)), TOKENS, True, "preprocessing=none gives numbers"),
         (embedded, ROWS, False, r"Embedding takes whole numbers from 0 to 49; .*real .*=integers"),
     ],

@@ -196,7 +196,8 @@ def test_a_loss_for_each_output(names):
     loss = losses.as_function(partial(losses.several, losses=names))
     outputs = {"kind": torch.randn(20, 3), "size": torch.randn(20, 1)}
     y = made.test_y.plain()
-    right = (F.cross_entropy(outputs["kind"], y["kind"]) + F.l1_loss(outputs["size"], y["size"])) / 2
+    each = F.cross_entropy(outputs["kind"], y["kind"]), F.l1_loss(outputs["size"], y["size"])
+    right = sum(each) / 2
     assert loss(outputs, y).item() == pytest.approx(right.item(), rel=1e-6)
     assert losses.is_own(loss)
 
@@ -256,7 +257,9 @@ def test_several_inputs_and_outputs_resume_bit_for_bit(precision):
     rest = list(second.updates())
     for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    ends = [{k: v for k, v in part[-1].epoch.items() if "seconds" not in k} for part in (rows, rest)]
+    ends = [
+        {k: v for k, v in part[-1].epoch.items() if "seconds" not in k} for part in (rows, rest)
+    ]
     assert ends[0] == ends[1]
     assert ends[0]["averaged_test_size_rmse"] > 0
     assert any(row["layer"] == "model.head" for update in rows for row in update.layers)
@@ -380,7 +383,7 @@ def test_trees_keep_their_form():
     parts = Parts({"x": torch.arange(6), "y": torch.arange(12).view(6, 2)})
     assert [len(p) for p in parts.split(4)] == [4, 2]
     assert torch.equal(cat(parts.split(4)).tensors["y"], parts.tensors["y"])
-    assert torch.equal(parts.index_select(0, torch.tensor([3])).tensors["y"], torch.tensor([[6, 7]]))
+    assert parts.index_select(0, torch.tensor([3])).tensors["y"].tolist() == [[6, 7]]
     with pytest.raises(ValueError, match="one length"):
         Parts([torch.ones(2), torch.ones(3)])
 
