@@ -56,6 +56,16 @@ class Metric:
         return "loss" in self.name
 
 
+def is_metric_column(column: str) -> bool:
+    """Return whether a column's name is that of a task's metric on a part of the data.
+
+    With several outputs, an output's name stands before the metric, as in val_digit_accuracy.
+    """
+    parts = column.removeprefix("averaged_").split("_", 1)
+    names = tuple(f"_{name}" for name in TASK_METRICS)
+    return parts[0] in ("train", "val", "test") and f"_{parts[-1]}".endswith(names)
+
+
 def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
     """Return the column of a part's first metric of `MAIN_METRICS` with values, or its loss.
 

@@ -410,7 +410,8 @@ def _as_raw(
                 f"below {limit} here): renumber them in the loader."
             )
     for part, x, y in parts[1:]:
-        if y.is_floating_point() != train_y.is_floating_point() or y.shape[1:] != train_y.shape[1:]:
+        other = y.shape[1:] != train_y.shape[1:] and not (task and task.padded)
+        if other or y.is_floating_point() != train_y.is_floating_point():
             raise UserError(
                 f"train_y is {train_y.dtype} of shape {tuple(train_y.shape)}, and {part}_y "
                 f"{y.dtype} of shape {tuple(y.shape)}; they must be of one kind: whole numbers are "

@@ -45,7 +45,7 @@ def line_reader(
     """Return a reader of lines `(channels, height, width)` for CTC.
 
     A stage is a convolution of size `kernel` that keeps the image's size, the activation, and 2x2
-    max-pooling while there are two pixels to pool, so that three stages make a step of eight columns.
+    max-pooling while there are two pixels to pool: three stages make a step of eight columns.
     hidden: units of each recurrent layer and direction.
     """
     if len(input_shape) != 3:

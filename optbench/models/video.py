@@ -12,7 +12,7 @@ from optbench.models.layers import block, dropout_layers, norm_follows, sizes_of
 
 
 class ChannelsFirst(nn.Module):
-    """Clips `(n, time, channels, height, width)` to what convolutions take, channels before time."""
+    """Clips `(n, time, channels, height, width)` to `(n, channels, time, height, width)`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from optbench.common.console import endings, say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
+from optbench.common.metrics import is_metric_column
 from optbench.config import validate
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
@@ -44,7 +45,10 @@ def check_figure(figure: DictConfig) -> None:
         ("x", ("epoch", "step", "seconds")),
         ("style", ("paper", "notebook", "talk")),
     ):
-        check_choice(f"figure.{key}", figure.get(key), allowed)
+        value = figure.get(key)
+        if key == "y" and is_metric_column(str(value)):
+            continue  # of one of several outputs
+        check_choice(f"figure.{key}", value, allowed)
     for key in ("facet", "lines"):
         names = figure.get(key) or []
         for name in [names] if isinstance(names, str) else names:

@@ -27,13 +27,15 @@ class Task:
     of a model's function that has parameters of these names; per_token: outputs for each token;
     causal: the outputs of a token may not depend on later ones. classes: the number of outputs
     that a model is asked for (of each token, if there are tokens); 0: the model knows. ignored: the
-    label that does not count. fitting: the losses of optbench's for such targets, if others do not
+    label that does not count. padded: whether it fills up targets, so that the parts of the data
+    may differ in their length. fitting: the losses of optbench's for such targets, if others do not
     fit.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
     told_models: ClassVar[Mapping[str, bool]] = {}
     ignored: ClassVar[int] = IGNORED
+    padded: ClassVar[bool] = False
     fitting: ClassVar[tuple[str, ...]] = ()
     classes: int
 
