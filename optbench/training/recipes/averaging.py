@@ -5,15 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from optbench.common.errors import UserError, blame, check_choice
 from optbench.models import drawing_layers
 from optbench.problem import Problem
-from optbench.streams import stream
-from optbench.training.evaluation import autocast_of
+from optbench.training.batch_statistics import recompute
 from optbench.training.recipes.checks import check_share
 
 KINDS = ("ema", "tail", "swa")
@@ -81,18 +79,8 @@ class AveragedWeights:
         """
         module: nn.Module = self.averaged.module
         if self.settings.kind != "ema":
-            generator = stream(self.seed, "averaging", x.device)
-            for _, layer in drawing_layers(module):
-                layer.generator = generator
-            with autocast_of(self.problem, x.device):
-                update_bn(self._batches(x), module)
+            recompute(self.problem, module, x, self.seed)
         return module.eval()
-
-    def _batches(self, x: Tensor) -> list[Tensor]:
-        batches = list(x.split(self.problem.batch_examples))
-        if len(batches) > 1 and len(batches[-1]) == 1:  # which has no variance
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""
