@@ -6,7 +6,7 @@ the pretrained weights.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -35,17 +35,25 @@ WRITE_OWN = (
 )
 
 
+NOTHING: Mapping[str, Any] = {}
+
+
 def call_model(
-    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
+    factory: Callable[..., Any],
+    input_shape: Shape,
+    classes: int,
+    vocabulary: int = 0,
+    told: Mapping[str, Any] = NOTHING,
 ) -> nn.Module:
     """Return the model that `factory` makes for an input shape and so many classes.
 
     vocabulary: the number of different integers among the inputs; 0: these are real numbers.
+    told: what the task tells models, by the names of their parameters (`Task.told_models`).
     Parameters without a name in `SHAPE_NAMES` or `CLASS_NAMES` keep their defaults. A parameter
     `in_features` asks for vectors: examples of more dimensions are then flattened first. Raises
     `UserError` if the signature does not say how to call the function.
     """
-    args, named = arguments(factory, input_shape, classes, vocabulary)
+    args, named = arguments(factory, input_shape, classes, vocabulary, told)
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
@@ -55,7 +63,11 @@ def call_model(
 
 
 def arguments(
-    factory: Callable[..., Any], input_shape: Shape, classes: int, vocabulary: int = 0
+    factory: Callable[..., Any],
+    input_shape: Shape,
+    classes: int,
+    vocabulary: int = 0,
+    told: Mapping[str, Any] = NOTHING,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the named arguments of a call of `factory`."""
     name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
@@ -78,7 +90,7 @@ def arguments(
     for p in free:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
-        value = _value(p, input_shape, classes, vocabulary)
+        value = told.get(p.name, _value(p, input_shape, classes, vocabulary))
         if value is None:
             if p.default is p.empty:
                 unknown.append(p.name)

@@ -118,7 +118,9 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        return call_model(problem.model, data.input_shape, data.classes, data.vocabulary)
+        return call_model(
+            problem.model, data.input_shape, data.classes, data.vocabulary, data.task.told_models
+        )
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

@@ -14,9 +14,19 @@ from optbench.datasets.loaders import (
     wine,
 )
 from optbench.datasets.prepare import RawDataset
+from optbench.datasets.synthetic import (
+    associative_recall,
+    linear_map,
+    linear_optimum,
+    modular_addition,
+)
+from optbench.datasets.texts import Text, austen, text
 
 __all__ = [
     "RawDataset",
+    "Text",
+    "associative_recall",
+    "austen",
     "breast_cancer",
     "cifar10",
     "cifar100",
@@ -24,8 +34,12 @@ __all__ = [
     "emnist",
     "fashion_mnist",
     "kmnist",
+    "linear_map",
+    "linear_optimum",
     "mnist",
     "mnist_5k",
+    "modular_addition",
     "svhn",
+    "text",
     "wine",
 ]

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,17 @@ from torch import Tensor
 from optbench.common.errors import UserError
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
-from optbench.tasks import IGNORED, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
+from optbench.tasks import (
+    IGNORED,
+    Characters,
+    Classes,
+    Inputs,
+    Task,
+    Tokens,
+    Values,
+    from_plain,
+    to_plain,
+)
 
 TARGETS = ("labels", "inputs")
 PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
@@ -74,6 +84,8 @@ class Dataset:
     @cached_property
     def vocabulary(self) -> int:
         """The number of different integers among the examples, counted from 0; else 0."""
+        if isinstance(self.task, Characters):
+            return self.task.classes  # also those that no example has
         if self.train_x.is_floating_point():
             return 0
         return max(int(x.max()) + 1 for x in (self.train_x, self.val_x, self.test_x) if len(x))
@@ -121,8 +133,24 @@ class Dataset:
         return replace(self, **new)
 
 
+@runtime_checkable
+class OwnPreparation(Protocol):
+    """Raw data of another kind, which `prepare` lets prepare itself."""
+
+    def prepare(
+        self,
+        *,
+        preprocessing: str,
+        val_size: float | int,
+        split_seed: int,
+        subset: int | None,
+        targets: str,
+    ) -> Dataset:
+        """Return the prepared data. Raises `UserError` for what has no meaning there."""
+
+
 def prepare(
-    raw: RawDataset | Sequence[Any] | Described,
+    raw: RawDataset | Sequence[Any] | Described | OwnPreparation,
     *,
     preprocessing: str = "standardize",
     val_size: float | int = 0.1,
@@ -134,7 +162,8 @@ def prepare(
 
     Args:
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
-            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`.
+            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`;
+            or an object that prepares itself, such as a `Text`.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -151,6 +180,14 @@ def prepare(
     Raises `UserError` for a bad argument or bad data.
     """
     _check_choices(preprocessing, split_seed, subset, targets)
+    if isinstance(raw, OwnPreparation):
+        return raw.prepare(
+            preprocessing=preprocessing,
+            val_size=val_size,
+            split_seed=split_seed,
+            subset=subset,
+            targets=targets,
+        )
     task = raw.task if isinstance(raw, Described) else None
     digest, raw, own_val = _as_raw(raw.arrays if isinstance(raw, Described) else raw, task)
     task = task or _task_of(raw, own_val)

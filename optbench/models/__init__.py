@@ -1,5 +1,6 @@
 """Models: functions of an input shape and a number of classes to an `nn.Module`."""
 
+from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
 from optbench.models.dense import logreg, mlp
 from optbench.models.layers import (
@@ -10,15 +11,21 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.recurrent import lstm
+from optbench.models.transformer import ReluSquared, gpt
 
 __all__ = [
     "ACTIVATIONS",
     "Drawing",
     "Dropout",
+    "ReluSquared",
+    "bigram",
     "cnn",
     "draw_from",
     "drawing_layers",
+    "gpt",
     "logreg",
+    "lstm",
     "mlp",
     "takes_any_layout",
 ]
