@@ -12,6 +12,12 @@ import pandas as pd
 LABEL_OF = {
     "running_loss": "epoch-mean training loss",
     "lr": "learning rate",
+    "forwards": "forward passes",
+    "gradients": "gradient evaluations",
+    "d": "estimate d of the step size",
+    "effective_lr": "effective learning rate",
+    "update_rms": "root mean square of the update",
+    "preconditioner_age": "age of the preconditioner in steps",
     "seconds": "training time",
     "total_seconds": "total time",
 }

@@ -45,6 +45,7 @@ X_LABELS = {
     "epoch": "passes over the training set (epochs)",
     "step": "optimizer steps (mini-batches)",
     "seconds": "training time (s)",
+    "gradients": "gradient evaluations (mini-batches)",
 }
 MAX_BANDS = 7  # of one panel; more cover each other
 
@@ -79,7 +80,7 @@ def curves(
     log: bool | None = None,
     rows: str = "epochs",
 ) -> Figure:
-    """Draw `y` against `x` ("epoch", "step" or "seconds"), a panel per problem.
+    """Draw `y` against `x` ("epoch", "step", "seconds" or "gradients"), a panel per problem.
 
     facet: config keys of the panels (two: a grid), by default those that tell problems apart.
     lines: the config key that makes the lines, by default the optimizer and its settings. log:
@@ -92,6 +93,11 @@ def curves(
     check_column(table, y)
     if x not in X_LABELS:
         raise UserError(f"cannot draw against {x!r}; allowed: {', '.join(X_LABELS)}")
+    if x == "gradients" and (x not in table or table[x].isna().any()):
+        raise UserError(
+            "cannot draw against gradients: some of these runs are of an earlier version, which "
+            "did not count them; force=true repeats them"
+        )
     plan = made.spread(facet, lines)
     log = metric_of(y).log if log is None else log
     at = table.groupby("run", observed=True).indices

@@ -36,6 +36,7 @@ COLUMNS = {
         *["update_norm", "update_ratio", "noise_scale"],
     ],
 }
+COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.3
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
 METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than the accuracy
@@ -69,14 +70,24 @@ OPTIONAL_KEYS = {
 
 def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
     """Return the columns that a run with this record writes to a CSV file."""
+    counted = record.get("counted", [])
+    if rows == "steps":
+        return [*COLUMNS[rows], *counted, *internals_of(record)]
     if rows != "epochs":
         return COLUMNS[rows]
     further = record.get("metrics", [])
-    columns = [*COLUMNS[rows], *(f"{part}_{metric}" for metric in further for part in PARTS)]
+    named = [f"{part}_{metric}" for metric in further for part in PARTS]
+    columns = [*COLUMNS[rows], *counted, *named]
     if (record["config"].get("averaging") or {}).get("kind") is not None:
         metrics = ("loss", "accuracy", *further)
         columns += [f"{AVERAGED}{part}_{metric}" for part in PARTS for metric in metrics]
     return columns
+
+
+def internals_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the columns of steps.csv that log the optimizer itself (`log.optimizer`)."""
+    names = (record["config"].get("log") or {}).get("optimizer")
+    return [str(name) for name in names or []]
 
 
 def read_record(path: Path) -> RunRecord:

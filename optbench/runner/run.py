@@ -15,6 +15,7 @@ from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
+from optbench.runner.notices import tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
 from optbench.runner.progress import Show, progress
 from optbench.runner.writing import (
@@ -129,6 +130,7 @@ def _complete(
         every = planned.config["checkpoint_seconds"]
         why = saved_state.unsaveable(training)
         warn_of_unseeded(training, asked)
+        tell_share(asked["optimizer"], training)
         updates = training.updates(stop)
         first = next(updates)  # before the folder is made, so that a misfit leaves none
         new = folder is None

@@ -42,7 +42,7 @@ def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for unknown axes of the figure before any run starts."""
     for key, allowed in (
         ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)),
-        ("x", ("epoch", "step", "seconds")),
+        ("x", ("epoch", "step", "seconds", "gradients")),
         ("style", ("paper", "notebook", "talk")),
     ):
         value = figure.get(key)

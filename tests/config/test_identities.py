@@ -53,7 +53,7 @@ def identity(overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         composed = compose("config", [*overrides, "device=cpu"], return_hydra_config=True)
     config = resolve(composed, overrides)
-    data: Any = SimpleNamespace(digest="data")
+    data: Any = SimpleNamespace(digest="data", task=SimpleNamespace(metrics=("accuracy",)))
     planned = run.plan(config, Path("group"), load=lambda config: data, find=lambda *_: None)
     hashes = {key: planned.record[key] for key in ("run_id", "problem_hash", "settings_hash")}
     return hashes | {"sweep": str(folder_of(composed))}
