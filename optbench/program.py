@@ -32,6 +32,7 @@ from optbench.formats.record import setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
+from optbench.sweeps.sharing import session
 
 # Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
 USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
@@ -71,6 +72,7 @@ def run() -> None:
             sys.path += [str(folder.resolve()) for folder in own_folders]
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
+        session.end()
         if debug is None:
             del os.environ["HYDRA_FULL_ERROR"]
 

@@ -28,6 +28,7 @@ from optbench.runner.writing import (
     write,
 )
 from optbench.runs import checkpoints, locks
+from optbench.runs.claims import ClaimLost
 from optbench.runs.finished import copy_run, find_finished, note_reuse
 from optbench.runs.folder import RunFolder
 from optbench.training import device, saved_state
@@ -217,6 +218,8 @@ def _write_updates(
                 save_if_possible(folder, training)
                 saved = monotonic()
         finish(folder, update.status)
+    except ClaimLost:
+        raise  # the folder is another worker's now
     except BaseException as error:
         mark_failed(folder, error)
         raise

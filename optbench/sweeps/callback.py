@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from optbench.formats.run import (
     COLUMNS,
     METRIC_COLUMNS,
     RUN_COLUMNS,
+    read_sealed,
     write_sealed,
 )
 from optbench.report import finish
@@ -36,6 +37,11 @@ from optbench.runs import locks
 from optbench.sweeps import question
 from optbench.sweeps.folder import check_folder, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
+from optbench.sweeps.sharing import calls
+from optbench.sweeps.sharing.session import Session, sessions
+
+# launchers that give the work to other machines
+CLUSTER_LAUNCHERS = ("hydra_plugins.optbench.slurm.", "hydra_plugins.optbench.ray.")
 
 
 def check_figure(figure: DictConfig) -> None:
@@ -92,8 +98,12 @@ class SweepCallback(Callback):
             question.check(config, planned)
             count = None if planned is None else len(planned)
             try:
-                with sweep_lock(config):
-                    begin(config, sweep, count, planned)
+                if (session := shared_by(config)) is None:
+                    calls.check_alone(sweep)
+                    with sweep_lock(config):
+                        begin(config, sweep, count, planned)
+                else:
+                    share(session, config, sweep, lambda: begin(config, sweep, count, planned))
             except OSError as error:
                 where = error.filename2 or sweep
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
@@ -123,9 +133,8 @@ class SweepCallback(Callback):
             say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
-            if len(failed) < len(outcomes):
-                with exits(), sweep_lock(config):
-                    finish(sweep, quiet=bool(config.quiet))
+            with exits():
+                self._draw(config, sweep, some=len(failed) < len(outcomes))
         finally:  # also if the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
@@ -135,6 +144,45 @@ class SweepCallback(Callback):
             say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
         if failed or job_list.unwritten:
             sys.exit(1)
+
+    def _draw(self, config: DictConfig, sweep: Path, *, some: bool) -> None:
+        """Draw the figures of a sweep, unless another worker does. some: runs have completed."""
+
+        def draw() -> None:
+            if some:
+                with sweep_lock(config):
+                    finish(sweep, quiet=bool(config.quiet))
+
+        if (session := sessions.current) is None:
+            draw()
+        else:
+            calls.finish(session, sweep, draw)
+
+
+def shared_by(config: DictConfig) -> Session | None:
+    """Return this process's session, if it shares the study with other workers.
+
+    A process whose launcher gives the study to a scheduler only waits for these workers.
+    """
+    target = str(config.hydra.launcher._target_)
+    if sessions.current is None and target.startswith(CLUSTER_LAUNCHERS):
+        sessions.current = Session(trains=False)
+    return sessions.current
+
+
+def share(session: Session, config: DictConfig, sweep: Path, begin: Callable[[], None]) -> None:
+    """Join the workers of a study, or begin the work. Raise OSError where it cannot be written."""
+    if config.force:
+        raise UserError(
+            "force=true repeats every run, and workers who share a study do each run once: leave "
+            "it out, or give the study another name=NAME"
+        )
+    results = Path(expanded(str(config.results_dir)))
+    calls.enter(session, sweep, results, str(config.device), command_of(config), begin)
+    if not session.begins:
+        job_list.plan(sweep, None, str(config.retry))
+        with suppress(OSError, ValueError, KeyError):
+            job_list.engines.update(read_sealed(sweep / job_list.ENGINES_FILE)["engines"])
 
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -207,7 +255,7 @@ def begin(
     sweep.mkdir(parents=True, exist_ok=True)
     flags = [f"--config-dir={folder}" for folder in own_folders]
     words = [*flags, *texts_of(config.hydra.overrides.task)]
-    job_list.plan(sweep, count, str(config.retry), planned, words)
+    job_list.plan(sweep, count, str(config.retry), planned, words, command_of(config))
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / job_list.FIGURE_FILE, figure | question.asked(config))
@@ -216,6 +264,26 @@ def begin(
         (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)
     else:
         write_sealed(sweep / job_list.CLAIM_FILE, claim)
+
+
+def command_of(config: DictConfig) -> dict[str, Any]:
+    """Return the words of the command, and where its folder lies below all results.
+
+    `optbench work FOLDER` repeats the command on other machines, which may see the folder at
+    another place.
+    """
+    results = Path(expanded(str(config.results_dir))).absolute()
+    sweep = Path(config.hydra.sweep.dir).absolute()
+    inside = sweep.relative_to(results).as_posix() if sweep.is_relative_to(results) else None
+    flags = [f"--config-dir={folder}" for folder in own_folders]
+    hydra = [
+        text
+        for text in texts_of(config.hydra.overrides.hydra)
+        if not text.lstrip("+").startswith(("hydra.sweep.", "hydra/launcher=", "hydra.launcher."))
+        and "hydra.mode" not in text
+    ]
+    task = texts_of(config.hydra.overrides.task)
+    return {"task": [*flags, *task], "hydra": hydra, "inside": inside}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.keys import RunConfig
 from optbench.formats.run import AVERAGED, write_sealed
 from optbench.sweeps import callback, grid
+from optbench.sweeps.sharing.session import own_files, sessions
 from optbench.tuning import caveats, contenders, halving, manifest, optuna_file, search, space
 from optbench.tuning import trials as trying
 from optbench.tuning.contenders import Compose, Contender
@@ -63,7 +64,8 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
         configs = [one for entry in first for one in contenders.rehearse(entry, compose, words)]
         check_averaged(settings["metric"], configs)
         plan = first_plan(searches, settings, seeds)
-        job_list.plan(folder, sum(map(len, plan.values())), config.retry)
+        with own_files():
+            job_list.plan(folder, sum(map(len, plan.values())), config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
         for warning in caveats.too_few([entry.overrides for entry in first], settings, seeds):
             warn(warning)
@@ -73,9 +75,11 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
     earlier = manifest.entries_of(folder / MANIFEST_FILE)
 
     def keep() -> None:
-        done = manifest.done_of(folder, plan)
-        record = manifest.describe(searches, settings, int(seeds), done, earlier)
-        with callback.exits():
+        with callback.exits(), own_files():
+            done = manifest.done_of(folder, plan)
+            record = manifest.describe(searches, settings, int(seeds), done, earlier)
+            if shared_elsewhere() and manifest.is_behind(record, folder / MANIFEST_FILE):
+                return  # another worker of the study has come further
             try:
                 write_sealed(folder / MANIFEST_FILE, record | {"retry": config.retry})
             except OSError as error:
@@ -85,12 +89,19 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
     try:
         try_all(searches, settings, plan, launch, folder)
         plan |= last_plan(searches, settings, seeds)
-        job_list.replan(folder, sum(map(len, plan.values())))
+        with own_files():
+            job_list.replan(folder, sum(map(len, plan.values())))
         keep()
-        optuna_file.write(folder, searches, settings)
+        with own_files():
+            optuna_file.write(folder, searches, settings)
         launch([*plan["tuned"], *plan["default"]], len(plan["trials"]))
     finally:  # an interrupt raises SystemExit here
         keep()
+
+
+def shared_elsewhere() -> bool:
+    """Return whether other workers may have written this study's manifest."""
+    return sessions.current is not None
 
 
 def repeats(settings: dict[str, Any]) -> Iterator[tuple[int, int]]:
@@ -113,7 +124,8 @@ def try_all(
         before = len(plan["trials"])
         plan["trials"][number : number + len(jobs)] = jobs
         if len(plan["trials"]) > before:  # follow-up trials
-            job_list.replan(folder, sum(map(len, plan.values())))
+            with own_files():
+                job_list.replan(folder, sum(map(len, plan.values())))
         results = launch(jobs, number)
         number += len(jobs)
         trying.note(batch, results, folder, settings)
