@@ -83,7 +83,9 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
     for key in COUNTERS:
         setattr(training, key, state[key])
     # checkpoints of earlier versions have no counts: each step counts once
-    training.stepper.spent = Spent(**state.get("spent", Spent(state["step"], state["step"]).__dict__))
+    training.stepper.spent = Spent(
+        **state.get("spent", Spent(state["step"], state["step"]).__dict__)
+    )
     if isinstance(training.engine, StepEngine):
         training.engine.rebind()
 
