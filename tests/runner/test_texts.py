@@ -203,7 +203,7 @@ def test_a_sweep_in_two_processes_has_a_figure_and_a_verdict(program, tmp_path):
     assert status == 0
     assert len(folders) == 12
     made = {path.name for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    assert {"verdict.md", "report.html", "summary.csv"} <= made
+    assert {"verdict.json", "summary.csv", "val_bits_per_character-epoch.png"} <= made
     one, _, known = program(
         "problem=austen_gpt", *SMALL, "optimizer=adam", "optimizer.lr=0.01", "force=true"
     )
