@@ -50,7 +50,9 @@ def one_step(config: dict) -> float:
 
 
 # what makes no logits of small images, or takes none: test_deepobs.py trains it
+# or takes lines, clips, label sequences or several targets: test_sequence_problems.py trains it
 OWN_PROBLEM = ("deepobs_quadratic", "deepobs_3c3d", "deepobs_vae", "mean_output")
+OWN_PROBLEM += ("cnn3d", "line_reader", "ctc", "several")
 CASES = [
     (group, option)
     for group in ("model", "loss", "initializer", "optimizer", "schedule")
@@ -78,7 +80,11 @@ def test_every_dataset_composes_and_names_its_loader(option):
 
 
 @pytest.mark.parametrize(
-    "option", ["mnist_5k", "digits", "wine", "breast_cancer", "deepobs_quadratic"]
+    "option",
+    [
+        *["mnist_5k", "digits", "wine", "breast_cancer", "deepobs_quadratic", "mnist_rows"],
+        *["digit_lines", "moving_digits", "adding", "digit_and_parity"],
+    ],
 )
 def test_datasets_without_downloads_load(option):
     if option in ("digits", "wine", "breast_cancer"):
