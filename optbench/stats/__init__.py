@@ -6,6 +6,7 @@ UserError. So it does for values with NaN, or, if its docstring says so, returns
 of `analysis.pairing`, NaN means no run.
 """
 
+from optbench.stats.equivalence import Equivalence, equivalence
 from optbench.stats.estimates import (
     Estimate,
     bootstrap,
@@ -51,6 +52,7 @@ from optbench.stats.unpaired_tests import dominance, rank_sum, runs_needed, shif
 middle = median  # both names are public
 
 __all__ = [
+    "Equivalence",
     "Estimate",
     "Friedman",
     "PairVerdict",
@@ -67,6 +69,7 @@ __all__ = [
     "dominance",
     "effect_size",
     "enough_seeds",
+    "equivalence",
     "expected_best",
     "friedman",
     "hodges_lehmann",

@@ -282,7 +282,8 @@ def test_every_claim_is_stated_about_what_its_study_runs(path):
     )
     assert len(params["seed"].split(",")) >= max(8, enough_seeds(factor * len(claimed["checks"])))
     for check in claimed["checks"]:
-        sides = [check.get("lower", check.get("higher")), check["than"]]
+        first = check.get("lower", check.get("higher", check.get("equal")))
+        sides = [first, check["to"] if "equal" in check else check["than"]]
         for side in sides:
             for key, value in side.items() if isinstance(side, dict) else ():
                 tried = [text.replace("textbook/", "textbook_") for text in params[key].split(",")]

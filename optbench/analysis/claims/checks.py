@@ -1,4 +1,7 @@
-"""A claim's comparison: a number per seed of two sides, tested by signed ranks."""
+"""A claim's comparison: a number per seed of two sides, tested by signed ranks.
+
+One side is claimed to be lower (or higher) than the other, or to be equal to it within a margin.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.claims.sides import (
+    Side,
     choice_factor,
     coarse_warnings,
     leading_first,
@@ -19,10 +23,19 @@ from optbench.analysis.claims.sides import (
 from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.stats.equivalence import equivalence
 from optbench.stats.estimates import median
+from optbench.stats.paired_tests import differences, enough_seeds
 from optbench.stats.pairwise import PairVerdict, compare_pair
 
-DIRECTIONS = ("lower", "higher")
+DIRECTIONS = ("lower", "higher", "equal")
+FORMS = "a check needs value, lower or higher, and than; or value, equal, to and within (a margin)"
+EQUALITY_RULE = (
+    "Settings are equal within a margin where two one-sided signed-rank tests show that the "
+    "difference lies above minus the margin and below it (TOST): the larger p-value counts, and "
+    "the 90 % interval lies within. They are not equal where it is shown to lie beyond."
+)
+ALPHA = 0.05
 NO_VERDICT = PairVerdict(  # if a run has no value
     "cannot tell", 0, math.nan, math.nan, math.nan, math.nan, math.nan, 0
 )
@@ -34,7 +47,7 @@ class Check(NamedTuple):
     value: str  # the compared measure, in words
     side: str
     other: str
-    direction: str  # lower, higher
+    direction: str  # lower, higher, equal within a margin
     medians: tuple[float, float]
     factor: int  # the largest on p, for a side chosen of several settings
     verdict: PairVerdict = NO_VERDICT
@@ -46,7 +59,7 @@ class Check(NamedTuple):
     @property
     def sign(self) -> int:
         """Return 1 if p <= 0.05 as claimed, -1 if p <= 0.05 the other way round, else 0."""
-        return {"better": 1, "worse": -1}.get(self.verdict.outcome, 0)
+        return {"better": 1, "equal": 1, "worse": -1, "different": -1}.get(self.verdict.outcome, 0)
 
     @property
     def text(self) -> str:
@@ -61,6 +74,7 @@ class Check(NamedTuple):
         else:
             ends = ("unbounded" if math.isinf(end) else f"{end:.3g}" for end in (v.low, v.high))
             interval = f"{v.difference:.3g} [{', '.join(ends)}]"
+            interval += " (90 %)" * self.direction.startswith("equal")
             statistics = f"difference {interval}, p = {v.p:.2g}"
         if self.sign < 0 and self.p_holm > v.p:
             statistics += f", corrected {self.p_holm:.2g}"
@@ -73,16 +87,18 @@ def compare_sides(
 ) -> Check:
     """Return the comparison of one check: `lower` (or `higher`) runs `than` others.
 
+    Or `equal` runs `to` others, `within` a margin: two one-sided tests (`stats.equivalence`).
     `judge_claim`, which knows all comparisons of the claim, sets the word. A diverged run counts as
     the worst loss or accuracy; another measure then has no value, and nothing is tested. Raises
     UserError if the check cannot be read, or the two sides have different seeds.
     """
     direction = next((word for word in DIRECTIONS if word in check), "")
-    needed = {"value", "than", direction}
+    equal = direction == "equal"
+    needed = {"value", direction, *(("to", "within") if equal else ("than",))}
     if not direction or not needed <= set(check) <= {*needed, *CHECK_KEYS, "across"}:
         raise UserError(
-            f"a check of the claim is {dict(check)}: it needs value, lower or higher, and than, "
-            f"and may have {', '.join(CHECK_KEYS[1:])} and across"
+            f"a check of the claim is {dict(check)}: {FORMS}; it may have "
+            f"{', '.join(CHECK_KEYS[1:])} and across"
         )
     source = table
     if needs_layers(table, check):
@@ -90,10 +106,11 @@ def compare_sides(
             raise UserError(f"the claim compares {check['value']}, and no run has a layers.csv")
         source = layers
     a = side_of(source, table, check, check[direction])
-    if isinstance(check["than"], Mapping):
-        b = side_of(source, table, check, check["than"])
+    other = check["to" if equal else "than"]
+    if isinstance(other, Mapping):
+        b = side_of(source, table, check, other)
     else:
-        b = number_side(float(check["than"]), a.tried.index)
+        b = number_side(float(other), a.tried.index)
     if list(a.tried.index) != list(b.tried.index):
         seeds = [sorted(map(int, part.tried.index)) for part in (a, b)]
         raise UserError(
@@ -103,9 +120,12 @@ def compare_sides(
     x, y = a.best, b.best
     medians = (float(median(x)), float(median(y)))
     factor = max(choice_factor(part.tried.shape[1]) for part in (a, b))
-    made = Check(title(check), a.name, b.name, direction, medians, factor)
+    words = f"equal within {check['within']}" if equal else direction
+    made = Check(title(check), a.name, b.name, words, medians, factor)
     if np.isnan(x).any() or np.isnan(y).any():
         return made._replace(verdict=NO_VERDICT._replace(n=len(x)))
+    if equal:
+        return compare_equal(made, a, b, check["within"])
     smaller = metric_of(str(check["value"])).smaller
     front, behind = leading_first(a, b, smaller)
     p, decides = p_of_best(front, behind, smaller)
@@ -126,3 +146,25 @@ def compare_sides(
         notes=tuple(dict.fromkeys(notes)),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def compare_equal(made: Check, a: Side, b: Side, margin: float) -> Check:
+    """Return a comparison that claims the difference of two sides to lie within a margin.
+
+    The differences are shown to lie within it ("equal"), or beyond it ("different"). Sides that
+    were chosen among several settings double both p-values, as in `p_of_best`.
+    """
+    found = equivalence(differences(a.best, b.best), margin)
+    p, beyond = (min(1.0, made.factor * value) for value in (found.p, found.p_beyond))
+    outcome = "equal" if p <= ALPHA else "different" if beyond <= ALPHA else "cannot tell"
+    verdict = PairVerdict(
+        outcome,
+        len(a.tried),
+        beyond if outcome == "different" else p,
+        found.difference,
+        found.low,
+        found.high,
+        needed=math.nan,
+        least=enough_seeds(made.factor),
+    )
+    return made._replace(verdict=verdict, notes=tuple(dict.fromkeys((*a.notes, *b.notes))))

@@ -3,9 +3,10 @@
 A claim is a sentence and the comparisons it stands on, all of which must come out as it says. Each
 is the exact two-sided signed-rank test over the seeds at 5 %. A claim that needs every one of
 several significant results is wrongly called true in at most 5 % of cases without any correction
-(the intersection-union test, Berger 1982): the worst comparison alone decides. One reversal is
-enough to call a claim false, so p-values are corrected over the claim's comparisons for that word
-(Holm 1979).
+(the intersection-union test, Berger 1982): the worst comparison alone decides. A claim of equality
+is judged by two one-sided tests against its margin (`stats.equivalence`). One reversal is enough to
+call a claim false, so p-values are corrected over the claim's comparisons for that word (Holm
+1979).
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.analysis.claims.checks import Check, compare_sides
+from optbench.analysis.claims.checks import EQUALITY_RULE, Check, compare_sides
 from optbench.analysis.claims.sides import SETTING_RULE, choice_factor
 from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
@@ -90,6 +91,8 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
     lines += ["", CLAIM_SENTENCES[verdict_of([check.word for check in checks])], ""]
     if any(check.factor > 1 for check in checks):
         lines += [SETTING_RULE, ""]
+    if any(check.direction.startswith("equal") for check in checks):
+        lines += [EQUALITY_RULE, ""]
     lines += [f"Warning: {text}.\n" for text in caveats(checks)]
     return "\n".join(lines)
 

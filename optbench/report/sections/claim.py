@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from optbench.analysis.claims.checks import EQUALITY_RULE
 from optbench.analysis.claims.judge import CLAIM_SENTENCES, caveats, verdict_of
 from optbench.analysis.claims.sides import SETTING_RULE
 from optbench.analysis.comparison import Comparison
@@ -29,5 +30,9 @@ def claim(folder: Path, made: Comparison) -> dict[str, Any]:
         "headline": CLAIM_SENTENCES[word],
         "checks": [{"text": check.text, "word": check.word} for check in checks],
         "notes": caveats(checks),
-        "tests": [TEST, *([SETTING_RULE] if any(check.factor > 1 for check in checks) else [])],
+        "tests": [
+            TEST,
+            *([SETTING_RULE] if any(check.factor > 1 for check in checks) else []),
+            *([EQUALITY_RULE] if any(c.direction.startswith("equal") for c in checks) else []),
+        ],
     }
