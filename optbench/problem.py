@@ -118,7 +118,8 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        return call_model(problem.model, data.input_shape, data.classes, data.vocabulary)
+        shape, count = data.input_shape, data.classes
+        return call_model(problem.model, shape, count, data.vocabulary, data.nominal)
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

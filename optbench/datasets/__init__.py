@@ -14,16 +14,20 @@ from optbench.datasets.loaders import (
     wine,
 )
 from optbench.datasets.prepare import RawDataset
+from optbench.datasets.tables.loaders import csv, diamonds, letter
 
 __all__ = [
     "RawDataset",
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "csv",
+    "diamonds",
     "digits",
     "emnist",
     "fashion_mnist",
     "kmnist",
+    "letter",
     "mnist",
     "mnist_5k",
     "svhn",

@@ -87,7 +87,14 @@ class DataConfig(TypedDict):
     val_size: Annotated[float, Key()]
     split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
     subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]
-    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs")), before="labels")]
+    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs", "binary")), before="labels")]
+    path: Annotated[str | None, Key(SOURCE | PATH, before=None)]
+    target: Annotated[str | None, Key(before=None)]
+    test_size: Annotated[float, Key(before=0.2)]
+    shift: Annotated[float, Key(before=0.0)]
+    layout: Annotated[
+        str, Key(NESTED, Choice(("channels_first", "channels_last")), before="channels_first")
+    ]
 
 
 class LogConfig(TypedDict):
@@ -266,7 +273,7 @@ PROBLEM_GROUPS = tuple(name for name in GROUPS if KEYS[name].role & PROBLEM)
 SERIES_KEYS = having(SERIES)
 KIND_KEYS = ("device", *(name for name in having(PROBLEM | RUN) if name != "seed"))
 DATA_SOURCES = tuple(name.removeprefix("data.") for name in having(SOURCE))
-PATHS = (*having(PATH), "dataset.root")  # dataset.root repeats data.root
+PATHS = (*having(PATH), "dataset.root", "dataset.path")  # these repeat data.root, data.path
 COSMETIC_KEYS = ("study", *having(COSMETIC))
 NO_EFFECT_KEYS = having(NO_EFFECT)
 # two values of such a key make the same run; not `device`, whose kind tells runs apart

@@ -38,3 +38,8 @@ def mlp(
 def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
     """Return multinomial logistic regression, a single linear layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
+
+
+def linear(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """Return a single linear layer, for least squares and other regressions."""
+    return logreg(input_shape, classes)
