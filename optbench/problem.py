@@ -118,9 +118,8 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        return call_model(
-            problem.model, data.input_shape, data.classes, data.vocabulary, data.task.told_models
-        )
+        shape, told = data.input_shape, data.task.told_models
+        return call_model(problem.model, shape, data.classes, data.vocabulary, told, data.nominal)
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

@@ -24,10 +24,12 @@ from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import (
     COLUMNS,
     COST_COLUMNS,
+    GAP,
     RUN_COLUMNS,
     flatten,
     read_record,
     read_rows,
+    reference_of,
     stop_of,
 )
 from optbench.formats.study import current, read_manifest
@@ -88,14 +90,15 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     nothing); the flattened config ("optimizer.lr"; lists as text, null as
     "null", NaN for a key that a run lacks); step_ms and state_bytes_per_parameter (of the
     optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
-    alone); the columns of `epochs.csv` or `steps.csv`. A run that diverged before its first step
-    has a single row, of NaN.
+    alone); the columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run
+    that diverged before its first step has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. Left out are runs of a tuned study that
     its manifest has replaced (`formats.study.current`), and runs made before the user's code
     changed (`older_code`).
     `attrs`: "problems" (a line for each file left out), "older" (a sentence for the runs of older
     code), "problem_keys" (columns that define the problem), "measured" (columns of the CSV),
-    "rows", "mixed" (whether the folders hold different problems).
+    "rows", "references" (the least training loss of problems that have it in closed form), "mixed"
+    (whether the folders hold different problems).
     Warns of files and runs left out. Raises UserError if there is nothing to read.
     """
     table = read_runs(*folders, rows=rows)
@@ -243,12 +246,26 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         ]
         data[name] = np.concatenate(parts)
     data["step"] = data["step"].astype(np.int64)
+    if {"train_loss", "test_loss"} <= {*measured} and np.isfinite(data["test_loss"]).any():
+        with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf
+            data[GAP] = data["test_loss"] - data["train_loss"]
+        measured.append(GAP)
     table = pd.DataFrame(data)
     table.attrs = {
+        "references": _references(runs),
         "measured": [*measured, *COST_COLUMNS],
         "problem_keys": [key for key in problem_keys if key in keys and key not in RUN_COLUMNS],
     }
     return table
+
+
+def _references(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the least training loss of each problem whose runs agree on one."""
+    found: dict[str, set[float]] = {}
+    for run in runs:
+        if value := reference_of(run.record):
+            found.setdefault(run.record["problem_hash"], set()).add(value)
+    return {problem: values.pop() for problem, values in found.items() if len(values) == 1}
 
 
 def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:

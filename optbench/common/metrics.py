@@ -20,6 +20,7 @@ LABEL_OF = {
     "preconditioner_age": "age of the preconditioner in steps",
     "seconds": "training time",
     "total_seconds": "total time",
+    "loss_gap": "gap between test and training loss",
 }
 # of tasks, beside the loss: whether large values are good, and the unit
 TASK_METRICS = {
@@ -101,6 +102,8 @@ def metric_of(column: str) -> Metric:
         return Metric(column, False, -math.inf, "%", False, words)
     if "score" in column:
         return Metric(column, False, -math.inf, "", False, words)
+    if column == "loss_gap":  # may be negative
+        return Metric(column, True, math.inf, "", False, LABEL_OF[column])
     worst = math.inf if "loss" in column else math.nan
     time = "seconds" in column
     return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, words))

@@ -61,8 +61,19 @@ def load_dataset(config: RunConfig) -> prepare.Dataset:
 
 def dataset_parts(config: RunConfig) -> str:
     """Return the part of a configuration that determines its data, as JSON."""
-    parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    parts: Config = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    if path := config["data"].get("path"):
+        parts["file"] = _stamp(Path(expanded(str(path))))
     return json.dumps(parts, sort_keys=True)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Return what changes when a file is written anew, so that it is read anew."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
 def prepare_dataset(parts: str) -> prepare.Dataset:

@@ -51,12 +51,7 @@ def check(config: Mapping[str, Any]) -> None:
         )
     check_name(config["name"])
     check_folder(_get(config, "data.root"), "data.root")
-    path = _get(config, "data.path")
-    if path is not None and "path" not in config["dataset"]:
-        raise UserError(
-            f"data.path={path} is for datasets that are read from a file, and dataset="
-            f"{config['dataset'].get('name')} is none: take dataset=text, or leave data.path out"
-        )
+    check_source(config)
     check_group(config["initializer"], "initializer.bias", "initializer")
     weight = config["initializer"].get("weight")
     if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):
@@ -86,6 +81,23 @@ def check(config: Mapping[str, Any]) -> None:
     # The class decides about null: some optimizers find their own rate.
     if lr is not None and (not _is_number(lr) or not 0 < lr < MAX_FLOAT):
         raise UserError(f"optimizer.lr must be above 0 and below {MAX_FLOAT:g}, not {lr!r}")
+
+
+def check_source(config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a file of the user's that the dataset would not read."""
+    path = _get(config, "data.path")
+    if path is None:
+        return
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise UserError(f"data.path must be a file or folder of yours, or null, not {path!r}")
+    check_encodable(path, "data.path")
+    own = str(config["dataset"].get("_target_")).partition(".")[0] != "optbench"
+    if not own and "path" not in config["dataset"]:
+        raise UserError(
+            f"data.path={path} is a file or folder of yours, and dataset="
+            f"{config['dataset'].get('name')} reads none: add dataset=csv, text or "
+            f"image_folder, or leave it out"
+        )
 
 
 def check_kinds(config: Mapping[str, Any], kind: type) -> None:

@@ -23,6 +23,7 @@ from optbench.datasets.synthetic import (
     linear_optimum,
     modular_addition,
 )
+from optbench.datasets.tables.loaders import csv, diamonds, letter
 from optbench.datasets.texts import Text, austen, text
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "csv",
+    "diamonds",
     "digit_and_parity",
     "digit_lines",
     "digits",
@@ -41,6 +44,7 @@ __all__ = [
     "fashion_mnist",
     "image_folder",
     "kmnist",
+    "letter",
     "linear_map",
     "linear_optimum",
     "mnist",

@@ -88,7 +88,13 @@ class DataConfig(TypedDict):
     val_size: Annotated[float, Key()]
     split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
     subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]
-    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs")), before="labels")]
+    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs", "binary")), before="labels")]
+    target: Annotated[str | None, Key(before=None)]
+    test_size: Annotated[float, Key(before=0.2)]
+    shift: Annotated[float, Key(before=0.0)]
+    layout: Annotated[
+        str, Key(NESTED, Choice(("channels_first", "channels_last")), before="channels_first")
+    ]
 
 
 class LogConfig(TypedDict):

@@ -45,6 +45,7 @@ METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than t
 AVERAGED_COLUMNS = tuple(  # of epochs.csv, where weights are averaged
     f"{AVERAGED}{part}_{what}" for part in PARTS for what in ("loss", *TASK_METRICS)
 )
+GAP = "loss_gap"  # of tables, from the losses of epochs.csv: test minus training
 TEXT_COLUMNS = ("layer", "kind")  # all others hold numbers
 FILLED_COLUMNS = {  # which never have an empty cell
     "epochs": ("epoch", "step", "train_loss", "seconds"),
@@ -260,6 +261,14 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     # half an epoch of slack: the last, smaller batch may be dropped
     elif epochs is not None and epoch < epochs - 0.5:
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
+
+
+def reference_of(record: Mapping[str, Any]) -> float | None:
+    """Return the training loss of a problem's solution in closed form, or None."""
+    found = record.get("reference")
+    value = found.get("train_loss") if isinstance(found, dict) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None
 
 
 def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -54,3 +54,8 @@ def deep_linear(
         layers.append(nn.Linear(width, size, bias=False))
         width = size
     return nn.Sequential(*layers)
+
+
+def linear(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """Return a single linear layer, for least squares and other regressions."""
+    return logreg(input_shape, classes)

@@ -18,6 +18,7 @@ from optbench.runner.interrupts import interrupts
 from optbench.runner.notices import tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
 from optbench.runner.progress import Show, progress
+from optbench.runner.reference import least_squares
 from optbench.runner.writing import (
     finish,
     mark_failed,
@@ -118,6 +119,8 @@ def _complete(
             planned.record["num_threads"] = held.enter_context(threads)
         # not in the identity either
         planned.record["engine"] = name_of(training)
+        if (least := reference(planned, training)) is not None:
+            planned.record["reference"] = {"train_loss": least}
         folder = None
         if found := unfinished(planned):
             folder, state = found
@@ -143,6 +146,18 @@ def _complete(
             folder.record["cost"] = cost(planned)  # written to run.json at the run's end
         updates = chain([first], updates)
         return Outcome(folder.path, _write_updates(folder, updates, show, training, every))
+
+
+_references: dict[tuple[str, int | None], float | None] = {}  # found in this process
+
+
+def reference(planned: Plan, training: Training) -> float | None:
+    """Return `least_squares` of a run's problem, found once for all its runs."""
+    examples = planned.config["log"]["eval_train_examples"]
+    key = planned.record["problem_hash"], examples
+    if key not in _references:
+        _references[key] = least_squares(training.problem, training.model, examples)
+    return _references[key]
 
 
 def name_of(training: Training) -> str:

@@ -112,6 +112,32 @@ class Classes(Task):
 
 
 @dataclass(frozen=True)
+class Binary(Task):
+    """Labels (n,) of 0 and 1; the output is the logit of class 1, (n, 1)."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    classes: int = 1
+
+    @property
+    def sum_count(self) -> int:
+        return 1
+
+    @property
+    def given(self) -> str:
+        return "one logit (n, 1) and labels (n,) of 0 and 1"
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        if outputs.shape != (len(y), 1):
+            raise wrong_shape(outputs, len(y), when, (len(y), 1), "the logit of class 1")
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return ((outputs[:, 0] > 0) == (y == 1)).sum().double().view(1)
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        return {"accuracy": sums[0] / examples}
+
+
+@dataclass(frozen=True)
 class Inputs(Task):
     """The targets are the inputs, as of an autoencoder; there is no metric but the loss."""
 
