@@ -17,6 +17,7 @@ from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
 from optbench.runner import run
 from optbench.sweeps.folder import folder_of
+from optbench.tasks import Classes
 
 FILE = Path(__file__).with_name("identities.json")
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule", "problem")
@@ -53,7 +54,7 @@ def identity(overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         composed = compose("config", [*overrides, "device=cpu"], return_hydra_config=True)
     config = resolve(composed, overrides)
-    data: Any = SimpleNamespace(digest="data")
+    data: Any = SimpleNamespace(digest="data", task=Classes(10))
     planned = run.plan(config, Path("group"), load=lambda config: data, find=lambda *_: None)
     hashes = {key: planned.record[key] for key in ("run_id", "problem_hash", "settings_hash")}
     return hashes | {"sweep": str(folder_of(composed))}
