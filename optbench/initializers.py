@@ -1,13 +1,15 @@
 """Initializers: functions that fill the weights and biases of layers in place.
 
 Any function of a tensor serves for the weights, such as those of `torch.nn.init`. Linear and
-convolution layers are filled; batch-norm parameters keep 1 and 0.
+convolution layers, embeddings, recurrent layers and the projections of `nn.MultiheadAttention` are
+filled; the parameters of norms keep 1 and 0.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import ceil, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from optbench.common.errors import UserError
 
 FILLED_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+RECURRENT_LAYERS = (nn.RNNBase, nn.RNNCellBase)
 Fill = Callable[..., object]
 
 
@@ -34,24 +38,70 @@ def initialize(
     weight: Fill | None = None,
     bias: float | None = None,
 ) -> None:
-    """Fill the linear and convolution layers of `module` from a CPU generator.
+    """Fill the layers of `module` from a CPU generator.
 
-    `weight(tensor)` or `weight(tensor, generator=...)` fills one weight. `bias` is a constant. None
-    is torch's default for both, uniform in +-1/sqrt(fan_in). A weight that torch computes from
-    others (`torch.nn.utils.parametrizations`) is set through them.
+    `weight(tensor)` or `weight(tensor, generator=...)` fills one weight: of a recurrent layer a
+    gate's matrix, of an embedding the matrix (tokens, width). `bias` is a constant; of the two
+    biases of a recurrent layer the second is 0. None is the default for both: the published one of
+    a model that has the method `published_init`; else torch's, for linear and convolution layers
+    uniform in +-1/sqrt(fan_in). A weight that torch computes from others
+    (`torch.nn.utils.parametrizations`) is set through them.
     """
+    published: set[nn.Module] = set()
+    if weight is None:
+        for part in [m for m in module.modules() if hasattr(m, "published_init")]:
+            part.published_init(generator)
+            published.update(part.modules())
+    constant = None if bias is None else partial(nn.init.constant_, val=bias)
     for layer in module.modules():
-        if isinstance(layer, FILLED_LAYERS):
+        default: Fill | None = None  # the numbers that a layer has already
+        if isinstance(layer, FILLED_LAYERS) and layer not in published:
             bound = 1 / sqrt(layer.weight.shape[1:].numel())
             default = partial(nn.init.uniform_, a=-bound, b=bound)
-            _fill_part(layer, "weight", weight or default, generator)
-            if layer.bias is not None:
-                constant = None if bias is None else partial(nn.init.constant_, val=bias)
-                _fill_part(layer, "bias", constant or default, generator)
+        for name, matrices in _weights_of(layer):
+            if (fill := weight or default) is not None:
+                _fill_part(layer, name, fill, generator, matrices)
+        for name in _biases_of(layer):
+            if (fill := constant or default) is not None:
+                _fill_part(layer, name, fill, generator)
+            if constant is not None and name.startswith("bias_hh"):
+                _fill_part(layer, name, nn.init.zeros_, generator)
 
 
-def _fill_part(layer: nn.Module, name: str, function: Fill, generator: torch.Generator) -> None:
-    """Fill the layer's weight or bias by the function."""
+def _weights_of(layer: nn.Module) -> Iterator[tuple[str, int]]:
+    """Yield the names of a layer's weights, each with how many matrices stand in it."""
+    if isinstance(layer, (*FILLED_LAYERS, *EMBEDDINGS)):
+        yield "weight", 1
+    elif isinstance(layer, RECURRENT_LAYERS):
+        for name in _names(layer, "weight"):
+            yield name, max(1, len(getattr(layer, name)) // layer.hidden_size)
+    elif isinstance(layer, nn.MultiheadAttention):
+        projections = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1}
+        for name, matrices in (projections | {"v_proj_weight": 1}).items():
+            if getattr(layer, name) is not None:
+                yield name, matrices
+
+
+def _biases_of(layer: nn.Module) -> Iterator[str]:
+    if isinstance(layer, FILLED_LAYERS) and layer.bias is not None:
+        yield "bias"
+    elif isinstance(layer, RECURRENT_LAYERS):
+        yield from _names(layer, "bias")
+    elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_bias is not None:
+        yield "in_proj_bias"
+
+
+def _names(layer: Any, kind: str) -> list[str]:
+    """Return the names of a recurrent layer's or cell's weights or biases."""
+    cell = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if layer.bias else [])
+    names = getattr(layer, "_flat_weights_names", cell)
+    return [name for name in names if name.startswith(kind)]
+
+
+def _fill_part(
+    layer: nn.Module, name: str, function: Fill, generator: torch.Generator, matrices: int = 1
+) -> None:
+    """Fill the layer's weight or bias by the function, each of its matrices by itself."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
     if not computed and name not in layer._parameters:
@@ -62,18 +112,26 @@ def _fill_part(layer: nn.Module, name: str, function: Fill, generator: torch.Gen
     with torch.no_grad():
         if computed:
             tensor = tensor.clone()
-        before, kind = tensor.clone(), (tensor.shape, tensor.dtype)
-        made = function(tensor, generator=generator) if _takes(function) else function(tensor)
-        if (tensor.shape, tensor.dtype) != kind:
-            raise TypeError(f"it makes a {name} of shape {tuple(kind[0])} another tensor")
-        unchanged = torch.equal(before, tensor)
-        if isinstance(made, Tensor) and unchanged and not torch.equal(made, tensor):
-            raise TypeError(
-                "it gives a new tensor and leaves the one that it is given as it was: fill that "
-                "one in place (tensor.copy_(new))"
-            )
+        for matrix in tensor.chunk(matrices) if matrices > 1 else [tensor]:
+            _fill_tensor(matrix, name, function, generator)
+        unseen = getattr(layer, "padding_idx", None)
+        if unseen is not None and isinstance(layer, EMBEDDINGS):
+            tensor[unseen] = 0  # the vector of padding, which is not trained
         if computed:
             setattr(layer, name, tensor)
+
+
+def _fill_tensor(tensor: Tensor, name: str, function: Fill, generator: torch.Generator) -> None:
+    before, kind = tensor.clone(), (tensor.shape, tensor.dtype)
+    made = function(tensor, generator=generator) if _takes(function) else function(tensor)
+    if (tensor.shape, tensor.dtype) != kind:
+        raise TypeError(f"it makes a {name} of shape {tuple(kind[0])} another tensor")
+    unchanged = torch.equal(before, tensor)
+    if isinstance(made, Tensor) and unchanged and not torch.equal(made, tensor):
+        raise TypeError(
+            "it gives a new tensor and leaves the one that it is given as it was: fill that "
+            "one in place (tensor.copy_(new))"
+        )
 
 
 def _takes(function: Fill) -> bool:

@@ -4,7 +4,7 @@ A task names its metrics beside the loss. Metrics are computed from sums over ba
 order and the size of evaluation batches do not matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log, sqrt
 from typing import Any, ClassVar
@@ -22,11 +22,14 @@ IGNORED = -100  # the label of a token that is not scored; `F.cross_entropy` ign
 class Task:
     """A kind of targets.
 
-    metrics: names of the columns beside the loss, without the part's name. classes: the number
-    of outputs that a model is asked for (of each token, if there are tokens); 0: the model knows.
+    metrics: names of the columns beside the loss, without the part's name. told_models: arguments
+    of a model's function that has parameters of these names; per_token: outputs for each token;
+    causal: the outputs of a token may not depend on later ones. classes: the number of outputs
+    that a model is asked for (of each token, if there are tokens); 0: the model knows.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    told_models: ClassVar[Mapping[str, bool]] = {}
     classes: int
 
     @property
@@ -161,6 +164,7 @@ class Tokens(Task):
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
 
     @property
     def given(self) -> str:
@@ -182,25 +186,37 @@ class Tokens(Task):
 
 @dataclass(frozen=True)
 class Characters(Tokens):
-    """The next token of a text, whose cost is also told in bits per character.
-
-    tokens_per_character: 1 for characters; above 1 where a token is a byte of UTF-8.
-    """
+    """The next character of a text, whose cost is also told in bits per character."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "bits_per_character")
-    tokens_per_character: float = 1.0
+    told_models: ClassVar[Mapping[str, bool]] = {"per_token": True, "causal": True}
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         nats = F.cross_entropy(outputs.flatten(0, -2).float(), y.flatten(), reduction="sum")
-        return torch.cat([super().sums(outputs, y), nats.double().view(1)])
+        others = torch.stack([nats.double(), self.characters(y).sum().double()])
+        return torch.cat([super().sums(outputs, y), others])
 
     def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
-        bits = sums[2] / sums[1] / log(2) * self.tokens_per_character
+        bits = sums[2] / log(2) / sums[3] if sums[3] else None
         return super().values(sums, examples) | {"bits_per_character": bits}
+
+    def characters(self, y: Tensor) -> Tensor:
+        """Return which tokens begin a character."""
+        return y != IGNORED
+
+
+@dataclass(frozen=True)
+class Bytes(Characters):
+    """The next byte of a text in UTF-8; a token is the byte's value."""
+
+    classes: int = 256
+
+    def characters(self, y: Tensor) -> Tensor:
+        return (y & 0xC0) != 0x80  # the others continue a character
 
 
 KINDS: dict[str, type[Task]] = {
-    cls.__name__: cls for cls in (Classes, Binary, Inputs, Values, Tokens, Characters)
+    cls.__name__: cls for cls in (Classes, Binary, Inputs, Values, Tokens, Characters, Bytes)
 }
 
 

@@ -62,6 +62,8 @@ def check_fit(
             "that there are: make them all in __init__"
         )
     _check_outputs(data, outputs, y)
+    if data.task.told_models.get("causal"):
+        _check_causal(copy, data.vocabulary, x, outputs)
     loss = copy_of(loss)
     with torch.no_grad():
         _check_loss(loss, data.task.given, outputs, y)
@@ -96,6 +98,11 @@ def _advice(model: nn.Module, data: Dataset) -> str:
     shape = data.input_shape
     first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
     layers = {type(m) for m in model.modules()}
+    if data.task.told_models.get("per_token"):
+        return (
+            ". The examples are tokens, numbers that stand for characters or words: take "
+            "model=gpt, lstm or bigram, or a model of yours that looks them up (nn.Embedding)"
+        )
     if not data.train_x.is_floating_point():
         return ". The examples are integers: preprocessing=none gives numbers for other layers"
     if layers & {nn.Embedding, nn.EmbeddingBag}:
@@ -140,6 +147,21 @@ def _check_outputs(data: Dataset, outputs: Any, y: Tensor, when: str = "") -> No
         raise UserError(
             "the model has no outputs: with data.targets=inputs there are no classes, and it "
             "has to make its outputs from the inputs' shape, as model=deepobs_vae does"
+        )
+
+
+@torch.no_grad()
+def _check_causal(model: nn.Module, vocabulary: int, x: Tensor, outputs: Tensor) -> None:
+    """Raise `UserError` if outputs of earlier tokens change with the last token."""
+    if not torch.equal(model(x), outputs):
+        return  # it draws random numbers, which hide the change
+    changed = x.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % vocabulary
+    before, after = outputs[:, :-1], model(changed)[:, :-1]
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-5):
+        raise UserError(
+            "the model's outputs for a token change with later tokens, which these outputs have to "
+            "predict: mask the later ones (is_causal=True), or read the text in one direction only"
         )
 
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from optbench.datasets.tables.table import Table
 from optbench.tasks import (
     IGNORED,
     Binary,
+    Characters,
     Classes,
     Inputs,
     Task,
@@ -90,6 +91,8 @@ class Dataset:
     @cached_property
     def vocabulary(self) -> int:
         """The number of different integers among the examples, counted from 0; else 0."""
+        if isinstance(self.task, Characters):
+            return self.task.classes  # also those that no example has
         if self.train_x.is_floating_point():
             return 0
         return max(int(x.max()) + 1 for x in (self.train_x, self.val_x, self.test_x) if len(x))
@@ -137,6 +140,22 @@ class Dataset:
         return replace(self, **new)
 
 
+@runtime_checkable
+class OwnPreparation(Protocol):
+    """Raw data of another kind, which `prepare` lets prepare itself."""
+
+    def prepare(
+        self,
+        *,
+        preprocessing: str,
+        val_size: float | int,
+        split_seed: int,
+        subset: int | None,
+        targets: str,
+    ) -> Dataset:
+        """Return the prepared data. Raises `UserError` for what has no meaning there."""
+
+
 def prepare(
     raw: Any,
     *,
@@ -156,7 +175,8 @@ def prepare(
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
             set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`.
             Or a pair of examples and labels, a torch `Dataset`, a scikit-learn `Bunch` or a pandas
-            DataFrame, of which a test part is drawn; or a pair of these, for training and test.
+            DataFrame, of which a test part is drawn; or a pair of these, for training and test. Or
+            an object that prepares itself, such as a `Text`.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -183,6 +203,15 @@ def prepare(
     check_subset(subset)
     generator = generator_of(split_seed)
     raw = unified(raw, target)
+    if isinstance(raw, OwnPreparation):
+        _check_defaults(raw, test_size=test_size, shift=shift, layout=layout)
+        return raw.prepare(
+            preprocessing=preprocessing,
+            val_size=val_size,
+            split_seed=split_seed,
+            subset=subset,
+            targets=targets,
+        )
     if isinstance(raw, Table):
         _check_layout(layout, "rows of a table")
         treated = raw.treated(
@@ -306,6 +335,17 @@ def _channels_first(
 
     own_val = own_val and (turned(own_val[0]), own_val[1])
     return raw._replace(train_x=turned(raw.train_x), test_x=turned(raw.test_x)), own_val
+
+
+def _check_defaults(raw: object, **settings: Any) -> None:
+    """Raise `UserError` for a setting of arrays that data of another kind do not have."""
+    defaults = {"test_size": TEST_SIZE, "shift": 0, "layout": LAYOUTS[0]}
+    for name, value in settings.items():
+        if value != defaults[name]:
+            raise UserError(
+                f"data.{name}={value} is for examples of numbers, and this dataset is a "
+                f"{type(raw).__name__}: leave it out"
+            )
 
 
 def _check_layout(layout: str, what: str) -> None:

@@ -84,11 +84,11 @@ class DataConfig(TypedDict):
 
     root: Annotated[str, Key(SOURCE | PATH | COSMETIC)]
     download: Annotated[bool, Key(SOURCE, Switch())]
+    path: Annotated[str | None, Key(SOURCE | PATH, before=None)]
     val_size: Annotated[float, Key()]
     split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
     subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]
     targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs", "binary")), before="labels")]
-    path: Annotated[str | None, Key(SOURCE | PATH, before=None)]
     target: Annotated[str | None, Key(before=None)]
     test_size: Annotated[float, Key(before=0.2)]
     shift: Annotated[float, Key(before=0.0)]

@@ -1,7 +1,8 @@
 """Models: functions of an input shape and a number of classes to an `nn.Module`."""
 
+from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
-from optbench.models.dense import linear, logreg, mlp
+from optbench.models.dense import deep_linear, linear, logreg, mlp
 from optbench.models.layers import (
     ACTIVATIONS,
     Drawing,
@@ -10,17 +11,24 @@ from optbench.models.layers import (
     drawing_layers,
     takes_any_layout,
 )
+from optbench.models.recurrent import lstm
 from optbench.models.tabular import tabular_mlp
+from optbench.models.transformer import ReluSquared, gpt
 
 __all__ = [
     "ACTIVATIONS",
     "Drawing",
     "Dropout",
+    "ReluSquared",
+    "bigram",
     "cnn",
+    "deep_linear",
     "draw_from",
     "drawing_layers",
+    "gpt",
     "linear",
     "logreg",
+    "lstm",
     "mlp",
     "tabular_mlp",
     "takes_any_layout",

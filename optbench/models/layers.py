@@ -125,6 +125,25 @@ def sizes_of(key: str, sizes: Sequence[int]) -> list[int]:
     return list(sizes)
 
 
+def count_of(key: str, value: object) -> int:
+    """Return a checked whole number of at least 1. key: the setting, for messages."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{key} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def check_tokens(model: str, input_shape: Sequence[int], vocabulary: int) -> int:
+    """Return how many tokens an example has. Raise `UserError` if examples are no tokens."""
+    if len(input_shape) != 1 or not vocabulary:
+        kind = "integers" if vocabulary else "real numbers"
+        raise UserError(
+            f"model={model} needs tokens (time,), as integers, and this dataset's examples are "
+            f"{kind} of shape {tuple(input_shape)}. Take dataset=austen, dataset=text or another "
+            f"of tokens; for images model=cnn or model=mlp, for vectors model=mlp"
+        )
+    return input_shape[0]
+
+
 def dropout_layers(key: str, p: float) -> list[nn.Module]:
     """Return a dropout layer in a list, or [] for a probability of 0."""
     if not isinstance(p, int | float) or isinstance(p, bool) or not 0 <= p < 1:

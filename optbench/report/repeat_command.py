@@ -53,9 +53,8 @@ def command(config: dict[str, Any], conf: Path) -> str:
     left_out = {*UNREPEATED_KEYS, *GROUPS, *OVERLAYS}
     root = {k: v for k, v in config.items() if k not in left_out}
     if isinstance(root.get("data"), dict):
-        kept = {key: value for key, value in root["data"].items() if key not in DATA_SOURCES}
-        path = root["data"].get("path")  # a file of the user's, which no other machine has
-        root["data"] = kept | ({"path": path} if path else {})
+        dropped = {*DATA_SOURCES} - {"path"}  # without which there would be no data
+        root["data"] = {k: v for k, v in root["data"].items() if k not in dropped}
     changes += differences(root, read_yaml(conf / "config.yaml"), config)
     return " ".join([*words, *map(shlex.quote, changes)])
 

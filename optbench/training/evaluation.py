@@ -13,6 +13,7 @@ from optbench.problem import Problem, weight_penalty
 # examples evaluated together: activations of more leave the CPU's caches, which made a CNN three
 # times slower; a small MLP took a fifth longer with batches of 512
 EVAL_BATCH, EVAL_BATCH_DENSE = 512, 2048
+EVAL_TOKENS = 8192  # together, where each token has outputs
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Row = dict[str, float | None]  # by column; None: the value does not exist
 
@@ -47,8 +48,7 @@ def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
     task = problem.dataset.task
     if not len(y):
         return dict.fromkeys(("loss", "accuracy", *task.metrics))
-    dense = all(p.ndim <= 2 for p in model.parameters())
-    size = EVAL_BATCH_DENSE if dense else EVAL_BATCH
+    size = _batch_size(model, y)
     with torch.no_grad():
         if is_own(problem.loss):
             parts = zip(x.split(size), y.split(size), strict=True)
@@ -60,6 +60,14 @@ def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
     loss, examples, *others = torch.stack(sums).sum(dim=0).tolist()
     found: Row = {"loss": loss / examples, "accuracy": None}
     return found | task.values(others, int(examples))
+
+
+def _batch_size(model: nn.Module, y: Tensor) -> int:
+    """Return how many examples are evaluated together."""
+    if y.ndim == 2 and not y.is_floating_point():
+        return max(1, EVAL_TOKENS // y.shape[1])
+    dense = all(p.ndim <= 2 for p in model.parameters())
+    return EVAL_BATCH_DENSE if dense else EVAL_BATCH
 
 
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tensor:

@@ -11,14 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optbench.initializers import FILLED_LAYERS
-from optbench.models import ACTIVATIONS
+from optbench.initializers import EMBEDDINGS, FILLED_LAYERS, RECURRENT_LAYERS
+from optbench.models import ACTIVATIONS, ReluSquared
 from optbench.streams import Stream
 from optbench.training import object_state
 from optbench.training.stepping import Stepper
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-WATCHED: tuple[Any, ...] = (*FILLED_LAYERS, *NORMS, *ACTIVATIONS.values(), nn.Softmax)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+# layers whose outputs have the units in dimension 1, and those that have them in the last one
+CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+UNITS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, *EMBEDDINGS, *RECURRENT_LAYERS)
+DEEPENING = (*FILLED_LAYERS, *RECURRENT_LAYERS)  # layers that count for the depth
+WATCHED: tuple[Any, ...] = (
+    *DEEPENING, *EMBEDDINGS, *NORMS, *ACTIVATIONS.values(), nn.Softmax, ReluSquared
+)  # fmt: skip
 NOISE_CHUNKS = 8  # of a batch: the spread of their gradients gives the noise scale
 MIN_SINGULAR_VALUE = 0.01  # of the largest; smaller ones do not count for the rank
 LayerRow = dict[str, float | str | None]
@@ -50,7 +56,7 @@ def step_with_layer_stats(
     rows: list[LayerRow] = []
     depth = 0
     for name, layer in layers:
-        depth += isinstance(layer, FILLED_LAYERS)
+        depth += isinstance(layer, DEEPENING)
         own = [f"{name}.{key}" if name else key for key, _ in layer.named_parameters(recurse=False)]
         row: LayerRow = {"layer": name, "kind": type(layer).__name__.lower(), "depth": depth}
         row |= seen.get(name, {}) | _sizes(own, before, after, gradients)
@@ -66,13 +72,22 @@ def step_with_layer_stats(
 def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str, LayerRow]]:
     """Collect statistics of the layers' first outputs and of the outputs' gradients."""
     seen: dict[str, LayerRow] = {}
+    units_last = False  # of the last layer that tells; an activation has the units of its layer
 
     def hook(name: str) -> Callable[..., None]:
-        def see(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            nonlocal units_last
+            if isinstance(module, CHANNELS_FIRST + UNITS_LAST):
+                units_last = isinstance(module, UNITS_LAST)
             if name in seen or not torch.is_grad_enabled():
                 return
+            while not isinstance(output, Tensor):  # recurrent layers give their states as well
+                output = output[0]
             values = output.detach().float()
-            units = values.flatten(2).movedim(1, 2).flatten(0, 1) if values.ndim > 2 else values
+            units = values
+            if values.ndim > 2:
+                units = values if units_last else values.flatten(2).movedim(1, -1)
+                units = units.flatten(0, -2)
             seen[name] = {
                 "activation_mean": values.mean().item(),
                 "activation_std": values.std(correction=0).item(),

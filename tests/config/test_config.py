@@ -23,13 +23,21 @@ def options(group: str) -> list[str]:
     return [str(path.relative_to(CONF / group).with_suffix("")) for path in paths]
 
 
+OF_TOKENS = ("bigram", "gpt", "lstm")  # models
+
+
 def one_step(config: dict) -> float:
-    """Train one step on a few images; the loss after it."""
+    """Train one step on a few images or tokens; the loss after it."""
     validate.check(config)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(40) % 4
-    data = prepare((images, labels, images[:8], labels[:8]), preprocessing=config["preprocessing"])
+    if of_tokens := config["model"]["name"] in OF_TOKENS:
+        x = torch.randint(0, 6, (40, 8), generator=generator)
+        labels = (x + 1) % 6
+    else:
+        x = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        labels = torch.arange(40) % 4
+    preprocessing = "integers" if of_tokens else config["preprocessing"]
+    data = prepare((x, labels, x[:8], labels[:8]), preprocessing=preprocessing)
     problem = build.build_problem(config | {"epochs": None, "steps": 1}, data)
     updates = Training(
         problem,

@@ -109,7 +109,7 @@ def test_a_model_of_flat_outputs_is_refused_for_real_targets():
 def text(length=200, context=8, classes=5):
     stream = torch.randint(classes, (length,), generator=torch.Generator().manual_seed(1))
     x, y = (part.unfold(0, context, 1) for part in (stream[:-1], stream[1:]))
-    task = tasks.Characters(classes, tokens_per_character=2.0)
+    task = tasks.Characters(classes)
     return Dataset(x, y, x[:40:8], y[:40:8], x[:40:8], y[:40:8], task, "text", stride=context)
 
 
@@ -153,7 +153,7 @@ def test_scores_of_a_text_are_over_fixed_windows_in_bits_per_character():
     x, y = data.train_x[::8][:10], data.train_y[::8][:10]
     nats = F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item()
     assert row["train_loss"] == pytest.approx(nats, rel=1e-6)
-    assert row["train_bits_per_character"] == pytest.approx(2 * nats / log(2), rel=1e-6)
+    assert row["train_bits_per_character"] == pytest.approx(nats / log(2), rel=1e-6)
     hits = (model(x).argmax(-1) == y).float().mean().item()
     assert row["train_accuracy"] == pytest.approx(hits, rel=1e-6)
 
