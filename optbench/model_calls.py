@@ -6,14 +6,14 @@ the pretrained weights.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
 
 from torch import nn
 
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, call_of
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.trees import Parts
 
@@ -50,21 +50,22 @@ def call_model(
     classes: int,
     vocabulary: int = 0,
     told: Mapping[str, Any] = NOTHING,
-    cardinalities: Sequence[int] = (),
 ) -> nn.Module:
     """Return the model that `factory` makes for an input shape and so many classes.
 
     vocabulary: the number of different integers among the inputs; 0: these are real numbers.
     told: what the task tells models, by the names of their parameters (`Task.told_models`).
-    cardinalities: of each of the last inputs, if these are numbers to look up: how many there are.
     Parameters without a name in `SHAPE_NAMES` or `CLASS_NAMES` keep their defaults. A parameter
     `in_features` asks for vectors: examples of more dimensions are then flattened first. Raises
     `UserError` if the signature does not say how to call the function.
     """
     args, named = arguments(factory, input_shape, classes, vocabulary, told)
-    if cardinalities:
-        _check_looks_up(factory)
-        named[CARDINALITIES] = tuple(cardinalities)
+    if CARDINALITIES in told and CARDINALITIES not in named:
+        raise UserError(
+            f"with dataset.nominal=embedding the last inputs are numbers of categories, and the "
+            f"model {call_of(factory)} has no parameter {CARDINALITIES}: take model=tabular_mlp, "
+            f"or dataset.nominal=onehot"
+        )
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")
@@ -85,17 +86,6 @@ class OfSeveralInputs(nn.Module):
     def forward(self, x: Parts) -> Any:
         inputs = x.plain()
         return self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
-
-
-def _check_looks_up(factory: Callable[..., Any]) -> None:
-    """Raise `UserError` unless a model takes the cardinalities of categories."""
-    if CARDINALITIES not in inspect.signature(factory).parameters:
-        name = getattr(inner(factory), "__name__", type(inner(factory)).__name__)
-        raise UserError(
-            f"with dataset.nominal=embedding the last inputs are numbers of categories, and the "
-            f"model {name} has no parameter {CARDINALITIES}: take model=tabular_mlp, or "
-            f"dataset.nominal=onehot"
-        )
 
 
 def arguments(

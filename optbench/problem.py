@@ -118,8 +118,10 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        shape, told = data.input_shape, data.task.told_models
-        return call_model(problem.model, shape, data.classes, data.vocabulary, told, data.nominal)
+        told: dict[str, Any] = {**data.task.told_models}
+        if data.nominal:
+            told["cardinalities"] = data.nominal
+        return call_model(problem.model, data.input_shape, data.classes, data.vocabulary, told)
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

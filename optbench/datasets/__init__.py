@@ -1,5 +1,6 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
+from optbench.datasets.bag_of_words import bag_of_words
 from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
 from optbench.datasets.image_files.folder import image_folder
 from optbench.datasets.loaders import (
@@ -32,6 +33,7 @@ __all__ = [
     "adding",
     "associative_recall",
     "austen",
+    "bag_of_words",
     "breast_cancer",
     "cifar10",
     "cifar100",

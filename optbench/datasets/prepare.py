@@ -221,8 +221,9 @@ def prepare(
     _check_choices(preprocessing, targets, layout, shift)
     check_subset(subset)
     generator = generator_of(split_seed)
+    raw = unified(raw, target)
     if isinstance(raw, OwnPreparation):
-        _check_whole_text(target, test_size, layout, shift)
+        _check_defaults(raw, test_size=test_size, shift=shift, layout=layout)
         return raw.prepare(
             preprocessing=preprocessing,
             val_size=val_size,
@@ -230,7 +231,6 @@ def prepare(
             subset=subset,
             targets=targets,
         )
-    raw = unified(raw, target)
     if isinstance(raw, Table):
         _check_layout(layout, "rows of a table")
         treated = raw.treated(
@@ -339,19 +339,6 @@ def _with_targets(dataset: Dataset, targets: str) -> Dataset:
     return dataset
 
 
-def _check_whole_text(
-    target: str | None, test_size: float | int, layout: str, shift: float
-) -> None:
-    given = {
-        "data.target": target is not None,
-        "data.test_size": test_size != TEST_SIZE,
-        "data.layout": layout != "channels_first",
-        "data.shift": bool(shift),
-    }
-    if named := [key for key, is_given in given.items() if is_given]:
-        raise UserError(f"{named[0]} has no meaning for a text: leave it out")
-
-
 def _divided(
     arrays: Sequence[Any], test_size: float | int, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
@@ -383,6 +370,17 @@ def _channels_first(
 
     own_val = own_val and (turned(own_val[0]), own_val[1])
     return raw._replace(train_x=turned(raw.train_x), test_x=turned(raw.test_x)), own_val
+
+
+def _check_defaults(raw: object, **settings: Any) -> None:
+    """Raise `UserError` for a setting of arrays that data of another kind do not have."""
+    defaults = {"test_size": TEST_SIZE, "shift": 0, "layout": LAYOUTS[0]}
+    for name, value in settings.items():
+        if value != defaults[name]:
+            raise UserError(
+                f"data.{name}={value} is for examples of numbers, and this dataset is a "
+                f"{type(raw).__name__}: leave it out"
+            )
 
 
 def _check_layout(layout: str, what: str) -> None:

@@ -84,7 +84,7 @@ class DataConfig(TypedDict):
 
     root: Annotated[str, Key(SOURCE | PATH | COSMETIC)]
     download: Annotated[bool, Key(SOURCE, Switch())]
-    path: Annotated[str | None, Key(SOURCE | PATH)]
+    path: Annotated[str | None, Key(SOURCE | PATH, before=None)]
     val_size: Annotated[float, Key()]
     split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
     subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]

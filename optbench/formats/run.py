@@ -267,8 +267,9 @@ def reference_of(record: Mapping[str, Any]) -> float | None:
     """Return the training loss of a problem's solution in closed form, or None."""
     found = record.get("reference")
     value = found.get("train_loss") if isinstance(found, dict) else None
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if known and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:

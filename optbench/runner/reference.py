@@ -25,26 +25,36 @@ def least_squares(problem: Problem, model: nn.Module, examples: int | None) -> f
     and for data too large.
     """
     data = problem.dataset
-    layer = _only_linear(model)
-    if layer is None or problem.weight_penalty or not isinstance(data.task, Values):
+    bias = _intercept(model)
+    if bias is None or problem.weight_penalty or not isinstance(data.task, Values):
         return None
     if not _is_squared_error(problem.loss) or data.stride != 1:
         return None
     if len(data.train_y) * (prod(data.input_shape) + 1) > MAX_NUMBERS:
         return None
     x, y = data.train_x.cpu().flatten(1).double(), data.train_y.cpu().double()
-    if layer.bias is not None:
+    if bias:
         x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
     solution = torch.linalg.lstsq(x, y, driver="gelsd").solution
     errors: Tensor = (x @ solution - y)[:examples]
     return errors.square().mean().item()
 
 
-def _only_linear(model: nn.Module) -> nn.Linear | None:
-    """Return the one linear layer of a model that is nothing else, by exact types."""
+def _intercept(model: nn.Module) -> bool | None:
+    """Return whether a linear model has an intercept; None for others, by exact types.
+
+    Several linear layers make every linear map, and no other, where none is too narrow. Then each
+    of their minima is that of least squares (Kawaguchi 2016).
+    """
     layers = [m for m in model.modules() if type(m) not in (nn.Sequential, nn.Flatten)]
-    found = layers[0] if len(layers) == 1 else None
-    return found if type(found) is nn.Linear else None
+    if not layers or any(type(layer) is not nn.Linear for layer in layers):
+        return None
+    chain = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    ends = min(chain[0].in_features, chain[-1].out_features)
+    if min(layer.out_features for layer in chain) < ends:
+        return None
+    biases = [layer.bias is not None for layer in chain]
+    return biases[-1] if biases[-1] or not any(biases) else None
 
 
 def _is_squared_error(loss: Callable[..., Any]) -> bool:

@@ -86,7 +86,7 @@ def test_settings_and_other_models_are_refused_in_words():
         tabular_mlp((6,), 2, norm="group")
     with pytest.raises(UserError, match=r"model\.embedding must be a whole number"):
         tabular_mlp((6,), 2, (3,), embedding=0)
-    with pytest.raises(UserError, match="mlp has no parameter cardinalities: take model=tabular"):
+    with pytest.raises(UserError, match="has no parameter cardinalities: take model=tabular"):
         build_model(problem(partial(mlp, hidden=[4])), 0)
 
 

@@ -83,7 +83,7 @@ class Table:
         )
         for note in made.notes:
             warn(note)
-        x, y = made.x, torch.from_numpy(self.y)
+        x, y = made.x, torch.tensor(self.y)
         _check_range(x)
         test_x = x[test] + shift * x[train].std(axis=0) * made.scaled
 
