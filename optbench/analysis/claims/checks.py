@@ -29,7 +29,7 @@ from optbench.stats.paired_tests import differences, enough_seeds
 from optbench.stats.pairwise import PairVerdict, compare_pair
 
 DIRECTIONS = ("lower", "higher", "equal")
-FORMS = "a check needs value, lower or higher, and than; or value, equal, to and within (a margin)"
+FORMS = "it needs value, lower or higher, and than; or value, equal, to and within (a margin)"
 EQUALITY_RULE = (
     "Settings are equal within a margin where two one-sided signed-rank tests show that the "
     "difference lies above minus the margin and below it (TOST): the larger p-value counts, and "
@@ -97,7 +97,7 @@ def compare_sides(
     needed = {"value", direction, *(("to", "within") if equal else ("than",))}
     if not direction or not needed <= set(check) <= {*needed, *CHECK_KEYS, "across"}:
         raise UserError(
-            f"a check of the claim is {dict(check)}: {FORMS}; it may have "
+            f"a check of the claim is {dict(check)}: {FORMS}; and may have "
             f"{', '.join(CHECK_KEYS[1:])} and across"
         )
     source = table
