@@ -32,6 +32,7 @@ from optbench.formats.run import (
     reference_of,
     stop_of,
 )
+from optbench.formats.run_cache import cache_of, stamp_of
 from optbench.formats.study import current, read_manifest
 
 FINISHED = ("completed", "diverged")
@@ -124,10 +125,11 @@ class RunFiles:
         check_folders(folders)
         self.folders = [Path(folder) for folder in folders]
         found, self._problems = find_runs(folders)
+        self._cache = cache_of(self.folders, len(found))
         records: list[Record] = []
         for folder in found:
             try:
-                records.append((folder, read_record(folder / "run.json")))
+                records.append((folder, self._record(folder)))
             except (OSError, ValueError) as error:
                 self._problems.append(f"{folder / 'run.json'}: {without_path(error)}")
         records, self.older = newest_only(records)  # `older`: sentences for runs of older code
@@ -140,7 +142,33 @@ class RunFiles:
         """Return the table of `load_runs`, always the same one; UserError without runs."""
         if rows not in self._tables:
             self._tables[rows] = self._read(rows)
+            if self._cache is not None:
+                self._cache.save()
         return self._tables[rows]
+
+    def _record(self, folder: Path) -> RunRecord:
+        """Return a run's record, from the cache if its file is unchanged."""
+        path = folder / "run.json"
+        if self._cache is None:
+            return read_record(path)
+        if (known := self._cache.record(folder)) is not None:
+            return known
+        stamp = stamp_of(path)
+        record = read_record(path)
+        self._cache.note_record(folder, record, stamp)
+        return record
+
+    def _columns(self, folder: Path, rows: str, record: RunRecord) -> dict[str, np.ndarray]:
+        """Return the columns of a run's CSV file, from the cache if the file is unchanged."""
+        path = folder / f"{rows}.csv"
+        if self._cache is None:
+            return read_rows(path, record)
+        if (known := self._cache.columns(folder, rows)) is not None:
+            return known
+        stamp = stamp_of(path)
+        columns = read_rows(path, record)
+        self._cache.note_columns(folder, rows, columns, stamp)
+        return columns
 
     def _read(self, rows: str) -> pd.DataFrame:
         problems = list(self._problems)
@@ -155,7 +183,7 @@ class RunFiles:
             path = folder / f"{rows}.csv"
             try:
                 # read duplicates too: a record in another run's folder hides that run
-                run = Run(folder, record, read_rows(path, record))
+                run = Run(folder, record, self._columns(folder, rows, record))
                 runs.setdefault(record["run_id"], run)
             except (OSError, ValueError) as error:
                 problems.append(f"{path}: {without_path(error)}")

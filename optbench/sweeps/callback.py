@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,11 +15,12 @@ from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.common.metrics import is_metric_column
 from optbench.config import validate
+from optbench.config.command_line import dry_run
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
 from optbench.config.groups import own_folders
-from optbench.config.resolve import check_tuned, resolve
+from optbench.config.resolve import check_tuned
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
@@ -35,7 +35,7 @@ from optbench.formats.run import (
 from optbench.report import finish
 from optbench.runs import locks
 from optbench.sweeps import question
-from optbench.sweeps.folder import check_folder, folder_of, name_folder
+from optbench.sweeps.folder import check_folder, command_of, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
 from optbench.sweeps.sharing import calls
 from optbench.sweeps.sharing.session import Session, sessions
@@ -96,6 +96,9 @@ class SweepCallback(Callback):
                 check_folder(sweep)
             planned = planned_jobs(config)
             question.check(config, planned)
+            if dry_run.asked:
+                tell_cost(config, planned)
+                return  # a tuned study tells its cost by itself
             count = None if planned is None else len(planned)
             try:
                 if (session := shared_by(config)) is None:
@@ -218,22 +221,33 @@ def launcher_chooses(config: DictConfig) -> bool:
     return ours and config.hydra.sweeper.get("max_batch_size") is None
 
 
+def tell_cost(config: DictConfig, planned: list[list[str]] | None) -> None:
+    """Print the cost of a sweep, and exit. A tuned study is left to its sweeper."""
+    sweeper = config.hydra.runtime.choices.get("hydra/sweeper")
+    if planned is None and sweeper != "tuned":
+        raise UserError(f"--dry-run does not know the runs of hydra/sweeper={sweeper}")
+    if planned is None:
+        return
+    from optbench.runner.cost_estimate import Share, tell
+    from optbench.sweeps import shared_dataset
+    from optbench.sweeps.sweep_loader import composer
+
+    tell((Share(one, 1) for one in map(composer(config), planned)), shared_dataset.load)
+    sys.exit(0)
+
+
 def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) -> None:
     """Choose each problem's engine for a launcher that runs each job by itself."""
     from optbench.config.build import load_dataset
     from optbench.sweeps import engine_choice
-    from optbench.sweeps.sweep_loader import SweepLoader, hydra_config
+    from optbench.sweeps.sweep_loader import composer
 
-    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+    compose = composer(config)
 
     def configs() -> Iterator[RunConfig]:
         for words in planned:
             with suppress(Exception):  # the job itself reports its errors
-                composed = loader.take_config(config, words)
-                with hydra_config(composed):
-                    resolved = resolve(composed, words)
-                    validate.check(resolved)
-                yield resolved
+                yield compose(words)
 
     engine_choice.choose(sweep, configs(), load_dataset)
 
@@ -264,26 +278,6 @@ def begin(
         (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)
     else:
         write_sealed(sweep / job_list.CLAIM_FILE, claim)
-
-
-def command_of(config: DictConfig) -> dict[str, Any]:
-    """Return the words of the command, and where its folder lies below all results.
-
-    `optbench work FOLDER` repeats the command on other machines, which may see the folder at
-    another place.
-    """
-    results = Path(expanded(str(config.results_dir))).absolute()
-    sweep = Path(config.hydra.sweep.dir).absolute()
-    inside = sweep.relative_to(results).as_posix() if sweep.is_relative_to(results) else None
-    flags = [f"--config-dir={folder}" for folder in own_folders]
-    hydra = [
-        text
-        for text in texts_of(config.hydra.overrides.hydra)
-        if not text.lstrip("+").startswith(("hydra.sweep.", "hydra/launcher=", "hydra.launcher."))
-        and "hydra.mode" not in text
-    ]
-    task = texts_of(config.hydra.overrides.task)
-    return {"task": [*flags, *task], "hydra": hydra, "inside": inside}
 
 
 @contextmanager

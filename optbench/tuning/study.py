@@ -7,15 +7,17 @@ measures the test set once, at the end. Hydra's launcher runs both phases; a fin
 run again.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.console import say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.text import count
+from optbench.config.command_line import dry_run
 from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.formats import job_list
 from optbench.formats.job_list import MANIFEST_FILE
@@ -61,9 +63,12 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
         from optbench.sweeps import engine_choice, shared_dataset
 
         words = phase("trials", settings["seed"], 0)
-        configs = [one for entry in first for one in contenders.rehearse(entry, compose, words)]
+        found = [contenders.rehearse(entry, compose, words) for entry in first]
+        configs = [one for each in found for one in each]
         check_averaged(settings["metric"], configs)
         plan = first_plan(searches, settings, seeds)
+        if dry_run.asked:
+            tell_cost(first, [each[0] for each in found], settings, seeds)
         with own_files():
             job_list.plan(folder, sum(map(len, plan.values())), config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
@@ -102,6 +107,32 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
 def shared_elsewhere() -> bool:
     """Return whether other workers may have written this study's manifest."""
     return sessions.current is not None
+
+
+def tell_cost(
+    first: list[Contender], configs: list[RunConfig], settings: dict[str, Any], seeds: int
+) -> NoReturn:
+    """Print the cost of the study without its follow-up trials, and exit.
+
+    configs: of each contender's default setting.
+    """
+    from optbench.runner.cost_estimate import Share, tell
+    from optbench.sweeps import shared_dataset
+
+    shares = []
+    for entry, config in zip(first, configs, strict=True):
+        times, per_trial = settings["repeats"], settings["seeds_per_trial"]
+        if settings["pruning"] and entry.space:
+            for rung in halving.rungs(settings["trials"], entry.length[1]):
+                runs = rung.trials * times * per_trial
+                shares.append(Share(config, runs, rung.length / entry.length[1]))
+        else:
+            shares.append(Share(config, trying.sizes(entry, settings) * times * per_trial))
+        shares.append(Share(config, 2 * seeds * times))
+    tell(shares, shared_dataset.load)
+    if settings["widenings"]:
+        say(f"follow-up trials (tuning.widenings={settings['widenings']}) come on top")
+    sys.exit(0)
 
 
 def repeats(settings: dict[str, Any]) -> Iterator[tuple[int, int]]:
