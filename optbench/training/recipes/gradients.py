@@ -1,11 +1,13 @@
 """How a step's gradients are made: in micro-batches, of a scaled loss, and clipped."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
@@ -46,6 +48,18 @@ class Gradients:
         graph_of: parameters whose gradients are to be differentiated again. With micro-batches, the loss is the mean over the examples of their losses, as a mean over
         the whole batch would be. Batch norm and dropout see each micro-batch by itself.
         """
+        # the quick kernels of attention have no second derivative
+        around = sdpa_kernel(SDPBackend.MATH) if graph_of is not None else nullcontext()
+        with around:
+            return self._backward(loss, x, y, graph_of)
+
+    def _backward(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        graph_of: Sequence[nn.Parameter] | None,
+    ) -> Tensor:
         if self.micro_examples is None or len(x) <= self.micro_examples:
             value = loss(x, y)
             self._differentiate(value, graph_of)
@@ -85,7 +99,9 @@ class Gradients:
         found = torch.autograd.grad(loss, graph_of, create_graph=True, allow_unused=True)
         for p, gradient in zip(graph_of, found, strict=True):
             if gradient is not None:
-                p.grad = gradient if p.grad is None else p.grad + gradient
+                # a clone, since clipping changes it in place, and in place of a view of the graph
+                # torch 2.13 crashed
+                p.grad = gradient.clone() if p.grad is None else p.grad + gradient
 
 
 def micro_batches(examples: int, size: int) -> Iterator[slice]:
