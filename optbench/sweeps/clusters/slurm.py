@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from optbench.sweeps.clusters.cluster import Cluster, command_of, working_folder
 from optbench.sweeps.sharing.session import Session
 
 LOG_FOLDER = "slurm"  # in `.work`
+POLL_SECONDS = 0.5  # between two looks whether a task's worker has ended
 GRACE_SECONDS = 90  # between Slurm's signal and the end of a task, to write checkpoints in
 ENDED = (
     "all tasks of Slurm's array {job} have ended, and the study is not whole: the logs are {logs}. "
@@ -47,15 +50,19 @@ class Work:
             self.process = subprocess.Popen(command, cwd=self.folder)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return self.process.wait()
+        # not `wait`, which holds a lock: `checkpoint` interrupts this loop, and waits as well
+        while self.process.poll() is None:
+            time.sleep(POLL_SECONDS)
+        return self.process.returncode
 
     def checkpoint(self) -> Any:
         """Let the worker hand its runs back, and return what is submitted again."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait()
+            with suppress(ProcessLookupError, ChildProcessError):  # it has ended already
+                os.kill(self.process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(self)
 
 
