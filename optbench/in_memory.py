@@ -69,8 +69,8 @@ class InMemoryComparison:
     def plot(self, y: str = "train_loss", x: str = "epoch", *, log: bool | None = None) -> "Figure":
         """Draw a line per optimizer: the median over the seeds, and their range as a band.
 
-        y: a column of the table. x: "epoch", "step", "seconds" or "gradients". log: a logarithmic y axis, by
-        default for losses. Raises `UserError` for an unknown name.
+        y: a column of the table. x: "epoch", "step", "seconds" or "gradients". log: a logarithmic
+        y axis, by default for losses. Raises `UserError` for an unknown name.
         """
         from optbench.figures.curves import curves
 

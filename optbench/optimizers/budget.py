@@ -8,8 +8,8 @@ from typing import Any
 from optbench.optimizers.factories import Factory, arguments, unwrap
 from optbench.optimizers.grouped import Grouped
 
-# a required argument of one of these names gets the number, and so does an argument whose configured
-# value is the key, as in optimizer.t_alpha_beta3=total_steps
+# a required argument of one of these names gets the number, and so does an argument whose
+# configured value is the key, as in optimizer.t_alpha_beta3=total_steps
 BUDGET = {
     "total_steps": (
         "total_steps", "num_iterations", "num_steps", "max_steps", "total_iterations",
@@ -39,11 +39,9 @@ def with_budget(factory: Factory, budget: Mapping[str, int]) -> Factory:
     }
     for parameter in arguments(cls)[1:] if callable(cls) else ():
         if parameter.default is Parameter.empty and parameter.name not in given:
-            found |= {
-                parameter.name: budget[key]
-                for key, names in BUDGET.items()
-                if parameter.name in names and key in budget
-            }
+            for key, names in BUDGET.items():
+                if parameter.name in names and key in budget:
+                    found[parameter.name] = budget[key]
     return partial(factory, **found) if found else factory
 
 

@@ -1,8 +1,8 @@
 """Rules that give each parameter of a model its group: by kind, name, dimensions or depth.
 
 A rule is a mapping. Its conditions, which must all hold, are `kind` (of `layers.KINDS`), `name` (a
-pattern such as "blocks.*.weight"), `dims` (numbers of dimensions) and `depth` (numbers from 0; -1 is
-the last). Each is one value or a list. A rule without conditions takes what no other rule takes.
+pattern such as "blocks.*.weight"), `dims` (numbers of dimensions) and `depth` (numbers from 0; -1
+is the last). Each is one value or a list. A rule without conditions takes what no other rule takes.
 The other entries are settings: `lr_factor`, `lr_decay`, `flatten`, `optional`, `optimizer`, and any
 argument of the group's optimizer, such as `weight_decay`.
 """
@@ -149,19 +149,19 @@ def assign(
         )
     found = []
     for rule in rules:
-        own = [
+        taken = [
             entry
             for entry in entries
             if owners[entry.name] == [rule] or (not rule.conditions and not owners[entry.name])
         ]
-        if not own and rule.conditions and not rule.optional:
+        if not taken and rule.conditions and not rule.optional:
             raise UserError(
                 f"the group {rule.name} ({rule.words()}) takes no parameter of the model, which "
                 f"has {_what(rule, entries)}: correct its conditions, or take it out with "
                 f"optimizer.groups.{rule.name}=none"
             )
-        if own:
-            found.append((rule, own))
+        if taken:
+            found.append((rule, taken))
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -75,7 +75,7 @@ def plan(
     loggers(config)  # a missing package is an error before any training
     # a search space decides which settings are tried, and belongs to none of them
     for side in ("optimizer", "schedule"):
-        config = config | {side: settled(config[side])}  # type: ignore[misc]
+        config = cast(RunConfig, {**config, side: settled(config[side])})
     if config["steps"] is not None:
         config = config | {"epochs": None}
     kept = {key: value for key, value in config.items() if key not in UNRECORDED_KEYS}

@@ -68,7 +68,7 @@ class Internals:
         if name == EFFECTIVE_LR:
             rate = group.get("scheduled_lr", group.get("lr"))
             scale = group.get("d", 1.0)
-            return None if rate is None else _number(rate, 0.0) * _number(scale, 1.0)
+            return None if rate is None else (_number(rate) or 0.0) * (_number(scale) or 1.0)
         if name == AGE:
             return self._age()
         for place in (group, vars(self.optimizer)):
@@ -110,10 +110,10 @@ class Internals:
         return [*COMPUTED, *dict.fromkeys(str(name) for name in own if str(name)[:1] != "_")]
 
 
-def _number(value: Any, default: float | None = None) -> float | None:
-    """Return a number or a tensor of one number as a float, else the default."""
+def _number(value: Any) -> float | None:
+    """Return a number or a tensor of one number as a float, else None."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    return default
+    return None

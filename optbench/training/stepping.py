@@ -30,7 +30,8 @@ class Stepper:
     further call evaluates the model again. A class that evaluates the model first gets the closure
     alone. A class that differentiates gradients gets them with their graph.
 
-    spent: the passes of all steps. paused: seconds spent on copies that a plain step would not need; the caller resets them.
+    spent: the passes of all steps. paused: seconds spent on copies that a plain step would not
+    need; the caller resets them.
     compiled: None, or an engine's function, which puts the gradients of a batch into `p.grad` and
     returns the loss, or does nothing and returns None.
     """

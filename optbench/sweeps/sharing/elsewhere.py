@@ -91,7 +91,8 @@ class Elsewhere:
         if not self.session.trains:
             return []
         claimed = self.session.claimed()
-        free, kept = [], []
+        free: list[Job] = []
+        kept: list[Job] = []
         for job in self.jobs:
             run_id = run_id_of(job)
             generation = claimed.get(run_id, 0)

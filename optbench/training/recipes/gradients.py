@@ -45,8 +45,9 @@ class Gradients:
     ) -> Tensor:
         """Add the gradients of a batch's loss to `p.grad`, and return the loss.
 
-        graph_of: parameters whose gradients are to be differentiated again. With micro-batches, the loss is the mean over the examples of their losses, as a mean over
-        the whole batch would be. Batch norm and dropout see each micro-batch by itself.
+        graph_of: parameters whose gradients are to be differentiated again. With micro-batches, the
+        loss is the mean over the examples of their losses, as a mean over the whole batch would be.
+        Batch norm and dropout see each micro-batch by itself.
         """
         # the quick kernels of attention have no second derivative
         around = sdpa_kernel(SDPBackend.MATH) if graph_of is not None else nullcontext()
