@@ -53,6 +53,8 @@ def one_step(config: dict) -> float:
 # or takes lines, clips, label sequences or several targets: test_sequence_problems.py trains it
 OWN_PROBLEM = ("deepobs_quadratic", "deepobs_3c3d", "deepobs_vae", "mean_output")
 OWN_PROBLEM += ("cnn3d", "line_reader", "ctc", "several")
+OWN_PROBLEM += ("huber", "mae")  # of real targets: test_tasks.py
+OWN_PROBLEM += ("authors",)  # the schedule of an optimizer's authors, which adam does not have
 CASES = [
     (group, option)
     for group in ("model", "loss", "initializer", "optimizer", "schedule")
