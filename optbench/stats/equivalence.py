@@ -51,7 +51,7 @@ def equivalence(d: Values, margin: float, test: str = "signed-rank") -> Equivale
     values = check_values(d)
     if not isinstance(margin, Real) or isinstance(margin, bool) or not 0 < margin < math.inf:
         raise UserError(f"the margin must be a number above 0, not {margin!r}")
-    if test not in TESTS:
+    if not isinstance(test, str) or test not in TESTS:
         raise UserError(f"the test must be one of {', '.join(TESTS)}, not {test!r}")
     above = t_greater if test == "t" else signed_rank_greater
     # the lower end is passed, and the upper end is not reached
