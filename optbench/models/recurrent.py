@@ -1,6 +1,6 @@
 """Recurrent networks of tokens, or of sequences of vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from optbench.common.errors import UserError, check_choice
 from optbench.models.layers import count_of, dropout_layers
 
-CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 GATES = {"lstm": 4, "gru": 3}
 FORGET_GATE = 1  # its place among the four gates of torch's LSTM
 

@@ -77,7 +77,11 @@ def test_every_dataset_composes_and_names_its_loader(option):
 
 
 @pytest.mark.parametrize(
-    "option", ["mnist_5k", "digits", "wine", "breast_cancer", "deepobs_quadratic"]
+    "option",
+    [
+        *["mnist_5k", "digits", "wine", "breast_cancer", "deepobs_quadratic", "austen"],
+        *["modular_addition", "associative_recall", "linear_map"],
+    ],
 )
 def test_datasets_without_downloads_load(option):
     if option in ("digits", "wine", "breast_cancer"):
