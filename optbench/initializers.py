@@ -50,10 +50,10 @@ def initialize(
     """
     published: set[nn.Module] = set()
     if weight is None:
-        for part in [m for m in module.modules() if hasattr(m, "published_init")]:
-            made: Any = part
-            made.published_init(generator)
-            published.update(part.modules())
+        for part in module.modules():
+            if callable(own := getattr(part, "published_init", None)):
+                own(generator)
+                published.update(part.modules())
     constant = None if bias is None else partial(nn.init.constant_, val=bias)
     for layer in module.modules():
         default: Fill | None = None  # the numbers that a layer has already

@@ -79,14 +79,21 @@ class Text:
                     f"text, a smaller dataset.context, or other shares (data.val_size, "
                     f"dataset.test_size, data.subset)"
                 )
+        task = Characters(classes) if self.unit == "characters" else Bytes()
         train_x, train_y = _windows(train, self.context, 1)
         val_x, val_y = _windows(val, self.context, self.context)
         test_x, test_y = _windows(test, self.context, self.context)
-        task = Characters(classes) if self.unit == "characters" else Bytes()
         return Dataset(
-            train_x, train_y, val_x, val_y, test_x, test_y,
-            task, self._digest(), stride=self.context,
-        )  # fmt: skip
+            train_x=train_x,
+            train_y=train_y,
+            val_x=val_x,
+            val_y=val_y,
+            test_x=test_x,
+            test_y=test_y,
+            task=task,
+            digest=self._digest(),
+            stride=self.context,
+        )
 
     def _tokens(self, text: str) -> np.ndarray:
         """Return the text as code points, or as bytes."""

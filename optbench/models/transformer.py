@@ -169,9 +169,9 @@ class GPT(nn.Module):
                 nn.init.zeros_(layer.bias)
         if self.head is None:
             self.embedding.weight.mul_(min(1.0, sqrt(64 / self.embedding.embedding_dim)))
-        block: Any
-        for block in self.blocks:
-            for last in (block.attention.out, block.mlp_out):
+        for layer in self.modules():
+            ends = [layer.attention.out, layer.mlp_out] if isinstance(layer, Block) else []
+            for last in ends:
                 last.weight.mul_(1 / sqrt(2 * len(self.blocks)))
 
 

@@ -85,7 +85,8 @@ def test_every_dataset_composes_and_names_its_loader(option):
     "option",
     [
         *["mnist_5k", "digits", "wine", "breast_cancer", "deepobs_quadratic", "mnist_rows"],
-        *["digit_lines", "moving_digits", "adding", "digit_and_parity"],
+        *["digit_lines", "moving_digits", "adding", "digit_and_parity", "austen"],
+        *["modular_addition", "associative_recall", "linear_map"],
     ],
 )
 def test_datasets_without_downloads_load(option):

@@ -39,6 +39,7 @@ def test_the_wheel_holds_configs_and_data(wheel):
         assert inside in names
     assert "hydra_plugins/optbench/tuned.py" in names
     assert not any(name.startswith(("tests/", "conf/", "scripts/")) for name in names)
+    assert wheel.stat().st_size < 4e6
 
 
 def test_an_installed_wheel_trains_and_plots_outside_the_checkout(wheel, tmp_path):

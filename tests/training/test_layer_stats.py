@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from optbench import initializers, models
+from optbench import initializers, losses, models
+from optbench.datasets.prepare import prepare
 from optbench.formats.run import COLUMNS
-from optbench.problem import build_model, stream
+from optbench.problem import Problem, build_model, stream
 from optbench.streams import Stream
 from optbench.training.layer_stats import gradient_noise_scale, step_with_layer_stats
 from optbench.training.loop import Training
@@ -113,3 +114,35 @@ def test_the_noise_scale_is_that_of_a_known_gradient():
     found = gradient_noise_scale(model, batch_loss, x, x)
     assert found == pytest.approx(4 * 10 / 10, rel=0.5)
     assert gradient_noise_scale(model, batch_loss, x[:8], x[:8]) is None
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+        self.hidden, self.relu, self.head = nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.relu(self.hidden(self.lstm(self.embedding(x))[0])))
+
+
+def test_of_tokens_a_dead_unit_is_dead_at_all_places():
+    x = torch.randint(7, (30, 9), generator=torch.Generator().manual_seed(0))
+    data = prepare((x, x % 3, x[:8], x[:8] % 3), preprocessing="integers", val_size=0)
+
+    def fill(model, generator):
+        initializers.initialize(model, generator)
+        model.hidden.bias.copy_(torch.tensor([-50.0, -50.0, 50.0, 50.0]))
+
+    problem = Problem(data, lambda s, c: Tagger(), losses.cross_entropy, fill, batch_size=10)
+    rows = {row["layer"]: row for row in rows_of(problem) if row["step"] == 1}
+    assert [(row["kind"], row.get("depth")) for row in rows.values()] == [
+        *[("embedding", 0), ("lstm", 1), ("linear", 2), ("relu", 2), ("linear", 3), ("all", None)]
+    ]
+    assert rows["relu"]["dead_fraction"] == 0.5
+    for name in ("embedding", "lstm"):
+        row = rows[name]
+        assert row["activation_std"] > 0
+        assert row["output_grad_std"] > 0
+        assert row["update_norm"] > 0
