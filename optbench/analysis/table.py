@@ -88,7 +88,7 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     nothing); the flattened config ("optimizer.lr"; lists as text, null as
     "null", NaN for a key that a run lacks); step_ms and state_bytes_per_parameter (of the
     optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
-    alone); the columns of `epochs.csv` or `steps.csv`. A run that diverged before its first step
+    alone), evaluations_per_step (of the loss; NaN: not counted); the columns of `epochs.csv` or `steps.csv`. A run that diverged before its first step
     has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. Left out are runs of a tuned study that
     its manifest has replaced (`formats.study.current`), and runs made before the user's code
@@ -251,8 +251,10 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
     """Return COST_COLUMNS of a record; NaN if not measured, or if trained alone."""
+    counted = record.get("evaluations_per_step")
+    evaluations = float(counted) if isinstance(counted, int | float) else math.nan
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
     try:
@@ -260,9 +262,9 @@ def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
         fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # disturbances only add
         high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
         size = cost["state_bytes"] / cost["parameters"]
-        return fastest, high / fastest, size, share
+        return fastest, high / fastest, size, share, evaluations
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, math.nan, share
+        return math.nan, math.nan, math.nan, share, evaluations
 
 
 def repeat_rows(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

@@ -33,6 +33,7 @@ class RunRecord(TypedDict, total=False):
     products: Any
     cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
+    evaluations_per_step: Any  # how often a step computed the loss of its batch, on average
     versions: dict[str, Any] | None
     machine: Any
     git_commit: Any

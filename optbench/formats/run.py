@@ -33,9 +33,10 @@ COLUMNS = {
     "layers": [  # written only with diagnostics=layers
         *["epoch", "step", "layer", "kind", "depth", "activation_mean", "activation_std"],
         *["dead_fraction", "output_grad_std", "weight_norm", "weight_rank", "grad_norm"],
-        *["update_norm", "update_ratio", "noise_scale"],
+        *["update_norm", "update_ratio", "noise_scale", "saturated_fraction", "grad_variance"],
     ],
 }
+ADDED_COLUMNS = ("saturated_fraction", "grad_variance")  # which files of earlier versions lack
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
 METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than the accuracy
@@ -51,7 +52,9 @@ FILLED_COLUMNS = {  # which never have an empty cell
     "layers": ("epoch", "step", "kind"),
 }
 # the cost of the optimizer's step from `run.json`, the same in every row of the table
-COST_COLUMNS = ("step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once")
+COST_COLUMNS = (
+    "step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once", "evaluations_per_step",
+)  # fmt: skip
 REQUIRED_KEYS = {
     "run_id": str,
     "problem_hash": str,
@@ -178,7 +181,8 @@ def parse_csv(rows: str, text: str, partial: bool = False) -> dict[str, np.ndarr
         raise ValueError("breaks off in the middle of its last line")
     head, *lines = text.splitlines()
     header = head.split(",")
-    if missing := [name for name in COLUMNS[rows] if name not in header]:
+    needed = [name for name in COLUMNS[rows] if name not in ADDED_COLUMNS]
+    if missing := [name for name in needed if name not in header]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")

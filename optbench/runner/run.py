@@ -214,6 +214,8 @@ def _write_updates(
             if update.status == "interrupted" or (update.status == "running" and due):
                 save_if_possible(folder, training)
                 saved = monotonic()
+        if steps := training.stepper.steps:  # of this process; an engine's compute one loss each
+            folder.record["evaluations_per_step"] = training.stepper.evaluations / steps
         finish(folder, update.status)
     except BaseException as error:
         mark_failed(folder, error)

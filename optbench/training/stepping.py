@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
-from optbench import textbook
+from optbench import perturbation, textbook
 from optbench.common.errors import UserError, blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
@@ -17,7 +17,7 @@ from optbench.training.closures import takes_closure
 from optbench.training.recipes.gradients import Gradients
 
 # these call the closure before they use a gradient
-EVALUATE_FIRST = (LBFGS, textbook.Nesterov)
+EVALUATE_FIRST = (LBFGS, textbook.Nesterov, perturbation.WeightPerturbation)
 
 
 class Stepper:
@@ -29,6 +29,7 @@ class Stepper:
     further call evaluates the model again. A class that evaluates the model first gets the closure
     alone.
 
+    steps, evaluations: how many steps were taken, and how often they computed the loss of a batch.
     paused: seconds spent on copies that a plain step would not need; the caller resets them.
     compiled: None, or an engine's function, which puts the gradients of a batch into `p.grad` and
     returns the loss, or does nothing and returns None.
@@ -64,6 +65,7 @@ class Stepper:
         own_zero = getattr(type(optimizer), "zero_grad", None)
         self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
         self.paused = 0.0
+        self.steps = self.evaluations = 0
 
     def step(
         self, x: Tensor, y: Tensor, see_gradients: Callable[[], None] = lambda: None
@@ -73,6 +75,7 @@ class Stepper:
         see_gradients: called once, when the first gradients are in `p.grad`.
         Raises `CodeError` for errors of the optimizer or the model.
         """
+        self.steps += 1
         if self.evaluates_first is None:
             tick = perf_counter()
             self.evaluates_first = self._ask()
@@ -128,6 +131,7 @@ class Stepper:
 
     def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
+        self.evaluations += 1
         if self._zero_grad is not None:  # it may keep gradients, to sum over several steps
             self._zero_grad()
         else:
