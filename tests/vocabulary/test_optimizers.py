@@ -20,7 +20,8 @@ from optbench.optimizers import MuonWithAdamW, build, learning_rate
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 NAMES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
-every_yaml = pytest.mark.parametrize("name", NAMES)
+SLOW = ("textbook/weight_perturbation",)  # an evaluation for each weight: test_perturbation.py
+every_yaml = pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 
 
 def load(name: str, **changes: Any) -> Callable[..., Optimizer]:
