@@ -14,7 +14,8 @@ from importlib import import_module
 from optbench.common.console import endings, guard_streams
 
 COMMANDS = (
-    "claims", "find_lr", "import", "plot", "report", "score", "trajectories", "verdict",
+    "claims", "find_lr", "import", "merge", "plot", "report", "score", "status", "trajectories",
+    "verdict", "work",
 )  # fmt: skip
 
 
@@ -26,7 +27,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     name = "".join(sys.argv[1:2])
     try:
-        if name in COMMANDS:
+        if name == "work":  # trains, with the words that its folder names
+            with guard_streams(), endings():
+                work = import_module("optbench.commands.work")
+                sys.argv[1:] = work.words_of(sys.argv[2:])
+        elif name in COMMANDS:
             with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
             return  # nobody reads what it prints: `| head`

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from optbench.datasets.prepare import Dataset
 from optbench.trees import Parts
@@ -22,7 +23,8 @@ def advice(model: nn.Module, data: Dataset) -> str:
 
 def _known_layers(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
-        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase, *LOOK_UPS)):
+        known = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase, *LOOK_UPS)
+        if isinstance(module, known) and not isinstance(module, LazyModuleMixin):
             yield module
 
 

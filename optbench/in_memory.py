@@ -29,11 +29,13 @@ from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
 from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, METRIC_COLUMNS
 from optbench.optimizers import check_callable
-from optbench.problem import Problem, identity
+from optbench.problem import Problem, build_model, identity
 from optbench.runner import engine as engines
+from optbench.runner.reference import least_squares
 from optbench.runner.train import train
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge_pairs
+from optbench.tasks import Values
 from optbench.training.evaluation import Row
 from optbench.training.recipes import Recipe
 from optbench.training.step_cost import cost_of_run
@@ -68,8 +70,8 @@ class InMemoryComparison:
     def plot(self, y: str = "train_loss", x: str = "epoch", *, log: bool | None = None) -> "Figure":
         """Draw a line per optimizer: the median over the seeds, and their range as a band.
 
-        y: a column of the table. x: "epoch", "step" or "seconds". log: a logarithmic y axis, by
-        default for losses. Raises `UserError` for an unknown name.
+        y: a column of the table. x: "epoch", "step", "seconds" or "gradients". log: a logarithmic
+        y axis, by default for losses. Raises `UserError` for an unknown name.
         """
         from optbench.figures.curves import curves
 
@@ -177,6 +179,9 @@ def compare(
         "recipe": recipe,
     }
     size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
+    least = None
+    if isinstance(problem.dataset.task, Values):  # else no model is made, which may count its calls
+        least = least_squares(problem, build_model(problem, numbers[0]), eval_train_examples)
     runs: list[Run] = []
     total = len(numbers) * len(optimizers) * problem.total_steps
     with _progress(total, shown=progress) as show:
@@ -206,6 +211,8 @@ def compare(
                         device=torch.device(device),
                     ),
                 }
+                if least is not None:
+                    record["reference"] = {"train_loss": least}
                 runs.append(Run(Path(f"{name}-seed{seed}"), record, _columns(rows)))
     return InMemoryComparison(Comparison(assemble(runs)))
 

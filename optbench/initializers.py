@@ -51,7 +51,8 @@ def initialize(
     published: set[nn.Module] = set()
     if weight is None:
         for part in [m for m in module.modules() if hasattr(m, "published_init")]:
-            part.published_init(generator)
+            made: Any = part
+            made.published_init(generator)
             published.update(part.modules())
     constant = None if bias is None else partial(nn.init.constant_, val=bias)
     for layer in module.modules():
@@ -105,7 +106,8 @@ def _fill_part(
     """Fill the layer's weight or bias by the function, each of its matrices by itself."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
-    given = layer.parametrizations[name].parameters() if computed else [tensor]
+    parametrizations: Any = layer.parametrizations if computed else {}
+    given = parametrizations[name].parameters() if computed else [tensor]
     if not any(p.requires_grad for p in given):
         return
     if not computed and name not in layer._parameters:

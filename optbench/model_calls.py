@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, call_of
 from optbench.datasets.torchvision_shim import with_torchvision
 from optbench.trees import Parts
 
@@ -34,6 +34,7 @@ CLASS_NAMES = (
     "classes", "num_classes", "n_classes", "out_features", "output_dim", "outputs", "num_outputs",
 )  # fmt: skip
 VOCABULARY_NAMES = ("vocabulary", "vocab_size", "num_embeddings", "num_tokens", "n_tokens")
+CARDINALITIES = "cardinalities"  # of categories to look up, among the examples
 WRITE_OWN = (
     "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
     "model._target_=FILE.net"
@@ -59,6 +60,12 @@ def call_model(
     `UserError` if the signature does not say how to call the function.
     """
     args, named = arguments(factory, input_shape, classes, vocabulary, told)
+    if CARDINALITIES in told and CARDINALITIES not in named:
+        raise UserError(
+            f"with dataset.nominal=embedding the last inputs are numbers of categories, and the "
+            f"model {call_of(factory)} has no parameter {CARDINALITIES}: take model=tabular_mlp, "
+            f"or dataset.nominal=onehot"
+        )
     model = with_torchvision(lambda: factory(*args, **named))
     if not isinstance(model, nn.Module):
         raise TypeError(f"its function gave a {type(model).__name__}, and no nn.Module")

@@ -118,9 +118,10 @@ def build_model(
     generator = stream(seed, "weights")
 
     def make() -> nn.Module:
-        return call_model(
-            problem.model, data.input_shape, data.classes, data.vocabulary, data.task.told_models
-        )
+        told: dict[str, Any] = {**data.task.told_models}
+        if data.nominal:
+            told["cardinalities"] = data.nominal
+        return call_model(problem.model, data.input_shape, data.classes, data.vocabulary, told)
 
     # a model or an initializer may draw from the global generators: seed these too
     with Stream(seed, "weights"):

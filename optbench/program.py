@@ -20,7 +20,7 @@ from optbench.common.files import expanded
 from optbench.common.imports import uncollected
 from optbench.common.metrics import metric_of
 from optbench.config import own_settings
-from optbench.config.command_line import as_words, split
+from optbench.config.command_line import DRY_RUN, as_words, dry_run, split
 from optbench.config.compose import texts_of
 from optbench.config.explain import explained
 from optbench.config.groups import config_folder, own_folders
@@ -32,6 +32,7 @@ from optbench.formats.record import setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
+from optbench.sweeps.sharing import session
 
 # Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
 USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
@@ -48,6 +49,7 @@ def run() -> None:
     # idle machine. The variable must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
     flags, overrides = split(sys.argv[1:])
+    dry_run.asked = flags.pop(DRY_RUN, None) is not None
     overrides = list(map(quoted, overrides))
     keys = {word.split("=")[0].lstrip("+") for word in overrides}
     # A tuned study is never a single run. For other studies Hydra 1.4 must know before it composes.
@@ -71,6 +73,7 @@ def run() -> None:
             sys.path += [str(folder.resolve()) for folder in own_folders]
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
+        session.end()
         if debug is None:
             del os.environ["HYDRA_FULL_ERROR"]
 
@@ -103,7 +106,11 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
             raise UserError("a single run has no verdict: candidate and baseline need -m")
         with uncollected():
             from optbench.runner import run as runner
+        if dry_run.asked:
+            from optbench.runner import cost_estimate
 
+            cost_estimate.tell([cost_estimate.Share(config, 1)])
+            return None
         group = Path(expanded(config["results_dir"])) / str(config["name"] or "runs")
         outcome = runner.run(config, group)
         finish(outcome, quiet=config["quiet"], logged=any((config.get("logger") or {}).values()))

@@ -104,6 +104,13 @@ def changes_only_lr(scheduler: LRScheduler | None) -> bool:
     return type(scheduler) in LR_ONLY_SCHEDULES
 
 
+def authors(optimizer: Optimizer, total_steps: int) -> None:
+    """Stand for the schedule that an optimizer's YAML names; a configuration puts it in place."""
+    raise UserError(
+        "schedule=authors is a word for configurations: from Python, give the schedule itself"
+    )
+
+
 def constant(optimizer: Optimizer, total_steps: int) -> None:
     """Return None: with a constant lr, the loop has nothing to call."""
 

@@ -29,7 +29,8 @@ def make_lazy_weights(model: nn.Module, data: Dataset) -> None:
     if not any(is_lazy(t) for t in _tensors(model)):
         return
     model.eval()
-    with refusals(f"the model does not fit examples of shape {data.input_shape}"), torch.no_grad():
+    misfit = f"the model does not fit examples of shape {data.input_shape}"
+    with refusals(misfit, advice(model, data)), torch.no_grad():
         model(data.train_x[:2].cpu())
     if any(is_lazy(t) for t in _tensors(model)):
         raise UserError(
@@ -66,7 +67,8 @@ def check_fit(
             "the model makes parameters in its forward, after the optimizer has been given those "
             "that there are: make them all in __init__"
         )
-    _check_outputs(data, loss, outputs, y)
+    known = advice(model, data)
+    _check_outputs(data, loss, outputs, y, known)
     if data.task.told_models.get("causal"):
         _check_causal(copy, data.vocabulary, x, outputs)
     loss = copy_of(loss)
@@ -76,7 +78,7 @@ def check_fit(
         x, y = x[:1], y[:1]
     with refusals(f"the model cannot train on examples of shape {data.input_shape}"):
         trained = data.task.arranged(_train(copy.train(), x))
-    _check_outputs(data, loss, trained, y, " while training")
+    _check_outputs(data, loss, trained, y, known, " while training")
     with refusals("the gradient of the loss cannot be taken"):
         _check_gradient(loss, copy, trained, y)
 
@@ -111,7 +113,13 @@ def _train(model: nn.Module, x: Tensor) -> Any:
         ) from error
 
 
-def _check_outputs(data: Dataset, loss: Loss, outputs: Tree, y: Tensor, when: str = "") -> None:
+def _check_outputs(
+    data: Dataset, loss: Loss, outputs: Tree, y: Tensor, known: str, when: str = ""
+) -> None:
+    """Raise `UserError` unless the outputs are what the task and the loss take.
+
+    known: what the first layer takes, which may have taken the examples for something else.
+    """
     task = data.task
     if not isinstance(outputs, Tensor) and is_own(loss) and not isinstance(task, Several):
         raise UserError(
@@ -142,6 +150,8 @@ def _check_outputs(data: Dataset, loss: Loss, outputs: Tree, y: Tensor, when: st
         task.check_outputs(judged, y, when)
     except UserError as error:
         if judged is outputs:
+            if isinstance(judged, Tensor) and judged.shape[:1] != (len(y),):
+                raise UserError(f"{error}{known}") from error
             raise
         raise UserError(
             f"{error} (of a tuple the first tensor is judged, of a dictionary that called logits)"

@@ -39,7 +39,7 @@ class Options(NamedTuple):
     """The choices of figures. None: the sweep's `figure.json`, else the default."""
 
     y: str | None = None  # a logged column; default train_loss
-    x: str | None = None  # epoch, step or seconds; default epoch
+    x: str | None = None  # epoch, step, seconds or gradients; default epoch
     facet: Sequence[str] | None = None  # panel keys; default those that tell problems apart
     lines: str | None = None  # key of the lines; default the optimizer, its settings
     log: bool | None = None  # logarithmic y; default True for losses

@@ -13,6 +13,7 @@ from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seed
 from optbench.analysis.leader import place
 from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.common.text import limit, number, show
+from optbench.formats.run import GAP
 from optbench.stats import estimates
 from optbench.stats.estimates import median
 
@@ -48,7 +49,10 @@ def summary(
     plan = made.series(facet, lines)
     named = (f"{part}_{name}" for part in ("val", "test") for name in TASK_METRICS)
     measured = [name for name in named if name in made.table]
-    columns = dict.fromkeys([y, "train_loss", *measured])
+    if any(not name.endswith("accuracy") and made.has(name) for name in measured):
+        measured = [name for name in measured if made.has(name)]  # of values, not of classes
+    gap = [GAP] if made.has(GAP) else []
+    columns = dict.fromkeys([y, "train_loss", *measured, *gap])
     finals = {name: made.finals(name) for name in columns if name in made.table}
     costs = made.costs
     # panels by optimizer are for figures only: the table ranks all variants together

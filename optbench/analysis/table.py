@@ -24,12 +24,15 @@ from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import (
     COLUMNS,
     COST_COLUMNS,
+    GAP,
     RUN_COLUMNS,
     flatten,
     read_record,
     read_rows,
+    reference_of,
     stop_of,
 )
+from optbench.formats.run_cache import cache_of, stamp_of
 from optbench.formats.study import current, read_manifest
 
 FINISHED = ("completed", "diverged")
@@ -88,14 +91,15 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     nothing); the flattened config ("optimizer.lr"; lists as text, null as
     "null", NaN for a key that a run lacks); step_ms and state_bytes_per_parameter (of the
     optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
-    alone), evaluations_per_step (of the loss; NaN: not counted); the columns of `epochs.csv` or `steps.csv`. A run that diverged before its first step
-    has a single row, of NaN.
+    alone); the columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run
+    that diverged before its first step has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. Left out are runs of a tuned study that
     its manifest has replaced (`formats.study.current`), and runs made before the user's code
     changed (`older_code`).
     `attrs`: "problems" (a line for each file left out), "older" (a sentence for the runs of older
     code), "problem_keys" (columns that define the problem), "measured" (columns of the CSV),
-    "rows", "mixed" (whether the folders hold different problems).
+    "rows", "references" (the least training loss of problems that have it in closed form), "mixed"
+    (whether the folders hold different problems).
     Warns of files and runs left out. Raises UserError if there is nothing to read.
     """
     table = read_runs(*folders, rows=rows)
@@ -121,10 +125,11 @@ class RunFiles:
         check_folders(folders)
         self.folders = [Path(folder) for folder in folders]
         found, self._problems = find_runs(folders)
+        self._cache = cache_of(self.folders, len(found))
         records: list[Record] = []
         for folder in found:
             try:
-                records.append((folder, read_record(folder / "run.json")))
+                records.append((folder, self._record(folder)))
             except (OSError, ValueError) as error:
                 self._problems.append(f"{folder / 'run.json'}: {without_path(error)}")
         records, self.older = newest_only(records)  # `older`: sentences for runs of older code
@@ -137,7 +142,33 @@ class RunFiles:
         """Return the table of `load_runs`, always the same one; UserError without runs."""
         if rows not in self._tables:
             self._tables[rows] = self._read(rows)
+            if self._cache is not None:
+                self._cache.save()
         return self._tables[rows]
+
+    def _record(self, folder: Path) -> RunRecord:
+        """Return a run's record, from the cache if its file is unchanged."""
+        path = folder / "run.json"
+        if self._cache is None:
+            return read_record(path)
+        if (known := self._cache.record(folder)) is not None:
+            return known
+        stamp = stamp_of(path)
+        record = read_record(path)
+        self._cache.note_record(folder, record, stamp)
+        return record
+
+    def _columns(self, folder: Path, rows: str, record: RunRecord) -> dict[str, np.ndarray]:
+        """Return the columns of a run's CSV file, from the cache if the file is unchanged."""
+        path = folder / f"{rows}.csv"
+        if self._cache is None:
+            return read_rows(path, record)
+        if (known := self._cache.columns(folder, rows)) is not None:
+            return known
+        stamp = stamp_of(path)
+        columns = read_rows(path, record)
+        self._cache.note_columns(folder, rows, columns, stamp)
+        return columns
 
     def _read(self, rows: str) -> pd.DataFrame:
         problems = list(self._problems)
@@ -152,7 +183,7 @@ class RunFiles:
             path = folder / f"{rows}.csv"
             try:
                 # read duplicates too: a record in another run's folder hides that run
-                run = Run(folder, record, read_rows(path, record))
+                run = Run(folder, record, self._columns(folder, rows, record))
                 runs.setdefault(record["run_id"], run)
             except (OSError, ValueError) as error:
                 problems.append(f"{path}: {without_path(error)}")
@@ -243,18 +274,30 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         ]
         data[name] = np.concatenate(parts)
     data["step"] = data["step"].astype(np.int64)
+    if {"train_loss", "test_loss"} <= {*measured} and np.isfinite(data["test_loss"]).any():
+        with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf
+            data[GAP] = data["test_loss"] - data["train_loss"]
+        measured.append(GAP)
     table = pd.DataFrame(data)
     table.attrs = {
+        "references": _references(runs),
         "measured": [*measured, *COST_COLUMNS],
         "problem_keys": [key for key in problem_keys if key in keys and key not in RUN_COLUMNS],
     }
     return table
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, float]:
+def _references(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the least training loss of each problem whose runs agree on one."""
+    found: dict[str, set[float]] = {}
+    for run in runs:
+        if value := reference_of(run.record):
+            found.setdefault(run.record["problem_hash"], set()).add(value)
+    return {problem: values.pop() for problem, values in found.items() if len(values) == 1}
+
+
+def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """Return COST_COLUMNS of a record; NaN if not measured, or if trained alone."""
-    counted = record.get("evaluations_per_step")
-    evaluations = float(counted) if isinstance(counted, int | float) else math.nan
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
     try:
@@ -262,9 +305,9 @@ def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float, f
         fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # disturbances only add
         high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
         size = cost["state_bytes"] / cost["parameters"]
-        return fastest, high / fastest, size, share, evaluations
+        return fastest, high / fastest, size, share
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, math.nan, share, evaluations
+        return math.nan, math.nan, math.nan, share
 
 
 def repeat_rows(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

@@ -12,11 +12,13 @@ from optbench.common.names import nearest
 class Parser(argparse.ArgumentParser):
     """A parser of a sub-command's words, whose errors are sentences with the nearest argument."""
 
+    takes_settings = False  # whether words such as y=val_loss are allowed
+
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
         """Return the parsed words. Raise `UserError` for a setting such as y=val_loss."""
         for word in args or ():
             key, equals, value = word.partition("=")
-            if equals and f"--{key}" in self._option_string_actions:
+            if equals and not self.takes_settings and f"--{key}" in self._option_string_actions:
                 self.error(f"{word} is no folder. Did you mean --{key} {value}?")
         return super().parse_args(args)
 

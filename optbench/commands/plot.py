@@ -30,7 +30,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "-o", "--out", type=expanded, metavar="DIR", help="where to write (default: the one FOLDER)"
     )
     add("--y", metavar="COLUMN", help="a logged column (default: train_loss)")
-    add("--x", metavar="COLUMN", help="epoch, step or seconds (default: epoch)")
+    add(
+        "--x",
+        metavar="COLUMN",
+        help="epoch, step, seconds or gradients (evaluated) (default: epoch)",
+    )
     add("--rows", default="epochs", help="epochs or steps (mini-batches) (default: epochs)")
     add(
         "--facet",

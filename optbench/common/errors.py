@@ -46,7 +46,7 @@ def blame(what: str) -> Iterator[None]:
 
 NEEDS_GRAPH_HINT = (
     " It may need gradients that can be differentiated again (backward(create_graph=True)), which "
-    "optbench does not give: choose another class"
+    "optbench gives to a class that uses them in one of its first steps: choose another class"
 )
 MUON_GROUPS_HINT = (
     " It wants groups that say use_muon=True or False, and optbench gives it one list of "

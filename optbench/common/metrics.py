@@ -12,8 +12,15 @@ import pandas as pd
 LABEL_OF = {
     "running_loss": "epoch-mean training loss",
     "lr": "learning rate",
+    "forwards": "forward passes",
+    "gradients": "gradient evaluations",
+    "d": "estimate d of the step size",
+    "effective_lr": "effective learning rate",
+    "update_rms": "root mean square of the update",
+    "preconditioner_age": "age of the preconditioner in steps",
     "seconds": "training time",
     "total_seconds": "total time",
+    "loss_gap": "gap between test and training loss",
 }
 # of tasks, beside the loss: whether large values are good, and the unit
 TASK_METRICS = {
@@ -56,6 +63,16 @@ class Metric:
         return "loss" in self.name
 
 
+def is_metric_column(column: str) -> bool:
+    """Return whether a column's name is that of a task's metric on a part of the data.
+
+    With several outputs, an output's name stands before the metric, as in val_digit_accuracy.
+    """
+    parts = column.removeprefix("averaged_").split("_", 1)
+    names = tuple(f"_{name}" for name in TASK_METRICS)
+    return parts[0] in ("train", "val", "test") and f"_{parts[-1]}".endswith(names)
+
+
 def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
     """Return the column of a part's first metric of `MAIN_METRICS` with values, or its loss.
 
@@ -85,6 +102,8 @@ def metric_of(column: str) -> Metric:
         return Metric(column, False, -math.inf, "%", False, words)
     if "score" in column:
         return Metric(column, False, -math.inf, "", False, words)
+    if column == "loss_gap":  # may be negative
+        return Metric(column, True, math.inf, "", False, LABEL_OF[column])
     worst = math.inf if "loss" in column else math.nan
     time = "seconds" in column
     return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, words))

@@ -3,10 +3,11 @@
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,23 @@ from optbench.formats.keys import (
     DATA_SOURCES,
     FIRST_SOURCES,
     GROUPS,
-    LABELS,
+    GROUPS_KEY,
     Role,
     RunConfig,
+    arguments_in,
     identity_part,
     part_of,
 )
 from optbench.initializers import initialize
 from optbench.losses import as_function
+from optbench.optimizers import Grouped
 from optbench.problem import Problem
 from optbench.runs.loggers import Loggers
 
 Config = dict[str, Any]
+EXTRAS = {  # the extra that installs a package of optimizers, by the package's Python name
+    "pytorch_optimizer": "optimizers", "schedulefree": "optimizers", "prodigyopt": "optimizers",
+}  # fmt: skip
 FILLED_IN = {  # the groups whose YAML makes a partial call, and what optbench calls it with
     "optimizer": "the parameters", "model": "the inputs' shape and the number of classes",
     "loss": "outputs and targets", "schedule": "the optimizer and the number of steps",
@@ -55,8 +61,19 @@ def load_dataset(config: RunConfig) -> prepare.Dataset:
 
 def dataset_parts(config: RunConfig) -> str:
     """Return the part of a configuration that determines its data, as JSON."""
-    parts = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    parts: Config = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    if path := config["data"].get("path"):
+        parts["file"] = _stamp(Path(expanded(str(path))))
     return json.dumps(parts, sort_keys=True)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Return what changes when a file is written anew, so that it is read anew."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
 def prepare_dataset(parts: str) -> prepare.Dataset:
@@ -123,7 +140,10 @@ def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], No
 
 def build(group: str, node: Config) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
-    arguments = {key: value for key, value in node.items() if key not in LABELS}
+    if group == "optimizer" and isinstance(rules := node.get(GROUPS_KEY), Mapping):
+        made = {name: _rule(rule) for name, rule in rules.items()}
+        return Grouped(build(group, {k: v for k, v in node.items() if k != GROUPS_KEY}), made)
+    arguments = arguments_in(node)
     if group == "dataset":
         arguments.pop("_partial_", None)  # nothing is left that optbench would fill in
     try:
@@ -154,9 +174,22 @@ def build(group: str, node: Config) -> Any:
         raise UserError(f"{group} cannot be made: {words}") from error
 
 
+def _rule(rule: Any) -> Any:
+    """Return a rule of an optimizer's groups, with the class of its own optimizer."""
+    own = rule.get("optimizer") if isinstance(rule, Mapping) else None
+    if not isinstance(own, Mapping) or "_target_" not in own:
+        return rule
+    return {**rule, "optimizer": build("optimizer", {"_partial_": True} | dict(own))}
+
+
 def without_target(target: str) -> str:
     """Return why Hydra does not find a `_target_`."""
     module, dot, name = target.rpartition(".")
+    if (package := target.split(".")[0]) in EXTRAS and find_spec(package) is None:
+        return (
+            f"{target} is of a package that is not installed: pip install "
+            f"'optbench[{EXTRAS[package]}]'"
+        )
     if not dot:
         return f"_target_ is MODULE.NAME, as in torch.optim.SGD, and not {target}"
     try:

@@ -17,9 +17,21 @@ SHORT = {
 }  # fmt: skip
 FOLDERS = ("--config-dir", "--config-path")
 WITH_VALUE = (*FOLDERS, "--cfg", "--package", "--config-name", "--experimental-rerun")
-KNOWN = (*SHORT.values(), "--experimental-rerun", "--hydra-help", "--resolve", "--version")
+DRY_RUN = "--dry-run"  # a flag of optbench's own
+KNOWN = (
+    *SHORT.values(), DRY_RUN, "--experimental-rerun", "--hydra-help", "--resolve", "--version",
+)  # fmt: skip
 DASHES = "-\u2013\u2014"  # editors turn two hyphens into one dash
 ALL_FLAGS = "--help names the usual flags, and --hydra-help all of Hydra's"
+
+
+class DryRun:
+    """Whether the command only tells its cost."""
+
+    asked = False
+
+
+dry_run = DryRun()
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -14,7 +14,13 @@ GROUPS = (
     "problem", "model", "dataset", "loss", "initializer", "optimizer", "schedule", "logger",
     "study", "hydra/launcher", "hydra/sweeper",
 )  # fmt: skip
-HIDDEN_SETTINGS = ("name", "search", "params")  # no user sets these as GROUP.KEY
+HIDDEN_SETTINGS = (
+    "name",
+    "search",
+    "params",
+    "schedule",
+    "test",
+)  # no user sets these as GROUP.KEY
 YAML_LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
 SYNONYMS = {  # the last word of a key in other programs: the name in optbench
     "learning_rate": "lr", "learningrate": "lr", "step_size": "lr", "wd": "weight_decay",

@@ -16,7 +16,7 @@ from optbench.config.explain import explained
 from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 from optbench.config.resolve import check_syntax, quoted, resolve
-from optbench.formats.keys import RunConfig
+from optbench.formats.keys import RunConfig, settled
 
 
 def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
     config = {"name": choice.replace("/", "_")} | config  # a YAML of the user's may lack a name
-    return {key: value for key, value in config.items() if key != "search"}
+    return settled(config)
 
 
 def compose_run(words: Sequence[str]) -> RunConfig:

@@ -11,9 +11,11 @@ from optbench.common.errors import UserError, is_text
 from optbench.common.names import did_you_mean
 from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
+from optbench.config.groups import choices, read_yaml
 from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]
+AUTHORS = "optbench.schedules.authors"  # the _target_ of schedule=authors
 NOT_ARGUMENTS = ("_partial_", "name", "preprocessing")  # keys that are no arguments of the class
 
 
@@ -42,7 +44,28 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     if resolved.pop("record_steps", None) is False and resolved.get("engine") == "auto":
         resolved["engine"] = "plain"  # in a file from before `engine` existed
     check_keys(resolved)
+    resolved["schedule"] = of_authors(resolved["schedule"], resolved["optimizer"])
     return cast(RunConfig, drop_foreign_arguments(resolved, overrides))
+
+
+def of_authors(schedule: Any, optimizer: Any) -> Any:
+    """Return the schedule that an optimizer's YAML names, where `schedule=authors` asks for it.
+
+    The entry `schedule` of the optimizer has a choice's `name`, and settings that differ from it.
+    """
+    if not isinstance(schedule, Mapping) or schedule.get("_target_") != AUTHORS:
+        return schedule
+    asked = optimizer.get("schedule") if isinstance(optimizer, Mapping) else None
+    known = choices("schedule")
+    if not isinstance(asked, Mapping) or asked.get("name") not in known:
+        named = optimizer.get("name") if isinstance(optimizer, Mapping) else optimizer
+        raise UserError(
+            f"schedule=authors: the YAML of {named} has no `schedule: {{name: NAME}}` with one of "
+            f"{', '.join(name for name in known if name != 'authors')}, since optbench knows of "
+            f"none that its authors ask for: name a schedule"
+        )
+    own = read_yaml(known[str(asked["name"])])
+    return {key: value for key, value in own.items() if key != "search"} | dict(asked)
 
 
 def chosen_names() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import did_you_mean
 from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, Switch
+from optbench.formats.run import COLUMNS, COUNTED
 
 MAX_THREADS = 4096  # more than any machine has; a million threads would end the process
 MAX_FLOAT = 1e30  # float32 holds a hundred million times as much
@@ -50,6 +51,7 @@ def check(config: Mapping[str, Any]) -> None:
         )
     check_name(config["name"])
     check_folder(_get(config, "data.root"), "data.root")
+    check_source(config)
     check_group(config["initializer"], "initializer.bias", "initializer")
     weight = config["initializer"].get("weight")
     if weight is not None and (not isinstance(weight, Mapping) or not weight.get("_target_")):
@@ -69,6 +71,7 @@ def check(config: Mapping[str, Any]) -> None:
         label = config[group].get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
+    check_internals(_get(config, "log.optimizer"))
     penalty = config["weight_penalty"]
     if not _is_number(penalty) or not 0 <= penalty < MAX_FLOAT:
         raise UserError(
@@ -78,6 +81,23 @@ def check(config: Mapping[str, Any]) -> None:
     # The class decides about null: some optimizers find their own rate.
     if lr is not None and (not _is_number(lr) or not 0 < lr < MAX_FLOAT):
         raise UserError(f"optimizer.lr must be above 0 and below {MAX_FLOAT:g}, not {lr!r}")
+
+
+def check_source(config: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a file of the user's that the dataset would not read."""
+    path = _get(config, "data.path")
+    if path is None:
+        return
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise UserError(f"data.path must be a file or folder of yours, or null, not {path!r}")
+    check_encodable(path, "data.path")
+    own = str(config["dataset"].get("_target_")).partition(".")[0] != "optbench"
+    if not own and "path" not in config["dataset"]:
+        raise UserError(
+            f"data.path={path} is a file or folder of yours, and dataset="
+            f"{config['dataset'].get('name')} reads none: add dataset=csv, text or "
+            f"image_folder, or leave it out"
+        )
 
 
 def check_kinds(config: Mapping[str, Any], kind: type) -> None:
@@ -109,6 +129,21 @@ def _mistake(value: Any, check: object) -> str:
             near = did_you_mean(str(value), words)
             return f"one of {', '.join(words)}, not {value!r}{near}"
     return "" if isinstance(value, bool) else f"true or false, not {value!r}"
+
+
+def check_internals(names: Any) -> None:
+    """Raise `UserError` unless `log.optimizer` is null or a list of names for new columns."""
+    if names is None:
+        return
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not texts or not all(re.fullmatch(r"[A-Za-z]\w*", name) for name in names):
+        raise UserError(
+            f"log.optimizer is a list of names, as in 'log.optimizer=[d,update_rms]', not {names!r}"
+        )
+    if taken := [name for name in names if name in (*COLUMNS["steps"], *COUNTED)]:
+        raise UserError(f"log.optimizer: steps.csv has a column {taken[0]} already: leave it out")
+    if len(set(names)) < len(names):
+        raise UserError(f"log.optimizer names a column twice: {', '.join(names)}")
 
 
 def check_name(name: Any) -> None:

@@ -1,5 +1,6 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
+from optbench.datasets.bag_of_words import bag_of_words
 from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
 from optbench.datasets.image_files.folder import image_folder
 from optbench.datasets.loaders import (
@@ -23,6 +24,7 @@ from optbench.datasets.synthetic import (
     linear_optimum,
     modular_addition,
 )
+from optbench.datasets.tables.loaders import csv, diamonds, letter
 from optbench.datasets.texts import Text, austen, text
 
 __all__ = [
@@ -31,9 +33,12 @@ __all__ = [
     "adding",
     "associative_recall",
     "austen",
+    "bag_of_words",
     "breast_cancer",
     "cifar10",
     "cifar100",
+    "csv",
+    "diamonds",
     "digit_and_parity",
     "digit_lines",
     "digits",
@@ -41,6 +46,7 @@ __all__ = [
     "fashion_mnist",
     "image_folder",
     "kmnist",
+    "letter",
     "linear_map",
     "linear_optimum",
     "mnist",

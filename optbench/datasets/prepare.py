@@ -16,11 +16,25 @@ from optbench.common.errors import UserError
 from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.image_files.streamed import StreamedImages
-from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale
-from optbench.tasks import Characters, Classes, Inputs, Task, Tokens, Values, from_plain, to_plain
+from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale, shifted
+from optbench.datasets.returned import unified
+from optbench.datasets.splitting import TEST_SIZE, check_subset, divide, generator_of, split
+from optbench.datasets.tables.table import Table
+from optbench.tasks import (
+    Binary,
+    Characters,
+    Classes,
+    Inputs,
+    Task,
+    Tokens,
+    Values,
+    from_plain,
+    to_plain,
+)
 from optbench.trees import Parts, packed, unpacked
 
-TARGETS = ("labels", "inputs")
+TARGETS = ("labels", "inputs", "binary")
+LAYOUTS = ("channels_first", "channels_last")
 PREPROCESSING_CHOICES = (*PREPROCESSING, "integers")  # "integers" scales nothing
 
 
@@ -67,6 +81,8 @@ class Dataset:
     # above 1: the training examples are the overlapping windows of one sequence. An epoch draws as
     # many as every `stride`-th window, and those are scored
     stride: int = 1
+    # of each of the last features, which hold numbers from 0 to look up: how many there are
+    nominal: tuple[int, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -124,9 +140,9 @@ class Dataset:
         return cls(**{**made, "task": from_plain(plain["task"])})
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
-        def changed(tensor: Tensor) -> Tensor:
+        def changed(tensor: Any) -> Any:
             if isinstance(tensor, Parts):
-                return cast(Tensor, tensor.map(change))
+                return tensor.map(change)
             if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
                 return change(tensor)
             # windows share their memory, also on another device
@@ -159,13 +175,17 @@ class OwnPreparation(Protocol):
 
 
 def prepare(
-    raw: RawDataset | Sequence[Any] | Described | OwnPreparation,
+    raw: Any,
     *,
     preprocessing: str = "standardize",
     val_size: float | int = 0.1,
     split_seed: int = 0,
     subset: int | None = None,
     targets: str = "labels",
+    test_size: float | int = TEST_SIZE,
+    target: str | None = None,
+    shift: float = 0.0,
+    layout: str = "channels_first",
 ) -> Dataset:
     """Check the raw data, draw the validation split, and scale by the training part.
 
@@ -173,7 +193,9 @@ def prepare(
         raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
             set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`;
             or an object that prepares itself, such as a `Text`. Several inputs or targets are a
-            dictionary or a tuple of arrays in place of one.
+            dictionary or a tuple of arrays in place of one. Or a pair of examples and labels, a
+            torch `Dataset`, a scikit-learn `Bunch` or a pandas DataFrame, of which a test part is
+            drawn; or a pair of these, for training and test.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
             feature of vectors by its least and largest value, other images by theirs);
             "integers" (the raw values as int64, for models such as nn.Embedding);
@@ -182,15 +204,26 @@ def prepare(
         val_size: share of the training examples in [0, 1), or a number of examples.
         split_seed: seed of the generator that draws the subset and the split, and nothing else.
         subset: the most training examples (before the split) and the most test examples to keep.
-        targets: "labels", or "inputs" for models without labels, such as an autoencoder.
+        targets: "labels", or "inputs" for models without labels, such as an autoencoder, or
+            "binary" for two classes and a model with one output.
+        test_size: share in (0, 1), or number, of the examples for the test, of data without a test
+            part.
+        target: the column of a DataFrame that holds the targets.
+        shift: added to the test examples, in standard deviations of each feature (of images: each
+            channel) of the training part.
+        layout: "channels_last" for images (n, height, width, channels).
 
     Standard deviations divide by n; constant values in the training part get std 1. Real targets
     are standardized, each by its training values, unless preprocessing leaves values as they are
     ("none", "integers").
     Raises `UserError` for a bad argument or bad data.
     """
-    _check_choices(preprocessing, split_seed, subset, targets)
+    _check_choices(preprocessing, targets, layout, shift)
+    check_subset(subset)
+    generator = generator_of(split_seed)
+    raw = unified(raw, target)
     if isinstance(raw, OwnPreparation):
+        _check_defaults(raw, test_size=test_size, shift=shift, layout=layout)
         return raw.prepare(
             preprocessing=preprocessing,
             val_size=val_size,
@@ -198,30 +231,60 @@ def prepare(
             subset=subset,
             targets=targets,
         )
+    if isinstance(raw, Table):
+        _check_layout(layout, "rows of a table")
+        treated = raw.treated(
+            preprocessing=preprocessing,
+            val_size=val_size,
+            subset=subset,
+            test_size=test_size,
+            generator=generator,
+            shift=shift,
+        )
+        dataset = Dataset(**treated._asdict())
+        if isinstance(dataset.task, Values):
+            dataset = _with_scaled_targets(dataset, scaled=preprocessing != "none")
+        return _with_targets(dataset, targets)
     task = raw.task if isinstance(raw, Described) else None
+    known = raw.digest if isinstance(raw, Described) else None
     arrays = raw.arrays if isinstance(raw, Described) else raw
+    if isinstance(arrays, (tuple, list)) and len(arrays) == 2:
+        arrays = _divided(arrays, test_size, generator)
+    elif test_size != TEST_SIZE:
+        raise UserError(
+            f"data.test_size={test_size!r} divides data without a test part, and these have one: "
+            f"leave it out"
+        )
     if parts.are_several(arrays):
 
         def prepare_part(arrays: Sequence[Any], task: Task | None, how: str) -> Dataset:
-            part = Described(arrays, task) if task else arrays
-            split = {"val_size": val_size, "split_seed": split_seed, "subset": subset}
-            return prepare(part, preprocessing=how, **split)
+            return prepare(
+                Described(arrays, task) if task else arrays,
+                preprocessing=how,
+                val_size=val_size,
+                split_seed=split_seed,
+                subset=subset,
+                layout=layout,
+                shift=shift,
+            )
 
         return parts.prepared(arrays, task, preprocessing, targets, prepare_part)
-    digest, raw, own_val = _as_raw(arrays, task, raw.digest if isinstance(raw, Described) else None)
+    digest, raw, own_val = _as_raw(arrays, task, known)
+    raw, own_val = _channels_first(raw, own_val, layout)
     labels = [raw.train_y, raw.test_y, *(own_val[1:] if own_val else ())]
     task = (task or _task_of(labels)).fitted(labels)
-
-    generator = torch.Generator().manual_seed(split_seed)
-    order = torch.randperm(len(raw.train_y), generator=generator)[:subset]
-    n_val = 0 if own_val else _val_count(val_size, len(order))
-    # Sorted: which examples is random, their order in memory need not be.
-    val, train = order[:n_val].sort().values, order[n_val:].sort().values
+    places = split(
+        len(raw.train_y),
+        len(raw.test_y),
+        val_size=val_size,
+        subset=subset,
+        generator=generator,
+        own_val=own_val is not None,
+    )
+    train, val = places.train, places.val
     test_x, test_y = raw.test_x, raw.test_y
-    if subset is not None and subset < len(test_y):
-        # a random draw, since test sets are often ordered (the first half of MNIST's is easier)
-        test = torch.randperm(len(test_y), generator=generator)[:subset].sort().values
-        test_x, test_y = test_x[test], test_y[test]
+    if places.test is not None:
+        test_x, test_y = test_x[places.test], test_y[places.test]
     val_x, val_y = raw.train_x[val], raw.train_y[val]
     if own_val and val_size != 0:
         val_x, val_y = own_val
@@ -233,8 +296,8 @@ def prepare(
     if preprocessing == "integers":
         ready = partial(torch.Tensor.to, dtype=torch.int64, copy=True)
     else:
-        shift, scale = shift_and_scale(train_x, preprocessing)
-        ready = partial(affine, shift=shift, scale=scale)
+        offset, scale = shift_and_scale(train_x, preprocessing)
+        ready = partial(affine, shift=offset, scale=scale)
     dataset = Dataset(
         train_x=ready(train_x),
         train_y=raw.train_y[train],
@@ -247,6 +310,8 @@ def prepare(
     )
     if isinstance(task, Values):
         dataset = _with_scaled_targets(dataset, scaled=preprocessing not in ("none", "integers"))
+    if shift:
+        dataset = replace(dataset, test_x=shifted(dataset.test_x, dataset.train_x, shift))
     if raw.train_x.dtype != torch.uint8 and preprocessing != "integers":
         for name in ("val_x", "test_x"):
             if not torch.isfinite(getattr(dataset, name)).all():
@@ -255,10 +320,75 @@ def prepare(
                     "varies in the training part is far off there. Drop that feature in the "
                     "loader, or use preprocessing=none."
                 )
+    return _with_targets(dataset, targets)
+
+
+def _with_targets(dataset: Dataset, targets: str) -> Dataset:
+    """Return the data with inputs as targets, or with the task of one logit, where asked for."""
     if targets == "inputs":
         x = {f"{name}_y": getattr(dataset, f"{name}_x") for name in ("train", "val", "test")}
-        dataset = replace(dataset, task=Inputs(), **x)
+        return replace(dataset, task=Inputs(), **x)
+    if targets == "binary":
+        if not isinstance(dataset.task, Classes) or dataset.classes != 2:
+            kind = f"{dataset.classes} classes" if type(dataset.task) is Classes else "others"
+            raise UserError(
+                f"data.targets=binary is for two classes, and these targets are {kind}: leave it "
+                f"out"
+            )
+        return replace(dataset, task=Binary())
     return dataset
+
+
+def _divided(
+    arrays: Sequence[Any], test_size: float | int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Return examples and labels as training and test part, in the order of `RawDataset`."""
+    x, y = as_tensor("x", arrays[0]), as_tensor("y", arrays[1])
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
+        raise UserError(
+            f"a dataset's function returned examples of shape {tuple(x.shape)} and labels of shape "
+            f"{tuple(y.shape)}; they must be (n, features) or (n, channels, height, width) and "
+            f"(n,), with two examples or more"
+        )
+    train, test = divide(len(x), test_size, generator)
+    return x[train], y[train], x[test], y[test]
+
+
+def _channels_first(
+    raw: RawDataset, own_val: tuple[Tensor, Tensor] | None, layout: str
+) -> tuple[RawDataset, tuple[Tensor, Tensor] | None]:
+    """Return the data with images as (n, channels, height, width)."""
+    if layout == "channels_first":
+        return raw, own_val
+    if raw.train_x.ndim != 4 or isinstance(raw.train_x, StreamedImages):
+        _check_layout(layout, f"examples of shape {tuple(raw.train_x.shape[1:])}")
+
+    def turned(x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2).contiguous()
+
+    own_val = own_val and (turned(own_val[0]), own_val[1])
+    return raw._replace(train_x=turned(raw.train_x), test_x=turned(raw.test_x)), own_val
+
+
+def _check_defaults(raw: object, **settings: Any) -> None:
+    """Raise `UserError` for a setting of arrays that data of another kind do not have."""
+    defaults = {"test_size": TEST_SIZE, "shift": 0, "layout": LAYOUTS[0]}
+    for name, value in settings.items():
+        if value != defaults[name]:
+            raise UserError(
+                f"data.{name}={value} is for examples of numbers, and this dataset is a "
+                f"{type(raw).__name__}: leave it out"
+            )
+
+
+def _check_layout(layout: str, what: str) -> None:
+    if layout != "channels_first":
+        raise UserError(
+            f"data.layout={layout} is for images (n, height, width, channels), and this dataset "
+            f"has {what}: leave it out"
+        )
 
 
 def _task_of(labels: Sequence[Tensor]) -> Task:
@@ -304,49 +434,25 @@ def _check_integers(x: Tensor, preprocessing: str) -> None:
         )
 
 
-def _check_choices(preprocessing: str, split_seed: int, subset: int | None, targets: str) -> None:
+def _check_choices(preprocessing: str, targets: str, layout: str, shift: float) -> None:
     if preprocessing not in PREPROCESSING_CHOICES:
         allowed = ", ".join(PREPROCESSING_CHOICES)
         raise UserError(f"preprocessing={preprocessing!r} is unknown; allowed: {allowed}.")
     if targets not in TARGETS:
         raise UserError(f"data.targets={targets!r} is unknown; allowed: {', '.join(TARGETS)}.")
-    if not _is_int(split_seed) or not 0 <= split_seed < 2**63:
+    if layout not in LAYOUTS:
+        raise UserError(f"data.layout={layout!r} is unknown; allowed: {', '.join(LAYOUTS)}.")
+    number = isinstance(shift, int | float) and not isinstance(shift, bool)
+    if not number or not abs(shift) < 1e6:
         raise UserError(
-            f"data.split_seed={split_seed!r} is not a seed; allowed: a whole number from 0 to "
-            "2**63 - 1."
+            f"data.shift must be a number of standard deviations (0: no shift), not {shift!r}"
         )
-    if subset is not None and (not _is_int(subset) or subset < 1):
-        raise UserError(
-            f"data.subset={subset!r} is not a number of examples; allowed: a whole number from 1, "
-            "or null for all."
-        )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _val_count(val_size: float | int, n: int) -> int:
-    """Return the number of validation examples out of n, with one left for training."""
-    if _is_int(val_size) and val_size >= 0:
-        count = int(val_size)
-    elif isinstance(val_size, float) and 0 <= val_size < 1:
-        count = max(1, round(val_size * n)) if val_size > 0 else 0
-    else:
-        raise UserError(
-            f"data.val_size={val_size!r} is neither a share nor a count; allowed: a share from 0 "
-            f"to below 1 (0.1), or a whole number of examples (0 to {n - 1})."
-        )
-    if count >= n:
-        raise UserError(
-            f"data.val_size={val_size!r} leaves no training example: {count} of {n} would be held "
-            f"out; allowed: at most {n - 1} examples. Lower it, or raise data.subset if it is set."
-        )
-    return count
+    if shift and preprocessing == "integers":
+        raise UserError("data.shift moves real numbers, and preprocessing=integers has none")
 
 
 def _as_raw(
-    raw: RawDataset | Sequence[Any], task: Task | None, digest: str | None
+    raw: Any, task: Task | None, digest: str | None
 ) -> tuple[str, RawDataset, tuple[Tensor, Tensor] | None]:
     """Return the digest, checked CPU tensors, and an own validation set or None.
 
@@ -357,10 +463,9 @@ def _as_raw(
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
         raise UserError(
             f"a dataset's function returned a {type(raw).__name__}{size}; it must return four "
-            f"tensors or arrays: {', '.join(RawDataset._fields)}. Examples and labels that are not "
-            f"divided yet (scikit-learn's load_... or return_X_y=True) are divided in a function "
-            f"of your own: def mine(): x, y = load(return_X_y=True); "
-            f"return x[100:], y[100:], x[:100], y[:100]"
+            f"tensors or arrays ({', '.join(RawDataset._fields)}), or examples and labels of which "
+            f"data.test_size is the test part, or a torch Dataset, a DataFrame, a scikit-learn "
+            f"Bunch, or two of these for training and test"
         )
     names = (*RawDataset._fields, "val_x", "val_y")
     tensors = [
@@ -410,7 +515,8 @@ def _as_raw(
                 f"below {limit} here): renumber them in the loader."
             )
     for part, x, y in parts[1:]:
-        if y.is_floating_point() != train_y.is_floating_point() or y.shape[1:] != train_y.shape[1:]:
+        other = y.shape[1:] != train_y.shape[1:] and not (task and task.padded)
+        if other or y.is_floating_point() != train_y.is_floating_point():
             raise UserError(
                 f"train_y is {train_y.dtype} of shape {tuple(train_y.shape)}, and {part}_y "
                 f"{y.dtype} of shape {tuple(y.shape)}; they must be of one kind: whole numbers are "

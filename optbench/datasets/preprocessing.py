@@ -87,3 +87,16 @@ def affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         out[start : start + len(chunk)] = (chunk - shift).div_(scale)
         start += len(chunk)
     return out
+
+
+def shifted(x: Tensor, train_x: Tensor, shift: float) -> Tensor:
+    """Return examples moved by `shift` standard deviations of the training part.
+
+    The deviation is that of each feature, and of images that of each channel. Constant features
+    stay as they are.
+    """
+    kind = "standardize" if train_x.ndim == 4 else "standardize_features"
+    _, std = shift_and_scale(train_x, kind)
+    dims = [0, 2, 3] if train_x.ndim == 4 else [0]
+    varies = train_x.amax(dims, keepdim=True) > train_x.amin(dims, keepdim=True)
+    return x + (shift * std * varies[0]).to(x.dtype)

@@ -8,7 +8,7 @@ from optbench.datasets.prepare import RawDataset
 from optbench.tasks import IGNORED
 
 
-def modular_addition(modulus: int = 97, train_size: float = 0.5, seed: int = 0) -> RawDataset:
+def modular_addition(modulus: int = 31, train_size: float = 0.5, seed: int = 0) -> RawDataset:
     """Return the table of a + b modulo a prime or another number (Power et al. 2022).
 
     An example is the tokens (a, b, =), of which the last is `modulus`; its class is the sum. All
@@ -26,9 +26,9 @@ def modular_addition(modulus: int = 97, train_size: float = 0.5, seed: int = 0) 
 
 
 def associative_recall(
-    pairs: int = 8,
-    keys: int = 16,
-    values: int = 16,
+    pairs: int = 4,
+    keys: int = 8,
+    values: int = 8,
     train: int = 8192,
     test: int = 1024,
     seed: int = 0,

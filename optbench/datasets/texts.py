@@ -49,11 +49,15 @@ class Text:
         most windows of the training text (before the split) and of the test text, from a passage
         each. Tokens of characters are numbered by the training part; all others are `UNKNOWN`.
         """
-        if preprocessing != "integers" or targets != "labels":
+        if preprocessing != "integers":
             raise UserError(
-                f"a text is characters to predict the next one by, and has nothing to scale and no "
-                f"other targets: set preprocessing=integers (not {preprocessing}) and "
-                f"data.targets=labels (not {targets})"
+                f"preprocessing={preprocessing} scales numbers, and a text is characters: leave it "
+                f"out, or set preprocessing=integers"
+            )
+        if targets != "labels":
+            raise UserError(
+                f"data.targets={targets}: the targets of a text are its next characters. Leave it "
+                f"out"
             )
         generator = torch.Generator().manual_seed(split_seed)
         train, test = self._tokens(self.train), self._tokens(self.test)
@@ -75,11 +79,14 @@ class Text:
                     f"text, a smaller dataset.context, or other shares (data.val_size, "
                     f"dataset.test_size, data.subset)"
                 )
-        parts = [*_windows(train, self.context, 1)]
-        for part in (val, test):
-            parts += _windows(part, self.context, self.context)
+        train_x, train_y = _windows(train, self.context, 1)
+        val_x, val_y = _windows(val, self.context, self.context)
+        test_x, test_y = _windows(test, self.context, self.context)
         task = Characters(classes) if self.unit == "characters" else Bytes()
-        return Dataset(*parts, task, self._digest(), stride=self.context)
+        return Dataset(
+            train_x, train_y, val_x, val_y, test_x, test_y,
+            task, self._digest(), stride=self.context,
+        )  # fmt: skip
 
     def _tokens(self, text: str) -> np.ndarray:
         """Return the text as code points, or as bytes."""

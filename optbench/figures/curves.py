@@ -45,7 +45,10 @@ X_LABELS = {
     "epoch": "passes over the training set (epochs)",
     "step": "optimizer steps (mini-batches)",
     "seconds": "training time (s)",
+    "gradients": "gradient evaluations (mini-batches)",
 }
+REFERENCE_NOTE = "dotted line: the least-squares solution, below which no run can come"
+LEAST_REFERENCE = 1e-2  # of the lowest value that is drawn
 MAX_BANDS = 7  # of one panel; more cover each other
 
 
@@ -79,7 +82,7 @@ def curves(
     log: bool | None = None,
     rows: str = "epochs",
 ) -> Figure:
-    """Draw `y` against `x` ("epoch", "step" or "seconds"), a panel per problem.
+    """Draw `y` against `x` ("epoch", "step", "seconds" or "gradients"), a panel per problem.
 
     facet: config keys of the panels (two: a grid), by default those that tell problems apart.
     lines: the config key that makes the lines, by default the optimizer and its settings. log:
@@ -92,11 +95,17 @@ def curves(
     check_column(table, y)
     if x not in X_LABELS:
         raise UserError(f"cannot draw against {x!r}; allowed: {', '.join(X_LABELS)}")
+    if x == "gradients" and (x not in table or table[x].isna().any()):
+        raise UserError(
+            "cannot draw against gradients: some of these runs are of an earlier version, which "
+            "did not count them; force=true repeats them"
+        )
     plan = made.spread(facet, lines)
     log = metric_of(y).log if log is None else log
     at = table.groupby("run", observed=True).indices
     shown: list[Curve] = []
     scales: list[Scale] = []
+    references: list[float] = []
     drawn = plan.runs[plan.runs["run"].isin(set(at))]
     if x == "seconds":
         drawn = drawn[~drawn["run"].isin(made.timing.untimed)]
@@ -110,21 +119,27 @@ def curves(
                 own = table.iloc[np.concatenate([at[run] for run in members])]
                 series.append((text, look, aggregate(own, y, x)))
             legends.append((axes, draw_panel(axes, series, metric_of(y).smaller)))
+            least = reference_of_panel(table, runs, y)
+            if least is not None:
+                draw_reference(axes, least)
+                references.append(least)
             crowded |= len(series) > MAX_BANDS
             inside = [curve for *_, curve in series]
             shown += inside
             if not share:
-                scales.append(set_scale([axes], log, y, inside))
+                scales.append(set_scale([axes], log, y, inside, [] if least is None else [least]))
         for axes, _ in panels:
             end_at_data(axes)
             if x == "epoch":
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
         if share:
-            scales.append(set_scale([axes for axes, _ in panels], log, y, shown))
+            scales.append(set_scale([axes for axes, _ in panels], log, y, shown, references))
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         text = seeds_note(shown, crowded) + ("" if share else "; each panel has its own y axis")
         text += scale_note(scales)
+        if references:
+            text += f"; {REFERENCE_NOTE}"
         if x == "seconds" and made.timing.sentence:
             text += f"; {made.timing.sentence}"
         label_panels(figure, plan, X_LABELS[x], y_label(table, y), text)
@@ -166,6 +181,39 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     # The grid consists of existing rows, so at least one run has each step.
     x_values = np.nanmedian(places, axis=0)
     return Curve(x_values, parts[0], parts[1], parts[2], final, sorted(ends), len(runs), diverged)
+
+
+def reference_of_panel(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> float | None:
+    """Return the least training loss of a panel's one problem, if it is known and has a place.
+
+    A value far below all lines, as of data that a linear model fits exactly, would hide these.
+    """
+    problems = set(map(str, runs["problem"]))
+    found = table.attrs.get("references", {})
+    if y != "train_loss" or table.attrs.get("rows", "epochs") != "epochs" or len(problems) != 1:
+        return None
+    least = found.get(problems.pop())
+    values = table.loc[table["run"].isin(set(runs["run"])), y]
+    values = values[np.isfinite(values)]
+    far = least is None or values.empty or least < LEAST_REFERENCE * float(values.min())
+    return None if far else least
+
+
+def draw_reference(axes: Axes, least: float) -> None:
+    """Draw the line that no run of the panel's problem can come below, with its name."""
+    axes.axhline(least, color="0.35", linewidth=style.points(0.7), linestyle=(0, (1, 2)), zorder=1)
+    axes.annotate(
+        "least squares",
+        (0.99, least),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -1),
+        textcoords="offset points",
+        ha="right",
+        va="top",  # below the line, where no curve is
+        fontsize=style.points(6),
+        color="0.35",
+        zorder=4,
+    )
 
 
 def draw_panel(
@@ -220,13 +268,16 @@ def can_share_y(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
     return bool(starts.max() - starts.min() <= 10 * change[np.isfinite(change)].min())
 
 
-def set_scale(panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve]) -> Scale:
+def set_scale(
+    panels: Sequence[Axes], log: bool, y: str, shown: Sequence[Curve], references: Sequence[float]
+) -> Scale:
     """Set the y axes: per cent for accuracies, and a limit for losses.
-    The limit keeps a run that blew up, or starts far above the usual, from squeezing the others."""
+    The limit keeps a run that blew up, or starts far above the usual, from squeezing the others.
+    references: further values that are drawn."""
     top = np.concatenate([[*curve.high, *(end for _, end in curve.ends)] for curve in shown])
     top = top[np.isfinite(top)]
     bottom = np.concatenate([[*curve.low, *(end for _, end in curve.ends)] for curve in shown])
-    bottom = bottom[np.isfinite(bottom)]
+    bottom = np.array([*bottom[np.isfinite(bottom)], *references])
     words = set_log_y(panels, [*bottom, *top]) if log else ""
     if metric_of(y).percent:
         for axes in panels:

@@ -9,6 +9,7 @@ from typing import Any
 
 from optbench.common.console import warn
 from optbench.common.files import read_text, replace_text
+from optbench.formats import shared_study
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
 
 JOBS_FILE = "jobs.jsonl"
@@ -25,37 +26,91 @@ engines: dict[str, str] = {}  # the engine that this process's sweep chose, by p
 unwritten: list[Job] = []  # the ended jobs that could not be written
 
 
+class Shared:
+    """The call that this process has joined, if it shares its study with other workers."""
+
+    call: Job | None = None
+    own_list: Path | None = None  # this worker's list, in place of `jobs.jsonl`
+
+    def leave(self) -> None:
+        """Forget the call: this process has the study for itself."""
+        self.call = self.own_list = None
+
+
+shared = Shared()
+
+
 def plan(
     folder: Path,
     planned: int | None,
     retry: str,
     jobs: Sequence[Sequence[str]] | None = None,
     words: Sequence[str] | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> None:
     """Start a new list with the number of jobs, their overrides, and earlier failures.
 
     planned, jobs: None for a tuned study, which decides as it runs and has its own manifest.
-    words: the overrides of the command.
+    words: the overrides of the command. command: its `command_of`; None: that of the list so far.
+    The list of a call that this process has joined is kept, but for the number of jobs.
     """
-    first = {"planned": planned, "retry": retry, "jobs": jobs, "failed_before": failed(folder)}
-    first |= {} if words is None else {"words": list(words)}
     ended.clear()
     engines.clear()
     unwritten.clear()
+    before = first_line(folder)
+    if shared.call and shared_study.call_of(before).get("id") == shared.call["id"]:
+        if planned is not None:
+            replan(folder, planned)
+        return
+    first: Job = {"planned": planned, "retry": retry, "jobs": jobs}
+    first["failed_before"] = failed(folder)
+    first |= {} if words is None else {"words": list(words)}
+    first["command"] = before.get("command") if command is None else command
+    first |= {"call": shared.call} if shared.call else {}
     replace_text(folder / JOBS_FILE, json.dumps(first) + "\n")
+    if earlier := shared_study.call_of(before):
+        shared_study.remove_lists(folder, earlier["id"])
+
+
+def first_line(folder: Path) -> Job:
+    """Return the plan of a sweep's list; {} without a readable one."""
+    try:
+        with (folder / JOBS_FILE).open(encoding="utf-8") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return first if isinstance(first, dict) else {}
 
 
 def replan(folder: Path, planned: int) -> None:
     """Set the number of jobs anew, of a study that has decided on more."""
-    first, _, rest = read_text(folder / JOBS_FILE).partition("\n")
-    replace_text(
-        folder / JOBS_FILE, json.dumps(json.loads(first) | {"planned": planned}) + "\n" + rest
-    )
+    text, _, rest = read_text(folder / JOBS_FILE).partition("\n")
+    first = json.loads(text)
+    if shared.call and (first["planned"] or 0) >= planned:
+        return  # another worker has come further
+    replace_text(folder / JOBS_FILE, json.dumps(first | {"planned": planned}) + "\n" + rest)
 
 
-def record(folder: Path, job: Mapping[str, Any]) -> None:
-    """Append a job's outcome: its number, overrides, status, run folder and error."""
+def close(folder: Path) -> None:
+    """End a call: put the lines of all workers, and this one's, into `jobs.jsonl`."""
+    first, outcomes = read(folder)
+    call = first.pop("call")
+    found = shared_study.best_of([*outcomes, *ended])
+    replace_text(folder / JOBS_FILE, "".join(json.dumps(line) + "\n" for line in [first, *found]))
+    shared_study.remove_lists(folder, call["id"])
+
+
+def record(folder: Path, job: Mapping[str, Any], *, write: bool = True) -> None:
+    """Append a job's outcome: its number, overrides, status, run folder and error.
+
+    write: False for an outcome that another worker of the same call has written.
+    """
     ended.append(dict(job))
+    if not write:
+        return
+    if shared.own_list is not None:
+        shared_study.append(shared.own_list, job)
+        return
     with (folder / JOBS_FILE).open("ab+") as file:
         file.seek(-1, os.SEEK_END)  # the file holds the plan at least
         torn = file.read(1) != b"\n"  # a full disk may have cut the last line
@@ -95,7 +150,12 @@ def read(folder: Path) -> tuple[Job, list[Job]]:
             pass  # a torn or damaged line
         if not lines:
             raise ValueError(f"{folder / JOBS_FILE} does not begin with what was planned")
-    return lines[0], lines[1:]
+    first, outcomes = lines[0], lines[1:]
+    if call := shared_study.call_of(first):
+        workers = shared_study.read_workers(folder, call["id"])
+        others = [line for one in workers for line in one.lines if _is_outcome(line)]
+        outcomes = shared_study.best_of([*outcomes, *others])
+    return first, outcomes
 
 
 def _is_plan(line: object) -> bool:

@@ -84,11 +84,17 @@ class DataConfig(TypedDict):
 
     root: Annotated[str, Key(SOURCE | PATH | COSMETIC)]
     download: Annotated[bool, Key(SOURCE, Switch())]
-    path: Annotated[str | None, Key(SOURCE | PATH)]
+    path: Annotated[str | None, Key(SOURCE | PATH, before=None)]
     val_size: Annotated[float, Key()]
     split_seed: Annotated[int, Key(NESTED, Count(0, "a number that names the split"))]
     subset: Annotated[int | None, Key(NESTED, Count(2, "training examples", null=True))]
-    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs")), before="labels")]
+    targets: Annotated[str, Key(NESTED, Choice(("labels", "inputs", "binary")), before="labels")]
+    target: Annotated[str | None, Key(before=None)]
+    test_size: Annotated[float, Key(before=0.2)]
+    shift: Annotated[float, Key(before=0.0)]
+    layout: Annotated[
+        str, Key(NESTED, Choice(("channels_first", "channels_last")), before="channels_first")
+    ]
 
 
 class LogConfig(TypedDict):
@@ -104,6 +110,7 @@ class LogConfig(TypedDict):
         Key(NESTED, Count(1, "steps between rows of layers.csv", null=True), before=None),
     ]
     eval_test: Annotated[str, Key(COSMETIC, Choice(("each", "end", "never")))]
+    optimizer: Annotated[list[str] | None, Key(NESTED, before=None)]
 
 
 # `training.recipes` checks the keys of the recipe
@@ -282,6 +289,27 @@ UNREPEATED_KEYS = having(SWEEP | STUDY)  # left out of the command that repeats 
 UNRECORDED_KEYS = having(UNRECORDED | ENDING)
 ENDING_KEYS = having(ENDING)
 LABELS = ("name", "search")  # in a group, but no arguments: the label, and the search space
+# of an optimizer, where their value is a mapping: what its authors ask for, the rate of its tests
+NOTES = ("schedule", "test")
+GROUPS_KEY = "groups"  # of an optimizer, where its value is a mapping: rules, and no argument
+
+
+def settled(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group without what belongs to no one setting: search space and notes."""
+    return {
+        key: value
+        for key, value in node.items()
+        if key != "search" and not (key in NOTES and isinstance(value, Mapping))
+    }
+
+
+def arguments_in(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a group gives its `_target_`, with the keys that begin with an underscore."""
+    return {
+        key: value
+        for key, value in settled(node).items()
+        if key not in LABELS and not (key == GROUPS_KEY and isinstance(value, Mapping))
+    }
 
 
 def identity_part(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

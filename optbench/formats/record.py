@@ -18,6 +18,7 @@ class RunRecord(TypedDict, total=False):
     # earlier versions of optbench had other keys
     config: Required[dict[str, Any]]
     problem: Required[dict[str, Any]]
+    reference: Any  # the train_loss of the solution in closed form, of linear models
     settings_hash: str  # of all settings, without the data's bytes and the code
     code: Any  # the user's own; `formats.older_code.code_in` reads it
     code_folder: Any  # the folder of that code, where it is not the current one
@@ -33,7 +34,6 @@ class RunRecord(TypedDict, total=False):
     products: Any
     cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
-    evaluations_per_step: Any  # how often a step computed the loss of its batch, on average
     versions: dict[str, Any] | None
     machine: Any
     git_commit: Any

@@ -37,6 +37,7 @@ COLUMNS = {
     ],
 }
 ADDED_COLUMNS = ("saturated_fraction", "grad_variance")  # which files of earlier versions lack
+COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.3
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
 METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than the accuracy
@@ -45,6 +46,7 @@ METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than t
 AVERAGED_COLUMNS = tuple(  # of epochs.csv, where weights are averaged
     f"{AVERAGED}{part}_{what}" for part in PARTS for what in ("loss", *TASK_METRICS)
 )
+GAP = "loss_gap"  # of tables, from the losses of epochs.csv: test minus training
 TEXT_COLUMNS = ("layer", "kind")  # all others hold numbers
 FILLED_COLUMNS = {  # which never have an empty cell
     "epochs": ("epoch", "step", "train_loss", "seconds"),
@@ -52,9 +54,7 @@ FILLED_COLUMNS = {  # which never have an empty cell
     "layers": ("epoch", "step", "kind"),
 }
 # the cost of the optimizer's step from `run.json`, the same in every row of the table
-COST_COLUMNS = (
-    "step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once", "evaluations_per_step",
-)  # fmt: skip
+COST_COLUMNS = ("step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once")
 REQUIRED_KEYS = {
     "run_id": str,
     "problem_hash": str,
@@ -72,14 +72,24 @@ OPTIONAL_KEYS = {
 
 def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
     """Return the columns that a run with this record writes to a CSV file."""
+    counted = record.get("counted", [])
+    if rows == "steps":
+        return [*COLUMNS[rows], *counted, *internals_of(record)]
     if rows != "epochs":
         return COLUMNS[rows]
     further = record.get("metrics", [])
-    columns = [*COLUMNS[rows], *(f"{part}_{metric}" for metric in further for part in PARTS)]
+    named = [f"{part}_{metric}" for metric in further for part in PARTS]
+    columns = [*COLUMNS[rows], *counted, *named]
     if (record["config"].get("averaging") or {}).get("kind") is not None:
         metrics = ("loss", "accuracy", *further)
         columns += [f"{AVERAGED}{part}_{metric}" for part in PARTS for metric in metrics]
     return columns
+
+
+def internals_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the columns of steps.csv that log the optimizer itself (`log.optimizer`)."""
+    names = (record["config"].get("log") or {}).get("optimizer")
+    return [str(name) for name in names or []]
 
 
 def read_record(path: Path) -> RunRecord:
@@ -253,6 +263,15 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
     # half an epoch of slack: the last, smaller batch may be dropped
     elif epochs is not None and epoch < epochs - 0.5:
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
+
+
+def reference_of(record: Mapping[str, Any]) -> float | None:
+    """Return the training loss of a problem's solution in closed form, or None."""
+    found = record.get("reference")
+    value = found.get("train_loss") if isinstance(found, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:

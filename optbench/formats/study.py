@@ -10,7 +10,7 @@ import pandas as pd
 
 from optbench.common.errors import UserError
 from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
-from optbench.formats.keys import KEYS, SERIES_KEYS
+from optbench.formats.keys import KEYS, SERIES_KEYS, settled
 from optbench.formats.older_code import Record
 from optbench.formats.run import read_sealed
 
@@ -119,7 +119,7 @@ def setting_of(record: Mapping[str, Any]) -> str:
     }
     for group in ("optimizer", "schedule"):
         if isinstance(side := sides[group], dict):
-            sides[group] = {key: value for key, value in side.items() if key != "search"}
+            sides[group] = settled(side)
     return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -41,6 +41,8 @@ def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
     check_choice("loss.output", output, OUTPUT_FUNCTIONS)
     if labels.is_floating_point():
         return F.mse_loss(logits, labels)
+    if output == "softmax":
+        _check_several("mse with loss.output=softmax", logits)
     return F.mse_loss(OUTPUT_FUNCTIONS[output](logits), _one_hot(logits, labels))
 
 
@@ -63,13 +65,17 @@ def huber(outputs: Tensor, targets: Tensor, *, delta: float = 1.0) -> Tensor:
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return one-vs-all binary cross-entropy, averaged over examples and classes."""
+    """Return one-vs-all binary cross-entropy, averaged over examples and classes.
+
+    Of one output, as with data.targets=binary, the loss is that of the labels 0 and 1.
+    """
     return F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))
 
 
 def _by_label(loss: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (labels, classes) and labels in one dimension, also of tokens."""
     _check_whole(loss, labels)
+    _check_several(loss, logits)
     if labels.ndim == 1:
         return logits, labels
     return logits.flatten(0, -2), labels.flatten()
@@ -91,6 +97,16 @@ def _check_real(loss: str, targets: Tensor) -> None:
         )
 
 
+def _check_several(loss: str, logits: Tensor) -> None:
+    if logits.shape[-1] == 1:
+        raise UserError(
+            f"loss={loss} compares the outputs of several classes, and the model has one output, "
+            f"whose softmax is always 1: take loss=bce"
+        )
+
+
 def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
     _check_whole("bce", labels)
+    if logits.shape[1] == 1:
+        return labels[:, None].to(logits.dtype)
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype)

@@ -2,7 +2,7 @@
 
 from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
-from optbench.models.dense import logreg, mlp
+from optbench.models.dense import deep_linear, linear, logreg, mlp
 from optbench.models.layers import (
     ACTIVATIONS,
     Drawing,
@@ -14,6 +14,7 @@ from optbench.models.layers import (
 from optbench.models.line_reader import line_reader
 from optbench.models.recurrent import lstm
 from optbench.models.resnet import resnet
+from optbench.models.tabular import tabular_mlp
 from optbench.models.torchvision_models import torchvision_model
 from optbench.models.transformer import ReluSquared, gpt
 from optbench.models.video import cnn3d
@@ -26,14 +27,17 @@ __all__ = [
     "bigram",
     "cnn",
     "cnn3d",
+    "deep_linear",
     "draw_from",
     "drawing_layers",
     "gpt",
     "line_reader",
+    "linear",
     "logreg",
     "lstm",
     "mlp",
     "resnet",
+    "tabular_mlp",
     "takes_any_layout",
     "torchvision_model",
 ]

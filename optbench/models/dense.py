@@ -38,3 +38,24 @@ def mlp(
 def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
     """Return multinomial logistic regression, a single linear layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
+
+
+def deep_linear(
+    input_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (16, 16, 16)
+) -> nn.Module:
+    """Return linear layers without biases, one behind the other, whose product is one map.
+
+    The loss is not convex in the weights, and has no local minimum but the global ones (Kawaguchi
+    2016): `optbench.datasets.linear_optimum`.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for size in [*sizes_of("model.hidden", hidden), classes]:
+        layers.append(nn.Linear(width, size, bias=False))
+        width = size
+    return nn.Sequential(*layers)
+
+
+def linear(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """Return a single linear layer, for least squares and other regressions."""
+    return logreg(input_shape, classes)

@@ -45,7 +45,7 @@ def line_reader(
     """Return a reader of lines `(channels, height, width)` for CTC.
 
     A stage is a convolution of size `kernel` that keeps the image's size, the activation, and 2x2
-    max-pooling while there are two pixels to pool, so that three stages make a step of eight columns.
+    max-pooling while there are two pixels to pool: three stages make a step of eight columns.
     hidden: units of each recurrent layer and direction.
     """
     if len(input_shape) != 3:
@@ -68,9 +68,10 @@ def line_reader(
         conv = nn.Conv2d(width, units, kernel, padding=kernel // 2, bias=bias)
         norm = nn.BatchNorm2d(units) if batch_norm else None
         stages += block(conv, norm, activation, batch_norm_place)
-        if min(rows, columns) >= 2:
-            stages.append(nn.MaxPool2d(2))
-            rows, columns = rows // 2, columns // 2
+        pools = (2 if rows >= 2 else 1, 2 if columns >= 2 else 1)
+        if max(pools) > 1:
+            stages.append(nn.MaxPool2d(pools))
+            rows, columns = rows // pools[0], columns // pools[1]
         stages += dropout_layers("model.dropout", dropout)
         width = units
     recurrent = Recurrent(

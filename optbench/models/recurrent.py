@@ -1,6 +1,6 @@
 """Recurrent networks of tokens, or of sequences of vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from optbench.common.errors import UserError, check_choice
 from optbench.models.layers import count_of, dropout_layers
 
-CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 GATES = {"lstm": 4, "gru": 3}
 FORGET_GATE = 1  # its place among the four gates of torch's LSTM
 
@@ -43,7 +43,9 @@ class Recurrent(nn.Module):
         stack: list[nn.Module] = []
         for _ in range(layers):
             # one module a layer, since torch's own dropout draws from the global generator
-            made = CELLS[cell](width, hidden, batch_first=True, bidirectional=bidirectional)
+            made: nn.Module = CELLS[cell](
+                width, hidden, batch_first=True, bidirectional=bidirectional
+            )
             width = directions * hidden
             stack += [made, *dropout_layers("model.dropout", dropout)]
         self.stack = nn.ModuleList(stack)

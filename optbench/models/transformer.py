@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +169,7 @@ class GPT(nn.Module):
                 nn.init.zeros_(layer.bias)
         if self.head is None:
             self.embedding.weight.mul_(min(1.0, sqrt(64 / self.embedding.embedding_dim)))
+        block: Any
         for block in self.blocks:
             for last in (block.attention.out, block.mlp_out):
                 last.weight.mul_(1 / sqrt(2 * len(self.blocks)))

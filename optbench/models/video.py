@@ -12,7 +12,7 @@ from optbench.models.layers import block, dropout_layers, norm_follows, sizes_of
 
 
 class ChannelsFirst(nn.Module):
-    """Clips `(n, time, channels, height, width)` to what convolutions take, channels before time."""
+    """Clips `(n, time, channels, height, width)` to `(n, channels, time, height, width)`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
@@ -64,7 +64,8 @@ def cnn3d(
         conv = nn.Conv3d(width, units, kernel, padding=kernel // 2, bias=bias)
         norm = nn.BatchNorm3d(units) if batch_norm else None
         layers += block(conv, norm, activation, batch_norm_place)
-        pools = [2 if n >= 2 else 1 for n in (frames if stage else 1, *size)]
+        long, high, wide = (2 if n >= 2 else 1 for n in (frames if stage else 1, *size))
+        pools = (long, high, wide)
         if math.prod(pools) > 1:
             layers.append(nn.MaxPool3d(pools))
             frames, *size = (n // pool for n, pool in zip((frames, *size), pools, strict=True))

@@ -35,7 +35,11 @@ class LayerParameter(NamedTuple):
 
 
 def layer_parameters(model: nn.Module) -> list[LayerParameter]:
-    """Return the trained parameters of a model in its order, each once."""
+    """Return the trained parameters of a model in its order, each once.
+
+    A model of tokens whose last layer lies within a block has no head of its own: there its outputs
+    are products with the embedding.
+    """
     found: dict[int, LayerParameter] = {}
     depths: dict[str, int] = {}
     last: int | None = None  # the id of the last weight of a layer
@@ -46,12 +50,12 @@ def layer_parameters(model: nn.Module) -> list[LayerParameter]:
         for key, p in module.named_parameters(recurse=False):
             kind = "embedding" if id(p) in tied else _kind(module, key, p)
             if kind in ("linear", "conv") or (id(p) in tied and isinstance(module, nn.Linear)):
-                last = id(p)
+                last = None if tied and _is_within_block(model, path) else id(p)
             if p.requires_grad and id(p) not in found:
                 depth = depths.setdefault(_unit(model, path), len(depths))
                 name = f"{path}.{key}" if path else key
                 found[id(p)] = LayerParameter(name, p, kind, depth)
-    if last in found and found[last].kind != "embedding":
+    if last is not None and last in found and found[last].kind != "embedding":
         found[last] = found[last]._replace(kind="head")
     order = {id(p): place for place, p in enumerate(model.parameters())}
     return sorted(found.values(), key=lambda entry: order[id(entry.parameter)])
@@ -76,6 +80,11 @@ def _kind(module: nn.Module, key: str, p: nn.Parameter) -> str:
 def _is_scale(module: nn.Module, key: str) -> bool:
     """Return whether a vector is the scale of a norm that is not torch's."""
     return "norm" in type(module).__name__.lower() and key in ("weight", "scale", "gain", "gamma")
+
+
+def _is_within_block(model: nn.Module, path: str) -> bool:
+    """Return whether a module lies below a numbered block, and is not the block itself."""
+    return _unit(model, path) != path
 
 
 def _unit(model: nn.Module, path: str) -> str:

@@ -1,10 +1,10 @@
 """Rules that give each parameter of a model its group: by kind, name, dimensions or depth.
 
 A rule is a mapping. Its conditions, which must all hold, are `kind` (of `layers.KINDS`), `name` (a
-pattern such as "blocks.*.weight"), `dims` (numbers of dimensions) and `depth` (numbers from 0; -1 is
-the last). Each is one value or a list. A rule without conditions takes what no other rule takes.
-The other entries are settings: `lr_factor`, `lr_decay`, `flatten`, `optimizer`, and any argument of
-the group's optimizer, such as `weight_decay`.
+pattern such as "blocks.*.weight"), `dims` (numbers of dimensions) and `depth` (numbers from 0; -1
+is the last). Each is one value or a list. A rule without conditions takes what no other rule takes.
+The other entries are settings: `lr_factor`, `lr_decay`, `flatten`, `optional`, `optimizer`, and any
+argument of the group's optimizer, such as `weight_decay`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,7 @@ from optbench.optimizers.layers import KINDS, LayerParameter
 
 CONDITIONS = ("kind", "name", "dims", "depth")
 FACTORS = ("lr_factor", "lr_decay")
+SWITCHES = ("flatten", "optional")
 MOST_NAMED = 3  # parameters in a message
 
 
@@ -29,7 +30,8 @@ class Rule:
 
     optimizer: makes the optimizer of these parameters; None: they are the model's main optimizer's.
     lr_factor: times the main optimizer's lr. lr_decay: times lr for each step of depth below the
-    model's last (layer-wise decay). flatten: kernels are seen as matrices. settings: arguments.
+    model's last (layer-wise decay). flatten: kernels are seen as matrices. optional: a model
+    may have no such parameter. settings: arguments.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Rule:
     lr_factor: float = 1.0
     lr_decay: float = 1.0
     flatten: bool = False
+    optional: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def takes(self, entry: LayerParameter, last_depth: int) -> bool:
@@ -96,21 +99,22 @@ def _rule(name: str, given: object) -> Rule:
     for factor, value in factors.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
             raise UserError(f"{key}.{factor} must be a number of at least 0, not {value!r}")
-    flatten = given.get("flatten", False)
-    if not isinstance(flatten, bool):
-        raise UserError(f"{key}.flatten must be true or false, not {flatten!r}")
+    switches = {switch: given.get(switch, False) for switch in SWITCHES}
+    for switch, value in switches.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{key}.{switch} must be true or false, not {value!r}")
     optimizer = given.get("optimizer")
     if optimizer is not None and not callable(optimizer):
         raise UserError(
             f"{key}.optimizer names a class, as in {{_target_: torch.optim.AdamW}}, and is "
             f"{optimizer!r}"
         )
-    known = (*CONDITIONS, *FACTORS, "flatten", "optimizer")
+    known = (*CONDITIONS, *FACTORS, *SWITCHES, "optimizer")
     settings = {k: v for k, v in given.items() if k not in known}
     for setting in settings:
         if near := did_you_mean(setting, known):
             raise UserError(f"unknown key {key}.{setting}{near}")
-    return Rule(name, conditions, optimizer, **factors, flatten=flatten, settings=settings)
+    return Rule(name, conditions, optimizer, **factors, **switches, settings=settings)
 
 
 def _listed(value: object) -> tuple[Any, ...]:
@@ -145,19 +149,19 @@ def assign(
         )
     found = []
     for rule in rules:
-        own = [
+        taken = [
             entry
             for entry in entries
             if owners[entry.name] == [rule] or (not rule.conditions and not owners[entry.name])
         ]
-        if not own and rule.conditions:
+        if not taken and rule.conditions and not rule.optional:
             raise UserError(
                 f"the group {rule.name} ({rule.words()}) takes no parameter of the model, which "
                 f"has {_what(rule, entries)}: correct its conditions, or take it out with "
                 f"optimizer.groups.{rule.name}=none"
             )
-        if own:
-            found.append((rule, own))
+        if taken:
+            found.append((rule, taken))
     return found
 
 

@@ -12,7 +12,14 @@ from typing import Any
 import yaml
 
 from optbench.analysis.comparison import Comparison
-from optbench.formats.keys import DATA_SOURCES, GROUPS, LABELS, OVERLAYS, UNREPEATED_KEYS
+from optbench.formats.keys import (
+    DATA_SOURCES,
+    GROUPS,
+    LABELS,
+    OVERLAYS,
+    UNREPEATED_KEYS,
+    settled,
+)
 from optbench.formats.record import keys_of
 
 MAX_COMMANDS = 3  # in one sentence
@@ -45,7 +52,7 @@ def command(config: dict[str, Any], conf: Path) -> str:
         elif choice != default_choice(conf, group):
             words.append(f"{group}={choice}")
         labels = (*LABELS, "_target_", "_partial_")
-        rest = {key: value for key, value in own.items() if key not in labels}
+        rest = {key: value for key, value in settled(own).items() if key not in labels}
         changes += differences(rest, base, config, f"{group}.")
     if config.get("record_steps") is False:  # written before `engine` existed
         config = config | {"engine": "plain"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -19,14 +19,26 @@ from optbench.config.build import (
     results_of,
 )  # fmt: skip
 from optbench.datasets import prepare
-from optbench.formats.keys import GROUPS, UNRECORDED_KEYS, Role, RunConfig, identity_part, part_of
+from optbench.formats.keys import (
+    GROUPS,
+    UNRECORDED_KEYS,
+    Role,
+    RunConfig,
+    identity_part,
+    part_of,
+    settled,
+)
 from optbench.formats.older_code import sourceless
+from optbench.formats.run import COUNTED
 from optbench.problem import identity
 from optbench.runner import engine
+from optbench.runner.notices import switch_compilation, tell
 from optbench.runs import locks, own_code
 from optbench.runs.finished import find_finished
 from optbench.training import device, step_cost
 from optbench.training.recipes import recipe_of
+
+WHOLE_STEPS = "compiled_mlp"  # the engine that takes whole steps
 
 
 @dataclass(frozen=True)
@@ -63,9 +75,7 @@ def plan(
     loggers(config)  # a missing package is an error before any training
     # a search space decides which settings are tried, and belongs to none of them
     for side in ("optimizer", "schedule"):
-        node = config[side]
-        settled = {key: value for key, value in node.items() if key != "search"}
-        config = config | {side: settled}  # type: ignore[assignment]
+        config = cast(RunConfig, {**config, side: settled(config[side])})
     if config["steps"] is not None:
         config = config | {"epochs": None}
     kept = {key: value for key, value in config.items() if key not in UNRECORDED_KEYS}
@@ -89,6 +99,7 @@ def plan(
         | ({"once": uuid4().hex} if sourceless(code) else {})
     )
     own_code.tell(code)
+    tell(config)
     results = results_of(config)
     record = {
         "run_id": run_id,
@@ -103,6 +114,7 @@ def plan(
         "num_threads": torch.get_num_threads(),
         "products": device.products(),
     }
+    record["counted"] = list(COUNTED)
     if further := [name for name in dataset.task.metrics if name != "accuracy"]:
         record["metrics"] = further
     if code:
@@ -114,6 +126,8 @@ def plan(
     name = engine.asked(config)
     if name == engine.AUTO and chosen is not None:
         name = chosen
+    if config["log"]["optimizer"] and name in (engine.AUTO, WHOLE_STEPS):
+        name = engine.PLAIN  # the optimizer is looked at after each step
     return Plan(config, group, where, dataset, record, done, mark, name)
 
 
@@ -124,6 +138,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
     than the process that planned the run.
     """
     config = planned.config
+    switch_compilation(config)
     problem, recipe = build_problem(config, planned.dataset), recipe_of(config)
     watched = config["diagnostics"] == "layers"
     recipe.check(problem, planned.device, watched=watched)
@@ -142,6 +157,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "layers_every": config["log"]["layer_steps"],
         "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
         "recipe": recipe,
+        "log_optimizer": tuple(config["log"]["optimizer"] or ()),
     }
     code = own_code.code_of(part_of(config, GROUPS))
     own_code.check_unchanged(code, planned.record)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from optbench import optimizers, schedules
 from optbench.config.build import results_of
 from optbench.datasets import prepare
-from optbench.formats.keys import KIND_KEYS, LABELS, RunConfig, part_of
+from optbench.formats.keys import KIND_KEYS, LABELS, RunConfig, part_of, settled
 from optbench.problem import build_model, identity
 from optbench.runner import engine, planning
 from optbench.streams import Stream
@@ -43,6 +43,6 @@ def kind_of(config: RunConfig) -> str:
     """Return a key that is equal for runs which differ in seeds and numbers only."""
     parts = part_of(config, KIND_KEYS)
     parts |= {"logger": config.get("logger"), "engine": engine.asked(config)}
-    numbers = {k: v for k, v in config["optimizer"].items() if k not in LABELS}
+    numbers = {k: v for k, v in settled(config["optimizer"]).items() if k not in LABELS}
     numbers = {k: bool(v) if isinstance(v, int | float) else v for k, v in numbers.items()}
     return identity(parts | {"optimizer": numbers})

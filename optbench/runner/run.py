@@ -15,8 +15,10 @@ from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
+from optbench.runner.notices import tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
 from optbench.runner.progress import Show, progress
+from optbench.runner.reference import least_squares
 from optbench.runner.writing import (
     finish,
     mark_failed,
@@ -27,6 +29,7 @@ from optbench.runner.writing import (
     write,
 )
 from optbench.runs import checkpoints, locks
+from optbench.runs.claims import ClaimLost
 from optbench.runs.finished import copy_run, find_finished, note_reuse
 from optbench.runs.folder import RunFolder
 from optbench.training import device, saved_state
@@ -116,6 +119,8 @@ def _complete(
             planned.record["num_threads"] = held.enter_context(threads)
         # not in the identity either
         planned.record["engine"] = name_of(training)
+        if (least := reference(planned, training)) is not None:
+            planned.record["reference"] = {"train_loss": least}
         folder = None
         if found := unfinished(planned):
             folder, state = found
@@ -129,6 +134,7 @@ def _complete(
         every = planned.config["checkpoint_seconds"]
         why = saved_state.unsaveable(training)
         warn_of_unseeded(training, asked)
+        tell_share(asked["optimizer"], training)
         updates = training.updates(stop)
         first = next(updates)  # before the folder is made, so that a misfit leaves none
         new = folder is None
@@ -140,6 +146,18 @@ def _complete(
             folder.record["cost"] = cost(planned)  # written to run.json at the run's end
         updates = chain([first], updates)
         return Outcome(folder.path, _write_updates(folder, updates, show, training, every))
+
+
+_references: dict[tuple[str, int | None], float | None] = {}  # found in this process
+
+
+def reference(planned: Plan, training: Training) -> float | None:
+    """Return `least_squares` of a run's problem, found once for all its runs."""
+    examples = planned.config["log"]["eval_train_examples"]
+    key = planned.record["problem_hash"], examples
+    if key not in _references:
+        _references[key] = least_squares(training.problem, training.model, examples)
+    return _references[key]
 
 
 def name_of(training: Training) -> str:
@@ -214,9 +232,9 @@ def _write_updates(
             if update.status == "interrupted" or (update.status == "running" and due):
                 save_if_possible(folder, training)
                 saved = monotonic()
-        if steps := training.stepper.steps:  # of this process; an engine's compute one loss each
-            folder.record["evaluations_per_step"] = training.stepper.evaluations / steps
         finish(folder, update.status)
+    except ClaimLost:
+        raise  # the folder is another worker's now
     except BaseException as error:
         mark_failed(folder, error)
         raise

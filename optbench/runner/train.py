@@ -1,6 +1,6 @@
 """Training from Python: `train` selects an engine and yields the loop's updates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.optim import Optimizer
@@ -30,6 +30,7 @@ def train(
     channels_last: bool = True,
     engine: str = AUTO,
     recipe: Recipe | None = None,
+    log_optimizer: Sequence[str] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
@@ -50,6 +51,7 @@ def train(
         torch's), "compiled_mlp", "compiled_gradients" or "torch_compile" (`compile=true`). To
         compare the seconds of several optimizers, use one engine for all of them.
     recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
+    log_optimizer: what to log of the optimizer itself (see `training.internals`), by plain steps.
     stop: asked after each step, or every half second of an engine's steps; True ends the run with
         status "interrupted".
 
@@ -72,5 +74,6 @@ def train(
         engine=factory(engine),
         channels_last=channels_last,
         recipe=recipe,
+        log_optimizer=log_optimizer,
     )
     return training.updates(stop)

@@ -75,6 +75,12 @@ class Finished:
         if results in self._folders:
             self._folders[results].setdefault(run_id, []).append(folder / "run.json")
 
+    def note(self, results: Path, run_id: str, folder: Path) -> None:
+        """Add a run, in place of listing the folders of `results`."""
+        self._folders.setdefault(results, {})
+        self._marks.setdefault(results, 0)
+        self.add(results, run_id, folder)
+
 
 def find_finished(results: Path, run_id: str, group: Path | None = None) -> Path | None:
     """Return the newest finished run with this identity in any folder of `results`."""

@@ -87,8 +87,15 @@ def run_lock(
             with os.fdopen(os.open(path.with_name(RELEASED_FILE), flags, 0o666), "a") as file:
                 file.write(f"{run_id}\n")
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            if _is_there(path, number):  # not the next holder's, after `discard`
+                path.unlink(missing_ok=True)
         os.close(number)
+
+
+def discard(results: Path, run_id: str) -> None:
+    """Take a run's lock from a holder that is gone or stopped: the next one gets a new file."""
+    with suppress(OSError):
+        (results / LOCK_FOLDER / run_id).unlink(missing_ok=True)
 
 
 def _was_released(path: Path, since: int) -> bool:

@@ -3,15 +3,21 @@
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from optbench.common.errors import UserError
+from optbench.config import build, validate
 from optbench.config.compose import texts_of
+from optbench.config.resolve import resolve
 from optbench.formats import job_list
-from optbench.runner import run
+from optbench.formats.keys import RunConfig
+from optbench.runner import rehearsal, run
 from optbench.runs import finished
+from optbench.sweeps import shared_dataset
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.sweep_loader import clone, hydra_config
 
@@ -97,6 +103,7 @@ class Batch:
     built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` runs that can be built
     lacking: set[str] = field(default_factory=set)  # `dataset_parts` that cannot be loaded
     find: finished.Finished = field(default_factory=finished.Finished)
+    elsewhere: Any = None  # of a shared study: the jobs of others, a `sharing.elsewhere.Elsewhere`
 
     @property
     def folder(self) -> Path:
@@ -126,3 +133,41 @@ def begin(batch: Batch, index: int) -> Job:
     return Job(
         index, number, words, job_list.label(batch.folder, number, words), config, output, result
     )
+
+
+def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
+    """Compose a job's configuration, and return whether it is wrong."""
+    loader: Any = batch.context.config_loader  # a SweepLoader
+    config = loader.take_config(batch.master, overrides)
+    batch.composed[index] = config
+    try:
+        with hydra_config(config):
+            resolved = resolve(config, texts_of(config.hydra.overrides.task))
+            validate.check(resolved)
+            rehearse(batch, resolved, str(config.hydra.sweep.subdir))
+            batch.choice.look_at(resolved)
+    except Exception:  # the beginning of the job reports the error
+        return True
+    return False
+
+
+def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:
+    """Load and build the parts of a job, once for all jobs of the same kind.
+
+    Raises the errors of these parts. A dataset that could not be loaded is not tried again.
+    """
+    kind = rehearsal.kind_of(config)
+    if kind in batch.built:
+        return
+    parts = build.dataset_parts(config)
+    if parts in batch.lacking:
+        raise UserError("its dataset could not be loaded")  # the job itself reports the reason
+    batch.lacking.add(parts)
+    shared_dataset.load(config)
+    batch.lacking.remove(parts)
+    found = batch.find.mark(build.results_of(config))
+    group = batch.folder / subfolder
+    planned = run.plan(config, group, load=shared_dataset.load, find=batch.find, released=found)
+    if planned.done is None:
+        rehearsal.build(planned)
+    batch.built.add(kind)

@@ -2,24 +2,25 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.console import endings, say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
+from optbench.common.metrics import is_metric_column
 from optbench.config import validate
+from optbench.config.command_line import dry_run
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
 from optbench.config.groups import own_folders
-from optbench.config.resolve import check_tuned, resolve
+from optbench.config.resolve import check_tuned
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
@@ -28,23 +29,32 @@ from optbench.formats.run import (
     COLUMNS,
     METRIC_COLUMNS,
     RUN_COLUMNS,
+    read_sealed,
     write_sealed,
 )
 from optbench.report import finish
 from optbench.runs import locks
 from optbench.sweeps import question
-from optbench.sweeps.folder import check_folder, folder_of, name_folder
+from optbench.sweeps.folder import check_folder, command_of, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
+from optbench.sweeps.sharing import calls
+from optbench.sweeps.sharing.session import Session, sessions
+
+# launchers that give the work to other machines
+CLUSTER_LAUNCHERS = ("hydra_plugins.optbench.slurm.", "hydra_plugins.optbench.ray.")
 
 
 def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for unknown axes of the figure before any run starts."""
     for key, allowed in (
         ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)),
-        ("x", ("epoch", "step", "seconds")),
+        ("x", ("epoch", "step", "seconds", "gradients")),
         ("style", ("paper", "notebook", "talk")),
     ):
-        check_choice(f"figure.{key}", figure.get(key), allowed)
+        value = figure.get(key)
+        if key == "y" and is_metric_column(str(value)):
+            continue  # of one of several outputs
+        check_choice(f"figure.{key}", value, allowed)
     for key in ("facet", "lines"):
         names = figure.get(key) or []
         for name in [names] if isinstance(names, str) else names:
@@ -86,10 +96,17 @@ class SweepCallback(Callback):
                 check_folder(sweep)
             planned = planned_jobs(config)
             question.check(config, planned)
+            if dry_run.asked:
+                tell_cost(config, planned)
+                return  # a tuned study tells its cost by itself
             count = None if planned is None else len(planned)
             try:
-                with sweep_lock(config):
-                    begin(config, sweep, count, planned)
+                if (session := shared_by(config)) is None:
+                    calls.check_alone(sweep)
+                    with sweep_lock(config):
+                        begin(config, sweep, count, planned)
+                else:
+                    share(session, config, sweep, lambda: begin(config, sweep, count, planned))
             except OSError as error:
                 where = error.filename2 or sweep
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
@@ -119,9 +136,8 @@ class SweepCallback(Callback):
             say(text)
         failed = [job for job in outcomes if job["status"] == "failed"]
         try:
-            if len(failed) < len(outcomes):
-                with exits(), sweep_lock(config):
-                    finish(sweep, quiet=bool(config.quiet))
+            with exits():
+                self._draw(config, sweep, some=len(failed) < len(outcomes))
         finally:  # also if the figures could not be written
             if failed:
                 say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
@@ -131,6 +147,45 @@ class SweepCallback(Callback):
             say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
         if failed or job_list.unwritten:
             sys.exit(1)
+
+    def _draw(self, config: DictConfig, sweep: Path, *, some: bool) -> None:
+        """Draw the figures of a sweep, unless another worker does. some: runs have completed."""
+
+        def draw() -> None:
+            if some:
+                with sweep_lock(config):
+                    finish(sweep, quiet=bool(config.quiet))
+
+        if (session := sessions.current) is None:
+            draw()
+        else:
+            calls.finish(session, sweep, draw)
+
+
+def shared_by(config: DictConfig) -> Session | None:
+    """Return this process's session, if it shares the study with other workers.
+
+    A process whose launcher gives the study to a scheduler only waits for these workers.
+    """
+    target = str(config.hydra.launcher._target_)
+    if sessions.current is None and target.startswith(CLUSTER_LAUNCHERS):
+        sessions.current = Session(trains=False)
+    return sessions.current
+
+
+def share(session: Session, config: DictConfig, sweep: Path, begin: Callable[[], None]) -> None:
+    """Join the workers of a study, or begin the work. Raise OSError where it cannot be written."""
+    if config.force:
+        raise UserError(
+            "force=true repeats every run, and workers who share a study do each run once: leave "
+            "it out, or give the study another name=NAME"
+        )
+    results = Path(expanded(str(config.results_dir)))
+    calls.enter(session, sweep, results, str(config.device), command_of(config), begin)
+    if not session.begins:
+        job_list.plan(sweep, None, str(config.retry))
+        with suppress(OSError, ValueError, KeyError):
+            job_list.engines.update(read_sealed(sweep / job_list.ENGINES_FILE)["engines"])
 
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -166,22 +221,33 @@ def launcher_chooses(config: DictConfig) -> bool:
     return ours and config.hydra.sweeper.get("max_batch_size") is None
 
 
+def tell_cost(config: DictConfig, planned: list[list[str]] | None) -> None:
+    """Print the cost of a sweep, and exit. A tuned study is left to its sweeper."""
+    sweeper = config.hydra.runtime.choices.get("hydra/sweeper")
+    if planned is None and sweeper != "tuned":
+        raise UserError(f"--dry-run does not know the runs of hydra/sweeper={sweeper}")
+    if planned is None:
+        return
+    from optbench.runner.cost_estimate import Share, tell
+    from optbench.sweeps import shared_dataset
+    from optbench.sweeps.sweep_loader import composer
+
+    tell((Share(one, 1) for one in map(composer(config), planned)), shared_dataset.load)
+    sys.exit(0)
+
+
 def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) -> None:
     """Choose each problem's engine for a launcher that runs each job by itself."""
     from optbench.config.build import load_dataset
     from optbench.sweeps import engine_choice
-    from optbench.sweeps.sweep_loader import SweepLoader, hydra_config
+    from optbench.sweeps.sweep_loader import composer
 
-    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+    compose = composer(config)
 
     def configs() -> Iterator[RunConfig]:
         for words in planned:
             with suppress(Exception):  # the job itself reports its errors
-                composed = loader.take_config(config, words)
-                with hydra_config(composed):
-                    resolved = resolve(composed, words)
-                    validate.check(resolved)
-                yield resolved
+                yield compose(words)
 
     engine_choice.choose(sweep, configs(), load_dataset)
 
@@ -203,7 +269,7 @@ def begin(
     sweep.mkdir(parents=True, exist_ok=True)
     flags = [f"--config-dir={folder}" for folder in own_folders]
     words = [*flags, *texts_of(config.hydra.overrides.task)]
-    job_list.plan(sweep, count, str(config.retry), planned, words)
+    job_list.plan(sweep, count, str(config.retry), planned, words, command_of(config))
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     write_sealed(sweep / job_list.FIGURE_FILE, figure | question.asked(config))

@@ -3,12 +3,14 @@
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config.compose import texts_of
+from optbench.config.groups import own_folders
 from optbench.formats.job_list import SWEEP_FILES, is_cosmetic
 
 
@@ -53,3 +55,23 @@ def check_folder(sweep: Path) -> None:
             f"{sweep} holds files of something else ({', '.join(others[:3])}), and a sweep would "
             f"write its figures among them: choose another name=NAME"
         )
+
+
+def command_of(config: DictConfig) -> dict[str, Any]:
+    """Return the words of the command, and where its folder lies below all results.
+
+    `optbench work FOLDER` repeats the command on other machines, which may see the folder at
+    another place.
+    """
+    results = Path(expanded(str(config.results_dir))).absolute()
+    sweep = Path(config.hydra.sweep.dir).absolute()
+    inside = sweep.relative_to(results).as_posix() if sweep.is_relative_to(results) else None
+    flags = [f"--config-dir={folder}" for folder in own_folders]
+    hydra = [
+        text
+        for text in texts_of(config.hydra.overrides.hydra)
+        if not text.lstrip("+").startswith(("hydra.sweep.", "hydra/launcher=", "hydra.launcher."))
+        and "hydra.mode" not in text
+    ]
+    task = texts_of(config.hydra.overrides.task)
+    return {"task": [*flags, *task], "hydra": hydra, "inside": inside}

@@ -88,9 +88,16 @@ def record_outcome(
     error: str | None,
     *,
     quiet: bool,
+    run_id: str | None = None,
+    write: bool = True,
 ) -> dict[str, Any]:
-    """Record how a job ended (an `Outcome` or an error), and say what is unusual."""
+    """Record how a job ended (an `Outcome` or an error), and say what is unusual.
+
+    run_id: of the run, if the job came so far. write: False if another worker has recorded it.
+    """
     record: dict[str, Any] = {"job": number, "overrides": overrides}
+    if run_id is not None and job_list.shared.call:
+        record["run_id"] = run_id
     record |= {"status": "failed", "run": None}
     if outcome is not None:
         record |= {"status": outcome.status, "run": outcome.folder.name}
@@ -101,7 +108,7 @@ def record_outcome(
             say(f"{label}  already done ({outcome.status}){UNLOGGED_HINT if asked else ''}")
     record["error"] = error
     try:
-        job_list.record(folder, record)
+        job_list.record(folder, record, write=write)
     except OSError as raised:  # other jobs continue; the sweep's end counts unwritten jobs
         job_list.unwritten.append(record)
         where = folder / job_list.JOBS_FILE

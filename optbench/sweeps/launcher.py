@@ -1,33 +1,33 @@
 """The launcher of Hydra's plugin, which runs a sweep's jobs in workers."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from time import sleep
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from optbench.common.console import say
-from optbench.common.errors import UserError, reason
+from optbench.common.errors import UNWRITABLE, reason
 from optbench.common.text import count
-from optbench.config import build, validate
-from optbench.config.compose import texts_of
+from optbench.config import build
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
-from optbench.formats.keys import RunConfig
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
 from optbench.runs.finished import FINISHED_STATUSES
 from optbench.sweeps import engine_choice, shared_dataset, worker
-from optbench.sweeps.batch import Batch, Job, begin
+from optbench.sweeps.batch import Batch, Job, begin, is_wrong
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.job import RESUME_HINT, STOPPED_HINT, check_retry, record_outcome, stops
 from optbench.sweeps.progress import Board, board
+from optbench.sweeps.sharing.elsewhere import Answer, Elsewhere
+from optbench.sweeps.sharing.session import Session, say_last_words, sessions
 from optbench.sweeps.sweep_loader import hydra_config
 from optbench.sweeps.worker_pool import Event, Task
 from optbench.training import device
@@ -61,17 +61,31 @@ def launch(
     size, threads = split_cores(device.cores(), jobs, asked, workers)
     choice = EngineChoice(shared_dataset.load, dict(job_list.engines))
     batch = Batch(context, master, task, first, threads, left[::-1], choice, size=size)
+    session = sessions.current
+    batch.elsewhere = None if session is None else Elsewhere(session)
     with (
         interrupts() as received,
         board(batch.folder, quiet=bool(master.quiet)) as shown,
     ):
-        events = worker_pool(size, threads, gpus).run(
-            lambda: next_task(batch, shown),
-            time_limit=time_limit,
-            stop=lambda: bool(received) or batch.stopping,
-        )
+
+        def stop() -> bool:
+            ending = session is not None and session.ending()
+            return bool(received) or batch.stopping or ending
+
+        if session is not None and not session.trains:
+            follow(batch, shown, session, stop)
+            events: Iterable[Event] = ()
+        else:
+            events = worker_pool(size, threads, gpus).run(
+                lambda: next_task(batch, shown),
+                time_limit=time_limit,
+                stop=stop,
+                waiting=lambda: bool(batch.elsewhere and (batch.elsewhere.jobs or batch.waiting)),
+            )
         for event in events:
             handle_event(batch, shown, event)
+    if session is not None and (status := say_last_words(session)) is not None:
+        sys.exit(status)
     if received:
         print(RESUME_HINT, file=sys.stderr)
         sys.exit(128 + received[0])
@@ -97,45 +111,44 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
         job = begin(batch, batch.left.pop()[0])
         if is_ready(batch, job, shown):
             return as_task(batch, job, shown)
+    return None if batch.elsewhere is None else from_elsewhere(batch, shown)
+
+
+def from_elsewhere(batch: Batch, shown: Board) -> Task | None:
+    """Note what other workers have done, and return the task of a run that none has; or None."""
+    elsewhere: Elsewhere = batch.elsewhere
+    if not elsewhere.session.is_due():
+        return None
+    for answer in elsewhere.answers():
+        end_elsewhere(batch, answer, shown)
+    free = elsewhere.take_free()
+    for number, job in enumerate(free):
+        if not batch.stopping and is_ready(batch, job, shown):
+            batch.waiting += free[number + 1 :]
+            return as_task(batch, job, shown)
     return None
 
 
-def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
-    """Compose a job's configuration, and return whether it is wrong."""
-    loader: Any = batch.context.config_loader  # a SweepLoader
-    config = loader.take_config(batch.master, overrides)
-    batch.composed[index] = config
-    try:
-        with hydra_config(config):
-            resolved = resolve(config, texts_of(config.hydra.overrides.task))
-            validate.check(resolved)
-            rehearse(batch, resolved, str(config.hydra.sweep.subdir))
-            batch.choice.look_at(resolved)
-    except Exception:  # the beginning of the job reports the error
-        return True
-    return False
+def follow(batch: Batch, shown: Board, session: Session, stop: Callable[[], bool]) -> None:
+    """Wait until other workers have ended all jobs."""
+    while not stop():
+        next_task(batch, shown)
+        if not batch.left and not batch.elsewhere.jobs:
+            return
+        session.watch()
+        sleep(session.poll)
 
 
-def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:
-    """Load and build the parts of a job, once for all jobs of the same kind.
-
-    Raises the errors of these parts. A dataset that could not be loaded is not tried again.
-    """
-    kind = rehearsal.kind_of(config)
-    if kind in batch.built:
-        return
-    parts = build.dataset_parts(config)
-    if parts in batch.lacking:
-        raise UserError("its dataset could not be loaded")  # the job itself reports the reason
-    batch.lacking.add(parts)
-    shared_dataset.load(config)
-    batch.lacking.remove(parts)
-    found = batch.find.mark(build.results_of(config))
-    group = batch.folder / subfolder
-    planned = run.plan(config, group, load=shared_dataset.load, find=batch.find, released=found)
-    if planned.done is None:
-        rehearsal.build(planned)
-    batch.built.add(kind)
+def end_elsewhere(batch: Batch, answer: Answer, shown: Board) -> None:
+    """Record what came of a job that another worker had."""
+    assert answer.job.plan is not None
+    done, error = None, answer.error
+    if answer.done is not None:
+        try:
+            done = run.reuse_finished(answer.job.plan, answer.done)
+        except Exception as raised:  # as of a folder that has gone
+            error = reason(raised)
+    end(batch, answer.job, done, error, shown, elsewhere=True)
 
 
 def as_task(batch: Batch, job: Job, shown: Board) -> Task:
@@ -156,7 +169,8 @@ def as_task(batch: Batch, job: Job, shown: Board) -> Task:
     )
     plan = replace(job.plan, dataset=None)  # type: ignore[arg-type]  # the worker has it
     place = shared_dataset.place(job.plan.dataset)
-    return Task(key, worker.train, (plan, place, where, batch.threads))
+    guard = None if batch.elsewhere is None else batch.elsewhere.guard(job)
+    return Task(key, worker.train, (plan, place, where, batch.threads, guard))
 
 
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
@@ -173,7 +187,9 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
             rehearsal.build(job.plan)  # raises again the error that `is_wrong` found
-        done = None if found is None else run.reuse_finished(job.plan, found)
+        # in a shared study one worker copies a run of another sweep into this one
+        copies = batch.elsewhere is not None and not is_in_group(found, job)
+        done = None if found is None or copies else run.reuse_finished(job.plan, found)
     except Exception as error:
         end(batch, job, None, reason(error), shown)
         return False
@@ -185,7 +201,35 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     if not config["force"] and any(plan and plan.record["run_id"] == run_id for plan in running):
         batch.waiting.append(job)
         return False
-    return True
+    return batch.elsewhere is None or is_mine(batch, job, shown)
+
+
+def is_in_group(found: Path | None, job: Job) -> bool:
+    """Return whether a finished run lies in the folder of its job, or is missing."""
+    return found is None or found.parent.resolve() == job.group.resolve()
+
+
+def is_mine(batch: Batch, job: Job, shown: Board) -> bool:
+    """Claim a job's run in a shared study; return False if another worker has it, or it is done."""
+    assert job.plan is not None
+    try:
+        answer = batch.elsewhere.ask_for(job)
+    except OSError as error:
+        results = build.results_of(job.plan.config)
+        end(batch, job, None, UNWRITABLE.format(results, error.strerror), shown)
+        return False
+    if answer is not None and (answer.done or answer.error):
+        end_elsewhere(batch, answer, shown)
+        return False
+    if answer is not None and job.plan.done is not None:
+        try:
+            copied = run.reuse_finished(job.plan, job.plan.done)
+        except Exception as error:
+            end(batch, job, None, reason(error), shown)
+        else:
+            end(batch, job, copied, None, shown)
+        return False
+    return answer is not None
 
 
 def handle_event(batch: Batch, shown: Board, event: Event) -> None:
@@ -203,7 +247,8 @@ def handle_event(batch: Batch, shown: Board, event: Event) -> None:
         del batch.running[event.key]
         done = event.kind == "done"
         result = event.value if done else worker.RunResult(None, event.value)
-        if result.outcome is None and job.folder is not None and job.plan is not None:
+        lost = batch.elsewhere is not None and not batch.elsewhere.keeps(job)
+        if result.outcome is None and job.folder and job.plan and not lost:
             with suppress(OSError, ValueError):
                 writing.mark_abandoned(job.plan.config, job.folder, str(result.error))
         end(batch, job, result.outcome, result.error, shown, result.text)
@@ -216,15 +261,32 @@ def end(
     error: str | None,
     shown: Board,
     text: str = "",
+    *,
+    elsewhere: bool = False,
 ) -> None:
-    """Record a job's outcome, and call Hydra's callbacks."""
+    """Record a job's outcome, and call Hydra's callbacks.
+
+    elsewhere: whether another worker of a shared study has ended the job, and recorded it.
+    """
+    shared = batch.elsewhere if job.plan is not None else None
+    if shared is not None and not elsewhere and not shared.keeps(job):
+        return  # another worker has taken the run over, and this process is about to end
     if job.plan is not None and outcome is not None and outcome.status in FINISHED_STATUSES:
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
-    quiet = bool(batch.master.quiet)
-    record = record_outcome(
-        batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet
+    quiet = bool(batch.master.quiet) or elsewhere
+    # of a run that was done before, the worker that began the call makes a note for all
+    known = outcome is not None and outcome.known
+    left_out = (
+        shared is not None and known and not shared.session.begins and not shared.has_claimed(job)
     )
+    record = record_outcome(
+        batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet,
+        run_id=None if job.plan is None else job.plan.record["run_id"],
+        write=not elsewhere and not left_out,
+    )  # fmt: skip
+    if shared is not None:
+        shared.release(job)
     batch.stopping |= stops(batch.master, record)
     shown.end(job.label, record["status"], text)
     job.result.return_value = record

@@ -15,6 +15,7 @@ from optbench.common.errors import reason
 from optbench.config import build
 from optbench.runner import run
 from optbench.runner.progress import describe
+from optbench.runs.claims import Claim
 from optbench.sweeps import shared_dataset
 from optbench.training import device
 from optbench.training.steps import Update
@@ -37,6 +38,27 @@ class RunResult(NamedTuple):
     outcome: run.Outcome | None
     error: str | None = None
     text: str = ""
+
+
+class Guard(NamedTuple):
+    """A run's claim, which a process that was stopped for a while may have lost."""
+
+    claim: Claim
+    every: float  # seconds between two looks
+
+    def around(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return `stop` with a look at the claim, which raises `ClaimLost`, before a last write."""
+        looked = monotonic()
+
+        def check_and_stop() -> bool:
+            nonlocal looked
+            told = stop()
+            if told or monotonic() - looked >= self.every:
+                self.claim.check()
+                looked = monotonic()
+            return told
+
+        return check_and_stop
 
 
 class Environment(NamedTuple):
@@ -65,6 +87,7 @@ def train(
     place: shared_dataset.Place | None,
     where: Environment,
     threads: int,
+    guard: Guard | None = None,
     *,
     send: Callable[[Any], None],
     stop: Callable[[], bool],
@@ -72,8 +95,10 @@ def train(
     """Train a planned run, and return how it ended.
 
     place: the address of the plan's shared dataset; None: load the dataset here.
+    guard: the claim on the run, in a study that several workers share.
     """
     reporter = ProgressReporter(send)
+    stop = stop if guard is None else guard.around(stop)
     with environment_of(where):
         torch.set_num_threads(threads)  # an earlier run may have asked for fewer
         try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from optbench.sweeps.worker_process import clean_start, ensure_server, run_tasks, start_context
@@ -99,6 +99,7 @@ class Pool:
         *,
         time_limit: float | None = None,
         stop: Callable[[], Any] = lambda: False,
+        waiting: Callable[[], bool] = lambda: False,
     ) -> Iterator[Event]:
         """Yield events until no task is left.
 
@@ -106,6 +107,7 @@ class Pool:
         at None if no task runs.
         time_limit: seconds for each task; a worker that needs longer is killed.
         stop: once true, running tasks are told to end, and no other begins.
+        waiting: whether a task may be ready later, although none runs here.
         Leaving this iterator early kills the workers.
         """
         told = False
@@ -118,7 +120,10 @@ class Pool:
                 while not told and len(self._busy()) < self.size and (task := next_task()):
                     yield self._give(task)
                 if not self._busy():
-                    return
+                    if told or not waiting():
+                        return
+                    sleep(TICK_SECONDS)
+                    continue
                 yield from self._listen(time_limit)
         except BaseException:
             self.close(at_once=True)

@@ -2,13 +2,24 @@
 
 from typing import Any
 
-from optbench.tasks.kinds import IGNORED, Bytes, Characters, Classes, Inputs, Task, Tokens, Values
+from optbench.tasks.kinds import (
+    IGNORED,
+    Binary,
+    Bytes,
+    Characters,
+    Classes,
+    Inputs,
+    Task,
+    Tokens,
+    Values,
+)
 from optbench.tasks.label_sequences import LabelSequences
 from optbench.tasks.several import Several
 
 __all__ = [
     "IGNORED",
     "KINDS",
+    "Binary",
     "Bytes",
     "Characters",
     "Classes",
@@ -24,7 +35,7 @@ __all__ = [
 
 KINDS: dict[str, type[Task]] = {
     cls.__name__: cls
-    for cls in (Classes, Inputs, Values, Tokens, Characters, Bytes, LabelSequences, Several)
+    for cls in (Classes, Binary, Inputs, Values, Tokens, Characters, Bytes, LabelSequences, Several)
 }
 
 

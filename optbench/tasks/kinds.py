@@ -27,13 +27,15 @@ class Task:
     of a model's function that has parameters of these names; per_token: outputs for each token;
     causal: the outputs of a token may not depend on later ones. classes: the number of outputs
     that a model is asked for (of each token, if there are tokens); 0: the model knows. ignored: the
-    label that does not count. fitting: the losses of optbench's for such targets, if others do not
+    label that does not count. padded: whether it fills up targets, so that the parts of the data
+    may differ in their length. fitting: the losses of optbench's for such targets, if others do not
     fit.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
     told_models: ClassVar[Mapping[str, bool]] = {}
     ignored: ClassVar[int] = IGNORED
+    padded: ClassVar[bool] = False
     fitting: ClassVar[tuple[str, ...]] = ()
     classes: int
 
@@ -104,6 +106,32 @@ class Classes(Task):
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs.argmax(dim=1) == y).sum().double().view(1)
+
+    def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
+        return {"accuracy": sums[0] / examples}
+
+
+@dataclass(frozen=True)
+class Binary(Task):
+    """Labels (n,) of 0 and 1; the output is the logit of class 1, (n, 1)."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    classes: int = 1
+
+    @property
+    def sum_count(self) -> int:
+        return 1
+
+    @property
+    def given(self) -> str:
+        return "one logit (n, 1) and labels (n,) of 0 and 1"
+
+    def check_outputs(self, outputs: Tensor, y: Tensor, when: str = "") -> None:
+        if outputs.shape != (len(y), 1):
+            raise wrong_shape(outputs, len(y), when, (len(y), 1), "the logit of class 1")
+
+    def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return ((outputs[:, 0] > 0) == (y == 1)).sum().double().view(1)
 
     def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
         return {"accuracy": sums[0] / examples}

@@ -23,6 +23,7 @@ class LabelSequences(Task):
 
     metrics: ClassVar[tuple[str, ...]] = ("label_error_rate",)
     ignored: ClassVar[int] = PADDING
+    padded: ClassVar[bool] = True
     fitting: ClassVar[tuple[str, ...]] = ("ctc",)
     told_models: ClassVar[Mapping[str, bool]] = {"per_token": True}
     steps: int = 0

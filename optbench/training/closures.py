@@ -1,4 +1,4 @@
-"""Which optimizers take a closure, and which evaluate it before using a gradient."""
+"""What optimizers ask of a step, as trials tell: closures, and gradients of gradients."""
 
 import inspect
 from collections.abc import Callable
@@ -53,6 +53,57 @@ def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -
     )
 
 
+def wants_graph(build: Callable[[nn.Module], Optimizer], model: nn.Module) -> bool:
+    """Return whether steps need gradients that can be differentiated again (AdaHessian, Sophia).
+
+    Only a trial tells: its first steps raise with plain gradients, and work with gradients of which
+    the graph is kept. build: makes the optimizer of a model.
+    """
+    return not _steps(build, model, graph=False) and _steps(build, model, graph=True)
+
+
+def _steps(build: Callable[[nn.Module], Optimizer], model: nn.Module, *, graph: bool) -> bool:
+    """Return whether an optimizer steps on small parameters. graph: of a cubic loss."""
+    holder = _small(model)
+    own = list(holder)
+
+    def evaluate() -> Tensor:
+        loss = torch.stack([(p * p * p).sum().real for p in own]).sum()
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(loss, own, create_graph=graph)
+        for p, gradient in zip(own, gradients, strict=True):
+            p.grad = gradient
+        return loss.detach()
+
+    try:
+        with kept(build), Stream(0, "probe"):
+            optimizer = build(holder)
+            if callable(switch := getattr(optimizer, "train", None)):
+                switch()
+            for _ in range(PROBE_STEPS):
+                with torch.enable_grad():
+                    evaluate()
+                if takes_closure(optimizer):
+                    optimizer.step(evaluate)  # type: ignore[arg-type]  # the stubs: a float
+                else:
+                    optimizer.step()
+    except Exception:  # a class of any package may raise anything
+        return False
+    finally:
+        for p in own:
+            p.grad = None  # parameter and graph hold each other
+    return True
+
+
+def _small(model: nn.Module) -> nn.ParameterList:
+    """Return parameters of ones with the model's numbers of dimensions, and small sides."""
+    return nn.ParameterList(
+        nn.Parameter(torch.ones([min(n, MAX_PROBE_SIDE) for n in p.shape], dtype=p.dtype))
+        for p in model.parameters()
+        if p.requires_grad
+    )
+
+
 def _probe(
     build: Callable[[nn.Module], Optimizer], model: nn.Module, before: float
 ) -> list[Tensor]:
@@ -60,11 +111,7 @@ def _probe(
 
     before: the value of all gradients before a step. Raises where a step calls no closure.
     """
-    holder = nn.ParameterList(
-        nn.Parameter(torch.ones([min(n, MAX_PROBE_SIDE) for n in p.shape], dtype=p.dtype))
-        for p in model.parameters()
-        if p.requires_grad
-    )
+    holder = _small(model)
     own = list(holder)
     found: list[Tensor] = []
     calls = 0

@@ -5,7 +5,7 @@ for the device: the losses of a chunk of steps are read from it together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -18,18 +18,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optbench import optimizers, schedules
+from optbench.common.console import warn
 from optbench.common.errors import UserError, blame
 from optbench.models import draw_from
 from optbench.problem import Problem
 from optbench.streams import Stream, stream
 from optbench.training import closures, evaluation, saved_state
+from optbench.training.batch_statistics import has_statistics, recomputed
 from optbench.training.batches import Batch, Batches, announce, examples_of
 from optbench.training.evaluation import Row, is_finite, objective
+from optbench.training.internals import Internals
 from optbench.training.layer_stats import LayerRow, step_with_layer_stats
 from optbench.training.object_state.global_state import GlobalState
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.applied import AppliedRecipe
-from optbench.training.setup import make_model
+from optbench.training.setup import asked_of_parts, budget_of, make_model
 from optbench.training.stepping import Stepper
 from optbench.training.steps import (
     Engine,
@@ -67,6 +70,7 @@ class Training:
         engine: EngineFactory | None = None,
         channels_last: bool = True,
         recipe: Recipe | None = None,
+        log_optimizer: Sequence[str] = (),
     ) -> None:
         """Build model, optimizer and schedule.
 
@@ -82,6 +86,8 @@ class Training:
         channels_last: the layout of convolutions' weights, for layers and optimizers that are known
         to compute the same in any layout.
         recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
+        log_optimizer: what to log of the optimizer itself: see `internals`. No engine then takes
+        whole steps.
 
         The seed sets the weights, the order of the batches, and three streams of the global
         generators: for the model with its loss, for the optimizer, and for each evaluation. The
@@ -94,6 +100,7 @@ class Training:
         problem = replace(problem, loss=copy_of(problem.loss))  # which may count its calls
         self.problem, self.seed = problem, seed
         self.total_steps, self.steps_per_epoch = problem.total_steps, problem.steps_per_epoch
+        optimizer = optimizers.with_budget(optimizer, budget_of(problem))
         self.device = torch.device(device)
         self.draws = Stream(seed, "model", self.device)
         own = Stream(seed, "optimizer", self.device)
@@ -106,16 +113,18 @@ class Training:
             draw_from(self.model, self.noise)
             self.applied = AppliedRecipe(recipe, problem, self.model, seed, self.device)
             decay = decay_biases_and_norms
-            build = partial(optimizers.build, optimizer, decay_biases_and_norms=decay)
+            build = partial(optimizers.build, decay_biases_and_norms=decay)
+            ask = partial(asked_of_parts, optimizer, build, self.model)
             with own:
-                self.optimizer = build(self.model)
+                self.optimizer = build(optimizer, self.model)
                 self.applied.take_decay(self.optimizer)
                 self.stepper = Stepper(
                     self.optimizer,
                     self.model,
                     self._loss,
                     own,
-                    evaluates_first=partial(closures.evaluates_first, build, self.model),
+                    evaluates_first=partial(ask, closures.evaluates_first, any_part=False),
+                    wants_graph=partial(ask, closures.wants_graph, any_part=True),
                     gradients=self.applied.gradients,
                 )
                 self.scheduler = schedules.build(schedule, self.optimizer, problem.total_steps)
@@ -130,7 +139,12 @@ class Training:
         watched = layers and layers_every == 1  # no step is left for an engine
         if engine is not None and not watched:
             self.engine = engine(problem, self.model, self.optimizer, self.scheduler, recipe)
+        self.internals: Internals | None = None
+        if log_optimizer:
+            self.internals = Internals(log_optimizer, self.optimizer, self.model)
+            self.engine = None if isinstance(self.engine, StepEngine) else self.engine
         self._step_engine = self.engine if isinstance(self.engine, StepEngine) else None
+        self._inside: dict[int, Row] = {}  # the internals after some of the chunk's steps
         if isinstance(self.engine, GradientEngine):
             self.stepper.compiled = self.engine.gradients
         self._steps_a_call = 2  # the most steps an engine takes before `stop` is asked
@@ -138,6 +152,7 @@ class Training:
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # the current epoch's sum of losses, and its examples
         self._losses: list[Tensor] = []  # not yet read from the device
+        self._warned = False  # of an lr that optimizer and schedule both change
 
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """Train from the current state to the end of the budget, and yield updates.
@@ -217,6 +232,7 @@ class Training:
         """Take the steps of a chunk, or fewer if `stop` says so or the loss is not finite."""
         layers: list[LayerRow] = []
         rates: list[float | None] = []
+        spent: list[tuple[int, int]] = []  # passes until each step, forward and back
         self._paused, interrupted = 0.0, False
         tick = perf_counter()
         if any(p.requires_grad for p in self._frozen):
@@ -234,12 +250,16 @@ class Training:
                     lrs = next_lrs(self.optimizer, self.scheduler, len(batches))
                     x, y = self.data.train_x, self.data.train_y
                     self._losses.append(self._step_engine.steps(x, y, batches, lrs))
+                    for _ in batches:
+                        self.stepper.spent.add_gradient()
+                        spent.append(self.stepper.spent.passes)
                     each = max((perf_counter() - begun) / len(batches), 1e-9)
                     self._steps_a_call = max(2, min(SYNC_EVERY, int(STOP_CHECK_SECONDS / each)))
                     rates += [of_groups[0] for of_groups in lrs]
                 else:
                     rates.append(optimizers.learning_rate(self.optimizer))
                     layers += self._take_step(chunk[len(rates) - 1], number)
+                    spent.append(self.stepper.spent.passes)
                 seconds = self.seconds + perf_counter() - tick - self._paused
                 if self.applied.endings.is_late(seconds):
                     break
@@ -247,7 +267,8 @@ class Training:
         values = torch.cat(self._losses).tolist()  # waits for the device
         self._losses.clear()
         elapsed = perf_counter() - tick - self._paused
-        update = self.log_steps(values, rates, [len(b) for b in chunk[: len(values)]], elapsed)
+        sizes = [len(b) for b in chunk[: len(values)]]
+        update = self.log_steps(values, rates, sizes, elapsed, spent)
         update.layers = layers
         if update.status == "running" and interrupted and self.step < self.total_steps:
             update.status = "interrupted"
@@ -258,6 +279,12 @@ class Training:
         x, y = examples_of(self.data, batch)
         x = self.applied.augmented(x)
         seen: list[LayerRow] = []
+        inside = self.internals if self._is_logged(number) else None
+        if inside is not None:
+            begun = perf_counter()
+            inside.before_step()
+            self._paused += perf_counter() - begun
+        rate = optimizers.learning_rate(self.optimizer)
         if self._is_watched(number):
             begun = perf_counter()
             with self.stepper.plain():
@@ -273,7 +300,14 @@ class Training:
                 self.engine.paused = 0.0
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
-        self.applied.see_step(self.model, number)
+        if inside is not None:
+            begun = perf_counter()
+            self._inside[number] = inside.after_step()
+            self._paused += perf_counter() - begun
+        self._say_of_two_schedules(rate)
+        if self.applied.averaged is not None:
+            with self.stepper.evaluated() if self.stepper.has_modes else nullcontext():
+                self.applied.see_step(self.model, number)
         if self.scheduler is not None and not schedules.wants_metric(self.scheduler):
             draws = nullcontext() if schedules.is_known(self.scheduler) else self.stepper.draws
             with blame(f"a step of {type(self.scheduler).__name__} failed"), draws:
@@ -286,27 +320,49 @@ class Training:
         rates: Sequence[float | None],
         sizes: Sequence[int],
         elapsed: float,
+        spent: Sequence[tuple[int, int]],
     ) -> Update:
         """Count the steps up to one whose loss is not finite, and return their rows.
 
-        losses, rates, sizes: the loss, lr and batch size of each step.
+        losses, rates, sizes, spent: the loss, lr and batch size of each step, and the passes
+        forward and back until then.
         """
         update = Update(self.step, self.total_steps, loss=losses[-1])
-        for i, (loss, rate, size) in enumerate(zip(losses, rates, sizes, strict=True), start=1):
+        steps = zip(losses, rates, sizes, spent, strict=True)
+        for i, (loss, rate, size, (forwards, gradients)) in enumerate(steps, start=1):
             self.step += 1
             self.running_loss += loss * size
             self.seen += size
             bad = not isfinite(loss)
-            if bad or self.step % self.log_every == 0 or self.step in (1, self.total_steps):
+            if bad or self._is_logged(self.step):
                 row: Row = {"step": self.step, "epoch": self.step / self.steps_per_epoch}
                 row |= {"train_loss": loss, "lr": rate}
+                row |= {"forwards": forwards, "gradients": gradients}
+                row |= self._inside.get(self.step, {})
                 update.steps.append(row | {"seconds": self.seconds + elapsed * i / len(losses)})
             if bad:
                 update.status = "diverged"
                 break
         self.seconds += elapsed
+        self._inside.clear()
         update.step = self.step
         return update
+
+    def _is_logged(self, step: int) -> bool:
+        """Return whether a step has a row in steps.csv."""
+        return step % self.log_every == 0 or step in (1, self.total_steps)
+
+    def _say_of_two_schedules(self, rate: float | None) -> None:
+        """Warn once of an optimizer whose step changes its lr, which a schedule sets again."""
+        if self.scheduler is None or self._warned or rate is None:
+            return
+        if optimizers.learning_rate(self.optimizer) != rate:
+            self._warned = True
+            name = type(self.optimizer).__name__
+            warn(
+                f"{name} changes its own learning rate while it trains, and the schedule sets it "
+                f"again after each step: schedule=constant leaves it to {name}"
+            )
 
     def _for_engine(self, batches: list[Batch], number: int) -> list[Tensor]:
         """Return the batches from step `number` on that the engine can take in one call."""
@@ -333,8 +389,13 @@ class Training:
             evaluation.scores, self.problem, data=self.data,
             train_examples=self.eval_train_examples, tested=tested,
         )  # fmt: skip
+        statistics: AbstractContextManager[None] = nullcontext()
+        if self.step and self.stepper.has_modes and has_statistics(self.model):
+            # those of the training belong to other weights than the evaluated ones
+            statistics = recomputed(self.problem, self.model, self.data.train_x, self.seed)
         with draws, blame("the evaluation of the model failed"):
-            found = score(self.model)
+            with statistics:
+                found = score(self.model)
             found |= self.applied.averaged_scores(score, self.data.train_x)
         self.model.train()
         self.stepper.switch_mode(training=True, stepped=self.step > 0)
@@ -347,6 +408,7 @@ class Training:
         row |= self._scores(tested=tested)
         row |= {"running_loss": self.running_loss / self.seen if self.seen else None}
         row |= {"seconds": self.seconds, "total_seconds": perf_counter() - begun}
+        row |= vars(self.stepper.spent)
         if self.step and self.scheduler is not None and schedules.wants_metric(self.scheduler):
             value = row["train_loss"] if row["val_loss"] is None else row["val_loss"]
             with blame(f"a step of {type(self.scheduler).__name__} failed"):

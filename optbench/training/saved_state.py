@@ -16,6 +16,7 @@ from optbench.training import object_state
 from optbench.training.batches import Batches
 from optbench.training.object_state.global_state import GlobalState
 from optbench.training.recipes.applied import AppliedRecipe
+from optbench.training.spent import Spent
 from optbench.training.stepping import Stepper
 from optbench.training.steps import Engine, StepEngine
 
@@ -53,6 +54,7 @@ def state_dict(training: Resumable) -> dict[str, Any]:
         "model_draws": training.draws.state_dict(),
         "optimizer_draws": training.stepper.draws.state_dict(),
         "recipe": training.applied.state_dict(),
+        "spent": vars(training.stepper.spent),
         **{key: getattr(training, key) for key in COUNTERS},
     }
 
@@ -80,6 +82,10 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
     training.applied.load_state_dict(state["recipe"])
     for key in COUNTERS:
         setattr(training, key, state[key])
+    # checkpoints of earlier versions have no counts: each step counts once
+    training.stepper.spent = Spent(
+        **state.get("spent", Spent(state["step"], state["step"]).__dict__)
+    )
     if isinstance(training.engine, StepEngine):
         training.engine.rebind()
 

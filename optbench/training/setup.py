@@ -1,6 +1,7 @@
 """The model and data of a training, with their device, precision and layout."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -34,3 +35,32 @@ def make_model(
     if channels_last and images and known:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs
     return model, data
+
+
+def budget_of(problem: Problem) -> dict[str, int]:
+    """Return the numbers of a problem that an optimizer may ask for, by `optimizers.BUDGET`."""
+    return {
+        "total_steps": problem.total_steps,
+        "steps_per_epoch": problem.steps_per_epoch,
+        "train_examples": problem.dataset.epoch_examples,
+        "batch_size": problem.batch_examples,
+    }
+
+
+def asked_of_parts(
+    optimizer: Callable[..., Optimizer],
+    build: Callable[..., Optimizer],
+    model: nn.Module,
+    ask: Callable[[Callable[[nn.Module], Optimizer], nn.Module], bool],
+    *,
+    any_part: bool,
+) -> bool:
+    """Return what a function of `closures` says of an optimizer.
+
+    Rules for groups need the model's layers, which a trial lacks: each part is asked alone. Parts
+    of several optimizers get no closure. any_part: whether one part speaks for all.
+    """
+    parts = optimizers.factories_of(optimizer)
+    if len(parts) > 1 and not any_part:
+        return False
+    return any(ask(partial(build, part), model) for part in parts)

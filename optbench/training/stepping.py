@@ -15,6 +15,7 @@ from optbench.optimizers import is_known
 from optbench.streams import Stream
 from optbench.training.closures import takes_closure
 from optbench.training.recipes.gradients import Gradients
+from optbench.training.spent import Spent, wants_graph_now
 
 # these call the closure before they use a gradient
 EVALUATE_FIRST = (LBFGS, textbook.Nesterov, perturbation.WeightPerturbation)
@@ -27,10 +28,10 @@ class Stepper:
     closure, ignores it, or needs gradients first (SAM). A class that takes a closure also gets one.
     The closure's first call repeats the gradients, unless the optimizer has moved the weights; each
     further call evaluates the model again. A class that evaluates the model first gets the closure
-    alone.
+    alone. A class that differentiates gradients gets them with their graph.
 
-    steps, evaluations: how many steps were taken, and how often they computed the loss of a batch.
-    paused: seconds spent on copies that a plain step would not need; the caller resets them.
+    spent: the passes of all steps. paused: seconds spent on copies that a plain step would not
+    need; the caller resets them.
     compiled: None, or an engine's function, which puts the gradients of a batch into `p.grad` and
     returns the loss, or does nothing and returns None.
     """
@@ -45,12 +46,14 @@ class Stepper:
         draws: Stream,
         *,
         evaluates_first: Callable[[], bool] = lambda: False,
+        wants_graph: Callable[[], bool] = lambda: False,
         gradients: Gradients | None = None,
     ) -> None:
         """Prepare the steps; call this before a schedule hides the signature of `step`.
 
         loss: of examples and targets. draws: the random stream of an optimizer that is not known.
-        evaluates_first: asks `closures.evaluates_first` of such an optimizer at the first step.
+        evaluates_first, wants_graph: ask the functions of `closures` about such an optimizer at
+        the first step.
         gradients: make the gradients by a recipe; None: as torch does.
         """
         self.gradients = gradients or Gradients()
@@ -60,12 +63,13 @@ class Stepper:
         self.with_closure = takes_closure(optimizer) and not self.known
         named = type(optimizer) in EVALUATE_FIRST
         self._around = nullcontext() if self.known else draws
-        self._ask = evaluates_first
+        self._ask, self._ask_for_graph = evaluates_first, wants_graph
         self.evaluates_first = None if self.with_closure else named  # None: not asked yet
+        self.wants_graph = False if self.known else None
+        self.spent = Spent()
         own_zero = getattr(type(optimizer), "zero_grad", None)
         self._zero_grad = optimizer.zero_grad if own_zero is not Optimizer.zero_grad else None
         self.paused = 0.0
-        self.steps = self.evaluations = 0
 
     def step(
         self, x: Tensor, y: Tensor, see_gradients: Callable[[], None] = lambda: None
@@ -75,32 +79,46 @@ class Stepper:
         see_gradients: called once, when the first gradients are in `p.grad`.
         Raises `CodeError` for errors of the optimizer or the model.
         """
-        self.steps += 1
-        if self.evaluates_first is None:
-            tick = perf_counter()
-            self.evaluates_first = self._ask()
-            self.paused += perf_counter() - tick
-        if self.evaluates_first and self.gradients.scaler is not None:
-            raise UserError(
-                f"{type(self.optimizer).__name__} evaluates the loss itself, and precision=float16 "
-                f"scales it: use precision=bfloat16 or float32"
-            )
-        if self.evaluates_first and self.gradients.decay is not None:
-            raise UserError(
-                f"{type(self.optimizer).__name__} evaluates the loss itself, and decay_form would "
-                f"move the weights before: set decay_form=null"
-            )
+        self._ask_once()
         with blame(f"a step with {type(self.optimizer).__name__} failed"):
             if self.evaluates_first:
                 return self._evaluating_first(x, y, see_gradients)
             loss = self.take_gradients(x, y)
             self._take_sparse_gradients()
             see_gradients()
+            self.spent.count_products(self.parameters)
             asked = self.with_closure and self.gradients.scaler is None
             given: Any = (self._closure(x, y, loss),) if asked else ()
             with self._around:
                 self.gradients.step(self.optimizer, *given)
             return loss.detach()
+
+    def _ask_once(self) -> None:
+        """Find out at the first step what the class wants, and refuse what does not go with it."""
+        tick = perf_counter()
+        if self.evaluates_first is None:
+            self.evaluates_first = self._ask()
+        if self.wants_graph is None:
+            self.wants_graph = self._ask_for_graph()
+        self.paused += perf_counter() - tick
+        name, manner = type(self.optimizer).__name__, "evaluates the loss itself"
+        if self.evaluates_first and self.gradients.decay is not None:
+            raise UserError(
+                f"{name} {manner}, and decay_form would move the weights before: set "
+                f"decay_form=null"
+            )
+        if self.wants_graph:
+            manner = "differentiates gradients again"
+        if (self.evaluates_first or self.wants_graph) and self.gradients.scaler is not None:
+            raise UserError(
+                f"{name} {manner}, and precision=float16 scales the loss: use precision=bfloat16 "
+                f"or float32"
+            )
+
+    @property
+    def has_modes(self) -> bool:
+        """Return whether the optimizer has weights for training and others for evaluation."""
+        return callable(getattr(self.optimizer, "eval", None))
 
     def switch_mode(self, *, training: bool, stepped: bool) -> None:
         """Switch the optimizer to training or evaluation. stepped: it has taken a step.
@@ -119,9 +137,25 @@ class Stepper:
                     if error.name not in ("train", "eval"):
                         raise
 
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Let the weights be those for evaluation within the block, and the same as now after it.
+
+        Modes are exact within rounding only, so the weights are put back from copies.
+        """
+        weights = [p.detach().clone() for p in self.parameters]
+        self.switch_mode(training=False, stepped=True)
+        yield
+        self.switch_mode(training=True, stepped=True)
+        with torch.no_grad():
+            for p, before in zip(self.parameters, weights, strict=True):
+                p.copy_(before)
+
     def kept_gradients(self) -> list[Tensor | None] | None:
         """Return the gradients that an own `zero_grad` may keep; None for torch's."""
-        return None if self._zero_grad is None else [p.grad for p in self.parameters]
+        if self._zero_grad is None:
+            return None
+        return [None if p.grad is None else p.grad.detach() for p in self.parameters]
 
     def keep_gradients(self, gradients: list[Tensor | None] | None) -> None:
         """Restore the gradients of `kept_gradients`."""
@@ -131,16 +165,18 @@ class Stepper:
 
     def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
-        self.evaluations += 1
+        self.spent.add_gradient()
         if self._zero_grad is not None:  # it may keep gradients, to sum over several steps
             self._zero_grad()
         else:
             for p in self.parameters:
                 p.grad = None
-            if self.compiled is not None and (found := self.compiled(x, y)) is not None:
+            compiled = None if self.wants_graph else self.compiled
+            if compiled is not None and (found := compiled(x, y)) is not None:
                 self.gradients.finish(self.optimizer, self.parameters)
                 return found
-        loss = self.gradients.backward(self.loss, x, y)
+        graph_of = self.parameters if self.wants_graph and wants_graph_now(self.optimizer) else None
+        loss = self.gradients.backward(self.loss, x, y, graph_of)
         self.gradients.finish(self.optimizer, self.parameters)
         return loss
 
@@ -167,6 +203,7 @@ class Stepper:
         def closure() -> Tensor:
             with torch.enable_grad(), nullcontext() if self.known else self.draws.left():
                 losses.append(self.take_gradients(x, y))
+            self.spent.count_products(self.parameters)
             if len(losses) == 1:
                 see_gradients()
             return losses[-1]

@@ -16,7 +16,8 @@ from optbench.common.errors import UserError, reason
 from optbench.common.names import did_you_mean
 from optbench.config.resolve import resolve
 from optbench.config.validate import check as check_settings
-from optbench.formats.keys import LABELS, RunConfig
+from optbench.formats.keys import GROUPS_KEY, RunConfig, arguments_in
+from optbench.formats.run import flatten
 from optbench.tuning import search, space
 from optbench.tuning.space import SCHEDULE, Point, Space
 
@@ -149,7 +150,9 @@ def _lacks(composed: DictConfig, path: str) -> bool:
 
 def _defaults_in(group: str, node: Mapping[str, Any], own: Space, of_user: bool) -> dict[str, Any]:
     """Return the known values of a group's settings; raise for a space of others."""
-    values = {k: v for k, v in node.items() if k[0] != "_" and k not in LABELS}
+    values = {k: v for k, v in arguments_in(node).items() if k[0] != "_"}
+    if isinstance(rules := node.get(GROUPS_KEY), Mapping):
+        values |= flatten({GROUPS_KEY: rules})
     # the YAML lists no keys of a user's class
     keys, values = arguments_of(node, values) if of_user else (list(values), values)
     for key in own:

@@ -104,3 +104,17 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []  # there is no manifest, or only one of another form
     return [entry for entry in entries_in(manifest) if entry.get("problem")]
+
+
+def is_behind(record: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a manifest knows fewer trials than the file of the same study does."""
+    try:
+        written = read_manifest(path)
+    except (OSError, ValueError):
+        return False
+    same = written["tuning"] == record["tuning"] and written.get("seeds") == record["seeds"]
+    return same and _trials_in(record) < _trials_in(written)
+
+
+def _trials_in(manifest: Mapping[str, Any]) -> int:
+    return sum(len(entry["trials"]) for entry in manifest["contenders"])

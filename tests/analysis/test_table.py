@@ -12,7 +12,7 @@ from made_runs import make_run, sweep
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.formats import job_list
-from optbench.formats.run import COLUMNS, intact, read_record, read_rows, write_sealed
+from optbench.formats.run import COLUMNS, GAP, intact, read_record, read_rows, write_sealed
 from optbench.formats.study import figure_of, manifests_of
 
 
@@ -28,7 +28,8 @@ def test_the_table_has_its_columns_and_values(tmp_path: Path) -> None:
         "optimizer",
         "device",
     ]
-    assert list(table.columns[-11:]) == COLUMNS["epochs"]
+    assert list(table.columns[-12:]) == [*COLUMNS["epochs"], GAP]
+    assert table[GAP].equals(table["test_loss"] - table["train_loss"])
     first = table.iloc[0]
     assert first["run"] == str(tmp_path / "deep" / "er" / "a")
     assert (first["optimizer"], first["seed"], first["optimizer.lr"]) == ("adam", 4, 0.001)

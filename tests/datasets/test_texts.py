@@ -159,7 +159,7 @@ def test_the_digest_is_of_the_texts_alone(tmp_path):
         ({"val_size": 249}, "leaves no window"),
         ({"val_size": 0.999}, "leaves no window"),
         ({"val_size": 0.001}, "the validation part of the text has 2 characters"),
-        ({"targets": "inputs"}, "data.targets=labels"),
+        ({"targets": "inputs"}, "its next characters"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(settings, named):

@@ -60,6 +60,7 @@ OF_VALUES: dict[str, Callable[[np.ndarray], Any]] = {
     "sd": stats.sd,
     "seeds_needed": lambda v: float(stats.seeds_needed(v)),
     "shift": lambda v: stats.shift(v, B),
+    "equivalence": lambda v: stats.equivalence(v, 1.0),
     "sign_flip": stats.sign_flip,
     "signed_rank": stats.signed_rank,
     "wilcoxon_holm": lambda v: stats.wilcoxon_holm(same_columns(v)),
@@ -103,6 +104,7 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
     "seeds_needed of three": lambda: stats.seeds_needed([NAN, 1, 2]),
     "seeds_needed power": lambda: stats.seeds_needed(A, power=NAN),
     "seeds_needed alpha": lambda: stats.seeds_needed(A, alpha=NAN),
+    "equivalence margin": lambda: stats.equivalence(A, NAN),
     "sign_flip flips": lambda: stats.sign_flip(A, flips=0),
     "t_power": lambda: stats.t_power(NAN, 8),
     "t_power n": lambda: stats.t_power(1.0, NAN),
@@ -126,7 +128,7 @@ OF_NUMBERS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 # these take tables of runs, in which NaN means that there is no such run, and are tuples
 OF_RUNS = {"by_problem", "compare", "describe_all"}
-TUPLES = {"Estimate", "Friedman", "PairVerdict", "Width"}
+TUPLES = {"Equivalence", "Estimate", "Friedman", "PairVerdict", "Width"}
 
 
 def ones(names: str) -> pd.DataFrame:
@@ -217,6 +219,9 @@ OF_ANYTHING: dict[str, Callable[[Any], Any]] = {
     "seeds_needed alpha": lambda v: stats.seeds_needed(A, alpha=v),
     "shift": lambda v: stats.shift(v, B),
     "shift level": lambda v: stats.shift(A, B, v),
+    "equivalence": lambda v: stats.equivalence(v, 1.0),
+    "equivalence margin": lambda v: stats.equivalence(A, v),
+    "equivalence test": lambda v: stats.equivalence(A, 1.0, v),
     "sign_flip": stats.sign_flip,
     "sign_flip flips": lambda v: stats.sign_flip(A, flips=v),
     "signed_rank": stats.signed_rank,

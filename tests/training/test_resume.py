@@ -14,7 +14,9 @@ from optbench.config.groups import config_folder
 from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))
-SCHEDULES = sorted((config_folder() / "schedule").glob("*.yaml"))
+SCHEDULES = [
+    p for p in sorted((config_folder() / "schedule").glob("*.yaml")) if p.stem != "authors"
+]
 MODEL = partial(models.mlp, hidden=[8], batch_norm=True, dropout=0.3)
 
 

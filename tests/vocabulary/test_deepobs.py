@@ -19,7 +19,11 @@ from optbench.problem import Problem, build_model, stream
 from optbench.training.evaluation import objective
 from optbench.training.loop import Training
 
-PROBLEMS = sorted(path.stem for path in (config_folder() / "problem").glob("*.yaml"))
+PROBLEMS = sorted(
+    path.stem
+    for path in (config_folder() / "problem").glob("*.yaml")
+    if "DeepOBS" in path.read_text("utf-8")
+)
 IMAGES = [name for name in PROBLEMS if name != "quadratic_deep"]
 
 

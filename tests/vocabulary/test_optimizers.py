@@ -1,6 +1,7 @@
 """Every optimizer's YAML runs, learns and resumes; groups, fused kernels, Muon and messages."""
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,26 +10,31 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench import schedules
 from optbench.common.errors import UserError
+from optbench.config.build import build as configured
 from optbench.optimizers import MuonWithAdamW, build, learning_rate
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
-NAMES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.rglob("*.yaml"))
+# those of packages, which have manners that a step by itself does not heed, are in
+# test_named_optimizers.py
+NAMES = sorted(
+    str(path.relative_to(CONF).with_suffix(""))
+    for path in CONF.rglob("*.yaml")
+    if not {"pytorch_optimizer", "schedulefree", "prodigyopt"}
+    & {*re.split(r"\W", path.read_text())}
+)
 SLOW = ("textbook/weight_perturbation",)  # an evaluation for each weight: test_perturbation.py
 every_yaml = pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 
 
 def load(name: str, **changes: Any) -> Callable[..., Optimizer]:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    for key in ("name", "search"):
-        config.pop(key)
-    return instantiate(config | changes, _convert_="all")
+    return configured("optimizer", config | changes)
 
 
 class Quadratic(nn.Module):
@@ -246,22 +252,23 @@ def test_wrong_settings_are_named(factory: Any, decay_all: bool, words: str) -> 
 
 def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     model = Network()
-    opt = build(load("muon"), model)
+    every = {"hidden_only": False, "flatten_kernels": False}
+    opt = build(load("muon", **every), model)
     muon, adamw = opt.param_groups
     assert [id(p) for p in muon["params"]] == [id(model.hidden.weight), id(model.head.weight)]
     assert (muon["lr"], adamw["lr"]) == (0.02, pytest.approx(3e-4))
     assert len(adamw["params"]) == 5
 
-    outer = build(load("muon", hidden_only=True), model).param_groups
+    outer = build(load("muon", **every | {"hidden_only": True}), model).param_groups
     assert [id(p) for p in outer[0]["params"]] == [id(model.hidden.weight)]
 
-    groups = build(load("muon"), model, decay_biases_and_norms=False).param_groups
+    groups = build(load("muon", **every), model, decay_biases_and_norms=False).param_groups
     assert [g["weight_decay"] for g in groups] == [0.01, 0.01, 0.0]
 
 
 def test_muon_equals_its_two_parts() -> None:
     model, other = Network(torch.float64), Network(torch.float64)
-    opt = build(load("muon"), model)
+    opt = build(load("muon", hidden_only=False, flatten_kernels=False), model)
     losses = steps(model, opt, 10)
     two = [p for p in other.parameters() if p.ndim == 2]
     rest = [p for p in other.parameters() if p.ndim != 2]

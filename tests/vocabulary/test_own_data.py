@@ -117,8 +117,10 @@ class Sparse:
 @pytest.mark.parametrize(
     ("raw", "named"),
     [
-        (Bunch(data=X, target=Y), "Bunch; it must return four"),
-        ((X, Y), "tuple of 2; it must return four"),
+        (Bunch(data=X), "Bunch; it must return four"),
+        ((X, Y, X), "tuple of 3; it must return four"),
+        ((X, Y[:30]), r"examples of shape \(40, 3\) and labels of shape \(30,\)"),
+        ((X[:, 0], Y), r"they must be \(n, features\)"),
         ((X[:30], X[30:], Y[:30], Y[30:]), "train_test_split"),
         ((Examples(), Y[:30], X, Y), "train_x is .*Examples, .*torch.stack"),
         ((torch.utils.data.Subset(Examples(), [0]), *PARTS[1:]), "train_x is torch's Subset"),

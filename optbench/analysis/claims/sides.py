@@ -72,7 +72,7 @@ def side_of(
     value) or "spread" (the largest minus the smallest value of each seed). Raises UserError if runs
     are missing or several of a seed are left, and for `across` the seeds.
     """
-    texts = {k: json.dumps(v) if isinstance(v, list) else show(v) for k, v in conditions.items()}
+    texts = {k: _condition_text(v) for k, v in conditions.items()}
     filters = [f"{key}={text}" for key, text in texts.items()]
     name = ", ".join(f"{short_name(resolve(table, k))} {text}" for k, text in texts.items())
     values = measure_runs(filter_runs(source, filters), check)
@@ -109,6 +109,11 @@ def side_of(
     if set(keys) - {resolve(table, key) for key in conditions}:
         notes.append(f"best {made.setting(chosen)} ({name}{edge(frame, chosen)})")
     return made._replace(notes=tuple(notes))
+
+
+def _condition_text(value: Any) -> str:
+    """Return a condition's value as the table has it; null is no number."""
+    return json.dumps(value) if value is None or isinstance(value, list) else show(value)
 
 
 def number_side(value: float, seeds: pd.Index) -> Side:

@@ -97,7 +97,7 @@ def _list(root: Path, folder: Path, part: str, classes: list[str]) -> Part:
     datasets = import_torchvision().datasets
     endings = tuple(datasets.folder.IMG_EXTENSIONS)
 
-    class Listed(datasets.ImageFolder):  # type: ignore[name-defined,misc]
+    class Listed(datasets.ImageFolder):  # type: ignore[name-defined]
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
             # those of the training part, so that a class that the test part lacks moves no label
             return classes, {name: number for number, name in enumerate(classes)}

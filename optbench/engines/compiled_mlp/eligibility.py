@@ -134,6 +134,8 @@ def _is_array(t: Tensor, dtype: torch.dtype) -> bool:
 def _is_target(y: Tensor, outputs: int, *, values: bool) -> bool:
     if values:
         return _is_array(y, torch.float32) and y.shape[1:] == (outputs,)
+    if outputs == 1:  # one logit of two classes, which has no one-hot labels
+        return False
     return _is_array(y, torch.int64) and bool(y.min() >= 0 and y.max() < outputs)
 
 

@@ -15,7 +15,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show, sort_key
 from optbench.figures import style
 from optbench.figures.axes import y_label
-from optbench.figures.curves import MAX_BANDS
+from optbench.figures.curves import MAX_BANDS, reference_of_panel
 from optbench.figures.looks import series_of
 from optbench.figures.panels import titles
 
@@ -157,6 +157,7 @@ def curves(
         "clocks": CLOCKS,
         "timing": timing.sentence,
         "panels": list(panels.values()),
+        "references": [_reference(tables.get("epochs"), plan.runs, panel) for panel in panels],
         "facets": [{"key": short_name(k), "values": [show(v) for v in values[k]]} for k in keys],
         "runs": entries,
         "arrays": list(arrays),
@@ -164,6 +165,13 @@ def curves(
         "bands": MAX_BANDS,
         "rows": longest,
     }
+
+
+def _reference(table: pd.DataFrame | None, runs: pd.DataFrame, panel: str) -> float | None:
+    """Return the least training loss of a panel's problem, where it is known and drawn."""
+    if table is None:
+        return None
+    return reference_of_panel(table, runs[runs["panel"].map(str) == panel], "train_loss")
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:

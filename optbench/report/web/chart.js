@@ -1,8 +1,8 @@
 /* Charts: a list of panels drawn with uPlot. keep.js draws them again as SVG, figure.js puts them
    on the page.
 
-   A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?}; top: a number, or a
-   function of the panel (see settle). A line is {name, toggle, color, dash, x, mid,
+   A panel is {title, x, y, logx, logy, percent, lines, top?, zoom?, reference?}; top: a number, or
+   a function of the panel (see settle); reference: a value that no line can come below. A line is {name, toggle, color, dash, x, mid,
    low, high, n, dots, lost, ends, runs}. Values that do not exist are null. */
 
 const LOOK = new Map(DATA.names.map((entry) => [entry.name, entry]));
@@ -96,6 +96,7 @@ function rangesOf(panel) {
     }
     for (const x of line.lost || []) xs.push(num(x));
   }
+  if (panel.reference) ys.push(panel.reference);
   const limits = (list) => list.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
   let xRange = zoom || (panel.dotted ? extent(xs, panel.logx) : limits(xs));
   if (xRange[0] > xRange[1]) xRange = panel.logx ? [0.1, 1] : [0, 1];
@@ -163,7 +164,8 @@ function describePanel(panel) {
     return `${line.name} ends at ${last === undefined ? "nothing finite" : fmt(last, panel.percent)} (n = ${line.n}${ended})`;
   });
   const head = panel.title ? panel.title + ": " : "";
-  return `${head}${panel.y} against ${panel.x}. ${parts.join("; ") || "Nothing is shown."}`;
+  const least = panel.reference ? `The least-squares solution has ${fmt(panel.reference)}. ` : "";
+  return `${head}${panel.y} against ${panel.x}. ${least}${parts.join("; ") || "Nothing is shown."}`;
 }
 
 function reading(panel, x) {
@@ -300,6 +302,19 @@ function extras(u, panel, lines, labels, dark) {
       ctx.stroke();
     }
   };
+  if (panel.reference) {
+    const at = Y(panel.reference);
+    ctx.strokeStyle = ctx.fillStyle = cssColor("--soft");
+    ctx.lineWidth = ratio;
+    ctx.setLineDash([2 * ratio, 3 * ratio]);
+    ctx.beginPath();
+    ctx.moveTo(box.left, at); ctx.lineTo(box.left + box.width, at);
+    ctx.stroke();
+    ctx.font = `${11 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "right";
+    ctx.textBaseline = "bottom";
+    ctx.fillText("least squares", box.left + box.width - 4 * ratio, at - 2 * ratio);
+  }
   ctx.setLineDash([]);
   const beside = counter();
   for (const line of lines) {

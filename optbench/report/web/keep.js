@@ -38,6 +38,11 @@ function svgOf(panels, title, note = "") {
     root.append(svgEl("text", { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" }, panel.x));
     const mid = (box.top + box.bottom) / 2;
     root.append(svgEl("text", { x: ox + 14, y: mid, "text-anchor": "middle", transform: `rotate(-90 ${ox + 14} ${mid})` }, panel.y));
+    if (panel.reference) {
+      const at = Y(panel.reference);
+      root.append(svgEl("line", { x1: box.left, x2: box.right, y1: at, y2: at, stroke: "#555555", "stroke-dasharray": "2 3" }));
+      root.append(svgEl("text", { x: box.right - 4, y: at - 3, "text-anchor": "end", "font-size": 11, fill: "#555555" }, "least squares"));
+    }
     const beside = counter();
     lines.forEach((line, i) => {
       const look = lookOf(line), part = svgEl("g", { "clip-path": `url(#${id})` });

@@ -162,7 +162,8 @@ function curvePanels() {
     const logy = view.yscale ? view.yscale === "log" : metric.log;
     const capped = !metric.percent && starts.length && metric.key !== "lr";
     const top = (panel) => (capped ? limitOf(medianOf(starts), panel, panel.logy ? 4 : 2) : undefined);
-    return { title, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, whole: clock !== "seconds", lines, top };
+    const least = metric.rows === "epochs" && metric.key === "train_loss" ? DATA.curves.references[key[0]] : null;
+    return { title, reference: least, x: DATA.curves.clocks[clock], y: metric.label, logx: view.xscale === "log", logy, percent: metric.percent, whole: clock !== "seconds", lines, top };
   });
 }
 
@@ -183,6 +184,7 @@ function curveNote(panels) {
   const n = low === high ? `${low} seed${low > 1 ? "s" : ""}` : `${low} to ${high} seeds`;
   let text = high > 1 ? `Median of ${n}; ${spread}.` : "One seed per line.";
   if (panels.some((p) => p.lines.some((l) => l.ends && l.ends.length))) text += " ✕ diverged, counted as infinitely bad from there.";
+  if (panels.some((p) => p.reference !== null)) text += " Dotted line: the least-squares solution, below which no run can come.";
   if (Number(view.smooth)) text += ` Smoothed exponentially (weight ${view.smooth}): the lines shown, not the data of the tables.`;
   if (view.x === "seconds" && DATA.curves.timing) text += ` ${DATA.curves.timing[0].toUpperCase()}${DATA.curves.timing.slice(1)}.`;
   const rows = DATA.curves.rows[metricNow().rows];

@@ -23,6 +23,11 @@ LIBRARY_PACKAGES = {*sys.stdlib_module_names, "torch", "numpy", "optbench"}
 MAX_POSITIONS = {"pos": 624, "buffer_pos": 4}  # in the buffers of MT19937 and Philox
 
 
+def _parts_of(root: Any) -> list[Any]:
+    """Return the modules of a model, or the parts of several optimizers."""
+    return list(root.modules() if isinstance(root, nn.Module) else getattr(root, "parts", ()))
+
+
 class Restore:
     """One walk over what was captured, beside the objects that were built anew."""
 
@@ -33,7 +38,7 @@ class Restore:
         bases = {
             base
             for root in roots.values()
-            for part in (root, *(root.modules() if isinstance(root, nn.Module) else ()))
+            for part in (root, *_parts_of(root))
             for base in type(part).__mro__
         }
         self.packages = {base.__module__.split(".")[0] for base in bases} - LIBRARY_PACKAGES

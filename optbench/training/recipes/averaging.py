@@ -1,18 +1,17 @@
 """Averages of the weights over the steps, which are evaluated beside the raw weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from optbench.common.errors import UserError, blame, check_choice
 from optbench.models import drawing_layers
 from optbench.problem import Problem
-from optbench.streams import stream
-from optbench.training.evaluation import autocast_of
+from optbench.training.batch_statistics import recompute
 from optbench.training.recipes.checks import check_share
 
 KINDS = ("ema", "tail", "swa")
@@ -80,20 +79,8 @@ class AveragedWeights:
         """
         module: nn.Module = self.averaged.module
         if self.settings.kind != "ema":
-            generator = stream(self.seed, "averaging", x.device)
-            for _, layer in drawing_layers(module):
-                layer.generator = generator
-            with autocast_of(self.problem, x.device):
-                update_bn(self._batches(x), module)
+            recompute(self.problem, module, x, self.seed)
         return module.eval()
-
-    def _batches(self, x: Tensor) -> Iterable[Tensor]:
-        size = self.problem.batch_examples
-        whole, rest = divmod(len(x), size)
-        sizes = [size] * whole + [rest] * bool(rest)
-        if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
-            sizes[-2:] = [sizes[-2] + 1]
-        return x.split(sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and their number."""

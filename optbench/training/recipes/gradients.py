@@ -1,11 +1,13 @@
 """How a step's gradients are made: in micro-batches, of a scaled loss, and clipped."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
@@ -34,20 +36,39 @@ class Gradients:
         self.clip_norm, self.clip_value, self.scaler = clip_norm, clip_value, scaler
         self.micro_examples = batch_examples // accumulate if accumulate > 1 else None
 
-    def backward(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def backward(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        graph_of: Sequence[nn.Parameter] | None = None,
+    ) -> Tensor:
         """Add the gradients of a batch's loss to `p.grad`, and return the loss.
 
-        With micro-batches, the loss is the mean over the examples of their losses, as a mean over
-        the whole batch would be. Batch norm and dropout see each micro-batch by itself.
+        graph_of: parameters whose gradients are to be differentiated again. With micro-batches, the
+        loss is the mean over the examples of their losses, as a mean over the whole batch would be.
+        Batch norm and dropout see each micro-batch by itself.
         """
+        # the quick kernels of attention have no second derivative
+        around = sdpa_kernel(SDPBackend.MATH) if graph_of is not None else nullcontext()
+        with around:
+            return self._backward(loss, x, y, graph_of)
+
+    def _backward(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        graph_of: Sequence[nn.Parameter] | None,
+    ) -> Tensor:
         if self.micro_examples is None or len(x) <= self.micro_examples:
             value = loss(x, y)
-            self._scaled(value).backward()
+            self._differentiate(value, graph_of)
             return value
         total: Tensor | None = None
         for part in micro_batches(len(x), self.micro_examples):
             value = loss(x[part], y[part]) * ((part.stop - part.start) / len(x))
-            self._scaled(value).backward()
+            self._differentiate(value, graph_of)
             total = value.detach() if total is None else total + value.detach()
         assert total is not None
         return total
@@ -71,8 +92,17 @@ class Gradients:
             self.scaler.step(optimizer)
             self.scaler.update()
 
-    def _scaled(self, loss: Tensor) -> Tensor:
-        return loss if self.scaler is None else self.scaler.scale(loss)
+    def _differentiate(self, loss: Tensor, graph_of: Sequence[nn.Parameter] | None) -> None:
+        if graph_of is None:
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            return
+        # not by `backward(create_graph=True)`, which warns of a cycle that the next step breaks
+        found = torch.autograd.grad(loss, graph_of, create_graph=True, allow_unused=True)
+        for p, gradient in zip(graph_of, found, strict=True):
+            if gradient is not None:
+                # a clone, since clipping changes it in place, and in place of a view of the graph
+                # torch 2.13 crashed
+                p.grad = gradient.clone() if p.grad is None else p.grad + gradient
 
 
 def micro_batches(examples: int, size: int) -> Iterator[slice]:

@@ -1,0 +1,19 @@
+"""`hydra/launcher=ray`: tasks of Ray that work through a sweep or a study.
+
+Hydra requires the class here. `optbench.sweeps.clusters` does the work.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from optbench.sweeps.clusters.launching import ClusterLauncher
+
+
+class RayLauncher(ClusterLauncher):
+    """A launcher that starts workers by Ray, and waits for their results."""
+
+    def make(self, session: Any, folder: Path) -> Any:
+        """Return the cluster."""
+        from optbench.sweeps.clusters import options, ray
+
+        return ray.Ray(session, folder, options.ray(self.options))

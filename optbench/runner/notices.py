@@ -1,0 +1,93 @@
+"""What a run says of its optimizer before it trains: a factor given as a rate, compilation."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from optbench.common.console import warn
+from optbench.common.errors import UserError
+from optbench.config.build import build
+from optbench.formats.keys import RunConfig
+from optbench.formats.older_code import targets
+from optbench.optimizers import factories_of, share_of_main
+from optbench.optimizers.factories import Factory, arguments, name_of, value_of
+from optbench.training.loop import Training
+
+LARGEST_RATE = 0.1  # an lr that is a factor is about 1; this or less was meant as a rate
+FACTOR_CLASSES = ("AdamG",)  # whose lr is a factor, beside those with a `d0`
+HEAVYBALL = "heavyball"
+_told: set[str] = set()  # in this process
+
+
+def tell(config: RunConfig) -> None:
+    """Warn, once in a process, of what surprises in a run's optimizer."""
+    found = []
+    with suppress(UserError):  # a class that cannot be made is reported where it is built
+        found = [said for each in factories_of(build("optimizer", config["optimizer"]))
+                 if (said := of_factor(each))]  # fmt: skip
+    if compiles(config):
+        found.append(of_compilation(config["compile"]))
+    for text in found:
+        if text not in _told:
+            _told.add(text)
+            warn(text)
+
+
+def tell_share(factory: Factory, training: Training) -> None:
+    """Warn, once in a process, where partners train the larger part of the model."""
+    share = share_of_main(factory, training.optimizer, training.model)
+    if share is not None and share.is_small and (text := share.words()) not in _told:
+        _told.add(text)
+        warn(text)
+
+
+def of_factor(factory: Factory) -> str:
+    """Return a sentence if an lr is a factor, of 1 by default, and was given as a rate; or ""."""
+    given = value_of(factory, "lr")
+    usual = {p.name: p.default for p in arguments(_class(factory))}
+    own_rate = "d0" in usual or name_of(factory) in FACTOR_CLASSES
+    if not own_rate or usual.get("lr") != 1 or not isinstance(given, int | float):
+        return ""
+    if given > LARGEST_RATE:
+        return ""
+    return (
+        f"{name_of(factory)} finds its own step size, and its lr is a factor of it: 1 by default, "
+        f"and {given:g} was given, so that it learns {1 / given:g} times as slowly as its authors "
+        f"mean"
+    )
+
+
+def _class(factory: Factory) -> Any:
+    while hasattr(factory, "func"):
+        factory = factory.func
+    return factory
+
+
+def compiles(config: Mapping[str, Any]) -> bool:
+    """Return whether a class of heavyball, which compiles its steps, is the optimizer."""
+    return any(name.startswith(f"{HEAVYBALL}.") for name in targets(config["optimizer"]))
+
+
+def of_compilation(asked: bool) -> str:
+    """Return a sentence on heavyball's compilation. asked: by compile=true."""
+    if asked:
+        return (
+            "heavyball compiles each of its steps by torch.compile, which takes minutes before the "
+            "first step: compile=false leaves that out"
+        )
+    return (
+        "heavyball would compile each of its steps by torch.compile, which takes minutes; optbench "
+        "has switched that off (heavyball.utils.compile_mode = None), and compile=true leaves it on"
+    )
+
+
+def switch_compilation(config: RunConfig) -> None:
+    """Let heavyball compile its steps only where compile=true asks for it."""
+    if not compiles(config) or config["compile"]:
+        return
+    with suppress(ImportError):
+        import_module(HEAVYBALL)
+        utils: Any = sys.modules[f"{HEAVYBALL}.utils"]
+        utils.compile_mode = None

@@ -1,0 +1,1 @@
+"""Schedulers that start workers on other machines: Slurm and Ray."""

@@ -1,0 +1,120 @@
+"""Ray: tasks that work through a study, on a cluster of Ray's or on this machine."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optbench.common.errors import UserError
+from optbench.common.text import count
+from optbench.sweeps.clusters.cluster import Cluster, command_of, working_folder
+from optbench.sweeps.sharing.session import Session
+
+ENDED = (
+    "all tasks of Ray have ended, and the study is not whole: {}. The same command starts them "
+    "again, and goes on from the checkpoints"
+)
+
+
+def work(command: list[str], folder: str) -> int:
+    """Work until the study is whole, as a process of its own; return the exit status.
+
+    The process ends, with checkpoints, if Ray ends the task's process.
+    """
+    given = [*command, "--parent", str(os.getpid())]
+    return subprocess.run(given, cwd=folder, check=False).returncode
+
+
+class Ray(Cluster):
+    """Tasks of Ray that work through a study."""
+
+    def __init__(self, session: Session, folder: Path, options: Mapping[str, Any]) -> None:
+        """options: those of `conf/hydra/launcher/ray.yaml`."""
+        super().__init__(folder)
+        self.session, self.options = session, options
+        self.ray: Any = None
+        self.tasks: list[Any] = []
+
+    def submit(self) -> str:
+        """Start a task for each worker."""
+        ray, options = import_ray(), self.options
+        try:
+            ray.init(
+                address=options["address"], log_to_driver=False, include_dashboard=False,
+                configure_logging=False, ignore_reinit_error=True,
+            )  # fmt: skip
+        except Exception as error:  # of several kinds, also of the network
+            where = options["address"] or "this machine"
+            raise UserError(
+                f"there is no Ray cluster at {where}: {error}. `ray start --head` starts one; "
+                f"hydra.launcher.address=null uses this machine alone"
+            ) from error
+        self.ray = ray
+        cpus, gpus = int(options["cpus"]), options["gpus"] or 0
+        tasks = options["jobs"] or self._fitting(cpus, gpus)
+        workers = [] if gpus else ["--workers", str(cpus)]
+        command = command_of(self.session, self.folder, workers)
+        remote = ray.remote(work).options(
+            num_cpus=cpus, num_gpus=gpus, max_retries=int(options["retries"]), name="optbench work"
+        )
+        self.tasks = [remote.remote(command, working_folder()) for _ in range(tasks)]
+        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+        return f"{count(tasks, 'task')} on a Ray cluster of {count(nodes, 'node')}"
+
+    def _fitting(self, cpus: int, gpus: float) -> int:
+        """Return how many tasks the cluster can run at once."""
+        found = self.ray.cluster_resources()
+        each = [int(found.get("CPU", 0) // cpus)]
+        each += [int(found.get("GPU", 0) // gpus)] if gpus else []
+        if not min(each):
+            raise UserError(
+                f"no task fits into the Ray cluster: a task asks for {count(cpus, 'CPU')} and "
+                f"{gpus:g} GPUs, and the cluster has {found.get('CPU', 0):g} and "
+                f"{found.get('GPU', 0):g}"
+            )
+        return min(each)
+
+    def alive(self) -> bool | None:
+        """Return whether a task is queued or running."""
+        with suppress(Exception):  # the cluster may be gone for a moment
+            _, running = self.ray.wait(self.tasks, num_returns=len(self.tasks), timeout=0)
+            return bool(running)
+        return None
+
+    def cancel(self, *, waiting_only: bool = False) -> None:
+        """Cancel all tasks; their workers notice that they are alone, and write checkpoints.
+
+        waiting_only: leave the workers to themselves, which end as the study has ended.
+        """
+        if self.ray is None or not self.ray.is_initialized():
+            return
+        with suppress(Exception):  # the cluster may be gone
+            for task in self.tasks:
+                self.ray.cancel(task, force=not waiting_only)
+        with suppress(Exception):
+            if waiting_only:  # a cluster of this process alone would end with it
+                self.ray.wait(self.tasks, num_returns=len(self.tasks), timeout=30)
+            self.ray.shutdown()
+
+    def ended_words(self) -> str:
+        """Return how the tasks ended."""
+        errors = []
+        for task in self.tasks:
+            try:
+                if status := self.ray.get(task, timeout=1):
+                    errors.append(f"exit status {status}")
+            except Exception as error:
+                errors.append(str(error).strip().splitlines()[0])
+        return ENDED.format("; ".join(dict.fromkeys(errors)) or "without an error")
+
+
+def import_ray() -> Any:
+    """Return Ray. Raise `UserError` without it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask a server on the network
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("hydra/launcher=ray needs Ray: pip install 'optbench[ray]'") from error
+    return ray

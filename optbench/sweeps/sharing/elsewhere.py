@@ -1,0 +1,170 @@
+"""The jobs of a shared study that other workers have, and what came of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from optbench.common.console import say
+from optbench.config.build import results_of
+from optbench.formats.run import read_record
+from optbench.runs import checkpoints, locks
+from optbench.runs.finished import FINISHED_STATUSES, Finished
+from optbench.sweeps.batch import Job
+from optbench.sweeps.sharing.session import Session
+from optbench.sweeps.worker import Guard
+
+
+class Answer(NamedTuple):
+    """What came of a job that another worker had: a finished run's folder, or an error.
+
+    Neither: the job is this worker's now.
+    """
+
+    job: Job
+    done: Path | None = None
+    error: str | None = None
+
+
+class Elsewhere:
+    """The jobs that other workers have."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.jobs: list[Job] = []
+
+    def ask_for(self, job: Job) -> Answer | None:
+        """Claim a job's run; return None if another worker has the run, and keep the job."""
+        run_id = run_id_of(job)
+        if self.session.is_due():
+            self.session.look()
+        if answer := self._answer(job, run_id):
+            return answer
+        if self.session.claim(run_id, job.label) is None:
+            self.jobs.append(job)
+            return None
+        # its last holder may have ended it before the claim
+        self.session.look()
+        if answer := self._answer(job, run_id) or self._found(job, run_id):
+            self.session.release(run_id)
+            return answer
+        if run_id in self.session.taken_over:
+            say(f"{job.label}  taken over from a worker that is gone", error=True)
+            fence(job, run_id)
+        return Answer(job)
+
+    def _found(self, job: Job, run_id: str) -> Answer | None:
+        """Return a finished run in the job's group that lies there since a short time."""
+        assert job.plan is not None
+        done = in_group(job.plan.group, run_id)
+        return None if done is None else Answer(job, done)
+
+    def _answer(self, job: Job, run_id: str) -> Answer | None:
+        """Return what other workers wrote about a job's run."""
+        assert job.plan is not None
+        line = self.session.outcomes.get(run_id)
+        if line is None:
+            return None
+        if line["status"] == "failed":
+            return Answer(job, error=str(line.get("error")))
+        folder = job.plan.group / str(line.get("run"))
+        try:
+            record = read_record(folder / "run.json")
+        except (OSError, ValueError):
+            return None  # not yet visible on this machine, or damaged: this worker looks itself
+        right = record["run_id"] == run_id and record["status"] in FINISHED_STATUSES
+        return Answer(job, folder) if right else None
+
+    def answers(self) -> Iterator[Answer]:
+        """Yield what has come of the jobs; a job that is yielded is kept no longer."""
+        self.session.look()
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            if answer := self._answer(job, run_id_of(job)):
+                yield answer
+            else:
+                self.jobs.append(job)
+
+    def take_free(self) -> list[Job]:
+        """Take and return the jobs whose runs no worker has, or one that is gone."""
+        if not self.session.trains:
+            return []
+        claimed = self.session.claimed()
+        free: list[Job] = []
+        kept: list[Job] = []
+        for job in self.jobs:
+            run_id = run_id_of(job)
+            generation = claimed.get(run_id, 0)
+            held = generation and not self.session.is_silent(run_id, generation)
+            (kept if held else free).append(job)
+        self.jobs = kept
+        return free
+
+    def guard(self, job: Job) -> Guard:
+        """Return the guard of a job's run for the process that trains it."""
+        claim = self.session.held[run_id_of(job)]
+        return Guard(claim, self.session.every)
+
+    def keeps(self, job: Job) -> bool:
+        """Return whether a job's run is still this worker's, if it was."""
+        run_id = run_id_of(job)
+        claim = self.session.held.get(run_id)
+        if claim is not None and not claim.holds():
+            self.session.lost.append(run_id)
+            return False
+        return True
+
+    def release(self, job: Job) -> None:
+        """Give back the claim on a job's run."""
+        self.session.release(run_id_of(job))
+
+    def has_claimed(self, job: Job) -> bool:
+        """Return whether this worker has the claim on a job's run."""
+        return run_id_of(job) in self.session.held
+
+
+def run_id_of(job: Job) -> str:
+    """Return the identity of a job's run, which is known once the job is planned."""
+    assert job.plan is not None
+    return str(job.plan.record["run_id"])
+
+
+def in_group(group: Path, run_id: str) -> Path | None:
+    """Return a finished run with this identity in one folder, as it is now."""
+    found = Finished()
+    try:
+        names = [entry.name for entry in os.scandir(group) if run_id in entry.name.split("-")]
+    except OSError:
+        return None
+    for name in names:
+        found.note(group, run_id, group / name)
+    return found(group, run_id)
+
+
+def fence(job: Job, run_id: str) -> None:
+    """Keep the earlier holder of a run from its folder and its lock, should it come back.
+
+    The folder of an unfinished run gets another name. What the earlier holder still writes then
+    fails, or goes into files that are no longer in the folder once the run is resumed.
+    """
+    assert job.plan is not None
+    locks.discard(results_of(job.plan.config), run_id)
+    seed = job.plan.record["seed"]
+    for path in job.plan.group.glob(f"*-seed{seed}-{run_id}*/run.json"):
+        try:
+            record = read_record(path)
+        except (OSError, ValueError):
+            continue
+        if record["run_id"] == run_id and record["status"] in checkpoints.UNFINISHED_STATUSES:
+            rename(path.parent, run_id)
+
+
+def rename(folder: Path, run_id: str) -> None:
+    """Give a run's folder a name that no other folder has."""
+    head, _, _ = folder.name.rpartition(run_id)
+    while True:
+        target = folder.with_name(f"{head}{run_id}-{uuid4().hex[:4]}")
+        if not target.exists():
+            folder.rename(target)
+            return
