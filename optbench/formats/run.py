@@ -33,9 +33,10 @@ COLUMNS = {
     "layers": [  # written only with diagnostics=layers
         *["epoch", "step", "layer", "kind", "depth", "activation_mean", "activation_std"],
         *["dead_fraction", "output_grad_std", "weight_norm", "weight_rank", "grad_norm"],
-        *["update_norm", "update_ratio", "noise_scale"],
+        *["update_norm", "update_ratio", "noise_scale", "saturated_fraction", "grad_variance"],
     ],
 }
+ADDED_COLUMNS = ("saturated_fraction", "grad_variance")  # which files of earlier versions lack
 COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.3
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
@@ -190,7 +191,8 @@ def parse_csv(rows: str, text: str, partial: bool = False) -> dict[str, np.ndarr
         raise ValueError("breaks off in the middle of its last line")
     head, *lines = text.splitlines()
     header = head.split(",")
-    if missing := [name for name in COLUMNS[rows] if name not in header]:
+    needed = [name for name in COLUMNS[rows] if name not in ADDED_COLUMNS]
+    if missing := [name for name in needed if name not in header]:
         raise ValueError(f"lacks the column(s) {', '.join(missing)}")
     if len(set(header)) != len(header) or "" in header:
         raise ValueError("has a column without a name, or one name twice")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from optbench import textbook
+from optbench import perturbation, textbook
 from optbench.optimizers.muon import MuonWithAdamW
 from optbench.optimizers.parts import Parted
 from optbench.torch_internals import has_step_hooks
@@ -16,7 +16,8 @@ from optbench.torch_internals import has_step_hooks
 @cache
 def known_classes() -> frozenset[type]:
     """Return the classes of torch.optim, of the textbook, and Muon with its partner."""
-    found = [*vars(torch.optim).values(), *vars(textbook).values(), MuonWithAdamW]
+    ours = [*vars(textbook).values(), perturbation.WeightPerturbation, MuonWithAdamW]
+    found = [*vars(torch.optim).values(), *ours]
     return frozenset(c for c in found if isinstance(c, type) and issubclass(c, Optimizer))
 
 

@@ -65,6 +65,7 @@ class RunFolder:
         self._best: dict[str, float] = {}
         self._rows = {"epochs": 0, "steps": 0}
         self._files: dict[str, TextIO] = {}
+        self._columns: dict[str, list[str]] = {}  # of each file
         self.loggers = Loggers({})
         try:
             save(self.path, self.record)
@@ -84,7 +85,7 @@ class RunFolder:
         folder = cls.__new__(cls)
         folder.path, folder.record = path, read_record(path / "run.json")
         folder._last, folder._best = dict(state["last"]), dict(state["best"])
-        folder._rows, folder._files = dict(state["rows"]), {}
+        folder._rows, folder._files, folder._columns = dict(state["rows"]), {}, {}
         kinds = {"epochs", "steps"} <= set(folder._rows) <= set(COLUMNS)
         # a checkpoint from others may name any file
         if not kinds or not all(isinstance(n, int) and n >= 0 for n in folder._rows.values()):
@@ -99,6 +100,7 @@ class RunFolder:
             if hashlib.sha256(kept.encode()).hexdigest() != state["sha256"][name]:
                 raise ValueError(f"{file} was changed after its rows were written")
             replace_text(file, kept)
+            folder._columns[name] = lines[0].strip().split(",")  # perhaps of an earlier version
             folder._files[name] = file.open("a", encoding="utf-8", newline="")
         for file in path.glob("*.csv"):
             if file.stem not in folder._rows:
@@ -189,7 +191,8 @@ class RunFolder:
 
     def _open(self, name: str) -> TextIO:
         file = (self.path / f"{name}.csv").open("w", encoding="utf-8", newline="")
-        csv.writer(file, lineterminator="\n").writerow(columns_of(name, self.record))
+        self._columns[name] = columns_of(name, self.record)
+        csv.writer(file, lineterminator="\n").writerow(self._columns[name])
         file.flush()
         return file
 
@@ -199,7 +202,7 @@ class RunFolder:
         writer = csv.writer(self._files[name], lineterminator="\n")
         exact = self.record.get("problem", {}).get("precision") == "float64"
         digits = 17 if exact else 9  # enough for a float64, or a float32, without rounding
-        columns = columns_of(name, self.record)
+        columns = self._columns[name]
         writer.writerows([_cell(row.get(c), digits) for c in columns] for row in rows)
         self._files[name].flush()
         if not os.fstat(self._files[name].fileno()).st_nlink:  # writes to a deleted file never fail

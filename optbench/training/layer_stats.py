@@ -6,7 +6,7 @@ The step computes the same numbers as an ordinary one.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ WATCHED: tuple[Any, ...] = (
     *DEEPENING, *EMBEDDINGS, *NORMS, *ACTIVATIONS.values(), nn.Softmax, ReluSquared
 )  # fmt: skip
 NOISE_CHUNKS = 8  # of a batch: the spread of their gradients gives the noise scale
+FLAT_SHARE = 0.05  # of a saturating activation's range, at each end
 MIN_SINGULAR_VALUE = 0.01  # of the largest; smaller ones do not count for the rank
 LayerRow = dict[str, float | str | None]
 
@@ -39,11 +40,11 @@ def step_with_layer_stats(
 ) -> tuple[list[LayerRow], Tensor]:
     """Take one step and return its rows of `layers.csv` and its loss.
 
-    batch_loss: `(x, y)` to a loss; the gradient noise scale calls it on parts of the batch.
+    batch_loss: `(x, y)` to a loss; `gradient_noise` calls it on parts of the batch.
     """
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, WATCHED)]
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    noise = gradient_noise_scale(model, batch_loss, x, y)
+    noise = gradient_noise(model, batch_loss, x, y)
     gradients: dict[str, Tensor] = {}
 
     def see_gradients() -> None:
@@ -63,7 +64,8 @@ def step_with_layer_stats(
         if isinstance(layer, nn.Linear):
             row["weight_rank"] = _rank(before[own[0]])
         rows.append(row)
-    rows.append({"layer": "all", "kind": "all", "noise_scale": noise})
+    rows.append({"layer": "all", "kind": "all", "noise_scale": noise.scale})
+    rows[-1]["grad_variance"] = noise.variance
     rows[-1] |= _sizes(list(before), before, after, gradients)
     return rows, loss
 
@@ -92,6 +94,7 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
                 "activation_mean": values.mean().item(),
                 "activation_std": values.std(correction=0).item(),
                 "dead_fraction": (units <= 0).all(dim=0).float().mean().item(),
+                "saturated_fraction": saturated_fraction(module, values),
             }
 
             def see_gradient(gradient: Tensor) -> None:
@@ -110,6 +113,22 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
     finally:
         for handle in handles:
             handle.remove()
+
+
+def saturated_fraction(module: nn.Module, values: Tensor) -> float | None:
+    """Return the share of outputs in the flat ends of an activation; None for other layers.
+
+    The ends are a sigmoid below 0.05 or above 0.95, and a tanh beyond -0.95 or 0.95. Of a ReLU,
+    `dead_fraction` tells.
+    """
+    if isinstance(module, nn.Sigmoid):
+        values = 2 * values - 1
+        limit = 1 - 2 * FLAT_SHARE
+    elif isinstance(module, nn.Tanh):
+        limit = 1 - FLAT_SHARE
+    else:
+        return None
+    return (values.abs() > limit).float().mean().item()
 
 
 def _sizes(
@@ -145,18 +164,29 @@ def _rank(weight: Tensor) -> float | None:
     return float((values > MIN_SINGULAR_VALUE * values[0]).sum())
 
 
-def gradient_noise_scale(
-    model: nn.Module, batch_loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
-) -> float | None:
-    """Return tr(covariance of the gradient) / |gradient|^2, in examples.
+class GradientNoise(NamedTuple):
+    """How much the gradients of examples differ.
 
-    The estimate is that of McCandlish et al. 2018, appendix A, from `NOISE_CHUNKS` parts of the
-    batch. None where the batch is too small to be divided, or where the estimate of |gradient|^2
-    is not positive. Buffers and generators are restored, so that training is unchanged.
+    scale: tr(covariance of the examples' gradients) / |gradient|^2, in examples. variance: of a
+    batch's gradient, that trace divided by the batch size, summed over all weights.
+    """
+
+    scale: float | None
+    variance: float | None
+
+
+def gradient_noise(
+    model: nn.Module, batch_loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+) -> GradientNoise:
+    """Return the noise of a batch's gradient, from `NOISE_CHUNKS` parts of the batch.
+
+    The estimates are those of McCandlish et al. 2018, appendix A. None where the batch is too small
+    to be divided; the scale also where the estimate of |gradient|^2 is not positive. Buffers and
+    generators are restored, so that training is unchanged.
     """
     size = len(x) // NOISE_CHUNKS
     if size < 2:  # batch norm needs two examples
-        return None
+        return GradientNoise(None, None)
     total = size * NOISE_CHUNKS
     parameters = [p for p in model.parameters() if p.requires_grad]
     mean, square = [torch.zeros_like(p) for p in parameters], 0.0
@@ -170,7 +200,7 @@ def gradient_noise_scale(
     large = (_norm(mean) or 0.0) ** 2  # |gradient of the whole batch|^2
     signal = (total * large - size * square) / (total - size)
     noise = (square - large) / (1 / size - 1 / total)
-    return noise / signal if signal > 0 else None
+    return GradientNoise(noise / signal if signal > 0 else None, noise / len(x))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
-from optbench import textbook
+from optbench import perturbation, textbook
 from optbench.common.errors import UserError, blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
@@ -18,7 +18,7 @@ from optbench.training.recipes.gradients import Gradients
 from optbench.training.spent import Spent, wants_graph_now
 
 # these call the closure before they use a gradient
-EVALUATE_FIRST = (LBFGS, textbook.Nesterov)
+EVALUATE_FIRST = (LBFGS, textbook.Nesterov, perturbation.WeightPerturbation)
 
 
 class Stepper:

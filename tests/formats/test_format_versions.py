@@ -13,7 +13,7 @@ import pytest
 
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.formats.run import FORMAT, check_whole, read_record
+from optbench.formats.run import ADDED_COLUMNS, FORMAT, check_whole, read_record
 from optbench.runs.finished import Finished
 
 FOLDERS = sorted(Path(__file__).resolve().parent.glob("[0-9]*"))
@@ -38,6 +38,14 @@ def test_every_version_is_read(folder, tmp_path):
         check_whole(path.parent, record)
         found = Finished()(tmp_path, record["run_id"])
         assert found == tmp_path / "runs" / path.parent.name
+
+
+def test_layers_of_an_earlier_version_are_read_without_later_columns():
+    later = Path(__file__).resolve().parent / "1-later"
+    with pytest.warns(UserWarning, match=r"layers\.csv: was not written"):
+        table = load_runs(later, rows="layers")
+    assert not {*ADDED_COLUMNS} & {*table.columns}
+    assert table["dead_fraction"].notna().any()
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ import pytest
 import torch
 from composed import resolved
 
+from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.formats.run import COLUMNS, read_record, write_sealed
+from optbench.formats.run import ADDED_COLUMNS, COLUMNS, read_record, write_sealed
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
@@ -86,6 +87,17 @@ def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
     assert {k: v for k, v in record["summary"].items() if "seconds" not in k} == {
         k: v for k, v in whole.items() if "seconds" not in k
     }
+
+
+def test_a_run_of_an_earlier_version_keeps_the_columns_of_its_files(tmp_path, monkeypatch):
+    earlier = [name for name in COLUMNS["layers"] if name not in ADDED_COLUMNS]
+    with monkeypatch.context() as patch:
+        patch.setitem(COLUMNS, "layers", earlier)
+        run = stopped(tmp_path, 4, "diagnostics=layers").folder
+    assert finished(tmp_path, "diagnostics=layers").folder == run
+    table = load_runs(run, rows="layers")
+    assert not {*ADDED_COLUMNS} & {*table.columns}
+    assert table["step"].max() == 12
 
 
 def test_a_run_that_was_killed_after_its_first_row_has_that_row_once(tmp_path):

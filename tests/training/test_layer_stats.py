@@ -12,7 +12,11 @@ from optbench.datasets.prepare import prepare
 from optbench.formats.run import COLUMNS
 from optbench.problem import Problem, build_model, stream
 from optbench.streams import Stream
-from optbench.training.layer_stats import gradient_noise_scale, step_with_layer_stats
+from optbench.training.layer_stats import (
+    gradient_noise,
+    saturated_fraction,
+    step_with_layer_stats,
+)
 from optbench.training.loop import Training
 from optbench.training.stepping import Stepper
 
@@ -111,9 +115,39 @@ def test_the_noise_scale_is_that_of_a_known_gradient():
     def batch_loss(x, y):
         return 0.5 * (model.weight - x).square().sum(dim=1).mean()
 
-    found = gradient_noise_scale(model, batch_loss, x, x)
-    assert found == pytest.approx(4 * 10 / 10, rel=0.5)
-    assert gradient_noise_scale(model, batch_loss, x[:8], x[:8]) is None
+    found = gradient_noise(model, batch_loss, x, x)
+    assert found.scale == pytest.approx(4 * 10 / 10, rel=0.5)
+    assert gradient_noise(model, batch_loss, x[:8], x[:8]) == (None, None)
+    # the variance of a batch's gradient falls with its size; of many batches it is the exact one
+    for size in (16, 64):
+        batches = x[: 200 * size].split(size)
+        mean = sum(gradient_noise(model, batch_loss, b, b).variance for b in batches) / 200
+        assert mean == pytest.approx(4 * 10 / size, rel=0.1)
+
+
+def test_saturated_units_lie_in_the_flat_ends():
+    sigmoid, tanh = nn.Sigmoid(), nn.Tanh()
+    inputs = torch.tensor([[-4.0, -2.9, 0.0, 2.9, 4.0], [-3.0, -1.0, 1.0, 3.0, 30.0]])
+    assert saturated_fraction(sigmoid, sigmoid(inputs)) == pytest.approx(5 / 10)
+    flat = tanh(torch.tensor([-2.0, -1.8, 0.5, 1.8, 2.0]))  # tanh(1.8319) = 0.95
+    assert saturated_fraction(tanh, flat) == pytest.approx(2 / 5)
+    assert saturated_fraction(nn.ReLU(), torch.ones(3)) is None
+    assert saturated_fraction(nn.Linear(2, 2), torch.ones(3)) is None
+
+
+def test_large_weights_saturate_and_small_ones_do_not(make_problem):
+    def share(scale, activation):
+        weight = partial(nn.init.normal_, std=scale)
+        problem = make_problem(
+            partial(models.mlp, hidden=[8], activation=activation),
+            initializer=partial(initializers.initialize, weight=weight, bias=0.0),
+        )
+        (row,) = [r for r in rows_of(problem) if r["kind"] == activation and r["step"] == 1]
+        return row["saturated_fraction"]
+
+    for activation in ("sigmoid", "tanh"):
+        assert share(0.01, activation) == 0.0
+        assert share(50.0, activation) > 0.9
 
 
 class Tagger(nn.Module):

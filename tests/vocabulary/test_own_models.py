@@ -16,7 +16,7 @@ from optbench.datasets.torchvision_shim import import_torchvision, with_torchvis
 from optbench.model_calls import arguments, call_model
 from optbench.problem import build_model, stream
 from optbench.runner import run
-from optbench.training.layer_stats import gradient_noise_scale
+from optbench.training.layer_stats import gradient_noise
 from optbench.training.loop import Training
 
 
@@ -58,9 +58,7 @@ def test_noise_scale_puts_back_every_generator_that_a_model_holds():
 
     model = Own()
     before = model.source.get_state()
-    gradient_noise_scale(
-        model, lambda x, y: model(x).square().mean(), torch.ones(16, 3), torch.ones(16)
-    )
+    gradient_noise(model, lambda x, y: model(x).square().mean(), torch.ones(16, 3), torch.ones(16))
     assert torch.equal(model.source.get_state(), before)
 
 
