@@ -113,9 +113,9 @@ class Dataset:
         return cls(**{**made, "task": from_plain(plain["task"])})
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
-        def changed(tensor: Tensor) -> Tensor:
+        def changed(tensor: Tensor | Parts) -> Tensor | Parts:
             if isinstance(tensor, Parts):
-                return cast(Tensor, tensor.map(change))
+                return tensor.map(change)
             if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
                 return change(tensor)
             # windows share their memory, also on another device
@@ -166,8 +166,9 @@ def prepare(
 
         def prepare_part(arrays: Sequence[Any], task: Task | None, how: str) -> Dataset:
             part = Described(arrays, task) if task else arrays
-            split = {"val_size": val_size, "split_seed": split_seed, "subset": subset}
-            return prepare(part, preprocessing=how, **split)
+            return prepare(
+                part, preprocessing=how, val_size=val_size, split_seed=split_seed, subset=subset
+            )
 
         return parts.prepared(arrays, task, preprocessing, targets, prepare_part)
     digest, raw, own_val = _as_raw(arrays, task)
