@@ -106,8 +106,8 @@ def _fill_part(
     """Fill the layer's weight or bias by the function, each of its matrices by itself."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
-    parametrizations: Any = layer.parametrizations if computed else {}
-    given = parametrizations[name].parameters() if computed else [tensor]
+    sources: Any = layer.parametrizations if computed else None
+    given = sources[name].parameters() if computed else [tensor]
     if not any(p.requires_grad for p in given):
         return
     if not computed and name not in layer._parameters:

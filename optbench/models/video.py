@@ -64,8 +64,7 @@ def cnn3d(
         conv = nn.Conv3d(width, units, kernel, padding=kernel // 2, bias=bias)
         norm = nn.BatchNorm3d(units) if batch_norm else None
         layers += block(conv, norm, activation, batch_norm_place)
-        long, high, wide = (2 if n >= 2 else 1 for n in (frames if stage else 1, *size))
-        pools = (long, high, wide)
+        pools = tuple(2 if n >= 2 else 1 for n in (frames if stage else 1, *size))
         if math.prod(pools) > 1:
             layers.append(nn.MaxPool3d(pools))
             frames, *size = (n // pool for n, pool in zip((frames, *size), pools, strict=True))

@@ -43,7 +43,7 @@ def test_a_clip_gives_a_logit_for_each_class(classes, batch_norm):
     assert [m.in_channels for m in convolutions] == [2, 3, 4]
     assert [m.bias is None for m in convolutions] == [batch_norm] * 3
     pools = [m.kernel_size for m in model if isinstance(m, nn.MaxPool3d)]
-    assert pools == [[1, 2, 2], [2, 2, 2], [2, 2, 2]]
+    assert pools == [(1, 2, 2), (2, 2, 2), (2, 2, 2)]
 
 
 def test_cnn3d_is_the_plain_network_of_torch():
