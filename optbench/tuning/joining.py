@@ -35,9 +35,10 @@ def join_manifests(folders: Sequence[Path]) -> tuple[dict[str, Any] | None, list
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
     for _, manifest in found:
         for entry in manifest["contenders"]:
-            key = (entry["problem"], entry["optimizer"], entry.get("repeat", 0))
-            if key not in entries or len(entry["trials"]) > len(entries[key]["trials"]):
-                entries[key] = entry
+            search = (entry["problem"], entry["optimizer"], entry.get("repeat", 0))
+            known = entries.setdefault(search, entry)
+            if len(entry["trials"]) > len(known["trials"]):
+                entries[search] = entry
     phases = join_phases([manifest["phases"] for _, manifest in found])
     known = {text for _, manifest in found for text in caveats.missing_runs(manifest["phases"])}
     texts = [text for _, manifest in found for text in manifest["warnings"] if text not in known]

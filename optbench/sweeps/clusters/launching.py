@@ -15,7 +15,8 @@ class ClusterLauncher(Launcher):
     """A launcher that starts workers on a cluster, and waits for their results."""
 
     def __init__(self, **options: Any) -> None:
-        self.options, self.cluster = options, None
+        self.options = options
+        self.cluster: Any = None
 
     @abstractmethod
     def make(self, session: Any, folder: Path) -> Any:
