@@ -40,8 +40,8 @@ def join_manifests(folders: Sequence[Path]) -> tuple[dict[str, Any] | None, list
             if len(entry["trials"]) > len(known["trials"]):
                 entries[search] = entry
     phases = join_phases([manifest["phases"] for _, manifest in found])
-    known = {text for _, manifest in found for text in caveats.missing_runs(manifest["phases"])}
-    texts = [text for _, manifest in found for text in manifest["warnings"] if text not in known]
+    partial = {text for _, manifest in found for text in caveats.missing_runs(manifest["phases"])}
+    texts = [text for _, manifest in found for text in manifest["warnings"] if text not in partial]
     return whole | {
         "phases": phases,
         "contenders": list(entries.values()),
