@@ -36,7 +36,7 @@ USES = (
 )
 FOOTER = """\
 optbench --help KEY explains a key, group or choice: --help optimizer, optimizer=adam, optimizer.lr
---cfg job shows the configuration and runs nothing; --hydra-help shows Hydra's own flags; --version
+--cfg job shows the configuration, --dry-run the cost: both run nothing; --hydra-help, --version
 All keys and choices: docs/configuration.md. Files, figures, statistics: the other pages of docs/
 """
 

@@ -55,13 +55,14 @@ def plan(
     The list of a call that this process has joined is kept, but for the number of jobs.
     """
     ended.clear()
-    engines.clear()
     unwritten.clear()
     before = first_line(folder)
-    if shared.call and shared_study.call_of(before).get("id") == shared.call["id"]:
+    joined = shared.call and shared_study.call_of(before).get("id") == shared.call["id"]
+    if joined:  # the engines stay those that the first worker chose
         if planned is not None:
             replan(folder, planned)
         return
+    engines.clear()
     first: Job = {"planned": planned, "retry": retry, "jobs": jobs}
     first["failed_before"] = failed(folder)
     first |= {} if words is None else {"words": list(words)}

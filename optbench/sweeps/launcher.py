@@ -277,9 +277,7 @@ def end(
     quiet = bool(batch.master.quiet) or elsewhere
     # of a run that was done before, the worker that began the call makes a note for all
     known = outcome is not None and outcome.known
-    left_out = (
-        shared is not None and known and not shared.session.begins and not shared.has_claimed(job)
-    )
+    left_out = shared is not None and known and shared.leaves_out(job)
     record = record_outcome(
         batch.folder, job.label, job.number, job.overrides, outcome, error, quiet=quiet,
         run_id=None if job.plan is None else job.plan.record["run_id"],

@@ -39,6 +39,8 @@ class Tally:
 
     def __init__(self, sweep: Path) -> None:
         first, outcomes = job_list.read(sweep)
+        if job_list.shared.call:  # jobs of others are counted as this process takes note of them
+            outcomes = job_list.ended
         self.planned: int | None = first["planned"]
         self.counts = Counter(str(job["status"]) for job in outcomes)
         self.running: dict[str, float] = {}  # by label: the fraction of steps done

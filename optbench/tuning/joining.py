@@ -35,12 +35,13 @@ def join_manifests(folders: Sequence[Path]) -> tuple[dict[str, Any] | None, list
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
     for _, manifest in found:
         for entry in manifest["contenders"]:
-            own = (entry["problem"], entry["optimizer"], entry.get("repeat", 0))
-            if own not in entries or len(entry["trials"]) > len(entries[own]["trials"]):
-                entries[own] = entry
+            search = (entry["problem"], entry["optimizer"], entry.get("repeat", 0))
+            known = entries.setdefault(search, entry)
+            if len(entry["trials"]) > len(known["trials"]):
+                entries[search] = entry
     phases = join_phases([manifest["phases"] for _, manifest in found])
-    known = {text for _, manifest in found for text in caveats.missing_runs(manifest["phases"])}
-    texts = [text for _, manifest in found for text in manifest["warnings"] if text not in known]
+    partial = {text for _, manifest in found for text in caveats.missing_runs(manifest["phases"])}
+    texts = [text for _, manifest in found for text in manifest["warnings"] if text not in partial]
     return whole | {
         "phases": phases,
         "contenders": list(entries.values()),

@@ -138,8 +138,8 @@ def make_folder(folder: Path, runs: int) -> None:
         lines.append({"job": number, "overrides": jobs[-1], "status": "completed"})
         lines[-1] |= {"run": place.name, "error": None}
     job_list.plan(folder, runs, "failed", jobs)
-    with (folder / job_list.JOBS_FILE).open("a") as table:
-        table.writelines(json.dumps(line) + "\n" for line in lines)
+    with (folder / job_list.JOBS_FILE).open("a") as listed:
+        listed.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def synthetic(name: str, seed: int) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,6 +3,9 @@
 A tuned study is worked on in three ways: by two `optbench work`, by two tasks of a real Slurm
 (scripts/slurm), by Ray on two nodes of this machine. Then something fails. After one more call the
 study must be whole: each run done once, and each row as in an undisturbed study, times aside.
+
+With --undisturbed nothing fails, and the three ways are compared with one machine alone: with
+--size 7x20x8 --full, on mnist_5k as it is.
 """
 
 import argparse
@@ -24,11 +27,8 @@ from typing import Any, NamedTuple
 from scripts import ROOT
 from scripts.reliability.sections import write_section
 
-TINY = [
-    "data.subset=100", "model.hidden=[8]", "epochs=4", "log.steps=1", "device=cpu", "engine=plain",
-    "num_threads=1", "deterministic=true", "checkpoint_seconds=0", "tuning.widenings=1",
-    "hydra/sweeper=tuned",
-]  # fmt: skip
+EXACT = ["device=cpu", "engine=plain", "num_threads=1", "deterministic=true"]
+TINY = ["data.subset=100", "model.hidden=[8]", "epochs=4", "log.steps=1", "checkpoint_seconds=0"]
 STALE_SECONDS = 4.0
 STALE = ["--stale", f"{STALE_SECONDS:g}"]
 DISK_MEGABYTES = 40
@@ -68,6 +68,8 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--ways", default=",".join(FAULTS), help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--size", default="3x4x3", help="optimizers x trials x searches")
+    parser.add_argument("--undisturbed", action="store_true", help="compare the ways alone")
+    parser.add_argument("--full", action="store_true", help="the whole of mnist_5k, 10 epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=600, help="then no other one is begun")
     parser.add_argument("--write", action="store_true", help="into results/reliability")
@@ -76,7 +78,7 @@ def main() -> int:
     rng, cases = random.Random(asked.seed), list[Case]()
     deadline = time.monotonic() + 60 * asked.minutes
     with tempfile.TemporaryDirectory() as scratch:
-        words = study(asked.size)
+        words = study(asked.size, full=asked.full)
         place = Path(scratch, "alone")
         place.mkdir()
         begun = time.monotonic()
@@ -84,6 +86,8 @@ def main() -> int:
         assert status == 0, "the undisturbed study failed"
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
         whole = contents(place / FOLDER)
+        if asked.undisturbed:
+            return compare_ways(ways, words, Path(scratch), whole)
         for number in range(asked.faults):
             if time.monotonic() > deadline:
                 break
@@ -124,12 +128,39 @@ def summary(cases: list[Case], runs: int) -> str:
     ) + "\n".join(lines)
 
 
-def study(size: str) -> list[str]:
+def compare_ways(ways: list[str], words: list[str], scratch: Path, whole: Any) -> int:
+    """Let each way do the study without a disturbance; return 1 if a result differs."""
+    results = []
+    for way in ways:
+        place = scratch / way
+        place.mkdir()
+        begun = time.monotonic()
+        with SCENES[way](place) as scene:
+            scene.begin(words, "")
+            scene.end()
+        results.append(compare(contents(place / FOLDER), whole))
+        result = results[-1]
+        if result == "equal" and choices(place / FOLDER) != choices(scratch / "alone" / FOLDER):
+            result = results[-1] = "the choices differ"
+        seconds = time.monotonic() - begun
+        print(f"{way}: {len(whole)} runs in {seconds:.0f} s: {result}", flush=True)
+    return 0 if all(result == "equal" for result in results) else 1
+
+
+def choices(folder: Path) -> list[Any]:
+    """Return what a study's manifest says of its trials and its choices."""
+    manifest = json.loads((folder / "study.json").read_text())
+    keys = ("optimizer", "problem", "repeat", "trials", "chosen", "score", "setting")
+    return [{key: entry[key] for key in keys} for entry in manifest["contenders"]]
+
+
+def study(size: str, *, full: bool = False) -> list[str]:
     """Return the words of a tuned study of "OPTIMIZERSxTRIALSxSEARCHES"."""
     optimizers, trials, repeats = map(int, size.split("x"))
     names = ("sgd", "momentum", "adam", "rmsprop", "adagrad", "nesterov", "adamw")[:optimizers]
     tuning = [f"optimizer={','.join(names)}", f"tuning.trials={trials}"]
-    return [*TINY, *tuning, f"tuning.repeats={repeats}", "results_dir=.", f"name={FOLDER}"]
+    tuning += [f"tuning.repeats={repeats}", "tuning.widenings=1", "hydra/sweeper=tuned"]
+    return [*EXACT, *([] if full else TINY), *tuning, "results_dir=.", f"name={FOLDER}"]
 
 
 def start(
@@ -335,6 +366,7 @@ def slurm_scene(place: Path) -> Iterator[Scene]:
 def ray_scene(place: Path) -> Iterator[Scene]:
     """Yield a study on a Ray cluster of two nodes that is started for it."""
     scene = RayScene(place)
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # or the nodes would need a common token
     program = str(Path(sys.executable).with_name("ray"))
     port = random.randrange(20000, 30000)
     common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000"]

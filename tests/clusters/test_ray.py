@@ -17,7 +17,7 @@ RAY = ["hydra/launcher=ray", "hydra.launcher.jobs=2"]
 
 
 def ray_command(*words: str) -> subprocess.CompletedProcess:
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
     program = Path(sys.executable).with_name("ray")
     command = [str(program)] if program.exists() else [shutil.which("ray") or "ray"]
     return subprocess.run([*command, *words], capture_output=True, text=True, env=env)
@@ -35,9 +35,10 @@ def raylets() -> set[int]:
 
 
 @pytest.fixture
-def nodes() -> Iterator[tuple[str, int]]:
+def nodes(monkeypatch) -> Iterator[tuple[str, int]]:
     """Two nodes of one CPU each: the address of the cluster, and the process of the second."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or the nodes would need a common token
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

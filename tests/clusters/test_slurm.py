@@ -47,7 +47,7 @@ def test_a_preempted_task_goes_on_from_its_checkpoint(slurm, command, place):
     (rows,) = tables(place / "x").values()
     assert len(rows) == 6
     logs = "".join(path.read_text() for path in (place / "x" / ".work" / "slurm").glob("*_log.*"))
-    assert "requeued" in logs.lower()
+    assert "requeue" in logs.lower()
 
 
 def test_a_cancelled_study_is_resumed_by_the_same_command(slurm, command, place):

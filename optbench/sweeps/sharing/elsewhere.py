@@ -119,9 +119,12 @@ class Elsewhere:
         """Give back the claim on a job's run."""
         self.session.release(run_id_of(job))
 
-    def has_claimed(self, job: Job) -> bool:
-        """Return whether this worker has the claim on a job's run."""
-        return run_id_of(job) in self.session.held
+    def leaves_out(self, job: Job) -> bool:
+        """Return whether the note of a run that was done before is left to another worker.
+
+        The worker that began the call notes such runs for all, and one that has copied the run.
+        """
+        return not self.session.begins and run_id_of(job) not in self.session.held
 
 
 def run_id_of(job: Job) -> str:

@@ -151,9 +151,10 @@ def join_lists(folders: Sequence[Path]) -> list[dict[str, Any]]:
     latest: dict[tuple[str, ...], dict[str, Any]] = {}
     for _, outcomes in found:
         for line in outcomes:
-            job = identity_of(line["overrides"])
-            if job not in latest or latest[job]["status"] not in job_list.DONE_STATUSES:
-                latest[job] = line
+            identity = identity_of(line["overrides"])
+            known = latest.get(identity, line)
+            if known["status"] not in job_list.DONE_STATUSES or known is line:
+                latest[identity] = line
     jobs: dict[tuple[str, ...], list[str]] = {}
     for other, _ in found:
         for overrides in other.get("jobs") or ():
