@@ -92,7 +92,8 @@ def readme(names: list[str]) -> str:
         "",
         fill(
             f"Of {len(names)} claims: {', '.join(counts)}. Each claim is a study of small runs (up "
-            "to 4,500 images of MNIST, or wine; small networks; 5 to 30 epochs) with eight to ten "
+            "to 4,500 images of MNIST, wine, or 4,000 windows of novels; small networks; 5 to 30 "
+            "epochs, of a text one) with eight to ten "
             "seeds for each setting, and a few comparisons on which it stands: settings are paired "
             "by seed (the same initial weights, the same batches) and tested by the exact "
             "two-sided signed-rank test. A claim held where every comparison came out as claimed "

@@ -286,7 +286,10 @@ def test_every_claim_is_stated_about_what_its_study_runs(path):
         sides = [first, check["to"] if "equal" in check else check["than"]]
         for side in sides:
             for key, value in side.items() if isinstance(side, dict) else ():
-                tried = [text.replace("textbook/", "textbook_") for text in params[key].split(",")]
+                own = key.replace("optimizer", str(side.get("optimizer")), 1)  # as adam.lr
+                texts = params.get(key, params.get(own)).split(",")
+                tried = [text.replace("textbook/", "textbook_") for text in texts]
+                value = "null" if value is None else value
                 same = [v for v in tried if v == str(value) or v == str(value).lower()]
                 assert same or float(value) in map(float, tried), f"{key} = {value}"
     if isinstance(figure := claimed.get("figure"), dict):

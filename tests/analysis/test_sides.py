@@ -15,6 +15,7 @@ from test_claim_words import signed_ranks
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import (
     Side,
+    _condition_text,
     best_column,
     choice_factor,
     leading_first,
@@ -236,7 +237,9 @@ def test_rates_near_the_best_are_at_most_a_factor_of_2_apart(path):
         check.get("across") == {"optimizer.lr": "best"} for check in study["claim"]["checks"]
     ):
         return
-    tried = sorted(map(float, study["hydra"]["sweeper"]["params"]["optimizer.lr"].split(",")))
+    params = study["hydra"]["sweeper"]["params"]
+    rates = [text.split(",") for key, text in params.items() if key.endswith(".lr")]
+    tried = sorted(float(text) for texts in rates for text in texts)
     notes = "; ".join(pd.read_csv(OUT / f"{path.stem}.csv")["notes"].dropna())
     found = {float(text) for text in re.findall(r"best lr ([\d.e+-]+)", notes)}
     assert found
@@ -245,6 +248,12 @@ def test_rates_near_the_best_are_at_most_a_factor_of_2_apart(path):
         near = [lr for lr in tried if best / 10**0.5 <= lr <= best * 10**0.5]
         assert min(near) < best < max(near)
         assert max(b / a for a, b in pairwise(near)) <= 2.01
+
+
+def test_null_is_a_condition_as_the_table_has_it():
+    assert [_condition_text(v) for v in (None, True, 0.50, [1], "adam")] == [
+        *("null", "true", "0.5", "[1]", "adam")
+    ]
 
 
 def test_a_linear_model_learns_from_zero_weights():
