@@ -125,7 +125,7 @@ def test_names_that_there_are_not_are_refused(problem) -> None:
     for pair in (("a", "c"), ("a", "a")):
         with pytest.raises(UserError, match=r"must be two of: a, b"):
             made.verdict(*pair)
-    with pytest.raises(UserError, match=r"no logged column 'loss'\nThere are: .*train_loss"):
+    with pytest.raises(UserError, match=r"no logged column 'loss'.*\nThere are: .*train_loss"):
         made.plot("loss")
 
 
