@@ -95,8 +95,8 @@ def test_the_choices_of_an_own_folder_are_choices(said, tmp_path):
     [
         ("lr", "Did you mean optimizer.lr?"),
         ("optimizer.learning_rate", "Did you mean optimizer.lr?"),
-        ("momentun", "Did you mean optimizer.momentum "),
-        ("optimizer=adan", "Did you mean adam?"),
+        ("momentun", "Did you mean optimizer.momentum"),
+        ("optimizer=adamm", "Did you mean adam?"),
         ("verdct", "Did you mean verdict?"),
         ("plt", "Did you mean plot?"),
         ("zzzzzz", "--help lists them all"),
