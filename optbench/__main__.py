@@ -14,7 +14,7 @@ from importlib import import_module
 from optbench.common.console import endings, guard_streams
 
 COMMANDS = (
-    "claims", "find_lr", "import", "plot", "report", "score", "trajectories", "verdict",
+    "check", "claims", "find_lr", "groups", "import", "plot", "report", "score", "trajectories", "verdict",
 )  # fmt: skip
 
 
