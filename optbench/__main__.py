@@ -14,8 +14,8 @@ from importlib import import_module
 from optbench.common.console import endings, guard_streams
 
 COMMANDS = (
-    "claims", "find_lr", "import", "merge", "plot", "report", "score", "status", "trajectories",
-    "verdict", "work",
+    "check", "claims", "find_lr", "groups", "import", "merge", "plot", "report", "score", "status",
+    "trajectories", "verdict", "work",
 )  # fmt: skip
 
 

@@ -6,11 +6,13 @@ from optbench.optimizers.factories import check_callable
 from optbench.optimizers.grouped import Grouped
 from optbench.optimizers.known import is_known
 from optbench.optimizers.muon import MuonWithAdamW
+from optbench.optimizers.ownership import Owner, owners
 from optbench.optimizers.shares import Share, share_of_main
 
 __all__ = [
     "Grouped",
     "MuonWithAdamW",
+    "Owner",
     "Share",
     "adopt_clip",
     "build",
@@ -18,6 +20,7 @@ __all__ = [
     "factories_of",
     "is_known",
     "learning_rate",
+    "owners",
     "share_of_main",
     "takes_any_layout",
     "with_budget",
