@@ -93,7 +93,7 @@ def test_one_command_sweeps_draws_and_judges(problem, tmp_path, monkeypatch):
 @pytest.mark.parametrize("problem", ["digit_lines_ctc", "moving_digits_cnn3d", "rows_lstm"])
 def test_a_killed_command_resumes_bit_for_bit_within_the_memory(problem, tmp_path):
     """A SIGKILL after the first row; the same command ends as an undisturbed one, in 1.5 GiB."""
-    asked = [w for w in words(problem, tmp_path / "killed") if w != "quiet=true"]
+    asked = [w for w in words(problem, tmp_path / "ended") if w != "quiet=true"]
     asked += ["epochs=6", "checkpoint_seconds=0"]
     command = [sys.executable, "-m", "optbench", *asked]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -109,9 +109,9 @@ def test_a_killed_command_resumes_bit_for_bit_within_the_memory(problem, tmp_pat
     done = subprocess.run(measured, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.splitlines()[-1]) < 1.5 * 2**20  # KiB
-    whole = [w.replace("killed", "whole") for w in asked]
+    whole = [w.replace("/ended", "/whole") for w in asked]
     subprocess.run([sys.executable, "-m", "optbench", *whole], env=environment, check=True)
-    (killed,) = (tmp_path / "killed" / "runs").iterdir()
+    (killed,) = (tmp_path / "ended" / "runs").iterdir()
     (other,) = (tmp_path / "whole" / "runs").iterdir()
     assert json.loads((killed / "run.json").read_text())["resumed"]
     assert rows(killed) == rows(other)
