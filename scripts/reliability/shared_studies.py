@@ -46,6 +46,35 @@ from optbench.sweeps import callback
 callback.finish = lambda *_, **__: None
 __main__.main()
 """
+LATE_CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int done = real(id, now);
+    if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec += 3600;
+    return done;
+}
+
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *now) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    if (now) *now = exact.tv_sec;
+    return exact.tv_sec;
+}
+"""
 
 
 class Case(NamedTuple):
@@ -252,10 +281,7 @@ class Work(Scene):
         """Start a worker with the study's words, and one with its folder."""
         late = {}
         if fault == "clock +1 h":
-            library = next(iter(Path("/usr/lib").rglob("libfaketime.so.1")), None)
-            if library is None:
-                raise SystemExit("clock +1 h: apt-get install faketime")
-            late = {"LD_PRELOAD": str(library), "FAKETIME": "+1h", "DONT_FAKE_MONOTONIC": "1"}
+            late = {"LD_PRELOAD": str(late_clock(self.place))}
         self.processes.append(start(self.place, ["work", *words, *STALE, "--workers", "1"]))
         while not (self.place / FOLDER / "jobs.jsonl").exists():
             time.sleep(0.2)
@@ -279,6 +305,14 @@ class Work(Scene):
                     file.write(b"\0" * 2**20)
             time.sleep(5)
             (self.place / "ballast").unlink()
+
+
+def late_clock(place: Path) -> Path:
+    """Return a library that lets a process read a clock which is an hour ahead."""
+    source, library = place / "clock.c", place / "clock.so"
+    source.write_text(LATE_CLOCK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 class SlurmScene(Scene):
@@ -367,16 +401,16 @@ def ray_scene(place: Path) -> Iterator[Scene]:
     """Yield a study on a Ray cluster of two nodes that is started for it."""
     scene = RayScene(place)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # or the nodes would need a common token
-    program = str(Path(sys.executable).with_name("ray"))
+    program = [sys.executable, "-m", "ray.scripts.scripts"]
     port = random.randrange(20000, 30000)
     common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000"]
     before = raylets()
     quiet: Any = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = [program, "start", "--head", f"--port={port}", "--include-dashboard=false"]
+    head = [*program, "start", "--head", f"--port={port}", "--include-dashboard=false"]
     subprocess.run([*head, "--node-ip-address=127.0.0.1", *common], **quiet)
     first = raylets()
     scene.address = f"127.0.0.1:{port}"
-    subprocess.run([program, "start", f"--address={scene.address}", *common], **quiet)
+    subprocess.run([*program, "start", f"--address={scene.address}", *common], **quiet)
     (scene.node,) = raylets() - first
     try:
         yield scene

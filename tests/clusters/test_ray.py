@@ -1,7 +1,6 @@
 """`hydra/launcher=ray` on a cluster of two nodes on this machine, one of which dies."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +17,7 @@ RAY = ["hydra/launcher=ray", "hydra.launcher.jobs=2"]
 
 def ray_command(*words: str) -> subprocess.CompletedProcess:
     env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    program = Path(sys.executable).with_name("ray")
-    command = [str(program)] if program.exists() else [shutil.which("ray") or "ray"]
+    command = [sys.executable, "-m", "ray.scripts.scripts"]
     return subprocess.run([*command, *words], capture_output=True, text=True, env=env)
 
 
