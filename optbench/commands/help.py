@@ -70,8 +70,8 @@ def overview() -> str:
         [
             INTRODUCTION,
             table(USES),
-            "\nSub-commands, each with a --help:",
-            table(sub_commands()),
+            "\nSub-commands: --help NAME explains one",
+            wrapped("  ", " ".join(name for name, _ in sub_commands())),
             "\nGroups: GROUP=NAME chooses, -m GROUP=NAME,NAME sweeps; * is the default",
             table(rows),
             "\nKeys: KEY=VALUE sets, -m KEY=VALUE,VALUE sweeps",
