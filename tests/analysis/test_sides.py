@@ -237,6 +237,8 @@ def test_rates_near_the_best_are_at_most_a_factor_of_2_apart(path):
         check.get("across") == {"optimizer.lr": "best"} for check in study["claim"]["checks"]
     ):
         return
+    if not (OUT / f"{path.stem}.csv").exists():
+        pytest.skip("was not run yet: python -m scripts.results.claims")
     params = study["hydra"]["sweeper"]["params"]
     rates = [text.split(",") for key, text in params.items() if key.endswith(".lr")]
     tried = sorted(float(text) for texts in rates for text in texts)

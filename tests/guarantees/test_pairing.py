@@ -22,11 +22,14 @@ def traces(make_problem, path: Path, seed: int) -> tuple[str, str]:
     config = OmegaConf.to_container(OmegaConf.load(path))
     factory = build.build("optimizer", config)
     weights, batches = hashlib.sha256(), []
+    made: list[bool] = []
 
     def noting(parameters, **arguments):
         parameters = list(parameters)
-        for p in parameters:
-            weights.update(p.detach().numpy().tobytes())
+        if not made:  # later calls are trials, of parameters of their own
+            for p in parameters:
+                weights.update(p.detach().numpy().tobytes())
+        made.append(True)
         return factory(parameters, **arguments)
 
     def loss(logits, labels):
