@@ -39,8 +39,7 @@ def takes(layer: nn.Module) -> str:
         return f"real numbers ({order}, {layer.input_size}){first}"
     if isinstance(layer, nn.Linear):
         return f"real numbers (n, ..., {layer.in_features})"
-    assert isinstance(layer, LOOK_UPS)
-    return f"whole numbers from 0 to {layer.num_embeddings - 1}"
+    return f"whole numbers from 0 to {getattr(layer, 'num_embeddings', 1) - 1}"
 
 
 def examples_in_words(data: Dataset) -> str:

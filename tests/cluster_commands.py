@@ -27,6 +27,7 @@ class Patient(torch.optim.SGD):
 PATIENTLY = ["optimizer._target_=patient.Patient", "optimizer.lr=0.1"]
 # without the figures, which take longer than such runs
 PROGRAM = """
+from csv_rows import without_times
 from optbench import __main__
 from optbench.sweeps import callback
 callback.finish = lambda *_, **__: print("drawn")
@@ -59,6 +60,5 @@ def tables(folder: Path) -> dict[str, list[list[str]]]:
             continue
         key = f"{path.parent.parent.name} {record['run_id']}"
         assert key not in found, "the run was done twice"
-        rows = (path.parent / "epochs.csv").read_text().splitlines()
-        found[key] = [line.split(",")[:-2] for line in rows]
+        found[key] = without_times((path.parent / "epochs.csv").read_text())
     return found

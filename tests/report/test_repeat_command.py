@@ -33,7 +33,8 @@ def composed(overrides: list[str]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", overrides), resolve=True)
     config = drop_foreign_arguments(config, overrides)
-    config["optimizer"].pop("search", None)
+    for note in ("search", "test", "schedule"):
+        config["optimizer"].pop(note, None)
     config = {k: v for k, v in config.items() if k not in UNREPEATED_KEYS}
     config["data"] = {k: v for k, v in config["data"].items() if k not in DATA_SOURCES}
     return config

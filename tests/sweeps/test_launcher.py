@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from csv_rows import without_times
 from in_process import call
 from omegaconf import OmegaConf
 
@@ -61,10 +62,9 @@ def sweep(monkeypatch, capfd, tmp_path):
 def curves(folder: Path) -> dict[str, list[list[str]]]:
     """The rows of each run without its times, by its folder's name."""
     kept = {}
-    for file, times in (("epochs.csv", 2), ("steps.csv", 1)):
+    for file in ("epochs.csv", "steps.csv"):
         for path in folder.glob(f"*/{file}"):
-            lines = path.read_text().splitlines()
-            kept[f"{path.parent.name} {file}"] = [line.split(",")[:-times] for line in lines]
+            kept[f"{path.parent.name} {file}"] = without_times(path.read_text())
     return kept
 
 

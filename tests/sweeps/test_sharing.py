@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from csv_rows import without_times
 from in_process import call, sub_command
 
 from optbench.commands import status as status_command
@@ -175,10 +176,7 @@ def test_a_run_that_another_worker_has_is_waited_for_and_taken_over_when_it_is_s
     assert moved.name.startswith(f"adam-seed1-{run_id}-")  # what the other writes goes nowhere
     assert not folder.exists()
 
-    def curve(text: str) -> list[list[str]]:
-        return [line.split(",")[:-2] for line in text.splitlines()]
-
-    assert curve((moved / "epochs.csv").read_text()) == curve(before)
+    assert without_times((moved / "epochs.csv").read_text()) == without_times(before)
     assert [one["status"] for one in records(tmp_path / "x")] == ["completed"] * 2
 
 
@@ -414,8 +412,7 @@ def tables(folder: Path) -> dict[str, list[list[str]]]:
         record = json.loads((path.parent / "run.json").read_text())
         key = f"{path.parent.parent.name} {record['run_id']}"
         assert key not in found, "the run was done twice"
-        rows = path.read_text().splitlines()
-        found[key] = [line.split(",")[:-2] for line in rows]
+        found[key] = without_times(path.read_text())
     return found
 
 
