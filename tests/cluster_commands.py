@@ -30,6 +30,8 @@ PROGRAM = """
 from csv_rows import without_times
 from optbench import __main__
 from optbench.sweeps import callback
+
+from csv_rows import without_times
 callback.finish = lambda *_, **__: print("drawn")
 __main__.main()
 """

@@ -283,7 +283,9 @@ def test_no_module_unpickles_or_evaluates():
     """Nothing but tensors and plain values is read from files: no pickle, no eval, no YAML tag."""
     for path in sorted((ROOT / "optbench").rglob("*.py")):
         text = path.read_text("utf-8")
-        assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.load\(|yaml\.load\(", text), path
+        assert not re.search(
+            r"(?<![\w.])(?<!def )(eval|exec)\(|pickle\.load\(|yaml\.load\(", text
+        ), path
         assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text), path
         assert "instantiate(" not in text or path.name == "trust.py"
 

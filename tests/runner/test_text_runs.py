@@ -125,7 +125,7 @@ def test_the_bytes_of_a_text_are_its_identity_and_not_its_path(program, tmp_path
     ("words", "named"),
     [
         (["dataset=text", "model=gpt"], "data.path=FILE"),
-        (["data.path=mine.txt"], "take dataset=text, or leave data.path out"),
+        (["data.path=mine.txt"], "add dataset=csv, text or image_folder"),
         (["model=gpt"], "model=gpt needs tokens"),
         (["dataset=austen"], "take model=gpt, lstm or bigram"),
         (["problem=austen_gpt", "preprocessing=scale"], "preprocessing=integers"),
