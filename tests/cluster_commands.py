@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from csv_rows import without_times
+
 # the smallest runs there are, equal bit for bit wherever they are trained
 TINY = [
     "data.subset=100", "model.hidden=[8]", "epochs=1", "log.steps=5", "device=cpu", "engine=plain",
@@ -27,11 +29,9 @@ class Patient(torch.optim.SGD):
 PATIENTLY = ["optimizer._target_=patient.Patient", "optimizer.lr=0.1"]
 # without the figures, which take longer than such runs
 PROGRAM = """
-from csv_rows import without_times
 from optbench import __main__
 from optbench.sweeps import callback
 
-from csv_rows import without_times
 callback.finish = lambda *_, **__: print("drawn")
 __main__.main()
 """

@@ -16,7 +16,7 @@ from in_process import call
 
 from optbench.analysis.table import load_runs
 from optbench.formats import job_list
-from optbench.formats.run import COLUMNS
+from optbench.formats.run import COLUMNS, COUNTED
 from optbench.report.collect import collect
 from optbench.runs.folder import RunFolder
 from optbench.training import device
@@ -68,8 +68,8 @@ def test_one_run_writes_its_folder_and_is_recognised_as_done(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert str(run) in first.stdout
     epochs, steps = rows(run / "epochs.csv"), rows(run / "steps.csv")
-    assert list(epochs[0]) == COLUMNS["epochs"]
-    assert list(steps[0]) == COLUMNS["steps"]
+    assert list(epochs[0]) == [*COLUMNS["epochs"], *COUNTED]
+    assert list(steps[0]) == [*COLUMNS["steps"], *COUNTED]
     assert [row["epoch"] for row in epochs] == ["0", "1", "2"]
     assert epochs[0]["running_loss"] == ""
     assert [row["step"] for row in steps] == [str(i) for i in range(1, 7)]  # 270 in batches of 128

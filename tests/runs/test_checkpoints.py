@@ -20,7 +20,7 @@ from composed import resolved
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.formats.run import ADDED_COLUMNS, COLUMNS, read_record, write_sealed
+from optbench.formats.run import ADDED_COLUMNS, COLUMNS, COUNTED, read_record, write_sealed
 from optbench.runner import run as experiment
 from optbench.runs import checkpoints, locks
 from optbench.runs import folder as runs
@@ -280,7 +280,9 @@ def test_a_run_whose_process_died_goes_on_and_one_whose_code_failed_begins_anew(
     assert finished(other).folder != run
 
 
-HEADERS = {name: (",".join(COLUMNS[name]) + "\n").encode() for name in ("epochs", "steps")}
+HEADERS = {
+    name: (",".join([*COLUMNS[name], *COUNTED]) + "\n").encode() for name in ("epochs", "steps")
+}
 NO_ROWS = {
     "last": {},
     "best": {},
