@@ -335,7 +335,9 @@ def decorated(f):
 
 def test_targets_of_torch_and_optbench_have_no_code(place):
     for path in sorted(config_folder().rglob("*.yaml")):
-        assert own_code.code_of({"x": OmegaConf.to_container(OmegaConf.load(path))}) == {}, path
+        found = own_code.code_of({"x": OmegaConf.to_container(OmegaConf.load(path))})
+        packages = {version for one in found.values() for version in one}  # no file's bytes
+        assert packages <= {"pytorch-optimizer", "schedulefree", "prodigyopt"}, path
     for target in ("functools.partial", "builtins.dict", "math.sqrt", "collections.OrderedDict"):
         assert place.code(target) == {}
 

@@ -144,7 +144,8 @@ def test_every_optimizer_has_a_space_that_holds_its_default_lr(path: Path):
     space = config["search"]
     spaces.check_space(space)
     assert set(space) <= set(config)
-    assert space["lr"]["low"] <= config["lr"] <= space["lr"]["high"]
+    if path.stem != "prodigy":  # which finds its rate by itself
+        assert space["lr"]["low"] <= config["lr"] <= space["lr"]["high"]
 
 
 WHOLE = {"low": 2, "high": 6, "scale": "linear"}
