@@ -57,6 +57,10 @@ SIBLINGS = {  # the colour of the named optimizer, with another line
     "textbook_adam_no_bias_correction": ("adam", DASHDOT, "d"),
     "textbook_gradient_descent": ("sgd", LONG, "d"),
 }
+FIELD = (  # of packages, in the order of their styles
+    "lion", "soap", "shampoo", "sophia", "prodigy", "adan", "ademamix", "adopt", "lamb", "mars",
+    "schedulefree_adamw", "schedulefree_sgd", "sam", "adahessian", "textbook_weight_perturbation",
+)  # fmt: skip
 OTHERS = ("#6699CC", "#994455", "#997700", "#004488", "#CC6677", "#5D7A1F", "#7E5BB5", "#3E8E8E")
 
 STYLE_FILE = Path(__file__).parent.parent / "paper.mplstyle"
@@ -177,6 +181,9 @@ def fixed(name: str) -> LineStyle | None:
     name = name.lower()
     if name in LOOKS:
         return LOOKS[name]
+    if name in FIELD:
+        line, color = divmod(FIELD.index(name), len(OTHERS))
+        return LineStyle(OTHERS[color], DASHES[1 + line], MARKERS[line])
     if name in SIBLINGS:
         sibling, dashes, marker = SIBLINGS[name]
         return LOOKS[sibling]._replace(dashes=dashes, marker=marker)
