@@ -178,8 +178,8 @@ def other_sweep(folder: Path) -> None:
 def test_running_sweep_keeps_its_choice(program, tmp_path, monkeypatch, launcher):
     record = job_list.record
 
-    def told(folder, job):
-        record(folder, job)
+    def told(folder, *job, **more):
+        record(folder, *job, **more)
         other_sweep(folder)
 
     monkeypatch.setattr(job_list, "record", told)

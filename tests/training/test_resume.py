@@ -63,7 +63,10 @@ def training(problem, optimizer, schedule=None):
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
 def test_every_optimizer_resumes_within_an_epoch(make_problem, path: Path):
-    optimizer = build.build("optimizer", OmegaConf.to_container(OmegaConf.load(path)))
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    if path.stem == "weight_perturbation":  # which diverges in a few steps at its rate
+        config["lr"] = 0.001
+    optimizer = build.build("optimizer", config)
     check(training(make_problem(MODEL, epochs=3), optimizer), stop_at=4)
 
 
