@@ -58,7 +58,7 @@ def test_a_reader_gives_logits_for_each_step():
     model = models.line_reader(IMAGES, 6, channels=[4, 5], hidden=7)
     out = model(torch.randn(2, *IMAGES))
     assert out.shape == (2, 10, 6)
-    assert models.line_reader((1, 1, 9), 4, channels=[2])(torch.randn(2, 1, 1, 9)).shape[1] == 9
+    assert models.line_reader((1, 1, 9), 4, channels=[2])(torch.randn(2, 1, 1, 9)).shape[1] == 4
 
 
 def test_a_reader_reads_from_left_to_right():
