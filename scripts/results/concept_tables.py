@@ -47,7 +47,7 @@ def whole_searches() -> dict[str, dict[int, Search]]:
         config = record["config"]
         if config["model"]["name"] == "mlp" and record["status"] in ("completed", "diverged"):
             loss = (record["summary"] or {}).get("val_loss")
-            value = float(loss) if record["status"] == "completed" else math.inf
+            value = math.inf if record["status"] == "diverged" or loss is None else float(loss)
             trials[record["name"], config["repeat"]].append((value, config["optimizer"]["lr"]))
     found: dict[str, dict[int, Search]] = defaultdict(dict)
     for (name, repeat), made in trials.items():
@@ -74,7 +74,7 @@ def false_claims() -> str:
         {
             "compared": compared,
             "wrongly claimed, at most": f"{part['claims'].max():.1%}",
-            "of which results": part.loc[part["claims"].idxmax(), "results"],
+            "of which results": part["results"].iloc[int(part["claims"].argmax())],
         }
         for compared, part in frame.groupby("compared", sort=False)
     ]

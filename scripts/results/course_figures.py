@@ -1,9 +1,10 @@
 """Draw the figures of the course, a column wide, from committed tables alone.
 
-    python -m scripts.results.course_figures [NAME...]
+    python -m scripts.results.course_figures [NAME...] [--first FOLDER]
 
 A claim's figure is drawn from results/claims/runs/NAME.csv.xz, a scene's from
-results/trajectories/paths/NAME.csv. The caption in words is written beside each.
+results/trajectories/paths/NAME.csv. The caption in words is written beside each. `--first` keeps
+the sweep of docs/getting-started.md as the table from which its figure is drawn.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from optbench.trajectories.contours import still
 from optbench.trajectories.descent import Trajectory
 from scripts import ROOT
 from scripts.results import claims
-from scripts.results.packed import unpack
+from scripts.results.packed import pack_sweep, unpack
 from scripts.results.trajectories import PATHS, SCENES
 
 OUT = ROOT / "docs" / "course" / "figures"
@@ -41,7 +42,11 @@ def main() -> None:
     names = [*drawable_claims(), *SCENES, "first"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    for name in parser.parse_args().names or names:
+    parser.add_argument("--first", type=Path, metavar="FOLDER", help="keep the runs of this sweep")
+    asked = parser.parse_args()
+    if asked.first:
+        pack_sweep(asked.first, FIRST)
+    for name in asked.names or names:
         draw(name)
         print(OUT / f"{name}.png", flush=True)
 

@@ -55,7 +55,6 @@ def faults(site: Path) -> list[str]:
     """Return a line for each link that leads nowhere, and each picture without words."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
     pages = {path: page for path, page in pages.items() if "_downloads" not in path.parts}
-    anchors = {path: page.anchors for path, page in pages.items()}
     found = []
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
@@ -67,7 +66,6 @@ def faults(site: Path) -> list[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 found.append(f"{name}: nothing is at {link}")
-            elif target in anchors and (anchor := unquote(parts.fragment)):
-                if anchor not in anchors[target]:
-                    found.append(f"{name}: no such place: {link}")
+            elif target in pages and unquote(parts.fragment) not in {"", *pages[target].anchors}:
+                found.append(f"{name}: no such place: {link}")
     return found
