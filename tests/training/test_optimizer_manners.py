@@ -189,7 +189,8 @@ class SharpFromSecond(Sharp):
 CLOSURES = [
     (NoArgument, "gradients"), (Ignores, "gradients"), (Ignores, "both"),
     (UnderNoGrad, "closure"), (KeywordsOnly, "gradients"), (OptionFirst, "gradients"),
-    (AnyArguments, "closure"), (ClosureByName, "by name"), (Required, "closure"), (Twice, "closure"),
+    (AnyArguments, "closure"), (ClosureByName, "by name"), (Required, "closure"),
+    (Twice, "closure"),
     (OwnZeroGrad, "gradients"), (AheadOfItself, "closure"), (Sharp, "both"),
 ]  # fmt: skip
 
