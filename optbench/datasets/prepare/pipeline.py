@@ -21,9 +21,7 @@ from optbench.datasets.prepare.checks import (
 )
 from optbench.datasets.prepare.dataset import Dataset, Described, OwnPreparation, RawDataset
 from optbench.datasets.preprocessing import affine, shift_and_scale, shifted
-from optbench.datasets.returned import unified
 from optbench.datasets.splitting import TEST_SIZE, check_subset, divide, generator_of, split
-from optbench.datasets.tables.table import Table
 from optbench.tasks import Binary, Classes, Inputs, Task, Tokens, Values
 
 
@@ -74,7 +72,26 @@ def prepare(
     check_choices(preprocessing, targets, layout, shift)
     check_subset(subset)
     generator = generator_of(split_seed)
-    raw = unified(raw, target)
+    if target is not None or not _has_all_parts(raw):
+        # these import pandas, which takes half a second
+        from optbench.datasets.returned import unified
+        from optbench.datasets.tables.table import Table
+
+        raw = unified(raw, target)
+        if isinstance(raw, Table):
+            check_layout(layout, "rows of a table")
+            treated = raw.treated(
+                preprocessing=preprocessing,
+                val_size=val_size,
+                subset=subset,
+                test_size=test_size,
+                generator=generator,
+                shift=shift,
+            )
+            dataset = Dataset(**treated._asdict())
+            if isinstance(dataset.task, Values):
+                dataset = _with_scaled_targets(dataset, scaled=preprocessing != "none")
+            return _with_targets(dataset, targets)
     if isinstance(raw, OwnPreparation):
         check_defaults(raw, test_size=test_size, shift=shift, layout=layout)
         return raw.prepare(
@@ -84,20 +101,6 @@ def prepare(
             subset=subset,
             targets=targets,
         )
-    if isinstance(raw, Table):
-        check_layout(layout, "rows of a table")
-        treated = raw.treated(
-            preprocessing=preprocessing,
-            val_size=val_size,
-            subset=subset,
-            test_size=test_size,
-            generator=generator,
-            shift=shift,
-        )
-        dataset = Dataset(**treated._asdict())
-        if isinstance(dataset.task, Values):
-            dataset = _with_scaled_targets(dataset, scaled=preprocessing != "none")
-        return _with_targets(dataset, targets)
     task = raw.task if isinstance(raw, Described) else None
     known = raw.digest if isinstance(raw, Described) else None
     arrays = raw.arrays if isinstance(raw, Described) else raw
@@ -132,6 +135,12 @@ def prepare(
         generator=generator,
     )
     return _with_targets(dataset, targets)
+
+
+def _has_all_parts(raw: Any) -> bool:
+    """Return whether raw data are arrays for training and test, or prepare themselves."""
+    arrays = isinstance(raw, tuple | list) and len(raw) in (4, 6)
+    return arrays or isinstance(raw, Described | OwnPreparation)
 
 
 def _prepare_arrays(
