@@ -94,7 +94,8 @@ def plain_losses(
 ) -> list[float]:
     """Return the losses of a loop written out, up to the first that is not finite.
 
-    manner: how `step` is called: after "gradients", with a "closure", or "both". exact: in float64.
+    manner: how `step` is called: after "gradients", with a "closure", with
+    "both", or with a closure "by name". exact: in float64.
     evaluated: steps after which the optimizer's own `eval` and `train` are called, if it has them.
     """
     steps = STEPS if steps is None else steps
@@ -137,11 +138,16 @@ def plain_losses(
                 swap()
             return loss
 
-        if manner != "closure":
+        if manner in ("gradients", "both"):
             closure()
         swap()
         stepping = True
-        optimizer.step() if manner == "gradients" else optimizer.step(closure)
+        if manner == "gradients":
+            optimizer.step()
+        elif manner == "by name":
+            optimizer.step(closure=closure)
+        else:
+            optimizer.step(closure)
         swap()
         return calls[0]
 
