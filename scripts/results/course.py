@@ -19,10 +19,9 @@ from scripts.results.concept_tables import TABLES
 
 COURSE = ROOT / "docs" / "course"
 CONCEPTS = ROOT / "docs" / "concepts"
-BLOCK = re.compile(r"<!-- (claim|scene|yaml|verdict|others|table) (\S+) -->\n.*?<!-- end -->", re.S)
+BLOCK = re.compile(r"<!-- (claim|scene|yaml|verdict|table) (\S+) -->\n.*?<!-- end -->", re.S)
 SCENE_COLUMNS = ["optimizer", "steps_to_minimum", "distance", "overshoot", "loss"]
 FADING_COLUMNS = ["optimizer", "last_to_first_step", "effective_step", "loss"]
-OTHERS = "more.md"  # the page of the claims that no other page shows
 WORD_OF_KEY = "search:"  # of an optimizer's YAML, from which its search space follows
 
 
@@ -55,8 +54,6 @@ def block(kind: str, name: str) -> str:
         return TABLES[name]()
     if kind == "verdict":
         return pairs(ROOT / name)
-    if kind == "others":
-        return "\n\n".join(f"## {titled(other)}\n\n{claim(other)}" for other in unassigned())
     text = (ROOT / name).read_text("utf-8")
     return f"```yaml\n# {name}\n{text.partition(WORD_OF_KEY)[0].rstrip()}\n```"
 
@@ -65,7 +62,9 @@ def claim(name: str) -> str:
     """Return what was claimed, the figure, what was measured, and the verdict."""
     study = claims.study(name)
     if not (claims.OUT / f"{name}.csv").exists():
-        return f"`study=claims/{name}` has not been judged yet."
+        said = " ".join(study["claim"]["text"].split())
+        unjudged = f"`study=claims/{name}` has not been judged yet. This runs and judges it:"
+        return f"*Claimed:* {said}\n\n{unjudged}\n\n    {claims.command(name)}"
     rows = pd.read_csv(claims.OUT / f"{name}.csv")
     verdict = judge.CLAIM_SENTENCES[judge.verdict_of(list(rows["word"]))]
     numbers = f"[All numbers](../../results/claims/README.md#{name})"
@@ -121,19 +120,6 @@ def pairs(path: Path) -> str:
     """Return the table of a study's verdict, the first of the file."""
     text = path.read_text("utf-8")
     return text[text.index("| ") :].partition("\n\n")[0]
-
-
-def unassigned() -> list[str]:
-    """Return the judged claims that no page of the course shows."""
-    texts = "".join(path.read_text("utf-8") for path in COURSE.glob("*.md") if path.name != OTHERS)
-    every = sorted(path.stem for path in claims.STUDIES.glob("*.yaml"))
-    done = [name for name in every if (claims.OUT / f"{name}.csv").exists()]
-    return [name for name in done if f"<!-- claim {name} -->" not in texts]
-
-
-def titled(name: str) -> str:
-    """Return a claim's name as a heading."""
-    return name.replace("_", " ").capitalize()
 
 
 if __name__ == "__main__":
