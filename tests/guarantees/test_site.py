@@ -4,15 +4,20 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import doc_commands
 import pytest
 from doc_commands import ROOT, split
 
 from optbench.__main__ import COMMANDS
+from optbench.analysis.comparison import compare
+from optbench.analysis.summary import summary
 from optbench.commands import Parser, trajectories
 from optbench.commands import help as help_command
+from optbench.common.console import say
 from optbench.config import groups
+from optbench.report import terminal
 from scripts.results import claims, course, course_figures
 from scripts.results.packed import unpack
 
@@ -97,6 +102,17 @@ def test_the_commands_on_finished_runs_work(here, command):
         main(split(next(c for c in REAL if c.startswith("import")))[1:])
     status = import_module(f"optbench.commands.{name}").main(words)
     assert status in ((0, 3, 4) if "--exit-code" in words else (0, None))
+
+
+@pytest.mark.parametrize("page", ["docs/getting-started.md", "README.md"])
+def test_the_first_comparison_prints_what_the_pages_show(here, capsys, page):
+    made = compare([FIRST])
+    finals = summary(made, made.judged, made.options.facet, made.options.lines)
+    say(*terminal.lines(made, finals, Path(FIRST)))
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.strip(" \u2500")]
+    shown = (ROOT / page).read_text("utf-8")
+    for line in printed:
+        assert f"\n{line.rstrip()}\n" in shown, line
 
 
 def test_the_pages_with_computed_numbers_are_what_the_script_writes():
