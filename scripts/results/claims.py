@@ -135,7 +135,7 @@ def readme(names: list[str]) -> str:
         lines.append(f"| [{name}](#{name}) | {text} | {'<br>'.join(rows)} | {verdicts[name]} |")
     for name in names:
         bullets = [f"- {text}" for text in found[name]["text"]]
-        words = words_of(OUT / f"{name}.png", f"The figure of the claim {name}")
+        words = words_of(OUT / f"{name}.png", f"What was measured for the claim {name}")
         lines += ["", f"## {name}", "", f"![{words}]({name}.png)", "", *bullets, ""]
         lines += [judge.CLAIM_SENTENCES[verdicts[name]], ""]
         joined = "; ".join(found[name]["warnings"].dropna())

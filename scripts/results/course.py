@@ -113,7 +113,10 @@ def picture(name: str) -> list[str]:
     drawn, folder = COURSE / "figures" / f"{name}.png", "figures"
     if not drawn.exists():  # as the study drew it
         drawn, folder = claims.OUT / f"{name}.png", "../../results/claims"
-    return [f"![{words_of(drawn, f'The figure of the claim {name}')}]({folder}/{name}.png)", ""]
+    return [
+        f"![{words_of(drawn, f'What was measured for the claim {name}')}]({folder}/{name}.png)",
+        "",
+    ]
 
 
 def pairs(path: Path) -> str:

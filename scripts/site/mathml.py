@@ -1,5 +1,6 @@
 """Formulas as MathML, which browsers draw by themselves: no script, and nothing is loaded."""
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -20,8 +21,8 @@ def visit_inline(writer: Any, node: nodes.math) -> None:
 
 
 def visit_block(writer: Any, node: nodes.math_block) -> None:
-    """Write a formula of its own. A blank line in it begins a new one."""
-    parts = [part for part in node.astext().split("\n\n") if part.strip()]
+    """Write a formula of its own. A blank line or a wide space in it begins a new one."""
+    parts = [part for part in re.split(r"\n\n|\\qquad", node.astext()) if part.strip()]
     writer.body.append('<div class="formula" tabindex="0">')
     for part in parts:
         environment = pick_math_environment(part)

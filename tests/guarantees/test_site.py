@@ -6,9 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import doc_commands
 import pytest
-from doc_commands import ROOT, split
 
 from optbench.__main__ import COMMANDS
 from optbench.analysis.comparison import compare
@@ -18,8 +16,11 @@ from optbench.commands import help as help_command
 from optbench.common.console import say
 from optbench.config import groups
 from optbench.report import terminal
+from scripts import ROOT
 from scripts.results import claims, course, course_figures
 from scripts.results.packed import unpack
+from scripts.site import commands as doc_commands
+from scripts.site.commands import split
 
 FOUND = doc_commands.commands(doc_commands.pages())
 OF_PROGRAM = {c: p for c, p in FOUND.items() if split(c)[0] not in COMMANDS}

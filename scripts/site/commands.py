@@ -8,8 +8,8 @@ from pathlib import Path
 from optbench.config.comments import GROUPS
 from optbench.config.compose import combinations, compose_run
 from optbench.config.groups import choices
+from scripts import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMAND = re.compile(r"^(?:    |\$ )python -m optbench (\S.*)$", re.M)
 FILE = re.compile(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", re.S)
 TABLE = re.compile(r"```csv\n(.*?)```", re.S)
