@@ -93,7 +93,7 @@ def section(name: str, title: str, table: Path) -> str:
                     shutil.copyfile(folder / f"{figure}{suffix}", OUT / f"{name}-{figure}{suffix}")
                 picture = OUT / f"{name}-{figure}.png"
                 shown.append(f"![{words_of(picture, title)}]({picture.name})")
-        rows = costs(load_runs([folder]))
+        rows = costs(load_runs(folder))
     command = f"    python -m optbench -m study={name}"
     written = "\n".join(
         markdown([{str(k): v for k, v in row.items()} for row in rows.to_dict("records")])
