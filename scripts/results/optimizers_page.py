@@ -53,9 +53,13 @@ INTRODUCTION = """# Optimizers of the field
     python -m optbench -m optimizer=lion,soap,adamw schedule=authors 'seed=range(8)'
 
 installs three packages and compares two of their optimizers with AdamW. `schedule=authors`
-gives each optimizer the schedule that its authors ask for. `python -m optbench --help
-optimizer=soap` shows the settings of one, with the sources of its defaults, and `python -m
-optbench groups optimizer=soap` which part of the model has which rule.
+gives each optimizer the schedule that its authors ask for.
+
+    python -m optbench --help optimizer=soap
+    python -m optbench groups optimizer=soap
+
+show the settings of one, with the sources of its defaults, and which part of the model has which
+rule.
 
 ## By name
 
