@@ -28,8 +28,8 @@ SEED_NOISE = 0.02  # standard deviation of the log loss over seeds
 POWER_STUDIES = 400
 SPACE = {name: {"low": 0.0, "high": 1.0, "scale": "linear"} for name in ("x", "y")}
 ABOUT = """Simulated tuned studies of 3 optimizers, whose whole procedure is that of the product:
-{repeats} searches of each, the default setting and a scrambled Sobol sequence in two dimensions, the
-choice by one validation result a trial, 2 new seeds, and the verdict over the searches' means
+{repeats} searches of each, the default setting and a scrambled Sobol sequence in two dimensions,
+the choice by one validation result a trial, 2 new seeds, and the verdict over the searches' means
 (the first by validation against the others, max-type sign-flip test). The log loss is a bowl
 with curvatures of {steep:g} and {flat:g} over the space and a default setting 0.2 from its
 bottom; seeds add 2 %, of which half is shared by the optimizers. Seeds alone: the share of
