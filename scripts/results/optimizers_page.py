@@ -68,7 +68,7 @@ stands where an optimizer differentiates gradients and is not timed alone. All o
 the same tests as torch's own: they descend on a quadratic and on Rosenbrock's function, halve
 the loss of a small MLP, CNN and GPT, give the same curve for the same seed, resume within an
 epoch bit for bit, and work under a schedule, with parameter groups (Prodigy with one rate),
-clipping and averaging. The losses are the medians of eight seeds at the end of
+clipping and averaging. The losses are medians over the seeds at the end of
 [results/zoo](../results/zoo/README.md), at published defaults.
 
 """

@@ -29,7 +29,7 @@ STUDIES = {
     "zoo": "An MLP 784-128-10 on mnist_5k, ten epochs",
     "zoo_gpt": "The smallest GPT on 4,800 windows of Jane Austen, one epoch",
 }
-FIGURES = ("train_loss-gradients", "train_loss-epoch", "final_test_loss", "cost")
+FIGURES = ("train_loss-gradients", "test_accuracy-epoch", "critical_difference")
 KILLED_AFTER = 20  # runs
 LOOK_SECONDS = 0.5
 
@@ -50,7 +50,8 @@ def main() -> None:
         parts.append(section(name, title, table))
     head = (
         "# The optimizers of the field\n\nEach optimizer at its published defaults and under the "
-        "schedule that its authors ask for (`schedule=authors`), eight seeds each. Nothing was "
+        "schedule that its authors ask for (`schedule=authors`), with eight seeds on the MLP and "
+        "three on the GPT. Nothing was "
         "tuned, so that this shows that they run, what they cost, and how their curves look; "
         "it does not say which is best: for that, see [a tuned comparison]"
         "(../fair_comparison/README.md). The axis counts gradients, since a step of SAM takes two. "
