@@ -233,6 +233,7 @@ class RunConfig(TypedDict):
     quiet: Annotated[bool, Key(COMMAND, Switch())]
     figure: Annotated[FigureConfig, Key(NO_EFFECT | SWEEP | ENDING)]
     claim: Annotated[Node | None, Key(SWEEP | ENDING)]
+    reproduction: Annotated[Node | None, Key(SWEEP | ENDING)]
     candidate: Annotated[str | None, Key(COMMAND | ENDING)]
     baseline: Annotated[list[str] | str | None, Key(COMMAND | ENDING)]
     logger: NotRequired[Annotated[dict[str, Node], Key(COMMAND | UNRECORDED)]]
