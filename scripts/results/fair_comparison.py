@@ -7,28 +7,21 @@ with them. `--unpack FOLDER` writes the runs' folders: the study's command then 
 """
 
 import argparse
-import csv
-import io
-import json
-import lzma
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from optbench.common.files import replace_text
 from optbench.report import finish
 from optbench.report import page as report
 from scripts import ROOT
+from scripts.results.packed import pack, unpack
 from scripts.results.reports import picture
 
 OUT = ROOT / "results" / "fair_comparison"
 TABLE = OUT / "runs.csv.xz"
-STUDY_FILES = ("study.json", "jobs.jsonl", "figure.json", "engines.json")
-RUN_FILES = ("run.json", "epochs.csv", "steps.csv")
-NO_STEPS = ("trials", "rungs")  # phases of which no figure draws single steps
 KEPT = (".png", ".txt", ".csv", ".md", ".tex", ".html")  # of what a study's end writes
 TITLE = "Nine optimizers under an equal tuning budget"
 SHOWN_PAIRS = 3  # of the verdict, in the project's README
@@ -56,42 +49,6 @@ def main() -> int:
         picture(OUT / "report.html", OUT / "report.png")
     write_readme()
     return 0
-
-
-def pack(study: Path, table: Path) -> int:
-    """Write a study's files into a compressed table; return their number.
-
-    Columns: path (in the study's folder) and text.
-    """
-    rows = [(name, study / name) for name in STUDY_FILES if (study / name).exists()]
-    for folder in sorted(path.parent for path in study.glob("*/*/run.json")):
-        if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
-            continue  # of a study that was stopped
-        names = RUN_FILES[:2] if folder.parent.name in NO_STEPS else RUN_FILES
-        rows += [(str((folder / name).relative_to(study)), folder / name) for name in names]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with lzma.open(table, "wt", encoding="utf-8", newline="", preset=9) as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "text"))
-        writer.writerows((name, path.read_bytes().decode()) for name, path in rows)
-    return len(rows)
-
-
-def unpack(table: Path, study: Path) -> None:
-    """Write the files of a compressed table below a folder."""
-    for name, text in read(table):
-        path = study / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8", newline="")
-
-
-def read(table: Path) -> Iterator[tuple[str, str]]:
-    """Yield the path and the text of each file in a compressed table."""
-    csv.field_size_limit(2**31 - 1)  # a study's manifest is long
-    with lzma.open(table, "rt", encoding="utf-8", newline="") as file:
-        rows = csv.reader(io.StringIO(file.read(), newline=""))
-        next(rows)
-        yield from ((name, text) for name, text in rows)
 
 
 def keep(study: Path) -> None:
