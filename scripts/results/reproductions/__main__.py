@@ -74,7 +74,7 @@ def made(study: studies.Study) -> page.Result:
     found = checks.judge(study.spec, ours, published)
     save(figures.draw(study.spec["draw"], ours, published), study.folder, "figure", ("png",))
     form = json.loads((study.folder / FORM_FILE).read_text("utf-8"))["form"]
-    word = checks.verdict(found)
+    word = checks.verdict(found, fit=study.spec.get("fit", False))
     return page.Result(study, form, found, word, len(records), seconds, machine)
 
 

@@ -37,8 +37,13 @@ def judge(spec: Mapping[str, Any], ours: pd.DataFrame, published: pd.DataFrame) 
     return found
 
 
-def verdict(checks: list[Check]) -> str:
-    """Return "reproduced" if all checks held, "partly" if half of them did, else "not"."""
+def verdict(checks: list[Check], *, fit: bool = False) -> str:
+    """Return "reproduced" if all checks held, "partly" if half of them did, else "not".
+
+    fit: whether the study chose settings by the published values; its word is "fit".
+    """
+    if fit:
+        return "fit"
     share = sum(check.held for check in checks) / len(checks)
     return "reproduced" if share == 1 else "partly" if share >= PARTLY_SHARE else "not"
 
@@ -98,9 +103,14 @@ def order_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFr
 
 
 def cell_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFrame) -> list[Check]:
-    """Return a check of each series of a table: the median absolute log error of its cells."""
+    """Return a check of each series of a table: the median absolute log error of its cells.
+
+    `without` names series with the x of cells that do not count.
+    """
     found = []
-    for name, part in theirs.groupby("series"):
+    for name, rows_of_series in theirs.groupby("series"):
+        fitted = asked.get("without", {}).get(name, [])
+        part = rows_of_series[~rows_of_series["x"].isin(fitted)]
         both = part.merge(ours[ours["series"] == name], on="x", suffixes=("", "_ours"))
         errors = np.abs(np.log(both["value_ours"] / both["value"])).to_numpy(dtype=float)
         error = float(np.median(errors)) if len(both) == len(part) else float("inf")

@@ -1,7 +1,6 @@
 """The page of a study, and the index of all."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -14,6 +13,15 @@ SENTENCES = {
     "reproduced": "**Reproduced**: all {n} checks held.",
     "partly": "**Partly reproduced**: {held} of {n} checks held.",
     "not": "**Not reproduced**: {held} of {n} checks held.",
+    "fit": "**A fit**, by which settings were chosen: {held} of {n} checks held.",
+}
+
+
+LABELS = {
+    "reproduced": "reproduced",
+    "partly": "partly reproduced",
+    "not": "not reproduced",
+    "fit": "chose settings for others",
 }
 
 
@@ -48,9 +56,9 @@ def page(result: Result) -> str:
         "",
         fill(f"{sentence} {' '.join(spec['about'].split())}", 99),
         "",
-        f"![Our curves over the published ones](figure.png)",
+        "![Our curves over the published ones](figure.png)",
         "",
-        f"Source: {spec['source']}. Published values: `{published_file(spec)}`.",
+        f"Source: {spec['source']}. {published_file(spec)}",
         "",
         "## Checks",
         "",
@@ -64,7 +72,10 @@ def page(result: Result) -> str:
         "",
         "## What differs from the original",
         "",
-        *(fill(f"- {' '.join(text.split())}", 99, subsequent_indent="  ") for text in differs(spec)),
+        *(
+            fill(f"- {' '.join(text.split())}", 99, subsequent_indent="  ")
+            for text in differs(spec)
+        ),
         "",
         "## Settings and commands",
         "",
@@ -115,8 +126,11 @@ def differs(spec: Mapping[str, Any]) -> Sequence[str]:
 
 
 def published_file(spec: Mapping[str, Any]) -> str:
-    """Return the file of the published values, from the page of the study."""
-    return f"../published/{spec['published']['file']}.csv"
+    """Return a sentence on the published values."""
+    if spec["published"] is None:
+        return "The original prints no numbers to compare with: the checks are its statements."
+    file = f"{spec['published']['file']}.csv"
+    return f"Published values: [{file}](../published/{file})."
 
 
 def index(results: Sequence[Result]) -> str:
@@ -136,7 +150,9 @@ def index(results: Sequence[Result]) -> str:
                 "form": result.form,
             }
         )
-    counts = [f"{sum(r.verdict == word for r in results)} {word}" for word in SENTENCES]
+    counts = [
+        f"{sum(r.verdict == word for r in results)} {label}" for word, label in LABELS.items()
+    ]
     return "\n".join(
         [
             "# Published figures, rebuilt",
@@ -144,7 +160,7 @@ def index(results: Sequence[Result]) -> str:
             MADE,
             "",
             fill(
-                f"Of {len(results)} figures and tables: {', '.join(counts)}. Each is a study of "
+                f"Of {len(results)} studies: {', '.join(counts)}. Each is a study of "
                 "`conf/study/reproductions`, whose YAML states the checks and their limits. A "
                 "figure is reproduced where all its checks held, partly where half of them did. "
                 "Published values are drawn grey. The table shows the check that missed by most, "
@@ -162,9 +178,7 @@ def index(results: Sequence[Result]) -> str:
     )
 
 
-def machine_of(path: Path, text: str) -> str:
+def machine_of(record: Mapping[str, Any]) -> str:
     """Return the processor that made a run, by its run.json."""
-    import json
-
-    found = json.loads(text).get("machine", {})
-    return str(found.get("cpu") or found.get("processor") or "an unnamed machine")
+    machine = record.get("machine") or {}
+    return f"{machine.get('cpu', 'an unnamed processor')} ({machine.get('cores', '?')} cores)"
