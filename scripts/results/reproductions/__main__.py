@@ -72,10 +72,16 @@ def made(study: studies.Study) -> page.Result:
         machine = page.machine_of(json.loads(records[0].read_text("utf-8")))
         seconds = frames.seconds(folder)
     found = checks.judge(study.spec, ours, published)
+    other: list[checks.Check] = []
+    if reading := study.spec.get("other_reading"):
+        moved = published.assign(
+            x=published["x"] + reading["shift"] - study.spec["published"]["shift"]
+        )
+        other = checks.judge(study.spec, ours, moved)
     save(figures.draw(study.spec["draw"], ours, published), study.folder, "figure", ("png",))
     form = json.loads((study.folder / FORM_FILE).read_text("utf-8"))["form"]
     word = checks.verdict(found, fit=study.spec.get("fit", False))
-    return page.Result(study, form, found, word, len(records), seconds, machine)
+    return page.Result(study, form, found, word, len(records), seconds, machine, other)
 
 
 if __name__ == "__main__":

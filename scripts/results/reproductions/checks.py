@@ -1,6 +1,6 @@
 """Checks of our values against published ones, and the verdict that follows from them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ def log_error(ours: pd.DataFrame, published: pd.DataFrame, low: float, high: flo
     return float(np.abs(np.log(values) - expected).mean())
 
 
+def digits(values: Iterable[float]) -> str:
+    """Return values with four digits each, in a table's cell."""
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
 def curve_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFrame) -> list[Check]:
     """Return a check of each published curve: `within` bounds its mean absolute log error.
 
@@ -79,9 +84,8 @@ def curve_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFr
         (low, high), limit = asked["curves"], float(asked["within"])
         reached = min(high, own["x"].max(), part["x"].max()) if len(own) else high
         ends = [values_at(frame, reached).get(str(name), np.nan) for frame in (part, own)]
-        shown = (f"{end:.3g}" for end in ends)
         what = f"{name}, curve over {low:g} to {reached:g}; values are those at its end"
-        found.append(Check(what, *shown, error, limit, error <= limit))
+        found.append(Check(what, digits(ends[:1]), digits(ends[1:]), error, limit, error <= limit))
     return found
 
 
@@ -94,11 +98,11 @@ def order_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFr
         a, b = values_at(theirs, x), values_at(ours, x)
         names = sorted(set(a) & set(b))
         wrong = sum((a[p] < a[q]) != (b[p] < b[q]) for p, q in combinations(names, 2))
-        orders = (", ".join(sorted(names, key=at.__getitem__)) for at in (a, b))
+        theirs_first, ours_first = (", ".join(sorted(names, key=at.__getitem__)) for at in (a, b))
         limit = asked["discordant"]
         whole = len(names) == len(a)
         what = f"order at {x:g}, best first; distance: pairs the other way round"
-        found.append(Check(what, *orders, wrong, limit, whole and wrong <= limit))
+        found.append(Check(what, theirs_first, ours_first, wrong, limit, whole and wrong <= limit))
     return found
 
 
@@ -112,12 +116,12 @@ def cell_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFra
         fitted = asked.get("without", {}).get(name, [])
         part = rows_of_series[~rows_of_series["x"].isin(fitted)]
         both = part.merge(ours[ours["series"] == name], on="x", suffixes=("", "_ours"))
-        errors = np.abs(np.log(both["value_ours"] / both["value"])).to_numpy(dtype=float)
+        errors = np.abs(np.log((both["value_ours"] / both["value"]).to_numpy(dtype=float)))
         error = float(np.median(errors)) if len(both) == len(part) else float("inf")
-        rows = (", ".join(f"{v:.4g}" for v in both[key]) for key in ("value", "value_ours"))
+        rows = digits(both["value"]), digits(both["value_ours"])
         what = f"{name} at {', '.join(f'{x:g}' for x in both['x'])}"
         limit = float(asked["cells"])
-        found.append(Check(what, *rows, error, limit, error <= limit))
+        found.append(Check(what, rows[0], rows[1], error, limit, error <= limit))
     return found
 
 
@@ -151,10 +155,10 @@ def nearest_checks(
         errors[str(series)] = float(np.abs(np.log(both["value_ours"] / both["value"])).mean())
     best = min(errors, key=errors.__getitem__)
     both = ours[ours["series"] == best].merge(target, on="x", suffixes=("_ours", ""))
-    shown = (", ".join(f"{v:.4g}" for v in both[key]) for key in ("value", "value_ours"))
+    shown = digits(both["value"]), digits(both["value_ours"])
     limit = float(asked["within"])
     what = f"{name} at {', '.join(f'{x:g}' for x in both['x'])}; ours: {best}"
-    return [Check(what, *shown, errors[best], limit, errors[best] <= limit)]
+    return [Check(what, shown[0], shown[1], errors[best], limit, errors[best] <= limit)]
 
 
 KINDS = {

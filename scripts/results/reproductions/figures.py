@@ -34,10 +34,17 @@ def draw(asked: Mapping[str, Any], ours: pd.DataFrame, published: pd.DataFrame) 
         for name in names:
             look = looks[OPTIMIZERS.get(name, name)]
             theirs, own = (frame[frame["series"] == name] for frame in (published, ours))
+            reached = theirs["x"] <= 1.05 * own["x"].max() if len(own) else theirs["x"] >= 0
+            theirs = theirs[reached] if reached.sum() > 1 else theirs
             marker = look.marker if len(own) <= MARKED_POINTS else ""
-            grey = {"color": GREY, "linestyle": look.dashes, "marker": marker, "linewidth": 1.6}
+            grey: dict[str, Any] = {
+                "color": GREY,
+                "linestyle": look.dashes,
+                "marker": marker,
+                "linewidth": 1.6,
+            }
             axes.plot(theirs["x"], theirs["value"], **grey, zorder=1)
-            line = {"color": look.color, "linestyle": look.dashes, "marker": marker}
+            line: dict[str, Any] = {"color": look.color, "linestyle": look.dashes, "marker": marker}
             axes.plot(own["x"], own["value"], **line, label=name, zorder=3)
             if (own["high"] > own["low"]).any():
                 axes.fill_between(own["x"], own["low"], own["high"], color=look.color, alpha=0.2)

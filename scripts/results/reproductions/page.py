@@ -35,6 +35,7 @@ class Result(NamedTuple):
     runs: int
     seconds: float  # of all runs together
     machine: str
+    other: list[Check]  # by another reading of the published axis
 
     @property
     def took(self) -> str:
@@ -70,6 +71,7 @@ def page(result: Result) -> str:
         "",
         *markdown([row(check) for check in result.checks]),
         "",
+        *other_reading(result),
         "## What differs from the original",
         "",
         *(
@@ -91,6 +93,15 @@ def page(result: Result) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def other_reading(result: Result) -> list[str]:
+    """Return the checks by another reading of the axis, which decide nothing."""
+    if not result.other:
+        return []
+    what = result.study.spec["other_reading"]["what"]
+    lines = [f"By the other reading, {what}, which decides nothing here:", ""]
+    return [*lines, *markdown([row(check) for check in result.other]), ""]
 
 
 def commands(study: Study) -> list[str]:
