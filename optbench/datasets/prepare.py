@@ -16,7 +16,13 @@ from optbench.common.errors import UserError
 from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.image_files.streamed import StreamedImages
-from optbench.datasets.preprocessing import PREPROCESSING, affine, shift_and_scale, shifted
+from optbench.datasets.preprocessing import (
+    PREPROCESSING,
+    affine,
+    binarized,
+    shift_and_scale,
+    shifted,
+)
 from optbench.datasets.returned import unified
 from optbench.datasets.splitting import TEST_SIZE, check_subset, divide, generator_of, split
 from optbench.datasets.tables.table import Table
@@ -297,7 +303,8 @@ def prepare(
         ready = partial(torch.Tensor.to, dtype=torch.int64, copy=True)
     else:
         offset, scale = shift_and_scale(train_x, preprocessing)
-        ready = partial(affine, shift=offset, scale=scale)
+        convert = binarized if preprocessing == "binarize" else affine
+        ready = partial(convert, shift=offset, scale=scale)
     dataset = Dataset(
         train_x=ready(train_x),
         train_y=raw.train_y[train],
