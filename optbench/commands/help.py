@@ -24,7 +24,9 @@ from optbench.config.groups import choices, config_folder, read_yaml
 from optbench.formats.keys import STUDY, having
 
 MAX_WIDTH = 100  # columns
-MOST_IN_FOLDER = 12  # choices of a folder that are listed
+MOST_IN_FOLDER = 8  # choices of a folder that are listed
+NAME_WIDTH = 47  # columns of a table's names, the most
+GROUP_WIDTH = 11  # columns of the groups' names, which leave more to the choices
 INTRODUCTION = """\
 optbench compares optimizers: on one problem, from the same weights, in the same order of batches.
 """
@@ -73,7 +75,7 @@ def overview() -> str:
             "\nSub-commands: --help NAME explains one",
             wrapped("  ", " ".join(name for name, _ in sub_commands())),
             "\nGroups: GROUP=NAME chooses, -m GROUP=NAME,NAME sweeps; * is the default",
-            table(rows),
+            table(rows, widest=GROUP_WIDTH),
             "\nKeys: KEY=VALUE sets, -m KEY=VALUE,VALUE sweeps",
             wrapped("  ", " ".join(parts)),
             "",
@@ -168,10 +170,13 @@ def about_choice(group: str, name: str) -> str:
     return f"{wrapped(f'{group}={name}  ', read(files[name])[0])}\n{table(rows)}"
 
 
-def table(rows: Iterable[tuple[str, str]], indent: str = "  ") -> str:
-    """Return rows of a name and a text, wrapped beside the longest name."""
+def table(rows: Iterable[tuple[str, str]], indent: str = "  ", widest: int = NAME_WIDTH) -> str:
+    """Return rows of a name and a text, wrapped beside the longest name.
+
+    widest: columns of the names; a longer name moves its own text.
+    """
     rows = list(rows)
-    width = min(max((len(name) for name, _ in rows), default=0), 47)
+    width = min(max((len(name) for name, _ in rows), default=0), widest)
     return "\n".join(wrapped(f"{indent}{name:<{width}}  ", text) for name, text in rows)
 
 

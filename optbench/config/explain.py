@@ -64,16 +64,7 @@ def _explain(error: Exception) -> str:
         value = re.search(r"config use \++[^=\s]+=(.*)", message)
         return f"unknown key '{match[1]}'" + suggest(match[1], value[1] if value else "")
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
-        if match[0].endswith("'hydra/launcher/cohort'"):
-            return NO_COHORT
-        allowed = list(choices(match[1]))
-        allowed += ["basic"] if match[1].startswith("hydra/") else []  # part of Hydra
-        return (
-            f"there is no {match[1]}={match[2]}"
-            f"{misplaced(match[1], match[2]) or did_you_mean(match[2], allowed)}\n"
-            f"{match[1]} is one of: {', '.join(allowed)}, or a file of yours in "
-            f"FOLDER/{match[1]}/ with --config-dir FOLDER"
-        )
+        return missing_choice(match[1], match[2])
     if match := re.search(r"Cannot find primary config '([^']*)'", message):
         return (
             f"there is no configuration {match[1]}.yaml: leave out --config-name, or give the "
@@ -115,6 +106,19 @@ def _explain(error: Exception) -> str:
             f"commas or other signs stands in quotes (KEY='\"a, b\"')"
         )
     return message
+
+
+def missing_choice(group: str, name: str) -> str:
+    """Return what to say of a choice that a group does not have."""
+    if (group, name) == ("hydra/launcher", "cohort"):
+        return NO_COHORT
+    allowed = list(choices(group))
+    allowed += ["basic"] if group.startswith("hydra/") else []  # part of Hydra
+    return (
+        f"there is no {group}={name}{misplaced(group, name) or did_you_mean(name, allowed)}\n"
+        f"{group} is one of: {', '.join(allowed)}, or a file of yours in FOLDER/{group}/ with "
+        f"--config-dir FOLDER"
+    )
 
 
 def misplaced(group: str, name: str) -> str:

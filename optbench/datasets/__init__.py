@@ -1,5 +1,8 @@
 """The datasets that a configuration can name, and the preparation of raw data."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from optbench.datasets.bag_of_words import bag_of_words
 from optbench.datasets.composed import digit_and_parity, digit_lines, moving_digits
 from optbench.datasets.image_files.folder import image_folder
@@ -24,8 +27,10 @@ from optbench.datasets.synthetic import (
     linear_optimum,
     modular_addition,
 )
-from optbench.datasets.tables.loaders import csv, diamonds, letter
 from optbench.datasets.texts import Text, austen, text
+
+if TYPE_CHECKING:
+    from optbench.datasets.tables.loaders import csv, diamonds, letter
 
 __all__ = [
     "RawDataset",
@@ -58,3 +63,10 @@ __all__ = [
     "text",
     "wine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a loader of tables, which imports pandas: half a second that other data save."""
+    if name in ("csv", "diamonds", "letter"):
+        return getattr(import_module("optbench.datasets.tables.loaders"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

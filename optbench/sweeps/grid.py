@@ -5,8 +5,9 @@ A setting of one optimizer (`adam.lr=0.1,0.01`) is combined with the jobs of tha
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, product
+from pathlib import PurePosixPath
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -17,8 +18,9 @@ from omegaconf import DictConfig
 from optbench.common.errors import UserError
 from optbench.config import own_settings
 from optbench.config.compose import texts_of
+from optbench.config.explain import missing_choice
 from optbench.config.hydra_internals import BasicSweeper
-from optbench.formats.keys import ONE_VALUE_KEYS, SERIES_KEYS
+from optbench.formats.keys import GROUPS, ONE_VALUE_KEYS, SERIES_KEYS
 
 MAX_JOBS = 100_000  # a larger sweep is more likely a mistake than a study
 
@@ -140,10 +142,26 @@ def number_of_values(override: Override) -> int:
 
 
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:
-    """Return the jobs of the sweep, or None if the sweeper decides during the sweep."""
+    """Return the jobs of the sweep, or None if the sweeper decides during the sweep.
+
+    Raises `UserError` for a choice that its group does not have, before a folder is made.
+    """
     if config.hydra.runtime.choices.get("hydra/sweeper") not in ("grid", "basic"):
         return None
-    return all_jobs(config)
+    jobs = all_jobs(config)
+    check_choices_exist({word for job in jobs for word in job})
+    return jobs
+
+
+def check_choices_exist(words: Iterable[str]) -> None:
+    """Raise `UserError` for a word `GROUP=NAME` for which no configuration folder has a file."""
+    loader = GlobalHydra.instance().config_loader()
+    for word in sorted(words):
+        group, _, name = word.lstrip("+").partition("=")
+        if group in GROUPS and re.fullmatch(r"[\w./-]+", name) and name != "null":
+            path = PurePosixPath(group, name.removesuffix(".yaml"))
+            if path.name not in loader.get_group_options(str(path.parent)):
+                raise UserError(missing_choice(group, name))
 
 
 def all_jobs(config: DictConfig) -> list[list[str]]:

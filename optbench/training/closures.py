@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,37 @@ def takes_closure(optimizer: Optimizer) -> bool:
         return False
     first = parameters[0]
     if first.kind is first.KEYWORD_ONLY or first.kind is first.VAR_KEYWORD:
-        return False
+        return closure_by_name(optimizer)
     # an option with another name and a default, such as `scale=1.0`, is no place for a closure
     return (
         first.name == "closure"
         or first.kind is first.VAR_POSITIONAL
         or first.default is first.empty
     )
+
+
+def closure_by_name(optimizer: Optimizer) -> bool:
+    """Return whether `optimizer.step` takes a closure by its name alone: `step(*, closure)`."""
+    try:
+        parameters = inspect.signature(optimizer.step).parameters
+    except (TypeError, ValueError):  # a builtin has no signature
+        return False
+    closure = parameters.get("closure")
+    return closure is not None and closure.kind is closure.KEYWORD_ONLY
+
+
+def step_function(optimizer: Optimizer) -> Callable[[Callable[[], Tensor]], object]:
+    """Return a function that takes a step with a closure, in the way of `optimizer.step`.
+
+    An optimizer whose `step` has no place for a closure steps without.
+    """
+    # looked up at each step, because a schedule may wrap `step` later
+    untyped: Any = optimizer  # the stubs: a closure returns a float
+    if not takes_closure(optimizer):
+        return lambda closure: untyped.step()
+    if closure_by_name(optimizer):
+        return lambda closure: untyped.step(closure=closure)
+    return lambda closure: untyped.step(closure)
 
 
 def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -> bool:
@@ -80,13 +105,11 @@ def _steps(build: Callable[[nn.Module], Optimizer], model: nn.Module, *, graph: 
             optimizer = build(holder)
             if callable(switch := getattr(optimizer, "train", None)):
                 switch()
+            step = step_function(optimizer)
             for _ in range(PROBE_STEPS):
                 with torch.enable_grad():
                     evaluate()
-                if takes_closure(optimizer):
-                    optimizer.step(evaluate)  # type: ignore[arg-type]  # the stubs: a float
-                else:
-                    optimizer.step()
+                step(evaluate)
     except Exception:  # a class of any package may raise anything
         return False
     finally:
@@ -137,10 +160,11 @@ def _probe(
         optimizer = build(holder)
         if callable(switch := getattr(optimizer, "train", None)):
             switch()
+        step = step_function(optimizer)
         for _ in range(PROBE_STEPS):
             gradients(before)
             calls_before = calls
-            optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
+            step(closure)
             if calls == calls_before:
                 raise RuntimeError("the closure was not called")
             see()

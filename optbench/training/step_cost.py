@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from optbench import optimizers
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
+from optbench.training.closures import step_function
 from optbench.training.object_state.global_state import kept
 
 MIN_TIMED_SECONDS = 0.03  # of the steps that a run's measurement counts together
@@ -123,6 +124,7 @@ def timed(
         calls += 1
         return loss
 
+    step = step_function(optimizer)
     warming: list[float] = []
     times: list[float] = []
     begun = clock()
@@ -134,7 +136,7 @@ def timed(
             parameter.grad = grad.clone()
         synchronize(device)
         start = clock()
-        optimizer.step(closure)
+        step(closure)
         synchronize(device)
         warms_up = len(warming) < warmup and not (late and warming)
         (warming if warms_up else times).append(1000 * (clock() - start))

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from optbench import perturbation, textbook
 from optbench.common.errors import UserError, blame
 from optbench.optimizers import is_known
 from optbench.streams import Stream
-from optbench.training.closures import takes_closure
+from optbench.training.closures import step_function, takes_closure
 from optbench.training.recipes.gradients import Gradients
 from optbench.training.spent import Spent, wants_graph_now
 
@@ -61,6 +61,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.known = is_known(optimizer)
         self.with_closure = takes_closure(optimizer) and not self.known
+        self._step = step_function(optimizer)
         named = type(optimizer) in EVALUATE_FIRST
         self._around = nullcontext() if self.known else draws
         self._ask, self._ask_for_graph = evaluates_first, wants_graph
@@ -88,9 +89,10 @@ class Stepper:
             see_gradients()
             self.spent.count_products(self.parameters)
             asked = self.with_closure and self.gradients.scaler is None
-            given: Any = (self._closure(x, y, loss),) if asked else ()
+            closure = self._closure(x, y, loss) if asked else None
+            take = self.optimizer.step if closure is None else partial(self._step, closure)
             with self._around:
-                self.gradients.step(self.optimizer, *given)
+                self.gradients.step(self.optimizer, take)
             return loss.detach()
 
     def _ask_once(self) -> None:
@@ -209,7 +211,7 @@ class Stepper:
             return losses[-1]
 
         with self._around:
-            self.optimizer.step(closure)  # type: ignore[arg-type]  # the stubs: a float
+            self._step(closure)
         if not losses:
             raise RuntimeError("it called its closure in its first steps, and not in this one")
         return losses[0].detach()

@@ -92,6 +92,13 @@ class KeywordsOnly(Base):
         self.move(scale)
 
 
+class ClosureByName(Base):
+    def step(self, *, closure):
+        loss = self.call(closure)
+        self.move()
+        return loss
+
+
 class OptionFirst(Base):
     def step(self, scale=0.5):
         self.move(scale)
@@ -182,7 +189,8 @@ class SharpFromSecond(Sharp):
 CLOSURES = [
     (NoArgument, "gradients"), (Ignores, "gradients"), (Ignores, "both"),
     (UnderNoGrad, "closure"), (KeywordsOnly, "gradients"), (OptionFirst, "gradients"),
-    (AnyArguments, "closure"), (Required, "closure"), (Twice, "closure"),
+    (AnyArguments, "closure"), (ClosureByName, "by name"), (Required, "closure"),
+    (Twice, "closure"),
     (OwnZeroGrad, "gradients"), (AheadOfItself, "closure"), (Sharp, "both"),
 ]  # fmt: skip
 
@@ -195,7 +203,7 @@ def test_every_way_to_take_a_closure_is_served(cls, manner, tmp_path):
 def test_gradients_first_where_any_step_uses_them():
     model = nn.Linear(3, 2)
     found = {cls: closures.evaluates_first(cls, model) for cls, _ in CLOSURES}
-    assert found == {cls: manner == "closure" for cls, manner in CLOSURES}
+    assert found == {cls: manner in ("closure", "by name") for cls, manner in CLOSURES}
     assert not closures.evaluates_first(SharpFromSecond, model)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +81,15 @@ class Gradients:
         if self.clip_norm is not None:
             clip_grad_norm_(parameters, self.clip_norm)
 
-    def step(self, optimizer: Optimizer, *closure: Any) -> None:
-        """Let the optimizer step; with a scale, only if all gradients are finite."""
+    def step(self, optimizer: Optimizer, take: Callable[[], object]) -> None:
+        """Let the optimizer step; with a scale, only if all gradients are finite.
+
+        take: takes the step without a scale, and knows the closure.
+        """
         if self.decay is not None:
             self.decay.apply(optimizer)
         if self.scaler is None:
-            optimizer.step(*closure)
+            take()
         else:  # torch's scaler takes no closure
             self.scaler.step(optimizer)
             self.scaler.update()

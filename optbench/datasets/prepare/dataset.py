@@ -1,0 +1,149 @@
+"""Raw data as a loader returns them, and prepared data as runs use them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from optbench.datasets.image_files.streamed import StreamedImages
+from optbench.tasks import Characters, Task, from_plain, to_plain
+from optbench.trees import Parts, packed, unpacked
+
+
+class RawDataset(NamedTuple):
+    """The result of a loader: the data as published, before split and preprocessing."""
+
+    train_x: Tensor  # (n, channels, height, width) or (n, features), uint8 or float
+    train_y: Tensor  # (n,) integers from 0, or real numbers (n,) or (n, targets)
+    test_x: Tensor
+    test_y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Raw data with a task that the arrays alone do not tell.
+
+    arrays: as a loader returns them, four or six; examples may be `StreamedImages`. task: None if
+    the labels tell. digest: of the raw data; None: of the arrays' bytes.
+    """
+
+    arrays: Sequence[Any]
+    task: Task | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Prepared data on one device: float32 examples and int64 labels, or real targets.
+
+    Images that memory does not hold are `StreamedImages`, which give the same batches.
+    With preprocessing=integers the examples are int64. With targets=inputs y is x and classes is
+    0, so that there is no accuracy. Several inputs or targets are `Parts`, which have the methods
+    of a tensor that training uses.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    val_x: Tensor  # may have no examples
+    val_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    task: Task
+    digest: str  # of the raw data, before split and preprocessing
+    # above 1: the training examples are the overlapping windows of one sequence. An epoch draws as
+    # many as every `stride`-th window, and those are scored
+    stride: int = 1
+    # of each of the last features, which hold numbers from 0 to look up: how many there are
+    nominal: tuple[int, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, such as (1, 28, 28); of several inputs, a shape by input."""
+        if isinstance(self.train_x, Parts):
+            return cast(tuple[int, ...], self.train_x.shapes)
+        return tuple(self.train_x.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The number of outputs that a model is asked for; 0 without labels."""
+        return self.task.classes
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The number of different integers among the examples, counted from 0; else 0."""
+        if isinstance(self.task, Characters):
+            return self.task.classes  # also those that no example has
+        if self.train_x.is_floating_point():
+            return 0
+        return max(int(x.max()) + 1 for x in (self.train_x, self.val_x, self.test_x) if len(x))
+
+    @property
+    def epoch_examples(self) -> int:
+        """The number of training examples in an epoch."""
+        return len(range(0, len(self.train_y), self.stride))
+
+    def scored_train(self, examples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the training inputs and targets that are scored; at most so many."""
+        return self.train_x[:: self.stride][:examples], self.train_y[:: self.stride][:examples]
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the same data on another device."""
+        return self._with_tensors(lambda tensor: tensor.to(device))
+
+    def double(self) -> "Dataset":
+        """Return the same data with float64 examples; labels stay integers."""
+        return self._with_tensors(lambda x: x.double() if x.is_floating_point() else x)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return tensors and plain values, for `from_plain` in another process."""
+        made = {f.name: packed(getattr(self, f.name)) for f in fields(self)}
+        for name, value in made.items():
+            if isinstance(value, StreamedImages):
+                made[name] = {"streamed": value.to_plain()}
+        return made | {"task": to_plain(self.task)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Dataset":
+        """Return the dataset of `to_plain`."""
+        made = {name: unpacked(value) for name, value in plain.items()}
+        for name, value in plain.items():
+            if isinstance(value, Mapping) and "streamed" in value:
+                made[name] = StreamedImages.from_plain(value["streamed"])
+        return cls(**{**made, "task": from_plain(plain["task"])})
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
+        def changed(tensor: Any) -> Any:
+            if isinstance(tensor, Parts):
+                return tensor.map(change)
+            if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
+                return change(tensor)
+            # windows share their memory, also on another device
+            length, width = tensor.shape
+            return change(tensor.as_strided((length + width - 1,), (1,))).unfold(0, width, 1)
+
+        own = ((f.name, getattr(self, f.name)) for f in fields(self))
+        new: dict[str, Any] = {
+            name: changed(part)
+            for name, part in own
+            if isinstance(part, Tensor | Parts | StreamedImages)
+        }
+        return replace(self, **new)
+
+
+@runtime_checkable
+class OwnPreparation(Protocol):
+    """Raw data of another kind, which `prepare` lets prepare itself."""
+
+    def prepare(
+        self,
+        *,
+        preprocessing: str,
+        val_size: float | int,
+        split_seed: int,
+        subset: int | None,
+        targets: str,
+    ) -> Dataset:
+        """Return the prepared data. Raises `UserError` for what has no meaning there."""
