@@ -36,7 +36,8 @@ def ours(study: Study, folder: Path) -> pd.DataFrame:
 
     The YAML's `ours` names the columns. It may have `rows` (epochs, layers), `where` (columns and
     the values kept), `names` (of series), `at` (all, or the last row of each run), `times` (a
-    column that is multiplied), `only` (series) and `as`. At the last row a diverged run has the value inf.
+    column that is multiplied), `only` (series) and `as`. At the last row a diverged run has the
+    value inf.
     """
     asked = study.spec["ours"]
     table = load_runs(folder, rows=asked.get("rows", "epochs"))

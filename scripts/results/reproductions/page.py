@@ -25,6 +25,12 @@ LABELS = {
 }
 
 
+CONTROL_SENTENCES = {
+    True: "**Red, as it must be**: {held} of {n} checks held.",
+    False: "**A failure of the checks**: {held} of {n} checks held on a wrong study.",
+}
+
+
 class Result(NamedTuple):
     """What the runs of a study gave."""
 
@@ -38,6 +44,11 @@ class Result(NamedTuple):
     other: list[Check]  # by another reading of the published axis
 
     @property
+    def is_control(self) -> bool:
+        """Return whether the study has a mistake on purpose, so that it must fail."""
+        return bool(self.study.spec.get("control"))
+
+    @property
     def took(self) -> str:
         """Return the time of all runs in words."""
         if self.seconds < 5400:
@@ -49,7 +60,10 @@ def page(result: Result) -> str:
     """Return the page of a study in Markdown."""
     study, spec = result.study, result.study.spec
     held = sum(check.held for check in result.checks)
-    sentence = SENTENCES[result.verdict].format(n=len(result.checks), held=held)
+    text = SENTENCES[result.verdict]
+    if result.is_control:
+        text = CONTROL_SENTENCES[result.verdict == "not"]
+    sentence = text.format(n=len(result.checks), held=held)
     lines = [
         f"# {spec['title']}",
         "",
@@ -156,14 +170,16 @@ def index(results: Sequence[Result]) -> str:
                 "ours": worst.ours,
                 "distance (limit)": f"{worst.distance:.3g} ({worst.limit:g})",
                 "checks held": f"{sum(c.held for c in result.checks)} of {len(result.checks)}",
-                "verdict": result.verdict,
+                "verdict": result.verdict + " (a control)" * result.is_control,
                 "time": result.took,
                 "form": result.form,
             }
         )
     counts = [
-        f"{sum(r.verdict == word for r in results)} {label}" for word, label in LABELS.items()
+        f"{sum(r.verdict == word and not r.is_control for r in results)} {label}"
+        for word, label in LABELS.items()
     ]
+    controls = sum(result.is_control for result in results)
     return "\n".join(
         [
             "# Published figures, rebuilt",
@@ -171,7 +187,7 @@ def index(results: Sequence[Result]) -> str:
             MADE,
             "",
             fill(
-                f"Of {len(results)} studies: {', '.join(counts)}. Each is a study of "
+                f"Of {len(results)} studies: {', '.join(counts)}, {controls} a control with a mistake on purpose, which must fail. Each is a study of "
                 "`conf/study/reproductions`, whose YAML states the checks and their limits. A "
                 "figure is reproduced where all its checks held, partly where half of them did. "
                 "Published values are drawn grey. The table shows the check that missed by most, "
