@@ -1,4 +1,4 @@
-"""The verdicts on rebuilt figures: a wrong study turns them red, and the pages are those of the runs."""
+"""Verdicts on rebuilt figures: a wrong study turns them red; pages are those of the runs."""
 
 import json
 from functools import partial

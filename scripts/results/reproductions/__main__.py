@@ -71,6 +71,9 @@ def made(study: studies.Study) -> page.Result:
         records = sorted(folder.glob("*/run.json"))
         machine = page.machine_of(json.loads(records[0].read_text("utf-8")))
         seconds = frames.seconds(folder)
+    form = json.loads((study.folder / FORM_FILE).read_text("utf-8"))["form"]
+    if form == "short" and "short_series" in study.spec:
+        published = published[published["series"].isin(study.spec["short_series"])]
     found = checks.judge(study.spec, ours, published)
     other: list[checks.Check] = []
     if reading := study.spec.get("other_reading"):
@@ -79,7 +82,6 @@ def made(study: studies.Study) -> page.Result:
         )
         other = checks.judge(study.spec, ours, moved)
     save(figures.draw(study.spec["draw"], ours, published), study.folder, "figure", ("png",))
-    form = json.loads((study.folder / FORM_FILE).read_text("utf-8"))["form"]
     word = checks.verdict(found, fit=study.spec.get("fit", False))
     return page.Result(study, form, found, word, len(records), seconds, machine, other)
 

@@ -128,13 +128,15 @@ def cell_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFra
 def range_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFrame) -> list[Check]:
     """Return a check that our value of `series` at `x` lies in `range`; distance: beyond it.
 
-    With `over`, the value is divided by that of another series at the same x.
+    With `over`, the value is divided by that of another series at the same x. With `at: [a, b]` for
+    `x`, the value at a is divided by that at b.
     """
     low, high = (float(end) for end in asked["range"])
-    at = values_at(ours, asked["x"])
-    value = at.get(asked["series"], np.nan)
-    if "over" in asked:
-        value /= at.get(asked["over"], np.nan)
+    series = asked["series"]
+    first, last = asked["at"] if "at" in asked else (asked["x"], asked["x"])
+    value = values_at(ours, first).get(series, np.nan)
+    if "over" in asked or "at" in asked:
+        value /= values_at(ours, last).get(asked.get("over", series), np.nan)
     beyond = max(low - value, value - high, 0.0) if np.isfinite(value) else float("inf")
     held = bool(low <= value <= high)
     return [Check(asked["what"], f"{low:g} to {high:g}", f"{value:.4g}", beyond, 0.0, held)]

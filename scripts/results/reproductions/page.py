@@ -187,7 +187,8 @@ def index(results: Sequence[Result]) -> str:
             MADE,
             "",
             fill(
-                f"Of {len(results)} studies: {', '.join(counts)}, {controls} a control with a mistake on purpose, which must fail. Each is a study of "
+                f"Of {len(results)} studies: {', '.join(counts)}, {controls} a control with a "
+                "mistake on purpose, which must fail. Each is a study of "
                 "`conf/study/reproductions`, whose YAML states the checks and their limits. A "
                 "figure is reproduced where all its checks held, partly where half of them did. "
                 "Published values are drawn grey. The table shows the check that missed by most, "
