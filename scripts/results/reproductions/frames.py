@@ -94,7 +94,7 @@ def series_of(table: pd.DataFrame, text: str, names: Mapping[str, str]) -> "pd.S
                 index=table.index,
                 dtype=object,
             )
-    return found.map(lambda name: names.get(name, name))
+    return found.astype(object).map(lambda name: names.get(name, name))
 
 
 def seconds(folder: Path) -> float:
