@@ -111,8 +111,12 @@ def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None
 
 def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
     """Draw the plane with contours, start and minima; return it and the loss axes."""
-    figure = style.blank(7.0, 3.3)
-    plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    if style.columns() == 1:  # one below the other
+        figure = style.blank(3.25, 4.6)
+        plane, curve = figure.subplots(2, 1, height_ratios=(1.25, 1))
+    else:
+        figure = style.blank(7.0, 3.3)
+        plane, curve = figure.subplots(1, 2, width_ratios=(1.25, 1))
     points = np.concatenate([path.points for path in paths])
     x_range, y_range = (
         widen_limits(points[:, axis], limits)
@@ -201,4 +205,6 @@ def draw_legend(figure: Figure, paths: Sequence[Trajectory]) -> None:
         for p, look in zip(paths, path_styles(paths), strict=True)
     ]
     columns = min(len(handles), 4 if max(len(p.label) for p in paths) < 24 else 3)
+    if style.columns() == 1:
+        columns = min(columns, 2)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -53,6 +53,7 @@ def run_optimizer(
         for _ in range(steps):
             push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
 
+            @torch.enable_grad()  # as in training: `step` may be without gradients
             def closure(push: Tensor = push) -> Tensor:
                 opt.zero_grad()
                 loss = function.value(theta[0], theta[1]) + push @ theta

@@ -61,7 +61,7 @@ def main() -> int:
         f"line, undisturbed and stopped and resumed at a random step: {equal} gave the losses of a "
         f"loop of plain torch. {sum(row['rule'] != 'float64' for row in rows)} are held to it bit "
         "for bit. The others take compiled steps: these may be twice as far from the loop in "
-        "float64 as the loop in float32 is, and 1e-6."
+        "float64 as a loop in float32 is, and 1e-6."
     )
     print(text)
     if asked.write:

@@ -1,6 +1,7 @@
 """Make results/claims: run the studies of conf/study/claims, and judge each.
 
-A second call resumes where the first stopped. The README covers all studies judged so far.
+A table of each study's runs is committed. `--judge` makes verdicts, figures and README from these
+tables alone. A second call resumes where the first stopped. The README covers all studies judged.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -18,32 +20,31 @@ import yaml
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import SETTING_RULE, three_digits
 from optbench.formats.job_list import CLAIM_FILE
-from optbench.report import claim_files
+from optbench.report import finish
 from scripts import ROOT
+from scripts.results.captions import words_of
+from scripts.results.packed import pack_sweep, unpack
 
 STUDIES = ROOT / "conf" / "study" / "claims"
 OUT = ROOT / "results" / "claims"
+RUNS = OUT / "runs"  # a compressed table of the runs of each study
 
 
 def main() -> None:
-    """Run and judge each study, copy its figure and table, and write the README."""
+    """Run and judge each study, keep a table of its runs, and write the README."""
     names = sorted(path.stem for path in STUDIES.glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(names)}")
-    parser.add_argument("--judge", action="store_true", help="run nothing: judge what was run")
+    parser.add_argument("--judge", action="store_true", help="run nothing: judge the tables")
     parser.add_argument("--results-dir", default="results", help="where the runs go")
     asked = parser.parse_args()
     if unknown := set(asked.studies) - set(names):
         parser.error(f"no study claims/{', claims/'.join(sorted(unknown))}")
     results = Path(asked.results_dir).resolve()
 
-    def run(name: str) -> None:
-        folder = results / "sweeps" / "claims" / name
-        if asked.judge:
-            # The study may have changed its claim since the runs.
-            (folder / CLAIM_FILE).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
-            claim_files.write(folder)
-        else:
+    for name in asked.studies or names:
+        table = RUNS / f"{name}.csv.xz"
+        if not asked.judge:
             print(f"$ {command(name)}", flush=True)
             words = ["-m", "optbench", "-m", f"study=claims/{name}", "quiet=true"]
             subprocess.run(
@@ -52,14 +53,25 @@ def main() -> None:
                 stdout=subprocess.DEVNULL,
                 check=True,
             )
-        OUT.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / "claim.csv", OUT / f"{name}.csv")
-        shutil.copyfile(folder / figure(study(name)), OUT / f"{name}.png")
-
-    for name in asked.studies or names:
-        run(name)
+            pack_sweep(results / "sweeps" / "claims" / name, table)
+        if table.exists():
+            judge_table(name, table)
     done = [name for name in names if (OUT / f"{name}.csv").exists()]
     (OUT / "README.md").write_text(readme(done), "utf-8")
+
+
+def judge_table(name: str, table: Path) -> None:
+    """Judge a claim by the table of its runs; write claim and figure beside the README."""
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / name
+        unpack(table, folder)
+        # The study may have changed its claim since the runs.
+        (folder / CLAIM_FILE).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
+        finish(folder, quiet=True)
+        picture = folder / figure(study(name))
+        shutil.copyfile(folder / "claim.csv", OUT / f"{name}.csv")
+        shutil.copyfile(picture, OUT / f"{name}.png")
+        shutil.copyfile(picture.with_suffix(".txt"), OUT / f"{name}.txt")
 
 
 def study(name: str) -> dict[str, Any]:
@@ -123,7 +135,8 @@ def readme(names: list[str]) -> str:
         lines.append(f"| [{name}](#{name}) | {text} | {'<br>'.join(rows)} | {verdicts[name]} |")
     for name in names:
         bullets = [f"- {text}" for text in found[name]["text"]]
-        lines += ["", f"## {name}", "", f"![{name}]({name}.png)", "", *bullets, ""]
+        words = words_of(OUT / f"{name}.png", f"What was measured for the claim {name}")
+        lines += ["", f"## {name}", "", f"![{words}]({name}.png)", "", *bullets, ""]
         lines += [judge.CLAIM_SENTENCES[verdicts[name]], ""]
         joined = "; ".join(found[name]["warnings"].dropna())
         for warning in dict.fromkeys(joined.split("; ") if joined else []):

@@ -7,6 +7,7 @@ with them. `--unpack FOLDER` writes the runs' folders: the study's command then 
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -17,11 +18,14 @@ from optbench.common.files import replace_text
 from optbench.report import finish
 from optbench.report import page as report
 from scripts import ROOT
-from scripts.results.packed import pack, unpack
+from scripts.results.captions import words_of
+from scripts.results.packed import unpack, write
 from scripts.results.reports import picture
 
 OUT = ROOT / "results" / "fair_comparison"
 TABLE = OUT / "runs.csv.xz"
+STUDY_FILES = ("study.json", "jobs.jsonl", "figure.json", "engines.json")
+RUN_FILES = ("run.json", "epochs.csv", "steps.csv")
 KEPT = (".png", ".txt", ".csv", ".md", ".tex", ".html")  # of what a study's end writes
 TITLE = "Nine optimizers under an equal tuning budget"
 SHOWN_PAIRS = 3  # of the verdict, in the project's README
@@ -51,6 +55,16 @@ def main() -> int:
     return 0
 
 
+def pack(study: Path, table: Path) -> int:
+    """Write a study's files into a compressed table; return their number."""
+    rows = [(name, study / name) for name in STUDY_FILES if (study / name).exists()]
+    for folder in sorted(path.parent for path in study.glob("*/*/run.json")):
+        if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
+            continue  # of a study that was stopped
+        rows += [(str((folder / name).relative_to(study)), folder / name) for name in RUN_FILES]
+    return write(table, ((name, path.read_bytes().decode()) for name, path in rows))
+
+
 def keep(study: Path) -> None:
     """Copy what the study's end wrote, in place of what an earlier one wrote."""
     for path in OUT.iterdir():
@@ -64,7 +78,10 @@ def keep(study: Path) -> None:
 def write_readme() -> None:
     """Write the page of the study, and the verdict into the project's README.md."""
     verdict = (OUT / "verdict.md").read_text("utf-8")
-    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in sorted(OUT.glob("*.png")))
+    pictures = "\n".join(
+        f"![{words_of(path, 'The page of the study, in a browser')}]({path.name})"
+        for path in sorted(OUT.glob("*.png"))
+    )
     text = f"""# {TITLE}
 
 SGD, momentum, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam, AdamW and Muon on 2,000 images of

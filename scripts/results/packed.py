@@ -1,45 +1,42 @@
-"""Finished runs as one compressed table, from which pages are made anew.
+"""Runs as one compressed table: a row per file, with its path and its text.
 
-A row per file of a study's folder. Columns: path (in the study's folder) and text.
+The table is committed. Its runs' folders can be written again, and read as after the sweep.
 """
 
 import csv
 import io
-import json
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-STUDY_FILES = ("study.json", "jobs.jsonl", "figure.json", "engines.json")
-RUN_FILES = ("run.json", "epochs.csv", "steps.csv")
-NO_STEPS = ("trials", "rungs")  # phases of which no figure draws single steps
+SWEEP_FILES = ("figure.json", "jobs.jsonl")
+RUN_FILES = ("run.json", "epochs.csv", "layers.csv")
 
 
-def pack(study: Path, table: Path, files: Sequence[str] = RUN_FILES) -> int:
-    """Write a study's files into a compressed table; return their number.
+def pack_sweep(sweep: Path, table: Path) -> int:
+    """Write the files of a sweep that its figures and verdict need; return their number."""
+    paths = [sweep / name for name in SWEEP_FILES]
+    for record in sorted(sweep.glob("*/run.json")):
+        paths += [record.parent / name for name in RUN_FILES]
+    found = [path for path in paths if path.exists()]
+    return write(table, ((str(p.relative_to(sweep)), p.read_bytes().decode()) for p in found))
 
-    files: of each run, where they exist. Runs that are not finished are left out.
-    """
-    rows = [(name, study / name) for name in STUDY_FILES if (study / name).exists()]
-    found = [*study.glob("*/run.json"), *study.glob("*/*/run.json")]
-    for folder in sorted(path.parent for path in found):
-        if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
-            continue  # of a study that was stopped
-        names = [f for f in files if f != "steps.csv" or folder.parent.name not in NO_STEPS]
-        present = [folder / name for name in names if (folder / name).exists()]
-        rows += [(str(path.relative_to(study)), path) for path in present]
+
+def write(table: Path, rows: Iterable[tuple[str, str]]) -> int:
+    """Write paths and texts into a compressed table; return the number of rows."""
     table.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(rows)
     with lzma.open(table, "wt", encoding="utf-8", newline="", preset=9) as file:
         writer = csv.writer(file)
         writer.writerow(("path", "text"))
-        writer.writerows((name, path.read_bytes().decode()) for name, path in rows)
+        writer.writerows(rows)
     return len(rows)
 
 
-def unpack(table: Path, study: Path) -> None:
+def unpack(table: Path, folder: Path) -> None:
     """Write the files of a compressed table below a folder."""
     for name, text in read(table):
-        path = study / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8", newline="")
 

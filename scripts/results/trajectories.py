@@ -15,6 +15,7 @@ from optbench.trajectories import contours
 from scripts import ROOT
 
 OUT = ROOT / "results" / "trajectories"
+PATHS = OUT / "paths"  # a table of the points of each scene
 COLUMNS = [
     *["optimizer", "steps_to_minimum", "steps_settled", "distance", "overshoot"],
     *["last_to_first_step", "effective_step", "x", "y", "loss"],
@@ -137,7 +138,7 @@ SCENES = {
 
 def main() -> None:
     """Run every scene and write the README."""
-    OUT.mkdir(parents=True, exist_ok=True)
+    PATHS.mkdir(parents=True, exist_ok=True)
     parts = []
     for name, scene in SCENES.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -148,6 +149,7 @@ def main() -> None:
             for suffix in ("png", "gif", "csv"):
                 content = (asked.out / f"trajectories.{suffix}").read_bytes()
                 (OUT / f"{name}.{suffix}").write_bytes(content)
+            (PATHS / f"{name}.csv").write_bytes((asked.out / "paths.csv").read_bytes())
             shrink(OUT / f"{name}.gif")
         parts.append(section(name, scene, table))
         print(parts[-1], flush=True)
@@ -170,21 +172,41 @@ def shrink(file: Path) -> None:
 
 def section(name: str, scene: Scene, table: pd.DataFrame) -> str:
     """Return a scene's figures, table, and the expected and found results."""
+    lines = [f"## {scene.title}", "", f"    python -m optbench trajectories {scene.words}", ""]
+    lines += [f"![{alternative(scene)}]({name}.png)", ""]
+    lines += [f"The same as an animation: [{name}.gif]({name}.gif)", ""]
+    lines += [*shown(table, COLUMNS), "", *judged(scene, table)]
+    return "\n".join([*lines, ""])
+
+
+def alternative(scene: Scene) -> str:
+    """Return what a scene's picture shows, for those who do not see it."""
+    words = dict(word.split("=", 1) for word in scene.words.split())
+    names = words["optimizer"].replace(",", ", ")
+    function = words["function"]
+    return f"Paths of {names} over the contours of {function}, and their loss against the step"
+
+
+def shown(table: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Return the lines of a table of what the optimizers did."""
+    lines = [f"| {' | '.join(c.replace('_', ' ') for c in columns)} |"]
+    lines += [f"| --- |{' ---: |' * (len(columns) - 1)}"]
+    for _, row in table.iterrows():
+        lines.append(f"| {' | '.join(cell(row[column]) for column in columns)} |")
+    return lines
+
+
+def judged(scene: Scene, table: pd.DataFrame) -> list[str]:
+    """Return each expected result, and whether it was so."""
     rows: Rows = {str(row["optimizer"]): row for _, row in table.iterrows()}
     for label in list(rows):
         rows.setdefault(label.split()[0], rows[label])
     if len(rows) == 2 * len(table):  # one setting of each, so the name alone is a key
         rows = {label.split()[0]: row for label, row in rows.items()}
-    lines = [f"## {scene.title}", "", f"    python -m optbench trajectories {scene.words}", ""]
-    lines += [f"![{name}]({name}.png)", "", f"The same as an animation: [{name}.gif]({name}.gif)"]
-    lines += ["", f"| {' | '.join(c.replace('_', ' ') for c in COLUMNS)} |"]
-    lines += [f"| --- |{' ---: |' * (len(COLUMNS) - 1)}"]
-    for _, row in table.iterrows():
-        lines.append(f"| {' | '.join(cell(row[column]) for column in COLUMNS)} |")
-    lines.append("")
-    for sentence, holds in scene.expected:
-        lines.append(f"- {sentence} {'So it was.' if holds(rows) else 'It was not so.'}")
-    return "\n".join([*lines, ""])
+    return [
+        f"- {sentence} {'So it was.' if holds(rows) else 'It was not so.'}"
+        for sentence, holds in scene.expected
+    ]
 
 
 def cell(value: object) -> str:

@@ -11,13 +11,13 @@ from optbench.formats import job_list, shared_study
 from optbench.sweeps.clusters import queue
 
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.jobs=2", "hydra.launcher.time=20m"]
-pytestmark = pytest.mark.slow
 
 
 def submissions(place) -> list[dict]:
     return shared_study.submissions(place / "x")
 
 
+@pytest.mark.slow
 def test_a_tuned_study_is_done_by_two_array_tasks_as_by_one_machine(slurm, command, place):
     words = [
         "-m", *TINY, "hydra/sweeper=tuned", "optimizer=sgd,momentum,adam", "tuning.trials=4",
@@ -34,6 +34,7 @@ def test_a_tuned_study_is_done_by_two_array_tasks_as_by_one_machine(slurm, comma
     assert line["logs"] in text
 
 
+@pytest.mark.slow
 def test_a_preempted_task_goes_on_from_its_checkpoint(slurm, command, place):
     (place / "stuck").touch()
     process = command("-m", *TINY, *PATIENTLY, "epochs=4", "results_dir=.", "name=x", *SLURM)
@@ -50,6 +51,7 @@ def test_a_preempted_task_goes_on_from_its_checkpoint(slurm, command, place):
     assert "requeue" in logs.lower()
 
 
+@pytest.mark.slow
 def test_a_cancelled_study_is_resumed_by_the_same_command(slurm, command, place):
     words = ["-m", *TINY, *PATIENTLY, "epochs=4", "seed=0,1,2", "results_dir=.", "name=x", *SLURM]
     (place / "stuck").touch()

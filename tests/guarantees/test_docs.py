@@ -16,7 +16,8 @@ from optbench.formats.run import COLUMNS
 from scripts.results.configuration_page import OUT, page
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = {path.name: path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCS = {str(path.relative_to(ROOT / "docs")): path.read_text("utf-8") for path in PAGES}
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 EXTENDING = DOCS["extending.md"]
 FILES = re.findall(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", EXTENDING, re.S)
@@ -57,9 +58,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
-@pytest.mark.parametrize(
-    "path", [*TEXTS, *(ROOT / "docs" / name for name in DOCS)], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [*TEXTS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path):
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8"))
     for link in links:
@@ -72,10 +71,14 @@ def test_every_link_leads_somewhere(path):
             assert anchor in anchors(target.read_text("utf-8")), link
 
 
-def test_every_page_is_linked_from_the_readme():
+def test_every_page_is_linked_from_the_readme_or_a_list_of_pages():
     readme = TEXTS[0].read_text("utf-8")
+    assert "(docs/index.md" in readme
     for name in DOCS:
-        assert f"(docs/{name}" in readme, name
+        folder, _, last = name.rpartition("/")
+        here = DOCS.get(f"{folder}/index.md", "") if folder else ""
+        linked = f"(docs/{name}" in readme or f"({name}" in DOCS["index.md"] or f"({last}" in here
+        assert linked, f"{name} is missing in docs/index.md"
 
 
 def test_the_page_of_the_configuration_is_what_the_script_writes():

@@ -1,6 +1,6 @@
-"""Finished runs survive packing into one table, file by file."""
+"""The fair comparison's runs survive packing into one table, file by file."""
 
-from scripts.results import packed
+from scripts.results import fair_comparison
 
 
 def test_packed_runs_are_unpacked_as_they_were(tmp_path):
@@ -14,8 +14,8 @@ def test_packed_runs_are_unpacked_as_they_were(tmp_path):
         path = study / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
-    count = packed.pack(study, tmp_path / "runs.csv.xz")
-    packed.unpack(tmp_path / "runs.csv.xz", tmp_path / "again")
+    count = fair_comparison.pack(study, tmp_path / "runs.csv.xz")
+    fair_comparison.unpack(tmp_path / "runs.csv.xz", tmp_path / "again")
     found = {
         str(path.relative_to(tmp_path / "again")): path.read_bytes().decode()
         for path in (tmp_path / "again").rglob("*")

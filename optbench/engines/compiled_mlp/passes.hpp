@@ -32,11 +32,7 @@ template <int R, int V>
 __attribute__((noinline)) void multiply(float* sums, const float* scalars, long row, long step,
                                         const float* vectors, long depth,
                                         const float* const* ahead) {
-  Vec s[R][V];
-#pragma GCC unroll 24
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) s[r][v] = load(sums + (r * V + v) * WIDTH);
+  Vec s[R][V] = {};
   for (long d = 0; d < depth; d++) {
     Vec x[V];
 #pragma GCC unroll 4
@@ -52,7 +48,10 @@ __attribute__((noinline)) void multiply(float* sums, const float* scalars, long 
 #pragma GCC unroll 24
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) store(sums + (r * V + v) * WIDTH, s[r][v]);
+    for (int v = 0; v < V; v++) {
+      float* sum = sums + (r * V + v) * WIDTH;
+      store(sum, load(sum) + s[r][v]);
+    }
 }
 
 typedef void Multiply(float*, const float*, long, long, const float*, long, const float* const*);
