@@ -105,7 +105,10 @@ def test_shuffled_labels_are_not_reproduced():
 
 
 def test_left_out_input_dropout_misses_figure_2a_by_a_quarter():
-    result = program.made(studies.load("control_input_dropout"))
+    study = studies.load("control_input_dropout")
+    if not study.table.exists():
+        pytest.skip("its runs are not committed yet")
+    result = program.made(study)
     (check,) = result.checks
     assert result.verdict == "not"
     assert check.distance > 0.25
