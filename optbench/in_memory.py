@@ -27,7 +27,12 @@ from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord
-from optbench.formats.run import AVERAGED_COLUMNS, COLUMNS, METRIC_COLUMNS
+from optbench.formats.run import (
+    AVERAGED_COLUMNS,
+    COLUMNS,
+    METRIC_COLUMNS,
+    SHARPNESS_COLUMNS,
+)
 from optbench.optimizers import check_callable
 from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
@@ -235,7 +240,7 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
 
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Return the rows by the columns of `epochs.csv`; NaN if there is no value."""
-    usual = (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)
+    usual = (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS, *SHARPNESS_COLUMNS)
     further = (name for row in rows for name in row)  # of several outputs, with their names
     return {
         name: np.array([row.get(name) for row in rows], dtype=float)

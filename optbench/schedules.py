@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import cos, pi
+from math import cos, pi, sqrt
 from numbers import Real
 
 from torch.optim import Optimizer, lr_scheduler
@@ -222,6 +222,20 @@ def one_cycle(
         return _between(1, final, (k - peak) / max(last - peak, 1)) if last > peak else 1
 
     return _schedule(optimizer, total_steps, factor)
+
+
+def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, constant_steps: int = 1) -> LRScheduler:
+    """Divide lr by the square root of the step t, counted from 1 (Kingma & Ba 2015, section 4).
+
+    The factor is sqrt(n / max(t, n)) with n = `constant_steps`: 1 for n steps, then falling. Unlike
+    other lengths, n is no fraction of the run, since the factor does not depend on the budget.
+    """
+    n = constant_steps
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise UserError(
+            f"schedule.constant_steps must be a whole number of steps of at least 1, not {n!r}"
+        )
+    return _schedule(optimizer, total_steps, lambda k: sqrt(n / max(k + 1, n)))
 
 
 def _schedule(

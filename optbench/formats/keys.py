@@ -209,7 +209,7 @@ class RunConfig(TypedDict):
     seed: Annotated[int, Key(RUN, Count(0, "a number that names the run"))]
     log: Annotated[LogConfig, Key(RUN)]
     deterministic: Annotated[bool, Key(RUN, Switch())]
-    diagnostics: Annotated[str | None, Key(RUN, Choice((None, "layers")), before=None)]
+    diagnostics: Annotated[str | None, Key(RUN, Choice((None, "layers", "sharpness")), before=None)]
 
     # the identity has the kind of device that the run used; these keys change at most the rounding
     device: Annotated[str, Key(COSMETIC)]
@@ -233,6 +233,7 @@ class RunConfig(TypedDict):
     quiet: Annotated[bool, Key(COMMAND, Switch())]
     figure: Annotated[FigureConfig, Key(NO_EFFECT | SWEEP | ENDING)]
     claim: Annotated[Node | None, Key(SWEEP | ENDING)]
+    reproduction: Annotated[Node | None, Key(SWEEP | ENDING)]
     candidate: Annotated[str | None, Key(COMMAND | ENDING)]
     baseline: Annotated[list[str] | str | None, Key(COMMAND | ENDING)]
     logger: NotRequired[Annotated[dict[str, Node], Key(COMMAND | UNRECORDED)]]

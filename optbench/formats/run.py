@@ -34,12 +34,16 @@ COLUMNS = {
         *["epoch", "step", "layer", "kind", "depth", "activation_mean", "activation_std"],
         *["dead_fraction", "output_grad_std", "weight_norm", "weight_rank", "grad_norm"],
         *["update_norm", "update_ratio", "noise_scale", "saturated_fraction", "grad_variance"],
+        *["activation_p15", "activation_p50", "activation_p85"],
     ],
 }
-ADDED_COLUMNS = ("saturated_fraction", "grad_variance")  # which files of earlier versions lack
+ADDED_COLUMNS = (  # which files of earlier versions lack
+    "saturated_fraction", "grad_variance", "activation_p15", "activation_p50", "activation_p85",
+)  # fmt: skip
 COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.3
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
+SHARPNESS_COLUMNS = ("sharpness", "preconditioned_sharpness")  # with diagnostics=sharpness
 METRIC_COLUMNS = tuple(  # of epochs.csv, where the task has more metrics than the accuracy
     f"{part}_{metric}" for metric in TASK_METRICS if metric != "accuracy" for part in PARTS
 )
@@ -83,6 +87,8 @@ def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
     if (record["config"].get("averaging") or {}).get("kind") is not None:
         metrics = ("loss", "accuracy", *further)
         columns += [f"{AVERAGED}{part}_{metric}" for part in PARTS for metric in metrics]
+    if record["config"].get("diagnostics") == "sharpness":
+        columns += SHARPNESS_COLUMNS
     return columns
 
 

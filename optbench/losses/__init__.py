@@ -1,5 +1,6 @@
 """Losses: functions of outputs and targets to a mean over the examples."""
 
+from optbench.losses.autoencoder import vae
 from optbench.losses.calls import ModuleLoss, as_function, is_own
 from optbench.losses.ctc import ctc
 from optbench.losses.plain import OUTPUT_FUNCTIONS, bce, cross_entropy, huber, mae, mse, nll
@@ -18,4 +19,5 @@ __all__ = [
     "mse",
     "nll",
     "several",
+    "vae",
 ]

@@ -1,5 +1,6 @@
 """Models: functions of an input shape and a number of classes to an `nn.Module`."""
 
+from optbench.models.autoencoder import vae
 from optbench.models.baseline import bigram
 from optbench.models.convolutional import cnn
 from optbench.models.dense import deep_linear, linear, logreg, mlp
@@ -40,4 +41,5 @@ __all__ = [
     "tabular_mlp",
     "takes_any_layout",
     "torchvision_model",
+    "vae",
 ]

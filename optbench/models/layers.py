@@ -17,6 +17,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
 }
 
 
@@ -83,7 +85,8 @@ class Dropout(Drawing):
 
 ANY_LAYOUT_LAYERS = (
     nn.Sequential, nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, Dropout,
+    nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Softsign,
+    Dropout,
     nn.ModuleList, nn.LSTM, nn.GRU, nn.GroupNorm, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
 ANY_LAYOUT = "takes_any_layout"  # the attribute of optbench's other classes that do

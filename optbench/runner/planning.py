@@ -157,6 +157,7 @@ def arguments(planned: Plan) -> dict[str, Any]:
         "layers_every": config["log"]["layer_steps"],
         "engine": engine.factory(planned.engine, required=planned.engine == engine.asked(config)),
         "recipe": recipe,
+        "sharpness": config["diagnostics"] == "sharpness",
         "log_optimizer": tuple(config["log"]["optimizer"] or ()),
     }
     code = own_code.code_of(part_of(config, GROUPS))

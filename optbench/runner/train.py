@@ -31,6 +31,7 @@ def train(
     engine: str = AUTO,
     recipe: Recipe | None = None,
     log_optimizer: Sequence[str] = (),
+    sharpness: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Update]:
     """Train and yield updates; the first holds the evaluation before the first step.
@@ -52,6 +53,8 @@ def train(
         compare the seconds of several optimizers, use one engine for all of them.
     recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
     log_optimizer: what to log of the optimizer itself (see `training.internals`), by plain steps.
+    sharpness: measure the largest eigenvalue of the Hessian at each evaluation (see
+        `training.sharpness`).
     stop: asked after each step, or every half second of an engine's steps; True ends the run with
         status "interrupted".
 
@@ -75,5 +78,6 @@ def train(
         channels_last=channels_last,
         recipe=recipe,
         log_optimizer=log_optimizer,
+        sharpness=sharpness,
     )
     return training.updates(stop)

@@ -29,6 +29,7 @@ from optbench.formats.run import (
     COLUMNS,
     METRIC_COLUMNS,
     RUN_COLUMNS,
+    SHARPNESS_COLUMNS,
     read_sealed,
     write_sealed,
 )
@@ -47,7 +48,7 @@ CLUSTER_LAUNCHERS = ("hydra_plugins.optbench.slurm.", "hydra_plugins.optbench.ra
 def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for unknown axes of the figure before any run starts."""
     for key, allowed in (
-        ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS)),
+        ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS, *SHARPNESS_COLUMNS)),
         ("x", ("epoch", "step", "seconds", "gradients")),
         ("style", ("paper", "notebook", "talk")),
     ):

@@ -33,6 +33,7 @@ from optbench.training.object_state.global_state import GlobalState
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.applied import AppliedRecipe
 from optbench.training.setup import asked_of_parts, budget_of, make_model
+from optbench.training.sharpness import sharpness as sharpness_of
 from optbench.training.stepping import Stepper
 from optbench.training.steps import (
     Engine,
@@ -71,6 +72,7 @@ class Training:
         channels_last: bool = True,
         recipe: Recipe | None = None,
         log_optimizer: Sequence[str] = (),
+        sharpness: bool = False,
     ) -> None:
         """Build model, optimizer and schedule.
 
@@ -88,6 +90,8 @@ class Training:
         recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
         log_optimizer: what to log of the optimizer itself: see `internals`. No engine then takes
         whole steps.
+        sharpness: measure the largest eigenvalue of the Hessian at each evaluation, over the
+        training examples that are evaluated: see `sharpness`.
 
         The seed sets the weights, the order of the batches, and three streams of the global
         generators: for the model with its loss, for the optimizer, and for each evaluation. The
@@ -135,6 +139,7 @@ class Training:
         self.log_every, self.eval_every = log_every, eval_every
         self.eval_train_examples, self.eval_test = eval_train_examples, eval_test
         self.layers, self.layers_every = layers, layers_every
+        self.sharpness = sharpness
         self.engine: Engine | None = None
         watched = layers and layers_every == 1  # no step is left for an engine
         if engine is not None and not watched:
@@ -396,6 +401,9 @@ class Training:
         with draws, blame("the evaluation of the model failed"):
             with statistics:
                 found = score(self.model)
+                if self.sharpness:
+                    examples = self.data.scored_train(self.eval_train_examples)
+                    found |= sharpness_of(self.problem, self.model, self.optimizer, *examples)
             found |= self.applied.averaged_scores(score, self.data.train_x)
         self.model.train()
         self.stepper.switch_mode(training=True, stepped=self.step > 0)

@@ -50,9 +50,9 @@ def test_preprocessing_follows_its_formula(raw, preprocessing):
     is_image = train.ndim == 4
     if preprocessing == "none":
         shift, scale = 0.0, 1.0
-    elif preprocessing == "scale" and is_image:
+    elif preprocessing in ("scale", "binarize") and is_image:
         shift, scale = 0.0, 255.0
-    elif preprocessing == "scale":
+    elif preprocessing in ("scale", "binarize"):
         shift, scale = train.min(0), train.max(0) - train.min(0)
     else:
         by_pixel = preprocessing == "standardize_features"
@@ -61,8 +61,11 @@ def test_preprocessing_follows_its_formula(raw, preprocessing):
         scale = train.std(axis, keepdims=axis is not None)
         if axis is not None:
             shift, scale = shift[0], scale[0]
-    np.testing.assert_allclose(out.train_x.numpy(), (train - shift) / scale, rtol=1e-6, atol=1e-6)
+    expected = (train - shift) / scale
     test = (raw.test_x.numpy().astype(np.float64) - shift) / scale
+    if preprocessing == "binarize":
+        expected, test = expected > 0.5, test > 0.5
+    np.testing.assert_allclose(out.train_x.numpy(), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(out.test_x.numpy(), test, rtol=1e-6, atol=1e-6)
     assert {t.dtype for t in (out.train_x, out.val_x, out.test_x)} == {torch.float32}
 

@@ -47,6 +47,9 @@ def test_the_first_step_has_the_numbers_of_the_formulas(make_problem):
     row, weight = rows["2"], model[1].weight
     assert row["activation_mean"] == pytest.approx(hidden.mean().item(), rel=1e-5)
     assert row["activation_std"] == pytest.approx(hidden.std(correction=0).item(), rel=1e-5)
+    for name, share in (("p15", 0.15), ("p50", 0.5), ("p85", 0.85)):
+        expected = torch.quantile(hidden.detach(), share, interpolation="nearest").item()
+        assert row[f"activation_{name}"] == pytest.approx(expected, rel=1e-5)
     assert row["dead_fraction"] == pytest.approx((hidden <= 0).all(0).float().mean().item())
     assert row["output_grad_std"] == pytest.approx(16 * to_hidden.std(correction=0).item(), 1e-4)
     row, bias = rows["1"], model[1].bias

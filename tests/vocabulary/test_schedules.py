@@ -56,6 +56,19 @@ def test_constant_costs_nothing() -> None:
     assert schedules.constant(torch.optim.SGD([torch.zeros(1)], lr=0.1), 10) is None
 
 
+def test_inverse_sqrt_follows_its_formula() -> None:
+    rates, _ = factors(schedules.inverse_sqrt, 9)
+    assert [1 / math.sqrt(t) for t in range(1, 10)] == rates
+    rates, _ = factors(schedules.inverse_sqrt, 9, constant_steps=4)
+    assert [1, 1, 1, 1, *(math.sqrt(4 / t) for t in range(5, 10))] == rates
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True])
+def test_inverse_sqrt_refuses_steps_that_are_no_count(steps: Any) -> None:
+    with pytest.raises(UserError, match="constant_steps"):
+        factors(schedules.inverse_sqrt, 9, constant_steps=steps)
+
+
 def test_step_follows_its_formula() -> None:
     rates, _ = factors(schedules.step, 30, milestones=[0.1, 0.5], gamma=0.2)
     assert rates == [1] * 3 + [0.2] * 12 + [0.04] * 15

@@ -20,7 +20,7 @@ from optbench.datasets.prepare.checks import (
     check_raw,
 )
 from optbench.datasets.prepare.dataset import Dataset, Described, OwnPreparation, RawDataset
-from optbench.datasets.preprocessing import affine, shift_and_scale, shifted
+from optbench.datasets.preprocessing import affine, binarized, shift_and_scale, shifted
 from optbench.datasets.splitting import TEST_SIZE, check_subset, divide, generator_of, split
 from optbench.tasks import Binary, Classes, Inputs, Task, Tokens, Values
 
@@ -182,7 +182,8 @@ def _prepare_arrays(
         ready = partial(torch.Tensor.to, dtype=torch.int64, copy=True)
     else:
         offset, scale = shift_and_scale(train_x, preprocessing)
-        ready = partial(affine, shift=offset, scale=scale)
+        convert = binarized if preprocessing == "binarize" else affine
+        ready = partial(convert, shift=offset, scale=scale)
     dataset = Dataset(
         train_x=ready(train_x),
         train_y=arrays.train_y[train],
