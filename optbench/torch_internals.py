@@ -3,6 +3,8 @@
 `missing` names the parts that a new version of torch no longer has, and a test calls it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -46,9 +48,10 @@ def has_forward_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def has_gradient_hooks(parameter: Tensor) -> bool:
-    """Return whether a hook receives the gradient of this parameter."""
-    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+def gradient_hooks(parameter: Tensor) -> list[Any]:
+    """Return the hooks that receive the gradient of this parameter."""
+    found = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
+    return [hook for hooks in found for hook in (hooks or {}).values()]
 
 
 def missing() -> list[str]:

@@ -97,7 +97,7 @@ def plain_losses(
     """Return the losses of a loop written out, up to the first that is not finite.
 
     manner: how `step` is called: after "gradients", with a "closure", with
-    "both", or with a closure "by name". exact: in float64.
+    "both", with a closure "by name", or after gradients with their "graph". exact: in float64.
     evaluated: steps after which the optimizer's own `eval` and `train` are called, if it has them.
     roll: each batch begins at this one of its examples, which only rounds sums in another way.
     """
@@ -135,17 +135,23 @@ def plain_losses(
             optimizer.zero_grad()
             with torch.enable_grad():
                 loss = problem.loss(model(x[batch]), data.train_y[batch])
-                loss.backward()
+                if manner == "graph":
+                    own = [p for p in model.parameters() if p.requires_grad]
+                    found = torch.autograd.grad(loss, own, create_graph=True, allow_unused=True)
+                    for p, gradient in zip(own, found, strict=True):
+                        p.grad = gradient if gradient is None else gradient.clone()
+                else:
+                    loss.backward()
             calls.append(loss.item())
             if stepping:
                 swap()
             return loss
 
-        if manner in ("gradients", "both"):
+        if manner in ("gradients", "graph", "both"):
             closure()
         swap()
         stepping = True
-        if manner == "gradients":
+        if manner in ("gradients", "graph"):
             optimizer.step()
         elif manner == "by name":
             optimizer.step(closure=closure)

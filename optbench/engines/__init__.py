@@ -55,7 +55,7 @@ def select(
             if candidate == "compiled_mlp":
                 return CompiledMlp(problem.loss, model, optimizer)
             still = partial(refusal, candidate, problem, model, optimizer)
-            return CompiledGradients(problem.loss, model, still)
+            return CompiledGradients(problem.loss, model, optimizer, still)
         if required and name != "auto":
             raise UserError(
                 f"{setting_of(name)} does not serve this run: {why}. Leave it out (engine=auto "

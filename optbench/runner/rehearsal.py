@@ -10,6 +10,7 @@ from optbench.problem import build_model, identity
 from optbench.runner import engine, planning
 from optbench.streams import Stream
 from optbench.training.object_state.global_state import kept
+from optbench.training.setup import budget_of
 
 
 def rehearse(config: RunConfig, load: Callable[[RunConfig], prepare.Dataset]) -> None:
@@ -32,7 +33,8 @@ def build(planned: planning.Plan) -> None:
     with kept(*code), Stream(planned.config["seed"], "rehearsal"):
         model = build_model(problem, planned.config["seed"])
         decay = asked["decay_biases_and_norms"]
-        optimizer = optimizers.build(asked["optimizer"], model, decay_biases_and_norms=decay)
+        factory = optimizers.with_budget(asked["optimizer"], budget_of(problem))
+        optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
         scheduler = schedules.build(asked["schedule"], optimizer, problem.total_steps)
         if asked["engine"] is not None and engine.asked(planned.config) != engine.AUTO:
             # raises if it does not serve

@@ -8,7 +8,7 @@ import numpy as np
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import Estimate
-from optbench.stats.paired_tests import Values
+from optbench.stats.paired_tests import Values, as_numbers
 
 
 class Track3(NamedTuple):
@@ -30,7 +30,7 @@ def deepobs_speed(
     curves: (seeds, epochs + 1), the first column before training. One mean over misses and hits is
     theirs, for comparison; prefer `analysis.time_to_target.times`.
     """
-    values = np.asarray(curves, dtype=float)
+    values = as_numbers(curves, None)
     if values.ndim != 2 or values.shape[1] < 2:
         raise UserError("DeepOBS's speed needs an array of (seeds, epochs + 1) values")
     if math.isnan(target):
@@ -46,7 +46,7 @@ def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
     `estimate_runtime` of their code. low and high are the mean minus and plus their standard
     deviation (n), as they print it.
     """
-    a, b = np.asarray(times, dtype=float), np.asarray(sgd_times, dtype=float)
+    a, b = as_numbers(times), as_numbers(sgd_times)
     if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
         raise UserError("the overhead needs as many run times of SGD, all above 0")
     centre, spread = float((a / b).mean()), float((a / b).std())
@@ -60,7 +60,7 @@ def track3(losses: Values, target: float = 3.28) -> Track3:
     of 0.0013 between seeds (3.09 * 0.0013). So 0.004 is right for their model and loss only. No
     seed may be left out; a diverged one fails.
     """
-    values = np.asarray(losses, dtype=float)
+    values = as_numbers(losses)
     if not len(values) or np.isnan(values).any() or math.isnan(target):
         raise UserError("track 3 needs the final loss of every run; a diverged one is inf")
     average = float(values.mean())
@@ -95,7 +95,7 @@ def adam_steps(
     the last step, as theirs. A loss above it is worth the first step only, and so is a diverged run
     (inf, NaN).
     """
-    x, curves = np.asarray(steps, dtype=float), np.atleast_2d(np.asarray(adam, dtype=float))
+    x, curves = as_numbers(steps), np.atleast_2d(as_numbers(adam, None))
     if curves.shape[1] != len(x) or len(x) < 2 or not (np.diff(x) > 0).all():
         raise UserError("the envelope needs increasing steps and one loss of each curve for each")
     if decay:
@@ -105,7 +105,7 @@ def adam_steps(
     if np.isnan(bottom[0]):
         raise UserError("no curve of Adam has a finite loss at its first step")
     envelope = np.fmin.accumulate(bottom)
-    wanted = np.asarray(losses, dtype=float)
+    wanted = as_numbers(losses, None)
     # the first step of each level, as a flat stretch is reached at its beginning
     keep = np.concatenate([[True], np.diff(envelope) < 0])
     levels, firsts = envelope[keep][::-1], x[keep][::-1]

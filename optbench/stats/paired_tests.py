@@ -25,9 +25,12 @@ MOST_FLIPPED_PAIRS = 14  # with all 2 ** n flips in the sign-flip test
 
 
 def as_numbers(values: Any, dimensions: int | None = 1) -> np.ndarray:
-    """Return an array of floats with so many dimensions. Raise UserError for other values."""
+    """Return an array of floats with so many dimensions. Raise UserError for other values.
+
+    A masked value is NaN.
+    """
     try:
-        found = np.asarray(values)
+        found = np.ma.asarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
     except (TypeError, ValueError):  # such as rows of unequal lengths
         found = np.empty((), object)
     kind = found.dtype.kind
@@ -37,7 +40,7 @@ def as_numbers(values: Any, dimensions: int | None = 1) -> np.ndarray:
         if dimensions != 1:
             needed = "rows of numbers, of one length, are needed, such as [[0.3, 0.5], [0.4, 0.6]]"
         raise UserError(f"{needed}, not {str(values)[:100]!r}")
-    return found.astype(float)
+    return np.ma.filled(found.astype(float), math.nan)
 
 
 def check_runs(frame: object) -> None:

@@ -26,6 +26,7 @@ from optbench.runner import engine
 from optbench.streams import Stream
 from optbench.training.object_state.global_state import kept
 from optbench.training.recipes import recipe_of
+from optbench.training.setup import budget_of
 
 ENGINES_VARIABLE = "OPTBENCH_ENGINES"
 MAX_CHARACTERS = 100_000  # Linux starts no process with 131,072 in one environment variable
@@ -73,6 +74,7 @@ class EngineChoice:
             decay = config["decay_biases_and_norms"]
             schedule = build.build("schedule", config["schedule"])
             with kept(factory, schedule):
+                factory = optimizers.with_budget(factory, budget_of(problem))
                 optimizer = optimizers.build(factory, model, decay_biases_and_norms=decay)
                 scheduler = schedules.build(schedule, optimizer, problem.total_steps)
                 recipe = recipe_of(config)

@@ -15,6 +15,7 @@ from optbench.problem import Problem, build_model
 from optbench.streams import Stream
 from optbench.training.closures import step_function
 from optbench.training.object_state.global_state import kept
+from optbench.training.setup import budget_of
 
 MIN_TIMED_SECONDS = 0.03  # of the steps that a run's measurement counts together
 MAX_TIMED_SECONDS = 0.3  # of a run's measurement, but for its first four steps
@@ -79,7 +80,8 @@ def cost_of_run(
     try:
         with kept(problem, optimizer), Stream(seed, "cost", device):
             model = build_model(problem, seed).to(device).train()
-            opt = optimizers.build(optimizer, model, decay_biases_and_norms=decay_biases_and_norms)
+            factory = optimizers.with_budget(optimizer, budget_of(problem))
+            opt = optimizers.build(factory, model, decay_biases_and_norms=decay_biases_and_norms)
             if callable(switch := getattr(opt, "train", None)):
                 switch()  # schedule-free optimizers refuse to step otherwise
             trained = [p for p in model.parameters() if p.requires_grad]

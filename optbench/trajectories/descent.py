@@ -49,7 +49,8 @@ def run_optimizer(
     generator = stream(seed, "noise")
     points, gradients = [theta.detach().clone()], []
     with kept(optimizer):
-        opt = optimizers.build(optimizer, module)
+        factory = optimizers.with_budget(optimizer, {"total_steps": steps})
+        opt = optimizers.build(factory, module)
         for _ in range(steps):
             push = noise * torch.randn(2, generator=generator, dtype=torch.float64)
 

@@ -39,6 +39,7 @@ MANNERS = {
     "gradients": "gradients, then step()",
     "closure": "step(closure)",
     "both": "gradients, then step(closure)",
+    "graph": "gradients with their graph, then step()",
 }
 Row = dict[str, str]
 
@@ -115,11 +116,23 @@ def examine(cls: type[Optimizer], folder: Path) -> Row:
         if not manners:
             return _row("differs", f"from each plain loop (first losses: {whole[:4]})")
         restarts = re.sub(r"\S*/resumed/\S+: ", "", lines[0]) if lines else ""
-        return _row("equal, restarts" if lines else "equal, resumed", restarts, manners)
+        outcome = "equal, restarts" if lines else "equal, resumed"
+        return _row(outcome, restarts, manners) | costs(folder / "whole")
     except UserError as error:
         return _row("refused", str(error))
     except BaseException as error:
         return _row("failed", f"{type(error).__name__}: {error}")
+
+
+def costs(folder: Path) -> Row:
+    """Return what a run's steps cost: state bytes a parameter, and gradients a step."""
+    (record,) = folder.rglob("run.json")
+    cost = json.loads(record.read_text("utf-8"))["cost"]
+    with (record.parent / "steps.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    gradients = int(last["gradients"]) / int(last["step"])
+    state = f"{cost['state_bytes'] / cost['parameters']:.1f}" if cost else ""
+    return {"state_bytes": state, "gradients": f"{gradients:g}"}
 
 
 def _row(outcome: str, sentence: str = "", manners: str = "") -> Row:

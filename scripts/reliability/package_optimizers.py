@@ -2,7 +2,7 @@
 
 A class trains a small network (convolution, layer norm, dropout) for 40 steps on the command line's
 path: twice whole, and once stopped and resumed. Losses must equal, bit for bit, a plain loop that
-calls the class in one of three manners. A second call resumes where the first was stopped, and
+calls the class in one of four manners. A second call resumes where the first was stopped, and
 repeats what failed.
 
     pip install pytorch-optimizer torch_optimizer schedulefree prodigyopt lion-pytorch heavyball
@@ -22,7 +22,9 @@ import torch
 from scripts.reliability.package_cases import PACKAGES, Row, classes, in_child
 from scripts.reliability.sections import write_section
 
-COLUMNS = ("package", "version", "class", "outcome", "manner", "sentence")
+COLUMNS = (
+    "package", "version", "class", "outcome", "manner", "state_bytes", "gradients", "sentence",
+)  # fmt: skip
 GOOD = ("equal, resumed", "equal, restarts", "refused", "missing")
 
 
@@ -109,9 +111,9 @@ dropout for 40 steps, through the path of the command line. *Equal*: two runs of
 plain loop that calls the class in the manner that the CSV names, give the same losses to the last
 bit. *Resumed*: so does a run that was stopped at step 23 and resumed. *Restarts*: the run says,
 at its start or where it would be resumed, that it begins anew, and then equals the whole.
-*Refused*: one sentence,
-no traceback. heavyball runs with `heavyball.utils.compile_mode = None`, since torch.compile takes
-minutes for each of its classes."""
+*Refused*: one sentence, no traceback. The CSV has the bytes of state for each parameter, and the
+gradients that a step takes. heavyball runs with `heavyball.utils.compile_mode = None`, since
+torch.compile takes minutes for each of its classes."""
 
 
 if __name__ == "__main__":

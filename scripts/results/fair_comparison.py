@@ -26,7 +26,6 @@ OUT = ROOT / "results" / "fair_comparison"
 TABLE = OUT / "runs.csv.xz"
 STUDY_FILES = ("study.json", "jobs.jsonl", "figure.json", "engines.json")
 RUN_FILES = ("run.json", "epochs.csv", "steps.csv")
-NO_STEPS = ("trials", "rungs")  # phases of which no figure draws single steps
 KEPT = (".png", ".txt", ".csv", ".md", ".tex", ".html")  # of what a study's end writes
 TITLE = "Nine optimizers under an equal tuning budget"
 SHOWN_PAIRS = 3  # of the verdict, in the project's README
@@ -62,8 +61,7 @@ def pack(study: Path, table: Path) -> int:
     for folder in sorted(path.parent for path in study.glob("*/*/run.json")):
         if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
             continue  # of a study that was stopped
-        names = RUN_FILES[:2] if folder.parent.name in NO_STEPS else RUN_FILES
-        rows += [(str((folder / name).relative_to(study)), folder / name) for name in names]
+        rows += [(str((folder / name).relative_to(study)), folder / name) for name in RUN_FILES]
     return write(table, ((name, path.read_bytes().decode()) for name, path in rows))
 
 

@@ -91,6 +91,11 @@ def shared_layer(model):
     model.insert(2, model[1])
 
 
+def shared_norm(model):
+    norm = nn.BatchNorm1d(5)
+    return nn.Sequential(model[1], norm, nn.Tanh(), nn.Linear(5, 5), norm, nn.Tanh(), model[3])
+
+
 def as_buffer(model):
     model[1].register_buffer("shadow", model[1].weight.detach())
 
@@ -160,6 +165,7 @@ MODELS = {
     "weights that share memory": changed(same_memory),
     "weights that are views of one": changed(one_memory),
     "a layer used twice": changed(shared_layer),
+    "a batch norm used twice": changed(shared_norm),
     "a buffer": changed(as_buffer),
     "a forward of its own": changed(own_forward),
     "a forward of the whole": changed(own_forward_of_all),

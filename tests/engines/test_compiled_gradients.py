@@ -161,6 +161,46 @@ def test_a_model_that_an_optimizer_changes_is_torchs_from_then_on(make_problem):
     assert len(training.optimizer.seen) == problem.total_steps - 1
 
 
+class Changing(SignSgd):
+    """Changes what torch does with its parameters in the tenth step."""
+
+    def __init__(self, params, change):
+        super().__init__(params)
+        self.change, self.taken = change, 0
+
+    def step(self, closure=None):
+        loss = None if closure is None else closure()
+        self.taken += 1
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.sub_(p.grad, alpha=0.05)
+        if self.taken == 10:
+            self.change(self.param_groups[0]["params"])
+        return loss
+
+
+def cleared(parameter):
+    parameter.grad.zero_()
+
+
+CHANGES = {
+    "a hook": lambda params: params[0].register_hook(lambda gradient: 3 * gradient),
+    "a hook of accumulation": lambda ps: ps[0].register_post_accumulate_grad_hook(cleared),
+    "a frozen weight": lambda params: params.pop(0).requires_grad_(False),
+    "another layout": lambda params: setattr(params[0], "data", params[0].data.t().clone().t()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_within_a_step_counts_from_the_next_one(make_problem, change):
+    problem = make_problem(n=200, batch_size=32, epochs=4)  # 20 steps
+    make = partial(Changing, change=change)
+    own, training = follow(problem, make, GRADIENTS)
+    plain, _ = follow(problem, make, None)
+    assert training.engine.name == "compiled_gradients"
+    assert torch.allclose(own.losses, plain.losses, rtol=1e-5)
+
+
 class KeepsGradients(SignSgd):
     def zero_grad(self, set_to_none=True):
         pass

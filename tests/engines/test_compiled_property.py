@@ -180,7 +180,7 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
     if case.whole:
         steps = mlp.CompiledSteps(loss, model, optimizer)
     else:
-        engine = mlp.CompiledGradients(loss, model, lambda: "")
+        engine = mlp.CompiledGradients(loss, model, optimizer, lambda: "")
         steps = partial(steps_by_gradients, engine, optimizer)
     table = [[group["lr"] for group in optimizer.param_groups]]
     usual, done, found = torch.get_num_threads(), 0, []

@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 import optbench
 from optbench.figures.kinds import KINDS
 from optbench.formats.run import COLUMNS
+from scripts.results import optimizers_page
 from scripts.results.configuration_page import OUT, page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +84,14 @@ def test_every_page_is_linked_from_the_readme_or_a_list_of_pages():
 
 def test_the_page_of_the_configuration_is_what_the_script_writes():
     assert page() == OUT.read_text("utf-8"), "python -m scripts.results.configuration_page"
+
+
+def test_the_page_of_optimizers_is_made_from_runs():
+    pytest.importorskip("pytorch_optimizer", reason="pip install 'optbench[optimizers]'")
+    text = optimizers_page.OUT.read_text("utf-8")
+    assert optimizers_page.page() == text, "python -m scripts.results.optimizers_page"
+    for name in optimizers_page.NAMED:
+        assert f"| `{name}` |" in text
 
 
 def test_the_page_of_the_configuration_names_every_key_and_choice():

@@ -230,6 +230,12 @@ OF_ANYTHING: dict[str, Callable[[Any], Any]] = {
     "t_power alpha": lambda v: stats.t_power(1.0, 8, v),
     "wilcoxon_holm": stats.wilcoxon_holm,
 }
+SCORES_OF_OTHERS: dict[str, Callable[[Any], Any]] = {
+    "deepobs_speed": lambda v: external_scores.deepobs_speed(v, 1.0),
+    "deepobs_overhead": lambda v: external_scores.deepobs_overhead(v, v),
+    "track3": external_scores.track3,
+    "adam_steps": lambda v: external_scores.adam_steps(v, [1, 2], [3.0, 2.0]),
+}
 WRONG: dict[str, Any] = {
     "text": "0.5",
     "none": None,
@@ -245,12 +251,12 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("name", OF_ANYTHING)
+@pytest.mark.parametrize("name", OF_ANYTHING | SCORES_OF_OTHERS)
 def test_wrong_types_are_refused_in_words(name: str, wrong: str) -> None:
     if name == "bootstrap strata" and wrong in ("texts", "a none"):
         return  # labels
     with pytest.raises(UserError) as caught:
-        OF_ANYTHING[name](WRONG[wrong])
+        (OF_ANYTHING | SCORES_OF_OTHERS)[name](WRONG[wrong])
     assert 20 < len(str(caught.value)) < 400
 
 
@@ -259,6 +265,13 @@ def test_wrong_types_are_refused_in_words(name: str, wrong: str) -> None:
 )
 def test_lists_of_any_kind_are_numbers(values: Any) -> None:
     assert stats.mean(values) == 1.5
+
+
+def test_masked_values_are_missing() -> None:
+    values = np.ma.masked_array(A, [0, 1, 0, 0, 0, 0])
+    assert math.isnan(stats.mean(values))
+    with pytest.raises(UserError, match="NaN"):
+        stats.seeds_needed(values)
 
 
 def test_every_function_is_tried() -> None:

@@ -205,9 +205,23 @@ class Wrapper(Base):
         return self.inner.factor()
 
 
+class Default(Base):
+    """Counts in a default, which Python makes once for all calls."""
+
+    def factor(self, steps=[0]):  # noqa: B006
+        steps[0] += 1
+        return 1 / steps[0]
+
+
+class KeywordDefault(Base):
+    def factor(self, *, seen={"steps": 0}):  # noqa: B006
+        seen["steps"] += 1
+        return 1 / seen["steps"]
+
+
 OPTIMIZERS = [
     Counter, List, Dict, Buffer, InPlace, Created, Named, Global, GlobalDict, Helped, OtherClass,
-    ThroughModule, Momentum, Draws, Last, Wrapper,
+    ThroughModule, Momentum, Draws, Last, Wrapper, Default, KeywordDefault,
 ]  # fmt: skip
 
 

@@ -106,6 +106,31 @@ class Freezing(Base):
             self.own[0].requires_grad_(False)
 
 
+class Transposing(Base):
+    """Leaves its weights in another layout, as a rule for wide matrices does to tall ones."""
+
+    @torch.no_grad()
+    def step(self):
+        self.move()
+        for p in self.own:
+            p.data = p.data.clone().t().contiguous().t() if p.ndim == 2 else p.data
+
+
+class HookObject(Base):
+    """Divides gradients by the number of steps, which a hook on them counts."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.own[0].register_hook(partial(self.divided, [0]))
+
+    def divided(self, counts, gradient):
+        counts[0] += 1
+        return gradient / counts[0]
+
+    def step(self):
+        self.move()
+
+
 class Unprepared(Optimizer):
     """Does not call the constructor of `Optimizer`, and so has no `state`."""
 
@@ -136,8 +161,12 @@ def curve(training: Training, stop_at: int | None = None) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "make", [OnParameters, ByAddress, PrivateSlot, Accumulating, Freezing, Unprepared]
-)
+    "make",
+    [
+        OnParameters, ByAddress, PrivateSlot, Accumulating, Freezing, Transposing, HookObject,
+        Unprepared,
+    ],
+)  # fmt: skip
 def test_runs_resume_with_memory_wherever_it_is_kept(make: Any, tmp_path: Path) -> None:
     whole = curve(Training(problem(), make, log_every=1))
     stopped = Training(problem(), make, log_every=1)
@@ -146,6 +175,40 @@ def test_runs_resume_with_memory_wherever_it_is_kept(make: Any, tmp_path: Path) 
     resumed = Training(problem(), make, log_every=1)
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     assert first + curve(resumed) == whole
+
+
+class Hooking(Base):
+    """Registers a hook on a gradient in its fifth step."""
+
+    steps = 0
+
+    def step(self):
+        self.move()
+        self.steps += 1
+        if self.steps == 5:
+            self.own[0].register_hook(lambda gradient: 2 * gradient)
+
+
+def test_a_hook_that_a_step_registered_restarts_the_run():
+    stopped = Training(problem(), Hooking)
+    curve(stopped, 10)
+    with pytest.raises(ValueError, match="hooks were registered on gradients"):
+        Training(problem(), Hooking).load_state_dict(stopped.state_dict())
+
+
+def test_a_hook_with_a_variable_of_its_own_is_named():
+    def make(params):
+        optimizer, count = Unprepared(params), 0
+
+        def hook(gradient):
+            nonlocal count
+            count += 1
+            return gradient / count
+
+        optimizer.param_groups[0]["params"][1].register_hook(hook)
+        return optimizer
+
+    assert "parameter 1.hooks[0] is a function" in saved_state.unsaveable(Training(problem(), make))
 
 
 def test_gradients_that_an_optimizer_keeps_are_added_up() -> None:

@@ -15,6 +15,8 @@ from optbench import optimizers, schedules
 from optbench.common.errors import UserError
 from optbench.config import build
 from optbench.problem import Problem
+from optbench.runner import rehearsal
+from optbench.training import step_cost
 from optbench.training.loop import Training
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.averaging import Averaging
@@ -142,3 +144,19 @@ def test_groups_keep_their_ratio_of_rates_under_a_schedule(name, texts):
     after = [group["lr"] for group in groups]
     assert after[0] < before[0]
     assert [x / after[0] for x in after] == pytest.approx([x / before[0] for x in before])
+
+
+@every_name
+def test_a_sweep_builds_and_times_it_as_a_run_does(name, tmp_path):
+    words = ["dataset=digits", "model.hidden=[8]", "steps=20", "epochs=null", "device=cpu"]
+    config = configuration(*words, f"optimizer={name}", f"results_dir={tmp_path}")
+    rehearsal.rehearse(config, build.load_dataset)
+    made = step_cost.cost_of_run(
+        build.build_problem(config, build.load_dataset(config)),
+        build.build("optimizer", config["optimizer"]),
+        seed=0,
+        decay_biases_and_norms=True,
+        device=torch.device("cpu"),
+    )
+    # None for those that differentiate gradients again, of which a timing without a loss has none
+    assert (made is None) == (name in ("sophia", "adahessian"))

@@ -249,7 +249,7 @@ def blocks(model: nn.Module) -> list[Block]:
             last.activation = module
         elif found or not _flattens(module):
             return []
-    own = [block.linear for block in found]
+    own = [part for block in found for part in (block.linear, block.norm) if part]
     return found if len(set(own)) == len(own) and not dropout else []
 
 

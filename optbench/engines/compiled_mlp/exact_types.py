@@ -6,6 +6,7 @@ replaced method, and no mode that changes torch's functions.
 
 from collections.abc import Iterable
 from functools import partial
+from operator import is_
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optbench.torch_internals import OPTIMIZER_ATTRIBUTES, has_gradient_hooks
+from optbench.torch_internals import OPTIMIZER_ATTRIBUTES, gradient_hooks, torch_is_plain
 
 
 def is_untouched(module: nn.Module) -> bool:
@@ -40,9 +41,33 @@ def weights_are_plain(model: nn.Module) -> bool:
         and p.requires_grad
         and p.is_leaf
         and p.layout is torch.strided
-        and not has_gradient_hooks(p)
+        and not gradient_hooks(p)
         for p in weights
     )
+
+
+class Traits:
+    """What an optimizer's step can change of a training beside its numbers, to be compared.
+
+    Traits take a small part of the time that `eligibility` takes, so that each step can ask.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        modules = [vars(module) for module in model.modules()]
+        weights = [p for own in modules for p in own["_parameters"].values() if p is not None]
+        parts = [part for own in modules for part in own.values()]
+        holders = [part for part in parts if isinstance(part, dict)]  # of hooks and tensors
+        self._objects = [*map(type, model.modules()), *parts, *weights]
+        self._objects += [tensor for own in modules for tensor in own["_buffers"].values()]
+        self._objects += [p for group in optimizer.param_groups for p in group["params"]]
+        self._values = [len(holder) for holder in holders], torch_is_plain(), [
+            (p.requires_grad, p.shape, p.layout, len(gradient_hooks(p))) for p in weights
+        ]  # fmt: skip
+
+    def equal(self, other: "Traits") -> bool:
+        """Return whether nothing has changed: the same objects, and equal values."""
+        a, b = self._objects, other._objects
+        return len(a) == len(b) and all(map(is_, a, b)) and self._values == other._values
 
 
 def is_untouched_optimizer(optimizer: Optimizer) -> bool:

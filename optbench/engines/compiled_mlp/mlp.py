@@ -21,11 +21,10 @@ from torch.optim import SGD, Optimizer
 from optbench import losses
 from optbench.engines.compiled_mlp.compile import library
 from optbench.engines.compiled_mlp.eligibility import rule_name
+from optbench.engines.compiled_mlp.exact_types import Traits
 from optbench.engines.compiled_mlp.network import SOURCE, Network, Parameter, address
 
 MASKED_STEPS = 8  # in a call with dropout, whose masks are drawn before
-# calls that ask whether an optimizer has changed the model: the first ones, and then now and then
-FIRST_CHECKS, CHECK_EVERY = 4, 100
 
 
 class CompiledMlp:
@@ -54,27 +53,32 @@ class CompiledGradients:
     """The engine of compiled gradients, for any optimizer of a model of `eligibility`.
 
     refusal: says in words why the engine does not serve the training, or ""; an optimizer may
-    change the model in a step.
+    change the model in any step.
     """
 
     name = "compiled_gradients"
     paused = 0.0
 
     def __init__(
-        self, loss: Callable[..., Tensor], model: nn.Module, refusal: Callable[[], str]
+        self,
+        loss: Callable[..., Tensor],
+        model: nn.Module,
+        optimizer: Optimizer,
+        refusal: Callable[[], str],
     ) -> None:
-        self._network: Network | None = Network(loss, model)
-        self._refusal, self._calls = refusal, 0
+        self._parts, self._training, self._refusal = (loss, model), (model, optimizer), refusal
+        self._network: Network | None = None
+        self._traits: Traits | None = None  # those for which the network was made, or refused
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.
 
-        None, and nothing done, where the engine does not serve this batch or no longer the model.
+        None, and nothing done, where the engine does not serve this batch or the model as it is.
         """
-        self._calls += 1
-        asked = self._calls <= FIRST_CHECKS or self._calls % CHECK_EVERY == 0
-        if asked and self._refusal():
-            self._network = None  # for good
+        traits = Traits(*self._training)
+        if self._traits is None or not traits.equal(self._traits):
+            self._traits = traits
+            self._network = None if self._refusal() else Network(*self._parts)
         if self._network is None or not self._network.can_take(x):
             return None
         return self._network.gradients(x, y)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optbench.torch_internals import gradient_hooks
 from optbench.training.object_state.capture import Capture, Unsaveable
 from optbench.training.object_state.parts import storage_of
 from optbench.training.object_state.restore import Restore
@@ -26,9 +27,10 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
     parameters: the model's; they are kept once, and referred to from everywhere else. Tensors are
     the live ones, not copies. Raises `Unsaveable`, with the path of an object that cannot be kept.
     """
-    look = Capture(parameters)
+    look, places = Capture(parameters), list(enumerate(parameters))
     tree = {name: look.root(root, name) for name, root in roots.items()}
-    given = [look.node(_given(p), f"parameter {k}") for k, p in enumerate(parameters)]
+    given = [look.node(_given(p), f"parameter {k}") for k, p in places]
+    hooks = [look.hooks(gradient_hooks(p), f"parameter {k}.hooks") for k, p in places]
     look.check_memory()
     look.check_numbers()
     # torch.save writes the whole storage of a slice, so slices that stand alone are copied
@@ -43,6 +45,7 @@ def capture(roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str,
         "parameters": [_alone(value, count) for value in values],
         "learn": [p.requires_grad for p in parameters],
         "given": given,
+        "hooks": hooks,
         "tree": tree,
     }
 
@@ -66,6 +69,10 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
         for p, value in zip(parameters, state["parameters"], strict=True):
             if p.shape != value.shape:
                 raise ValueError(f"a parameter has shape {tuple(p.shape)}, not {value.shape}")
+            if p.stride() != value.stride():  # an optimizer gave the weights another layout
+                p.data = torch.empty_strided(
+                    value.shape, value.stride(), dtype=p.dtype, device=p.device
+                )
             p.copy_(value)
     for p, learns in zip(parameters, state["learn"], strict=True):
         p.requires_grad_(learns)
@@ -75,6 +82,11 @@ def restore(roots: Mapping[str, Any], parameters: Sequence[Tensor], state: dict[
             raise ValueError(f"the {name} is another than the one that was saved")
     for p, node in zip(parameters, state["given"], strict=True):
         vars(p).update(put.value(node, _given(p)))
+    for p, node in zip(parameters, state["hooks"], strict=True):
+        hooks = gradient_hooks(p)
+        if len(hooks) != len(node["items"]):
+            raise ValueError("hooks were registered on gradients after the first step")
+        put.value(node, hooks)
 
 
 def _alone(tensor: Tensor, count: Mapping[int, int]) -> Tensor:

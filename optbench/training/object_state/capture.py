@@ -55,6 +55,14 @@ class Capture:
         finally:
             self.functions = self.closures = False
 
+    def hooks(self, found: list[Any], path: str) -> Node:
+        """Return the node of a parameter's hooks, which the constructors register again."""
+        self.functions = True
+        try:
+            return self.node(found, path)
+        finally:
+            self.functions = False
+
     def node(self, value: Any, path: str) -> Node:
         cls = type(value)
         if cls is int and abs(value) >= MIN_ADDRESS:

@@ -27,6 +27,7 @@ CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 # objects of packages that own code may lie in: as attributes, and by these names
 HOLDERS = (nn.Module, Optimizer, LRScheduler, Problem, ModuleLoss)
 CALLS = (partial, MethodType, staticmethod, classmethod, property)
+DEFAULTS = ("__defaults__", "__kwdefaults__")  # a list among these outlives the call
 INNER = ("func", "args", "keywords", "__func__", "__self__", "fget", "fset")
 
 
@@ -123,12 +124,12 @@ class GlobalState:
         return False
 
     def _held(self) -> Values:
-        """Return all attributes of the owners, code too."""
+        """Return all attributes of the owners, code too, and the defaults of functions."""
         return {
             f"{path}.{name}": value
             for path, (owner, names) in self._owners.items()
-            for name, value in vars(owner).items()
-            if (not name.startswith("__") if names is None else name in names)
+            for name, value in (*vars(owner).items(), *_defaults(owner))
+            if (name in DEFAULTS or not name.startswith("__") if names is None else name in names)
         }
 
     def _bind(self, values: Values) -> None:
@@ -209,6 +210,25 @@ def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _instructions(inner)
+
+
+def _defaults(owner: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the defaults of a function's parameters, if calls can change one of these."""
+    for name in DEFAULTS if isinstance(owner, FunctionType) else ():
+        value = getattr(owner, name)
+        with suppress(Unsaveable):
+            if _can_change(value) and _node(value):
+                yield name, value
+
+
+def _can_change(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_can_change, value))
+    if isinstance(value, dict):  # by the names of parameters, or a default
+        return True
+    return isinstance(value, list | set | deque | Tensor) or not (
+        parts.is_packaged(type(value)) or isinstance(value, type)
+    )
 
 
 def _is_memory(value: Any) -> bool:
