@@ -210,7 +210,7 @@ def timing_note(costs: pd.DataFrame) -> str:
     worst_spread = float(np.nanmax(spreads, initial=0))
     if not worst_spread > MOST_TIMING_SPREAD:
         return ""
-    return f"timing varied by a factor of {worst_spread:.2g} between steps"
+    return f"timing varied by a factor of {float(f'{worst_spread:.2g}'):g} between steps"
 
 
 def cost_cell(name: str, value: float, whole: float = math.nan) -> str:

@@ -74,7 +74,9 @@ def check_folders(folders: Sequence[str | Path]) -> None:
 
 
 def near_folder(folder: Path) -> str:
-    """Return a sentence that proposes a folder for one that is not there, or ""."""
+    """Return what was probably meant by a folder that is not there, or ""."""
+    if "=" in str(folder):
+        return ": an override is for training, and --where KEY=VALUE picks among finished runs"
     inside = Path(os.environ.get("OPTBENCH_RESULTS", "results")) / folder
     if inside.is_dir():
         return f". Did you mean {inside}?"

@@ -121,6 +121,8 @@ def about(word: str) -> str:
     found = {name: known[name] for name in known if name == key or name.startswith(f"{key}.")}
     if not found and (groups := [group for group in GROUPS if key in choices(group)]):
         return "\n\n".join(about_choice(group, key) for group in groups)
+    if not found and (own := about_own_setting(key)):
+        return own
     if not found:
         near = did_you_mean(key, commands) or suggestion(key, value)
         raise UserError(f"unknown key '{key}'{near}\n--help lists them all.")
@@ -130,6 +132,16 @@ def about(word: str) -> str:
         rows = [(f"{choice}: {one.value}", one.comment) for choice, one in has if choice]
         parts += [name, table(rows)] if rows else []
     return "\n".join(part for part in parts if part)
+
+
+def about_own_setting(key: str) -> str:
+    """Return the meaning of a setting of one optimizer, such as `adam.lr`; "" if unknown."""
+    for name, path in choices("optimizer").items():
+        settings = [(f"{name.replace('/', '.')}.{one.key}", one) for one in settings_of(path)]
+        rows = [(f"{own}={one.value}", one.comment) for own, one in settings if own == key]
+        if rows:
+            return table(rows, indent="")
+    return ""
 
 
 def about_group(group: str) -> str:

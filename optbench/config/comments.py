@@ -111,6 +111,8 @@ def likely_keys(key: str) -> list[str]:
     known = [*known_keys(), *GROUPS]
     first, _, last = key.lower().rpartition(".")
     last = SYNONYMS.get(last, last)
+    if own := likely_own_keys(first, last):
+        return own
     group = first.split(".")[0]
     ends = [name for name in known if re.split(r"[./]", name)[-1] == last]
     if found := [name for name in ends if not group or name.startswith(f"{group}.")] or ends:
@@ -118,6 +120,18 @@ def likely_keys(key: str) -> list[str]:
     inside = [name for name in known if name.startswith(f"{group}.")] or known
     short = {name.rpartition(".")[2]: name for name in reversed(inside)}
     return nearest(key, [] if first else known) or [short[one] for one in nearest(last, short)]
+
+
+def likely_own_keys(first: str, last: str) -> list[str]:
+    """Return the setting of one optimizer that FIRST.LAST may stand for (adma.lr: adam.lr)."""
+    optimizers = {name.replace("/", "."): name for name in choices("optimizer")}
+    others = [*GROUPS, *(key.partition(".")[0] for key in known_keys())]
+    for name in nearest(first, [*others, *optimizers]) if first else []:
+        if name in optimizers:
+            has = [key for key, found in known_keys().items() if optimizers[name] in dict(found)]
+            own = [key.removeprefix("optimizer.") for key in has if key.startswith("optimizer.")]
+            return [f"{name}.{one}" for one in nearest(last, own)]
+    return []
 
 
 def suggestion(key: str, value: str = "") -> str:

@@ -62,6 +62,12 @@ def foreign_setting(name: str, own: str, others: Iterable[str]) -> UserError:
     )
 
 
+def unknown_setting(name: str, own: str, value: str) -> UserError:
+    """Return the error for a setting that an optimizer does not have."""
+    key = f"{name.replace('/', '.')}.{own}"
+    return UserError(f"unknown key '{key}'{suggest(key, value)}")
+
+
 def move_to_group(config: DictConfig, overrides: Sequence[str], choice: str) -> list[str]:
     """Move the settings of a run's own optimizer to the group; return the overrides.
 
@@ -81,9 +87,7 @@ def move_to_group(config: DictConfig, overrides: Sequence[str], choice: str) -> 
         try:
             OmegaConf.update(config, whole.lstrip("+"), given, force_add=whole[0] == "+")
         except OmegaConfBaseException as error:
-            raise UserError(
-                f"unknown key '{name}.{rest}'{suggest(f'optimizer.{rest}', value)}"
-            ) from error
+            raise unknown_setting(name, rest, value) from error
         texts.append(f"{whole}={value}")
         with open_dict(config), suppress(KeyError):
             config.pop(there.partition(".")[0])

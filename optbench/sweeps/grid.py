@@ -13,7 +13,8 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError
 from optbench.config import own_settings
@@ -21,6 +22,7 @@ from optbench.config.compose import texts_of
 from optbench.config.explain import missing_choice
 from optbench.config.hydra_internals import BasicSweeper
 from optbench.formats.keys import GROUPS, ONE_VALUE_KEYS, SERIES_KEYS
+from optbench.sweeps.sweep_loader import SweepLoader
 
 MAX_JOBS = 100_000  # a larger sweep is more likely a mistake than a study
 
@@ -144,12 +146,13 @@ def number_of_values(override: Override) -> int:
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     """Return the jobs of the sweep, or None if the sweeper decides during the sweep.
 
-    Raises `UserError` for a choice that its group does not have, before a folder is made.
+    Raises an error for a choice or a key that does not exist, before a folder is made.
     """
     if config.hydra.runtime.choices.get("hydra/sweeper") not in ("grid", "basic"):
         return None
     jobs = all_jobs(config)
     check_choices_exist({word for job in jobs for word in job})
+    check_keys_exist(config, jobs)
     return jobs
 
 
@@ -164,14 +167,43 @@ def check_choices_exist(words: Iterable[str]) -> None:
                 raise UserError(missing_choice(group, name))
 
 
+def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
+    """Compose each key that the default configuration lacks with the choices of its first job.
+
+    Raises `ConfigCompositionException` for a key that these choices lack as well, or `UserError` if
+    the key was given as one optimizer's own.
+    """
+    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+    default = str(config.hydra.runtime.choices.get("optimizer"))
+    seen: set[tuple[str, str]] = set()  # pairs of optimizer and key
+    for job in jobs:
+        texts = dict(word.split("=", 1) for word in job)
+        name = texts.get("optimizer", default)
+        chosen = [word for word in job if word.split("=", 1)[0] in GROUPS]
+        for key, value in texts.items():
+            known = key[0] in "+~" or key in GROUPS or (name, key) in seen
+            if known or OmegaConf.select(config, key) is not None:
+                continue
+            seen.add((name, key))
+            try:
+                loader.load_sweep_config(config, [*chosen, f"{key}={value}"])
+            except ConfigCompositionException as error:
+                rest = key.removeprefix("optimizer.")
+                own = f"{name.replace('/', '.')}.{rest}="
+                if any(text.lstrip("+").startswith(own) for text in given(config)):
+                    raise own_settings.unknown_setting(name, rest, value) from error
+                raise
+
+
+def given(config: DictConfig) -> list[str]:
+    """Return the overrides of the study and the command line, which comes last and wins."""
+    params = config.hydra.sweeper.get("params") or {}
+    return [*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]
+
+
 def all_jobs(config: DictConfig) -> list[list[str]]:
     """Return all combinations of the values that the study and the command line name."""
-    params = config.hydra.sweeper.get("params") or {}
-    # The command line comes last and wins over the study.
-    return expand(
-        parse([*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]),
-        str(config.hydra.runtime.choices.get("optimizer")),
-    )
+    return expand(parse(given(config)), str(config.hydra.runtime.choices.get("optimizer")))
 
 
 def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:

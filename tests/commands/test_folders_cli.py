@@ -44,6 +44,7 @@ def places(tmp_path, monkeypatch):
         (["score", "nowhere.csv"], "cannot read nowhere.csv"),
         (["report", "plain", "nowhere"], "there is no folder nowhere"),
         (["report", "first"], "there is no folder first. Did you mean results/first?"),
+        (["plot", "plain", "optimizer=adam"], "optimizer=adam: an override is for training"),
         (["plot", "plian"], "there is no folder plian. Did you mean plain?"),
         (["plot", "plain", "--where", "optimizer=adam,sgd"], "each stands after its KEY="),
         (["report", "plain", "title=x"], "Did you mean --title x?"),

@@ -67,6 +67,8 @@ def test_the_comment_of_each_key_is_its_help(key):
         (["momentum"], "optimizer=momentum  SGD with momentum"),
         (["textbook/adam"], "optimizer=textbook/adam  Kingma"),
         (["+optimizer.lr=0.1"], "adam: 0.001"),
+        (["adam.lr"], "adam.lr=0.001  Kingma & Ba 2015"),
+        (["textbook.adam.lr=0.1"], "textbook.adam.lr=0.001  algorithm 1"),
         (["plot"], "usage: optbench plot"),
         (["--config-dir", "mine", "seed"], "seed=0  fixes initial weights"),
     ],
@@ -95,6 +97,7 @@ def test_the_choices_of_an_own_folder_are_choices(said, tmp_path):
     [
         ("lr", "Did you mean optimizer.lr?"),
         ("optimizer.learning_rate", "Did you mean optimizer.lr?"),
+        ("adma.lr", "Did you mean adam.lr?"),
         ("momentun", "Did you mean optimizer.momentum"),
         ("optimizer=adamm", "Did you mean adam?"),
         ("verdct", "Did you mean verdict?"),

@@ -90,6 +90,29 @@ def rates(folder: Path) -> list[tuple[str, float]]:
     return sorted((each["name"], each["config"]["optimizer"]["lr"]) for each in records)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["lr=0.1,0.2"], "unknown key 'lr'. Did you mean optimizer.lr"),
+        (["optimizer.lrr=0.1,0.2"], "unknown key 'optimizer.lrr'. Did you mean optimizer.lr"),
+        (["adam.lrr=0.1,0.2"], "unknown key 'adam.lrr'. Did you mean adam.lr"),
+        (["textbook.adam.lrr=0.1"], "Did you mean textbook.adam.lr=0.1?"),
+        (["adma.lr=0.1,0.2"], "unknown key 'adma.lr'. Did you mean adam.lr"),
+    ],
+)
+def test_misspelt_key_ends_sweep_before_its_folder(here, tmp_path, words, expected):
+    status, out, err = here("-m", "optimizer=sgd,adam,textbook/adam", *words)
+    assert (status, out, list(tmp_path.iterdir())) == (1, "", [])
+    assert expected in err
+
+
+def test_sweep_takes_keys_that_only_some_choices_have(here, tmp_path):
+    words = ["-m", "optimizer=nesterov,sgd", "nesterov.momentum=0.8,0.9", "--dry-run"]
+    status, out, _ = here(*words)
+    assert (status, out.partition("\n")[0]) == (0, "dry run: 3 runs of 6 epochs in all")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_sweep_runs_them_with_both_launchers(here, tmp_path):
     words = ["-m", "optimizer=sgd,adam", "adam.lr=0.01", "sgd.lr=0.1,0.03"]
@@ -107,7 +130,8 @@ def test_a_single_run_takes_the_settings_of_its_optimizer(here, tmp_path):
     assert rates(tmp_path) == [("sgd", 0.3)]
     for words, expected in (
         (["adam.lr=0.1", "optimizer=sgd"], "the optimizers that are run are sgd"),
-        (["adam.learning_rate=0.1"], "unknown key 'adam.learning_rate'. Did you mean optimizer.lr"),
+        (["adam.learning_rate=0.1"], "unknown key 'adam.learning_rate'. Did you mean adam.lr=0.1?"),
+        (["adma.lr=0.1"], "unknown key 'adma.lr'. Did you mean adam.lr=0.1?"),
         (["adam.lr=0.1,0.2"], "adam.lr=0.1,0.2 names several values: -m sweeps"),
     ):
         status, _, err = here(*words)
