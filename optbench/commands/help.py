@@ -26,7 +26,7 @@ from optbench.formats.keys import STUDY, having
 MAX_WIDTH = 100  # columns
 MOST_IN_FOLDER = 8  # choices of a folder that are listed
 NAME_WIDTH = 47  # columns of a table's names, the most
-GROUP_WIDTH = 11  # columns of the groups' names, which leave more to the choices
+GROUP_WIDTH = 9  # columns of the groups' names, which leave more to the choices
 INTRODUCTION = """\
 optbench compares optimizers: on one problem, from the same weights, in the same order of batches.
 """
@@ -74,7 +74,8 @@ def overview() -> str:
             table(USES),
             "\nSub-commands: --help NAME explains one",
             wrapped("  ", " ".join(name for name, _ in sub_commands())),
-            "\nGroups: GROUP=NAME chooses, -m GROUP=NAME,NAME sweeps; * is the default",
+            "\nGroups: GROUP=NAME chooses, -m GROUP=NAME,NAME sweeps; * is the default, "
+            "... in --help GROUP",
             table(rows, widest=GROUP_WIDTH),
             "\nKeys: KEY=VALUE sets, -m KEY=VALUE,VALUE sweeps",
             wrapped("  ", " ".join(parts)),
@@ -101,11 +102,14 @@ def choices_line(group: str) -> str:
     for name in choices(group):
         folder, _, last = name.rpartition("/")
         folders.setdefault(folder, []).append("*" * (name == default) + last)
-    texts = {folder: " ".join(names) for folder, names in folders.items()}
+    texts = {folder: f"{{{' '.join(names)}}}" for folder, names in folders.items()}
     for folder, names in folders.items():
-        if folder and len(names) > MOST_IN_FOLDER:
-            texts[folder] = f"{len(names)} of them: --help {group}"
-    return " ".join(f"{folder}/{{{text}}}" if folder else text for folder, text in texts.items())
+        if len(names) > MOST_IN_FOLDER:
+            texts[folder] = "..."
+    return " ".join(
+        f"{folder}/{texts[folder]}" if folder else " ".join(names)
+        for folder, names in folders.items()
+    )
 
 
 def about(word: str) -> str:
