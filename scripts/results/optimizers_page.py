@@ -125,8 +125,10 @@ def named() -> list[str]:
 
 
 def what(name: str) -> str:
-    """Return the first sentence of a YAML's comment, with the paper."""
-    return re.split(r"\.\s|\. pip|\.$", read(CONF / f"{name}.yaml")[0])[0]
+    """Return a YAML's comment up to the paper."""
+    comment = read(CONF / f"{name}.yaml")[0]
+    found = re.match(r".*?\d{4}\)", comment)
+    return found[0] if found else comment
 
 
 def manners(name: str, content: Mapping[str, Any]) -> str:
@@ -154,6 +156,7 @@ def classes() -> list[str]:
     package = import_module("pytorch_optimizer")
     with CLASSES.open(encoding="utf-8", newline="") as file:
         found = [row for row in csv.DictReader(file) if row["package"] == "pytorch-optimizer"]
+    found.sort(key=lambda row: row["class"].lower())
     rows = []
     for row in found:
         text = (getattr(package, row["class"], None).__doc__ or "").strip().partition("\n")[0]

@@ -51,10 +51,10 @@ def main() -> None:
     head = (
         "# The optimizers of the field\n\nEach optimizer at its published defaults and under the "
         "schedule that its authors ask for (`schedule=authors`), with eight seeds on the MLP and "
-        "three on the GPT. Nothing was "
-        "tuned, so that this shows that they run, what they cost, and how their curves look; "
-        "it does not say which is best: for that, see [a tuned comparison]"
-        "(../fair_comparison/README.md). The axis counts gradients, since a step of SAM takes two. "
+        "three on the GPT. Nothing was tuned, so that this shows that they run, how many gradients "
+        "they take, and how their curves look; it does not say which is best: for that, see "
+        "[a tuned comparison](../fair_comparison/README.md). The axis counts gradients, since a "
+        "step of SAM takes two. "
         f"Each sweep was killed by SIGKILL after {KILLED_AFTER} runs, and finished by the same "
         "command.\n"
     )
@@ -103,12 +103,12 @@ def section(name: str, title: str, table: Path) -> str:
 
 
 def costs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per optimizer: medians of the last losses, and what its runs took."""
+    """Return a row per optimizer: medians of the last losses, and its gradients a step."""
     last = runs.sort_values("epoch").groupby(["optimizer", "seed"]).tail(1)
     last = last.assign(per_step=last["gradients"] / last["step"])
-    columns = ["train_loss", "test_loss", "per_step", "seconds"]
+    columns = ["train_loss", "test_loss", "per_step"]
     found = last.groupby("optimizer")[columns].median().sort_values("test_loss").reset_index()
-    found = found.round({"train_loss": 4, "test_loss": 4, "per_step": 2, "seconds": 2})
+    found = found.round({"train_loss": 4, "test_loss": 4, "per_step": 2})
     return found.rename(columns={"per_step": "gradients a step"})
 
 
