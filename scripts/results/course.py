@@ -122,7 +122,7 @@ def picture(name: str) -> list[str]:
 def pairs(path: Path) -> str:
     """Return the table of a study's verdict, the first of the file."""
     text = path.read_text("utf-8")
-    return text[text.index("| ") :].partition("\n\n")[0]
+    return text[text.index("| problem |") :].partition("\n\n")[0]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from optbench.config.comments import GROUPS
 from optbench.config.compose import combinations, compose_run
 from optbench.config.groups import choices
 from scripts import ROOT
+from scripts.site.result_pages import result_pages
 
 COMMAND = re.compile(r"^(?:    |\$ )python -m optbench (\S.*)$", re.M)
 FILE = re.compile(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", re.S)
@@ -18,9 +19,7 @@ TABLE = re.compile(r"```csv\n(.*?)```", re.S)
 def pages() -> list[Path]:
     """Return the pages of the site."""
     docs = list((ROOT / "docs").rglob("*.md"))
-    results = (ROOT / "results").glob("*/*.md")
-    titled = [path for path in results if path.read_text("utf-8").startswith("# ")]
-    return sorted([*docs, *titled, ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+    return sorted([*docs, *result_pages(ROOT), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 
 def commands(paths: Sequence[Path]) -> dict[str, Path]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from scripts.site.result_pages import REBUILT, result_pages
+
 LISTS = ("docs/index", "docs/course/index", "docs/api/index")
 REST = "<!-- and the pages that no list names -->"
 LINK = re.compile(r"^- \[[^]]*\]\(([^)#]+)\.md\)", re.M)
@@ -25,8 +27,7 @@ READ = {"docs", "results", "optbench"}  # folders of the root that have pages
 
 def page_files(root: Path) -> list[str]:
     """Return the files that are pages of the site, from the repository's root."""
-    results = sorted((root / "results").glob("*/*.md"))
-    titled = [path for path in results if path.read_text("utf-8").startswith("# ")]
+    titled = result_pages(root)
     engines = root / "optbench" / "engines" / "compiled_mlp" / "README.md"
     found = [str(path.relative_to(root)) for path in [*titled, engines]]
     return ["docs/**.md", *found, "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -35,8 +36,8 @@ def page_files(root: Path) -> list[str]:
 def unread_folders(root: Path) -> list[str]:
     """Return the folders with no page: users' runs, and what tools leave in a checkout."""
     others = [path for path in root.iterdir() if path.name not in READ]
-    found = [*others, *(root / "results").glob("*/*")]
-    return [str(path.relative_to(root)) for path in found if path.is_dir()]
+    within = [path for path in (root / "results").glob("*/*") if path.parent != root / REBUILT]
+    return [str(path.relative_to(root)) for path in [*others, *within] if path.is_dir()]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
