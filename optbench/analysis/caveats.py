@@ -1,6 +1,6 @@
 """Caveats: a reviewer's objections to a comparison, from its runs and manifests."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -87,21 +87,29 @@ def missing_jobs(made: Comparison) -> Iterator[str]:
 
 
 def unequal_budgets(made: Comparison) -> Iterator[str]:
-    """Yield a caveat if some optimizers had more trials or settings than others."""
+    """Yield a caveat if some optimizers had more trials or settings than others on a problem.
+
+    Follow-up trials are the same number for all optimizers of a search, but not of each problem.
+    """
     plan, manifests = made.plan, made.manifests
-    counts: list[tuple[int, str]] = []
+    counts: dict[str, list[tuple[int, str]]] = defaultdict(list)
     entries = [entry for manifest in manifests for entry in manifest["contenders"]]
     if made.trials is not None:  # a manifest knows only the last command's optimizers
         given = {str(entry["optimizer"]) for entry in entries if not entry.get("space", True)}
         runs = made.trials.drop_duplicates("run").astype({"problem": str, "optimizer": str})
         keys = [key for key in ("problem", "optimizer", "schedule.name") if key in runs]
         tried = Counter(runs[keys].astype(str).itertuples(index=False, name=None))
-        counts = [(size, key[1]) for key, size in tried.items() if key[1] not in given]
+        for (problem, optimizer, *_), size in tried.items():
+            if optimizer not in given:
+                counts[problem].append((size, optimizer))
     if len(manifests) > 1:
-        counts += [(len(entry["trials"]), str(entry["optimizer"])) for entry in entries]
+        for entry in entries:
+            search = f"{entry.get('problem')} {entry.get('repeat')}"
+            counts[search].append((len(entry["trials"]), str(entry["optimizer"])))
     told = any(UNEQUAL_BUDGETS in text for manifest in manifests for text in manifest["warnings"])
-    if not told and counts and min(counts)[0] < max(counts)[0]:
-        (low, first), (high, last) = min(counts), max(counts)
+    unequal = [found for found in counts.values() if min(found)[0] < max(found)[0]]
+    if not told and unequal:
+        (low, first), (high, last) = min(unequal[0]), max(unequal[0])
         yield f"{UNEQUAL_BUDGETS}: {low} trials ({first}) to {high} ({last})"
     phase = plan.runs["phase"].map(show) if "phase" in plan.runs else pd.Series(dtype=str)
     if (phase == "tuned").any() and (other := ~phase.isin(["tuned", "default", "trials"])).any():
