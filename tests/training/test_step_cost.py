@@ -148,7 +148,7 @@ def test_timings_that_vary_are_told(tmp_path):
     assert text.endswith("timing varied by a factor of 3.1 between steps")
     assert "Timing varied by a factor of 3.1 between steps." in to_markdown(summary(table))
     assert "varied by a factor of 3.1" in str(cost(table).get_label())
-    table = costly(tmp_path / "run", 5.0, 1.0, cost={"step_ms_high": 258.3})
+    table = costly(tmp_path / "other", 5.0, 1.0, cost={"step_ms_high": 258.3})
     assert "by a factor of 260 between" in to_markdown(summary(table))
 
 
