@@ -14,7 +14,9 @@ SLURM = ["hydra/launcher=slurm", "hydra.launcher.jobs=2", "hydra.launcher.time=2
 RAY = ["hydra/launcher=ray", "hydra.launcher.jobs=2"]
 
 
-@pytest.mark.parametrize("missing", ["package", "program", "controller"])
+@pytest.mark.parametrize(
+    "missing", ["package", "program", pytest.param("controller", marks=pytest.mark.slow)]
+)
 def test_a_missing_part_of_slurm_gets_words(monkeypatch, capfd, tmp_path, missing):
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none.conf"))

@@ -20,5 +20,7 @@ def test_numbers_are_right_on_smaller_machines(mask):
     if missing := masked.lacks(mask):
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
-    done = masked.run(mask, *arguments, *NUMBERS.split(), capture_output=True, text=True)
+    names = NUMBERS.split()  # the engines may be deleted, and their tests
+    numbers = [name for name in names if (masked.ROOT / name.partition("::")[0]).exists()]
+    done = masked.run(mask, *arguments, *numbers, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
