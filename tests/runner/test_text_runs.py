@@ -134,6 +134,8 @@ def test_the_bytes_of_a_text_are_its_identity_and_not_its_path(program, tmp_path
     ],
 )
 def test_mistakes_are_told_in_words(program, words, named):
+    if any(word.startswith("engine=") for word in words):
+        pytest.importorskip("optbench.engines", reason="no engines")
     status, err, _ = program(*words, "num_threads=1", "quiet=true")
     assert status != 0
     assert named in err
