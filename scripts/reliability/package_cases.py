@@ -20,10 +20,12 @@ from plain_loop import SEED, plain_losses
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optbench import optimizers
 from optbench.common.errors import UserError
 from optbench.config import build
 from optbench.formats.keys import RunConfig
 from optbench.runner import run
+from optbench.training.setup import budget_of
 
 STEPS, STOP_AT = 40, 23
 EVALUATED = (20, 40)  # steps, of 20 batches in two epochs
@@ -172,6 +174,7 @@ def equal_manners(config: RunConfig, folder: Path, whole: list[str]) -> str:
     found = []
     for manner, words in MANNERS.items():
         make = build.build("optimizer", config["optimizer"])
+        make = optimizers.with_budget(make, budget_of(problem))
         with contextlib.suppress(Exception):  # a class may not support the manner
             losses = plain_losses(problem, make, manner, steps=STEPS, evaluated=EVALUATED)
             if [float(text) for text in whole] == [float(f"{loss:.9g}") for loss in losses] or (
