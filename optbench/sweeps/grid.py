@@ -20,6 +20,7 @@ from optbench.common.errors import UserError
 from optbench.config import own_settings
 from optbench.config.compose import texts_of
 from optbench.config.explain import missing_choice
+from optbench.config.groups import choices
 from optbench.config.hydra_internals import BasicSweeper
 from optbench.formats.keys import GROUPS, ONE_VALUE_KEYS, SERIES_KEYS
 from optbench.sweeps.sweep_loader import SweepLoader
@@ -163,6 +164,8 @@ def check_choices_exist(words: Iterable[str]) -> None:
         group, _, name = word.lstrip("+").partition("=")
         if group in GROUPS and re.fullmatch(r"[\w./-]+", name) and name != "null":
             path = PurePosixPath(group, name.removesuffix(".yaml"))
+            if str(path.relative_to(group)) in choices(group):
+                continue  # without asking Hydra, which also finds packages' files
             if path.name not in loader.get_group_options(str(path.parent)):
                 raise UserError(missing_choice(group, name))
 
