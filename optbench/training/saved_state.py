@@ -98,7 +98,7 @@ def objects(training: Resumable) -> dict[str, Any]:
         found["loss"] = loss
     if training.global_state:
         with training.global_state:
-            found[GLOBAL] = training.global_state.changed()
+            found[GLOBAL] = training.global_state.changed() | training.global_state.filled()
     return found
 
 

@@ -1,6 +1,7 @@
 """What own code keeps on its classes and in its modules belongs to a run, not to the process."""
 
 import csv
+import functools
 import io
 import itertools
 import random
@@ -51,6 +52,52 @@ class Base(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 p.sub_(p.grad, alpha=group["lr"] * factor)
+
+
+def made_counter() -> Callable[[], int]:
+    count, seen = 0, []
+
+    def counted() -> int:
+        nonlocal count
+        count += 1
+        seen.append(count)
+        return count + len(seen)
+
+    return counted
+
+
+counted = made_counter()
+
+
+class Closed(Base):
+    def factor(self):
+        return 1 / counted()
+
+
+def counting(function: Callable[..., float]) -> Callable[..., float]:
+    calls = 0
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> float:
+        nonlocal calls
+        calls += 1
+        return function(*args) / calls
+
+    return wrapper
+
+
+class Decorated(Base):
+    @torch.no_grad()
+    @counting
+    def factor(self):
+        return 1.0
+
+
+class ClosedMethod(Base):
+    again = staticmethod(made_counter())
+
+    def factor(self):
+        return 1 / self.again()
 
 
 class Counter(Base):
@@ -221,7 +268,8 @@ class KeywordDefault(Base):
 
 OPTIMIZERS = [
     Counter, List, Dict, Buffer, InPlace, Created, Named, Global, GlobalDict, Helped, OtherClass,
-    ThroughModule, Momentum, Draws, Last, Wrapper, Default, KeywordDefault,
+    ThroughModule, Momentum, Draws, Last, Wrapper, Default, KeywordDefault, Closed, ClosedMethod,
+    Decorated,
 ]  # fmt: skip
 
 
@@ -551,6 +599,48 @@ def test_tools_on_a_class_or_in_a_module_keep_no_run_from_its_checkpoint(
 class Opened:
     def __init__(self):
         self.file = io.StringIO()
+
+
+@functools.cache
+def scale_of(examples: int) -> Tensor:
+    return 1 + torch.rand(())
+
+
+class CachedNet(Net):
+    def forward(self, x):
+        return super().forward(x) * scale_of(len(x))
+
+
+class CachedAtBuild(Net):
+    @staticmethod
+    @functools.lru_cache
+    def width() -> float:
+        return float(torch.rand(()))
+
+    def __init__(self, input_shape, classes):
+        super().__init__(input_shape, classes)
+        self.factor = self.width()
+
+    def forward(self, x):
+        return super().forward(x) * (self.factor + self.width())
+
+
+def test_a_filled_cache_restarts_the_run_and_serves_no_other(make_problem):
+    def make_cached(model: type[nn.Module]) -> Training:
+        return Training(make_problem(model), SGD, log_every=1)
+
+    training = make_cached(CachedNet)
+    assert saved_state.unsaveable(training) == ""
+    alone = curve(training)
+    assert saved_state.unsaveable(training) == (
+        "global state['the cache of test_global_state.scale_of'] is a filled functools.lru_cache"
+    )
+    scale_of(10_000)
+    assert curve(make_cached(CachedNet)) == alone
+    built = make_cached(CachedAtBuild)
+    alone = curve(built)
+    assert saved_state.unsaveable(built) == ""
+    assert curve(make_cached(CachedAtBuild)) == alone
 
 
 MEMORIES = {

@@ -4,7 +4,7 @@ import random
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -218,6 +218,8 @@ def _key(key: Any) -> str:
 def _described(value: Any) -> str:
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return f"function ({value.__qualname__})"
+    if isinstance(value, type(lru_cache(int))):
+        return "filled functools.lru_cache"
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 

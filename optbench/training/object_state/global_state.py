@@ -1,34 +1,27 @@
-"""The state that own code keeps on classes and functions and in modules, apart for each run."""
+"""The state that own code keeps on classes and functions and in modules, apart for each run.
 
-import dis
+So are variables of functions that were made at import, and what `functools.lru_cache` keeps.
+"""
+
 import io
-import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import FunctionType
 from typing import Any, ClassVar, Optional
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
-from optbench.losses import ModuleLoss
-from optbench.problem import Problem
 from optbench.training.object_state import parts
 from optbench.training.object_state.capture import Capture, Unsaveable
+from optbench.training.object_state.owners import CACHE, CONTAINERS, attributes_of, owners_of
 from optbench.trial import copy_of
 
 Values = dict[str, Any]  # by the name of a class, function or module, and of its attribute
-Owner = tuple[Any, set[str] | None]  # a class, function or module; which attributes, None: all
-CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-# objects of packages that own code may lie in: as attributes, and by these names
-HOLDERS = (nn.Module, Optimizer, LRScheduler, Problem, ModuleLoss)
-CALLS = (partial, MethodType, staticmethod, classmethod, property)
+Owner = tuple[Any, set[str] | None]  # a class, function, module, cell or cache; which attributes
 DEFAULTS = ("__defaults__", "__kwdefaults__")  # a list among these outlives the call
-INNER = ("func", "args", "keywords", "__func__", "__self__", "fget", "fset")
 
 
 class GlobalState:
@@ -48,12 +41,14 @@ class GlobalState:
         self._own: Values | None = None  # its changed values, while others are in place
         self._left: Values | None = None  # all values after `with`
         self._ended: Values | None = None  # the changed values at the training's end
+        self._built: dict[str, int] = {}  # how often each cache was filled before the first step
 
     def __enter__(self) -> None:
         other, GlobalState._present = GlobalState._present, self
         if other is not self:
             if other is not None:
                 other._leave()
+            self._empty_caches()
             self._found = _copies(self.values())
             if self._own is None:
                 self.see(*self._code)
@@ -71,13 +66,16 @@ class GlobalState:
 
     def see(self, *things: Any) -> None:
         """Look for global state in the code of objects, classes and functions."""
-        known = self.values()
-        for path, owner, names in _owners(things):
+        known, caches = self.values(), self._caches()
+        for path, owner, names in owners_of(things):
             while self._owners.get(path, (owner,))[0] is not owner:
                 path += "'"  # another class or function of the same name
             more = self._owners.get(path, (owner, set()))[1]
             self._owners[path] = owner, None if names is None or more is None else names | more
         self._found |= _copies({k: v for k, v in self.values().items() if k not in known})
+        if GlobalState._present is self:
+            self._empty_caches(besides=caches)
+        self._built = {path: c.cache_info().misses for path, c in self._caches().items()}
 
     def end(self) -> None:
         """Take all later changes for the caller's."""
@@ -91,6 +89,19 @@ class GlobalState:
         """Return the values that differ from those that the training found."""
         return {k: v for k, v in self.values().items() if not self._is_as_found(k, v)}
 
+    def filled(self) -> Values:
+        """Return the caches that steps have filled. No cache can be read, so none can be saved."""
+        caches = self._caches().items()
+        return {path: c for path, c in caches if c.cache_info().misses != self._built[path]}
+
+    def _caches(self) -> Values:
+        return {path: c for path, (c, _) in self._owners.items() if isinstance(c, CACHE)}
+
+    def _empty_caches(self, besides: Container[str] = ()) -> None:
+        for path, cache in self._caches().items():
+            if path not in besides:
+                cache.cache_clear()
+
     def load(self, changed: Values) -> None:
         """Restore `changed` values. Raise ValueError if one would replace code."""
         now = self.values()
@@ -101,6 +112,7 @@ class GlobalState:
         self._bind(self._as_found(now) | changed)
 
     def _leave(self) -> None:
+        self._empty_caches()
         now, self._own = self.values(), self.changed()
         left, ended = self._left, self._ended
         callers = {
@@ -128,7 +140,7 @@ class GlobalState:
         return {
             f"{path}.{name}": value
             for path, (owner, names) in self._owners.items()
-            for name, value in (*vars(owner).items(), *_defaults(owner))
+            for name, value in (*attributes_of(owner), *_defaults(owner))
             if (name in DEFAULTS or not name.startswith("__") if names is None else name in names)
         }
 
@@ -152,64 +164,13 @@ def kept(*code: Any) -> Iterator[None]:
     state = GlobalState()
     state.see(*code)
     values = state.values()
+    filled = {path for path, cache in state._caches().items() if cache.cache_info().currsize}
     state._bind(_copies(values))
     try:
         yield
     finally:
         state._bind(values)
-
-
-def _owners(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | None]]:
-    """Yield the classes, functions and modules of own code that these things lead to."""
-    left, seen = deque(things), dict[int, Any]()
-    while left:
-        thing = left.popleft()
-        if id(thing) in seen or isinstance(thing, (*parts.SCALARS, Tensor, ModuleType)):
-            continue
-        seen[id(thing)] = thing
-        own = not parts.is_packaged(thing if isinstance(thing, type) else type(thing))
-        if isinstance(thing, FunctionType):
-            left.extend(vars(thing).values())
-            for cell in thing.__closure__ or ():
-                with suppress(ValueError):  # an empty cell
-                    left.append(cell.cell_contents)
-            for path, owner, names in _owners_of(thing):
-                left.extend(vars(owner)[n] for n in names or () if n in vars(owner))
-                yield path, owner, names
-        elif isinstance(thing, type):
-            if own:
-                left.extend((*thing.__mro__, *vars(thing).values()))
-                yield f"{thing.__module__}.{thing.__qualname__}", thing, None
-        elif isinstance(thing, CONTAINERS):
-            left.extend(thing.values() if isinstance(thing, dict) else thing)
-        elif isinstance(thing, CALLS):
-            left.extend(getattr(thing, name, None) for name in INNER)
-        else:
-            left.append(type(thing))
-            held = getattr(thing, "__dict__", {})
-            whole = own or isinstance(thing, HOLDERS)
-            left.extend(held.values() if whole else [held.get("__wrapped__")])
-
-
-def _owners_of(function: FunctionType) -> Iterator[tuple[str, Any, set[str] | None]]:
-    """Yield an own function, its module, and own modules that it names, with names in them."""
-    home = sys.modules.get(function.__globals__.get("__name__", ""))
-    if home is None or parts.is_packaged(home):
-        return
-    yield f"{function.__module__}.{function.__qualname__}", function, None
-    code = list(_instructions(function.__code__))
-    used = {i.argval for i in code if i.opname.endswith("_GLOBAL")}
-    yield home.__name__, home, used
-    for value in [vars(home).get(name) for name in used]:
-        if isinstance(value, ModuleType) and not parts.is_packaged(value):
-            yield value.__name__, value, {i.argval for i in code if i.opname.endswith("_ATTR")}
-
-
-def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
-    yield from dis.get_instructions(code)
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _instructions(inner)
+        state._empty_caches(besides=filled)
 
 
 def _defaults(owner: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,111 @@
+"""Which classes, functions and modules of own code things lead to, as keepers of global state."""
+
+import dis
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache, partial
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optbench.losses import ModuleLoss
+from optbench.problem import Problem
+from optbench.training.object_state import parts
+
+CACHE = type(lru_cache(int))
+CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+# objects of packages that own code may lie in: as attributes, and by these names
+HOLDERS = (nn.Module, Optimizer, LRScheduler, Problem, ModuleLoss)
+CALLS = (partial, MethodType, staticmethod, classmethod, property)
+INNER = ("func", "args", "keywords", "__func__", "__self__", "fget", "fset")
+
+
+def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | None]]:
+    """Yield the classes, functions, modules, cells and caches that these things lead to.
+
+    Each has a path, and the names of the attributes that count; None: all.
+    """
+    left, seen = deque(things), dict[int, Any]()
+    while left:
+        thing = left.popleft()
+        if id(thing) in seen or isinstance(thing, (*parts.SCALARS, Tensor, ModuleType)):
+            continue
+        seen[id(thing)] = thing
+        own = not parts.is_packaged(thing if isinstance(thing, type) else type(thing))
+        if isinstance(thing, FunctionType):
+            left.extend(vars(thing).values())
+            for cell in thing.__closure__ or ():
+                with suppress(ValueError):  # an empty cell
+                    left.append(cell.cell_contents)
+            for path, owner, names in _keepers_of(thing):
+                named = [vars(owner)[n] for n in names or () if n in vars(owner)]
+                left.extend(named)
+                yield path, owner, names
+                yield from _cells_of(named)
+        elif isinstance(thing, type):
+            if own:
+                left.extend((*thing.__mro__, *vars(thing).values()))
+                yield f"{thing.__module__}.{thing.__qualname__}", thing, None
+                yield from _cells_of(vars(thing).values())
+        elif isinstance(thing, CACHE):
+            left.append(thing.__wrapped__)
+            if not (isinstance(thing.__wrapped__, FunctionType) and parts.is_packaged(thing)):
+                yield f"the cache of {thing.__module__}.{thing.__qualname__}", thing, set()
+        elif isinstance(thing, CONTAINERS):
+            left.extend(thing.values() if isinstance(thing, dict) else thing)
+        elif isinstance(thing, CALLS):
+            left.extend(getattr(thing, name, None) for name in INNER)
+        else:
+            left.append(type(thing))
+            held = getattr(thing, "__dict__", {})
+            whole = own or isinstance(thing, HOLDERS)
+            left.extend(held.values() if whole else [held.get("__wrapped__")])
+
+
+def _keepers_of(function: FunctionType) -> Iterator[tuple[str, Any, set[str] | None]]:
+    """Yield an own function, its module, and own modules that it names, with names in them."""
+    home = sys.modules.get(function.__globals__.get("__name__", ""))
+    if home is None or parts.is_packaged(home):
+        return
+    yield f"{function.__module__}.{function.__qualname__}", function, None
+    code = list(_instructions(function.__code__))
+    used = {i.argval for i in code if i.opname.endswith("_GLOBAL")}
+    yield home.__name__, home, used
+    for value in [vars(home).get(name) for name in used]:
+        if isinstance(value, ModuleType) and not parts.is_packaged(value):
+            yield value.__name__, value, {i.argval for i in code if i.opname.endswith("_ATTR")}
+
+
+def _cells_of(named: Iterable[Any]) -> Iterator[tuple[str, CellType, set[str]]]:
+    """Yield the variables that own functions, to be found by a name, took from around them."""
+    left = list(named)
+    for thing in left:  # which grows
+        if isinstance(thing, CALLS):
+            left.extend(getattr(thing, name, None) for name in INNER)
+        elif isinstance(thing, FunctionType) and not parts.is_packaged(thing):
+            for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
+                yield f"{thing.__module__}.{thing.__qualname__}.{name}", cell, {"cell_contents"}
+                content = next((value for _, value in attributes_of(cell)), None)
+                if not any(content is other for other in left):
+                    left.append(content)
+
+
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    yield from dis.get_instructions(code)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _instructions(inner)
+
+
+def attributes_of(owner: Any) -> list[tuple[str, Any]]:
+    """Return an owner's attributes, code too; those of a cell are its content."""
+    if not isinstance(owner, CellType):
+        return list(vars(owner).items())
+    with suppress(ValueError):  # an empty cell
+        return [("cell_contents", owner.cell_contents)]
+    return []
