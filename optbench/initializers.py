@@ -178,6 +178,14 @@ def truncated_normal_(
     return nn.init.trunc_normal_(tensor, 0, scale, -2 * scale, 2 * scale, generator=generator)
 
 
+def deviation_by_fan_in_(
+    tensor: Tensor, factor: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Fill with Gaussian numbers of std `factor` / fan_in. (He's is a variance of 2 / fan_in.)"""
+    fan_in = tensor[0].numel()
+    return nn.init.normal_(tensor, 0, factor / fan_in, generator=generator)
+
+
 def xavier_by_layer_(tensor: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Fill by Glorot & Bengio 2010: convolutions normal, dense layers uniform."""
     fill = nn.init.xavier_normal_ if tensor.ndim > 2 else nn.init.xavier_uniform_

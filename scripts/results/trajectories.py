@@ -123,6 +123,24 @@ SCENES = {
             ),
         ],
     ),
+    "local_minimum": Scene(
+        "function=styblinski_tang optimizer=sgd,momentum,nesterov optimizer.lr=0.02 start=4.4,4 "
+        "steps=150",
+        "A local minimum on the way to the global one, one learning rate",
+        [
+            (
+                "Gradient descent stays in the local minimum that it comes to first.",
+                lambda r: (
+                    not arrived(r["sgd"])
+                    and math.hypot(r["sgd"]["x"] - 2.7468, r["sgd"]["y"] - 2.7468) < 0.05
+                ),
+            ),
+            (
+                "Momentum, and Nesterov's, roll on through it to the global minimum.",
+                lambda r: arrived(r["momentum"]) and arrived(r["nesterov"]),
+            ),
+        ],
+    ),
     "rastrigin": Scene(
         "function=rastrigin optimizer=sgd,momentum,adagrad,adam optimizer.lr=best steps=150",
         "Many local minima, each optimizer at its best of 21 learning rates",

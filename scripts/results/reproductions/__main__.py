@@ -70,6 +70,9 @@ def made(study: studies.Study) -> page.Result:
         records = sorted(folder.glob("*/run.json"))
         machine = page.machine_of(json.loads(records[0].read_text("utf-8")))
         seconds = frames.seconds(folder)
+        if "drift" in study.spec:
+            drift = figures.draw_drift(frames.drift(study, folder))
+            save(drift, study.folder, "drift", ("png",))
     form = json.loads((study.folder / FORM_FILE).read_text("utf-8"))["form"]
     if form == "short" and "short_series" in study.spec:
         published = published[published["series"].isin(study.spec["short_series"])]

@@ -60,3 +60,20 @@ def draw(asked: Mapping[str, Any], ours: pd.DataFrame, published: pd.DataFrame) 
         axes.set_ylabel(asked["y"])
         axes.legend(fontsize="small")
     return figure
+
+
+def draw_drift(found: pd.DataFrame) -> Figure:
+    """Return the figure of `frames.drift`: a panel per series, with its three percentiles."""
+    names = list(dict.fromkeys(found["series"]))
+    with style.rc():
+        figure = style.blank(5.2, 2.4)
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, names, strict=True):
+            rows = found[found["series"] == name].sort_values("x")
+            for column, dashes in (("p85", "--"), ("p50", "-"), ("p15", ":")):
+                axes.plot(rows["x"], rows[column], dashes, color="black", label=column)
+            axes.set_title(name, fontsize="small")
+            axes.set_xlabel("step")
+        panels[0].set_ylabel("input of the last hidden layer")
+        panels[0].legend(fontsize="small", loc="center right", bbox_to_anchor=(1, 0.64))
+    return figure

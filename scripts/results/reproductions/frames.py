@@ -58,6 +58,27 @@ def ours(study: Study, folder: Path) -> pd.DataFrame:
     return grouped.agg(value="median", low="min", high="max").reset_index()
 
 
+def drift(study: Study, folder: Path) -> pd.DataFrame:
+    """Return the percentiles of the inputs of the last activation: series, x, p15, p50, p85.
+
+    The YAML's `drift` names the kind of the activation. Its inputs are the outputs of the layer
+    before it, from the rows of layers.csv.
+    """
+    table = load_runs(folder, rows="layers")
+    kind = table["kind"].astype(str)
+    depth = table.loc[kind == study.spec["drift"], "depth"].max()
+    table = table[(table["depth"] == depth) & (kind != study.spec["drift"])]
+    table = table.groupby(["run", "step"], observed=True, sort=False).tail(1)
+    asked = study.spec["ours"]
+    return pd.DataFrame(
+        {
+            "series": series_of(table, asked["series"], asked.get("names", {})),
+            "x": table["step"].astype(float),
+            **{p: table[f"activation_{p}"].astype(float) for p in ("p15", "p50", "p85")},
+        }
+    ).reset_index(drop=True)
+
+
 def frame_of(table: pd.DataFrame, asked: Mapping[str, Any]) -> pd.DataFrame:
     """Return the columns series, x and value of a table, by the names in a study's YAML.
 

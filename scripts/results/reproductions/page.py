@@ -75,6 +75,7 @@ def page(result: Result) -> str:
         "",
         f"Source: {spec['source']}. {published_file(spec)}",
         "",
+        *drift(spec),
         "## Checks",
         "",
         fill(
@@ -116,6 +117,18 @@ def other_reading(result: Result) -> list[str]:
     what = result.study.spec["other_reading"]["what"]
     lines = [f"By the other reading, {what}, which decides nothing here:", ""]
     return [*lines, *markdown([row(check) for check in result.other]), ""]
+
+
+def drift(spec: Mapping[str, Any]) -> list[str]:
+    """Return the figure of the last hidden layer's inputs, where the study has one."""
+    if "drift" not in spec:
+        return []
+    text = fill(
+        "The 15th, 50th and 85th percentiles of what the last hidden layer's "
+        f"{spec['drift']} takes, over the training (the original prints no numbers of them):",
+        99,
+    )
+    return [text, "", "![Percentiles of the last hidden layer's inputs](drift.png)", ""]
 
 
 def commands(study: Study) -> list[str]:
