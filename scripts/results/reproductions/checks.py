@@ -163,7 +163,21 @@ def nearest_checks(
     return [Check(what, shown[0], shown[1], errors[best], limit, errors[best] <= limit)]
 
 
+def best_checks(asked: Mapping[str, Any], ours: pd.DataFrame, theirs: pd.DataFrame) -> list[Check]:
+    """Return a check that the x of the least value of the series `best` lies in `range`.
+
+    The distance is the log of the factor by which it lies beyond.
+    """
+    low, high = (float(end) for end in asked["range"])
+    own = ours[(ours["series"] == asked["best"]) & np.isfinite(ours["value"])]
+    x = float(own.loc[own["value"].idxmin(), "x"]) if len(own) else np.nan
+    beyond = max(np.log(low / x), np.log(x / high), 0.0) if np.isfinite(x) else float("inf")
+    held = bool(low <= x <= high)
+    return [Check(asked["what"], f"{low:g} to {high:g}", f"{x:.4g}", float(beyond), 0.0, held)]
+
+
 KINDS = {
+    "best": best_checks,
     "nearest": nearest_checks,
     "curves": curve_checks,
     "order": order_checks,
