@@ -1,6 +1,7 @@
 """Verdicts on rebuilt figures: a wrong study turns them red; pages are those of the runs."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +124,20 @@ def test_range_checks_quotients_and_names_what_is_missing():
     assert not check.held
     with pytest.raises(ValueError, match="none of"):
         checks.judge({"checks": [{"curve": 1}]}, PUBLISHED, PUBLISHED)
+
+
+def test_best_is_where_the_series_is_least():
+    rates = pd.DataFrame(
+        {"series": "sgd", "x": [0.01, 0.1, 1.0, 10.0], "value": [3.0, 1.0, 2.0, float("inf")]}
+    )
+    asked = {"what": "best rate", "best": "sgd", "range": [0.05, 0.2]}
+    (check,) = checks.judge({"checks": [asked]}, rates, PUBLISHED)
+    assert (check.held, check.ours, check.distance) == (True, "0.1", 0.0)
+    (check,) = checks.judge({"checks": [asked | {"range": [0.2, 0.4]}]}, rates, PUBLISHED)
+    assert not check.held
+    assert check.distance == pytest.approx(math.log(2))
+    (check,) = checks.judge({"checks": [asked | {"best": "adam"}]}, rates, PUBLISHED)
+    assert not check.held
 
 
 def test_log_error_is_that_of_a_shifted_curve():
