@@ -35,7 +35,8 @@ def main() -> None:
             with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
             return  # nobody reads what it prints: `| head`
-        from optbench.config import command_line, groups
+        from optbench.config import command_line
+        from optbench.formats import groups
 
         with guard_streams(), endings():
             flags, words = command_line.split(sys.argv[1:])

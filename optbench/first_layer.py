@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from optbench.datasets.prepare import Dataset
+from optbench.torch_internals import CONVOLUTION
 from optbench.trees import Parts
 
 # by the dimensions of a convolution
@@ -23,14 +24,14 @@ def advice(model: nn.Module, data: Dataset) -> str:
 
 def _known_layers(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
-        known = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase, *LOOK_UPS)
+        known = (CONVOLUTION, nn.Linear, nn.RNNBase, *LOOK_UPS)
         if isinstance(module, known) and not isinstance(module, LazyModuleMixin):
             yield module
 
 
 def takes(layer: nn.Module) -> str:
     """Return in words the shape and the kind of numbers that a known layer takes."""
-    if isinstance(layer, nn.modules.conv._ConvNd):
+    if isinstance(layer, CONVOLUTION):
         places = PLACES[layer.weight.ndim - 2]
         return f"real numbers (n, {layer.in_channels}, {places})"
     if isinstance(layer, nn.RNNBase):

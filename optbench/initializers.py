@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from optbench.common.errors import UserError
+from optbench.torch_internals import CONVOLUTION, own_parameters, recurrent_names
 
-FILLED_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+FILLED_LAYERS = (nn.Linear, CONVOLUTION)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 RECURRENT_LAYERS = (nn.RNNBase, nn.RNNCellBase)
 Fill = Callable[..., object]
@@ -96,7 +97,7 @@ def _biases_of(layer: nn.Module) -> Iterator[str]:
 def _names(layer: Any, kind: str) -> list[str]:
     """Return the names of a recurrent layer's or cell's weights or biases."""
     cell = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if layer.bias else [])
-    names = getattr(layer, "_flat_weights_names", cell)
+    names = recurrent_names(layer) if isinstance(layer, nn.RNNBase) else cell
     return [name for name in names if name.startswith(kind)]
 
 
@@ -110,7 +111,7 @@ def _fill_part(
     given = sources[name].parameters() if computed else [tensor]
     if not any(p.requires_grad for p in given):
         return
-    if not computed and name not in layer._parameters:
+    if not computed and name not in own_parameters(layer):
         raise TypeError(
             f"the {name} of a {type(layer).__name__} is computed from others, which it cannot set: "
             f"use torch.nn.utils.parametrizations"

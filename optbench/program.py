@@ -23,11 +23,11 @@ from optbench.config import own_settings
 from optbench.config.command_line import DRY_RUN, as_words, dry_run, split
 from optbench.config.compose import texts_of
 from optbench.config.explain import explained
-from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
+from optbench.formats.groups import config_folder, own_folders
 from optbench.formats.record import setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job

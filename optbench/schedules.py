@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optbench.common.errors import UserError, call_of, message_of
 from optbench.model_calls import inner
+from optbench.torch_internals import functions_of_schedule
 
 
 def build(
@@ -95,8 +96,7 @@ def changes_only_lr(scheduler: LRScheduler | None) -> bool:
         return True
     own = vars(scheduler)
     # a user's function may change any setting
-    given = (*own.get("lr_lambdas", []), own.get("_scale_fn_custom"))
-    functions = [function for function in given if function is not None]
+    functions = functions_of_schedule(scheduler)
     if "step" in own or any(getattr(f, "__module__", "") != __name__ for f in functions):
         return False
     if type(scheduler) in (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR):

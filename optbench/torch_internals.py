@@ -1,8 +1,10 @@
-"""Borrow torch's private hooks and modes, which have no public query.
+"""Borrow what torch keeps to itself: hooks and modes, bases of layers, calls for many tensors.
 
 `missing` names the parts that a new version of torch no longer has, and a test calls it.
 """
 
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler
 
 # instance attributes of torch.optim's classes; any other was added by a user
 OPTIMIZER_ATTRIBUTES = {
@@ -17,6 +20,64 @@ OPTIMIZER_ATTRIBUTES = {
     *("_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured", "_opt_called"),
     *("_need_device_dtype_check_for_fused", "_step_supports_amp_scaling"),
 }
+
+# the bases of torch's layers, without a public name
+CONVOLUTION = nn.modules.conv._ConvNd
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+NORM_WITH_STATISTICS = nn.modules.batchnorm._NormBase  # of batches or of instances
+
+
+def add_each(tensors: Sequence[Tensor], others: Sequence[Tensor], factor: float) -> None:
+    """Add `factor` times the others to the tensors in place, in few calls."""
+    torch._foreach_add_(list(tensors), list(others), alpha=factor)
+
+
+def multiply_each(tensors: Sequence[Tensor], factor: float) -> None:
+    """Multiply the tensors in place, in few calls."""
+    torch._foreach_mul_(list(tensors), factor)
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Return the module's own parameters; None where one was registered without a value."""
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return the module's own buffers, likewise."""
+    return module._buffers
+
+
+def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Return the module's children, likewise; a child that is there twice stands twice."""
+    return module._modules
+
+
+def recurrent_names(layer: nn.RNNBase) -> list[str]:
+    """Return the names of a recurrent layer's weights and biases."""
+    return layer._flat_weights_names
+
+
+def is_wrapped_by_schedule(step: Any) -> bool:
+    """Return whether a schedule put this wrapper around the step of its optimizer."""
+    return hasattr(step, "_wrapped_by_lr_sched")
+
+
+def functions_of_schedule(scheduler: LRScheduler) -> list[Any]:
+    """Return the functions that were given to a schedule, from steps to factors."""
+    own = vars(scheduler)
+    given = (*own.get("lr_lambdas", []), own.get("_scale_fn_custom"))
+    return [function for function in given if function is not None]
+
+
+def compiler_error() -> type[Exception]:
+    """Return the class of what `torch.compile` raises. The compiler is imported here."""
+    found: type[Exception] = torch._dynamo.exc.TorchDynamoException
+    return found
+
+
+def check_compiler() -> None:
+    """Raise RuntimeError where torch compiles nothing on this Python or system."""
+    torch._dynamo.eval_frame.check_if_dynamo_supported()
 
 
 def torch_is_plain() -> bool:
@@ -72,13 +133,30 @@ def missing() -> list[str]:
             ["_forward_hooks", "_forward_pre_hooks", "_parameters", "_buffers", "_modules"],
         ),
         "a tensor": (torch.zeros(1), ["_backward_hooks", "_post_accumulate_grad_hooks"]),
+        "torch": (torch, ["_foreach_add_", "_foreach_mul_"]),
+        "a recurrent layer": (nn.LSTM(1, 1), ["_flat_weights_names"]),
+        "a CyclicLR": (CyclicLR(optimizer, 0.1, 1, cycle_momentum=False), ["_scale_fn_custom"]),
+        "a step under a schedule": (
+            LambdaLR(optimizer, float).optimizer.step, ["_wrapped_by_lr_sched"],
+        ),
+        "torch._dynamo": (
+            torch._dynamo, ["exc.TorchDynamoException", "eval_frame.check_if_dynamo_supported"],
+        ),
     }  # fmt: skip
     gone = [
         f"this version of torch has no {name} of {whose}"
         for whose, (owner, names) in borrowed.items()
         for name in names
-        if not hasattr(owner, name)
+        if not _has(owner, name)
     ]
     hooks = {name for name in vars(optimizer) if name.endswith("_hooks")}
     added = set(vars(optimizer)) - hooks - OPTIMIZER_ATTRIBUTES
     return gone + [f"this version of torch gives an optimizer {name}" for name in sorted(added)]
+
+
+def _has(owner: Any, path: str) -> bool:
+    try:
+        attrgetter(path)(owner)
+    except AttributeError:
+        return False
+    return True

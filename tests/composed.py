@@ -3,9 +3,9 @@
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
+from optbench.formats.groups import config_folder
 from optbench.formats.keys import RunConfig
 
 CONF = config_folder()

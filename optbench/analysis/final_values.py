@@ -131,7 +131,8 @@ def timing_of(table: pd.DataFrame) -> Timing:
         )
     else:
         advice = "make " + " and ".join(
-            f"the {runs_text(part)} {by(name)} again with {setting_of(str(wanted))} force=true"
+            f"the {runs_text(part)} (now {by(name)}) again with "
+            f"{setting_of(str(wanted))} force=true"
             for (wanted, name), part in repeated.groupby(["wanted", "engine"])
         )
     return Timing(

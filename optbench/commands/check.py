@@ -53,9 +53,9 @@ def subject_of(
 
     words: KEY=VALUE of the optimizer, with or without the prefix "optimizer.".
     """
-    from optbench.config import groups  # these import torch and Hydra
-    from optbench.config.build import build
+    from optbench.config.build import build  # these import torch and Hydra
     from optbench.config.compose import compose_run
+    from optbench.formats import groups
 
     groups.own_folders[:] = [Path(expanded(folder))] if folder else []
     sys.path[:0] = [str(Path.cwd()), *(str(own.resolve()) for own in groups.own_folders)]

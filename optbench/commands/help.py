@@ -20,7 +20,7 @@ from optbench.config.comments import (
     settings_of,
     suggestion,
 )
-from optbench.config.groups import choices, config_folder, read_yaml
+from optbench.formats.groups import choices, config_folder, read_yaml
 from optbench.formats.keys import STUDY, having
 
 MAX_WIDTH = 100  # columns

@@ -20,7 +20,7 @@ from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean, nearest
 from optbench.config.comments import likely_keys
-from optbench.config.groups import choices, own_folders
+from optbench.formats.groups import choices, own_folders
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, Function, Point

@@ -18,10 +18,10 @@ from torch import nn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean
-from optbench.config.groups import own_folders
 from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
+from optbench.formats.groups import own_folders
 from optbench.formats.keys import (
     DATA_SOURCES,
     FIRST_SOURCES,

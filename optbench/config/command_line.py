@@ -8,7 +8,7 @@ from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean, nearest
 from optbench.config.comments import GROUPS, known_keys, suggestion
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 
 # Hydra's flags, by the letters of their short forms.
 SHORT = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optbench.common.names import nearest
-from optbench.config.groups import choices, config_folder
+from optbench.formats.groups import choices, config_folder
 from optbench.formats.keys import OVERLAYS
 
 GROUPS = (

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from optbench.common.errors import UserError
 from optbench.config import own_settings
 from optbench.config.explain import explained
-from optbench.config.groups import config_folder, own_folders
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 from optbench.config.resolve import check_syntax, quoted, resolve
+from optbench.formats.groups import config_folder, own_folders
 from optbench.formats.keys import RunConfig, settled
 
 

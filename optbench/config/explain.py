@@ -13,7 +13,7 @@ from yaml import YAMLError
 from optbench.common.errors import UserError, shorten
 from optbench.common.names import did_you_mean
 from optbench.config.comments import known_keys, suggestion
-from optbench.config.groups import choices, own_folders
+from optbench.formats.groups import choices, own_folders
 from optbench.formats.keys import GROUPS
 
 NO_COHORT = (

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError
 from optbench.config.explain import suggest
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 
 
 def optimizer_names(words: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from optbench.common.errors import UserError, is_text
 from optbench.common.names import did_you_mean
 from optbench.config.comments import suggestion
 from optbench.config.explain import NO_RECORD_STEPS, explained
-from optbench.config.groups import choices, read_yaml
+from optbench.formats.groups import choices, read_yaml
 from optbench.formats.keys import GROUPS, OVERLAYS, TOP_KEYS, TUNING_KEYS, RunConfig, nested_keys
 
 Config = dict[str, Any]

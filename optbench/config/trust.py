@@ -16,8 +16,8 @@ from hydra import utils
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from optbench.config.groups import config_folders
 from optbench.config.hydra_internals import WANTS_NAMES
+from optbench.formats.groups import config_folders
 from optbench.formats.older_code import GETTERS, targets
 
 # Hydra itself builds callbacks, launchers and loggers before any run begins.

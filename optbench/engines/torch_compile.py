@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from optbench.common.errors import UserError
 from optbench.problem import Problem
+from optbench.torch_internals import check_compiler, compiler_error
 from optbench.training.evaluation import objective
 
 CPU_COMPILERS = ("g++", "clang++", "c++")
@@ -41,7 +42,7 @@ class TorchCompiled:
         begun = perf_counter()
         if self._compiled is None:
             # what earlier runs of the process compiled counts towards a limit, and is of no use
-            torch._dynamo.reset()
+            torch.compiler.reset()
             self._compiled = torch.compile(
                 lambda x, y: objective(self._problem, self._model, x, y),
                 dynamic=False,
@@ -50,7 +51,7 @@ class TorchCompiled:
         try:
             loss = self._compiled(x, y)
             loss.backward()
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except compiler_error() as error:
             words = str(error).strip().splitlines()[0]
             raise UserError(
                 f"torch.compile failed: {words}. Leave compile out (compile=false)"
@@ -70,7 +71,7 @@ def refusal(model: nn.Module, optimizer: Optimizer) -> str:
     if on_cpu and not any(map(shutil.which, compilers)):
         return "torch.compile needs a C++ compiler: g++, clang++ or what CXX names"
     try:
-        torch._dynamo.eval_frame.check_if_dynamo_supported()
+        check_compiler()
     except RuntimeError as error:  # of a Python or a system that torch does not compile on
         return f"torch.compile is not there: {error}"
     return ""

@@ -214,9 +214,7 @@ class RunConfig(TypedDict):
     # the identity has the kind of device that the run used; these keys change at most the rounding
     device: Annotated[str, Key(COSMETIC)]
     num_threads: Annotated[int | None, Key(COSMETIC, Count(1, "CPU threads", null=True))]
-    engine: Annotated[
-        str, Key(COSMETIC, Choice(("auto", "plain", "compiled_mlp", "compiled_gradients")))
-    ]
+    engine: Annotated[str, Key(COSMETIC, Choice(ENGINES))]
     compile: Annotated[bool, Key(COSMETIC, Switch())]
     checkpoint_seconds: Annotated[float | None, Key(COSMETIC)]
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from torch import nn
 
+from optbench.torch_internals import CONVOLUTION, NORM_WITH_STATISTICS
+
 KINDS = ("linear", "conv", "recurrent", "embedding", "head", "norm", "bias", "other")
-CONVS = nn.modules.conv._ConvNd
 NORMS = (
-    nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
+    NORM_WITH_STATISTICS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
 )  # fmt: skip
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 # parameters that a model of one's own holds beside its layers: positions, class tokens
@@ -68,7 +69,7 @@ def _kind(module: nn.Module, key: str, p: nn.Parameter) -> str:
         return "embedding"
     if p.ndim < 2:
         return "bias" if "bias" in key else "norm" if _is_scale(module, key) else "other"
-    if isinstance(module, CONVS):
+    if isinstance(module, CONVOLUTION):
         return "conv"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return "recurrent"

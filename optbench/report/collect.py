@@ -11,10 +11,10 @@ from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.config.groups import config_folder
 from optbench.figures import style
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
+from optbench.formats.groups import config_folder
 from optbench.formats.job_list import CLAIM_FILE
 from optbench.report.sections import curves, pairs, runs, targets, verdict
 from optbench.report.sections.claim import claim

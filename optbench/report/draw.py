@@ -16,12 +16,12 @@ from optbench.analysis.time_to_target import asked_times
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
-from optbench.config.groups import config_folder
 from optbench.figures import kinds, style
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
 from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
+from optbench.formats.groups import config_folder
 from optbench.report.repeat_command import engines_note
 
 SCORES_FILE = "benchmark_score.csv"

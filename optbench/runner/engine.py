@@ -28,6 +28,7 @@ else:  # the folder was deleted, so every step is plain
     found = None  # type: ignore[assignment]
 
 AUTO, PLAIN = "auto", "plain"
+WHOLE_STEPS = "compiled_mlp"  # takes whole steps, so that nobody sees the optimizer between them
 # the order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 

@@ -38,8 +38,6 @@ from optbench.runs.finished import find_finished
 from optbench.training import device, step_cost
 from optbench.training.recipes import recipe_of
 
-WHOLE_STEPS = "compiled_mlp"  # the engine that takes whole steps
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -126,7 +124,7 @@ def plan(
     name = engine.asked(config)
     if name == engine.AUTO and chosen is not None:
         name = chosen
-    if config["log"]["optimizer"] and name in (engine.AUTO, WHOLE_STEPS):
+    if config["log"]["optimizer"] and name in (engine.AUTO, engine.WHOLE_STEPS):
         name = engine.PLAIN  # the optimizer is looked at after each step
     return Plan(config, group, where, dataset, record, done, mark, name)
 

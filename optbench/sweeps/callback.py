@@ -19,9 +19,9 @@ from optbench.config.command_line import dry_run
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
-from optbench.config.groups import own_folders
 from optbench.config.resolve import check_tuned
 from optbench.formats import job_list
+from optbench.formats.groups import own_folders
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
 from optbench.formats.run import (

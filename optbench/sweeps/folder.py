@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config.compose import texts_of
-from optbench.config.groups import own_folders
+from optbench.formats.groups import own_folders
 from optbench.formats.job_list import SWEEP_FILES, is_cosmetic
 
 

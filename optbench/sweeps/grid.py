@@ -20,8 +20,8 @@ from optbench.common.errors import UserError
 from optbench.config import own_settings
 from optbench.config.compose import texts_of
 from optbench.config.explain import missing_choice
-from optbench.config.groups import choices
 from optbench.config.hydra_internals import BasicSweeper
+from optbench.formats.groups import choices
 from optbench.formats.keys import GROUPS, ONE_VALUE_KEYS, SERIES_KEYS
 from optbench.sweeps.sweep_loader import SweepLoader
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError
 from optbench.common.names import did_you_mean
-from optbench.config.groups import choices, read_yaml
+from optbench.formats.groups import choices, read_yaml
 from optbench.sweeps import grid
 
 KNOWN_SWEEPERS = ("grid", "basic", "tuned")  # others decide during the sweep

@@ -10,12 +10,13 @@ from torch.optim.swa_utils import update_bn
 from optbench.models import drawing_layers
 from optbench.problem import Problem
 from optbench.streams import stream
+from optbench.torch_internals import BATCH_NORM
 from optbench.training.evaluation import autocast_of
 
 
 def has_statistics(model: nn.Module) -> bool:
     """Return whether a model has batch norm with running statistics."""
-    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    norms = (m for m in model.modules() if isinstance(m, BATCH_NORM))
     return any(norm.track_running_stats for norm in norms)
 
 

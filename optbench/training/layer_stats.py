@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from optbench.initializers import EMBEDDINGS, FILLED_LAYERS, RECURRENT_LAYERS
 from optbench.models import ACTIVATIONS, ReluSquared
 from optbench.streams import Stream
+from optbench.torch_internals import BATCH_NORM, CONVOLUTION
 from optbench.training import object_state
 from optbench.training.stepping import Stepper
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+NORMS = (BATCH_NORM, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 # layers whose outputs have the units in dimension 1, and those that have them in the last one
-CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+CHANNELS_FIRST = (CONVOLUTION, BATCH_NORM, nn.GroupNorm)
 UNITS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, *EMBEDDINGS, *RECURRENT_LAYERS)
 DEEPENING = (*FILLED_LAYERS, *RECURRENT_LAYERS)  # layers that count for the depth
 WATCHED: tuple[Any, ...] = (

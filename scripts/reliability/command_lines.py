@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 
 CONF = config_folder()
 GROUPS = ("model", "dataset", "loss", "initializer", "optimizer", "schedule", "problem", "study")

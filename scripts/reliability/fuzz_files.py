@@ -36,9 +36,9 @@ from composed import configuration
 from optbench.analysis.table import RunFiles, read_runs
 from optbench.commands import plot
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
 from optbench.datasets import loaders
 from optbench.formats import job_list
+from optbench.formats.groups import config_folder
 from optbench.formats.run import COLUMNS, read_sealed, write_sealed
 from optbench.formats.study import figure_of, manifests_of
 from optbench.report import claim_files, page, repeat_command, verdict_files

@@ -13,7 +13,7 @@ from optbench.config.comments import (
     settings_of,
     shown,
 )
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 from optbench.formats.keys import OVERLAYS
 from scripts import ROOT
 

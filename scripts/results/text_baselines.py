@@ -19,10 +19,10 @@ from torch import Tensor
 
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
 from optbench.datasets.prepare import Dataset
+from optbench.formats.groups import config_folder
 from optbench.tasks import Characters
 from scripts.tables import markdown
 

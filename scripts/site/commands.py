@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optbench.config.comments import GROUPS
 from optbench.config.compose import combinations, compose_run
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 from scripts import ROOT
 from scripts.site.result_pages import result_pages
 

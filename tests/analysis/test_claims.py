@@ -23,8 +23,8 @@ from optbench.analysis.claims.values import measure_runs, title, value_at
 from optbench.analysis.table import load_runs
 from optbench.commands import claims as claims_command
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
 from optbench.figures import layers as layer_plots
+from optbench.formats.groups import config_folder
 from optbench.stats.paired_tests import enough_seeds
 
 STUDIES = sorted((config_folder() / "study" / "claims").glob("*.yaml"))

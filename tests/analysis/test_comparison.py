@@ -260,7 +260,7 @@ def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) ->
     said = (
         "seconds and costs are those of the 4 runs by the engine compiled_mlp alone; 2 runs of "
         "nadam, sgd were made by the engine plain: to compare all, make the 4 runs of adam, "
-        "momentum, sgd by the engine compiled_mlp again with engine=plain force=true"
+        "momentum, sgd (now by the engine compiled_mlp) again with engine=plain force=true"
     )
     for text_of in (
         lambda table: to_markdown(summary(table)).replace("Seconds and", "seconds and"),
@@ -319,7 +319,7 @@ def test_each_problem_has_an_engine_of_its_own(tmp_path: Path) -> None:
     assert timing.sentence == (
         "in 1 of 2 problems seconds and costs are those of the 2 runs by the engine plain alone; "
         "1 run of sgd was made by the engine compiled_mlp: to compare all, make the 1 run of sgd "
-        "by the engine compiled_mlp again with engine=plain force=true"
+        "(now by the engine compiled_mlp) again with engine=plain force=true"
     )
 
 

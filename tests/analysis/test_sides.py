@@ -23,8 +23,8 @@ from optbench.analysis.claims.sides import (
     p_of_best,
 )
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
 from optbench.datasets.loaders import wine
+from optbench.formats.groups import config_folder
 from optbench.initializers import initialize
 from optbench.models import logreg
 from optbench.stats.paired_tests import differences, signed_rank

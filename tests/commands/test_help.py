@@ -11,7 +11,7 @@ from optbench import __version__
 from optbench.commands.help import about, sub_commands
 from optbench.common.errors import UserError
 from optbench.config.comments import GROUPS, known_keys
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 
 
 @pytest.fixture

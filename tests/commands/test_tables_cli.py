@@ -14,8 +14,8 @@ from optbench.analysis.comparison import compare
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
 from optbench.figures.curves import curves
+from optbench.formats.groups import config_folder
 from optbench.report.collect import collect
 from optbench.report.repeat_command import command
 from optbench.runner import run as experiment

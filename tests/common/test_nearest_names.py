@@ -4,7 +4,7 @@ import pytest
 
 from optbench.common.names import did_you_mean, edits, nearest
 from optbench.config.comments import GROUPS, likely_keys
-from optbench.config.groups import choices
+from optbench.formats.groups import choices
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES
+from optbench.formats.groups import config_folder
 from optbench.sweeps.sweep_loader import SweepLoader
 
 MASTERS = (

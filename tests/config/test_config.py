@@ -9,9 +9,9 @@ from composed import resolved
 
 from optbench.common.errors import UserError
 from optbench.config import build, validate
-from optbench.config.groups import config_folder
 from optbench.config.resolve import check_keys, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
+from optbench.formats.groups import config_folder
 from optbench.models import ACTIVATIONS
 from optbench.training.loop import Training
 

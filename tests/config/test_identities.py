@@ -12,9 +12,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.resolve import resolve
+from optbench.formats.groups import config_folder
 from optbench.runner import run
 from optbench.sweeps.folder import folder_of
 from optbench.tasks import Classes

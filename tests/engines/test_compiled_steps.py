@@ -17,8 +17,8 @@ from torch import nn
 
 from optbench import engines, losses, models
 from optbench.config import build
-from optbench.config.groups import config_folder
 from optbench.engines.compiled_mlp import compile, eligibility, mlp
+from optbench.formats.groups import config_folder
 from optbench.problem import Problem
 from optbench.training.loop import Training
 

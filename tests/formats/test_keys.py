@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pytest
 import yaml
 
-from optbench.config.groups import config_folder
 from optbench.formats import keys
+from optbench.formats.groups import config_folder
 from optbench.formats.keys import KEYS, Key, Role
 
 

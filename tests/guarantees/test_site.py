@@ -14,7 +14,7 @@ from optbench.analysis.summary import summary
 from optbench.commands import Parser, trajectories
 from optbench.commands import help as help_command
 from optbench.common.console import say
-from optbench.config import groups
+from optbench.formats import groups
 from optbench.report import terminal
 from scripts import ROOT
 from scripts.results import claims, course, course_figures

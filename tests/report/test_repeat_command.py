@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from optbench.config.groups import config_folder
 from optbench.config.resolve import drop_foreign_arguments
+from optbench.formats.groups import config_folder
 from optbench.formats.keys import DATA_SOURCES, UNREPEATED_KEYS
 from optbench.report.repeat_command import command, joint_commands
 

@@ -15,9 +15,9 @@ import torch
 from in_process import call
 
 from optbench import losses
-from optbench.config.groups import config_folder
 from optbench.datasets import austen
 from optbench.datasets.prepare import prepare
+from optbench.formats.groups import config_folder
 from optbench.initializers import initialize
 from optbench.models import bigram, gpt, lstm
 from optbench.problem import Problem

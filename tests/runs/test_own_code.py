@@ -25,7 +25,7 @@ from optbench.analysis.table import load_runs, read_runs
 from optbench.commands import plot
 from optbench.commands import report as report_command
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 from optbench.formats.older_code import sourceless, targets
 from optbench.formats.run import read_record
 from optbench.runner import run as experiment

@@ -8,9 +8,9 @@ from hydra import initialize_config_dir
 from in_process import call
 
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
 from optbench.config.hydra_internals import VERSION_BASE
 from optbench.config.own_settings import for_hydra
+from optbench.formats.groups import config_folder
 from optbench.sweeps.grid import expand, parse
 
 QUICK = ["data.subset=100", "model.hidden=[8]", "steps=2", "epochs=null", "num_threads=1"]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from optbench import models
 from optbench.config import build
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 from optbench.training.loop import Training
 
 OPTIMIZERS = sorted((config_folder() / "optimizer").rglob("*.yaml"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optbench.common.errors import UserError
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 from optbench.tuning import edges, search
 from optbench.tuning import space as spaces
 

@@ -13,8 +13,8 @@ from optbench import deepobs, initializers
 from optbench.common.errors import UserError
 from optbench.config import build as configured
 from optbench.config import validate
-from optbench.config.groups import config_folder
 from optbench.datasets import prepare
+from optbench.formats.groups import config_folder
 from optbench.problem import Problem, build_model, stream
 from optbench.training.evaluation import objective
 from optbench.training.loop import Training

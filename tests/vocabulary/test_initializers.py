@@ -13,7 +13,7 @@ from torch import nn
 from optbench import models
 from optbench.common.errors import UserError
 from optbench.config import build
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 from optbench.initializers import initialize
 from optbench.problem import build_model
 

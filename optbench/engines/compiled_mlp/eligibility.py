@@ -21,7 +21,7 @@ from optbench.engines.compiled_mlp.exact_types import (
 )
 from optbench.models import Dropout
 from optbench.problem import Problem
-from optbench.torch_internals import torch_is_plain
+from optbench.torch_internals import own_buffers, own_modules, own_parameters, torch_is_plain
 from optbench.training.recipes import Recipe
 
 MAX_EXAMPLES, MAX_LAYERS = 512, 16  # in a batch and in a model; as in job.hpp
@@ -172,8 +172,8 @@ def loss_of(loss: Callable[..., Tensor]) -> Loss | None:
 
 
 def _loss_of_module(module: nn.Module) -> Loss | None:
-    plain = is_untouched(module) and not module._parameters and not module._modules
-    if not plain or any(b is not None for b in module._buffers.values()):
+    plain = is_untouched(module) and not (own_parameters(module) or own_modules(module))
+    if not plain or any(b is not None for b in own_buffers(module).values()):
         return None
     if type(module) is nn.MSELoss and module.reduction == "mean":
         return Loss(1, values=True)
@@ -289,9 +289,9 @@ def _flat(module: nn.Module | None) -> Iterator[nn.Module | None]:
     if (
         type(module) is nn.Sequential
         and is_untouched(module)
-        and not (module._parameters or module._buffers)
+        and not (own_parameters(module) or own_buffers(module))
     ):
-        for child in module._modules.values():
+        for child in own_modules(module).values():
             yield from _flat(child)
     else:
         yield module

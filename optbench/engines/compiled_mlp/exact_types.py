@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optbench.torch_internals import OPTIMIZER_ATTRIBUTES, gradient_hooks, torch_is_plain
+from optbench.torch_internals import (
+    OPTIMIZER_ATTRIBUTES,
+    gradient_hooks,
+    own_buffers,
+    own_modules,
+    own_parameters,
+    torch_is_plain,
+)
 
 
 def is_untouched(module: nn.Module) -> bool:
@@ -26,14 +33,13 @@ def is_untouched(module: nn.Module) -> bool:
 
 def holds(module: nn.Module, parameters: Iterable[str] = (), buffers: Iterable[str] = ()) -> bool:
     """Return whether a module has just these parameters and buffers, and no submodule."""
-    own = vars(module)
-    exact = (set(own["_parameters"]), set(own["_buffers"])) == (set(parameters), set(buffers))
-    return exact and not own["_modules"]
+    own = set(own_parameters(module)), set(own_buffers(module))
+    return own == (set(parameters), set(buffers)) and not own_modules(module)
 
 
 def weights_are_plain(model: nn.Module) -> bool:
     """Return whether all weights are trained, of torch's class, unhooked and unshared."""
-    weights = [p for m in model.modules() for p in m._parameters.values() if p is not None]
+    weights = [p for m in model.modules() for p in own_parameters(m).values() if p is not None]
     tensors = [t for t in (*weights, *model.buffers()) if t.numel()]
     places = [t.untyped_storage().data_ptr() for t in tensors]
     return len(set(places)) == len(places) and all(
@@ -53,12 +59,12 @@ class Traits:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        modules = [vars(module) for module in model.modules()]
-        weights = [p for own in modules for p in own["_parameters"].values() if p is not None]
-        parts = [part for own in modules for part in own.values()]
+        modules = list(model.modules())
+        weights = [p for m in modules for p in own_parameters(m).values() if p is not None]
+        parts = [part for module in modules for part in vars(module).values()]
         holders = [part for part in parts if isinstance(part, dict)]  # of hooks and tensors
-        self._objects = [*map(type, model.modules()), *parts, *weights]
-        self._objects += [tensor for own in modules for tensor in own["_buffers"].values()]
+        self._objects = [*map(type, modules), *parts, *weights]
+        self._objects += [tensor for m in modules for tensor in own_buffers(m).values()]
         self._objects += [p for group in optimizer.param_groups for p in group["params"]]
         self._values = [len(holder) for holder in holders], torch_is_plain(), [
             (p.requires_grad, p.shape, p.layout, len(gradient_hooks(p))) for p in weights

@@ -12,7 +12,7 @@ from optbench.analysis.leader import place
 from optbench.analysis.summary import format_final, summary
 from optbench.common.metrics import metric_of
 from optbench.common.text import show
-from optbench.config.groups import config_folder
+from optbench.formats.groups import config_folder
 from optbench.report.repeat_command import engines_note
 from optbench.report.sections.curves import Names
 from optbench.report.tables import Cell, head_cell, sortable_cell

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optbench.torch_internals import is_wrapped_by_schedule
+
 SCALARS = (type(None), bool, int, float, str)
 DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict, Counter)}
 FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
@@ -54,7 +56,7 @@ def attributes_of(thing: Any) -> dict[str, Any]:
             name = mangled(cls, slot)
             if slot not in ("__dict__", "__weakref__") and hasattr(thing, name):
                 found[name] = getattr(thing, name)
-    if isinstance(thing, Optimizer) and hasattr(found.get("step"), "_wrapped_by_lr_sched"):
+    if isinstance(thing, Optimizer) and is_wrapped_by_schedule(found.get("step")):
         del found["step"]  # a schedule's wrapper
     if isinstance(thing, LRScheduler):
         # as in torch's own state_dict: functions of the step number have no state

@@ -4,6 +4,7 @@ import torch
 from torch.optim import Optimizer
 
 from optbench.common.errors import UserError
+from optbench.torch_internals import add_each, multiply_each
 
 FORMS = ("coupled", "decoupled", "independent")
 
@@ -41,8 +42,8 @@ class Decay:
                 continue
             weights = [p for p in group["params"] if p.grad is not None]
             if self.form == "coupled":
-                torch._foreach_add_([p.grad for p in weights], weights, alpha=amount)
+                add_each([p.grad for p in weights if p.grad is not None], weights, amount)
                 continue
             rate = float(group.get("lr", 1.0))
             scale = rate if self.form == "decoupled" else rate / first if first else 0.0
-            torch._foreach_mul_(weights, 1 - scale * amount)
+            multiply_each(weights, 1 - scale * amount)
