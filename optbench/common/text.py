@@ -1,6 +1,7 @@
 """Format and sort numbers, counts and config values for a reader."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,3 +47,8 @@ def number(value: float) -> str:
         return "n/a"
     readable = value == 0 or 1e-3 <= abs(value) < 1e4
     return f"{value:#.4g}".removesuffix(".") if readable else f"{value:.3e}"
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Return names as in "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))

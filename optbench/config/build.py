@@ -27,6 +27,7 @@ from optbench.formats.keys import (
     FIRST_SOURCES,
     GROUPS,
     GROUPS_KEY,
+    Node,
     Role,
     RunConfig,
     arguments_in,
@@ -39,7 +40,6 @@ from optbench.optimizers import Grouped
 from optbench.problem import Problem
 from optbench.runs.loggers import Loggers
 
-Config = dict[str, Any]
 EXTRAS = {  # the extra that installs a package of optimizers, by the package's Python name
     "pytorch_optimizer": "optimizers", "schedulefree": "optimizers", "prodigyopt": "optimizers",
 }  # fmt: skip
@@ -61,7 +61,7 @@ def load_dataset(config: RunConfig) -> prepare.Dataset:
 
 def dataset_parts(config: RunConfig) -> str:
     """Return the part of a configuration that determines its data, as JSON."""
-    parts: Config = {key: config[key] for key in ("dataset", "preprocessing", "data")}
+    parts: dict[str, Any] = {key: config[key] for key in ("dataset", "preprocessing", "data")}
     if path := config["data"].get("path"):
         parts["file"] = _stamp(Path(expanded(str(path))))
     return json.dumps(parts, sort_keys=True)
@@ -87,7 +87,7 @@ def prepare_dataset(parts: str) -> prepare.Dataset:
 _load_dataset = lru_cache(maxsize=1)(prepare_dataset)
 
 
-def describe_problem(config: RunConfig) -> Config:
+def describe_problem(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that defines the problem to minimise."""
     problem = identity_part(config, Role.PROBLEM)
     dataset = problem["dataset"]
@@ -105,7 +105,7 @@ def describe_problem(config: RunConfig) -> Config:
     return problem
 
 
-def _draws_masks(model: Config) -> bool:
+def _draws_masks(model: Node) -> bool:
     """Return whether a model of optbench's has dropout."""
     shares = (value for key, value in model.items() if key.rpartition("_")[2] == "dropout")
     return model.get("_target_") == "optbench.deepobs.vae" or any(shares)
@@ -123,7 +123,7 @@ def build_problem(config: RunConfig, dataset: prepare.Dataset) -> Problem:
     )
 
 
-def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], None]:
+def build_initializer(init: Node) -> Callable[[nn.Module, torch.Generator], None]:
     """Return the configured initializer, or the function that `_target_` names."""
     if "_target_" in init:
         if str(init["_target_"]).startswith("torch.nn.init."):
@@ -138,7 +138,7 @@ def build_initializer(init: Config) -> Callable[[nn.Module, torch.Generator], No
     return partial(initialize, weight=weight, bias=init.get("bias"))
 
 
-def build(group: str, node: Config) -> Any:
+def build(group: str, node: Node) -> Any:
     """Instantiate one group's `_target_` with its own keyword arguments."""
     if group == "optimizer" and isinstance(rules := node.get(GROUPS_KEY), Mapping):
         made = {name: _rule(rule) for name, rule in rules.items()}

@@ -7,10 +7,9 @@ TORCH_COMPILE = "torch_compile"  # the engine of compile=true
 OLDER_ENGINE_NAMES = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # in the key `steps_by`
 
 
-class RunRecord(TypedDict, total=False):
-    """A run's record. Keys that `read_record` does not check may hold anything."""
+class PlannedRecord(TypedDict, total=False):
+    """The beginning of a run's record, which is known before the first step."""
 
-    format: int
     run_id: Required[str]
     problem_hash: Required[str]
     name: Required[str]  # the optimizer's
@@ -18,20 +17,27 @@ class RunRecord(TypedDict, total=False):
     # earlier versions of optbench had other keys
     config: Required[dict[str, Any]]
     problem: Required[dict[str, Any]]
-    reference: Any  # the train_loss of the solution in closed form, of linear models
     settings_hash: str  # of all settings, without the data's bytes and the code
     code: Any  # the user's own; `formats.older_code.code_in` reads it
     code_folder: Any  # the folder of that code, where it is not the current one
     metrics: list[str]  # the task's, beside loss and accuracy
+    counted: list[str]  # the columns of passes that the run's CSV files have
+    device: str | None
+    num_threads: Any
+    products: Any
+    engine: str | None  # A+B: A began the run, and B resumed it
+    reference: Any  # the train_loss of the solution in closed form, of linear models
+
+
+class RunRecord(PlannedRecord, total=False):
+    """A run's record. Keys that `read_record` does not check may hold anything."""
+
+    format: int
     status: Required[str]
     error: Any
     diverged_at_step: Any
     stopped: Any  # by and step, of a run that ended before its budget of steps; else null
     target_reached: Any  # whether a run with stop_at reached it
-    device: str | None
-    engine: str | None  # A+B: A began the run, and B resumed it
-    num_threads: Any
-    products: Any
     cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
     versions: dict[str, Any] | None

@@ -10,7 +10,6 @@ import torch
 
 from optbench.config import validate
 from optbench.config.build import (
-    Config,
     build,
     build_problem,
     describe_problem,
@@ -29,6 +28,7 @@ from optbench.formats.keys import (
     settled,
 )
 from optbench.formats.older_code import sourceless
+from optbench.formats.record import PlannedRecord
 from optbench.formats.run import COUNTED
 from optbench.problem import identity
 from optbench.runner import engine
@@ -47,7 +47,7 @@ class Plan:
     group: Path  # the folder that the run's folder is made in
     device: torch.device
     dataset: prepare.Dataset
-    record: Config  # the beginning of run.json
+    record: PlannedRecord  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
     released: int = 0  # `locks.released` before the search for `done`
     engine: str = engine.AUTO  # the engine's name, "plain", or "auto": the run chooses
@@ -99,7 +99,7 @@ def plan(
     own_code.tell(code)
     tell(config)
     results = results_of(config)
-    record = {
+    record: PlannedRecord = {
         "run_id": run_id,
         "problem_hash": identity(problem | ({"code": shared} if shared else {})),
         "settings_hash": settings_hash,  # of all but the data's bytes and the code

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from optbench.common.console import say, warn
 from optbench.common.errors import CodeError, UserError, unwritable
-from optbench.config.build import Config, loggers, results_of
+from optbench.config.build import loggers, results_of
 from optbench.formats.keys import RunConfig
 from optbench.runner.planning import Plan
 from optbench.runs import checkpoints
@@ -50,7 +51,7 @@ def mark_abandoned(config: RunConfig, folder: Path, error: str) -> None:
         logged.finish("failed")
 
 
-def unfinished(planned: Plan) -> tuple[RunFolder, Config] | None:
+def unfinished(planned: Plan) -> tuple[RunFolder, dict[str, Any]] | None:
     """Return the folder and `Training.state_dict` of an unfinished run, or None.
 
     Raises `UserError` where the data or settings have changed since the run began.

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from optbench.common.text import count
-from optbench.formats.keys import SERIES_KEYS
+from optbench.formats.keys import SERIES_KEYS, TuningConfig
 from optbench.stats.corrections import MAX_TYPE, least_seeds, series_and_seeds, too_few_seeds
 from optbench.tuning import edges
 from optbench.tuning.contenders import DEFAULT, FOLLOW_UP, Contender
@@ -34,7 +34,7 @@ def rivals(overrides: Iterable[Sequence[str]]) -> int:
 
 
 def too_few(
-    overrides: Iterable[Sequence[str]], settings: Mapping[str, Any], seeds: int
+    overrides: Iterable[Sequence[str]], settings: TuningConfig, seeds: int
 ) -> Iterator[str]:
     """Yield a caveat if so few searches allow no verdict, which is known before any run.
 
@@ -136,7 +136,7 @@ def _lost(tried: Sequence[Contender], found: Sequence[Contender], who: str) -> I
 
 
 def of_study(
-    entries: Sequence[dict[str, Any]], settings: Mapping[str, Any], seeds: int
+    entries: Sequence[dict[str, Any]], settings: TuningConfig, seeds: int
 ) -> Iterator[str]:
     """Yield the caveats of a study with these entries of its manifest, a sentence each."""
     for entry in entries:

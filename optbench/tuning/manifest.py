@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.formats import job_list
+from optbench.formats.keys import TuningConfig
 from optbench.formats.older_code import code_in
 from optbench.formats.study import entries_in, read_manifest
 from optbench.tuning import caveats
@@ -27,7 +28,7 @@ def done_of(folder: Path, plan: Plan) -> dict[str, Any]:
 
 def describe(
     searches: Sequence[Contender],
-    settings: dict[str, Any],
+    settings: TuningConfig,
     seeds: int,
     done: dict[str, Any],
     earlier: list[dict[str, Any]],
@@ -63,7 +64,7 @@ def describe(
     }
 
 
-def _entry(entry: Contender, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(entry: Contender, settings: TuningConfig) -> dict[str, Any]:
     """Return the manifest's entry of one contender in one search."""
     best, first = entry.best, entry.first_best
     return {

@@ -1,13 +1,14 @@
 """Write a study's trials as an Optuna study, which optuna-dashboard opens."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from optbench.common.console import warn
 from optbench.common.metrics import metric_of
+from optbench.formats.keys import TuningConfig
 from optbench.tuning.caveats import label_of
 from optbench.tuning.contenders import RUNG, Contender, Trial
 from optbench.tuning.space import path, ranges, value_at
@@ -15,7 +16,7 @@ from optbench.tuning.space import path, ranges, value_at
 OPTUNA_FILE = "optuna.db"  # SQLite
 
 
-def write(folder: Path, searches: Sequence[Contender], settings: Mapping[str, Any]) -> None:
+def write(folder: Path, searches: Sequence[Contender], settings: TuningConfig) -> None:
     """Write `optuna.db` into the study's folder: an Optuna study for each search.
 
     Nothing is written without Optuna (the extra `tuning`). A file that cannot be written costs a
@@ -48,7 +49,7 @@ def _name(entry: Contender, searches: Sequence[Contender]) -> str:
     return f"{label_of(entry, searches)} search {entry.repeat + 1}"
 
 
-def _trial(entry: Contender, trial: Trial, settings: Mapping[str, Any]) -> Any:
+def _trial(entry: Contender, trial: Trial, settings: TuningConfig) -> Any:
     """Return a frozen trial of Optuna, with the parameters that lie in their ranges."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial

@@ -10,7 +10,7 @@ run again.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +21,7 @@ from optbench.config.command_line import dry_run
 from optbench.config.validate import MAX_INTEGER, check_group
 from optbench.formats import job_list
 from optbench.formats.job_list import MANIFEST_FILE
-from optbench.formats.keys import RunConfig
+from optbench.formats.keys import RunConfig, TuningConfig
 from optbench.formats.run import AVERAGED, write_sealed
 from optbench.sweeps import callback, grid
 from optbench.sweeps.sharing.session import own_files, sessions
@@ -110,7 +110,7 @@ def shared_elsewhere() -> bool:
 
 
 def tell_cost(
-    first: list[Contender], configs: list[RunConfig], settings: dict[str, Any], seeds: int
+    first: list[Contender], configs: list[RunConfig], settings: TuningConfig, seeds: int
 ) -> NoReturn:
     """Print the cost of the study without its follow-up trials, and exit.
 
@@ -135,7 +135,7 @@ def tell_cost(
     sys.exit(0)
 
 
-def repeats(settings: dict[str, Any]) -> Iterator[tuple[int, int]]:
+def repeats(settings: TuningConfig) -> Iterator[tuple[int, int]]:
     """Yield the number of each repeat, and the first of its seeds."""
     for number in range(settings["repeats"]):
         yield number, settings["seed"] + number * SEEDS_APART
@@ -143,7 +143,7 @@ def repeats(settings: dict[str, Any]) -> Iterator[tuple[int, int]]:
 
 def try_all(
     searches: list[Contender],
-    settings: dict[str, Any],
+    settings: TuningConfig,
     plan: Plan,
     launch: Launch,
     folder: Path,
@@ -162,7 +162,7 @@ def try_all(
         trying.note(batch, results, folder, settings)
 
 
-def first_plan(searches: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
+def first_plan(searches: list[Contender], settings: TuningConfig, seeds: int) -> Plan:
     """Return all jobs of the study as known before the trials, without their points."""
     each = settings["seeds_per_trial"]
     trials = [
@@ -173,7 +173,7 @@ def first_plan(searches: list[Contender], settings: dict[str, Any], seeds: int) 
     return {"trials": trials, **last_plan(searches, settings, seeds)}
 
 
-def last_plan(searches: list[Contender], settings: dict[str, Any], seeds: int) -> Plan:
+def last_plan(searches: list[Contender], settings: TuningConfig, seeds: int) -> Plan:
     """Return the jobs of the second phase, with chosen settings after the trials."""
     plan: Plan = {"tuned": [], "default": []}
     for entry in searches:
@@ -187,7 +187,7 @@ def last_plan(searches: list[Contender], settings: dict[str, Any], seeds: int) -
     return plan
 
 
-def check(config: DictConfig) -> dict[str, Any]:
+def check(config: DictConfig) -> TuningConfig:
     """Return the `tuning` group as plain values. Raise `UserError` for bad values."""
     check_group(config.tuning, "tuning.trials", "tuning")
     settings: Any = OmegaConf.to_container(config.tuning, resolve=True)
@@ -219,10 +219,10 @@ def check(config: DictConfig) -> dict[str, Any]:
             f"tuning.pruning={settings['pruning']} is for settings that are drawn beforehand, and "
             f"tuning.method={settings['method']} is not: use sobol, halton or random"
         )
-    return settings
+    return cast(TuningConfig, settings)
 
 
-def check_searches(entries: list[Contender], settings: dict[str, Any]) -> None:
+def check_searches(entries: list[Contender], settings: TuningConfig) -> None:
     """Raise `UserError` where nothing is searched, or the budget does not fit the space."""
     if not any(entry.space for entry in entries):
         raise UserError(
@@ -261,7 +261,7 @@ def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
     return found
 
 
-def announce(entries: list[Contender], settings: dict[str, Any], seeds: int, total: int) -> None:
+def announce(entries: list[Contender], settings: TuningConfig, seeds: int, total: int) -> None:
     """Say what the study is about to do."""
     times, names = settings["repeats"], {entry.name for entry in entries}
     problems = max(sum(entry.name == name for entry in entries) for name in names)

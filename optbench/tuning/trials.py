@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optbench.formats.keys import TuningConfig
 from optbench.formats.run import AVERAGED, read_csv, read_record
 from optbench.formats.study import setting_of
 from optbench.tuning import edges, halving, search
@@ -43,9 +44,7 @@ def phase(name: str, seed: int, repeat: int) -> list[str]:
     ]  # fmt: skip
 
 
-def batches(
-    contenders: Sequence[Contender], settings: Mapping[str, Any]
-) -> Iterator[list[Candidate]]:
+def batches(contenders: Sequence[Contender], settings: TuningConfig) -> Iterator[list[Candidate]]:
     """Yield the trials to launch together, each batch by the outcomes of those before.
 
     First the default setting of each contender and the points of its sequence (by successive
@@ -65,7 +64,7 @@ def batches(
         yield follow_up
 
 
-def sizes(entry: Contender, settings: Mapping[str, Any]) -> int:
+def sizes(entry: Contender, settings: TuningConfig) -> int:
     """Return how many trials a contender has before its follow-up trials."""
     if not entry.space:
         return 1
@@ -74,12 +73,12 @@ def sizes(entry: Contender, settings: Mapping[str, Any]) -> int:
     return int(settings["trials"])
 
 
-def _first(entry: Contender, number: int, settings: Mapping[str, Any]) -> list[Candidate]:
+def _first(entry: Contender, number: int, settings: TuningConfig) -> list[Candidate]:
     points = _draw(entry, number - 1, settings) if entry.space else []
     return [Candidate(entry, None, DEFAULT), *(Candidate(entry, point) for point in points)]
 
 
-def _draw(entry: Contender, number: int, settings: Mapping[str, Any]) -> list[Point]:
+def _draw(entry: Contender, number: int, settings: TuningConfig) -> list[Point]:
     """Return the next points of a contender's own sequence."""
     method = "sobol" if settings["method"] == "tpe" else settings["method"]
     own = entry.first_space or entry.space
@@ -87,9 +86,7 @@ def _draw(entry: Contender, number: int, settings: Mapping[str, Any]) -> list[Po
     return search.points(own, entry.drawn, method, entry.seed)[entry.drawn - number :]
 
 
-def _halving(
-    contenders: Sequence[Contender], settings: Mapping[str, Any]
-) -> Iterator[list[Candidate]]:
+def _halving(contenders: Sequence[Contender], settings: TuningConfig) -> Iterator[list[Candidate]]:
     plans = [
         (entry, halving.rungs(settings["trials"], entry.length[1]) if entry.space else [])
         for entry in contenders
@@ -115,7 +112,7 @@ def _halving(
                 alive[id(entry)] = [tried[index] for index in kept]
 
 
-def _tpe(contenders: Sequence[Contender], settings: Mapping[str, Any]) -> Iterator[list[Candidate]]:
+def _tpe(contenders: Sequence[Contender], settings: TuningConfig) -> Iterator[list[Candidate]]:
     yield [Candidate(entry, None, DEFAULT) for entry in contenders]
     searches = [(entry, search.Tpe(entry.space, entry.seed)) for entry in contenders if entry.space]
     for _ in range(settings["trials"] - 1):
@@ -125,7 +122,7 @@ def _tpe(contenders: Sequence[Contender], settings: Mapping[str, Any]) -> Iterat
 
 
 def _follow_up(
-    contenders: Sequence[Contender], settings: Mapping[str, Any], number: int
+    contenders: Sequence[Contender], settings: TuningConfig, number: int
 ) -> list[Candidate]:
     """Return equally many further trials for each contender of a problem's search.
 
@@ -162,7 +159,7 @@ def _follow_up(
 
 
 def note(
-    batch: Sequence[Candidate], results: Sequence[Any], folder: Path, settings: Mapping[str, Any]
+    batch: Sequence[Candidate], results: Sequence[Any], folder: Path, settings: TuningConfig
 ) -> None:
     """Add the outcomes of a batch's jobs to the trials of their contenders.
 
@@ -179,7 +176,7 @@ def note(
 
 
 def _trial(
-    candidate: Candidate, records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    candidate: Candidate, records: Sequence[Mapping[str, Any]], settings: TuningConfig
 ) -> Trial:
     scores = [
         search.score(record.get("summary"), settings["metric"], settings["pick"])

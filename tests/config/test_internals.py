@@ -14,7 +14,7 @@ from optbench import torch_internals
 PACKAGE = Path(torch_internals.__file__).parent
 HYDRA = re.compile(r"(from|import) hydra\._internal|overrides_visitor")
 TORCH = re.compile(
-    r"\b(torch|nn|F|optim|lr_scheduler)(\.\w+)*\._[a-zA-Z]|_has_any_global_hook|_global_optimizer"
+    r"(?<!\")\b(torch|nn|F|optim|lr_scheduler)(\.\w+)*\._[a-zA-Z]|_has_any_global_hook|_global_optimizer"
     r"|_optimizer_step_p|\._forward_|\._parameters|\._buffers|\._modules|\"_parameters|_flat_weights"
     r"|_wrapped_by_lr|_scale_fn_custom"
 )

@@ -12,7 +12,7 @@ from optbench.analysis.candidate.judge import (
     OverProblems,
 )
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, number
+from optbench.common.text import count, enumerated, number
 from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED
 from optbench.stats.pairwise import PairVerdict
 
@@ -42,19 +42,14 @@ def sentence(found: CandidateVerdict) -> str:
 def grouped_text(over: Sequence[OverProblems]) -> str:
     """Return the outcomes against many baselines, by outcome."""
     names = {word: [e.baseline for e in over if e.outcome == word] for word in (BETTER, WORSE)}
-    told = [f"is {word} than {listed(own)}" for word, own in names.items() if own]
+    told = [f"is {word} than {enumerated(own)}" for word, own in names.items() if own]
     rest = [entry.baseline for entry in over if entry.outcome == CANNOT_TELL]
     if rest:
         few = len(rest) <= MAX_BASELINES
-        who = listed(rest) if few else f"{'the other ' * bool(told)}{len(rest)} baselines"
+        who = enumerated(rest) if few else f"{'the other ' * bool(told)}{len(rest)} baselines"
         told.append(f"cannot be told from {who}")
     problems = max(entry.problems for entry in over)
-    return listed(told) + (f" over {problems} problems" if problems > 1 else "")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as in "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+    return enumerated(told) + (f" over {problems} problems" if problems > 1 else "")
 
 
 def only_text(entry: OverProblems, each: list[OnProblem]) -> str:

@@ -14,7 +14,7 @@ from optbench.analysis.pairing import by_seed, owners_of, run_keys
 from optbench.analysis.trials import order_of, trial_scores
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, number, show
+from optbench.common.text import count, enumerated, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, least_seeds
@@ -167,7 +167,7 @@ def sentence(
         if not unclear:
             return "clear", f"{text}."
         many = f"the other {len(unclear)}"
-        rest = listed(unclear) if len(unclear) <= MAX_NAMES else many
+        rest = enumerated(unclear) if len(unclear) <= MAX_NAMES else many
         return "partly", f"{text}; it cannot be told from {rest}."
     n = min(int(pair["n"]) for pair in against)
     several = "searches" if unit == "search" else "seeds"
@@ -186,12 +186,7 @@ def some(names: Sequence[str], against: Sequence[dict[str, Any]], kind: str) -> 
     if len(names) < len(against):
         count = f"{len(names)} of the {len(against)}"
     few = len(names) == 1 or (len(names) <= MAX_NAMES and len(names) < len(against))
-    return listed(names) if few else OTHERS[kind].format(count)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as in "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+    return enumerated(names) if few else OTHERS[kind].format(count)
 
 
 def task(made: Comparison) -> str:
