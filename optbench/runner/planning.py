@@ -49,7 +49,7 @@ class Plan:
     dataset: prepare.Dataset
     record: PlannedRecord  # the beginning of run.json
     done: Path | None  # the folder of a finished run of the same identity
-    released: int = 0  # `locks.released` before the search for `done`
+    released: int = 0  # `locks.release_log_position` before the search for `done`
     engine: str = engine.AUTO  # the engine's name, "plain", or "auto": the run chooses
 
 
@@ -65,7 +65,7 @@ def plan(
     """Check a configuration, load its data, and return the plan of the run.
 
     load, find: replace `load_dataset` and `find_finished`, for many plans together.
-    released: `locks.released` at the time when `find` listed the finished runs.
+    released: `locks.release_log_position` at the time when `find` listed the finished runs.
     chosen: the engine of the run's sweep, if the configuration asks for "auto".
     Raises `UserError` for a mistake in the configuration or the data.
     """
@@ -119,7 +119,7 @@ def plan(
         record["code"] = code
         if folder := own_code.folder_of(code):
             record["code_folder"] = folder
-    mark = locks.released(results) if released is None else released
+    mark = locks.release_log_position(results) if released is None else released
     done = None if config["force"] else find(results, run_id, group)
     name = engine.asked(config)
     if name == engine.AUTO and chosen is not None:

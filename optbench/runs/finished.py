@@ -27,7 +27,7 @@ class Finished:
         self._marks: dict[Path, int] = {}
 
     def mark(self, results: Path) -> int:
-        """Return `locks.released` at the time when the folders were listed."""
+        """Return `locks.release_log_position` at the time when the folders were listed."""
         self._list(results)
         return self._marks[results]
 
@@ -58,7 +58,7 @@ class Finished:
 
     def _list(self, results: Path) -> None:
         if results not in self._folders:
-            self._marks[results] = locks.released(results)
+            self._marks[results] = locks.release_log_position(results)
             words: dict[str, list[Path]] = {}
             for here, below, files in os.walk(results, followlinks=True):
                 folder = Path(here)

@@ -24,7 +24,7 @@ class Stopped(Exception):
     """The wait for a lock was interrupted."""
 
 
-def released(results: Path) -> int:
+def release_log_position(results: Path) -> int:
     """Return the current end of the list of released locks, which grows later."""
     try:
         return (results / LOCK_FOLDER / RELEASED_FILE).stat().st_size
@@ -43,7 +43,7 @@ def run_lock(
 ) -> Iterator[bool]:
     """Wait for a run's lock, hold it, and yield whether the run may be done by now.
 
-    The run may be done if another process released the lock after `since` (from `released`), or
+    The run may be done if another process released the lock after `since` (from `release_log_position`), or
     died with it. waiting: told once who holds the lock. stop: True ends the wait with `Stopped`.
     This relies on POSIX record locks, which work over NFS if its server supports them.
     Raises OSError where the lock's file cannot be made.
