@@ -43,8 +43,9 @@ def run_lock(
 ) -> Iterator[bool]:
     """Wait for a run's lock, hold it, and yield whether the run may be done by now.
 
-    The run may be done if another process released the lock after `since` (from `release_log_position`), or
-    died with it. waiting: told once who holds the lock. stop: True ends the wait with `Stopped`.
+    The run may be done if another process released the lock after `since`, a position from
+    `release_log_position`, or died with it. waiting: told once who holds the lock. stop: True ends
+    the wait with `Stopped`.
     This relies on POSIX record locks, which work over NFS if its server supports them.
     Raises OSError where the lock's file cannot be made.
     """
