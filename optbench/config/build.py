@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache, partial
 from importlib import import_module
@@ -148,8 +149,9 @@ def build(group: str, node: Node) -> Any:
         arguments.pop("_partial_", None)  # nothing is left that optbench would fill in
     try:
         made = with_torchvision(lambda: make(arguments))
-        if group != "optimizer":  # `optimizers.build` checks those arguments itself
-            check_accepted(group, made)
+        if group == "optimizer":  # `optimizers.build` checks its arguments itself
+            return with_tuples(made)
+        check_accepted(group, made)
         return made
     except (InstantiationException, TypeError, ValueError) as error:  # by wrong flags
         cause = error.__cause__
@@ -172,6 +174,18 @@ def build(group: str, node: Node) -> Any:
         elif "locating target" in words:
             words = without_target(target)
         raise UserError(f"{group} cannot be made: {words}") from error
+
+
+def with_tuples(made: Any) -> Any:
+    """Return a partial call whose lists are tuples where the default of the class is one."""
+    if not isinstance(made, partial):
+        return made
+    with suppress(TypeError, ValueError):  # a callable without a signature
+        for name, parameter in inspect.signature(made.func).parameters.items():
+            given = made.keywords.get(name)
+            if isinstance(parameter.default, tuple) and isinstance(given, list):
+                made = partial(made.func, *made.args, **(made.keywords | {name: tuple(given)}))
+    return made
 
 
 def _rule(rule: Any) -> Any:

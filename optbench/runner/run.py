@@ -133,7 +133,8 @@ def _complete(
                 folder, training = None, Training(**asked)
         every = planned.config["checkpoint_seconds"]
         why = saved_state.unsaveable(training)
-        warn_of_unseeded(training, asked)
+        if folder is None:  # a resumed run's generators have moved on
+            warn_of_unseeded(training, asked)
         tell_share(asked["optimizer"], training)
         updates = training.updates(stop)
         first = next(updates)  # before the folder is made, so that a misfit leaves none

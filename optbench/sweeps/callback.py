@@ -114,12 +114,14 @@ class SweepCallback(Callback):
             if planned is not None and not launcher_chooses(config):
                 choose_engines(config, sweep, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
-            # of other sweeps the verdict says so, once, with the command that adds seeds
-            if claim and (why := too_few_seeds(planned or [], claim)):
+            why = too_few_seeds(planned or [], claim)
+            if claim and why:
                 warn(why)
             if not config.quiet:
                 runs = "1 run" if count == 1 else f"{count or 'several'} runs"
                 say(f"sweep of {runs} into {sweep}")
+                if why and not claim:  # no warning: many only want to see the curves
+                    say(f"no verdict can come of {why}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the figures, print the table, and exit non-zero if a run failed."""

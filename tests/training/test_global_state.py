@@ -1,6 +1,9 @@
 """What own code keeps on its classes and in its modules belongs to a run, not to the process."""
 
+import array
+import contextvars
 import csv
+import decimal
 import functools
 import io
 import itertools
@@ -8,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from optbench import compare, losses, train
+from optbench.common.errors import UserError
 from optbench.training import closures, saved_state, step_cost
 from optbench.training.loop import Training
 from optbench.trajectories.descent import run_optimizer
@@ -84,6 +89,73 @@ def counting(function: Callable[..., float]) -> Callable[..., float]:
         return function(*args) / calls
 
     return wrapper
+
+
+NAMESPACE = types.SimpleNamespace(steps=0, parts=types.SimpleNamespace(seen=[]))
+OF_THREAD = threading.local()
+OF_THREAD.steps = 0
+CONTEXT: contextvars.ContextVar[int] = contextvars.ContextVar("CONTEXT", default=0)
+ARRAY = array.array("d", [0.0])
+BYTES = bytearray(b"\0")
+DECIMAL = decimal.Decimal(0)
+PARTIAL = partial(sum, [0])
+
+
+class Space(Base):
+    def factor(self):
+        NAMESPACE.steps += 1
+        return 1 / NAMESPACE.steps
+
+
+class OfThread(Base):
+    def factor(self):
+        OF_THREAD.steps += 1
+        return 1 / OF_THREAD.steps
+
+
+class Context(Base):
+    def factor(self):
+        CONTEXT.set(CONTEXT.get() + 1)
+        return 1 / CONTEXT.get()
+
+
+class SpaceOfClass(Base):
+    mine = types.SimpleNamespace(steps=0)
+
+    def factor(self):
+        self.mine.steps += 1
+        return 1 / self.mine.steps
+
+
+class Text(Base):
+    def factor(self):
+        globals()["BY_TEXT"] = globals().get("BY_TEXT", 0) + 1
+        return 1 / globals()["BY_TEXT"]
+
+
+class Array(Base):
+    def factor(self):
+        ARRAY[0] += 1
+        return 1 / ARRAY[0]
+
+
+class Bytes(Base):
+    def factor(self):
+        BYTES[0] = (BYTES[0] + 1) % 256
+        return 1 / (1 + BYTES[0])
+
+
+class Decimals(Base):
+    def factor(self):
+        global DECIMAL
+        DECIMAL += 1
+        return 1 / DECIMAL
+
+
+class Partial(Base):
+    def factor(self):
+        PARTIAL.args[0].append(1)
+        return 1 / PARTIAL()
 
 
 class Decorated(Base):
@@ -269,7 +341,7 @@ class KeywordDefault(Base):
 OPTIMIZERS = [
     Counter, List, Dict, Buffer, InPlace, Created, Named, Global, GlobalDict, Helped, OtherClass,
     ThroughModule, Momentum, Draws, Last, Wrapper, Default, KeywordDefault, Closed, ClosedMethod,
-    Decorated,
+    Decorated, Space, OfThread, Context, SpaceOfClass, Partial, Text,
 ]  # fmt: skip
 
 
@@ -387,6 +459,7 @@ class Slowing(lr_scheduler.LRScheduler):
 
 
 SGD = partial(torch.optim.SGD, lr=0.05)
+UNSAVED = [Array, Bytes, Decimals]  # which no checkpoint holds
 KINDS: dict[str, dict[str, Any]] = {
     **{cls.__name__: {"optimizer": cls} for cls in OPTIMIZERS},
     **{made.__name__: {"model": made} for made in MODELS},
@@ -439,6 +512,27 @@ def test_runs_of_one_process_do_not_disturb_each_other(make, kind):
     alone = curve(make(kind, seed=1))
     curve(make(kind, seed=0))
     assert curve(make(kind, seed=1)) == alone
+
+
+@pytest.mark.parametrize("cls", UNSAVED)
+def test_memory_that_cannot_be_saved_belongs_to_its_run_and_restarts_it(make_problem, cls):
+    def made() -> Training:
+        return Training(make_problem(Net), cls, log_every=1)
+
+    training = made()
+    assert saved_state.unsaveable(training) == ""
+    alone = curve(training)
+    assert "global state" in saved_state.unsaveable(training)
+    assert curve(made()) == alone
+    options = {"seed": 0, "decay_biases_and_norms": True, "device": torch.device("cpu")}
+    assert step_cost.cost_of_run(make_problem(Net), cls, **options)["steps"] >= 20
+    assert curve(made()) == alone
+
+
+def test_a_generator_in_a_module_is_refused(make_problem, monkeypatch):
+    monkeypatch.setattr(MINE, "COUNT", (n for n in range(9)))
+    with pytest.raises(UserError, match=r"test_global_state.COUNT is a generator.* in __init__"):
+        Training(make_problem(Net), Global)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -266,6 +266,48 @@ def test_a_helper_that_is_imported_by_a_name_made_up_counts(
     assert set(found) == {"makes_up.py", "made_up_helper.py"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import importlib as i\ndef load(rule): return i.import_module(f'nets.{rule}')\n",
+        "import importlib.util as u\ndef load(p): return u.spec_from_file_location('a', p)\n",
+        "def load(path): exec(open(path).read())\n",
+    ],
+)
+def test_files_that_are_loaded_by_names_made_up_later_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"loads_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(f"{text}def loss(o, t): return o.sum()\n")
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "plain.py").write_text("S = 1.0\n")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "other.py").write_text("S = 1.0\n")
+    found = own_code.code_of({"loss": {"_target_": f"{name}.loss"}})[f"{name}.loss"]
+    assert set(found) == {f"{name}.py", "nets/plain.py"}
+
+
+def test_modules_of_a_package_that_finds_them_itself_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "finds_its_own"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import importlib, pkgutil\nREGISTRY = {}\n"
+        "for found in pkgutil.iter_modules(__path__):\n"
+        "    importlib.import_module(f'{__name__}.{found.name}')\n"
+    )
+    (package / "helpers.py").write_text("S = 1.0\n")
+    (package / "losses.py").write_text("def loss(o, t): return o.sum()\n")
+    target = "finds_its_own.losses.loss"
+    found = own_code.code_of({"loss": {"_target_": target}})[target]
+    assert {path.removeprefix("finds_its_own/") for path in found} == {
+        "__init__.py", "helpers.py", "losses.py",
+    }  # fmt: skip
+
+
 def test_labels_that_are_texts_are_refused_with_what_to_do() -> None:
     with pytest.raises(UserError, match="number labels from 0"):
         as_tensor("train_y", np.array(["u", "v"]))

@@ -4,9 +4,11 @@ import linecache
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ VERSIONED_PACKAGES = ("torch", "numpy", "hydra", "omegaconf", "optbench")
 PLAIN_TYPES = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 NO_SOURCE = "no source"
 NOTEBOOK = "notebook"  # stands for a file's name
+MAX_AROUND = 500  # Python files
 Import = tuple[str, str | None]  # a module, and the folder of the file that imports it
 
 
@@ -38,6 +41,7 @@ class Search:
         self._specs: dict[str, ModuleSpec | None] = {}
         self._cells: dict[str, str] = {}
         self._constants: dict[str, str] = {}
+        self._around: set[Path] = set()  # folders of which all sources count
         pieces = list(pieces_of(found))
         self.follow((name, None) for name in [home, *(p.__module__ or "" for p in pieces)])
         for piece in pieces:
@@ -92,7 +96,32 @@ class Search:
         if tree is None:
             return []
         self.defined[path] = syntax_trees.defined(tree)
+        if syntax_trees.loads_unnamed(tree):
+            self._read_around(Path(path))
         return [(name, str(Path(path).parent)) for name in syntax_trees.imports(tree, package)]
+
+    def _read_around(self, path: Path) -> None:
+        """Note the digests of all sources below a module's folder, or its outermost package's.
+
+        The module loads some of them by names that it makes up, so which is not known. Beyond
+        `MAX_AROUND` files it counts as without source.
+        """
+        path = path.resolve()
+        above = path.parent  # of the outermost package
+        while (above / "__init__.py").is_file() and above.parent != above:
+            above = above.parent
+        home = above / path.relative_to(above).parts[0] if above != path.parent else above
+        if home in self._around:
+            return
+        self._around.add(home)
+        found = list(islice(_sources_below(home), MAX_AROUND + 1))
+        if len(found) > MAX_AROUND:
+            self.files[f"{path.stem} ({NO_SOURCE})"] = NO_SOURCE
+            return
+        for each in found:
+            with suppress(OSError):
+                label = each.relative_to(above).as_posix()
+                self.files.setdefault(label, syntax_trees.digest(each.read_bytes()))
 
     def _is_installed(self, path: str) -> bool:
         """Return whether a file is Python's or a distribution's; note the latter."""
@@ -191,6 +220,17 @@ class Search:
                 self.follow((piece.__module__ or "", None) for piece in pieces)
                 for piece in pieces:
                     self.stands_in_source(piece)
+
+
+def _sources_below(folder: Path) -> Iterator[Path]:
+    """Yield the Python files below a folder in order, without hidden and installed ones."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__")) and name not in ("site-packages", "node_modules")
+        )
+        yield from (Path(place, name) for name in sorted(files) if name.endswith(".py"))
 
 
 def _modules_within(name: str) -> Iterator[Import]:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 # calls that load the module that a literal names, as in `import_module("helper")`
 LOADERS = ("import_module", "__import__", "get_class", "get_method", "get_static_method",
            "get_object", "locate")  # fmt: skip
+# calls that load files which no literal names
+FILE_LOADERS = ("spec_from_file_location", "SourceFileLoader", "iter_modules", "walk_packages",
+                "run_path", "run_module", "exec")  # fmt: skip
 
 
 def parse(source: str | bytes) -> ast.Module | None:
@@ -91,6 +94,21 @@ def imports(tree: ast.Module, package: str) -> list[str]:
         elif isinstance(node, ast.Call):
             found |= dict.fromkeys(_loaded(node, package))
     return [name for name in found if name]
+
+
+def loads_unnamed(tree: ast.Module) -> bool:
+    """Return whether the source loads modules or files whose names it makes up as it runs."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            method = name == "exec" and isinstance(node.func, ast.Attribute)
+            if name in FILE_LOADERS and not method:
+                return True
+            if name in LOADERS and not (node.args and isinstance(node.args[0], ast.Constant)):
+                named = [k.value for k in node.keywords if k.arg in ("name", "path")]
+                if not any(isinstance(value, ast.Constant) for value in named):
+                    return True
+    return False
 
 
 def _loaded(node: ast.Call, package: str) -> Iterator[str]:

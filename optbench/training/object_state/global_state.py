@@ -4,19 +4,29 @@ So are variables of functions that were made at import, and what `functools.lru_
 """
 
 import io
+import pickle
 from collections import deque
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import FunctionType
+from types import FunctionType, GeneratorType
 from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor
 
+from optbench.common.errors import UserError
 from optbench.training.object_state import parts
 from optbench.training.object_state.capture import Capture, Unsaveable
-from optbench.training.object_state.owners import CACHE, CONTAINERS, attributes_of, owners_of
+from optbench.training.object_state.owners import (
+    CACHE,
+    CALLS,
+    CONTAINERS,
+    NAMESPACES,
+    assign,
+    attributes_of,
+    owners_of,
+)
 from optbench.trial import copy_of
 
 Values = dict[str, Any]  # by the name of a class, function or module, and of its attribute
@@ -51,7 +61,11 @@ class GlobalState:
             self._empty_caches()
             self._found = _copies(self.values())
             if self._own is None:
-                self.see(*self._code)
+                try:
+                    self.see(*self._code)
+                except UserError:
+                    GlobalState._present = None  # nothing of this training is in place
+                    raise
                 self._code = ()  # which holds the dataset
             else:
                 self._bind(self.values() | self._own)
@@ -73,6 +87,13 @@ class GlobalState:
             more = self._owners.get(path, (owner, set()))[1]
             self._owners[path] = owner, None if names is None or more is None else names | more
         self._found |= _copies({k: v for k, v in self.values().items() if k not in known})
+        for path, value in self._held().items():
+            if isinstance(value, GeneratorType):
+                raise UserError(
+                    f"{path} is a generator, which `next` advances and nothing copies or saves, so "
+                    f"that no run could begin where another did: make it in __init__, or as an "
+                    f"object of a class with a method __next__"
+                )
         if GlobalState._present is self:
             self._empty_caches(besides=caches)
         self._built = {path: c.cache_info().misses for path, c in self._caches().items()}
@@ -131,9 +152,12 @@ class GlobalState:
         return equal | _copies({k: v for k, v in self._found.items() if k not in equal})
 
     def _is_as_found(self, key: str, value: Any) -> bool:
-        with suppress(Unsaveable):
-            return key in self._found and _equal(_node(value), _node(self._found[key]))
-        return False
+        if key not in self._found:
+            return False
+        try:
+            return _equal(_node(value), _node(self._found[key]))
+        except Unsaveable:
+            return (data := _pickled(value)) is not None and data == _pickled(self._found[key])
 
     def _held(self) -> Values:
         """Return all attributes of the owners, code too, and the defaults of functions."""
@@ -149,9 +173,10 @@ class GlobalState:
         for key in now.keys() | values.keys():
             owner, name = self._place(key)
             if key not in values:
-                delattr(owner, name)
+                if hasattr(owner, name):  # no context variable
+                    delattr(owner, name)
             elif now.get(key, self) is not values[key]:
-                setattr(owner, name, values[key])
+                assign(owner, name, values[key])
 
     def _place(self, key: str) -> tuple[Any, str]:
         path, _, name = key.rpartition(".")
@@ -194,20 +219,33 @@ def _can_change(value: Any) -> bool:
 
 def _is_memory(value: Any) -> bool:
     """Return whether a value may be memory: no code, and no tool such as a lock."""
-    if isinstance(value, partial | io.IOBase) or hasattr(type(value), "__get__"):
-        return False
+    if isinstance(value, partial):
+        return any(map(_can_change, (*value.args, *value.keywords.values())))
+    if isinstance(value, (io.IOBase, *NAMESPACES)) or hasattr(type(value), "__get__"):
+        return False  # the attributes of a namespace are held one by one
     if (constant := parts.constant_node(value)) is not None:
         return bool(constant["kind"] != "code")
     if isinstance(value, CONTAINERS):
         inside = value.values() if isinstance(value, dict) else value
-        return not value or any(isinstance(v, CONTAINERS) or _is_memory(v) for v in inside)
+        known = (*CONTAINERS, *NAMESPACES)
+        return not value or any(isinstance(v, known) or _is_memory(v) for v in inside)
     if not parts.is_packaged(type(value)) or isinstance(value, Iterator):
         return True  # also if no checkpoint can hold it: the run then restarts, and says so
     try:
         _node(value)
     except Unsaveable:
-        return False
+        return _pickled(value) is not None  # of a tool, such as a lock, there is no copy
     return True
+
+
+def _pickled(value: Any) -> bytes | None:
+    """Return a packaged object's bytes, to be compared and never loaded; None where it has none."""
+    if isinstance(value, (*CONTAINERS, *CALLS, Iterator)) or not parts.is_packaged(type(value)):
+        return None  # what lies inside may hide a part of its state from pickle
+    try:
+        return pickle.dumps(value)
+    except Exception:  # a class may raise anything
+        return None
 
 
 def _node(value: Any) -> parts.Node:

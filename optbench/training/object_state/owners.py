@@ -2,11 +2,20 @@
 
 import dis
 import sys
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import lru_cache, partial
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    CellType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +27,7 @@ from optbench.problem import Problem
 from optbench.training.object_state import parts
 
 CACHE = type(lru_cache(int))
+NAMESPACES = (SimpleNamespace, threading.local, ContextVar)  # whose attributes are memory
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 # objects of packages that own code may lie in: as attributes, and by these names
 HOLDERS = (nn.Module, Optimizer, LRScheduler, Problem, ModuleLoss)
@@ -43,15 +53,17 @@ def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | No
                 with suppress(ValueError):  # an empty cell
                     left.append(cell.cell_contents)
             for path, owner, names in _keepers_of(thing):
-                named = [vars(owner)[n] for n in names or () if n in vars(owner)]
-                left.extend(named)
+                known = vars(owner)
+                named = {n: known[n] for n in names or () if n in known}
+                left.extend(named.values())
                 yield path, owner, names
-                yield from _cells_of(named)
+                yield from _held_by(path, named)
         elif isinstance(thing, type):
             if own:
                 left.extend((*thing.__mro__, *vars(thing).values()))
-                yield f"{thing.__module__}.{thing.__qualname__}", thing, None
-                yield from _cells_of(vars(thing).values())
+                path = f"{thing.__module__}.{thing.__qualname__}"
+                yield path, thing, None
+                yield from _held_by(path, vars(thing))
         elif isinstance(thing, CACHE):
             left.append(thing.__wrapped__)
             if not (isinstance(thing.__wrapped__, FunctionType) and parts.is_packaged(thing)):
@@ -75,15 +87,21 @@ def _keepers_of(function: FunctionType) -> Iterator[tuple[str, Any, set[str] | N
     yield f"{function.__module__}.{function.__qualname__}", function, None
     code = list(_instructions(function.__code__))
     used = {i.argval for i in code if i.opname.endswith("_GLOBAL")}
+    # `globals()["n"]` and `setattr(sys.modules[...], "n", 1)` name what they change as texts
+    if "globals" in used or any(i.argval == "modules" for i in code):
+        used |= {i.argval for i in code if isinstance(i.argval, str)}
     yield home.__name__, home, used
     for value in [vars(home).get(name) for name in used]:
         if isinstance(value, ModuleType) and not parts.is_packaged(value):
             yield value.__name__, value, {i.argval for i in code if i.opname.endswith("_ATTR")}
 
 
-def _cells_of(named: Iterable[Any]) -> Iterator[tuple[str, CellType, set[str]]]:
-    """Yield the variables that own functions, to be found by a name, took from around them."""
-    left = list(named)
+def _held_by(path: str, named: Mapping[str, Any]) -> Iterator[tuple[str, Any, set[str] | None]]:
+    """Yield the namespaces among named values, and variables that functions took from around."""
+    for name, value in named.items():
+        if isinstance(value, NAMESPACES):
+            yield f"{path}.{name}", value, None
+    left = list(named.values())
     for thing in left:  # which grows
         if isinstance(thing, CALLS):
             left.extend(getattr(thing, name, None) for name in INNER)
@@ -104,8 +122,20 @@ def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
 
 def attributes_of(owner: Any) -> list[tuple[str, Any]]:
     """Return an owner's attributes, code too; those of a cell are its content."""
+    if isinstance(owner, ContextVar):
+        with suppress(LookupError):  # no value, and no default
+            return [("value", owner.get())]
+        return []
     if not isinstance(owner, CellType):
         return list(vars(owner).items())
     with suppress(ValueError):  # an empty cell
         return [("cell_contents", owner.cell_contents)]
     return []
+
+
+def assign(owner: Any, name: str, value: Any) -> None:
+    """Set an owner's attribute, or the value of a context variable."""
+    if isinstance(owner, ContextVar):
+        owner.set(value)
+    else:
+        setattr(owner, name, value)
