@@ -18,16 +18,20 @@ from optbench.analysis.final_values import seeds_text
 from optbench.common.errors import UserError
 from optbench.common.text import show, sort_key
 from optbench.figures import style
-from optbench.figures.axes import end_at_data, set_log_y
+from optbench.figures.axes import end_at_data, set_log_y, set_title
 from optbench.figures.depth import WEIGHTED, band
 from optbench.figures.looks import look_of
 from optbench.figures.panels import add_legend, caption
 
+NARROW = 5.0  # inches
 NAMES = {
     "activation_std": "activations: standard deviation",
     "output_grad_std": "gradients to them: standard deviation",
     "update_norm / grad_norm": "effective step: update / gradient",
     "weight_rank": "rank of the weights",
+    "saturated_fraction": "outputs in the flat ends: share",
+    "grad_variance": "variance of the gradient",
+    "update_norm": "length of the step",
 }
 
 
@@ -49,7 +53,7 @@ def by_depth(
             axes = figure.add_subplot(1, len(values), number + 1)
             note = set_log_y([axes], draw(axes, rows, value, "depth", lines))
             notes.append(note.replace("axis", f"axis of {NAMES.get(value, value)}", 1))
-            axes.set_title(NAMES.get(value, value), loc="left")
+            set_title(figure, axes, [NAMES.get(value, value)], 0.35)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.set_xlabel(f"depth ({kind} layer)")
         describe_lines(figure, rows, lines, "at the first step", "".join(notes))
@@ -90,7 +94,10 @@ def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     The left panel shows one output by the formulas, the right panel the runs' measurements."""
     with style.rc():
         figure = style.blank(7.4, 3.2)
-        formula, measured = figure.subplots(1, 2)
+        narrow = figure.get_figwidth() < NARROW
+        if narrow:  # one panel below the other
+            figure.set_figheight(2 * figure.get_figheight())
+        formula, measured = figure.subplots(*((2, 1) if narrow else (1, 2)))
         draw_formula(formula)
         points = measured_gradients(layers, epochs)
         for loss, (name, look) in OUTPUT_LOOKS.items():
@@ -101,7 +108,7 @@ def gradient_by_error(layers: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
             )  # fmt: skip
         if note := set_log_y([measured], points["gradient"]).removeprefix("; "):
             caption(figure, note)
-        measured.set_title("measured, each run at each logged step", loc="left")
+        set_title(figure, measured, ["measured, each run at each logged step"], 0.35)
         measured.set_xlabel("error: share of training examples wrong")
         measured.set_ylabel("gradient to the outputs: std")
         measured.legend(loc="lower left")
