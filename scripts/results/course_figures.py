@@ -34,7 +34,6 @@ from scripts.results.trajectories import PATHS, SCENES
 OUT = ROOT / "docs" / "course" / "figures"
 FIRST = ROOT / "results" / "getting_started" / "runs.csv.xz"  # the sweep of docs/getting-started.md
 COLORS = 128  # of a picture with a palette, which has a third of the size
-KINDS = {"batch_size": "learning_rate"}  # in place of the figure that the study itself draws
 
 
 def main() -> None:
@@ -80,7 +79,7 @@ def draw_runs(name: str, base: Path) -> Path:
         with style.use(columns=1):
             claim_files.draw(drawn, files.table(), claim_files.layers_of(files), options)
     else:
-        kind = KINDS.get(name) or ("learning_rate" if options else "curves")
+        kind = "learning_rate" if options else "curves"
         draw_all([folder], drawn, Options(kinds=(kind,), columns=1, formats=("png",)))
     (picture,) = drawn.glob("*.png")
     return picture
