@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from composed import resolved
 
 from optbench.common.errors import UserError
 from optbench.config import build, validate
+from optbench.config.build import with_tuples
 from optbench.config.resolve import check_keys, drop_foreign_arguments
 from optbench.datasets.prepare import prepare
 from optbench.formats.groups import config_folder
@@ -207,3 +209,15 @@ def test_an_own_initializer_takes_the_place_of_the_weights_function():
 def test_drop_foreign_arguments_changes_nothing_where_nothing_was_given():
     config = resolved()
     assert drop_foreign_arguments(deepcopy(config), ["optimizer=adam", "epochs=3"]) == config
+
+
+def test_a_list_is_a_tuple_where_the_default_is_one():
+    class Strict(torch.optim.SGD):
+        def __init__(self, params, lr, betas=(0.9, 0.99), sizes=None):
+            assert isinstance(betas, tuple)
+            super().__init__(params, lr)
+
+    made = with_tuples(partial(Strict, lr=0.1, betas=[0.1, 0.2, 0.3], sizes=[1]))
+    assert made.keywords == {"lr": 0.1, "betas": (0.1, 0.2, 0.3), "sizes": [1]}
+    made([torch.zeros(1, requires_grad=True)])
+    assert with_tuples(len) is len

@@ -4,6 +4,7 @@ import math
 from itertools import combinations, product
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pandas as pd
 import pytest
@@ -294,6 +295,22 @@ def test_one_pair_has_one_word_whoever_asks() -> None:
             assert (verdict.outcome, verdict.p) == (line.outcome, line.p)
             differs += verdict.outcome != first_against_second(frame)[1].outcome
     assert differs
+
+
+@pytest.mark.parametrize(("seeds", "said"), [("0,1,2", True), ("0,1,2,3,4,5", False)])
+def test_a_sweep_says_before_it_trains_that_its_seeds_are_too_few(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seeds: str,
+    said: bool,
+) -> None:
+    words = ["optimizer=sgd,adam", f"seed={seeds}", "data.subset=100", "steps=1", "epochs=null"]
+    words += ["model.hidden=[4]", "hydra/launcher=basic", f"results_dir={tmp_path}"]
+    assert in_process.call(monkeypatch, "-m", *words) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("sweep of ")
+    assert second.startswith("no verdict can come of 3 seeds: with fewer than 6 pairs") == said
 
 
 def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
