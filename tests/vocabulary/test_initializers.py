@@ -50,6 +50,7 @@ DEVIATION = {
     "he_uniform": sqrt(2 / FAN_IN),
     "he_normal": sqrt(2 / FAN_IN),
     "lecun": sqrt(1 / FAN_IN),
+    "deviation_two_over_fan_in": 2 / FAN_IN,
     "orthogonal": 1 / sqrt(FAN_IN),
     "sparse": 0.1 * sqrt(0.1),
     "truncated_normal": 0.05 * 0.8796,  # of a standard normal without what is beyond two

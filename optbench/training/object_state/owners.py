@@ -63,7 +63,8 @@ def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | No
                 left.extend((*thing.__mro__, *vars(thing).values()))
                 path = f"{thing.__module__}.{thing.__qualname__}"
                 yield path, thing, None
-                yield from _held_by(path, vars(thing))
+                if "<locals>" not in path:  # else what lies around it is the caller's
+                    yield from _held_by(path, vars(thing))
         elif isinstance(thing, CACHE):
             left.append(thing.__wrapped__)
             if not (isinstance(thing.__wrapped__, FunctionType) and parts.is_packaged(thing)):
