@@ -89,6 +89,39 @@ def test_an_interrupted_run_goes_on_in_its_folder(tmp_path, capsys, after):
     }
 
 
+NOISY = """
+import numpy as np, torch
+
+class Noisy(torch.optim.SGD):
+    def __init__(self, params, **kwargs):
+        super().__init__(params, **kwargs)
+        self.rng = np.random.default_rng({seed})
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.add_(1e-3 * float(self.rng.standard_normal()))
+        return loss
+"""
+
+
+@pytest.mark.parametrize(("seed", "told"), [("", True), ("5", False)])
+def test_resumed_run_says_nothing_of_generators_that_moved_on(
+    tmp_path, monkeypatch, capsys, seed, told
+):
+    module = f"noisy_{seed or 'free'}"
+    (tmp_path / f"{module}.py").write_text(NOISY.format(seed=seed))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["optimizer=sgd", f"optimizer._target_={module}.Noisy"]
+    run = stopped(tmp_path, 4, *own).folder
+    assert ("that no seed sets" in capsys.readouterr().err) == told
+    outcome = finished(tmp_path, *own)
+    assert outcome.folder == run and outcome.status == "completed"
+    assert "that no seed sets" not in capsys.readouterr().err
+
+
 def test_a_run_of_an_earlier_version_keeps_the_columns_of_its_files(tmp_path, monkeypatch):
     earlier = [name for name in COLUMNS["layers"] if name not in ADDED_COLUMNS]
     with monkeypatch.context() as patch:
