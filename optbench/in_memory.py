@@ -26,7 +26,7 @@ from optbench.analysis.summary import summary
 from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.formats.record import RunRecord
+from optbench.formats.record import RunRecord, Stop
 from optbench.formats.run import (
     AVERAGED_COLUMNS,
     COLUMNS,
@@ -202,7 +202,9 @@ def compare(
                     "config": {},
                     "problem": size,
                     "status": update.status,
-                    "stopped": update.stopped and {"by": update.stopped, "step": update.step},
+                    "stopped": Stop(by=update.stopped, step=update.step)
+                    if update.stopped
+                    else None,
                     "device": str(device),
                     "engine": engine,
                     "cost": cost_of_run(

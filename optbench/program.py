@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
 from optbench.formats.groups import config_folder, own_folders
-from optbench.formats.record import setting_of
+from optbench.formats.record import RunRecord, setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
@@ -154,10 +154,10 @@ def curve_of(folder: Path) -> Path:
     return curve.draw(folder)
 
 
-def early_end(record: Mapping[str, Any]) -> Iterator[str]:
+def early_end(record: RunRecord) -> Iterator[str]:
     """Yield how a run ended by its recipe: without progress, at a target or after seconds."""
-    config, stopped = record["config"], record.get("stopped") or {}
-    by, at = stopped.get("by"), f"at step {stopped.get('step')}"
+    config, stopped = record["config"], record.get("stopped")
+    by, at = (stopped["by"], f"at step {stopped['step']}") if stopped else (None, "")
     if by == "early_stopping":
         rule = config["early_stopping"]
         patience = rule["patience"]
@@ -176,7 +176,7 @@ def early_end(record: Mapping[str, Any]) -> Iterator[str]:
         yield "a run with a budget of seconds is not repeatable bit for bit"
 
 
-def tell(outcome: Any, record: Mapping[str, Any], *, logged: bool) -> None:
+def tell(outcome: Any, record: RunRecord, *, logged: bool) -> None:
     """Print what is unusual about a run, and its final metrics."""
     if outcome.known:
         how, again = f"({outcome.status})", "force=true runs it again"

@@ -7,8 +7,7 @@ file that cannot be trusted is left out and named in `table.attrs["problems"]`.
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import pandas as pd
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import nearest
 from optbench.formats.keys import KEYS, SERIES_KEYS
-from optbench.formats.older_code import newest_only
+from optbench.formats.older_code import moment, newest_only
 from optbench.formats.record import RunRecord, engine_of
 from optbench.formats.run import (
     COLUMNS,
@@ -175,9 +174,11 @@ class RunFiles:
     def _read(self, rows: str) -> pd.DataFrame:
         problems = list(self._problems)
         # newest first: the first readable one of each run_id counts
-        records = sorted(
-            self.records, key=lambda item: (finish_time(item[1]), str(item[0])), reverse=True
-        )
+
+        def age(item: Record) -> tuple[float, str]:
+            return moment(item[1].get("finished")), str(item[0])
+
+        records = sorted(self.records, key=age, reverse=True)
         runs: dict[str, Run] = {}
         for folder, record in records:
             if record["status"] not in FINISHED or (rows != "epochs" and "imported" in record):
@@ -234,15 +235,6 @@ def without_path(error: OSError | ValueError) -> str:
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
-def finish_time(record: Mapping[str, Any]) -> float:
-    """Return when a run finished, in seconds since 1970; -inf if unknown."""
-    try:
-        moment = datetime.fromisoformat(record["finished"])
-    except (KeyError, TypeError, ValueError):
-        return -math.inf
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the runs below each other, with the columns of the CSV and the problem."""
     lengths = [len(run.columns["step"]) for run in runs]
@@ -252,7 +244,8 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     for folder, record, _ in runs:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
-        stopped = (stop_of(record) or {}).get("by", math.nan)
+        stop = stop_of(record)
+        stopped = stop["by"] if stop else math.nan
         values = (str(folder), *hashes, *rest, engine_of(record) or math.nan, stopped)
         identity = dict(zip(RUN_COLUMNS, values, strict=True))
         config = flatten(record["config"])
@@ -298,7 +291,7 @@ def _references(runs: Sequence[Run]) -> dict[str, float]:
     return {problem: values.pop() for problem, values in found.items() if len(values) == 1}
 
 
-def step_costs(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def step_costs(record: RunRecord) -> tuple[float, float, float, float]:
     """Return COST_COLUMNS of a record; NaN if not measured, or if trained alone."""
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan

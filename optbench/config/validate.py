@@ -10,7 +10,7 @@ from typing import Any
 
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import did_you_mean
-from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, Switch
+from optbench.formats.keys import ENDING_KEYS, GROUPS, KEYS, Choice, Count, RunConfig, Switch
 from optbench.formats.run import COLUMNS, COUNTED
 
 MAX_THREADS = 4096  # more than any machine has; a million threads would end the process
@@ -18,7 +18,7 @@ MAX_FLOAT = 1e30  # float32 holds a hundred million times as much
 MAX_INTEGER = 2**53  # larger whole numbers are not exact in CSV and JSON readers
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: RunConfig) -> None:
     """Raise `UserError` for the first wrong value, with its key and what is allowed."""
     from optbench.training.recipes import recipe_of  # imports torch, which takes seconds
 
@@ -62,13 +62,14 @@ def check(config: Mapping[str, Any]) -> None:
     for group in GROUPS:
         if group == "initializer":
             continue  # an initializer needs no class
-        if not isinstance(config[group], Mapping) or not config[group].get("_target_"):
+        node = _get(config, group)
+        if not isinstance(node, Mapping) or not node.get("_target_"):
             raise UserError(
                 f"{group} needs a _target_: {group}=NAME chooses one of conf/{group}/, and a YAML "
                 f"of yours names a class or function, as in `_target_: mymodule.MyClass`, at its "
                 f"left edge"
             )
-        label = config[group].get("name")
+        label = node.get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
     check_internals(_get(config, "log.optimizer"))
@@ -83,7 +84,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"optimizer.lr must be above 0 and below {MAX_FLOAT:g}, not {lr!r}")
 
 
-def check_source(config: Mapping[str, Any]) -> None:
+def check_source(config: RunConfig) -> None:
     """Raise `UserError` for a file of the user's that the dataset would not read."""
     path = _get(config, "data.path")
     if path is None:
@@ -100,7 +101,7 @@ def check_source(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_kinds(config: Mapping[str, Any], kind: type) -> None:
+def check_kinds(config: RunConfig, kind: type) -> None:
     """Raise `UserError` for the first key whose check is of type `kind` and fails."""
     for key, known in KEYS.items():
         if isinstance(known.check, kind):
@@ -216,7 +217,7 @@ def check_group(value: Any, key: str, group: str) -> None:
         raise UserError(f"{group} is a group of keys such as {key}, not {value!r}")
 
 
-def _get(config: Mapping[str, Any], key: str) -> Any:
+def _get(config: RunConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         check_group(value, key, key.split(".")[0])

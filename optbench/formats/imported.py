@@ -30,13 +30,14 @@ from optbench.formats.other_tables import (
     is_metric,
     not_finite,
 )
+from optbench.formats.record import RunRecord
 from optbench.formats.run import COLUMNS, FORMAT, RUN_COLUMNS, write_sealed
 
 
 class Imported(NamedTuple):
     """One run of a table: its record, and the text of its `epochs.csv`."""
 
-    record: dict[str, Any]
+    record: RunRecord
     csv: str
 
     @property
@@ -204,7 +205,7 @@ def as_run(record: Mapping[str, Any], part: pd.DataFrame, broken: np.ndarray) ->
     problem = digest({"imported": record["problem"]})
     diverged = bool(broken.any())
     content = {key: value for key, value in record.items() if key != "imported"}
-    told = {
+    told: Any = {
         "format": FORMAT,
         "run_id": digest({**content, "paired": record["imported"]["paired"], "csv": csv}),
         "problem_hash": problem,

@@ -105,13 +105,13 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     return kept, sentences
 
 
-def _code_by_target(record: Mapping[str, Any]) -> Code:
+def _code_by_target(record: RunRecord) -> Code:
     """Return the code of each target; {} for torch's targets and for older records."""
     groups = {key: record["config"].get(key) for key in GROUPS}
     return {target: {} for target in targets(groups)} | code_in(record)
 
 
-def asked_for(record: Mapping[str, Any]) -> float:
+def asked_for(record: RunRecord) -> float:
     """Return when a command last asked for the run, in seconds since 1970."""
     return max(moment(record.get(key)) for key in ("started", "reused"))
 

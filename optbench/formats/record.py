@@ -1,6 +1,5 @@
 """The type of `run.json`: a run's configuration, identity and outcome."""
 
-from collections.abc import Mapping
 from typing import Any, Required, TypedDict
 
 TORCH_COMPILE = "torch_compile"  # the engine of compile=true
@@ -29,6 +28,13 @@ class PlannedRecord(TypedDict, total=False):
     reference: Any  # the train_loss of the solution in closed form, of linear models
 
 
+class Stop(TypedDict):
+    """Why a run ended before its budget of steps, and after which step."""
+
+    by: str
+    step: int
+
+
 class RunRecord(PlannedRecord, total=False):
     """A run's record. Keys that `read_record` does not check may hold anything."""
 
@@ -36,7 +42,7 @@ class RunRecord(PlannedRecord, total=False):
     status: Required[str]
     error: Any
     diverged_at_step: Any
-    stopped: Any  # by and step, of a run that ended before its budget of steps; else null
+    stopped: Stop | None
     target_reached: Any  # whether a run with stop_at reached it
     cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
@@ -53,7 +59,7 @@ class RunRecord(PlannedRecord, total=False):
     imported: Any  # from which table, its seed, and whether paired: optbench did not train the run
 
 
-def engine_of(record: Mapping[str, Any]) -> str | None:
+def engine_of(record: PlannedRecord) -> str | None:
     """Return the name of a run's engine, "plain" for torch; None if not recorded."""
     engine = record.get("engine") or OLDER_ENGINE_NAMES.get(str(record.get("steps_by")))
     return engine if isinstance(engine, str) else None

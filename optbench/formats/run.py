@@ -17,7 +17,7 @@ from optbench import __version__
 from optbench.common.files import read_text, replace_text
 from optbench.common.metrics import TASK_METRICS
 from optbench.formats.checksummed_json import add_checksum, remove_checksum
-from optbench.formats.record import RunRecord
+from optbench.formats.record import PlannedRecord, RunRecord, Stop
 
 FORMAT = 1
 RUN_COLUMNS = (
@@ -74,7 +74,7 @@ OPTIONAL_KEYS = {
 }  # fmt: skip
 
 
-def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
+def columns_of(rows: str, record: PlannedRecord) -> list[str]:
     """Return the columns that a run with this record writes to a CSV file."""
     counted = record.get("counted", [])
     if rows == "steps":
@@ -92,7 +92,7 @@ def columns_of(rows: str, record: Mapping[str, Any]) -> list[str]:
     return columns
 
 
-def internals_of(record: Mapping[str, Any]) -> list[str]:
+def internals_of(record: PlannedRecord) -> list[str]:
     """Return the columns of steps.csv that log the optimizer itself (`log.optimizer`)."""
     names = (record["config"].get("log") or {}).get("optimizer")
     return [str(name) for name in names or []]
@@ -132,7 +132,7 @@ def check_format(record: Mapping[str, Any]) -> None:
         raise ValueError(f"has format {found!r}; this version of optbench reads format {FORMAT}")
 
 
-def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def read_rows(path: Path, record: RunRecord) -> dict[str, np.ndarray]:
     """Return the columns of a CSV file of a finished run with this record.
 
     A run that diverged before its first step has no row in `steps.csv`. It gets a row at step 0,
@@ -157,13 +157,13 @@ def read_rows(path: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return columns
 
 
-def digests(record: Mapping[str, Any]) -> dict[str, str]:
+def digests(record: RunRecord) -> dict[str, str]:
     """Return the SHA-256 of each CSV file at the run's end; {} for older runs."""
     found = record.get("csv_sha256")
     return dict(found) if isinstance(found, dict) else {}
 
 
-def intact(folder: Path, record: Mapping[str, Any]) -> bool:
+def intact(folder: Path, record: RunRecord) -> bool:
     """Return whether a finished run's CSV files still have their recorded digests."""
     try:
         for name, expected in digests(record).items():
@@ -241,7 +241,7 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
     return np.array(values, dtype=float)
 
 
-def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: RunRecord) -> None:
     """Raise ValueError where a CSV file has fewer rows than the run's record says."""
     count = len(columns["step"])
     summary = record.get("summary")
@@ -271,7 +271,7 @@ def check_rows(rows: str, columns: Mapping[str, np.ndarray], record: Mapping[str
         raise ValueError(f"ends at epoch {epoch:g} of {epochs}, yet the run completed")
 
 
-def reference_of(record: Mapping[str, Any]) -> float | None:
+def reference_of(record: RunRecord) -> float | None:
     """Return the training loss of a problem's solution in closed form, or None."""
     found = record.get("reference")
     value = found.get("train_loss") if isinstance(found, dict) else None
@@ -280,7 +280,7 @@ def reference_of(record: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
-def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+def stop_of(record: Mapping[str, Any]) -> Stop | None:
     """Return why (`by`) and at which `step` a run ended before its budget of steps; or None."""
     found = record.get("stopped")
     if found is None:
@@ -291,7 +291,7 @@ def stop_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"by": by, "step": step}
 
 
-def check_whole(folder: Path, record: Mapping[str, Any]) -> None:
+def check_whole(folder: Path, record: RunRecord) -> None:
     """Raise ValueError or OSError where a finished run's CSV files have changed.
 
     This is quicker than reading the numbers.

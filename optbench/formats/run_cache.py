@@ -9,7 +9,6 @@ size, nor place. A file that has changed is read and checked anew. Without pyarr
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +56,7 @@ class RunCache:
         name = self._known(RECORDS, folder, folder / "run.json")
         return None if name is None else cast(RunRecord, json.loads(self._records[name]))
 
-    def note_record(self, folder: Path, record: Mapping[str, Any], stamp: Stamp) -> None:
+    def note_record(self, folder: Path, record: RunRecord, stamp: Stamp) -> None:
         """Keep a record that was read and checked. stamp: of its file before it was read."""
         name = self._name(folder)
         self._load(RECORDS)

@@ -1,7 +1,6 @@
 """What a run says of its optimizer before it trains: a factor given as a rate, compilation."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -65,7 +64,7 @@ def _class(factory: Factory) -> Any:
     return factory
 
 
-def compiles(config: Mapping[str, Any]) -> bool:
+def compiles(config: RunConfig) -> bool:
     """Return whether a class of heavyball, which compiles its steps, is the optimizer."""
     return any(name.startswith(f"{HEAVYBALL}.") for name in targets(config["optimizer"]))
 

@@ -13,6 +13,7 @@ from optbench import __version__
 from optbench.common.errors import UserError
 from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import all_changes, code_in, sourceless
+from optbench.formats.record import PlannedRecord, RunRecord
 from optbench.formats.run import read_record
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -24,7 +25,7 @@ MADE_BY = {"format": CHECKPOINT_FORMAT, "optbench": __version__, "torch": str(to
 
 
 def save(
-    folder: Path, record: Mapping[str, Any], rows: Mapping[str, Any], training: Mapping[str, Any]
+    folder: Path, record: PlannedRecord, rows: Mapping[str, Any], training: Mapping[str, Any]
 ) -> None:
     """Write a run's checkpoint so that a crash leaves the old one or the new one.
 
@@ -76,7 +77,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def find(
-    group: Path, asked: Mapping[str, Any], warn: Callable[[str], None]
+    group: Path, asked: PlannedRecord, warn: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest unfinished run in `group` with its checkpoint, or None.
 
@@ -130,7 +131,7 @@ def find(
     return None
 
 
-def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
+def find_dead(group: Path, asked: PlannedRecord) -> Path | None:
     """Return the newest run of this identity that died before its first checkpoint.
 
     The caller holds the run's lock. A run whose code failed, or whose checkpoint is damaged, is
@@ -149,7 +150,7 @@ def find_dead(group: Path, asked: Mapping[str, Any]) -> Path | None:
     return max(found)[1] if found else None
 
 
-def check_same(folder: Path, record: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def check_same(folder: Path, record: RunRecord, asked: PlannedRecord) -> None:
     """Raise `UserError` where an unfinished run is not the one that is asked for.
 
     Nothing that changes the curves may differ, down to the bytes of the data.

@@ -92,8 +92,8 @@ def abandon(folder: Path, error: str) -> bool:
     record = read_record(folder / "run.json")
     if record["status"] != "running":
         return False
-    ended = {"status": "failed", "error": error, "finished": now(), "process_died": True}
-    save(folder, record | ended)
+    record |= {"status": "failed", "error": error, "finished": now(), "process_died": True}
+    save(folder, record)
     return True
 
 
@@ -107,8 +107,10 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
         for file in run.glob("*.csv"):
             shutil.copyfile(file, target / file.name)
         record = read_record(run / "run.json")
-        reused = {"reused": now()} if "code" in record else {}
-        save(target, record | {"config": config} | reused)
+        record["config"] = dict(config)
+        if "code" in record:
+            record["reused"] = now()
+        save(target, record)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise unwritable(target, error) from error

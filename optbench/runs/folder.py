@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.common.files import read_text, replace_text
 from optbench.common.metrics import TASK_METRICS, metric_of
-from optbench.formats.record import RunRecord
+from optbench.formats.record import PlannedRecord, RunRecord, Stop
 from optbench.formats.run import AVERAGED, COLUMNS, FORMAT, columns_of, read_record, write_sealed
 from optbench.runs.loggers import Loggers
 from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
@@ -36,7 +36,7 @@ class RunFolder:
     """The writer of one run's folder, which overwrites no other run."""
 
     def __init__(
-        self, group: Path, name: str, record: Mapping[str, Any], *, instead_of: Path | None = None
+        self, group: Path, name: str, record: PlannedRecord, *, instead_of: Path | None = None
     ) -> None:
         """Make the folder `group/name`, or `group/name-2` and so on if it exists.
 
@@ -146,7 +146,7 @@ class RunFolder:
         if update.status == "diverged":
             self.record["diverged_at_step"] = update.step
         if update.stopped is not None:
-            self.record["stopped"] = {"by": update.stopped, "step": update.step}
+            self.record["stopped"] = Stop(by=update.stopped, step=update.step)
         wanted = (self.record["config"].get("stop_at") or {}).get("value") is not None
         if wanted and update.status in ("completed", "diverged"):
             self.record["target_reached"] = update.stopped == "stop_at"
@@ -211,7 +211,7 @@ class RunFolder:
         self.loggers.rows(name, rows)
 
 
-def save(folder: Path, record: Mapping[str, Any]) -> None:
+def save(folder: Path, record: RunRecord) -> None:
     """Write a run's `run.json`. Raises OSError."""
     write_sealed(folder / "run.json", record)
 

@@ -11,6 +11,7 @@ from optbench.common.console import say
 from optbench.common.errors import UserError, reason
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
+from optbench.formats.keys import RunConfig
 from optbench.sweeps.progress import Tally
 
 RESUME_HINT = "interrupted; the same command resumes the unfinished runs"
@@ -70,7 +71,7 @@ def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
     return bool(config.stop_at_failure) and record["status"] == "failed" and not known
 
 
-def check_retry(config: Mapping[str, Any], overrides: list[str], folder: Path) -> None:
+def check_retry(config: RunConfig, overrides: list[str], folder: Path) -> None:
     """Raise `UserError` for a job that failed before, if retry=none."""
     if config["retry"] != "none" or config["force"]:
         return

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optbench.analysis.table import find_runs, finish_time, without_path
+from optbench.analysis.table import find_runs, without_path
 from optbench.formats import job_list
 from optbench.formats.keys import NO_EFFECT_KEYS, Role, having
+from optbench.formats.older_code import moment
 from optbench.formats.record import RunRecord
 from optbench.formats.run import check_whole, read_record, read_sealed
 from optbench.runs.finished import FINISHED_STATUSES
@@ -80,7 +81,8 @@ def join_runs(sources: Sequence[Path]) -> Joined:
             continue
         left = [one for one in runs if one.record["status"] not in FINISHED_STATUSES]
         if left:  # the study goes on from the newest one
-            kept.append(max(left, key=lambda one: (finish_time(one.record), str(one.folder))))
+            ages = [(moment(one.record.get("finished")), str(one.folder)) for one in left]
+            kept.append(left[ages.index(max(ages))])
     return Joined(kept, same, conflicts, sorted(problems))
 
 
