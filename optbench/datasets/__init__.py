@@ -19,7 +19,7 @@ from optbench.datasets.loaders import (
     svhn,
     wine,
 )
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import Described, RawDataset
 from optbench.datasets.sequences import adding, mnist_rows
 from optbench.datasets.synthetic import (
     associative_recall,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from optbench.datasets.tables.loaders import csv, diamonds, letter
 
 __all__ = [
+    "Described",
     "RawDataset",
     "Text",
     "adding",

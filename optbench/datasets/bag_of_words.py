@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from optbench.common.errors import UserError
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import RawDataset
 from optbench.datasets.text_files import NOVELS, read_novels
 
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")

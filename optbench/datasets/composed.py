@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optbench.common.errors import UserError
 from optbench.datasets.loaders import mnist_5k
-from optbench.datasets.prepare import Described
+from optbench.datasets.raw import Described
 from optbench.tasks import LabelSequences
 from optbench.tasks.edit_distance import PADDING
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optbench.common.errors import UserError, check_choice
 from optbench.datasets.files import check_hash, damaged, read_bytes, read_idx, require_files
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import RawDataset
 from optbench.datasets.torchvision_shim import import_torchvision
 
 BUNDLED_MNIST = Path(__file__).parent / "bundled" / "mnist_5k.npz"

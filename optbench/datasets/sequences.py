@@ -5,7 +5,7 @@ from torch import Tensor
 
 from optbench.common.errors import UserError
 from optbench.datasets.loaders import mnist_5k
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import RawDataset
 
 MARKED_EARLY = 10  # of the adding problem: the first marked step is one of so many
 

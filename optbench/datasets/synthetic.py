@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from optbench.common.errors import UserError
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import RawDataset
 from optbench.tasks import IGNORED
 
 

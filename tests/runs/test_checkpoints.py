@@ -118,7 +118,8 @@ def test_resumed_run_says_nothing_of_generators_that_moved_on(
     run = stopped(tmp_path, 4, *own).folder
     assert ("that no seed sets" in capsys.readouterr().err) == told
     outcome = finished(tmp_path, *own)
-    assert outcome.folder == run and outcome.status == "completed"
+    assert outcome.folder == run
+    assert outcome.status == "completed"
     assert "that no seed sets" not in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ from optbench.datasets.image_files.decoding import (
     read_ahead,
 )
 from optbench.datasets.image_files.streamed import StreamedImages
-from optbench.datasets.prepare import Described
+from optbench.datasets.raw import Described
 from optbench.tasks import Classes
 
 SCANNED_TOGETHER = 64  # images

@@ -4,8 +4,9 @@
 """
 
 from optbench.datasets.prepare.checks import LAYOUTS, PREPROCESSING_CHOICES, TARGETS
-from optbench.datasets.prepare.dataset import Dataset, Described, OwnPreparation, RawDataset
+from optbench.datasets.prepare.dataset import Dataset, OwnPreparation
 from optbench.datasets.prepare.pipeline import prepare
+from optbench.datasets.raw import Described, RawDataset
 
 __all__ = [
     "LAYOUTS",

@@ -10,8 +10,8 @@ from torch import Tensor
 from optbench.common.errors import UserError
 from optbench.datasets.arrays import as_tensor
 from optbench.datasets.image_files.streamed import StreamedImages
-from optbench.datasets.prepare.dataset import RawDataset
 from optbench.datasets.preprocessing import PREPROCESSING
+from optbench.datasets.raw import RawDataset
 from optbench.datasets.splitting import TEST_SIZE
 from optbench.tasks import Task
 

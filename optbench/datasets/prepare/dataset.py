@@ -1,9 +1,9 @@
-"""Raw data as a loader returns them, and prepared data as runs use them."""
+"""Prepared data, as runs use them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,28 +11,6 @@ from torch import Tensor
 from optbench.datasets.image_files.streamed import StreamedImages
 from optbench.tasks import Characters, Task, from_plain, to_plain
 from optbench.trees import Parts, packed, unpacked
-
-
-class RawDataset(NamedTuple):
-    """The result of a loader: the data as published, before split and preprocessing."""
-
-    train_x: Tensor  # (n, channels, height, width) or (n, features), uint8 or float
-    train_y: Tensor  # (n,) integers from 0, or real numbers (n,) or (n, targets)
-    test_x: Tensor
-    test_y: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Described:
-    """Raw data with a task that the arrays alone do not tell.
-
-    arrays: as a loader returns them, four or six; examples may be `StreamedImages`. task: None if
-    the labels tell. digest: of the raw data; None: of the arrays' bytes.
-    """
-
-    arrays: Sequence[Any]
-    task: Task | None = None
-    digest: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,9 @@ from optbench.datasets.prepare.checks import (
     check_layout,
     check_raw,
 )
-from optbench.datasets.prepare.dataset import Dataset, Described, OwnPreparation, RawDataset
+from optbench.datasets.prepare.dataset import Dataset, OwnPreparation
 from optbench.datasets.preprocessing import affine, binarized, shift_and_scale, shifted
+from optbench.datasets.raw import Described, RawDataset
 from optbench.datasets.splitting import TEST_SIZE, check_subset, divide, generator_of, split
 from optbench.tasks import Binary, Classes, Inputs, Task, Tokens, Values
 

@@ -9,7 +9,7 @@ import torch
 
 from optbench.common.errors import UserError
 from optbench.datasets.files import check_hash
-from optbench.datasets.prepare import RawDataset
+from optbench.datasets.raw import RawDataset
 from optbench.datasets.tables.reading import csv_columns, is_parquet, parquet_frame, read_file
 from optbench.datasets.tables.table import Table, of_frames, table_of
 from optbench.datasets.tables.treatment import Treatment
