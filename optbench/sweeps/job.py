@@ -115,5 +115,7 @@ def record_outcome(
         where = folder / job_list.JOBS_FILE
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
-        say(f"{label}  failed: {error}", error=True)
+        before = [job["error"] for job in job_list.ended[:-1] if job["error"]]
+        told = before[-1:] == [error]
+        say(f"{label}  failed{' as above' if told else f': {error}'}", error=True)
     return record
