@@ -94,7 +94,8 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
     alone); the columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run
     that diverged before its first step has a single row, of NaN.
-    Of runs with one run_id the newest finished one counts. Left out are runs of a tuned study that
+    Of runs with one run_id the newest finished one counts. A run that is both the tuned and the
+    default setting's counts in both phases of its study. Left out are runs of a tuned study that
     its manifest has replaced (`formats.study.current`), and runs made before the user's code
     changed (`older_code`).
     `attrs`: "problems" (a line for each file left out), "older" (a sentence for the runs of older
@@ -173,13 +174,13 @@ class RunFiles:
 
     def _read(self, rows: str) -> pd.DataFrame:
         problems = list(self._problems)
-        # newest first: the first readable one of each run_id counts
+        # newest first: the first readable one of each run_id counts, in each phase of a study
 
         def age(item: Record) -> tuple[float, str]:
             return moment(item[1].get("finished")), str(item[0])
 
         records = sorted(self.records, key=age, reverse=True)
-        runs: dict[str, Run] = {}
+        runs: dict[tuple[str, str | None], Run] = {}
         for folder, record in records:
             if record["status"] not in FINISHED or (rows != "epochs" and "imported" in record):
                 continue  # an imported run has one table
@@ -187,11 +188,12 @@ class RunFiles:
             try:
                 # read duplicates too: a record in another run's folder hides that run
                 run = Run(folder, record, self._columns(folder, rows, record))
-                runs.setdefault(record["run_id"], run)
+                runs.setdefault((record["run_id"], record["config"].get("phase")), run)
             except (OSError, ValueError) as error:
                 problems.append(f"{path}: {without_path(error)}")
+        counted = {run_id for run_id, _ in runs}
         for folder, record in records:
-            if record["status"] in FINISHED or record["run_id"] in runs:
+            if record["status"] in FINISHED or record["run_id"] in counted:
                 continue
             what = f"unfinished run (status {record['status']})"
             if record["status"] == "failed":

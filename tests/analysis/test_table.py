@@ -65,6 +65,16 @@ def test_newest_of_one_run_id_counts(tmp_path: Path) -> None:
     assert len(table.attrs["problems"]) == 1
 
 
+def test_a_run_of_two_phases_counts_in_both(tmp_path: Path) -> None:
+    """A search that chose the default setting has the same runs, tuned and default."""
+    for phase in ("tuned", "default"):
+        for copy in ("a", "b"):
+            make_run(tmp_path / copy / phase, phase=phase, record={"run_id": "abc"})
+    table = load_runs(tmp_path)
+    assert set(table["run_id"]) == {"abc"}
+    assert sorted(table.drop_duplicates("run")["phase"]) == ["default", "tuned"]
+
+
 GOOD = "epoch,step,train_loss,train_accuracy,running_loss,val_loss,val_accuracy,"
 GOOD += "test_loss,test_accuracy,seconds,total_seconds\n"
 ROW = "0,0,2,0.1,,2,0.1,2,0.1,0,0\n"
