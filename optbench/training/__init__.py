@@ -1,1 +1,1 @@
-"""The training loop and its measurements; this room knows no files and no engine."""
+"""The training loop and its measurements; no file is written, no engine imported."""

@@ -1,4 +1,4 @@
-"""Batch norm's statistics, computed again for other weights than those of the training."""
+"""Recompute batch norm's statistics for weights other than the trained ones."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def has_statistics(model: nn.Module) -> bool:
 
 
 def recompute(problem: Problem, model: nn.Module, x: Tensor, seed: int) -> None:
-    """Compute the statistics of a model's weights from all training examples `x`.
+    """Recompute batch norm's statistics from all training examples `x`.
 
     Call it within a random stream. The model's own draws come from a stream of the seed.
     """
@@ -38,9 +38,9 @@ def recompute(problem: Problem, model: nn.Module, x: Tensor, seed: int) -> None:
 
 @contextmanager
 def recomputed(problem: Problem, model: nn.Module, x: Tensor, seed: int) -> Iterator[None]:
-    """Let a model have the statistics of its present weights within the block.
+    """Recompute the statistics of the present weights within the block.
 
-    The training's own statistics are back after it.
+    The training's own statistics are restored after the block.
     """
     buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
     recompute(problem, model, x, seed)
@@ -54,6 +54,6 @@ def _batches(problem: Problem, x: Tensor) -> Iterable[Tensor]:
     size = problem.batch_examples
     whole, rest = divmod(len(x), size)
     sizes = [size] * whole + [rest] * bool(rest)
-    if len(sizes) > 1 and sizes[-1] == 1:  # which has no variance
+    if len(sizes) > 1 and sizes[-1] == 1:  # one example has no variance
         sizes[-2:] = [sizes[-2] + 1]
     return x.split(sizes)

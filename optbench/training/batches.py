@@ -1,4 +1,4 @@
-"""The batches of examples, which the seed alone decides, alike for all optimizers."""
+"""Draw batches of examples from the seed alone, the same for all optimizers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def examples_of(data: Dataset, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def announce(data: Dataset, batches: list[Batch]) -> None:
-    """Let images that lie in files be read ahead, in the order of the coming batches."""
+    """Read images of the coming batches ahead, if the images lie in files."""
     if isinstance(data.train_x, StreamedImages):
         data.train_x.expect([batch for batch in batches if isinstance(batch, Tensor)])
 
@@ -34,11 +34,11 @@ class Batches:
         self.device = device
         self.examples = problem.dataset.epoch_examples
         self.generator = stream(seed, "order")
-        self._before = self.generator.get_state()  # before it drew the current permutation
+        self._before = self.generator.get_state()  # before the current permutation was drawn
         self._fixed: Tensor | None = None  # the one permutation of shuffle=fixed_order
 
     def epoch(self) -> list[Batch]:
-        """Return the batches of the next epoch: slices of a permutation, or random windows."""
+        """Return the next epoch's batches: slices of a permutation, or random windows."""
         problem = self.problem
         dropped = problem.drop_last and problem.batch_size != "full"
         if problem.steps_per_epoch == 1 and not (
@@ -68,7 +68,7 @@ class Batches:
     def state_dict(self, *, within: bool) -> dict[str, Any]:
         """Return the generator's state, which resumes the current or the next epoch.
 
-        within: resume in the current epoch, so that `epoch` draws its permutation again.
+        within: the run stands within an epoch, so that `epoch` has to draw its permutation again.
         """
         again = within or self.problem.shuffle == "fixed_order"
         return {"generator": self._before if again else self.generator.get_state()}

@@ -1,4 +1,4 @@
-"""What optimizers ask of a step, as trials tell: closures, and gradients of gradients."""
+"""Find out by trials which optimizers need closures or the graph of gradients."""
 
 import inspect
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from optbench.training.object_state.global_state import kept
 
 PROBE_STEPS = 3  # a class may keep in one step what it uses in the next
 MAX_PROBE_CALLS = 100  # of the closure: a line search may never end on made-up losses
-MAX_PROBE_SIDE = 2  # of a parameter's dimensions, of which a probe keeps the number
+MAX_PROBE_SIDE = 2  # longest side of a probe's parameters, so that a trial is cheap
 
 
 def takes_closure(optimizer: Optimizer) -> bool:
@@ -37,7 +37,7 @@ def takes_closure(optimizer: Optimizer) -> bool:
 
 
 def closure_by_name(optimizer: Optimizer) -> bool:
-    """Return whether `optimizer.step` takes a closure by its name alone: `step(*, closure)`."""
+    """Return whether `optimizer.step` takes a closure by keyword alone."""
     try:
         parameters = inspect.signature(optimizer.step).parameters
     except (TypeError, ValueError):  # a builtin has no signature
@@ -47,9 +47,9 @@ def closure_by_name(optimizer: Optimizer) -> bool:
 
 
 def step_function(optimizer: Optimizer) -> Callable[[Callable[[], Tensor]], object]:
-    """Return a function that takes a step with a closure, in the way of `optimizer.step`.
+    """Return a function that calls `optimizer.step` with a closure in its own way.
 
-    An optimizer whose `step` has no place for a closure steps without.
+    If `step` has no place for a closure, the function calls `step` without one.
     """
     # looked up at each step, because a schedule may wrap `step` later
     untyped: Any = optimizer  # the stubs: a closure returns a float
@@ -79,16 +79,19 @@ def evaluates_first(build: Callable[[nn.Module], Optimizer], model: nn.Module) -
 
 
 def wants_graph(build: Callable[[nn.Module], Optimizer], model: nn.Module) -> bool:
-    """Return whether steps need gradients that can be differentiated again (AdaHessian, Sophia).
+    """Return whether steps differentiate their gradients again (AdaHessian, Sophia).
 
-    Only a trial tells: its first steps raise with plain gradients, and work with gradients of which
-    the graph is kept. build: makes the optimizer of a model.
+    Only a trial tells. The first steps of such a class raise with plain gradients, and succeed with
+    gradients that keep their graph. build: makes the optimizer of a model.
     """
     return not _steps(build, model, graph=False) and _steps(build, model, graph=True)
 
 
 def _steps(build: Callable[[nn.Module], Optimizer], model: nn.Module, *, graph: bool) -> bool:
-    """Return whether an optimizer steps on small parameters. graph: of a cubic loss."""
+    """Return whether a class can step on small parameters, whose loss is cubic.
+
+    graph: keep the graph of the gradients.
+    """
     holder = _small(model)
     own = list(holder)
 
@@ -119,7 +122,7 @@ def _steps(build: Callable[[nn.Module], Optimizer], model: nn.Module, *, graph: 
 
 
 def _small(model: nn.Module) -> nn.ParameterList:
-    """Return parameters of ones with the model's numbers of dimensions, and small sides."""
+    """Return small parameters of ones, with as many dimensions as the model's."""
     return nn.ParameterList(
         nn.Parameter(torch.ones([min(n, MAX_PROBE_SIDE) for n in p.shape], dtype=p.dtype))
         for p in model.parameters()

@@ -39,7 +39,7 @@ def choose(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != deterministic:
-        torch.use_deterministic_algorithms(deterministic)  # imports torch's compiler: a second
+        torch.use_deterministic_algorithms(deterministic)  # takes a second: imports the compiler
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", str(name))
@@ -70,14 +70,14 @@ def warn_of_threads(count: int) -> None:
 
 
 def route_products_to_onednn(*, timed: bool = True) -> bool:
-    """Route float32 products on the CPU to oneDNN where it pays, and return whether.
+    """Route float32 products on the CPU to oneDNN if it pays; return whether it does.
 
     PyTorch's default on x86 is MKL, which is slow on CPUs of other makers. The switch to oneDNN
     also allows bfloat16, which oneDNN uses on CPUs with matrix units (AMX). A trial product decides
     whether oneDNN is as accurate as float32.
 
-    timed: require that oneDNN is also clearly faster. Without it accuracy alone decides, which is
-    the same in every process.
+    timed: require that oneDNN is also clearly faster. False: accuracy alone decides, so that every
+    process decides alike.
     """
     taken = onednn_is_faster() if timed else _is_accurate()
     MATMUL.fp32_precision = ONEDNN_PRECISION if taken else _default_precision()
@@ -93,12 +93,12 @@ _onednn_decision: list[bool] = []
 
 
 def set_onednn_decision(pays: bool) -> None:
-    """Set `onednn_is_faster` from another process, so that a sweep's runs round alike."""
+    """Take over another process's decision, so that a sweep's runs round alike."""
     _onednn_decision.append(pays)
 
 
 def products() -> str:
-    """Return who multiplies float32 matrices on the CPU: "oneDNN" or "default"."""
+    """Return the library of float32 products on the CPU: "oneDNN" or "default"."""
     return "oneDNN" if MATMUL.fp32_precision == ONEDNN_PRECISION else "default"
 
 

@@ -13,10 +13,10 @@ from optbench.problem import Problem, weight_penalty
 from optbench.tasks import Task
 from optbench.trees import Tree, cat, map_tensors, plain, to_float
 
-# examples evaluated together: activations of more leave the CPU's caches, which made a CNN three
-# times slower; a small MLP took a fifth longer with batches of 512
+# Examples evaluated together. The activations of larger batches do not fit the CPU's caches, which
+# made a CNN three times slower. With batches of 512 a small MLP took a fifth longer.
 EVAL_BATCH, EVAL_BATCH_DENSE, EVAL_BATCH_CLIPS = 512, 2048, 64
-EVAL_TOKENS = 8192  # together, where each token has outputs
+EVAL_TOKENS = 8192  # evaluated together, if each token has outputs
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Row = dict[str, float | None]  # by column; None: the value does not exist
 
@@ -30,7 +30,7 @@ def objective(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 def scores(
     problem: Problem, model: nn.Module, data: Dataset, train_examples: int | None, *, tested: bool
 ) -> Row:
-    """Return the loss and the task's metrics on the training, validation and test examples.
+    """Return loss and metrics on the training, validation and test examples.
 
     train_examples: how many training examples to score; None: all. tested: score the test set.
     """
@@ -47,7 +47,10 @@ def scores(
 
 
 def score(problem: Problem, model: nn.Module, x: Tensor, y: Tensor) -> Row:
-    """Return the mean loss and the task's metrics; None without examples, or without accuracy."""
+    """Return the mean loss and the task's metrics on some examples.
+
+    All values are None without examples. The accuracy is None for a task that has none.
+    """
     task = problem.dataset.task
     if not len(y):
         return dict.fromkeys(("loss", "accuracy", *task.metrics))
@@ -76,7 +79,7 @@ def _batch_size(task: Task, model: nn.Module, y: Tensor) -> int:
 def outputs_of(problem: Problem, model: nn.Module, x: Tensor) -> Tree:
     """Return the model's outputs in float32, or in float64 at that precision.
 
-    They are a tensor, or a tree of tensors, as the loss is given them.
+    The outputs are a tensor or a tree of tensors, in the form that the loss takes.
     """
     with autocast_of(problem, x.device):
         outputs = model(x)
@@ -93,7 +96,7 @@ def autocast_of(problem: Problem, device: torch.device) -> AbstractContextManage
 
 
 def _sums(problem: Problem, model: nn.Module, outputs: Tree, y: Tensor) -> Tensor:
-    """Return a batch's loss times its examples, these, and the task's sums, in float64."""
+    """Return a batch's summed loss, its size and the task's sums, in float64."""
     loss = problem.loss(outputs, plain(y)).double()
     if problem.weight_penalty:
         loss = loss + weight_penalty(problem, model).double()

@@ -1,11 +1,11 @@
-"""What an optimizer knows of itself, read after a step: `log.optimizer=[d, update_rms]`.
+"""Read an optimizer's own numbers after a step: `log.optimizer=[d, update_rms]`.
 
 A name is an entry of the first parameter group (Prodigy's `d`, `lr`), an attribute of the
 optimizer, or an entry of its state for each parameter, of which the mean is logged. Three names are
 computed for every optimizer:
 
-- effective_lr: the rate that the class moves by, where it exposes one: `scheduled_lr` of
-  schedule-free classes, lr * d of Prodigy and D-Adaptation; else lr.
+- effective_lr: the step size that the class uses, if it exposes one (`scheduled_lr` of
+  schedule-free classes, lr * d of Prodigy and D-Adaptation); else lr.
 - update_rms: the root mean square of a step's change of the weights.
 - preconditioner_age: steps since the class last computed its preconditioner.
 """
@@ -32,7 +32,7 @@ COUNTERS = ("step", "k", "t", "steps")
 
 
 def period_of(optimizer: Optimizer) -> int | None:
-    """Return the steps after which an optimizer does costly work again; None: not known."""
+    """Return the steps after which an optimizer does costly work again, if known."""
     places: list[Any] = [optimizer.param_groups[0], vars(optimizer)]
     for part in getattr(optimizer, "parts", ()):
         places += [part.param_groups[0], vars(part)]

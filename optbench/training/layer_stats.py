@@ -27,8 +27,8 @@ WATCHED: tuple[Any, ...] = (
     *DEEPENING, *EMBEDDINGS, *NORMS, *ACTIVATIONS.values(), nn.Softmax, ReluSquared
 )  # fmt: skip
 PERCENTILES = {"p15": 0.15, "p50": 0.5, "p85": 0.85}
-NOISE_CHUNKS = 8  # of a batch: the spread of their gradients gives the noise scale
-FLAT_SHARE = 0.05  # of a saturating activation's range, at each end
+NOISE_CHUNKS = 8  # parts of a batch; the spread of their gradients gives the noise scale
+FLAT_SHARE = 0.05  # outputs this close to an activation's limits count as saturated
 MIN_SINGULAR_VALUE = 0.01  # of the largest; smaller ones do not count for the rank
 LayerRow = dict[str, float | str | None]
 
@@ -76,7 +76,7 @@ def step_with_layer_stats(
 def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str, LayerRow]]:
     """Collect statistics of the layers' first outputs and of the outputs' gradients."""
     seen: dict[str, LayerRow] = {}
-    units_last = False  # of the last layer that tells; an activation has the units of its layer
+    units_last = False  # of the last layer with known units; an activation follows its layer
 
     def hook(name: str) -> Callable[..., None]:
         def see(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -101,7 +101,7 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
             }
 
             def see_gradient(gradient: Tensor) -> None:
-                # the loss averages over the batch: times the batch size, this is one example's
+                # the loss is a batch's mean: times the batch size, this is one example's gradient
                 deviation = batch * gradient.detach().float().std(correction=0)
                 seen[name].setdefault("output_grad_std", deviation.item())
 
@@ -121,8 +121,8 @@ def _watch(layers: list[tuple[str, nn.Module]], batch: int) -> Iterator[dict[str
 def percentiles(values: Tensor) -> LayerRow:
     """Return the percentiles of a layer's outputs, over examples and units.
 
-    Of the layer before an activation they are the activation's inputs: Ioffe & Szegedy 2015, figure
-    1, show the 15th, 50th and 85th.
+    For the layer before an activation they describe the activation's inputs. Ioffe & Szegedy 2015,
+    figure 1, show the 15th, 50th and 85th percentile.
     """
     flat = values.flatten().sort().values
     places = {name: round(share * (len(flat) - 1)) for name, share in PERCENTILES.items()}
@@ -130,10 +130,10 @@ def percentiles(values: Tensor) -> LayerRow:
 
 
 def saturated_fraction(module: nn.Module, values: Tensor) -> float | None:
-    """Return the share of outputs in the flat ends of an activation; None for other layers.
+    """Return the share of outputs in the flat ends of a saturating activation.
 
-    The ends are a sigmoid below 0.05 or above 0.95, and a tanh beyond -0.95 or 0.95. Of a ReLU,
-    `dead_fraction` tells.
+    The flat ends of a sigmoid are below 0.05 and above 0.95, those of a tanh beyond +-0.95. None
+    for other layers; for a ReLU see `dead_fraction`.
     """
     if isinstance(module, nn.Sigmoid):
         values = 2 * values - 1
@@ -181,8 +181,8 @@ def _rank(weight: Tensor) -> float | None:
 class GradientNoise(NamedTuple):
     """How much the gradients of examples differ.
 
-    scale: tr(covariance of the examples' gradients) / |gradient|^2, in examples. variance: of a
-    batch's gradient, that trace divided by the batch size, summed over all weights.
+    scale: tr(covariance of the examples' gradients) / |gradient|^2, in examples. variance: the
+    variance of a batch's gradient, summed over all weights: that trace divided by the batch size.
     """
 
     scale: float | None

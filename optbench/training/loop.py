@@ -1,7 +1,7 @@
-"""The training loop: one optimizer on one problem with one seed, as updates.
+"""Train one optimizer on one problem with one seed, and yield updates.
 
 The loop knows nothing of files or configurations. The clock stops during evaluation. No step waits
-for the device: the losses of a chunk of steps are read from it together.
+for the device: the losses of a chunk of steps stay there, and are read together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,13 +45,13 @@ from optbench.training.steps import (
 )
 from optbench.trial import copy_of
 
-WARMUP_STEPS = 2  # plain steps, which create the optimizer's state, before an engine's first
-STOP_CHECK_SECONDS = 0.5  # longest time of an engine's call, between two checks for Ctrl-C
-SYNC_EVERY = 100  # steps between two reads of the device, which are too rare to cost time
+WARMUP_STEPS = 2  # plain steps, which create the optimizer's state before an engine takes over
+STOP_CHECK_SECONDS = 0.5  # longest call of an engine; Ctrl-C is noticed between two calls
+SYNC_EVERY = 100  # steps of a chunk; reading its losses waits for the device, so it is rare
 
 
 class Training:
-    """One run, between two of its steps; `state_dict` resumes it bit for bit."""
+    """A run in progress; its `state_dict` resumes the run bit for bit."""
 
     def __init__(
         self,
@@ -80,16 +80,17 @@ class Training:
         log_every: steps between rows in `Update.steps`. eval_every: epochs between evaluations.
         eval_train_examples: how many training examples to evaluate; None: all.
         eval_test: evaluate the test set "each" time, at the "end" only, or "never".
-        layers: watch the layers at the first step and then every `layers_every` steps, by default
-        at the last step before each evaluation. The clock stops for a step that is watched.
-        engine: makes the engine, which takes all steps but the first few and the watched ones, or
-        computes all gradients but those of watched steps; the maker gives None where no engine
-        serves. None: plain steps.
-        channels_last: the layout of convolutions' weights, for layers and optimizers that are known
-        to compute the same in any layout.
+        layers: log statistics of the layers at the first step and then every `layers_every` steps,
+        by default at the last step before each evaluation. The clock stops during these watched
+        steps.
+        engine: a function that returns the run's engine, or None where no engine serves the run. A
+        `StepEngine` takes all steps but the first few and the watched ones. A `GradientEngine`
+        computes all gradients but those of watched steps. None: plain steps.
+        channels_last: store convolutions' weights in this layout, if the layers and the optimizer
+        are known to compute the same in any layout.
         recipe: clipping, accumulation, averaging, augmentation and early ends; None: none of them.
-        log_optimizer: what to log of the optimizer itself: see `internals`. No engine then takes
-        whole steps.
+        log_optimizer: numbers of the optimizer to log; see `internals`. No engine then takes whole
+        steps.
         sharpness: measure the largest eigenvalue of the Hessian at each evaluation, over the
         training examples that are evaluated: see `sharpness`.
 
@@ -101,7 +102,7 @@ class Training:
         """
         recipe = recipe or Recipe()
         recipe.check(problem, torch.device(device), watched=layers)
-        problem = replace(problem, loss=copy_of(problem.loss))  # which may count its calls
+        problem = replace(problem, loss=copy_of(problem.loss))  # a loss may count its calls
         self.problem, self.seed = problem, seed
         self.total_steps, self.steps_per_epoch = problem.total_steps, problem.steps_per_epoch
         optimizer = optimizers.with_budget(optimizer, budget_of(problem))
@@ -157,7 +158,7 @@ class Training:
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
         self.running_loss, self.seen = 0.0, 0  # the current epoch's sum of losses, and its examples
         self._losses: list[Tensor] = []  # not yet read from the device
-        self._warned = False  # of an lr that optimizer and schedule both change
+        self._warned = False  # whether the user knows that optimizer and schedule both set the lr
 
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
         """Train from the current state to the end of the budget, and yield updates.
@@ -195,7 +196,7 @@ class Training:
                 update = self._advance(epoch[start : start + SYNC_EVERY], stop)
                 late = self.applied.endings.is_late(self.seconds)
                 if update.status != "diverged" and (late or self.is_evaluated(self.step)):
-                    # an interrupted run too: it resumes with the step after the evaluation
+                    # also in an interrupted run, which resumes with the step after this evaluation
                     update.epoch = self._evaluate(begun)
                     last = self.step == total
                     if not is_finite(update.epoch):
@@ -327,7 +328,7 @@ class Training:
         elapsed: float,
         spent: Sequence[tuple[int, int]],
     ) -> Update:
-        """Count the steps up to one whose loss is not finite, and return their rows.
+        """Count the steps up to the first loss that is not finite; return their rows.
 
         losses, rates, sizes, spent: the loss, lr and batch size of each step, and the passes
         forward and back until then.
@@ -358,7 +359,7 @@ class Training:
         return step % self.log_every == 0 or step in (1, self.total_steps)
 
     def _say_of_two_schedules(self, rate: float | None) -> None:
-        """Warn once of an optimizer whose step changes its lr, which a schedule sets again."""
+        """Warn once if both the optimizer and the schedule set the lr."""
         if self.scheduler is None or self._warned or rate is None:
             return
         if optimizers.learning_rate(self.optimizer) != rate:
@@ -388,7 +389,7 @@ class Training:
         """Return the scores of the model and of its averaged weights."""
         self.model.eval()
         self.stepper.switch_mode(training=False, stepped=self.step > 0)
-        # a new stream each time, so that how often a run is evaluated changes none of its draws
+        # a new stream each time, so that the number of evaluations changes no random draw
         draws = Stream(self.seed, "evaluation", self.device)
         score = partial(
             evaluation.scores, self.problem, data=self.data,
@@ -396,7 +397,7 @@ class Training:
         )  # fmt: skip
         statistics: AbstractContextManager[None] = nullcontext()
         if self.step and self.stepper.has_modes and has_statistics(self.model):
-            # those of the training belong to other weights than the evaluated ones
+            # the statistics of the training belong to other weights than the evaluated ones
             statistics = recomputed(self.problem, self.model, self.data.train_x, self.seed)
         with draws, blame("the evaluation of the model failed"):
             with statistics:

@@ -91,7 +91,7 @@ def load_state_dict(training: Resumable, state: dict[str, Any]) -> None:
 
 
 def objects(training: Resumable) -> dict[str, Any]:
-    """Return what remembers something between steps, by name."""
+    """Return the objects that keep state between steps, by name."""
     found = {name: getattr(training, name) for name in ("model", "optimizer", "scheduler")}
     loss = getattr(training.problem.loss, "module", training.problem.loss)
     if not isinstance(loss, FunctionType | BuiltinFunctionType | partial):
@@ -114,7 +114,8 @@ def unsaveable(training: Resumable) -> str:
 def generators(training: Resumable) -> dict[str, str]:
     """Return the states, as texts, of generators inside model, optimizer and loss.
 
-    The generator for dropout is left out, since the seed sets it."""
+    The generator for dropout is left out, since the seed sets it.
+    """
     try:
         found = object_state.generators(objects(training), training.parameters)
     except object_state.Unsaveable:

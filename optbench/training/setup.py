@@ -38,7 +38,10 @@ def make_model(
 
 
 def budget_of(problem: Problem) -> dict[str, int]:
-    """Return the numbers of a problem that an optimizer may ask for, by `optimizers.BUDGET`."""
+    """Return the numbers of a problem that an optimizer may ask for, by name.
+
+    The names are those of `optimizers.BUDGET`.
+    """
     return {
         "total_steps": problem.total_steps,
         "steps_per_epoch": problem.steps_per_epoch,
@@ -55,10 +58,11 @@ def asked_of_parts(
     *,
     any_part: bool,
 ) -> bool:
-    """Return what a function of `closures` says of an optimizer.
+    """Return the answer of a function of `closures`, `ask`, about an optimizer.
 
-    Rules for groups need the model's layers, which a trial lacks: each part is asked alone. Parts
-    of several optimizers get no closure. any_part: whether one part speaks for all.
+    A trial lacks the model's layers, which the rules for parameter groups need. So each optimizer
+    inside is asked on its own. any_part: a yes of one of several counts for all; else several
+    optimizers count as no, since they get no closure.
     """
     parts = optimizers.factories_of(optimizer)
     if len(parts) > 1 and not any_part:

@@ -1,8 +1,8 @@
 """The sharpness of the training loss: the largest eigenvalue of its Hessian.
 
 Gradient descent with a learning rate lr on a quadratic is stable while the sharpness is below 2 /
-lr (Cohen et al. 2021). Adam is stable while that of the preconditioned Hessian is below (2 + 2
-beta1) / ((1 - beta1) lr), which is 38 / lr for beta1 = 0.9 (Cohen et al. 2022).
+lr (Cohen et al. 2021). Adam is stable while the sharpness of the preconditioned Hessian is below
+(2 + 2 beta1) / ((1 - beta1) lr), which is 38 / lr for beta1 = 0.9 (Cohen et al. 2022).
 """
 
 from collections.abc import Callable
@@ -15,19 +15,20 @@ from optbench.problem import Problem
 from optbench.training.evaluation import Row, objective
 
 LANCZOS_STEPS = 30  # Hessian-vector products; eigenvalues of a wide spectrum settle in about 20
-CHUNK_EXAMPLES = 2048  # whose graph is held at once
+CHUNK_EXAMPLES = 2048  # whose graph is in memory at the same time
 CONVERGED = 1e-4  # relative change of the estimate at which the iteration ends
 
 
 def sharpness(
     problem: Problem, model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor
 ) -> Row:
-    """Return the sharpness of the mean loss over the examples, and the preconditioned one.
+    """Return the sharpness of the mean loss, and the preconditioned sharpness.
 
-    x: (n, ...), y: their targets; the loss has the problem's weight penalty, and dropout is off if
-    the model is in evaluation mode. The preconditioned sharpness is that of P^(-1/2) H P^(-1/2),
-    with the diagonal P by which the optimizer divides its gradients; None for optimizers other than
-    Adam, AdamW and RMSprop, and before the first step. None where a value is not finite.
+    x: the examples (n, ...). y: their targets. The loss includes the problem's weight penalty, and
+    dropout is off if the model is in evaluation mode. The preconditioned sharpness is that of
+    P^(-1/2) H P^(-1/2), where P is the diagonal by which the optimizer divides its gradients. It is
+    None before the first step, and for optimizers other than Adam, AdamW and RMSprop. A value that
+    is not finite is None.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
 
@@ -53,7 +54,10 @@ def hessian_product(
     y: Tensor,
     vector: Tensor,
 ) -> Tensor:
-    """Return the Hessian of the mean loss times a flat vector, by two backward passes a chunk."""
+    """Return the Hessian of the mean loss times a flat vector.
+
+    Each chunk of examples takes two backward passes.
+    """
     total = torch.zeros_like(vector)
     with torch.enable_grad():
         for xb, yb in zip(x.split(CHUNK_EXAMPLES), y.split(CHUNK_EXAMPLES), strict=True):
@@ -97,10 +101,10 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> fl
 
 
 def preconditioner(optimizer: Optimizer, parameters: list[nn.Parameter]) -> Tensor | None:
-    """Return the diagonal by which an optimizer divides its gradients, flat; None: unknown.
+    """Return the flat diagonal by which an optimizer divides its gradients.
 
-    Of Adam it is (1 - beta1^t) (sqrt(v / (1 - beta2^t)) + eps) (Cohen et al. 2022, equation 2), of
-    RMSprop sqrt(v) + eps.
+    None if the diagonal is not known. For Adam it is (1 - beta1^t) (sqrt(v / (1 - beta2^t)) + eps)
+    (Cohen et al. 2022, equation 2), for RMSprop sqrt(v) + eps.
     """
     if type(optimizer) not in (Adam, AdamW, RMSprop):
         return None

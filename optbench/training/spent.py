@@ -1,4 +1,4 @@
-"""What steps compute, counted: passes through the model, and passes back."""
+"""Count the forward and backward passes of training steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 class Spent:
     """The passes of all steps so far.
 
-    forwards: passes of a batch through the model. gradients: passes back, of which a product of
-    the Hessian with a vector is one.
+    forwards: passes of a batch through the model. gradients: backward passes; a product of the
+    Hessian with a vector counts as one.
     """
 
     forwards: int = 0
@@ -29,7 +29,7 @@ class Spent:
         return self.forwards, self.gradients
 
     def count_products(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Count the products with the Hessian that an optimizer takes of the gradients' graph."""
+        """Count the Hessian-vector products that the optimizer's next step computes."""
         first = next((p.grad for p in parameters if p.grad is not None), None)
         if first is not None and first.requires_grad:
             first.register_hook(self._count_product)
@@ -39,9 +39,9 @@ class Spent:
 
 
 def wants_graph_now(optimizer: Optimizer) -> bool:
-    """Return whether the next step uses the gradients' graph, where that is known.
+    """Return whether the next step uses the gradients' graph; True if not known.
 
-    Classes of pytorch_optimizer (AdaHessian, SophiaH) do so in every `update_period`-th step.
+    Classes of pytorch_optimizer (AdaHessian, SophiaH) use it in every `update_period`-th step.
     """
     period = getattr(optimizer, "update_period", None)
     taken = optimizer.param_groups[0].get("step", 0)

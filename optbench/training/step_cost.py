@@ -17,9 +17,9 @@ from optbench.training.closures import step_function
 from optbench.training.object_state.global_state import kept
 from optbench.training.setup import budget_of
 
-MIN_TIMED_SECONDS = 0.03  # of the steps that a run's measurement counts together
-MAX_TIMED_SECONDS = 0.3  # of a run's measurement, but for its first four steps
-HIGH_QUANTILE = 0.9  # the end of the spread; another process may slow one step in ten
+MIN_TIMED_SECONDS = 0.03  # that the timed steps of a run's measurement take together
+MAX_TIMED_SECONDS = 0.3  # of a run's measurement; its first four steps are taken in any case
+HIGH_QUANTILE = 0.9  # the spread ends here, since another process may slow one step in ten
 clock = time.perf_counter
 
 
@@ -27,9 +27,9 @@ class StepCost(NamedTuple):
     """The cost of one `step()`, without the forward and backward pass."""
 
     milliseconds: float  # the median of `steps` calls
-    low: float  # the fastest and the slowest call
-    high: float
-    steps: int  # that were timed, without those that warm up
+    low: float  # the fastest call
+    high: float  # the slowest call
+    steps: int  # the number of timed calls, without warm-up
     state_bytes: int
     parameters: int
     quantile: float = math.nan  # 9 of 10 calls took no longer
@@ -70,7 +70,7 @@ def cost_of_run(
     decay_biases_and_norms: bool,
     device: torch.device,
 ) -> dict[str, float] | None:
-    """Return the `cost` of `run.json`: an optimizer's step, timed on another model.
+    """Return the `cost` of `run.json`: an optimizer's step, timed on a new model.
 
     At least 20 calls and 30 ms are timed, after three that warm up. The run's own objects and the
     global generators are untouched. None for an optimizer that calls its closure several times in

@@ -24,11 +24,11 @@ EVALUATE_FIRST = (LBFGS, textbook.Nesterov, perturbation.WeightPerturbation)
 class Stepper:
     """Steps of one optimizer on one model.
 
-    Gradients are computed before `optimizer.step()`, so that every class works that takes no
-    closure, ignores it, or needs gradients first (SAM). A class that takes a closure also gets one.
-    The closure's first call repeats the gradients, unless the optimizer has moved the weights; each
-    further call evaluates the model again. A class that evaluates the model first gets the closure
-    alone. A class that differentiates gradients gets them with their graph.
+    Gradients are computed before `optimizer.step()`. This serves classes that take no closure,
+    ignore it, or need gradients first (SAM). A class that takes a closure also gets one. The
+    closure's first call returns the same gradients, unless the optimizer has moved the weights.
+    Each further call evaluates the model again. A class that evaluates the model first gets the
+    closure alone. A class that differentiates gradients gets the gradients with their graph.
 
     spent: the passes of all steps. paused: seconds spent on copies that a plain step would not
     need; the caller resets them.
@@ -51,9 +51,9 @@ class Stepper:
     ) -> None:
         """Prepare the steps; call this before a schedule hides the signature of `step`.
 
-        loss: of examples and targets. draws: the random stream of an optimizer that is not known.
-        evaluates_first, wants_graph: ask the functions of `closures` about such an optimizer at
-        the first step.
+        loss: `(x, y)` to the loss of a batch. draws: the random stream of an unknown class.
+        evaluates_first, wants_graph: ask the functions of `closures` about an unknown class at the
+        first step.
         gradients: make the gradients by a recipe; None: as torch does.
         """
         self.gradients = gradients or Gradients()
@@ -85,7 +85,7 @@ class Stepper:
             if self.evaluates_first:
                 return self._evaluating_first(x, y, see_gradients)
             loss = self.take_gradients(x, y)
-            self._take_sparse_gradients()
+            self._avoid_fused_sparse()
             see_gradients()
             self.spent.count_products(self.parameters)
             asked = self.with_closure and self.gradients.scaler is None
@@ -96,7 +96,7 @@ class Stepper:
             return loss.detach()
 
     def _ask_once(self) -> None:
-        """Find out at the first step what the class wants, and refuse what does not go with it."""
+        """Ask at the first step what the class needs, and refuse a misfit."""
         tick = perf_counter()
         if self.evaluates_first is None:
             self.evaluates_first = self._ask()
@@ -141,9 +141,9 @@ class Stepper:
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """Let the weights be those for evaluation within the block, and the same as now after it.
+        """Switch the weights to evaluation within the block, and restore them exactly.
 
-        Modes are exact within rounding only, so the weights are put back from copies.
+        Switching back rounds the weights, so they are restored from copies.
         """
         weights = [p.detach().clone() for p in self.parameters]
         self.switch_mode(training=False, stepped=True)
@@ -154,13 +154,16 @@ class Stepper:
                 p.copy_(before)
 
     def kept_gradients(self) -> list[Tensor | None] | None:
-        """Return the gradients that an own `zero_grad` may keep; None for torch's."""
+        """Return the gradients that a class's own `zero_grad` may keep.
+
+        None for torch's `zero_grad`, which keeps none.
+        """
         if self._zero_grad is None:
             return None
         return [None if p.grad is None else p.grad.detach() for p in self.parameters]
 
     def keep_gradients(self, gradients: list[Tensor | None] | None) -> None:
-        """Restore the gradients of `kept_gradients`."""
+        """Restore the gradients that `kept_gradients` returned."""
         if gradients is not None:
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
@@ -191,8 +194,8 @@ class Stepper:
         finally:
             self.compiled = compiled
 
-    def _take_sparse_gradients(self) -> None:
-        """Switch the fused kernel off where it would refuse sparse gradients."""
+    def _avoid_fused_sparse(self) -> None:
+        """Switch the fused kernel off if gradients are sparse, which it would refuse."""
         if self.known and (not self.optimizer.state or type(self.optimizer) is Adagrad):
             fused = [group for group in self.optimizer.param_groups if group.get("fused")]
             if fused and any(p.grad is not None and p.grad.is_sparse for p in self.parameters):

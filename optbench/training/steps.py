@@ -16,13 +16,13 @@ from optbench.training.recipes import Recipe
 
 @dataclass
 class Update:
-    """The news since the last update.
+    """What happened since the last update.
 
     steps: rows of steps.csv. layers: rows of layers.csv. epoch: a row of epochs.csv, or None
-    between evaluations. loss: that of the last mini-batch.
+    between evaluations. loss: of the last mini-batch.
     status: "running", and in the last update "completed", "diverged" or "interrupted".
-    stopped: why a completed run ended before its budget of steps: early_stopping, stop_at (its
-    target was reached) or budget_seconds; None: it did not.
+    stopped: why a completed run ended before its budget of steps: "early_stopping", "stop_at" (its
+    target was reached) or "budget_seconds". None: the run took all steps.
     """
 
     step: int
@@ -59,19 +59,20 @@ class StepEngine(Protocol):
 
 @runtime_checkable
 class GradientEngine(Protocol):
-    """A way to compute a batch's gradients, within the rounding of float32; any optimizer steps.
+    """A way to compute a batch's gradients, which any optimizer may use.
 
-    name: written to run.json. paused: seconds that calls spent on compilation, for which the clock
-    stops; the caller resets them.
+    The gradients equal torch's within the rounding of float32.
+    name: written to run.json. paused: seconds that calls spent on compilation, during which the
+    clock stops; the caller resets them.
     """
 
     name: str
     paused: float
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.
+        """Put the gradients of a batch's loss into `p.grad`, and return the scalar loss.
 
-        None, and nothing done, for a batch or a model that the engine does not serve.
+        Return None, and change nothing, for a batch or a model that the engine does not serve.
         """
 
 

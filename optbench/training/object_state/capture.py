@@ -37,13 +37,13 @@ class Capture:
         self.addresses |= places
         self.numbers: dict[int, str] = {}  # large whole numbers, and their paths
         self.known: dict[int, int] = {}
-        self.kept: list[Any] = []  # keeps objects alive: the id of a dead one is given out again
+        self.kept: list[Any] = []  # keeps objects alive, since Python reuses the id of a dead one
         self.tensors: list[dict[str, Any]] = []
         self.open: set[int] = set()
         self.arrays: list[tuple[int, int, str]] = []  # their first and last bytes, and paths
         self.generators: dict[str, str] = {}  # the states of random generators, by their paths
         self.functions = False  # whether functions without a closure are taken as code
-        self.closures = False  # and those with a closure, or with attributes, too
+        self.closures = False  # whether functions with a closure or attributes are, too
 
     def root(self, value: Any, path: str) -> Node:
         """Return the node of a root; a root that is a dictionary is global state."""

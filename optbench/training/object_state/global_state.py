@@ -1,6 +1,7 @@
-"""The state that own code keeps on classes and functions and in modules, apart for each run.
+"""Keep the global state of own code apart for each run.
 
-So are variables of functions that were made at import, and what `functools.lru_cache` keeps.
+Such state lies on classes and functions, in modules, in the closures of functions that were made at
+import, and in the caches of `functools.lru_cache`.
 """
 
 import io
@@ -35,10 +36,11 @@ DEFAULTS = ("__defaults__", "__kwdefaults__")  # a list among these outlives the
 
 
 class GlobalState:
-    """What a training remembers outside of its objects, by `Mine.steps += 1` or `global COUNT`.
+    """A training's state outside of its objects, as by `Mine.steps += 1`.
 
-    The values are in place within `with state`, and stay to be looked at. The `with` of another
-    training undoes the changes of this one, but not what the caller changed after it.
+    `with state` puts the values in place. They stay there after the block, for the caller to see.
+    The `with` of another training undoes this training's changes, but keeps what the caller changed
+    later.
     """
 
     _present: ClassVar[Optional["GlobalState"]] = None  # the one whose values are in place
@@ -66,7 +68,7 @@ class GlobalState:
                 except UserError:
                     GlobalState._present = None  # nothing of this training is in place
                     raise
-                self._code = ()  # which holds the dataset
+                self._code = ()  # frees the dataset, which the code holds
             else:
                 self._bind(self.values() | self._own)
         self._left = self._ended = None
@@ -99,7 +101,7 @@ class GlobalState:
         self._built = {path: c.cache_info().misses for path, c in self._caches().items()}
 
     def end(self) -> None:
-        """Take all later changes for the caller's."""
+        """Count all later changes as the caller's."""
         self._ended = self.changed() if GlobalState._present is self else None
 
     def values(self) -> Values:
@@ -111,7 +113,7 @@ class GlobalState:
         return {k: v for k, v in self.values().items() if not self._is_as_found(k, v)}
 
     def filled(self) -> Values:
-        """Return the caches that steps have filled. No cache can be read, so none can be saved."""
+        """Return the caches that steps have filled, which no checkpoint can save."""
         caches = self._caches().items()
         return {path: c for path, c in caches if c.cache_info().misses != self._built[path]}
 
@@ -185,7 +187,7 @@ class GlobalState:
 
 @contextmanager
 def kept(*code: Any) -> Iterator[None]:
-    """Let code change no more than copies of its global state, as in a trial."""
+    """Let a trial change copies only of the global state of `code`."""
     state = GlobalState()
     state.see(*code)
     values = state.values()
@@ -218,7 +220,7 @@ def _can_change(value: Any) -> bool:
 
 
 def _is_memory(value: Any) -> bool:
-    """Return whether a value may be memory: no code, and no tool such as a lock."""
+    """Return whether a value may be state: no code, and no tool such as a lock."""
     if isinstance(value, partial):
         return any(map(_can_change, (*value.args, *value.keywords.values())))
     if isinstance(value, (io.IOBase, *NAMESPACES)) or hasattr(type(value), "__get__"):
@@ -234,12 +236,12 @@ def _is_memory(value: Any) -> bool:
     try:
         _node(value)
     except Unsaveable:
-        return _pickled(value) is not None  # of a tool, such as a lock, there is no copy
+        return _pickled(value) is not None  # a tool, such as a lock, cannot be pickled
     return True
 
 
 def _pickled(value: Any) -> bytes | None:
-    """Return a packaged object's bytes, to be compared and never loaded; None where it has none."""
+    """Return the pickle of a package's object, for comparison only, or None."""
     if isinstance(value, (*CONTAINERS, *CALLS, Iterator)) or not parts.is_packaged(type(value)):
         return None  # what lies inside may hide a part of its state from pickle
     try:
@@ -268,6 +270,6 @@ def _equal(a: parts.Node, b: parts.Node) -> bool:
 
 
 def _copies(values: Values) -> Values:
-    """Return copies that share among them what the values share."""
+    """Return copies; objects that values share are shared by their copies too."""
     memo: dict[int, Any] = {}
     return {key: copy_of(value, memo) for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Which classes, functions and modules of own code things lead to, as keepers of global state."""
+"""Find the classes, functions and modules of own code that keep global state."""
 
 import dis
 import sys
@@ -27,18 +27,18 @@ from optbench.problem import Problem
 from optbench.training.object_state import parts
 
 CACHE = type(lru_cache(int))
-NAMESPACES = (SimpleNamespace, threading.local, ContextVar)  # whose attributes are memory
+NAMESPACES = (SimpleNamespace, threading.local, ContextVar)  # whose attributes keep state
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-# objects of packages that own code may lie in: as attributes, and by these names
+# objects of packages that may hold own code: in any attribute, or in those of INNER
 HOLDERS = (nn.Module, Optimizer, LRScheduler, Problem, ModuleLoss)
 CALLS = (partial, MethodType, staticmethod, classmethod, property)
 INNER = ("func", "args", "keywords", "__func__", "__self__", "fget", "fset")
 
 
 def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | None]]:
-    """Yield the classes, functions, modules, cells and caches that these things lead to.
+    """Yield the classes, functions, modules, cells and caches that things lead to.
 
-    Each has a path, and the names of the attributes that count; None: all.
+    Each comes with its path, and with the names of its attributes that count; None: all.
     """
     left, seen = deque(things), dict[int, Any]()
     while left:
@@ -63,7 +63,7 @@ def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | No
                 left.extend((*thing.__mro__, *vars(thing).values()))
                 path = f"{thing.__module__}.{thing.__qualname__}"
                 yield path, thing, None
-                if "<locals>" not in path:  # else what lies around it is the caller's
+                if "<locals>" not in path:  # variables around a local class are the caller's
                     yield from _held_by(path, vars(thing))
         elif isinstance(thing, CACHE):
             left.append(thing.__wrapped__)
@@ -81,7 +81,10 @@ def owners_of(things: tuple[Any, ...]) -> Iterator[tuple[str, Any, set[str] | No
 
 
 def _keepers_of(function: FunctionType) -> Iterator[tuple[str, Any, set[str] | None]]:
-    """Yield an own function, its module, and own modules that it names, with names in them."""
+    """Yield an own function, its module, and the own modules that it names.
+
+    Each module comes with the names that the function uses in it.
+    """
     home = sys.modules.get(function.__globals__.get("__name__", ""))
     if home is None or parts.is_packaged(home):
         return
@@ -98,12 +101,12 @@ def _keepers_of(function: FunctionType) -> Iterator[tuple[str, Any, set[str] | N
 
 
 def _held_by(path: str, named: Mapping[str, Any]) -> Iterator[tuple[str, Any, set[str] | None]]:
-    """Yield the namespaces among named values, and variables that functions took from around."""
+    """Yield the namespaces among named values, and the cells of closures."""
     for name, value in named.items():
         if isinstance(value, NAMESPACES):
             yield f"{path}.{name}", value, None
     left = list(named.values())
-    for thing in left:  # which grows
+    for thing in left:  # the loop adds to the list
         if isinstance(thing, CALLS):
             left.extend(getattr(thing, name, None) for name in INNER)
         elif isinstance(thing, FunctionType) and not parts.is_packaged(thing):

@@ -83,7 +83,7 @@ def has_no_memory(function: FunctionType) -> bool:
 
 
 def is_pure(cls: type) -> bool:
-    """Return whether attributes alone make a class's objects: no base is written in C."""
+    """Return whether attributes hold all of a class's objects: no base is in C."""
     for base in cls.__mro__[:-1]:
         new = base.__dict__.get("__new__")
         made = new.__func__ if isinstance(new, staticmethod) else new
@@ -101,7 +101,7 @@ def is_pure(cls: type) -> bool:
 
 
 def is_packaged(thing: Any) -> bool:
-    """Return whether a function, class or module is Python's or an installed package's."""
+    """Return whether a function, class or module is Python's or from a package."""
     name = str(getattr(thing, "__name__" if isinstance(thing, ModuleType) else "__module__", None))
     module = sys.modules.get(name)
     if module is None or name == "__main__":

@@ -34,7 +34,7 @@ class Restore:
     def __init__(self, roots: Mapping[str, Any], parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.made: dict[int, Any] = {}
-        self.taken: dict[int, Any] = {}  # the constructors' objects that are in use again
+        self.taken: dict[int, Any] = {}  # the constructors' objects that have been restored
         bases = {
             base
             for root in roots.values()
@@ -44,7 +44,10 @@ class Restore:
         self.packages = {base.__module__.split(".")[0] for base in bases} - LIBRARY_PACKAGES
 
     def value(self, node: Node, there: Any) -> Any:
-        """Return the value of a node, in the object `there` if its kind is the same."""
+        """Return the value of a node, restored into `there` if its kind is the same.
+
+        there: the object that the constructors put in this place.
+        """
         if not isinstance(node, dict):
             return node
         kind = node["kind"]
@@ -206,7 +209,8 @@ class Restore:
         """Return the class, by name, of an object that the constructors did not make.
 
         Allowed are the user's own classes, and those of the packages of optimizer and model. No
-        code of them runs: no constructor is called, and a class with a finalizer is refused."""
+        code of them runs: no constructor is called, and a class with a finalizer is refused.
+        """
         module, qualname = name.split(":")
         found: Any = sys.modules.get(module)
         for part in qualname.split("."):

@@ -1,4 +1,4 @@
-"""The recipe of a training: what today's recipes add to the optimizer and its schedule."""
+"""The recipe: what a training adds to the optimizer and its schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -19,7 +19,7 @@ from optbench.training.recipes.endings import EarlyStopping, StopAt, check_metri
 class Recipe:
     """The settings of a recipe; the defaults leave a training as it is.
 
-    decay_form: of `decay.FORMS`, in place of the optimizer's own form of weight decay.
+    decay_form: one of `decay.FORMS`, which replaces the optimizer's own form of weight decay.
     clip_norm: the largest Euclidean norm of all gradients together. clip_value: the largest
     absolute value of each number in the gradients, which are clipped by value first.
     accumulate: micro-batches of a step, whose gradients are summed.
@@ -84,7 +84,7 @@ class Recipe:
 
 
 def check_float16(device: torch.device, *, watched: bool) -> None:
-    """Raise `UserError` where float16 with loss scaling is not to be had."""
+    """Raise `UserError` where float16 with loss scaling is not supported."""
     if device.type != "cuda":
         raise UserError(
             f"precision=float16 scales the loss for GPUs, and the device is {device.type}: use "

@@ -1,4 +1,4 @@
-"""A recipe at work in one training: its parts, and the state that they resume from."""
+"""Apply a recipe in one training, and save the state of its parts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,10 @@ class AppliedRecipe:
     def __init__(
         self, recipe: Recipe, problem: Problem, model: nn.Module, seed: int, device: torch.device
     ) -> None:
-        """Make the parts for a model on its device. Raises `UserError` for a model without copy."""
+        """Make the parts for a model on its device.
+
+        Raises `UserError` for a model that cannot be copied, which averaging needs.
+        """
         self.gradients = Gradients(
             accumulate=recipe.accumulate,
             clip_norm=recipe.clip_norm,
@@ -44,7 +47,7 @@ class AppliedRecipe:
         self.endings = Endings(recipe.early_stopping, recipe.stop_at, recipe.budget_seconds)
 
     def take_decay(self, optimizer: Optimizer) -> None:
-        """Take weight decay from a new optimizer, if the recipe names its form."""
+        """Take over weight decay from a new optimizer, if the recipe names a form."""
         if self.decay_form is not None:
             self.gradients.decay = Decay(self.decay_form, optimizer)
 

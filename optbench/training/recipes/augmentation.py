@@ -1,4 +1,4 @@
-"""Augmentation of images on the training's device, from a random stream of its own."""
+"""Augment images on the training's device, from a random stream of its own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from optbench.training.recipes.checks import is_count
 class Augmentation:
     """How the images of each batch are changed; the defaults leave them as they are.
 
-    crop: pixels of zeros around an image, of which a random window of the image's size is taken.
+    crop: pad an image with so many pixels of zeros, then cut out a random window of its old size.
     flip: mirror half of the images left to right. cutout: the side in pixels of a square of zeros
     with a random centre, of which parts may lie outside (DeVries & Taylor 2017). Zeros are those of
     the preprocessed images.
@@ -77,8 +77,8 @@ class Augmenter:
     def __call__(self, x: Tensor) -> Tensor:
         """Return a batch of augmented images, (n, channels, height, width).
 
-        Five numbers are drawn for each image, whatever is asked for, so that a flip, for example,
-        moves no crop.
+        Each image always draws five numbers, so that switching flips on, for example, does not
+        change the crops.
         """
         draws = torch.rand(5, len(x), generator=self.generator, device=x.device)
         n, _, height, width = x.shape

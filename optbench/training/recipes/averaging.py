@@ -1,4 +1,4 @@
-"""Averages of the weights over the steps, which are evaluated beside the raw weights."""
+"""Average the weights over the steps, to be evaluated beside the raw weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,8 +74,8 @@ class AveragedWeights:
     def model(self, x: Tensor) -> nn.Module:
         """Return the model with the averaged weights, in evaluation mode.
 
-        x: the training examples, of which batch norm's statistics are computed again for tail and
-        swa: those of the raw model belong to other weights. Call it within a random stream.
+        x: the training examples. For tail and swa they give batch norm new statistics, since those
+        of the raw model belong to other weights. Call this method within a random stream.
         """
         module: nn.Module = self.averaged.module
         if self.settings.kind != "ema":

@@ -1,4 +1,4 @@
-"""The form of weight decay: added to the gradient, times the rate, or independent of it."""
+"""Apply weight decay in a chosen form: coupled, decoupled or independent."""
 
 import torch
 from torch.optim import Optimizer
@@ -19,7 +19,10 @@ class Decay:
     """
 
     def __init__(self, form: str, optimizer: Optimizer) -> None:
-        """Take weight_decay from the optimizer's groups. Raises `UserError` if none has one."""
+        """Take weight_decay from the optimizer's groups, and set it to 0 there.
+
+        Raises `UserError` if no group has one.
+        """
         if not any("weight_decay" in group for group in optimizer.param_groups):
             raise UserError(
                 f"decay_form={form} needs an optimizer with weight_decay, and "

@@ -1,4 +1,4 @@
-"""Ends of a run before its budget of steps: no progress, a target, or seconds."""
+"""End a run before its budget of steps: no progress, a target, or seconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PATIENCE, TARGET, SECONDS = "early_stopping", "stop_at", "budget_seconds"
 
 
 def check_metric(key: str, value: Any, *, averaged: bool) -> None:
-    """Raise `UserError` unless a value of the recipe names a column that may end a run."""
+    """Raise `UserError` unless a recipe's value names a column that may end a run."""
     if "test" in str(value):
         raise UserError(
             f"{key} is {value}, and the test set may not decide when a run ends: take "
@@ -71,7 +71,10 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class StopAt:
-    """The target at which a run ends. value: None for none. metric: a column of epochs.csv."""
+    """The target at which a run ends.
+
+    metric: a column of epochs.csv. value: the target; None: no target.
+    """
 
     metric: str = "val_loss"
     value: float | None = None
@@ -106,7 +109,7 @@ class Endings:
 
         last: the evaluation follows the last step of the budget, so that only a target counts.
         """
-        ended = self._has_no_patience(row)
+        ended = self._patience_ends(row)
         if self._is_reached(row):
             return TARGET
         if last:
@@ -119,7 +122,8 @@ class Endings:
             return False
         return value <= target if metric_of(self.stop_at.metric).smaller else value >= target
 
-    def _has_no_patience(self, row: Row) -> bool:
+    def _patience_ends(self, row: Row) -> bool:
+        """Count an evaluation, and return whether too many brought no better value."""
         metric, patience = self.early_stopping.metric, self.early_stopping.patience
         value = row.get(metric)
         if patience is None or value is None:

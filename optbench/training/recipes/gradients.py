@@ -1,4 +1,4 @@
-"""How a step's gradients are made: in micro-batches, of a scaled loss, and clipped."""
+"""Compute a step's gradients: in micro-batches, of a scaled loss, and clipped."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -17,8 +17,8 @@ from optbench.training.recipes.decay import Decay
 class Gradients:
     """The gradients of one optimizer's steps, by the recipe of a training.
 
-    scaler: scales the loss at precision=float16, whose small gradients would else be 0; None at
-    the other precisions.
+    scaler: scales the loss at precision=float16, where small gradients would otherwise underflow to
+    0. None at the other precisions.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Gradients:
         loss is the mean over the examples of their losses, as a mean over the whole batch would be.
         Batch norm and dropout see each micro-batch by itself.
         """
-        # the quick kernels of attention have no second derivative
+        # the fast kernels of attention have no second derivative
         around = sdpa_kernel(SDPBackend.MATH) if graph_of is not None else nullcontext()
         with around:
             return self._backward(loss, x, y, graph_of)
@@ -73,7 +73,7 @@ class Gradients:
         return total
 
     def finish(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-        """Undo the scale of the gradients in `p.grad`, then clip them by value and by norm."""
+        """Undo the scale of the gradients in `p.grad`, then clip by value and by norm."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         if self.clip_value is not None:
@@ -84,7 +84,7 @@ class Gradients:
     def step(self, optimizer: Optimizer, take: Callable[[], object]) -> None:
         """Let the optimizer step; with a scale, only if all gradients are finite.
 
-        take: takes the step without a scale, and knows the closure.
+        take: takes the step, with its closure, if there is no scale.
         """
         if self.decay is not None:
             self.decay.apply(optimizer)
@@ -102,8 +102,8 @@ class Gradients:
         found = torch.autograd.grad(loss, graph_of, create_graph=True, allow_unused=True)
         for p, gradient in zip(graph_of, found, strict=True):
             if gradient is not None:
-                # a clone, since clipping changes it in place, and in place of a view of the graph
-                # torch 2.13 crashed
+                # a clone, since clipping changes the gradient in place; torch 2.13 crashed if that
+                # gradient was a view of the graph
                 p.grad = gradient.clone() if p.grad is None else p.grad + gradient
 
 
