@@ -1,10 +1,10 @@
-"""The optional engines, which take training steps faster; the one door to them.
+"""Select one of the optional engines, which take training steps faster.
 
 `auto` is the first engine, in a fixed order, that serves every optimizer of a problem. `auto`
 measures nothing, and plain steps are faster for some models (docs/performance.md).
 
 An engine may change nothing but the speed of steps. The core runs and passes its tests without this
-folder. Each engine has a measured reason, or it goes.
+folder. An engine stays only if a measurement shows that it is faster.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Model and loss compiled by `torch.compile`, for any model, on the CPU and on CUDA.
+"""Compile model and loss by `torch.compile`, for any model, on CPU and CUDA.
 
 The engine of `compile=true`, which `auto` never takes: the compilation lasts seconds to minutes,
 and pays for large models alone.
@@ -25,23 +25,23 @@ class TorchCompiled:
     """Gradients of a compiled objective; see `GradientEngine`.
 
     Watched steps and evaluations stay plain. Random numbers are those of plain steps. The clock
-    stops for the first step with a size of batch, which compiles.
+    stops during the first step with each batch size, which compiles.
     """
 
     name = "torch_compile"
 
     def __init__(self, problem: Problem, model: nn.Module) -> None:
-        """Prepare the objective. The first step compiles it, and each new size of batch again."""
+        """Prepare the objective, which the first step with each batch size compiles."""
         self._problem, self._model = problem, model
         self._compiled: Callable[[Tensor, Tensor], Tensor] | None = None
-        self._sizes: set[int] = set()  # of the batches so far
+        self._sizes: set[int] = set()  # of batches that were compiled
         self.paused = 0.0
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
         begun = perf_counter()
         if self._compiled is None:
-            # what earlier runs of the process compiled counts towards a limit, and is of no use
+            # torch limits how often a process compiles; this run needs nothing of earlier runs
             torch.compiler.reset()
             self._compiled = torch.compile(
                 lambda x, y: objective(self._problem, self._model, x, y),

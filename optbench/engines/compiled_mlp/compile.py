@@ -114,7 +114,7 @@ def _cpu() -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Let one process in at a time, since a sweep's workers come together."""
+    """Let one process in at a time, since a sweep's workers start together."""
     with path.open("w") as file:
         if fcntl is not None:
             fcntl.lockf(file, fcntl.LOCK_EX)

@@ -32,12 +32,12 @@ ACTIVATIONS = (
 OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta)
 # the numbers of a group beside lr, weight_decay and betas
 GROUP_NUMBERS = ("momentum", "dampening", "eps", "alpha", "lr_decay", "rho")
-MIN_EPS = 1e-12  # with a smaller one float32's subnormal numbers matter, which the code takes for 0
+MIN_EPS = 1e-12  # below it subnormal numbers matter, which the compiled code treats as 0
 
 
 @dataclass
 class Block:
-    """A linear layer, with what comes before and after it; None where there is no such part.
+    """A linear layer with the parts around it; None for a part that is not there.
 
     dropout: of the layer's inputs. norm_after: the batch norm stands after the activation.
     """
@@ -55,7 +55,7 @@ class Block:
 
 
 def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
-    """Return in words which part of a training has no compiled gradient; "" where none."""
+    """Return in words which part of a training has no compiled gradient, or ""."""
     if not torch_is_plain():
         return "a hook or a mode of torch's changes or watches what modules and steps compute"
     if found := model_refusal(problem, model):
@@ -71,8 +71,8 @@ def refusal(problem: Problem, model: nn.Module, optimizer: Optimizer) -> str:
 def recipe_refusal(recipe: Recipe, *, whole: bool) -> str:
     """Return in words which part of a recipe the compiled code lacks; "" where none.
 
-    whole: whole steps are compiled, between which torch neither clips nor averages. Compiled
-    gradients leave both to torch. Early ends belong to the loop.
+    whole: whole steps are compiled, so that torch cannot clip or average. Compiled gradients leave
+    clipping and averaging to torch. Early ends belong to the loop.
     """
     if recipe.accumulate > 1:
         return "accumulate has micro-batches"
@@ -88,7 +88,7 @@ def recipe_refusal(recipe: Recipe, *, whole: bool) -> str:
 def model_refusal(problem: Problem, model: nn.Module) -> str:
     """Return in words why the compiled code does not support problem and model, or "".
 
-    Torch is faster on batches of more than 512 examples.
+    Batches of more than 512 examples are refused, since torch is faster on them.
     """
     found = loss_of(problem.loss)
     if found is None:
@@ -217,7 +217,7 @@ def rule_name(optimizer: Optimizer, group: Mapping[str, Any]) -> str:
 
 
 def blocks(model: nn.Module) -> list[Block]:
-    """Return the model's linear layers with their parts; [] if the model is no such chain."""
+    """Return the model's linear layers with their parts; [] if it is no such chain."""
     found: list[Block] = []
     dropout: Dropout | None = None  # of the inputs of the next linear layer
     if not weights_are_plain(model):
@@ -277,7 +277,7 @@ def _is_norm(module: nn.BatchNorm1d, units: int) -> bool:
 
 
 def _is_activation(module: nn.Module) -> bool:
-    """Return whether compiled code has the activation, and the gradient from what it keeps."""
+    """Return whether the compiled code has the activation and its gradient."""
     if isinstance(module, nn.GELU):
         return module.approximate == "none"
     lowest = 1e-6 if isinstance(module, nn.ELU) else 0.0

@@ -1,4 +1,4 @@
-"""Tests that the parts of a run have exactly known types, with nothing added.
+"""Check that the parts of a run have exactly known types, with nothing added.
 
 An engine may only serve objects that compute what their class says: no subclass, no hook, no
 replaced method, and no mode that changes torch's functions.
@@ -53,9 +53,9 @@ def weights_are_plain(model: nn.Module) -> bool:
 
 
 class Traits:
-    """What an optimizer's step can change of a training beside its numbers, to be compared.
+    """What a step can change of a training beside its numbers, for comparison.
 
-    Traits take a small part of the time that `eligibility` takes, so that each step can ask.
+    Traits are found much faster than `eligibility` decides, so each step can compare them.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:

@@ -1,7 +1,7 @@
 """Training steps of multilayer perceptrons on the CPU, compiled for this machine.
 
-`mlp.cpp` computes whole steps, many in a call: forward, cross-entropy, backward and the update of
-a common optimizer. A C++ compiler compiles it once for each machine, at its first use. Without a
+`mlp.cpp` computes whole steps, many in a call: forward, loss, backward and the update of a common
+optimizer. A C++ compiler compiles it once for each machine, at its first use. Without a
 compiler, and for trainings that `eligibility` refuses, steps are torch's.
 
 The reason: for 784-64-10 with batches of 32, as in conf/study/claims, a compiled step took 0.20 ms
@@ -24,7 +24,7 @@ from optbench.engines.compiled_mlp.eligibility import rule_name
 from optbench.engines.compiled_mlp.exact_types import Traits
 from optbench.engines.compiled_mlp.network import SOURCE, Network, Parameter, address
 
-MASKED_STEPS = 8  # in a call with dropout, whose masks are drawn before
+MASKED_STEPS = 8  # of a call with dropout; all their masks are in memory at the same time
 
 
 class CompiledMlp:
@@ -68,12 +68,13 @@ class CompiledGradients:
     ) -> None:
         self._parts, self._training, self._refusal = (loss, model), (model, optimizer), refusal
         self._network: Network | None = None
-        self._traits: Traits | None = None  # those for which the network was made, or refused
+        self._traits: Traits | None = None  # at the time when the network was made or refused
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """Put the gradients of a batch's loss into `p.grad`, and return the loss, a scalar.
+        """Put the gradients of a batch's loss into `p.grad`, and return the scalar loss.
 
-        None, and nothing done, where the engine does not serve this batch or the model as it is.
+        Return None, and change nothing, where the engine does not serve this batch or the model as
+        it is now.
         """
         traits = Traits(*self._training)
         if self._traits is None or not traits.equal(self._traits):
@@ -85,7 +86,7 @@ class CompiledGradients:
 
 
 class Rule(NamedTuple):
-    """An optimizer's rule: its number in rules.hpp, its settings, its state's tensors."""
+    """An optimizer's rule: its number in rules.hpp, settings and state tensors."""
 
     place: int
     settings: Callable[[Mapping[str, Any]], Sequence[float]]
@@ -124,7 +125,7 @@ class CompiledSteps:
         self.name = rule_name(optimizer, self.groups[0])
         self.rule = RULES[self.name]
         self.decays = (ctypes.c_double * len(self.groups))()
-        self.targets: Tensor | None = None  # those that were checked
+        self.targets: Tensor | None = None  # the last ones that were checked
         self.network = Network(loss, model)
         self.held: list[Tensor] = []  # keeps the tensors of the addresses alive
         self.counters: list[tuple[Parameter, Tensor]] = []

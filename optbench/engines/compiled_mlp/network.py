@@ -1,4 +1,4 @@
-"""A multilayer perceptron and its loss, as the compiled code of `mlp.cpp` reads them."""
+"""Describe a multilayer perceptron and its loss to the code of `mlp.cpp`."""
 
 import ctypes
 from collections.abc import Callable
@@ -153,9 +153,10 @@ class Network:
         rates: Any = None,
         decays: Any = None,
     ) -> Tensor:
-        """Take steps, and return their losses (k,). chosen: (k, batch), indices into x and y.
+        """Take k steps, and return their losses (k,).
 
-        rates, decays: the lr of each step and group, and the weight decay of each group.
+        chosen: indices into x and y (k, batch). rates, decays: the lr of each step and
+        group, and the weight decay of each group.
         """
         count, size = chosen.shape
         masks = [
