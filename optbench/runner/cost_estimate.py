@@ -17,7 +17,7 @@ from optbench.training import device
 from optbench.training.loop import Training
 
 PROBE_SECONDS = 1.0  # of training, for each kind of run
-MIN_PROBE_STEPS = 3  # of which the first, which makes the optimizer's state, is not counted
+MIN_PROBE_STEPS = 3  # so that the first steps, which make the optimizer's state, may be left out
 HOUR = 3600.0
 
 
@@ -104,7 +104,7 @@ def processes_for(shares: Sequence[Share]) -> int:
 
 
 def lines_of(pairs: Sequence[tuple[Share, Speed]], done: int) -> Iterator[str]:
-    """Yield the cost in words. done: runs that are not repeated, and are not in the shares."""
+    """Yield the cost in words. done: how many runs exist, and are not in the pairs."""
     shares = [share for share, _ in pairs]
     runs = sum(share.runs for share in shares)
     epochs = sum(share.runs * share.part * speed.epochs for share, speed in pairs)

@@ -28,13 +28,13 @@ else:  # the folder was deleted, so every step is plain
     found = None  # type: ignore[assignment]
 
 AUTO, PLAIN = "auto", "plain"
-WHOLE_STEPS = "compiled_mlp"  # takes whole steps, so that nobody sees the optimizer between them
+WHOLE_STEPS = "compiled_mlp"  # takes many steps in a call, and shows no optimizer between them
 # the order in which `auto` asks
 NAMES: tuple[str, ...] = () if found is None else found.NAMES
 
 
 def asked(config: Mapping[str, Any]) -> str:
-    """Return the engine that a configuration asks for; `compile=true` asks for one too."""
+    """Return the engine that a configuration asks for by `engine` or `compile`."""
     if config.get("compile"):
         return TORCH_COMPILE
     if "engine" in config:  # older configurations have record_steps instead
@@ -45,7 +45,8 @@ def asked(config: Mapping[str, Any]) -> str:
 def agreeing(config: Mapping[str, Any], made: str | None) -> dict[str, Any]:
     """Return a configuration whose engine agrees with the one that made the run.
 
-    The key becomes "auto" where the configuration asks for another engine."""
+    The key becomes "auto" where the configuration asks for another engine.
+    """
     agrees = made is None or asked(config) in (AUTO, made)
     return {**config} if agrees else {**config, **keys_of(AUTO)}
 

@@ -51,11 +51,13 @@ class Ramp(NamedTuple):
 
 
 def find(config: RunConfig, low: float, high: float, steps: int) -> Ramp:
-    """Train with an lr that rises from `low` to `high` in `steps` steps, and return the ramp.
+    """Train with an lr that rises from `low` to `high`, and return the ramp.
+
+    steps: the number of steps from `low` to `high`.
 
     The ramp uses the run's recipe without averages and early ends, and takes plain steps. It ends
     before `high` where the loss is not finite, or is four times the least one.
-    Raises `UserError` for what no run could be made of.
+    Raises `UserError` for a configuration that no run could use.
     """
     planned = plan({**config, "engine": "plain"}, results_of(config), find=lambda *_: None)
     asked = arguments(planned)
@@ -99,7 +101,7 @@ def worse(losses: list[float]) -> Callable[[], bool]:
 
 
 def rising(optimizer: Optimizer, total_steps: int, *, low: float, high: float) -> LambdaLR:
-    """Return the schedule whose first group's lr is `low` at first and `high` in the last step."""
+    """Return a schedule that raises the first group's lr from `low` to `high`."""
     base = learning_rate(optimizer)
     if not base:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a run says of its optimizer before it trains: a factor given as a rate, compilation."""
+"""Warn before training of an optimizer that would surprise the user."""
 
 import sys
 from contextlib import suppress
@@ -14,7 +14,7 @@ from optbench.optimizers import factories_of, share_of_main
 from optbench.optimizers.factories import Factory, arguments, name_of, value_of
 from optbench.training.loop import Training
 
-LARGEST_RATE = 0.1  # an lr that is a factor is about 1; this or less was meant as a rate
+LARGEST_RATE = 0.1  # a factor is about 1, so an lr of this or less was meant as a rate
 FACTOR_CLASSES = ("AdamG",)  # whose lr is a factor, beside those with a `d0`
 HEAVYBALL = "heavyball"
 _told: set[str] = set()  # in this process
@@ -43,7 +43,10 @@ def tell_share(factory: Factory, training: Training) -> None:
 
 
 def of_factor(factory: Factory) -> str:
-    """Return a sentence if an lr is a factor, of 1 by default, and was given as a rate; or ""."""
+    """Return a warning if an lr that is a factor was given as a rate, or "".
+
+    Such a class finds its own step size, and multiplies it by lr, which is 1 by default.
+    """
     given = value_of(factory, "lr")
     usual = {p.name: p.default for p in arguments(_class(factory))}
     own_rate = "d0" in usual or name_of(factory) in FACTOR_CLASSES
@@ -70,7 +73,7 @@ def compiles(config: RunConfig) -> bool:
 
 
 def of_compilation(asked: bool) -> str:
-    """Return a sentence on heavyball's compilation. asked: by compile=true."""
+    """Return a warning about heavyball's compilation. asked: by compile=true."""
     if asked:
         return (
             "heavyball compiles each of its steps by torch.compile, which takes minutes before the "

@@ -1,4 +1,4 @@
-"""The training loss of the least-squares solution, for problems that have one in closed form."""
+"""Compute the training loss of the least-squares solution of linear models."""
 
 from collections.abc import Callable
 from math import prod
@@ -22,9 +22,9 @@ def least_squares(problem: Problem, model: nn.Module, examples: int | None) -> f
     """Return the least training loss of a linear model with squared error, or None.
 
     The weights of least squared error over all training examples are found in float64 by a
-    singular value decomposition (torch.linalg.lstsq), and scored as a run is: on the first so many
-    `examples`, None: all. None is returned for other models, losses and targets, with a penalty,
-    and for data too large.
+    singular value decomposition (torch.linalg.lstsq). examples: score the weights on the first so
+    many training examples, as a run does; None: on all. None is returned for other models, losses
+    and targets, with a penalty, and for data too large.
     """
     data = problem.dataset
     bias = _intercept(model)
@@ -43,7 +43,7 @@ def least_squares(problem: Problem, model: nn.Module, examples: int | None) -> f
 
 
 def rehearsed_least_squares(problem: Problem, seed: int, examples: int | None) -> float | None:
-    """Return `least_squares` before any run; what the model's own code keeps stays as it is."""
+    """Return `least_squares` before any run, without a change of global state."""
     if not isinstance(problem.dataset.task, Values):
         return None
     with kept(problem), Stream(seed, "rehearsal"):
@@ -53,8 +53,8 @@ def rehearsed_least_squares(problem: Problem, seed: int, examples: int | None) -
 def _intercept(model: nn.Module) -> bool | None:
     """Return whether a linear model has an intercept; None for others, by exact types.
 
-    Several linear layers make every linear map, and no other, where none is too narrow. Then each
-    of their minima is that of least squares (Kawaguchi 2016).
+    Several linear layers express exactly the linear maps if no layer is too narrow. Then each of
+    their local minima is a least-squares solution (Kawaguchi 2016).
     """
     layers = [m for m in model.modules() if type(m) not in (nn.Sequential, nn.Flatten)]
     if not layers or any(type(layer) is not nn.Linear for layer in layers):

@@ -38,10 +38,11 @@ from optbench.training.steps import Update
 
 
 class Outcome(NamedTuple):
-    """How a run ended. known: an earlier command did it. signal: its interrupt, or 0.
+    """How a run ended, and where its folder is.
 
-    folder: the run's, or its group's where another process had the run at the interrupt.
-    engines: the engine that made a known run, and the other one that the command asked for.
+    folder: of the run; of its group if the command was interrupted while another process had the
+    run. known: an earlier command trained the run. signal: the signal that interrupted the run, or
+    0. engines: the engine that made a known run, and the other one that the command asked for.
     """
 
     folder: Path
@@ -117,7 +118,7 @@ def _complete(
         if planned.config["num_threads"] is None and planned.device.type == "cpu":
             threads = device.enough_threads(training.model, asked["problem"].batch_examples)
             planned.record["num_threads"] = held.enter_context(threads)
-        # not in the identity either
+        # like the number of threads, no part of the run's identity
         planned.record["engine"] = name_of(training)
         if (least := reference(planned, training)) is not None:
             planned.record["reference"] = {"train_loss": least}
@@ -137,7 +138,7 @@ def _complete(
             warn_of_unseeded(training, asked)
         tell_share(asked["optimizer"], training)
         updates = training.updates(stop)
-        first = next(updates)  # before the folder is made, so that a misfit leaves none
+        first = next(updates)  # before the folder is made, so that an error leaves no folder
         new = folder is None
         folder = folder or new_folder(planned)
         opened(folder.path)

@@ -1,4 +1,4 @@
-"""The folder of a run in training: made or resumed, written, and always ended."""
+"""Make or resume the folder of a run in training, write its rows, and end it."""
 
 import re
 import sys
@@ -56,7 +56,6 @@ def unfinished(planned: Plan) -> tuple[RunFolder, dict[str, Any]] | None:
 
     Raises `UserError` where the data or settings have changed since the run began.
     """
-
     if planned.config["force"]:
         return None
     found = checkpoints.find(planned.group, planned.record, warn)
@@ -107,7 +106,7 @@ def save_if_possible(folder: RunFolder, training: Training) -> None:
             checkpoints.save(folder.path, folder.record, folder.state_dict(), state)
 
 
-_told: set[Path] = set()  # runs of which the user knows that they restart
+_told: set[Path] = set()  # runs whose user knows that no checkpoint can be written
 
 
 def say_unsaveable(folder: RunFolder, why: object) -> None:
@@ -129,7 +128,8 @@ def mark_failed(folder: RunFolder, error: BaseException) -> None:
     """Mark the run as failed, or as interrupted by Ctrl-C.
 
     A run that could not write keeps its checkpoint and resumes later. A run whose own code failed
-    restarts, since the user may mend that code."""
+    restarts, since the user may mend that code.
+    """
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     stopped = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # the disk may be what failed
