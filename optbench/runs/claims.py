@@ -1,4 +1,4 @@
-"""Claims: which worker has a run, on any number of machines with a shared file system.
+"""Claim runs for workers, on any number of machines with a shared file system.
 
 A claim is a file that is made by `link`, which is atomic over NFS as well. Its holder's heartbeat
 is a counter in another file. Observers judge a heartbeat by their own clock alone: a counter that
@@ -72,7 +72,10 @@ class Heartbeats:
     """What this process has seen of other workers' heartbeats, by its own clock."""
 
     def __init__(self, folder: Path, stale: float) -> None:
-        """stale: seconds without a heartbeat after which a worker counts as gone."""
+        """Watch the heartbeats in a folder.
+
+        stale: seconds without a heartbeat after which a worker counts as gone.
+        """
         self.folder, self.stale = folder, stale
         self._seen: dict[str, tuple[str, float]] = {}  # by worker
 
@@ -184,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @cache
 def place() -> str:
-    """Return a name for what process numbers belong to: a host, its boot, its container."""
+    """Return where process numbers are unique: host, boot and container."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())

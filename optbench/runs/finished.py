@@ -120,5 +120,6 @@ def copy_run(run: Path, group: Path, config: Mapping[str, Any]) -> Path:
 def note_reuse(run: Path) -> None:
     """Note in a finished run that a command reused it. Raises OSError.
 
-    Of several versions of a user's code, the one that was asked for last counts as the newest."""
+    Of several versions of a user's code, the one that was asked for last counts as the newest.
+    """
     save(run, read_record(run / "run.json") | {"reused": now()})

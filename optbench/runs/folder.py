@@ -25,7 +25,7 @@ from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
 from optbench.training.evaluation import Row
 from optbench.training.steps import Update
 
-# whose best value is in the summary of `run.json`
+# the columns whose best value is in the summary of `run.json`
 BEST_OF = (
     "train_loss",
     *(f"{averaged}val_{name}" for averaged in ("", AVERAGED) for name in ("loss", *TASK_METRICS)),

@@ -94,7 +94,10 @@ def run_lock(
 
 
 def discard(results: Path, run_id: str) -> None:
-    """Take a run's lock from a holder that is gone or stopped: the next one gets a new file."""
+    """Take a run's lock from a holder that is gone or stopped.
+
+    The next holder gets a new file.
+    """
     with suppress(OSError):
         (results / LOCK_FOLDER / run_id).unlink(missing_ok=True)
 

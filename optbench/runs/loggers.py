@@ -36,7 +36,8 @@ class Run(NamedTuple):
 class Logger(Protocol):
     """A logger, made from the arguments of its YAML.
 
-    The command makes it before any run, so that a missing package is a `UserError` there."""
+    The command makes it before any run, so that a missing package is a `UserError` there.
+    """
 
     def start(self, run: Run) -> None:
         """Begin the run, and delete what an earlier attempt in its folder logged."""
@@ -175,7 +176,7 @@ class MLflow:
         if "://" not in uri or uri.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # it tells how it makes its tables
+            logging.getLogger(name).setLevel(logging.WARNING)  # both report each new table
         group, results = run.folder.parent.absolute(), run.results.absolute()
         inside = group.is_relative_to(results)
         name = self.experiment or str(group.relative_to(results) if inside else group.name)

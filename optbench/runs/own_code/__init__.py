@@ -3,9 +3,9 @@
 Own code is every class or function that a configuration names and whose file lies outside
 site-packages, or in a package that is installed in editable mode. Modules outside site-packages
 that own code imports, directly or in turn, count as well, with the packages around them. The
-identity of own code is a digest of the syntax trees (`syntax_trees.digest`), in a notebook of its
-cells. Other distributions count by name and version. torch, NumPy, Hydra and optbench do not count:
-run.json has their versions, and earlier runs keep their identity.
+identity of own code is a digest of its files' syntax trees (`syntax_trees.digest`), or of the cells
+of a notebook. Other distributions count by name and version. torch, NumPy, Hydra and optbench do
+not count: run.json has their versions, and earlier runs keep their identity.
 """
 
 import os
@@ -57,7 +57,10 @@ def of_problem(config: Mapping[str, Any]) -> Code:
 
 
 def folder_of(code: Code) -> str | None:
-    """The folder, from here, that own code was found in; None for this folder, and for several."""
+    """Return the folder of own code, relative to the current folder.
+
+    None for the current folder, and for several folders.
+    """
     found = set()
     for name in {target.split(".")[0] for target in code} - {"__main__"}:
         file = getattr(sys.modules.get(name), "__file__", None)
@@ -70,7 +73,8 @@ def folder_of(code: Code) -> str | None:
 def tell(code: Code) -> None:
     """Warn once of targets without source.
 
-    A target that cannot be imported is left out: building it raises a better error."""
+    A target that cannot be imported is left out: building it raises a better error.
+    """
     for target in sourceless(code):
         if target not in _told and target not in code[target]:
             _told.add(target)

@@ -1,4 +1,4 @@
-"""The distributions that installed modules, and the modules that are Python's own."""
+"""Tell which distribution installed a module, and which modules are Python's."""
 
 import json
 import os
@@ -17,8 +17,8 @@ FOLDER_NAMES = ("site-packages", "dist-packages")
 def install_folder(path: str) -> str | None:
     """Return the folder of installed packages that a file lies in, or None.
 
-    Known are the folders of `site` and `sysconfig`, and folders of the usual names on the module
-    path. A user's project may lie below another folder of such a name.
+    Such folders are those of `site` and `sysconfig`, and folders of the usual names on the module
+    path. Elsewhere, a folder with a usual name may hold a user's project.
     """
     for each in _names_of(path):
         for folder in _install_folders(tuple(sys.path)):

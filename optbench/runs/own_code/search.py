@@ -1,4 +1,4 @@
-"""The walk from a class or function through its module and all its imports."""
+"""Walk from a class or function through its module and all its imports."""
 
 import linecache
 import os
@@ -59,7 +59,7 @@ class Search:
             if not name or name in self.seen or is_by_version(name):
                 continue
             self.seen.add(name)
-            left.append((name.rpartition(".")[0], folder))  # is imported with its parts
+            left.append((name.rpartition(".")[0], folder))  # a package is imported first
             spec = self._spec(name, folder)
             if name == "__main__":
                 path = getattr(sys.modules[name], "__file__", None)
@@ -101,10 +101,10 @@ class Search:
         return [(name, str(Path(path).parent)) for name in syntax_trees.imports(tree, package)]
 
     def _read_around(self, path: Path) -> None:
-        """Note the digests of all sources below a module's folder, or its outermost package's.
+        """Note the digests of all sources below a module's folder or outermost package.
 
-        The module loads some of them by names that it makes up, so which is not known. Beyond
-        `MAX_AROUND` files it counts as without source.
+        The module makes up the names of files that it loads, so any of these may be loaded. With
+        more than `MAX_AROUND` files, the module counts as without source.
         """
         path = path.resolve()
         above = path.parent  # of the outermost package
@@ -223,7 +223,7 @@ class Search:
 
 
 def _sources_below(folder: Path) -> Iterator[Path]:
-    """Yield the Python files below a folder in order, without hidden and installed ones."""
+    """Yield the Python files below a folder, without hidden and installed ones."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
             name

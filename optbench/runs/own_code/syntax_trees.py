@@ -97,7 +97,7 @@ def imports(tree: ast.Module, package: str) -> list[str]:
 
 
 def loads_unnamed(tree: ast.Module) -> bool:
-    """Return whether the source loads modules or files whose names it makes up as it runs."""
+    """Return whether the source loads modules by names that it makes up at run time."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
