@@ -1,1 +1,1 @@
-"""The files that both wings share: runs, job lists, studies."""
+"""The formats of runs, job lists and studies, for training and analysis alike."""

@@ -31,7 +31,10 @@ def config_folders(words: Sequence[str]) -> Iterator[Path]:
 
 
 def choices(group: str, *, own: bool = True) -> dict[str, Path]:
-    """Return the files of a group by their names in `GROUP=NAME`. own: the user's files too."""
+    """Return the files of a group by their names in `GROUP=NAME`.
+
+    own: return the user's files, too.
+    """
     found: dict[str, Path] = {}
     for place in (config_folder(), *(own_folders if own else ())):
         folder = place / group

@@ -1,4 +1,4 @@
-"""Runs that optbench did not train, written as run folders that every reader knows.
+"""Write runs that optbench did not train as run folders.
 
 What the table does not say stays unknown: no time where there is no column of seconds, no engine,
 no device. The hash of a problem is that of its name, so that two problems are the same by the
@@ -116,7 +116,7 @@ def seeds_of(
 
 
 def as_whole_numbers(texts: Sequence[str]) -> dict[str, int]:
-    """Return each seed as a number: its own, or if one is no whole number its place."""
+    """Return a number for each seed: its own, or its place unless all are whole."""
     if all(text.isdecimal() for text in texts):
         return {text: int(text) for text in texts}
     return {text: place for place, text in enumerate(texts)}
@@ -132,9 +132,10 @@ def config_of(settings: Mapping[str, str], name: str) -> dict[str, Any]:
 
 
 def problem_of(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return what tells a problem from others: a group such as dataset has a name.
+    """Return what tells a problem from others, by column.
 
-    So has a column that is called as one of a run's own.
+    A value is {"name": value} in a column that is called like a group such as dataset, or like one
+    of optbench's own columns.
     """
     named = {*GROUPS, *RUN_COLUMNS, *COLUMNS["epochs"]}
     return {
@@ -157,8 +158,8 @@ def as_value(text: str) -> float | int | str | None:
 def in_order(part: pd.DataFrame, clocks: Sequence[str], name: str) -> pd.DataFrame:
     """Return a run's rows by its steps. Raise UserError for two rows of one moment.
 
-    Without steps the rows are counted, from 0 where epochs begin at 0. The last row has the last
-    value of each metric, which is what counts as final.
+    Without steps the rows are counted, from 0 if the epochs begin at 0. The last row gets the last
+    logged value of each metric, which counts as the final one.
     """
     if not clocks and len(part) > 1:
         raise UserError(
@@ -195,7 +196,10 @@ def in_order(part: pd.DataFrame, clocks: Sequence[str], name: str) -> pd.DataFra
 
 
 def as_run(record: Mapping[str, Any], part: pd.DataFrame, broken: np.ndarray) -> Imported:
-    """Return a run with its hashes. broken: which rows hold a result that is not finite."""
+    """Return a run with its hashes.
+
+    broken: which rows hold a result that is not finite.
+    """
     header = [*COLUMNS["epochs"], *(str(name) for name in part if name not in COLUMNS["epochs"])]
     lines = [",".join(header)]
     for row in part.to_dict("records"):
@@ -228,7 +232,7 @@ def digest(value: object) -> str:
 
 
 def check_pairs(found: Sequence[Imported], paired: bool) -> None:
-    """Raise UserError for pairs that no seed makes, though the user says that there are."""
+    """Raise UserError if runs are paired, but no two optimizers share a seed."""
     if not paired:
         return
     by_seed: dict[tuple[str, int], set[str]] = {}
@@ -243,7 +247,7 @@ def check_pairs(found: Sequence[Imported], paired: bool) -> None:
 
 
 def figure_of(columns: Mapping[str, str], found: Sequence[Imported]) -> dict[str, Any]:
-    """Return the figure's options: the first named result, against the clock that is known."""
+    """Return the figure's options: the first named result against epoch or step."""
     header = found[0].csv.partition("\n")[0].split(",")
     named = [name for name in columns if is_metric(name)]
     y = [*named, *(name for name in header if is_metric(name) and has_values(found, name))][0]
@@ -282,7 +286,7 @@ def write_runs(out: Path, found: Sequence[Imported], figure: Mapping[str, Any]) 
 
 
 def foreign(out: Path, names: Mapping[str, Imported]) -> Iterator[str]:
-    """Yield what lies in a folder and is neither of this import nor drawn from one."""
+    """Yield the files in a folder that come neither from this import nor its figures."""
     if not out.is_dir():
         return
     imported = (out / FIGURE_FILE).exists()

@@ -27,7 +27,7 @@ unwritten: list[Job] = []  # the ended jobs that could not be written
 
 
 class Shared:
-    """The call that this process has joined, if it shares its study with other workers."""
+    """The call that this process has joined, if other workers share its study."""
 
     call: Job | None = None
     own_list: Path | None = None  # this worker's list, in place of `jobs.jsonl`
@@ -50,9 +50,10 @@ def plan(
 ) -> None:
     """Start a new list with the number of jobs, their overrides, and earlier failures.
 
-    planned, jobs: None for a tuned study, which decides as it runs and has its own manifest.
-    words: the overrides of the command. command: its `command_of`; None: that of the list so far.
-    The list of a call that this process has joined is kept, but for the number of jobs.
+    planned: None while a tuned study has not decided. jobs: None for a tuned study, whose manifest
+    has them. words: the overrides of the command. command: from `sweeps.folder.command_of`; None:
+    the one of the list so far. If this process has joined a call, the call's list stays, and gets
+    the new number of jobs.
     """
     ended.clear()
     unwritten.clear()
@@ -84,7 +85,7 @@ def first_line(folder: Path) -> Job:
 
 
 def replan(folder: Path, planned: int) -> None:
-    """Set the number of jobs anew, of a study that has decided on more."""
+    """Set the number of jobs of a study that has decided on more."""
     text, _, rest = read_text(folder / JOBS_FILE).partition("\n")
     first = json.loads(text)
     if shared.call and (first["planned"] or 0) >= planned:
@@ -119,7 +120,7 @@ def record(folder: Path, job: Mapping[str, Any], *, write: bool = True) -> None:
 
 
 def with_more_seeds(first: Job, seeds: Sequence[int], count: int) -> str:
-    """Return the command that repeats a sweep with so many seeds; "" if it is not known.
+    """Return the command that repeats a sweep with `count` seeds; "" if not known.
 
     seeds: those that were run, and are kept.
     """
@@ -131,7 +132,7 @@ def with_more_seeds(first: Job, seeds: Sequence[int], count: int) -> str:
 
 
 def with_value(first: Job, key: str, text: str) -> str:
-    """Return the command that repeats a sweep with another value of a key; "" if not known."""
+    """Return the command that repeats a sweep with another value of a key, or ""."""
     words: list[str] = first.get("words") or []
     if not words or not is_texts(words):
         return ""  # a list of an older version, or of a tuned study

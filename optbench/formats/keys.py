@@ -288,13 +288,13 @@ UNREPEATED_KEYS = having(SWEEP | STUDY)  # left out of the command that repeats 
 UNRECORDED_KEYS = having(UNRECORDED | ENDING)
 ENDING_KEYS = having(ENDING)
 LABELS = ("name", "search")  # in a group, but no arguments: the label, and the search space
-# of an optimizer, where their value is a mapping: what its authors ask for, the rate of its tests
+# keys of an optimizer, if their value is a mapping: its authors' schedule, and the lr of its tests
 NOTES = ("schedule", "test")
-GROUPS_KEY = "groups"  # of an optimizer, where its value is a mapping: rules, and no argument
+GROUPS_KEY = "groups"  # of an optimizer; a mapping there holds rules, and is no argument
 
 
 def settled(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group without what belongs to no one setting: search space and notes."""
+    """Return a group without its search space and notes, which are no settings."""
     return {
         key: value
         for key, value in node.items()
@@ -303,7 +303,7 @@ def settled(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments_in(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a group gives its `_target_`, with the keys that begin with an underscore."""
+    """Return the arguments of a group's `_target_`, with Hydra's keys (`_args_`)."""
     return {
         key: value
         for key, value in settled(node).items()

@@ -1,4 +1,4 @@
-"""Runs of older code, told by `run.json` alone: nothing of the user's is imported.
+"""Tell runs of older code by `run.json` alone, without importing user code.
 
 `optbench.runs.own_code` defines the code of a run.
 """

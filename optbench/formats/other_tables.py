@@ -1,4 +1,4 @@
-"""Tables of other programs: CSV or Parquet, long or one file a run, as one frame of texts.
+"""Read tables of other programs, CSV or Parquet, as one frame of texts.
 
 Every cell is read as text first, so that "" (not logged) and "nan" (not finite) stay apart.
 """
@@ -25,7 +25,7 @@ NUMBERS = (*CLOCKS, *METRICS)
 
 
 def read_tables(paths: Sequence[Path], pattern: str | None = None) -> pd.DataFrame:
-    """Return the rows of all files below each other, as texts.
+    """Return the rows of all files in one table of texts.
 
     pattern: names columns in the files' names, as in "{optimizer}-seed{seed}.csv"; the column
     `file` holds each row's file where there are several. Raises UserError for a file that cannot
@@ -89,7 +89,7 @@ def named_parts(path: Path, pattern: str | None) -> dict[str, str]:
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Return the table's column for each of our names, from "optimizer=method,seed=rep".
+    """Return the table's column for each of our names: "optimizer=method,seed=rep".
 
     Raises UserError for another form, and for names that optbench does not know.
     """

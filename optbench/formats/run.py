@@ -281,7 +281,7 @@ def reference_of(record: RunRecord) -> float | None:
 
 
 def stop_of(record: Mapping[str, Any]) -> Stop | None:
-    """Return why (`by`) and at which `step` a run ended before its budget of steps; or None."""
+    """Return why and at which step a run ended before its budget of steps, or None."""
     found = record.get("stopped")
     if found is None:
         return None

@@ -1,10 +1,10 @@
-"""A cache of a large folder's runs in two Parquet files, beside the files that it is made from.
+"""Cache the records and curves of a large folder's runs in Parquet files.
 
 Reading ten thousand runs means twenty thousand small files, each with a checksum. The cache keeps
-what was read and checked. It holds for a file only as long as the file system shows no change of
-it: neither of its times (the second one, of the last change of any kind, no program can set), nor
-size, nor place. A file that has changed is read and checked anew. Without pyarrow (the extra
-`parquet`), in a small folder, or in one that cannot be written, there is no cache.
+their checked content. An entry holds only while the file's mtime, ctime, size and inode stay the
+same; no program can set the ctime. A file that has changed is read and checked again. Without
+pyarrow (the extra `parquet`), in a small folder, or in one that cannot be written, there is no
+cache.
 """
 
 import json
@@ -23,13 +23,13 @@ CACHE_FOLDER = ".cache"
 MIN_RUNS = 300  # below, reading the files takes less than a second
 YOUNG_SECONDS = 2.0  # a file may change again within one tick of its times
 ROWS = ("epochs", "steps")  # the CSV files that are kept
-VERSION = f"1 {__version__}"  # of the form, and of what checks the files
+VERSION = f"1 {__version__}"  # of the cache's format, and of the code that checks the files
 RECORDS = "records"
 Stamp = tuple[int, ...]  # mtime, ctime, size, inode
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what changes with a file. Raises OSError."""
+    """Return a stamp that changes whenever the file changes. Raises OSError."""
     found = path.stat()
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
@@ -40,7 +40,7 @@ def times_in(stamp: Stamp) -> list[int]:
 
 
 class RunCache:
-    """What is known of the files below a folder: records, and the columns of CSV files."""
+    """The checked records and CSV columns of the runs below a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / CACHE_FOLDER
@@ -87,7 +87,7 @@ class RunCache:
     def save(self) -> None:
         """Write what has changed, without files that are gone or were changed just now."""
         for kind in sorted(self._changed):
-            with suppress(OSError):  # a folder of others; the files themselves remain
+            with suppress(OSError):  # without write permission there is no cache
                 self._write(kind)
         self._changed.clear()
 
@@ -100,7 +100,10 @@ class RunCache:
         self._changed.add(kind)
 
     def _known(self, kind: str, folder: Path, path: Path, record: Stamp | None = ()) -> str | None:
-        """Return a run's name if the cache holds for its file. record: the stamp of its record."""
+        """Return a run's name if the cache's entry for its file still holds.
+
+        record: the stamp of the run's record, which is part of the entry of a CSV file.
+        """
         self._load(kind)
         name = self._name(folder)
         stamp = self._stamps[kind].get(name)

@@ -1,8 +1,9 @@
-"""The lists of a study that several workers share, in `.work/CALL/WORKER.jsonl` of its folder.
+"""Read and write the lists of jobs of a study that several workers share.
 
-Each worker writes its own list: first who it is, then a line for each job that it has ended, last
-that it has left. So no two machines write one file. A call is the joint work of all workers until
-the study is whole; its last worker puts all lines into `jobs.jsonl`.
+Each worker writes its own list, `.work/CALL/WORKER.jsonl` in the study's folder: first who it is,
+then a line for each job that it has ended, last that it has left. So no two machines write one
+file. A call is the joint work of all workers until the study is whole; its last worker puts all
+lines into `jobs.jsonl`.
 """
 
 import json
@@ -39,7 +40,7 @@ def call_folder(folder: Path, call: str) -> Path:
 
 
 def call_of(first: Mapping[str, Any]) -> Line:
-    """Return the call that the first line of `jobs.jsonl` names; {} if none goes on."""
+    """Return the call that the first line of `jobs.jsonl` names; {} if there is none."""
     found = first.get("call")
     return found if isinstance(found, dict) and isinstance(found.get("id"), str) else {}
 

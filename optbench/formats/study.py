@@ -101,7 +101,10 @@ def entries_in(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def trial_ids(trial: Mapping[str, Any]) -> Any:
-    """Return the run ids of a trial in a manifest, which earlier versions had as one `run_id`."""
+    """Return the run ids of a trial in a manifest.
+
+    Earlier versions wrote a single `run_id`.
+    """
     return trial.get("run_ids", [trial["run_id"]] if trial.get("run_id") else [])
 
 
@@ -135,7 +138,7 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
     for folder, record in records:
         phase = record["config"].get("phase")
         if phase == "rungs":
-            continue  # shorter than the study's problem: they only choose who is trained on
+            continue  # shorter than the study's problem: they only choose the trials that go on
         if phase in ("trials", "tuned"):
             study = folder.resolve().parent.parent
             if study not in known:
@@ -151,7 +154,7 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
 
 
 def choices(path: Path, read: Reader) -> dict[SearchKey, tuple[set[str], set[str]]]:
-    """Return a manifest's run ids and chosen settings, by problem, optimizer and search."""
+    """Return a manifest's run ids and chosen settings for each search."""
     try:
         manifest = read(path)
     except (OSError, ValueError):
