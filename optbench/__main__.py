@@ -27,14 +27,14 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     name = "".join(sys.argv[1:2])
     try:
-        if name == "work":  # trains, with the words that its folder names
+        if name == "work":  # trains, with the overrides that its folder records
             with guard_streams(), endings():
                 work = import_module("optbench.commands.work")
                 sys.argv[1:] = work.words_of(sys.argv[2:])
         elif name in COMMANDS:
             with guard_streams(), endings():
                 sys.exit(import_module(f"optbench.commands.{name}").main(sys.argv[2:]))
-            return  # nobody reads what it prints: `| head`
+            return  # the reader of the output, such as `| head`, has closed the pipe
         from optbench.config import command_line
         from optbench.formats import groups
 

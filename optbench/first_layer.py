@@ -1,4 +1,4 @@
-"""Advice on examples that a model's first layer cannot take: what it takes, and what they are."""
+"""Explain why a model's first layer does not take the examples."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ LOOK_UPS = (nn.Embedding, nn.EmbeddingBag)
 
 
 def advice(model: nn.Module, data: Dataset) -> str:
-    """Return what the first layer takes and what the examples are, and advice, as sentences."""
+    """Return what the first layer takes, what the examples are, and advice."""
     first = next(_known_layers(model), None)
     said = "" if first is None else f". The first {type(first).__name__} takes {takes(first)}"
     return f"{said}; the examples are {examples_in_words(data)}{_what_to_do(model, first, data)}"

@@ -41,11 +41,11 @@ def initialize(
 ) -> None:
     """Fill the layers of `module` from a CPU generator.
 
-    `weight(tensor)` or `weight(tensor, generator=...)` fills one weight: of a recurrent layer a
-    gate's matrix, of an embedding the matrix (tokens, width). `bias` is a constant; of the two
-    biases of a recurrent layer the second is 0. None is the default for both: the published one of
-    a model that has the method `published_init`; else torch's, for linear and convolution layers
-    uniform in +-1/sqrt(fan_in). A weight that torch computes from others
+    `weight(tensor)` or `weight(tensor, generator=...)` fills one matrix at a time: each gate of a
+    recurrent layer, and the whole matrix (tokens, width) of an embedding. `bias` is a constant; the
+    second of a recurrent layer's two biases is 0. None keeps the default: a model's own method
+    `published_init` if there is one, else torch's default, which is uniform in +-1/sqrt(fan_in) for
+    linear and convolution layers. A weight that torch computes from others
     (`torch.nn.utils.parametrizations`) is set through them. Frozen weights (requires_grad is False)
     stay as the model made them.
     """
@@ -104,7 +104,7 @@ def _names(layer: Any, kind: str) -> list[str]:
 def _fill_part(
     layer: nn.Module, name: str, function: Fill, generator: torch.Generator, matrices: int = 1
 ) -> None:
-    """Fill the layer's weight or bias by the function, each of its matrices by itself."""
+    """Fill the layer's weight or bias by the function, one matrix after another."""
     tensor: Tensor = getattr(layer, name)
     computed = is_parametrized(layer, name)
     sources: Any = layer.parametrizations if computed else None
@@ -182,7 +182,10 @@ def truncated_normal_(
 def deviation_by_fan_in_(
     tensor: Tensor, factor: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Fill with Gaussian numbers of std `factor` / fan_in. (He's is a variance of 2 / fan_in.)"""
+    """Fill with Gaussian numbers of std `factor` / fan_in.
+
+    He initialization has a variance of 2 / fan_in instead.
+    """
     fan_in = tensor[0].numel()
     return nn.init.normal_(tensor, 0, factor / fan_in, generator=generator)
 

@@ -39,8 +39,6 @@ WRITE_OWN = (
     "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
     "model._target_=FILE.net"
 )
-
-
 NOTHING: Mapping[str, Any] = {}
 
 

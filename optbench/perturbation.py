@@ -1,7 +1,7 @@
-"""Learning without gradients: one weight is perturbed at a time, and the loss is watched.
+"""Learn without backpropagation, by perturbing one weight at a time.
 
-What backpropagation replaced (Hinton 2012, lecture 3d): the same direction, for as many evaluations
-of the loss as there are weights.
+This is what backpropagation replaced (Hinton 2012, lecture 3d). The direction is the same, but it
+takes as many evaluations of the loss as there are weights.
 """
 
 from itertools import product
@@ -22,10 +22,9 @@ class WeightPerturbation(Textbook):
 
     A step evaluates the loss once where it is, and once more for each weight: n + 1 times with n
     weights, where the gradient takes one evaluation and one backward pass. delta: how far a weight
-    is moved; the error of g_i is about delta / 2 times the second derivative, and below 1e-3 the
-    rounding of a float32 loss. Loss and weights are as of a model without dropout or noise, whose
-    loss would change from one evaluation to the next.
-    evaluations: of the loss, in all steps so far.
+    is moved. The error of g_i is about delta / 2 times the second derivative. Below a delta of 1e-3
+    the rounding of a float32 loss dominates. The model must have no dropout or noise, which would
+    change the loss from one evaluation to the next. evaluations: of the loss, in all steps so far.
     """
 
     def __init__(self, params: ParamsT, lr: float = 0.1, delta: float = 0.01) -> None:
@@ -68,7 +67,7 @@ class WeightPerturbation(Textbook):
             before = theta[place].clone()
             theta[place] += delta
             found[place] = (self._evaluate(closure) - here) / (theta[place] - before)
-            theta[place] = before  # which adding and subtracting would not restore
+            theta[place] = before  # subtracting delta would not restore the last bits
         return found
 
     def _evaluate(self, closure: Closure) -> Tensor:

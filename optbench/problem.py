@@ -32,8 +32,9 @@ class Problem:
     batch_size: examples per step, or "full" for batch gradient descent.
     epochs, steps: the budget; exactly one of the two.
     shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
-    precision: "float32"; "bfloat16" for autocast; "float64" for weights, examples and sums, from
-        the initial weights and examples of float32.
+    precision: "float32"; "bfloat16" for autocast; "float16" for autocast with a scaled loss, on
+        CUDA; "float64" for weights, examples and sums, from the initial weights and examples of
+        float32.
     weight_penalty: adds weight_penalty / 2 * |w|^2 over the weights of layers to every loss.
     drop_last: use whole batches only. An epoch leaves out its last, smaller batch. Validation and
         test use the first examples that make whole batches, as DeepOBS does. The training loss is

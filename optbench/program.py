@@ -155,7 +155,7 @@ def curve_of(folder: Path) -> Path:
 
 
 def early_end(record: RunRecord) -> Iterator[str]:
-    """Yield how a run ended by its recipe: without progress, at a target or after seconds."""
+    """Yield sentences on a run that its recipe could end before its budget of steps."""
     config, stopped = record["config"], record.get("stopped")
     by, at = (stopped["by"], f"at step {stopped['step']}") if stopped else (None, "")
     if by == "early_stopping":

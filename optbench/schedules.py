@@ -105,7 +105,7 @@ def changes_only_lr(scheduler: LRScheduler | None) -> bool:
 
 
 def authors(optimizer: Optimizer, total_steps: int) -> None:
-    """Stand for the schedule that an optimizer's YAML names; a configuration puts it in place."""
+    """Stand for the schedule that an optimizer's YAML names, until it is put in place."""
     raise UserError(
         "schedule=authors is a word for configurations: from Python, give the schedule itself"
     )
@@ -225,10 +225,11 @@ def one_cycle(
 
 
 def inverse_sqrt(optimizer: Optimizer, total_steps: int, *, constant_steps: int = 1) -> LRScheduler:
-    """Divide lr by the square root of the step t, counted from 1 (Kingma & Ba 2015, section 4).
+    """Divide lr by the square root of the step t, counted from 1.
 
-    The factor is sqrt(n / max(t, n)) with n = `constant_steps`: 1 for n steps, then falling. Unlike
-    other lengths, n is no fraction of the run, since the factor does not depend on the budget.
+    The factor is sqrt(n / max(t, n)) with n = `constant_steps`: 1 for n steps, then falling
+    (Kingma & Ba 2015, section 4, with n = 1). Unlike other lengths, n is no fraction of the run,
+    since the factor does not depend on the budget.
     """
     n = constant_steps
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:

@@ -1,4 +1,4 @@
-"""Random streams: global generators for one purpose of a run, from its seed alone.
+"""Give each purpose of a run its own random stream, from the seed alone.
 
 A model may draw from torch's, NumPy's or Python's global generator (`nn.Dropout`,
 `torch.randn_like`), and so may an optimizer. Each of the two has a stream of its own, so that an
@@ -22,7 +22,7 @@ def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch
 
 
 class _Numpy(NamedTuple):
-    """NumPy's global generator: its source of bits, and the second number of a pair."""
+    """NumPy's global generator: its source of bits, and the spare normal number."""
 
     bits: Any
     spare: float | None = None
@@ -71,7 +71,7 @@ class Stream:
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """Within `with self`, restore the caller's states for a while."""
+        """Put the caller's states back for this block, inside of `with self`."""
         self._swap()
         try:
             yield
@@ -95,9 +95,8 @@ class Stream:
         random.Random().setstate(_tuples(state["python"]))
         key, place, spare = state["numpy"]
         if not 0 <= place <= 624:
-            raise ValueError(
-                f"NumPy's generator has no place {place}"
-            )  # NumPy would read beyond its state
+            # NumPy would read beyond its state
+            raise ValueError(f"NumPy's generator has no place {place}")
         bits: Any = np.random.MT19937()
         inner = {"key": np.array(key, dtype=np.uint32), "pos": place}
         bits.state = {"bit_generator": "MT19937", "state": inner}

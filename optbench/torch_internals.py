@@ -1,4 +1,4 @@
-"""Borrow what torch keeps to itself: hooks and modes, bases of layers, calls for many tensors.
+"""Borrow private parts of torch: hooks, modes, bases of layers and foreach calls.
 
 `missing` names the parts that a new version of torch no longer has, and a test calls it.
 """
@@ -38,17 +38,17 @@ def multiply_each(tensors: Sequence[Tensor], factor: float) -> None:
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """Return the module's own parameters; None where one was registered without a value."""
+    """Return the module's own parameters; None for one registered without a value."""
     return module._parameters
 
 
 def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    """Return the module's own buffers, likewise."""
+    """Return the module's own buffers; None for one registered without a value."""
     return module._buffers
 
 
 def own_modules(module: nn.Module) -> dict[str, nn.Module | None]:
-    """Return the module's children, likewise; a child that is there twice stands twice."""
+    """Return the module's children by name; a child with two names is there twice."""
     return module._modules
 
 

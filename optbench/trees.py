@@ -1,6 +1,6 @@
 """Trees of tensors: several inputs, outputs or targets in the place of one tensor.
 
-A tree is a tensor, or a tuple, list or mapping of trees. `Parts` is what the examples are kept in.
+A tree is a tensor, or a tuple, list or mapping of trees. `Parts` holds examples of several tensors.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ Tree = Any  # Tensor | tuple | list | Mapping | Parts | None
 class Parts:
     """Several tensors with one example in each row, such as the two inputs of a model.
 
-    It has those methods of a tensor that choose rows, and that move them to a device; each acts on
-    all parts. tensors: by name, or in their order. Raises ValueError for unequal lengths.
+    Like a tensor, it can choose rows and move them to a device; each method acts on all parts.
+    tensors: by name, or in their order. Raises ValueError for unequal lengths.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> None:
@@ -103,9 +103,10 @@ def plain(tree: Tree) -> Tree:
 
 
 def map_tensors(change: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """Return a tree of the same form, with `change` of each tensor in place of the tensor.
+    """Return a tree of the same form, with `change` applied to each tensor.
 
-    others: trees of the same form, whose tensors `change` is given besides. None stays None.
+    others: trees of the same form, whose tensors are further arguments of `change`. None stays
+    None.
     """
     if isinstance(tree, Parts):
         return Parts(map_tensors(change, tree.plain(), *(other.plain() for other in others)))
@@ -137,7 +138,7 @@ def to_float(tensor: Tensor) -> Tensor:
 
 
 def leaves(tree: Tree) -> Iterator[Any]:
-    """Yield the tensors of a tree, and anything else that is no tuple, list, mapping or None."""
+    """Yield the leaves of a tree: all but tuples, lists, mappings and None."""
     tree = plain(tree)
     if isinstance(tree, Mapping | tuple | list):
         for part in tree.values() if isinstance(tree, Mapping) else tree:
@@ -147,12 +148,12 @@ def leaves(tree: Tree) -> Iterator[Any]:
 
 
 def packed(value: Any) -> Any:
-    """Return `Parts` as plain values with tensors, for `unpacked`; anything else as it is."""
+    """Return `Parts` as a dictionary for `unpacked`, and anything else as it is."""
     return {"parts": value.tensors, "named": value.named} if isinstance(value, Parts) else value
 
 
 def unpacked(value: Any) -> Any:
-    """Return what `packed` was given."""
+    """Undo `packed`."""
     if isinstance(value, Mapping) and set(value) == {"parts", "named"}:
         return Parts(value["parts"] if value["named"] else list(value["parts"].values()))
     return value

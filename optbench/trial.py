@@ -84,7 +84,10 @@ def check_fit(
 
 
 def copy_of(thing: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Return a deep copy, or the thing itself if it has none. memo: see `copy.deepcopy`."""
+    """Return a deep copy, or the thing itself if it cannot be copied.
+
+    memo: see `copy.deepcopy`.
+    """
     try:
         return deepcopy(thing, memo)
     except Exception:  # an object of any class may raise anything
