@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 
 from optbench.common.imports import uncollected
 
-# At their first step torch's optimizers import its compiler: a second in each worker.
+# torch's optimizers import its compiler at their first step, which costs a second in each worker.
 PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
 class WorkersLauncher(Launcher):
-    """A launcher with a worker per CPU core that shares the threads, or one per GPU."""
+    """A launcher that runs jobs in worker processes, which share the cores or GPUs."""
 
     def __init__(self, workers: int | None = None, time_limit: float | None = None) -> None:
         self.workers, self.time_limit = workers, time_limit

@@ -1,4 +1,4 @@
-"""`hydra/launcher=ray`: tasks of Ray that work through a sweep or a study.
+"""`hydra/launcher=ray`: Ray tasks that work through a sweep or a study.
 
 Hydra requires the class here. `optbench.sweeps.clusters` does the work.
 """

@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm`: array jobs of Slurm that work through a sweep or a study.
+"""`hydra/launcher=slurm`: Slurm arrays that work through a sweep or a study.
 
 Hydra requires the class here. `optbench.sweeps.clusters` does the work.
 """

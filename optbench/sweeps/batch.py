@@ -100,7 +100,7 @@ class Batch:
     stopping: bool = False  # whether a failed job stops the sweep
     running: dict[str, Job] = field(default_factory=dict)  # by the key of the task
     waiting: list[Job] = field(default_factory=list)  # until another job ends the same run
-    built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` runs that can be built
+    built: set[str] = field(default_factory=set)  # `rehearsal.kind_of` runs that were built
     lacking: set[str] = field(default_factory=set)  # `dataset_parts` that cannot be loaded
     find: finished.Finished = field(default_factory=finished.Finished)
     elsewhere: Any = None  # of a shared study: the jobs of others, a `sharing.elsewhere.Elsewhere`

@@ -46,7 +46,7 @@ CLUSTER_LAUNCHERS = ("hydra_plugins.optbench.slurm.", "hydra_plugins.optbench.ra
 
 
 def check_figure(figure: DictConfig) -> None:
-    """Raise `UserError` for unknown axes of the figure before any run starts."""
+    """Raise `UserError` for a wrong setting of the figure, before any run starts."""
     for key, allowed in (
         ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS, *SHARPNESS_COLUMNS)),
         ("x", ("epoch", "step", "seconds", "gradients")),
@@ -54,7 +54,7 @@ def check_figure(figure: DictConfig) -> None:
     ):
         value = figure.get(key)
         if key == "y" and is_metric_column(str(value)):
-            continue  # of one of several outputs
+            continue  # the metric of one of several outputs
         check_choice(f"figure.{key}", value, allowed)
     for key in ("facet", "lines"):
         names = figure.get(key) or []
@@ -99,7 +99,7 @@ class SweepCallback(Callback):
             question.check(config, planned)
             if dry_run.asked:
                 tell_cost(config, planned)
-                return  # a tuned study tells its cost by itself
+                return  # the sweeper of a tuned study prints the cost
             count = None if planned is None else len(planned)
             try:
                 if (session := shared_by(config)) is None:
@@ -152,7 +152,10 @@ class SweepCallback(Callback):
             sys.exit(1)
 
     def _draw(self, config: DictConfig, sweep: Path, *, some: bool) -> None:
-        """Draw the figures of a sweep, unless another worker does. some: runs have completed."""
+        """Draw the figures of a sweep, unless another worker draws them.
+
+        some: whether any run has completed.
+        """
 
         def draw() -> None:
             if some:
@@ -177,7 +180,10 @@ def shared_by(config: DictConfig) -> Session | None:
 
 
 def share(session: Session, config: DictConfig, sweep: Path, begin: Callable[[], None]) -> None:
-    """Join the workers of a study, or begin the work. Raise OSError where it cannot be written."""
+    """Join the workers of a study, or begin the work.
+
+    Raises OSError where the study's folder cannot be written.
+    """
     if config.force:
         raise UserError(
             "force=true repeats every run, and workers who share a study do each run once: leave "
@@ -192,7 +198,10 @@ def share(session: Session, config: DictConfig, sweep: Path, begin: Callable[[],
 
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each different error: the first run with the error, and how many more."""
+    """Yield a line for each different error.
+
+    A line names the first run with the error, and tells how many other runs have it.
+    """
     runs: dict[str, list[str]] = {}
     for job in failed:
         # Long errors were printed in full when the run failed.
@@ -206,7 +215,10 @@ def failures(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """Return which jobs an engine finished that was not asked for, and what to do."""
+    """Return how many runs another engine than the one asked for has done.
+
+    The text also tells how to repeat these runs. It is "" if there are none.
+    """
     engines = [job["engines"] for job in outcomes if job.get("engines")]
     if not engines:
         return ""
@@ -219,13 +231,19 @@ def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def launcher_chooses(config: DictConfig) -> bool:
-    """Return whether the launcher gets all jobs in one call and so chooses their engines."""
+    """Return whether the launcher itself chooses the engines.
+
+    It does so if it gets all jobs in one call.
+    """
     ours = str(config.hydra.launcher._target_).startswith("hydra_plugins.optbench.")
     return ours and config.hydra.sweeper.get("max_batch_size") is None
 
 
 def tell_cost(config: DictConfig, planned: list[list[str]] | None) -> None:
-    """Print the cost of a sweep, and exit. A tuned study is left to its sweeper."""
+    """Print the cost of a sweep, and exit.
+
+    For a tuned study this returns, since its sweeper prints the cost.
+    """
     sweeper = config.hydra.runtime.choices.get("hydra/sweeper")
     if planned is None and sweeper != "tuned":
         raise UserError(f"--dry-run does not know the runs of hydra/sweeper={sweeper}")

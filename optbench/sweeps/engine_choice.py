@@ -3,7 +3,7 @@
 `engine=auto` takes the first engine, in the order of `runner.engine.NAMES`, that serves every run
 of a problem, else plain steps. A sweep keeps its choice in memory, since a study launches its jobs
 in several batches. The environment hands the choice to other processes. The file in the sweep's
-folder may be of another call, which began while this one runs.
+folder is read last, since another call may have written it while this one runs.
 """
 
 import json
@@ -33,7 +33,7 @@ MAX_CHARACTERS = 100_000  # Linux starts no process with 131,072 in one environm
 
 
 class EngineChoice:
-    """The engines that serve all runs of each problem, as far as runs were checked."""
+    """The engines that serve all runs of a problem that were checked so far."""
 
     def __init__(self, load: Callable[[RunConfig], prepare.Dataset], known: dict[str, str]) -> None:
         """Begin with `known` choices, which stay. load: from config to dataset."""
@@ -63,7 +63,7 @@ class EngineChoice:
             where = "cuda" if torch.cuda.is_available() else "cpu"
         watched = config["diagnostics"] == "layers" and config["log"]["layer_steps"] == 1
         if watched or torch.device(where).type != "cpu":
-            return ()  # each step is watched; all engines compute on the CPU
+            return ()  # no engine shows each step, and all compute on the CPU
         with Stream(config["seed"], "rehearsal"):
             if key not in self._models:
                 problem = build.build_problem(config, self._load(config))

@@ -1,6 +1,7 @@
 """The jobs of a sweep: all combinations of the values in its overrides.
 
-A setting of one optimizer (`adam.lr=0.1,0.01`) is combined with the jobs of that optimizer alone.
+A setting of one optimizer (`adam.lr=0.1,0.01`) is combined only with the jobs of that
+optimizer.
 """
 
 import math
@@ -37,7 +38,7 @@ def parse(texts: list[str]) -> list[Override]:
 def expand(overrides: Sequence[Override], optimizer: str) -> list[list[str]]:
     """Return the jobs of a sweep: a list of overrides per combination of values.
 
-    For a key given twice the last value counts. optimizer: used by overrides that name none.
+    For a key given twice the last value counts. optimizer: the choice of jobs that name none.
     Raises `UserError` for a sweep without jobs, and for values that cannot be swept over.
     """
     for override in overrides:
@@ -127,7 +128,7 @@ def vary_own_settings(
 
 
 def tell_runs_apart(devices: Override) -> bool:
-    """Return whether the devices make different runs."""
+    """Return whether the devices are of different kinds, and so make different runs."""
     values = islice(devices.sweep_string_iterator(), MAX_JOBS + 1)
     kinds = ["".join(re.findall(r"\w+", value)[:1]) for value in values]
     return len(set(kinds)) == len(kinds) and (len(kinds) == 1 or "auto" not in kinds)
@@ -158,22 +159,23 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
 
 
 def check_choices_exist(words: Iterable[str]) -> None:
-    """Raise `UserError` for a word `GROUP=NAME` for which no configuration folder has a file."""
+    """Raise `UserError` for a choice `GROUP=NAME` that no folder has a file for."""
     loader = GlobalHydra.instance().config_loader()
     for word in sorted(words):
         group, _, name = word.lstrip("+").partition("=")
         if group in GROUPS and re.fullmatch(r"[\w./-]+", name) and name != "null":
             path = PurePosixPath(group, name.removesuffix(".yaml"))
             if str(path.relative_to(group)) in choices(group):
-                continue  # without asking Hydra, which also finds packages' files
+                continue  # Hydra, which also finds packages' files, need not be asked
             if path.name not in loader.get_group_options(str(path.parent)):
                 raise UserError(missing_choice(group, name))
 
 
 def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
-    """Compose each key that the default configuration lacks with the choices of its first job.
+    """Raise an error for a key that the choices of its jobs do not have.
 
-    Raises `ConfigCompositionException` for a key that these choices lack as well, or `UserError` if
+    Each key that the default configuration lacks is composed with the choices of the first job that
+    sets the key, once for each optimizer. Raises `ConfigCompositionException`, or `UserError` if
     the key was given as one optimizer's own.
     """
     loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
@@ -199,7 +201,7 @@ def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
 
 
 def given(config: DictConfig) -> list[str]:
-    """Return the overrides of the study and the command line, which comes last and wins."""
+    """Return the overrides of the study, then those of the command line, which win."""
     params = config.hydra.sweeper.get("params") or {}
     return [*(f"{k}={v}" for k, v in params.items()), *texts_of(config.hydra.overrides.task)]
 

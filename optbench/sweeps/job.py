@@ -94,7 +94,8 @@ def record_outcome(
 ) -> dict[str, Any]:
     """Record how a job ended (an `Outcome` or an error), and say what is unusual.
 
-    run_id: of the run, if the job came so far. write: False if another worker has recorded it.
+    run_id: the run's identity, if the job was planned. write: False if another worker has recorded
+    the outcome.
     """
     record: dict[str, Any] = {"job": number, "overrides": overrides}
     if run_id is not None and job_list.shared.call:

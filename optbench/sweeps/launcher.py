@@ -45,8 +45,8 @@ def launch(
 ) -> list[JobReturn]:
     """Run all jobs, and return their results for Hydra in the order of `overrides`.
 
-    workers: the number of processes, at most one for each GPU. None: one for each core or job, or
-    fewer if `num_threads` asks for more than one thread. time_limit: seconds for each run.
+    workers: the number of processes; on GPUs at most one for each. None: one for each core or job,
+    or fewer if `num_threads` asks for more than one thread. time_limit: seconds for each run.
     Exits with 128 + signal after SIGINT or SIGTERM, and with 1 after a failure that stops the
     sweep; in both cases the running jobs end first.
     """
@@ -98,7 +98,7 @@ def launch(
 def next_task(batch: Batch, shown: Board) -> Task | None:
     """Begin jobs until one needs a worker, and return its task; None if none does."""
     if not batch.checked:
-        # `left` is taken from its end, so wrong jobs come first, and fail before any training
+        # jobs are taken from the end of `left`, so that wrong jobs fail before any training
         batch.left.sort(key=lambda job: is_wrong(batch, *job))
         batch.checked = True
         engine_choice.keep(batch.folder, batch.choice)
@@ -115,7 +115,10 @@ def next_task(batch: Batch, shown: Board) -> Task | None:
 
 
 def from_elsewhere(batch: Batch, shown: Board) -> Task | None:
-    """Note what other workers have done, and return the task of a run that none has; or None."""
+    """Return the task of a run that no other worker has, or None.
+
+    Before that, the jobs that other workers have ended are recorded.
+    """
     elsewhere: Elsewhere = batch.elsewhere
     if not elsewhere.session.is_due():
         return None
@@ -140,13 +143,13 @@ def follow(batch: Batch, shown: Board, session: Session, stop: Callable[[], bool
 
 
 def end_elsewhere(batch: Batch, answer: Answer, shown: Board) -> None:
-    """Record what came of a job that another worker had."""
+    """Record the outcome of a job that another worker had."""
     assert answer.job.plan is not None
     done, error = None, answer.error
     if answer.done is not None:
         try:
             done = run.reuse_finished(answer.job.plan, answer.done)
-        except Exception as raised:  # as of a folder that has gone
+        except Exception as raised:  # such as for a folder that has gone
             error = reason(raised)
     end(batch, answer.job, done, error, shown, elsewhere=True)
 
@@ -167,14 +170,17 @@ def as_task(batch: Batch, job: Job, shown: Board) -> Task:
         environment=dict(hydra.job.env_set),
         modules=list(sys.path),
     )
-    plan = replace(job.plan, dataset=None)  # type: ignore[arg-type]  # the worker has it
+    plan = replace(job.plan, dataset=None)  # type: ignore[arg-type]  # found by `place`
     place = shared_dataset.place(job.plan.dataset)
     guard = None if batch.elsewhere is None else batch.elsewhere.guard(job)
     return Task(key, worker.train, (plan, place, where, batch.threads, guard))
 
 
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
-    """Plan a job; return False if it is wrong or done, or if another job does its run."""
+    """Plan a job, and return whether to train its run here and now.
+
+    False: the job is wrong or done, or another job or worker does its run.
+    """
     try:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
             config = resolve(job.config, job.overrides)
@@ -187,7 +193,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
         found = job.plan.done
         if found is None and rehearsal.kind_of(config) not in batch.built:
             rehearsal.build(job.plan)  # raises again the error that `is_wrong` found
-        # in a shared study one worker copies a run of another sweep into this one
+        # in a shared study, only the worker with the claim copies a run from another sweep
         copies = batch.elsewhere is not None and not is_in_group(found, job)
         done = None if found is None or copies else run.reuse_finished(job.plan, found)
     except Exception as error:
@@ -205,12 +211,15 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
 
 
 def is_in_group(found: Path | None, job: Job) -> bool:
-    """Return whether a finished run lies in the folder of its job, or is missing."""
+    """Return whether a finished run needs no copy into the folder of its job."""
     return found is None or found.parent.resolve() == job.group.resolve()
 
 
 def is_mine(batch: Batch, job: Job, shown: Board) -> bool:
-    """Claim a job's run in a shared study; return False if another worker has it, or it is done."""
+    """Claim a job's run in a shared study, and return whether to train it here.
+
+    False: another worker has the run, or the run is done.
+    """
     assert job.plan is not None
     try:
         answer = batch.elsewhere.ask_for(job)
@@ -275,7 +284,7 @@ def end(
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet) or elsewhere
-    # of a run that was done before, the worker that began the call makes a note for all
+    # of a run that was done before, one worker makes a note for all (`leaves_out`)
     known = outcome is not None and outcome.known
     left_out = shared is not None and known and shared.leaves_out(job)
     record = record_outcome(

@@ -1,4 +1,7 @@
-"""What a sweep is asked: whether a candidate beats its baselines. Checked before it trains."""
+"""The question of a sweep: does a candidate beat its baselines?
+
+The question is checked before anything is trained.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +18,7 @@ LIST_HINT = "several baselines are a list, as in 'baseline=[adamw,sgd]'"
 
 
 def asked(config: DictConfig) -> dict[str, Any]:
-    """Return the candidate and its baselines, for `figure.json`; {} where none is named.
+    """Return the candidate and its baselines for `figure.json`; {} if none is named.
 
     Raises `UserError` for names that are no texts, and for baselines without a candidate.
     """
@@ -35,7 +38,7 @@ def asked(config: DictConfig) -> dict[str, Any]:
 
 
 def check(config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:
-    """Raise `UserError` for a candidate or a baseline that is no optimizer of the sweep.
+    """Raise `UserError` for a candidate or baseline that the sweep does not run.
 
     planned: the overrides of each job, or None where the sweeper plans by itself.
     """

@@ -74,7 +74,10 @@ def _map(path: str) -> Dataset:
 
 
 def _file() -> tuple[IO[bytes], str]:
-    """Return a file in memory, which no killed process leaves behind, if possible."""
+    """Return a new file and its path.
+
+    The file lies in memory if possible, so that no killed process leaves it behind.
+    """
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("optbench")
         return os.fdopen(number, "w+b"), f"/proc/{os.getpid()}/fd/{number}"

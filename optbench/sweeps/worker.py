@@ -44,10 +44,13 @@ class Guard(NamedTuple):
     """A run's claim, which a process that was stopped for a while may have lost."""
 
     claim: Claim
-    every: float  # seconds between two looks
+    every: float  # seconds between two checks of the claim
 
     def around(self, stop: Callable[[], bool]) -> Callable[[], bool]:
-        """Return `stop` with a look at the claim, which raises `ClaimLost`, before a last write."""
+        """Return `stop` with a check of the claim, now and then and before a last write.
+
+        The check raises `ClaimLost` if another worker has taken the run over.
+        """
         looked = monotonic()
 
         def check_and_stop() -> bool:
@@ -62,7 +65,7 @@ class Guard(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """The parent's environment for a run, which the worker lacks from its own start."""
+    """The parent's folder, variables and module path, which a run needs."""
 
     folder: str
     environment: Mapping[str, str]
@@ -137,7 +140,10 @@ class ProgressReporter:
 
 @contextmanager
 def environment_of(where: Environment) -> Iterator[None]:
-    """Use the parent's folder, environment and module path for the time of one run."""
+    """Use the parent's folder, variables and module path for one run.
+
+    Only the variables are restored, since the next run sets the other two.
+    """
     before = os.environ.copy()
     os.chdir(where.folder)
     sys.path[:] = where.modules

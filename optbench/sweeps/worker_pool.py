@@ -39,7 +39,8 @@ class Task(NamedTuple):
 class Event(NamedTuple):
     """An event of a task: started, sent, printed, done, failed or died.
 
-    value: the value, the text, the result, or the reason."""
+    value: what was sent or printed, the result, or why the task failed or its worker died.
+    """
 
     key: Any
     kind: str

@@ -49,10 +49,10 @@ def ensure_server() -> None:
 
 @contextmanager
 def clean_start() -> Iterator[None]:
-    """Start processes within with one thread, and without importing our main module.
+    """Let processes that start within have one thread, and not our main module.
 
     Libraries read the number of threads from the environment at their first import. The main module
-    may be a user's script, which would run again at its import.
+    may be a user's script, which each new process would import, and so run again.
     """
     kept, main = os.environ.copy(), sys.modules["__main__"]
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
@@ -75,7 +75,7 @@ def start_context() -> Any:
 
 def run_tasks(pipe: Connection, output: str, setup: Callable[..., None], arguments: Any) -> None:
     """Run tasks in a worker until the parent's end of the pipe closes."""
-    gc.freeze()  # keeps memory shared with the server, since the collector skips it
+    gc.freeze()  # the collector then skips the memory that is shared with the server
     # Ctrl-C, Slurm's SIGUSR1 and a batch system's SIGTERM go to all processes; workers ignore them,
     # since the parent tells its workers when to stop
     for number in STOP_SIGNALS:
@@ -83,7 +83,7 @@ def run_tasks(pipe: Connection, output: str, setup: Callable[..., None], argumen
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the server blocked them
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
-    with suppress(OSError):  # both ends have the file open, so it is gone when both have ended
+    with suppress(OSError):  # both processes have the file open; it is gone when both end
         Path(output).unlink()
     for stream in (1, 2):
         os.dup2(file, stream)

@@ -1,4 +1,4 @@
-"""What Slurm and Ray have in common: workers that are started elsewhere, and waited for here.
+"""The common part of Slurm and Ray: start workers elsewhere, and wait for them.
 
 The process of the command trains nothing. It composes the same jobs as the workers, waits for their
 results, and so leads a study through its phases and draws its figures at the end.
@@ -18,7 +18,7 @@ from optbench.formats import job_list
 from optbench.sweeps.sharing.session import Session, sessions
 
 CHECK_SECONDS = 5.0  # between two questions to the scheduler
-SILENT_CHECKS = 2  # in a row without a worker, before the command gives up
+SILENT_CHECKS = 2  # answers in a row without a worker, after which the command gives up
 
 
 class Cluster(ABC):
@@ -40,14 +40,17 @@ class Cluster(ABC):
 
     @abstractmethod
     def cancel(self, *, waiting_only: bool = False) -> None:
-        """End the workers, which write checkpoints first; or only those that have not begun."""
+        """End the workers, which write checkpoints first.
+
+        waiting_only: end only the workers that have not begun.
+        """
 
     @abstractmethod
     def ended_words(self) -> str:
         """Return what to do if all workers have ended before the study is whole."""
 
     def watch(self) -> None:
-        """Start the workers at the first call, and later raise `UserError` if all have ended."""
+        """Start the workers at the first call; later raise `UserError` if all ended."""
         if not self.begun:
             self.begun = True
             say(self.submit())
@@ -62,14 +65,14 @@ class Cluster(ABC):
 
 
 def command_of(session: Session, folder: Path, options: Sequence[str]) -> list[str]:
-    """Return the command of a worker for the call that this process has begun or joined."""
+    """Return the command that starts a worker for this process's call."""
     call = (job_list.shared.call or {}).get("id", "")
     words = [sys.executable, "-m", "optbench", "work", str(folder), "--stale"]
     return [*words, f"{session.stale:g}", "--call", call, *options]
 
 
 def lead(cluster: Cluster, launch: Callable[[], Any], *, wait: bool) -> Any:
-    """Start the workers when a job is left for them, and wait for the jobs; return their results.
+    """Start workers once a job is left for them, and return the jobs' results.
 
     wait: False ends this command once the workers are submitted.
     """

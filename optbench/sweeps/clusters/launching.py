@@ -1,4 +1,7 @@
-"""What the Hydra launchers for clusters share. Few imports: Hydra loads them at every start."""
+"""The common part of the Hydra launchers for clusters.
+
+This module imports little, since Hydra loads the launchers at every start.
+"""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -32,7 +35,7 @@ class ClusterLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        """Wait for the jobs of one batch; return their `JobReturn` objects in the same order."""
+        """Wait for the jobs of one batch, and return their results in the same order."""
         with uncollected():
             from optbench.sweeps import callback, launcher
             from optbench.sweeps.clusters.cluster import lead

@@ -24,7 +24,10 @@ def seconds_of(key: str, text: object) -> float:
 
 
 def slurm(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `hydra/launcher=slurm`, checked. Raise `UserError` for bad ones."""
+    """Return the checked options of `hydra/launcher=slurm`.
+
+    Raises `UserError` for bad options.
+    """
     for key, least in (("jobs", 1), ("cpus", 1), ("requeues", 0)):
         check_whole(key, given[key], least)
     if given["gpus"] is not None:
@@ -38,7 +41,10 @@ def slurm(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ray(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `hydra/launcher=ray`, checked. Raise `UserError` for bad ones."""
+    """Return the checked options of `hydra/launcher=ray`.
+
+    Raises `UserError` for bad options.
+    """
     if given["jobs"] is not None:
         check_whole("jobs", given["jobs"], 1)
     check_whole("cpus", given["cpus"], 1)

@@ -1,15 +1,18 @@
-"""What Slurm says about the jobs of a study: by `squeue`, since not every site has `sacct`."""
+"""The jobs of a study as Slurm sees them.
+
+`squeue` tells the state, since not every site has `sacct`.
+"""
 
 import shutil
 import subprocess
 from contextlib import suppress
 from typing import NamedTuple
 
-SECONDS = 20  # to wait for an answer of the controller
+SECONDS = 20  # to wait for an answer of Slurm's controller
 
 
 class Task(NamedTuple):
-    """A task of a job array, as Slurm names it: 123_4, RUNNING, its reason and its node."""
+    """A task of a job array in Slurm's words, such as 123_4 and RUNNING."""
 
     name: str
     state: str
@@ -18,9 +21,9 @@ class Task(NamedTuple):
 
 
 def tasks_of(job: str) -> list[Task] | None:
-    """Return the tasks of a job that Slurm still knows as queued or running; None if it is silent.
+    """Return the queued and running tasks of a job; None if Slurm does not answer.
 
-    An array whose last task has ended is unknown to Slurm after a while: [].
+    The list is also empty for a job that Slurm has forgotten, a while after its last task ended.
     """
     if shutil.which("squeue") is None:
         return None

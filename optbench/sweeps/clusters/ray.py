@@ -19,9 +19,9 @@ ENDED = (
 
 
 def work(command: list[str], folder: str) -> int:
-    """Work until the study is whole, as a process of its own; return the exit status.
+    """Run a worker in a process of its own, and return its exit status.
 
-    The process ends, with checkpoints, if Ray ends the task's process.
+    The worker writes checkpoints and ends if Ray ends this process.
     """
     given = [*command, "--parent", str(os.getpid())]
     return subprocess.run(given, cwd=folder, check=False).returncode
@@ -84,9 +84,9 @@ class Ray(Cluster):
         return None
 
     def cancel(self, *, waiting_only: bool = False) -> None:
-        """Cancel all tasks; their workers notice that they are alone, and write checkpoints.
+        """Cancel all tasks, whose workers then write checkpoints and end.
 
-        waiting_only: leave the workers to themselves, which end as the study has ended.
+        waiting_only: let the workers end by themselves, since the study has ended.
         """
         if self.ray is None or not self.ray.is_initialized():
             return

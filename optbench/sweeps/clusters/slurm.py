@@ -28,7 +28,7 @@ ENDED = (
 
 
 class Work:
-    """What a task of the array does: `optbench work`, as a process of its own.
+    """A task of the array, which runs `optbench work` in a process of its own.
 
     submitit calls `checkpoint` before the time is up or the task is preempted, and requeues it.
     """
@@ -43,20 +43,20 @@ class Work:
     def __call__(self) -> int:
         """Work until the study is whole, and return the exit status."""
         command = [*self.command, "--parent", str(os.getpid())]
-        # Slurm sends the signal to all processes of a task, and it is for this one alone
+        # Slurm signals all processes of a task, and the signal is meant for this one alone
         blocked = {getattr(signal, "SIGUSR2", signal.SIGTERM)}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         try:
             self.process = subprocess.Popen(command, cwd=self.folder)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        # not `wait`, which holds a lock: `checkpoint` interrupts this loop, and waits as well
+        # `wait` would hold a lock that `checkpoint`, which interrupts this loop, needs as well
         while self.process.poll() is None:
             time.sleep(POLL_SECONDS)
         return self.process.returncode
 
     def checkpoint(self) -> Any:
-        """Let the worker hand its runs back, and return what is submitted again."""
+        """Let the worker give its runs back, and return the task to submit again."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
@@ -83,7 +83,7 @@ class Slurm(Cluster):
         """Submit the array."""
         executor = self._executor()
         options, tasks = self.options, int(self.options["jobs"])
-        # a GPU has one process, which `optbench work` knows by itself
+        # with GPUs, `optbench work` starts one process for each by itself
         workers = [] if options["gpus"] else ["--workers", str(options["cpus"])]
         work = Work(command_of(self.session, self.folder, workers), working_folder())
         try:
@@ -149,7 +149,7 @@ def import_submitit() -> Any:
 
 
 def check_slurm() -> None:
-    """Raise `UserError` where Slurm is not installed, or its controller does not answer."""
+    """Raise `UserError` if Slurm is missing, or its controller does not answer."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise UserError(
             "hydra/launcher=slurm needs Slurm's sbatch and srun, which are not on this machine: "

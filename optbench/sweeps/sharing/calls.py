@@ -31,7 +31,10 @@ BUSY = (
 
 
 def versions(device: str) -> dict[str, str]:
-    """Return what all workers of a call share. device: the configuration's."""
+    """Return the versions and the kind of device that all workers of a call share.
+
+    device: the configuration's.
+    """
     import torch
 
     kind = device.partition(":")[0]
@@ -84,8 +87,9 @@ def enter(
 def present(session: Session, folder: Path, call: Mapping[str, Any]) -> list[shared_study.Worker]:
     """Return the workers of a call that may still be at work.
 
-    Those of other machines are watched for a while, but only where it matters: if a run of the
-    call has failed, since a new call tries failed runs again.
+    Workers of other machines are watched for a while, but only where it matters: if a run of the
+    call has failed, since a new call tries failed runs again, or if the call has another version of
+    optbench.
     """
     assert session.heartbeats is not None
     workers = shared_study.read_workers(folder, call["id"])
@@ -136,7 +140,10 @@ def _essence(command: Mapping[str, Any]) -> set[str]:
 
 
 def check_alone(folder: Path) -> None:
-    """Raise `UserError` if workers of this machine share the folder, for an ordinary sweep."""
+    """Raise `UserError` for an ordinary sweep in a folder that workers share.
+
+    Only workers on this machine are seen.
+    """
     call = shared_study.call_of(job_list.first_line(folder))
     if not call:
         return
@@ -152,7 +159,7 @@ def check_alone(folder: Path) -> None:
 
 
 def finish(session: Session, folder: Path, draw: Callable[[], None]) -> None:
-    """End the call of a study that is whole: draw its figures, unless another worker does."""
+    """End the call of a whole study: draw its figures unless another worker does."""
     if session.trains and (leader := leader_of(session, folder)):
         say(f"{folder} is whole; {leader} draws its figures")
         return
@@ -171,7 +178,7 @@ def finish(session: Session, folder: Path, draw: Callable[[], None]) -> None:
 
 
 def leader_of(session: Session, folder: Path) -> str:
-    """Return the process that waits for the workers of a call, if it is alive; else ""."""
+    """Return the process that waits for a call's workers, if alive; else ""."""
     call = job_list.shared.call or {}
     for one in shared_study.read_workers(folder, call.get("id", "")):
         if one.info.get("trains") is False and not one.left and gives_signs(session, one):

@@ -1,4 +1,4 @@
-"""The jobs of a shared study that other workers have, and what came of them."""
+"""The jobs of a shared study that other workers have, and their outcomes."""
 
 import os
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from optbench.sweeps.worker import Guard
 
 
 class Answer(NamedTuple):
-    """What came of a job that another worker had: a finished run's folder, or an error.
+    """The outcome of a job that another worker had: a run's folder, or an error.
 
-    Neither: the job is this worker's now.
+    Without both, the job is this worker's now.
     """
 
     job: Job
@@ -35,7 +35,10 @@ class Elsewhere:
         self.jobs: list[Job] = []
 
     def ask_for(self, job: Job) -> Answer | None:
-        """Claim a job's run; return None if another worker has the run, and keep the job."""
+        """Claim a job's run, and return the answer about the job.
+
+        None: another worker has the run, and the job is kept in `jobs`.
+        """
         run_id = run_id_of(job)
         if self.session.is_due():
             self.session.look()
@@ -44,7 +47,7 @@ class Elsewhere:
         if self.session.claim(run_id, job.label) is None:
             self.jobs.append(job)
             return None
-        # its last holder may have ended it before the claim
+        # the last holder may have ended the run before this claim
         self.session.look()
         if answer := self._answer(job, run_id) or self._found(job, run_id):
             self.session.release(run_id)
@@ -55,7 +58,7 @@ class Elsewhere:
         return Answer(job)
 
     def _found(self, job: Job, run_id: str) -> Answer | None:
-        """Return a finished run in the job's group that lies there since a short time."""
+        """Return a run in the job's group that another worker has just finished."""
         assert job.plan is not None
         done = in_group(job.plan.group, run_id)
         return None if done is None else Answer(job, done)
@@ -72,12 +75,12 @@ class Elsewhere:
         try:
             record = read_record(folder / "run.json")
         except (OSError, ValueError):
-            return None  # not yet visible on this machine, or damaged: this worker looks itself
+            return None  # not yet visible on this machine, or damaged: there is no answer yet
         right = record["run_id"] == run_id and record["status"] in FINISHED_STATUSES
         return Answer(job, folder) if right else None
 
     def answers(self) -> Iterator[Answer]:
-        """Yield what has come of the jobs; a job that is yielded is kept no longer."""
+        """Yield the answers about kept jobs; these jobs are kept no longer."""
         self.session.look()
         jobs, self.jobs = self.jobs, []
         for job in jobs:
@@ -87,7 +90,7 @@ class Elsewhere:
                 self.jobs.append(job)
 
     def take_free(self) -> list[Job]:
-        """Take and return the jobs whose runs no worker has, or one that is gone."""
+        """Return the kept jobs whose runs no living worker has, and keep them no longer."""
         if not self.session.trains:
             return []
         claimed = self.session.claimed()
@@ -107,7 +110,7 @@ class Elsewhere:
         return Guard(claim, self.session.every)
 
     def keeps(self, job: Job) -> bool:
-        """Return whether a job's run is still this worker's, if it was."""
+        """Return whether this worker has not lost its claim on a job's run."""
         run_id = run_id_of(job)
         claim = self.session.held.get(run_id)
         if claim is not None and not claim.holds():
@@ -120,9 +123,10 @@ class Elsewhere:
         self.session.release(run_id_of(job))
 
     def leaves_out(self, job: Job) -> bool:
-        """Return whether the note of a run that was done before is left to another worker.
+        """Return whether another worker notes a run that was done before.
 
-        The worker that began the call notes such runs for all, and one that has copied the run.
+        The worker that began the call notes such runs for all, and so does a worker that has copied
+        the run.
         """
         return not self.session.begins and run_id_of(job) not in self.session.held
 
@@ -134,7 +138,7 @@ def run_id_of(job: Job) -> str:
 
 
 def in_group(group: Path, run_id: str) -> Path | None:
-    """Return a finished run with this identity in one folder, as it is now."""
+    """Return a finished run with this identity in a folder, which is listed anew."""
     found = Finished()
     try:
         names = [entry.name for entry in os.scandir(group) if run_id in entry.name.split("-")]
@@ -146,10 +150,10 @@ def in_group(group: Path, run_id: str) -> Path | None:
 
 
 def fence(job: Job, run_id: str) -> None:
-    """Keep the earlier holder of a run from its folder and its lock, should it come back.
+    """Keep the earlier holder of a run away from the run's folder and lock.
 
-    The folder of an unfinished run gets another name. What the earlier holder still writes then
-    fails, or goes into files that are no longer in the folder once the run is resumed.
+    The earlier holder may come back. So the folder of an unfinished run gets another name: what
+    that holder still writes fails, or goes into files that the resumed run has replaced.
     """
     assert job.plan is not None
     locks.discard(results_of(job.plan.config), run_id)

@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
     @property
     def place(self) -> Path:
-        """The folder of the run's group, from the input on."""
+        """The folder of the run's group, relative to the input."""
         return self.folder.relative_to(self.source).parent
 
 
@@ -45,7 +45,10 @@ class Joined(NamedTuple):
 
 
 def join_runs(sources: Sequence[Path]) -> Joined:
-    """Return the runs of some folders. Of runs with one identity in one group one is kept."""
+    """Return the runs of some folders, each once.
+
+    Of runs with one identity in one group, the first finished one is kept, else the newest.
+    """
     by_identity: dict[tuple[Path, str], list[Found]] = {}
     problems: list[str] = []
     for source in sources:
@@ -87,7 +90,7 @@ def join_runs(sources: Sequence[Path]) -> Joined:
 
 
 def difference(one: Found, other: Found) -> str:
-    """Return how the results of two trainings of one run differ, times aside; "" if they agree."""
+    """Return how two trainings of one run differ, times aside; "" if they agree."""
     for key in ("status", "diverged_at_step"):
         if one.record.get(key) != other.record.get(key):
             return f"differ in {key}: {one.record.get(key)} and {other.record.get(key)}"
@@ -117,7 +120,7 @@ def rows_of(path: Path) -> list[dict[str, str]] | None:
 
 
 def copy_runs(runs: Iterable[Found], target: Path) -> None:
-    """Copy runs into a folder, each at the place that it has in its input. Raises OSError."""
+    """Copy runs into a folder, each to its place in its input. Raises OSError."""
     for run in runs:
         group = target / run.place
         folder, number = group / run.folder.name, 2
@@ -127,7 +130,7 @@ def copy_runs(runs: Iterable[Found], target: Path) -> None:
 
 
 def sweeps_in(sources: Sequence[Path]) -> list[Path]:
-    """Return the folders of sweeps in some inputs, each from its input on."""
+    """Return the folders of sweeps in some inputs, each relative to its input."""
     found = {
         path.parent.relative_to(source)
         for source in sources
@@ -138,7 +141,7 @@ def sweeps_in(sources: Sequence[Path]) -> list[Path]:
 
 
 def join_lists(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the lines of the list of jobs of a sweep, from its folders; [] without a list."""
+    """Return one list of jobs from several folders of a sweep; [] without a list."""
     found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
     for folder in folders:
         with suppress(OSError, ValueError):
@@ -182,7 +185,10 @@ def identity_of(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def join_options(folders: Sequence[Path], name: str) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the options in a file of several folders, and a line where they contradict."""
+    """Return the options in a file of several folders, and a line if they differ.
+
+    The options of the first folder are kept; engines are joined.
+    """
     found = []
     for folder in folders:
         with suppress(OSError, ValueError):

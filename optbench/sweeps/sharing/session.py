@@ -1,4 +1,4 @@
-"""This process as one of the workers of a shared study: heartbeat, claims, outcomes of others."""
+"""This process as a worker of a shared study: its heartbeat, and its claims."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ STALE_SECONDS = 60.0  # the default of --stale
 BEATS_PER_STALE = 12  # heartbeats in the time after which a worker counts as gone
 POLL_SECONDS = 1.0  # between two looks at what others have done
 FILE_WAIT_SECONDS = 0.05  # between two tries to get a study's own files
-MARGIN_SECONDS = 30.0  # of --for, to write checkpoints in; a tenth of shorter times
+MARGIN_SECONDS = 30.0  # the end of --for, to write checkpoints in; a tenth of shorter times
 LATE_WORDS = (
     "this worker was silent for more than {:g} s, and another one has taken over its {}: it stops, "
     "and what it had not written is lost. `optbench work {}` lets it help again"
@@ -46,10 +46,11 @@ class Session:
         call: str | None = None,
         trains: bool = True,
     ) -> None:
-        """stale: seconds without a heartbeat after which another worker's runs are taken over.
+        """Begin with the options of `optbench work`.
 
-        seconds: after which this worker ends. parent: the process with which it ends. call: the
-        only call that the worker is for, since a scheduler may start it when the study is whole.
+        stale: seconds without a heartbeat after which another worker's runs are taken over.
+        seconds: after which this worker ends. parent: the process with which this worker ends.
+        call: the only call to work for, since a scheduler may start a worker after the study's end.
         """
         self.call = call
         self.stale, self.trains, self.parent = stale, trains, parent
@@ -109,7 +110,7 @@ class Session:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def detach(self) -> None:
-        """Leave the study: give back all claims, and say so in the own list."""
+        """Leave the study: give back all claims, and note that in this worker's list."""
         if self.heartbeats is None:
             return
         self.at_end()
@@ -213,7 +214,7 @@ class Session:
 
     @contextmanager
     def files(self) -> Iterator[None]:
-        """Have the study's own files for oneself: the list of jobs, and the manifest."""
+        """Hold the lock on the study's own files: the list of jobs, and the manifest."""
         with self._guard, self._held(f"files-{self.key}"):
             yield
 
@@ -236,7 +237,10 @@ class Session:
             found.release()
 
     def first(self, what: str) -> Claim | None:
-        """Return a claim on a task that one worker does for all, such as the figures; or None."""
+        """Claim a task that one worker does for all, such as the figures.
+
+        Returns None if another worker has the task.
+        """
         assert self.heartbeats is not None
         call = job_list.shared.call or {}
         name = f"{what}-{self.key}-{call.get('id', '')}"
@@ -263,7 +267,7 @@ sessions = Sessions()
 
 @contextmanager
 def own_files() -> Iterator[None]:
-    """Have the study's own files for oneself, if the study is shared."""
+    """Hold the lock on the study's own files, if the study is shared."""
     if (session := sessions.current) is None or session.heartbeats is None:
         yield
     else:
