@@ -29,14 +29,14 @@ def by_contender(searches: Sequence[Contender]) -> dict[tuple[str, ...], list[st
 
 
 def rivals(overrides: Iterable[Sequence[str]]) -> int:
-    """Return with how many others the leader of a problem is compared, at least 1."""
+    """Return how many others the leader of a problem is compared with, at least 1."""
     return max(1, series_and_seeds(overrides, SERIES_KEYS)[0] - 1)
 
 
 def too_few(
     overrides: Iterable[Sequence[str]], settings: TuningConfig, seeds: int
 ) -> Iterator[str]:
-    """Yield a caveat if so few searches allow no verdict, which is known before any run.
+    """Yield the caveats of too few searches, which are known before any run.
 
     overrides: those of each optimizer on each problem.
     """
@@ -138,7 +138,7 @@ def _lost(tried: Sequence[Contender], found: Sequence[Contender], who: str) -> I
 def of_study(
     entries: Sequence[dict[str, Any]], settings: TuningConfig, seeds: int
 ) -> Iterator[str]:
-    """Yield the caveats of a study with these entries of its manifest, a sentence each."""
+    """Yield the caveats of a study from its manifest's entries, a sentence each."""
     for entry in entries:
         yield from entry.get("warnings", [])
     counts = {len(entry["trials"]) for entry in entries if entry["space"] and entry["trials"]}
@@ -150,5 +150,8 @@ def of_study(
 
 
 def _followed(entry: Mapping[str, Any]) -> bool:
-    """Return whether a search had follow-up trials, whose number depends on the problem."""
+    """Return whether a search had follow-up trials.
+
+    Their number depends on the problem, so that budgets then differ on purpose.
+    """
     return any(trial.get("kind") == FOLLOW_UP for trial in entry["trials"])

@@ -1,4 +1,4 @@
-"""The contenders of a tuned study: an optimizer on a problem, in one of the repeated searches."""
+"""The contenders of a tuned study: an optimizer on a problem, in one search."""
 
 import inspect
 import re
@@ -39,13 +39,13 @@ class Trial(NamedTuple):
 
 @dataclass
 class Contender:
-    """One optimizer on one problem in one search: its overrides, its space, and its trials."""
+    """One optimizer on one problem in one search, with its space and its trials."""
 
     overrides: list[str]
     name: str
     space: Space  # what is searched, with the ends that follow-up trials have added
-    left: Mapping[str, Any] = field(default_factory=dict)  # not searched by this budget: defaults
-    defaults: Point = field(default_factory=dict)  # the known defaults of the searched ones
+    left: Mapping[str, Any] = field(default_factory=dict)  # defaults of what is not searched
+    defaults: Point = field(default_factory=dict)  # known defaults of what is searched
     added: frozenset[str] = frozenset()  # keys of the space that the optimizer's YAML lacks
     length: tuple[str, int] = ("epochs", 1)  # of its runs
     repeat: int = 0
@@ -54,7 +54,7 @@ class Contender:
     problem: str | None = None  # its hash, once a trial has ended
     code: dict[str, Any] = field(default_factory=dict)  # `own_code.code_of` the trials
     untrained: float | None = None  # the score before the first step, once a trial has completed
-    drawn: int = 0  # points of its own sequence
+    drawn: int = 0  # points that were taken from its own sequence
     first_best: Trial | None = None  # before the first follow-up trials
     first_space: Space | None = None
 
@@ -126,7 +126,10 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
 
 
 def named_ranges(given: Collection[str]) -> set[str]:
-    """Return the hyperparameters whose ranges the command line names; these are searched."""
+    """Return the hyperparameters whose ranges the command line names.
+
+    These are searched whatever their rank.
+    """
     found = set()
     for key in given:
         group, *rest = key.split(".")
@@ -149,7 +152,7 @@ def _lacks(composed: DictConfig, path: str) -> bool:
 
 
 def _defaults_in(group: str, node: Mapping[str, Any], own: Space, of_user: bool) -> dict[str, Any]:
-    """Return the known values of a group's settings; raise for a space of others."""
+    """Return a group's known values. Raise `UserError` for a space of unknown keys."""
     values = {k: v for k, v in arguments_in(node).items() if k[0] != "_"}
     if isinstance(rules := node.get(GROUPS_KEY), Mapping):
         values |= flatten({GROUPS_KEY: rules})

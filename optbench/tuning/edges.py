@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from optbench.tuning.search import unit_points
 from optbench.tuning.space import SCALES, Point, Space, put, ranges, value_at
 
-# of a range's length: a value so near to an end lies at the edge. Few trials lie further apart, so
-# that the share is 1 / trials between these
+# A value lies at the edge if its distance to an end is below this share of the range: 1 / trials,
+# since few trials lie far apart, but no less and no more than these.
 EDGE_SHARES = (0.05, 0.2)
 SHARE_ADDED = 0.25  # of a range's length, beyond an edge on the scales linear and one_minus_log
 
@@ -31,10 +31,10 @@ class Edge(NamedTuple):
 
 
 def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
-    """Return the hyperparameters whose values lie at an edge, beyond which there are others.
+    """Return the hyperparameters whose values lie at an edge of their range.
 
-    trials: of the search, which lie further apart where they are few. A momentum of 0 is no edge,
-    since no momentum lies below it.
+    An end beyond which no value lies, such as a momentum of 0, is no edge. trials: the number of
+    trials of the search; fewer trials have a wider edge.
     """
     found = []
     near = min(max(EDGE_SHARES[0], 1 / max(trials, 1)), EDGE_SHARES[1])
@@ -58,8 +58,8 @@ def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
 def beyond(spec: Mapping[str, Any], upper: bool) -> float | None:
     """Return a further end of a range; None where no value lies beyond the end.
 
-    On the scale log it lies a decade further, on others a quarter of the range's length. A range of
-    values that are not negative gets none.
+    On the scale log the new end lies a decade further, on others a quarter of the range's length. A
+    range from 0 or above gets no negative end, and one of whole numbers from 1 no end below 1.
     """
     onto, back = SCALES[spec["scale"]]
     low, high = onto(float(spec["low"])), onto(float(spec["high"]))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from optbench.common.errors import UserError
 
-FACTOR = 3  # of two rungs' lengths
+FACTOR = 3  # a rung trains so many times as long as the rung before
 MAX_RUNGS = 3
 
 

@@ -10,10 +10,10 @@ from optbench.tuning import caveats
 
 
 def join_manifests(folders: Sequence[Path]) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the manifest of a study from its folders, and a line for each contradiction.
+    """Return one manifest from a study's folders, and a line for each contradiction.
 
-    Folders may have other contenders each. Of one contender's searches the one with most trials is
-    kept. None without a manifest.
+    The folders may have different contenders. Of entries for the same search, the one with the most
+    trials is kept. The manifest is None if no folder has one.
     """
     found, told = [], []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""A tuned study's manifest `study.json`: the plan, its progress, trials, choices and caveats."""
+"""A tuned study's manifest `study.json`: plan, progress, trials and caveats."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -99,7 +99,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of an old manifest, with those that it had kept."""
+    """Return the entries of an old manifest, and the entries that it had kept."""
     try:
         manifest = read_manifest(path)
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
 
 
 def is_behind(record: Mapping[str, Any], path: Path) -> bool:
-    """Return whether a manifest knows fewer trials than the file of the same study does."""
+    """Return whether a manifest has fewer trials than the same study's file."""
     try:
         written = read_manifest(path)
     except (OSError, ValueError):

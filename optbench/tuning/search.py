@@ -25,8 +25,8 @@ def points(space: Space, trials: int, method: str, seed: int) -> list[Point]:
 
     sobol and halton are scrambled quasi-random sequences (Owen 1998), equal for all optimizers with
     the same number of hyperparameters. grid spreads its points evenly over a full grid of about as
-    many points. More trials only add points, except with grid, where they move all points. Raises
-    `UserError` for a grid with fewer points than hyperparameters have ends.
+    many points; `check_grid` refuses too few. More trials only add points, except with grid, where
+    they move all points.
     """
     dimensions = sum(1 for _ in ranges(space))
     if dimensions == 0:

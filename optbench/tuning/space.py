@@ -14,7 +14,7 @@ from typing import Any
 
 from optbench.common.errors import UserError, check_choice
 
-# the functions onto the axis on which a range is uniform, and back
+# for each scale: the function onto the axis on which a range is uniform, and the one back
 SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "log": (log, exp),
     "linear": (float, float),
@@ -157,9 +157,10 @@ def _with_type(
 def within_budget(
     space: Space, trials: int, named: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the part of a space that a study of so many trials searches, and the other names.
+    """Return the part of a space that is searched, and the names of the rest.
 
-    named: hyperparameters that are searched whatever their rank.
+    trials: the budget, which must reach a hyperparameter's rank. named: hyperparameters
+    that are searched whatever their rank.
     """
     rank = dict.fromkeys(space, 1)
     for name, _, spec in ranges(space):
@@ -191,7 +192,7 @@ def scale_point(space: Space, unit: Sequence[float]) -> Point:
 
 
 def put(point: Point, name: str, part: int | None, value: Any) -> None:
-    """Set a hyperparameter, or one entry of its list, which may be its next."""
+    """Set a hyperparameter, or one entry of its list, which may be a new last one."""
     if part is None:
         point[name] = value
     else:
@@ -215,7 +216,7 @@ def scale(u: float, spec: Mapping[str, Any]) -> Any:
 
 
 def value_at(point: Point, name: str, part: int | None) -> Any:
-    """Return a hyperparameter, or one entry of its list; None where the point lacks it."""
+    """Return a hyperparameter, or one entry of its list; None if the point lacks it."""
     value = point.get(name)
     return value if part is None or value is None else value[part]
 

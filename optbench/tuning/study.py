@@ -223,7 +223,7 @@ def check(config: DictConfig) -> TuningConfig:
 
 
 def check_searches(entries: list[Contender], settings: TuningConfig) -> None:
-    """Raise `UserError` where nothing is searched, or the budget does not fit the space."""
+    """Raise `UserError` if nothing is searched, or the budget does not fit a space."""
     if not any(entry.space for entry in entries):
         raise UserError(
             "nothing to tune: every hyperparameter of the search space is given. Leave one "

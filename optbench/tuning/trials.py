@@ -45,10 +45,10 @@ def phase(name: str, seed: int, repeat: int) -> list[str]:
 
 
 def batches(contenders: Sequence[Contender], settings: TuningConfig) -> Iterator[list[Candidate]]:
-    """Yield the trials to launch together, each batch by the outcomes of those before.
+    """Yield the trials to launch together; each batch depends on earlier outcomes.
 
-    First the default setting of each contender and the points of its sequence (by successive
-    halving: in rungs; with tpe one of each contender at a time), then follow-up trials.
+    First come each contender's default setting and the points of its sequence, then follow-up
+    trials. Successive halving tries the points in rungs, tpe one point of each contender at a time.
     """
     if settings["pruning"]:
         yield from _halving(contenders, settings)
@@ -127,7 +127,8 @@ def _follow_up(
     """Return equally many further trials for each contender of a problem's search.
 
     A contender whose best trial lies at an edge tries values beyond the edge, and its space grows.
-    The others try the next points of their own sequence. Without an edge, no trial follows.
+    The others try the next points of their own sequence. If no best trial lies
+    at an edge, no trial follows.
     """
     each = max(1, ceil(settings["trials"] / 4))
     groups: dict[tuple[str | None, int], list[Contender]] = {}
