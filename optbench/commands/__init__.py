@@ -10,7 +10,7 @@ from optbench.common.names import nearest
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of a sub-command's words, whose errors are sentences with the nearest argument."""
+    """A parser whose errors are sentences, with the nearest known argument."""
 
     takes_settings = False  # whether words such as y=val_loss are allowed
 
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def listed(texts: Sequence[str] | None) -> list[str] | None:
-    """Return the names in some words, also of several in one word: "png,pdf"."""
+    """Return the names in some words; one word may hold several, as in "png,pdf"."""
     if texts is None:
         return None
     return [name for text in texts for name in re.split(r"[,\s]+", text) if name]

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def built(words: Sequence[str]) -> tuple[Any, Any, Any]:
-    """Return the optimizer's factory, the optimizer, and the model of a run with these words."""
+    """Return the factory, the optimizer and the model of a run with these words."""
     from optbench import optimizers
     from optbench.config.compose import compose_run  # imports Hydra
     from optbench.problem import build_model

@@ -24,9 +24,9 @@ from optbench.formats.groups import choices, config_folder, read_yaml
 from optbench.formats.keys import STUDY, having
 
 MAX_WIDTH = 100  # columns
-MOST_IN_FOLDER = 8  # choices of a folder that are listed
-NAME_WIDTH = 47  # columns of a table's names, the most
-GROUP_WIDTH = 9  # columns of the groups' names, which leave more to the choices
+MOST_IN_FOLDER = 8  # choices; a folder with more is shown as ...
+NAME_WIDTH = 47  # most columns for the names of a table
+GROUP_WIDTH = 9  # most columns for the names of groups, which leaves more to their choices
 INTRODUCTION = """\
 optbench compares optimizers: on one problem, from the same weights, in the same order of batches.
 """
@@ -96,7 +96,7 @@ def sub_commands() -> list[tuple[str, str]]:
 
 
 def choices_line(group: str) -> str:
-    """Return a group's choices, the default with a star, folders in brackets."""
+    """Return a group's choices: a star marks the default, braces hold a folder's."""
     default = default_choice(group)
     folders = {"": ["basic"] * (group == "hydra/launcher")}  # part of Hydra
     for name in choices(group):
@@ -139,7 +139,7 @@ def about(word: str) -> str:
 
 
 def about_own_setting(key: str) -> str:
-    """Return the meaning of a setting of one optimizer, such as `adam.lr`; "" if unknown."""
+    """Return the meaning of one optimizer's setting, such as `adam.lr`, or ""."""
     for name, path in choices("optimizer").items():
         settings = [(f"{name.replace('/', '.')}.{one.key}", one) for one in settings_of(path)]
         rows = [(f"{own}={one.value}", one.comment) for own, one in settings if own == key]
@@ -189,7 +189,7 @@ def about_choice(group: str, name: str) -> str:
 def table(rows: Iterable[tuple[str, str]], indent: str = "  ", widest: int = NAME_WIDTH) -> str:
     """Return rows of a name and a text, wrapped beside the longest name.
 
-    widest: columns of the names; a longer name moves its own text.
+    widest: most columns for the names; a longer name moves its own text.
     """
     rows = list(rows)
     width = min(max((len(name) for name, _ in rows), default=0), widest)

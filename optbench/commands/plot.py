@@ -85,7 +85,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `optbench plot`; return 0, or 1 after a problem reported on stderr.
-    Problems are errors, files left out, and named kinds that do not apply."""
+
+    Problems are errors, files left out, and named kinds that do not apply.
+    """
     asked = parse(argv)
     options = Options(
         y=asked.y,

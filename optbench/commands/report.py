@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("several folders were given: say where the file goes with -o FILE")
     if asked.cells and not asked.table:
         raise UserError("--cells is of a table: name its column with --table COLUMN")
-    # `summary.tex` is the sweep's own, which `optbench plot` writes again
+    # not `summary.tex`, which is the sweep's own: `optbench plot` writes that again
     name = f"table_{asked.table}.tex" if asked.table else "report.html"
     out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
     if asked.table:

@@ -84,7 +84,7 @@ def claim_folder(folder: Path, first: Mapping[str, Any]) -> Path:
 
 
 def running_in(folder: Path, workers: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the claims of some workers on runs."""
+    """Yield the holders of the claims that these workers have on runs."""
     for name, generation in sorted(claims.newest_of(folder).items()):
         holder = claims.holder_of(folder, name, generation)
         if holder.get("worker") in workers and holder.get("job"):
@@ -136,7 +136,7 @@ def sign_of_life(folder: Path, worker: str) -> str:
 
 
 def now_of(folder: Path) -> float:
-    """Return the time by the clock of the file server, or this machine's if it cannot be told."""
+    """Return the time by the file server's clock, or else by this machine's."""
     probe = folder / f"now-{time.monotonic_ns()}.tmp"
     try:
         probe.touch()

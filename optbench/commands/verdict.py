@@ -13,7 +13,10 @@ from optbench.report.verdict_files import write, write_candidate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `optbench verdict`; return 0, or with --exit-code 3 (cannot tell) or 4 (worse)."""
+    """Run `optbench verdict`; return the exit status.
+
+    That is 0, or with --exit-code 3 if the runs cannot tell, and 4 if the candidate is worse.
+    """
     parser = Parser(prog="optbench verdict", description=__doc__)
     parser.add_argument("folder", type=expanded, metavar="FOLDER", help="of a sweep or a study")
     parser.add_argument(
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def judged_runs(folder: Path, options: Options) -> Comparison | None:
-    """Return the folder's comparison if a candidate is named; None for a study without one."""
+    """Return the folder's comparison, or None if no candidate is named."""
     from optbench.formats.study import figure_of
 
     named = options.candidate or (folder.is_dir() and figure_of([folder]).get("candidate"))

@@ -78,7 +78,10 @@ def parser() -> Parser:
 
 
 def command_in(folder: Path) -> list[str]:
-    """Return the words that began the sweep in a folder, for a worker that may see it elsewhere."""
+    """Return the words that began the sweep in a folder.
+
+    This machine may see the folder at another path than the machine that began the sweep.
+    """
     try:
         first, _ = job_list.read(folder)
     except OSError:
