@@ -69,7 +69,7 @@ def dataset_parts(config: RunConfig) -> str:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Return what changes when a file is written anew, so that it is read anew."""
+    """Return numbers that change when a file is written anew; None without a file."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def describe_problem(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that defines the problem to minimise."""
     problem = identity_part(config, Role.PROBLEM)
     dataset = problem["dataset"]
-    # a user's own function may mean something else by `path`, and its runs keep their identity
+    # a user's own function may mean something else by `path`, so the identity keeps its `path`
     own = str(dataset.get("_target_")).startswith("optbench.")
     sources = DATA_SOURCES if own else FIRST_SOURCES
     problem["dataset"] = {k: v for k, v in dataset.items() if k not in sources}
@@ -153,7 +153,7 @@ def build(group: str, node: Node) -> Any:
             return with_tuples(made)
         check_accepted(group, made)
         return made
-    except (InstantiationException, TypeError, ValueError) as error:  # by wrong flags
+    except (InstantiationException, TypeError, ValueError) as error:  # the latter two: wrong flags
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
@@ -177,7 +177,7 @@ def build(group: str, node: Node) -> Any:
 
 
 def with_tuples(made: Any) -> Any:
-    """Return a partial call whose lists are tuples where the default of the class is one."""
+    """Return a partial call, with a tuple for a list where the default is a tuple."""
     if not isinstance(made, partial):
         return made
     with suppress(TypeError, ValueError):  # a callable without a signature

@@ -35,10 +35,10 @@ dry_run = DryRun()
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the flags by their long names, "" for one without a value, and the other words.
+    """Return the flags by their long names, and the other words.
 
-    Raises `UserError` for an unknown flag, with the override that was meant, and for a flag that
-    lacks its value.
+    A flag without a value has the value "". Raises `UserError` for an unknown flag, with the
+    override that was meant, and for a flag that lacks its value.
     """
     flags: dict[str, str] = {}
     others: list[str] = []
@@ -61,7 +61,7 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def long_name(text: str) -> str:
-    """Return the flag that a word names, by its whole name or a clear beginning; else ""."""
+    """Return the flag that a word names, in full or by a clear beginning; or ""."""
     name = text.lstrip(DASHES)
     if name in SHORT:
         return SHORT[name]

@@ -123,7 +123,10 @@ def likely_keys(key: str) -> list[str]:
 
 
 def likely_own_keys(first: str, last: str) -> list[str]:
-    """Return the setting of one optimizer that FIRST.LAST may stand for (adma.lr: adam.lr)."""
+    """Return the setting of one optimizer that FIRST.LAST may stand for.
+
+    For example, adma.lr stands for adam.lr.
+    """
     optimizers = {name.replace("/", "."): name for name in choices("optimizer")}
     others = [*GROUPS, *(key.partition(".")[0] for key in known_keys())]
     for name in nearest(first, [*others, *optimizers]) if first else []:
@@ -139,8 +142,8 @@ def suggestion(key: str, value: str = "") -> str:
     found = likely_keys(key)
     if not found:
         return ""
-    nearest, *others = [f"{name}={value}" if value else name for name in found[:3]]
+    likeliest, *others = [f"{name}={value}" if value else name for name in found[:3]]
     has = [choice for choice, _ in known_keys().get(found[0], []) if choice]
     group = next((g for g in GROUPS if found[0].startswith(f"{g.replace('/', '.')}.")), "")
     whose = f" (of {group}={','.join(has)})" if 0 < len(has) < 7 else ""
-    return f". Did you mean {nearest}{whose}{''.join(f' or {one}' for one in others)}?"
+    return f". Did you mean {likeliest}{whose}{''.join(f' or {one}' for one in others)}?"

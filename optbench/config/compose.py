@@ -34,7 +34,7 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
 
 
 def compose_run(words: Sequence[str]) -> RunConfig:
-    """Return the resolved configuration of one run, as the command line `words` gives it.
+    """Return the resolved configuration of one run from the command line's words.
 
     The user's `own_folders` have choices too. Raises `UserError` for words that make no run.
     """

@@ -122,7 +122,7 @@ def missing_choice(group: str, name: str) -> str:
 
 
 def misplaced(group: str, name: str) -> str:
-    """Return where a user's file lies that is no choice of its group, or ""."""
+    """Return where a user's file of this name lies outside of the group, or ""."""
     stem = Path(name).name.removesuffix(".yaml")
     for folder in own_folders:
         for path in sorted(folder.rglob(f"{escape(stem)}.y*ml")) if stem else ():

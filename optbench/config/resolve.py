@@ -49,9 +49,10 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def of_authors(schedule: Any, optimizer: Any) -> Any:
-    """Return the schedule that an optimizer's YAML names, where `schedule=authors` asks for it.
+    """Return the schedule that the optimizer's YAML names, if `schedule=authors`.
 
-    The entry `schedule` of the optimizer has a choice's `name`, and settings that differ from it.
+    Any other schedule is returned as it is. The entry `schedule` of the optimizer has the `name` of
+    a choice, and the settings in which it differs from this choice.
     """
     if not isinstance(schedule, Mapping) or schedule.get("_target_") != AUTHORS:
         return schedule
@@ -72,8 +73,8 @@ def chosen_names() -> dict[str, str]:
     """Return the name of each group's choice in the composition that Hydra works on."""
     if not HydraConfig.initialized():
         return {}
-    choices = HydraConfig.get().runtime.choices
-    return {group: str(choices[group]).replace("/", "_") for group in GROUPS if group in choices}
+    chosen = HydraConfig.get().runtime.choices
+    return {group: str(chosen[group]).replace("/", "_") for group in GROUPS if group in chosen}
 
 
 def quoted(word: str) -> str:
@@ -92,7 +93,10 @@ def quoted(word: str) -> str:
 
 
 def check_syntax(words: Sequence[str]) -> None:
-    """Raise `UserError` for what Hydra refuses without the word, and for lists of its choices."""
+    """Raise `UserError` for words that Hydra refuses without naming them.
+
+    A list of choices of one of Hydra's own groups is refused as well.
+    """
     for word in words:
         if not is_text(word):
             raise UserError(f"{word} holds bytes that are no text in UTF-8: write it otherwise")
@@ -106,7 +110,7 @@ def check_syntax(words: Sequence[str]) -> None:
             raise UserError(
                 f"cannot read {word}: several values are separated by single commas, without spaces"
             )
-        if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):  # names of files to Hydra
+        if re.match(r"[+~]*hydra/\w+(@\w+)?=\s*\[", word):  # Hydra would seek such files
             raise UserError(f"{word}: one choice is needed, not a list of them")
 
 

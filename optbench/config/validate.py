@@ -133,7 +133,7 @@ def _mistake(value: Any, check: object) -> str:
 
 
 def check_internals(names: Any) -> None:
-    """Raise `UserError` unless `log.optimizer` is null or a list of names for new columns."""
+    """Raise `UserError` unless `log.optimizer` is null or a list of new columns."""
     if names is None:
         return
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
