@@ -67,7 +67,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return a loader of tables, which imports pandas: half a second that other data save."""
+    """Return a loader of tables.
+
+    It imports pandas, which takes half a second that other data save.
+    """
     if name in ("csv", "diamonds", "letter"):
         return getattr(import_module("optbench.datasets.tables.loaders"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ WIDER_DTYPES = {
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """Return a part of a dataset as a dense CPU tensor, of a dtype with operations.
+    """Return a part of a dataset as a dense CPU tensor, in a dtype torch computes in.
 
     name: the part's, for messages. Raises `UserError` for values that are no array of numbers, and
     for masked and missing values, which would turn into wrong numbers.
@@ -66,7 +66,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
-    """Return an array of number objects, as pandas makes of mixed columns, as numbers."""
+    """Return the numbers of an array of objects, which pandas makes of mixed columns."""
     kinds = {type(item) for item in array.flat}
     whole = (int, np.integer, np.bool_)
     if wrong := [k for k in kinds if not issubclass(k, (*whole, float, np.floating))]:

@@ -12,7 +12,7 @@ from optbench.datasets.raw import RawDataset
 from optbench.datasets.text_files import NOVELS, read_novels
 
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
-TEST_EVERY = 5  # paragraphs: one of so many of each novel is for the test
+TEST_EVERY = 5  # one of so many paragraphs of each text is for the test
 
 
 def novels_by_name() -> dict[str, str]:
@@ -25,7 +25,7 @@ def bag_of_words(
     shortest: int = 20,
     texts: Callable[[], Mapping[str, str]] = novels_by_name,
 ) -> RawDataset:
-    """Return paragraphs as counts of the most frequent words; the label is the text's number.
+    """Return paragraphs as counts of frequent words; the labels number the texts.
 
     Every fifth paragraph of a text is for the test. The words are the most frequent ones of the
     other paragraphs. words: their number. shortest: the fewest words of a paragraph that is used.
@@ -40,7 +40,9 @@ def bag_of_words(
         for place, count in enumerate(counts, start=1):
             parts[place % TEST_EVERY == 0].append((count, label))
     if not parts[True]:
-        raise UserError(f"no text has {TEST_EVERY} paragraphs of {shortest} words: lower it")
+        raise UserError(
+            f"no text has {TEST_EVERY} paragraphs of {shortest} words: lower dataset.shortest"
+        )
     total: Counter[str] = Counter()
     for count, _ in parts[False]:
         total.update(count)

@@ -26,10 +26,11 @@ DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 
 def digit_lines(
     train: int = 2000, test: int = 500, shortest: int = 3, longest: int = 6
 ) -> Described:
-    """Return images of lines of digits, 28 pixels high, and each line's digits from left to right.
+    """Return images of lines of digits, and the digits of each line in order.
 
-    A line has `shortest` to `longest` digits, and black behind the last. The label of a digit is
-    the digit plus 1, since 0 is CTC's blank; behind the last label stand -1.
+    The images are 28 pixels high. A line has `shortest` to `longest` digits, and black behind the
+    last. The label of a digit is the digit plus 1, since 0 is CTC's blank. The places behind the
+    last label hold -1.
     """
     if not 0 < shortest <= longest:
         raise UserError(
@@ -69,11 +70,11 @@ def _lines(
 def moving_digits(
     train: int = 1000, test: int = 300, frames: int = 8, size: int = 32
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return clips (n, frames, 1, size, size) of a moving digit; the label is its direction.
+    """Return clips of a moving digit; the label is the digit's direction.
 
-    A digit of 14 x 14 pixels moves one or two pixels in a frame, in one of eight directions
-    (right, down right, down, ...). It leaves the frame at one side and comes back at the other, so
-    that no single frame tells the direction.
+    The clips have the shape (n, frames, 1, size, size). A digit of 14 x 14 pixels moves one or two
+    pixels in a frame, in one of eight directions (right, down right, down, ...). The digit leaves
+    the frame at one side and comes back at the other, so that no single frame tells the direction.
     """
     if frames < 2 or size < DIGIT // 2:
         raise UserError(
@@ -106,7 +107,7 @@ def _clips(images: Tensor, count: int, frames: int, size: int, seed: int) -> tup
 
 
 def digit_and_parity() -> tuple[Any, ...]:
-    """Return the images of `mnist_5k` with two labels: the digit, and whether it is odd."""
+    """Return the images of `mnist_5k` with two labels: the digit, and its parity."""
     raw = mnist_5k()
     train, test = ({"digit": y, "parity": y % 2} for y in (raw.train_y, raw.test_y))
     return raw.train_x, train, raw.test_x, test

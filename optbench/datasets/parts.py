@@ -1,4 +1,4 @@
-"""Several inputs or targets: each is prepared by itself, with the same examples in each part."""
+"""Several inputs or targets, each prepared by itself, with the same examples."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from optbench.trees import Parts
 
 Prepare = Callable[..., Any]  # of arrays, a task or None, and a preprocessing, to a `Dataset`
 NAMES = ("train_x", "train_y", "test_x", "test_y", "val_x", "val_y")
-SINGLE = ""  # the name of what is no part
+SINGLE = ""  # the name where there is one array instead of parts
 
 
 def are_several(arrays: Any) -> bool:
@@ -27,7 +27,10 @@ def are_several(arrays: Any) -> bool:
 
 
 def _is_several(value: Any, other: Any) -> bool:
-    """Return whether a value is a dictionary, or a tuple of arrays as long as the other side."""
+    """Return whether a value holds several arrays: a dictionary, or a tuple.
+
+    The arrays of a tuple must have as many rows as the other side.
+    """
     if isinstance(value, Mapping):
         return True
     if not isinstance(value, tuple) or not value or not all(_rows(part) for part in value):
@@ -53,9 +56,9 @@ def prepared(
 ) -> Any:
     """Return the `Dataset` of several inputs or targets.
 
-    Each part is prepared as the data of a dataset of its own, which divides all of them alike.
-    Whole numbers other than uint8 stay whole numbers among several inputs. prepare: of arrays, a
-    task, and a preprocessing.
+    Each part is prepared as a dataset of its own, and all are divided alike. Among several inputs,
+    whole numbers other than uint8 stay whole numbers. prepare: the function that prepares a part,
+    from its arrays, a task and a preprocessing.
     """
     xs, ys = (_by_part(arrays[side::2], "inputs" if side == 0 else "targets") for side in (0, 1))
     _check_lengths(xs | {f"target {name}": parts for name, parts in ys.items()})
@@ -126,7 +129,7 @@ def _check_lengths(parts: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _kept(x: Sequence[Any], preprocessing: str, count: int) -> str:
-    """Return the preprocessing of one of several inputs; whole numbers are no measurements."""
+    """Return the preprocessing of one of several inputs; whole numbers are kept."""
     first = as_tensor("train_x", x[0])
     whole = not (first.is_floating_point() or first.is_complex() or first.dtype == torch.uint8)
     if count > 1 and whole:
@@ -142,7 +145,10 @@ def _with_zeros(x: Sequence[Any]) -> list[Any]:
 def _with_inputs(
     y: Sequence[Any], xs: Mapping[str, Sequence[Any]], preprocessing: str
 ) -> list[Any]:
-    """Return targets with inputs of zeros, as long as tokens where the targets are tokens."""
+    """Return targets with inputs of zeros.
+
+    Targets that are tokens get inputs of as many tokens.
+    """
     first = as_tensor("train_y", y[0])
     width = 1
     if first.ndim == 2 and not first.is_floating_point():
@@ -162,7 +168,10 @@ def _named(name: str, prepare: Prepare, arrays: list[Any], task: Task | None, ho
 
 
 def _joined(parts: Mapping[str, Any], column: str, raw: Any) -> Tensor:
-    """Return a column of all parts as `Parts`, which training takes as it takes a tensor."""
+    """Return a column of all parts, as `Parts` if there are parts.
+
+    Training takes `Parts` as it takes a tensor.
+    """
     tensors = {name: getattr(data, column) for name, data in parts.items()}
     if SINGLE in parts:
         return cast(Tensor, tensors[SINGLE])

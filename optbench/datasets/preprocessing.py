@@ -51,7 +51,10 @@ def shift_and_scale(train_x: Tensor, preprocessing: str) -> tuple[Tensor, Tensor
 
 
 def _of_integers(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
-    """Return the mean and std of uint8 examples, from exact sums, in whatever order they come."""
+    """Return the mean and std of uint8 examples from exact sums.
+
+    So the order of the examples changes nothing.
+    """
     if isinstance(x, StreamedImages):
         sums, squares = x.integer_sums(dims)
     else:
@@ -79,7 +82,7 @@ def _chunk_size(x: Tensor) -> int:
 
 
 def affine(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return (x - shift) / scale as a new float32 tensor, or as images that stay in files."""
+    """Return (x - shift) / scale in float32; images in files stay there."""
     if isinstance(x, StreamedImages):
         return cast(Tensor, x.scaled(shift, scale))
     out = torch.empty(x.shape, dtype=torch.float32)
@@ -102,8 +105,8 @@ def binarized(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def shifted(x: Tensor, train_x: Tensor, shift: float) -> Tensor:
     """Return examples moved by `shift` standard deviations of the training part.
 
-    The deviation is that of each feature, and of images that of each channel. Constant features
-    stay as they are.
+    Each feature has its own deviation, and of images each channel. Constant features stay as they
+    are.
     """
     kind = "standardize" if train_x.ndim == 4 else "standardize_features"
     _, std = shift_and_scale(train_x, kind)

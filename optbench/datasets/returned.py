@@ -1,4 +1,4 @@
-"""What a dataset's function may return, beside arrays: frames, bunches, torch datasets."""
+"""The results of a dataset's function: frames, bunches, torch datasets, arrays."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ TARGET = "target"  # the column's name where none is given, as in scikit-learn's
 
 
 def unified(raw: Any, target: str | None) -> Any:
-    """Return a dataset function's result as a `Table`, as arrays, or as what it is.
+    """Return a dataset function's result as a `Table`, as arrays, or unchanged.
 
     Arrays are examples and labels, for training and for the test if `raw` is a pair of parts.
     target: the column of a DataFrame with the targets.
@@ -42,7 +42,10 @@ def unified(raw: Any, target: str | None) -> Any:
 
 
 def _parts(raw: Any) -> list[Any] | None:
-    """Return the parts that are one thing or a pair of examples and labels; None: arrays."""
+    """Return the training part, and the test part if there is one; None for arrays.
+
+    A part is one object, or a pair of examples and labels.
+    """
     if _is_part(raw):
         return [raw]
     if not isinstance(raw, tuple | list) or len(raw) != 2:
@@ -67,9 +70,10 @@ def _is_labels(value: Any) -> bool:
 
 
 def _frame(part: Any, target: str | None) -> tuple[pd.DataFrame, str, str | None] | None:
-    """Return a part as a frame with its targets, their column, and the task; None: no frame.
+    """Return a part's frame, the name of its target's column, and its task.
 
-    task: that of targets beside the frame, by their dtype; None: the column tells.
+    None: the part has no frame. task: by the dtype of targets that lie beside the frame; None: the
+    column tells.
     """
     if isinstance(part, Mapping):
         part = (part["data"], part["target"])

@@ -11,18 +11,19 @@ MARKED_EARLY = 10  # of the adding problem: the first marked step is one of so m
 
 
 def mnist_rows() -> RawDataset:
-    """Return the digits of `mnist_5k` as sequences of 28 rows with 28 pixels, from above."""
+    """Return the digits of `mnist_5k` as sequences of 28 rows, from top to bottom."""
     raw = mnist_5k()
     return raw._replace(train_x=raw.train_x[:, 0], test_x=raw.test_x[:, 0])
 
 
 def adding(length: int = 40, train: int = 5000, test: int = 1000) -> RawDataset:
-    """Return the adding problem of Hochreiter & Schmidhuber (1997), with sequences of one length.
+    """Return the adding problem of Hochreiter & Schmidhuber (1997).
 
-    A step is a number, uniform in [-1, 1], and a mark. Two steps are marked by 1: one of the first
-    ten, and one of the first half. The first and the last step have the mark -1 where they are not
-    marked, all others 0. The target is 0.5 + (a + b) / 4 of the two marked numbers, of which the
-    first step's counts as 0. A prediction is right if its error is below 0.04.
+    All sequences have one length. A step is a number, uniform in [-1, 1], and a mark. Two steps
+    have the mark 1: one of the first ten, and one of the first half. Of the others, the first and
+    the last step have the mark -1, and the rest 0. The target is 0.5 + (a + b) / 4 of the two
+    numbers with the mark 1; the number of the first step counts as 0. A prediction is right if its
+    error is below 0.04.
     """
     if length < 2 * MARKED_EARLY:
         raise UserError(

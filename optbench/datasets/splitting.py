@@ -19,7 +19,7 @@ class Split(NamedTuple):
 
 
 def generator_of(split_seed: int) -> torch.Generator:
-    """Return the generator that draws test part, subset and validation part, and nothing else."""
+    """Return the generator that draws only the test part, subset and validation part."""
     if not _is_int(split_seed) or not 0 <= split_seed < 2**63:
         raise UserError(
             f"data.split_seed={split_seed!r} is not a seed; allowed: a whole number from 0 to "
@@ -29,7 +29,7 @@ def generator_of(split_seed: int) -> torch.Generator:
 
 
 def check_subset(subset: int | None) -> None:
-    """Raise `UserError` unless the most examples to keep are a whole number, or None."""
+    """Raise `UserError` unless `subset` is a whole number from 1, or None."""
     if subset is not None and (not _is_int(subset) or subset < 1):
         raise UserError(
             f"data.subset={subset!r} is not a number of examples; allowed: a whole number from 1, "
@@ -38,7 +38,7 @@ def check_subset(subset: int | None) -> None:
 
 
 def divide(n: int, test_size: float | int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the sorted places of training and test examples among `n`, drawn at random."""
+    """Return the sorted places of training and of test examples, drawn among `n`."""
     count = _test_count(test_size, n)
     order = torch.randperm(n, generator=generator)
     return order[count:].sort().values, order[:count].sort().values
@@ -59,7 +59,7 @@ def split(
     """
     order = torch.randperm(n, generator=generator)[:subset]
     n_val = 0 if own_val else _val_count(val_size, len(order))
-    # Sorted: which examples is random, their order in memory need not be.
+    # Sorted, since only the choice of the examples must be random, not their order in memory.
     val, train = order[:n_val].sort().values, order[n_val:].sort().values
     if subset is None or subset >= n_test:
         return Split(train, val, None)

@@ -1,4 +1,4 @@
-"""Synthetic datasets, drawn by a seed of their own: tasks of tokens, and a linear map."""
+"""Synthetic datasets from a seed of their own: tasks of tokens, and a linear map."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from optbench.tasks import IGNORED
 def modular_addition(modulus: int = 31, train_size: float = 0.5, seed: int = 0) -> RawDataset:
     """Return the table of a + b modulo a prime or another number (Power et al. 2022).
 
-    An example is the tokens (a, b, =), of which the last is `modulus`; its class is the sum. All
-    pairs are drawn into the training part, a share `train_size`, and the test part.
+    An example is the tokens (a, b, =), of which the last is `modulus`; its class is the sum. A
+    share `train_size` of all pairs, drawn at random, is for training, and the rest for the test.
     """
     _check("modulus", modulus, 2)
     _check_share("train_size", train_size)
@@ -33,11 +33,12 @@ def associative_recall(
     test: int = 1024,
     seed: int = 0,
 ) -> RawDataset:
-    """Return sequences of keys with values, and then the keys in another order (Arora et al. 2024).
+    """Return sequences of keys with values, and then the keys in another order.
 
-    An example is the tokens k1 v1 k2 v2 ... and all its keys again; each of these has as label the
-    value that stood behind it (Ba et al. 2016 ask for one), and the tokens before have no label.
-    Tokens below `keys` are keys, which differ within an example; values follow them.
+    The task is that of Arora et al. 2024; Ba et al. 2016 ask for one key alone. An example is the
+    tokens k1 v1 k2 v2 ..., and then all its keys again. The label of a repeated key is the value
+    that stood behind the key before. The first tokens have no label. Tokens below `keys` are keys,
+    which differ within an example; larger ones are values.
     """
     for name, value in (("pairs", pairs), ("values", values), ("train", train), ("test", test)):
         _check(name, value, 1)

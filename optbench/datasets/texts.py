@@ -23,7 +23,7 @@ CODE_POINTS = 0x110000  # of Unicode
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A text that is not split and numbered yet. train: what is split for validation.
+    """A text before it is split and numbered. train: validation is taken out of it.
 
     context: tokens of a window. unit: what a token is, characters or bytes of UTF-8.
     """
@@ -45,9 +45,9 @@ class Text:
         """Split the text, number its tokens and cut it into windows.
 
         Validation is one passage at a place that `split_seed` draws: a share `val_size` of the
-        training text, or so many windows. The training text closes behind the passage. subset: the
-        most windows of the training text (before the split) and of the test text, from a passage
-        each. Tokens of characters are numbered by the training part; all others are `UNKNOWN`.
+        training text, or so many windows. The text around the passage is joined, for training.
+        subset: the most windows of the training text (before the split) and of the test text, each
+        in one passage. Characters are numbered by the training part; all others are `UNKNOWN`.
         """
         if preprocessing != "integers":
             raise UserError(
@@ -145,7 +145,10 @@ def _passage(
 
 
 def _windows(tokens: np.ndarray, context: int, step: int) -> tuple[Tensor, Tensor]:
-    """Return windows of a text and of its next tokens, (n, context), which share memory."""
+    """Return windows of a text, and windows of the next tokens.
+
+    Both have the shape (n, context), and share memory.
+    """
     text = torch.from_numpy(np.ascontiguousarray(tokens))
     if not len(text):
         return text.new_empty(0, context), text.new_empty(0, context)
@@ -158,7 +161,7 @@ def text(
     unit: str = "characters",
     test_size: float = 0.1,
 ) -> Text:
-    """Return the text of a UTF-8 file, or of all files of a folder in the order of their names.
+    """Return the text of a UTF-8 file, or of a folder's files in order of their paths.
 
     test_size: the share at the end that is the test text.
     """

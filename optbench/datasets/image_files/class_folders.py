@@ -17,7 +17,7 @@ LAYOUT = (
 
 
 class Part(NamedTuple):
-    """The images of one part: paths below the root, and the number of each one's class."""
+    """The images of one part: paths below the root, and numbers of classes."""
 
     names: list[str]
     labels: list[int]
@@ -56,7 +56,10 @@ def find_parts(root: Path) -> tuple[dict[str, Part], list[str]]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the sorted names of class folders; hidden folders and those of zips are none."""
+    """Return the sorted names of class folders.
+
+    Hidden folders, and `__MACOSX` from a zip archive, are no classes.
+    """
     try:
         found = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:
@@ -65,7 +68,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def split(part: Part, classes: list[str], share: float, seed: int) -> tuple[Part, Part]:
-    """Return a training and a test part, with so large a share of each class in the second."""
+    """Return a training and a test part, which gets `share` of each class."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor(part.labels)
     tested = torch.zeros(len(labels), dtype=torch.bool)
@@ -99,7 +102,7 @@ def _list(root: Path, folder: Path, part: str, classes: list[str]) -> Part:
 
     class Listed(datasets.ImageFolder):  # type: ignore[name-defined]
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-            # those of the training part, so that a class that the test part lacks moves no label
+            # the training part's: a class that the test part lacks must not shift the labels
             return classes, {name: number for number, name in enumerate(classes)}
 
     def is_image(file: str) -> bool:

@@ -1,4 +1,4 @@
-"""Image files as uint8 arrays, read one by one or ahead of time by worker processes.
+"""Image files as uint8 arrays, read one by one, or ahead by worker processes.
 
 Every problem is a `UserError` with the file's path.
 """
@@ -160,8 +160,8 @@ def read_ahead(
         collate_fn=_as_it_is,
         worker_init_fn=_begin,
         prefetch_factor=BATCHES_AHEAD,
-        # the workers use Pillow and NumPy alone, whose state a fork copies whole. The context of a
-        # sweep's worker is another, in which each of ours would import torch anew, for seconds
+        # A fork copies the whole state of Pillow and NumPy, which is all that these workers use. By
+        # the method of a sweep's workers, each would import torch again, which takes seconds.
         multiprocessing_context="fork" if sys.platform == "linux" else None,
         generator=torch.Generator(),  # else the loader would draw from the run's global generator
     )

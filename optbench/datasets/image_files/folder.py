@@ -1,4 +1,4 @@
-"""A folder of images with a folder for each class, as torchvision's ImageFolder reads it."""
+"""A folder of images with a folder for each class, as torchvision lists it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,8 +39,9 @@ def image_folder(
 
     path: holds train/ and test/ (and val/), each with class folders; or class folders alone, of
     which a share `test_size` of each class, drawn by `split_seed`, is the test part.
-    size: side of the images in pixels, or [height, width]: each is scaled and cut to it, about its
-    centre. None: all files must have one size. colors: "grey" or "rgb"; None: grey where all are.
+    size: side of the images in pixels, or [height, width]. Each image is scaled, and cut about its
+    centre, to this size. None: all files must have one size. colors: "grey" or "rgb"; None: grey if
+    all files are grey.
     in_memory_mb: images that take more, in float32, stay in their files, and `workers` processes
     read them batch by batch. The batches are the same, bit for bit.
 
@@ -105,7 +106,10 @@ def _files(root: Path, names: list[str], size: Any, colors: str | None, workers:
 
 
 def _scanned(files: ImageFiles, *, keep: bool) -> tuple[str, Any]:
-    """Return the digest of all files, and their images: a tensor if `keep`, else streamed."""
+    """Return the digest of all files, and their images.
+
+    keep: return a tensor; False: the images stay in their files.
+    """
     n = len(files.names)
     places = [list(range(i, min(i + SCANNED_TOGETHER, n))) for i in range(0, n, SCANNED_TOGETHER)]
     workers = files.workers if n >= MIN_FILES_FOR_WORKERS else 0
@@ -120,7 +124,7 @@ def _scanned(files: ImageFiles, *, keep: bool) -> tuple[str, Any]:
             pixels[batch] = torch.from_numpy(found[1])
         sums[batch] = torch.from_numpy(found[-1])
     whole = hashlib.sha256()
-    for name in sorted(contents):  # however they were split
+    for name in sorted(contents):  # the digest must not depend on the split
         whole.update(f"{name}\n".encode("utf-8", "surrogateescape") + contents[name])
     digest = whole.hexdigest()[:16]
     if keep:

@@ -1,4 +1,4 @@
-"""Images that stay in their files, with the few operations of a tensor that training needs."""
+"""Images that stay in their files, with the tensor operations that training needs."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,7 +89,10 @@ class StreamedImages:
         return map(self._finished, read_ahead(self.files.pixels, batches, self.files.workers))
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Read the images of these batches ahead, which `index_select` will ask for in order."""
+        """Read the images of these batches ahead.
+
+        `index_select` must then be called with the same tensors, in order.
+        """
         self._coming = deque(batches)
         places = [self._places(batch) for batch in batches]
         self._ahead = read_ahead(self.files.pixels, places, self.files.workers)
@@ -102,14 +105,17 @@ class StreamedImages:
             self._coming.popleft()
             pixels = next(self._ahead)
             if not self._coming:
-                self._ahead = None  # which ends its processes
+                self._ahead = None  # ends the processes that read ahead
         else:
             pixels = self.files.pixels(self._places(index))
         self._last = index, self._finished(pixels)
         return self._last[1]
 
     def integer_sums(self, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the sums of raw values and of their squares over `dims`, without dimension 0."""
+        """Return the sums of raw values and of their squares over `dims`.
+
+        The results have no dimension 0.
+        """
         if list(dims) == [0, 2, 3] and self.files.sums is not None:
             sums = self.files.sums[self.rows].sum(dim=0)  # (channels, 2)
             return sums[:, 0, None, None], sums[:, 1, None, None]
@@ -147,7 +153,9 @@ def tensor_of(x: Tensor) -> Tensor:
 
 
 def integer_sums(chunks: Iterable[Tensor], dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the exact sums of integers and of their squares over `dims`, without dimension 0.
+    """Return the exact sums of integers and of their squares over `dims`.
+
+    The results have no dimension 0.
 
     chunks: of the examples, along dimension 0, which is one of `dims`.
     """

@@ -57,7 +57,7 @@ def check_layout(layout: str, what: str) -> None:
 
 
 def check_integers(x: Tensor, preprocessing: str) -> None:
-    """Raise `UserError` for integers that are not whole, or that float32 would round."""
+    """Raise `UserError` if preprocessing=integers misfits, or float32 would round."""
     if preprocessing == "integers" and x.is_floating_point():
         raise UserError(
             f"preprocessing=integers is for whole numbers, and the examples are {x.dtype}: convert "

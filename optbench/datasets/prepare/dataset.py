@@ -31,15 +31,15 @@ class Dataset:
     test_y: Tensor
     task: Task
     digest: str  # of the raw data, before split and preprocessing
-    # above 1: the training examples are the overlapping windows of one sequence. An epoch draws as
-    # many as every `stride`-th window, and those are scored
+    # Above 1, the training examples are overlapping windows of one sequence. An epoch has as many
+    # examples as if it took every `stride`-th window; these windows are scored.
     stride: int = 1
-    # of each of the last features, which hold numbers from 0 to look up: how many there are
+    # The last features may hold numbers of categories, from 0: how many numbers each feature has.
     nominal: tuple[int, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, such as (1, 28, 28); of several inputs, a shape by input."""
+        """The shape of an example, such as (1, 28, 28); several inputs have one each."""
         if isinstance(self.train_x, Parts):
             return cast(tuple[int, ...], self.train_x.shapes)
         return tuple(self.train_x.shape[1:])
@@ -98,7 +98,7 @@ class Dataset:
                 return tensor.map(change)
             if self.stride == 1 or tensor.stride()[:2] != (1, 1) or not len(tensor):
                 return change(tensor)
-            # windows share their memory, also on another device
+            # overlapping windows must share their memory on another device as well
             length, width = tensor.shape
             return change(tensor.as_strided((length + width - 1,), (1,))).unfold(0, width, 1)
 
@@ -113,7 +113,7 @@ class Dataset:
 
 @runtime_checkable
 class OwnPreparation(Protocol):
-    """Raw data of another kind, which `prepare` lets prepare itself."""
+    """Raw data of another kind, which prepare themselves."""
 
     def prepare(
         self,
@@ -124,4 +124,4 @@ class OwnPreparation(Protocol):
         subset: int | None,
         targets: str,
     ) -> Dataset:
-        """Return the prepared data. Raises `UserError` for what has no meaning there."""
+        """Return the prepared data. Raises `UserError` for settings that do not apply."""

@@ -42,17 +42,18 @@ def prepare(
     """Check the raw data, draw the validation split, and scale by the training part.
 
     Args:
-        raw: four tensors or numpy arrays, in the order of `RawDataset`. Six with an own validation
-            set (val_x, val_y), which is used whole unless `val_size` is 0. Or these, `Described`;
-            or an object that prepares itself, such as a `Text`. Several inputs or targets are a
-            dictionary or a tuple of arrays in place of one. Or a pair of examples and labels, a
-            torch `Dataset`, a scikit-learn `Bunch` or a pandas DataFrame, of which a test part is
-            drawn; or a pair of these, for training and test.
+        raw: four tensors or NumPy arrays, in the order of `RawDataset`; or six, with an own
+            validation set (val_x, val_y), which is used whole unless `val_size` is 0. Several
+            inputs or targets are a dictionary or a tuple of arrays in place of one array. Or such
+            arrays in a `Described`. Or a pair of examples and labels, a torch `Dataset`, a
+            scikit-learn `Bunch` or a pandas DataFrame, of which a test part is drawn; or two of
+            these, for training and test. Or an object that prepares itself, such as a `Text`.
         preprocessing: "none" (the raw values); "scale" (to [0, 1]: uint8 images by 255, each
-            feature of vectors by its least and largest value, other images by theirs);
-            "integers" (the raw values as int64, for models such as nn.Embedding);
-            "standardize" ((x - mean) / std, with one mean and std for vectors, and one per channel
-            for images); "standardize_features" (the same, for each pixel or feature).
+            feature of vectors by its least and largest value, other images by theirs); "binarize"
+            (1 where such a scaled value is above one half, else 0); "integers" (the raw values as
+            int64, for models such as nn.Embedding); "standardize" ((x - mean) / std, with one mean
+            and std for vectors, and one per channel for images); "standardize_features" (the same,
+            for each pixel or feature).
         val_size: share of the training examples in [0, 1), or a number of examples.
         split_seed: seed of the generator that draws the subset and the split, and nothing else.
         subset: the most training examples (before the split) and the most test examples to keep.
@@ -216,7 +217,7 @@ def _check_overflow(dataset: Dataset, preprocessing: str) -> None:
 
 
 def _with_targets(dataset: Dataset, targets: str) -> Dataset:
-    """Return the data with inputs as targets, or with the task of one logit, where asked for."""
+    """Return the data with the targets that are asked for: labels, inputs or binary."""
     if targets == "inputs":
         x = {f"{name}_y": getattr(dataset, f"{name}_x") for name in ("train", "val", "test")}
         return replace(dataset, task=Inputs(), **x)
@@ -234,7 +235,7 @@ def _with_targets(dataset: Dataset, targets: str) -> Dataset:
 def _divided(
     arrays: Sequence[Any], test_size: float | int, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Return examples and labels as training and test part, in the order of `RawDataset`."""
+    """Divide examples and labels into training and test part, as a `RawDataset`."""
     x, y = as_tensor("x", arrays[0]), as_tensor("y", arrays[1])
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -273,7 +274,10 @@ def _task_of(labels: Sequence[Tensor]) -> Task:
 
 
 def _with_scaled_targets(dataset: Dataset, *, scaled: bool) -> Dataset:
-    """Return the data with float32 targets, standardized by the training part if `scaled`."""
+    """Return the data with float32 targets.
+
+    scaled: standardize them by the training part.
+    """
     y = dataset.train_y.double()
     mean, std = torch.zeros(y.shape[1]).double(), torch.ones(y.shape[1]).double()
     if scaled:

@@ -1,1 +1,1 @@
-"""Tables of numeric and nominal columns: files, frames, and what the training part decides."""
+"""Tables of numeric and nominal columns, from files and frames."""

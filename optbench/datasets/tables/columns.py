@@ -18,9 +18,10 @@ MISSING_TEXTS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column. cells: float64, NaN for missing; or objects, texts and None for missing.
+    """A column of a table.
 
-    order: the categories of texts, where they have an order of their own.
+    cells: float64 with NaN for missing values, or objects: texts with None for missing values.
+    order: the categories of texts, if they have an order of their own.
     """
 
     name: str
@@ -93,7 +94,7 @@ def _text(value: object) -> str:
 
 
 def detected(column: Column) -> Column:
-    """Return a column of texts as numbers, where all that are there are numbers."""
+    """Return a column of texts as numbers if all its texts are numbers."""
     if column.is_numeric or column.order or column.missing.all():
         return column
     numbers, other = _parsed(column)
@@ -131,7 +132,7 @@ def _parsed(column: Column) -> tuple[np.ndarray, int | None]:
 
 
 def checked(column: Column) -> Column:
-    """Return a column of numbers. Raises `UserError` for those that float32 does not hold."""
+    """Return a column of numbers. Raise `UserError` if float32 does not hold them."""
     with np.errstate(over="ignore"):
         bad = np.isinf(column.cells.astype(np.float32))
     if bad.any():
@@ -154,7 +155,10 @@ def as_texts(column: Column) -> Column:
 
 
 def categories(column: Column, rows: np.ndarray | slice = slice(None)) -> list[str]:
-    """Return the different texts of some rows, in their own order, by number, or by letter."""
+    """Return the different texts of some rows, sorted.
+
+    They are in their own order if they have one, else by number, else by letter.
+    """
     found = {text for text in column.cells[rows] if text is not None}
     if column.order:
         return [text for text in column.order if text in found]

@@ -14,12 +14,12 @@ from optbench.datasets.tables.reading import csv_columns, is_parquet, parquet_fr
 from optbench.datasets.tables.table import Table, of_frames, table_of
 from optbench.datasets.tables.treatment import Treatment
 
-# of the files that scripts/fetch-data makes, which has the same table
+# SHA-256 of the files that scripts/fetch-data makes; the script has the same table
 TABLES = {
     "letter": "d0982cbc2106b8b52a811424b8171d50c1a96b05bc7ff4121ce7bd1087b6d226",
     "diamonds": "9574730b03aba241d899c4a97511c5061b19358fab89510774fb6c24168345c4",
 }
-MOST_MILLIMETRES = 20  # of a side of a diamond of at most 5 carat; three are typing errors
+MOST_MILLIMETRES = 20  # the three longer sides of diamonds are typing errors
 DIAMONDS_ORDERS = {  # from the worst to the best
     "cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"),
     "color": ("J", "I", "H", "G", "F", "E", "D"),
@@ -40,10 +40,11 @@ def csv(
     separator: str | None = None,
     encoding: str = "utf-8",
 ) -> Table:
-    """Return the table of a CSV, TSV or Parquet file. The other arguments: see `Treatment`.
+    """Return the table of a CSV, TSV or Parquet file.
 
-    target: the column to predict. separator: None: by the file. Raises `UserError` for a file that
-    cannot be read, or a table that nothing can be learned from.
+    target: the column to predict. separator: None: told by the file. The other arguments: see
+    `Treatment`. Raises `UserError` for a file that cannot be read, or a table that nothing can be
+    learned from.
     """
     if path is None:
         raise UserError("dataset=csv needs a file: data.path=FILE.csv (or .tsv, .parquet)")
@@ -76,9 +77,10 @@ def csv(
 
 
 def letter(root: str | Path) -> RawDataset:
-    """Return Letter Recognition: 16 features of letters in 20 fonts, 16,000 + 4,000 examples.
+    """Return Letter Recognition: 16 features of letters in 20 fonts.
 
-    As its donor did, the first 16,000 are for training (Frey & Slate 1991, Machine Learning 6).
+    Of the 20,000 examples the first 16,000 are for training, as the donors had it (Frey & Slate
+    1991, Machine Learning 6).
     """
     columns = _fetched("letter", Path(root))
     y = np.array([ord(str(text)) - ord("A") for text in columns["lettr"]], dtype=np.int64)
@@ -91,7 +93,7 @@ def diamonds(root: str | Path, *, target: str = "log_price", nominal: str = "one
     """Return the prices of 53,940 diamonds by weight, cut, colour, clarity and size.
 
     target: "log_price" (the natural logarithm) or "price", in US dollars. nominal: see `Treatment`.
-    Sides of 0 mm, and those that are too long for the weight by tens, count as missing: 23 rows.
+    Sides of 0 mm, and sides of 20 mm or more, count as missing: 23 rows.
     """
     if target not in ("log_price", "price"):
         raise UserError(f"dataset.target must be log_price or price, not {target!r}")

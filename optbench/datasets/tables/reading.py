@@ -1,4 +1,4 @@
-"""Read a table's file strictly: a damaged one is refused with its line, not guessed."""
+"""Read a table's file strictly: refuse a damaged file, and name the line."""
 
 import csv
 import gzip
@@ -21,7 +21,7 @@ PARQUET = (".parquet", ".pq")
 
 
 def read_file(path: str) -> tuple[Path, bytes]:
-    """Return the path and the bytes of a table's file; unpacked, if its name ends in .gz."""
+    """Return the path and the bytes of a table's file; a .gz file is unpacked."""
     file = Path(expanded(path))
     try:
         content = file.read_bytes()

@@ -30,8 +30,8 @@ from optbench.datasets.tables.treatment import (
 )
 from optbench.tasks import Classes, Task, Values
 
-MOST_COUNTED_CLASSES = 20  # of whole numbers; more different ones are values to predict
-LEAST_REPEATS = 5  # of each such class, on average
+MOST_COUNTED_CLASSES = 20  # more different whole numbers than this are values to predict
+LEAST_REPEATS = 5  # examples of each class of whole numbers, on average
 PREPROCESSING = ("none", "scale", "standardize", "standardize_features")
 
 
@@ -189,7 +189,7 @@ def of_frames(
 
 
 def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
-    """Return the targets and their task. Raises `UserError` for those that cannot be learned."""
+    """Return the targets and their task. Raise `UserError` if nothing is to learn."""
     name, missing = column.name, column.missing
     if missing.any():
         rows = np.flatnonzero(missing)[:3] + 1

@@ -1,4 +1,4 @@
-"""How columns become features: statistics and categories of the training part alone."""
+"""How columns become features, by statistics of the training part alone."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from optbench.datasets.tables.columns import Column, as_numbers, as_texts, categ
 NOMINAL = ("onehot", "numbers", "embedding")
 MISSING = ("median", "mean", "error")
 TASKS = ("classification", "regression")
-FEW_CATEGORIES = 50  # of a column of texts; more may be half of its values at most
+FEW_CATEGORIES = 50  # a column of texts with more must have each twice on average
 MOST_CATEGORIES = 1000  # of a column that is not declared nominal
-UNKNOWN = {  # what a category means that the training part does not have
+UNKNOWN = {  # how a category counts that the training part lacks
     "onehot": "zeros in the columns of all known ones",
     "numbers": "the training part's mean",
     "embedding": "a vector of zeros",
@@ -74,7 +74,10 @@ def _check_categories(column: Column) -> None:
 
 
 class Features(NamedTuple):
-    """The features of all rows. nominal: how many numbers each of the last features has."""
+    """The features of all rows.
+
+    The last features hold numbers of categories. nominal: how many numbers each of these has.
+    """
 
     x: np.ndarray  # (n, features), float64
     scaled: np.ndarray  # (features,), whether a feature is a scaled number
@@ -143,7 +146,10 @@ def features(
 def _numeric(
     column: Column, treatment: Treatment, preprocessing: str, train: np.ndarray
 ) -> list[_Feature]:
-    """Return a filled and scaled feature, and one for what was missing; without constant ones."""
+    """Return a filled and scaled feature, and one that marks missing values.
+
+    A feature that is constant in the training part is left out.
+    """
     values, missing = column.cells, column.missing
     if missing.any():
         if treatment.missing == "error":
