@@ -1,7 +1,7 @@
 """Losses: functions of outputs and targets to a mean over the examples.
 
-Of classes, outputs are logits `(n, classes)` and targets labels `(n,)`; of tokens, `(n, tokens,
-classes)` and `(n, tokens)`; of values, both are `(n, values)`. Models give logits, so each loss
+For classes, outputs are logits `(n, classes)` and targets labels `(n,)`; for tokens, `(n, tokens,
+classes)` and `(n, tokens)`; for values, both are `(n, values)`. Models give logits, so each loss
 applies its own output nonlinearity.
 """
 
@@ -33,10 +33,10 @@ def nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
-    """Return the squared error to one-hot or real targets, averaged over examples and outputs.
+    """Return the squared error to one-hot or real targets.
 
-    `output` is the function of the logits: softmax, sigmoid or linear (none). Outputs for real
-    targets have none.
+    The mean is over examples and outputs. `output` is the function of the logits: softmax, sigmoid
+    or linear (none). For real targets the outputs are taken as they are.
     """
     check_choice("loss.output", output, OUTPUT_FUNCTIONS)
     if labels.is_floating_point():
@@ -67,7 +67,7 @@ def huber(outputs: Tensor, targets: Tensor, *, delta: float = 1.0) -> Tensor:
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Return one-vs-all binary cross-entropy, averaged over examples and classes.
 
-    Of one output, as with data.targets=binary, the loss is that of the labels 0 and 1.
+    With one output, as for data.targets=binary, the labels are 0 and 1.
     """
     return F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))
 

@@ -13,7 +13,7 @@ from optbench.models.layers import ACTIVATIONS, Drawing, count_of
 class CodeNoise(Drawing):
     """Standard normal noise of a tensor's shape, from the training loop's generator.
 
-    Each evaluation draws the same noise, and none from the training's generator.
+    Each evaluation draws the same noise, and takes none from the training's generator.
     """
 
     takes_any_layout = True
@@ -26,9 +26,10 @@ class CodeNoise(Drawing):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder (Kingma & Welling 2014) with one hidden layer on each side.
+    """A variational autoencoder with one hidden layer on each side.
 
-    Gives (n, inputs + 2 latent): logits of the inputs, and the mean and log variance of the code.
+    Kingma & Welling 2014. The outputs are (n, inputs + 2 latent): logits of the inputs, and the
+    mean and log variance of the code.
     """
 
     def __init__(self, inputs: int, hidden: int, latent: int, activation: str) -> None:

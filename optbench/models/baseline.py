@@ -9,7 +9,10 @@ from optbench.models.layers import check_tokens
 
 
 class Bigram(nn.Module):
-    """A row of logits for each token: (n, tokens) to (n, tokens, classes) if `per_token`."""
+    """A row of logits for each token.
+
+    Tokens (n, tokens) to logits (n, tokens, classes) if `per_token`, else to (n, classes).
+    """
 
     def __init__(self, vocabulary: int, classes: int, *, per_token: bool) -> None:
         super().__init__()
@@ -21,13 +24,13 @@ class Bigram(nn.Module):
 
     @torch.no_grad()
     def published_init(self, generator: torch.Generator) -> None:
-        """Fill the table with zeros, an even guess; the loss is convex in it."""
+        """Fill the table with zeros, an even guess; the loss is convex in the table."""
         nn.init.zeros_(self.table.weight)
 
 
 def bigram(
     input_shape: Sequence[int], classes: int, *, vocabulary: int = 0, per_token: bool = False
 ) -> nn.Module:
-    """Return a table of logits by the last token alone, the baseline of models of a text."""
+    """Return a table of logits by the last token alone, the baseline for texts."""
     check_tokens("bigram", input_shape, vocabulary)
     return Bigram(vocabulary, classes, per_token=per_token)

@@ -43,7 +43,7 @@ def logreg(input_shape: Sequence[int], classes: int) -> nn.Module:
 def deep_linear(
     input_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (16, 16, 16)
 ) -> nn.Module:
-    """Return linear layers without biases, one behind the other, whose product is one map.
+    """Return successive linear layers without biases, whose product is one map.
 
     The loss is not convex in the weights, and has no local minimum but the global ones (Kawaguchi
     2016): `optbench.datasets.linear_optimum`.

@@ -89,7 +89,7 @@ ANY_LAYOUT_LAYERS = (
     Dropout,
     nn.ModuleList, nn.LSTM, nn.GRU, nn.GroupNorm, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
-ANY_LAYOUT = "takes_any_layout"  # the attribute of optbench's other classes that do
+ANY_LAYOUT = "takes_any_layout"  # the attribute that marks other classes of optbench's
 
 
 def takes_any_layout(model: nn.Module) -> bool:
@@ -101,7 +101,7 @@ def takes_any_layout(model: nn.Module) -> bool:
 
 
 def block(layer: nn.Module, norm: nn.Module | None, activation: str, place: str) -> list[nn.Module]:
-    """Return a layer with its activation, and its norm before or after that."""
+    """Return a layer with its activation, and its norm before or after the activation."""
     check_choice("model.activation", activation, ACTIVATIONS)
     activate = ACTIVATIONS[activation]()
     if norm is None:
@@ -141,7 +141,7 @@ def count_of(key: str, value: object) -> int:
 
 
 def check_tokens(model: str, input_shape: Sequence[int], vocabulary: int) -> int:
-    """Return how many tokens an example has. Raise `UserError` if examples are no tokens."""
+    """Return how many tokens an example has. Raise `UserError` if there are none."""
     if len(input_shape) != 1 or not vocabulary:
         kind = "integers" if vocabulary else "real numbers"
         raise UserError(

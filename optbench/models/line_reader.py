@@ -10,9 +10,10 @@ from optbench.models.recurrent import CELLS, Recurrent
 
 
 class LineReader(nn.Module):
-    """Convolutions, whose columns are the steps of a recurrent network (Shi et al. 2017).
+    """Convolutions whose columns are the steps of a recurrent network.
 
-    Images `(n, channels, height, width)` to logits `(n, steps, classes)`, from left to right.
+    Shi et al. 2017. Images `(n, channels, height, width)` to logits `(n, steps, classes)`, from
+    left to right.
     """
 
     takes_any_layout = True

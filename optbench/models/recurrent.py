@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
         if not self.bidirectional:
             return x[:, -1]
         forward, backward = x.chunk(2, dim=2)
-        return torch.cat([forward[:, -1], backward[:, 0]], dim=1)  # which ends at the first step
+        return torch.cat([forward[:, -1], backward[:, 0]], dim=1)  # backward ends at step 0
 
     @torch.no_grad()
     def published_init(self, generator: torch.Generator) -> None:

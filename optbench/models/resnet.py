@@ -70,7 +70,7 @@ def resnet(
 class ResidualBlock(nn.Module):
     """relu(x + norm(conv(relu(norm(conv(x)))))), with x brought to the outputs' shape."""
 
-    takes_any_layout = True  # their result does not depend on the memory layout
+    takes_any_layout = True  # the result does not depend on the memory layout
 
     def __init__(
         self,
@@ -97,9 +97,9 @@ class ResidualBlock(nn.Module):
 
 
 class Subsample(nn.Module):
-    """Every `stride`-th pixel, with so many channels of zeros behind: option A."""
+    """Every `stride`-th pixel, with channels of zeros appended: shortcut A."""
 
-    takes_any_layout = True  # their result does not depend on the memory layout
+    takes_any_layout = True  # the result does not depend on the memory layout
 
     def __init__(self, stride: int, zeros: int) -> None:
         super().__init__()

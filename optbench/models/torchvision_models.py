@@ -58,7 +58,7 @@ def torchvision_model(input_shape: Sequence[int], classes: int, *, network: str)
 def _settings(network: str, height: int, width: int) -> dict[str, Any]:
     """Return the arguments that a network needs for one output and images of a size."""
     if network == "googlenet" or network == "inception_v3":
-        # without the two further outputs; `init_weights` as it is by default, without its warning
+        # without auxiliary outputs; naming the default of `init_weights` avoids a warning
         return {"aux_logits": False, "init_weights": True}
     if network.startswith("vit_"):
         if height != width:

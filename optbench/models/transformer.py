@@ -28,7 +28,10 @@ POSITIONS = ("learned", "rotary")
 
 
 class Size(NamedTuple):
-    """The size of a decoder: 12 * layers * width^2 weights, beside embeddings and norms."""
+    """The size of a decoder.
+
+    There are 12 * layers * width^2 weights, beside embeddings and norms.
+    """
 
     layers: int
     width: int

@@ -12,7 +12,10 @@ from optbench.models.layers import block, dropout_layers, norm_follows, sizes_of
 
 
 class ChannelsFirst(nn.Module):
-    """Clips `(n, time, channels, height, width)` to `(n, channels, time, height, width)`."""
+    """Put the channels of clips before the time.
+
+    Clips `(n, time, channels, height, width)` to `(n, channels, time, height, width)`.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
@@ -37,12 +40,12 @@ def cnn3d(
     batch_norm: bool = False,
     batch_norm_place: str = "before",
 ) -> nn.Module:
-    """Return a convolutional network for clips `(time, channels, height, width)` from 4x8x8.
+    """Return a convolutional network for clips from 4 frames of 8x8 pixels.
 
-    A stage is a convolution of size `kernel` in time and space that keeps the clip's size, the
-    activation, and max-pooling of 2x2 pixels, from the second stage on of two frames too, while
-    there are two to pool (Tran et al. 2015). The means over all places go to an MLP with the
-    `hidden` layers.
+    A clip is `(time, channels, height, width)`. A stage is a convolution of size `kernel` in time
+    and space that keeps the clip's size, the activation, and max-pooling of 2x2 pixels, from the
+    second stage on of two frames too, while there are two to pool (Tran et al. 2015). The means
+    over all places go to an MLP with the `hidden` layers.
     """
     if len(input_shape) != 4:
         raise UserError(
