@@ -1,4 +1,4 @@
-"""Optimizers: their factories, parameter groups by rule, and Muon with its partner."""
+"""Optimizers: factories, parameter groups by rule, and Muon with its partner."""
 
 from optbench.optimizers.budget import factories_of, with_budget
 from optbench.optimizers.building import build, learning_rate, takes_any_layout
@@ -28,8 +28,9 @@ __all__ = [
 
 
 def adopt_clip(step: float) -> float:
-    """Return the largest update of a step of ADOPT: step^(1/4) (Taniguchi et al. 2024).
+    """Return the largest update of a step of ADOPT, step^(1/4).
 
-    pytorch_optimizer's own default is a nameless function, which no checkpoint can hold.
+    Taniguchi et al. 2024. pytorch_optimizer's own default is a nameless function, which no
+    checkpoint can hold.
     """
     return float(step**0.25)

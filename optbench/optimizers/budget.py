@@ -1,4 +1,4 @@
-"""Arguments that the budget of a run gives: the number of steps, or of training examples."""
+"""Arguments that the budget of a run gives: numbers of steps and of examples."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,8 +8,8 @@ from typing import Any
 from optbench.optimizers.factories import Factory, arguments, unwrap
 from optbench.optimizers.grouped import Grouped
 
-# a required argument of one of these names gets the number, and so does an argument whose
-# configured value is the key, as in optimizer.t_alpha_beta3=total_steps
+# The number goes to a required argument of one of these names, and to an argument whose configured
+# value is the key, as in optimizer.t_alpha_beta3=total_steps.
 BUDGET = {
     "total_steps": (
         "total_steps", "num_iterations", "num_steps", "max_steps", "total_iterations",
@@ -27,7 +27,10 @@ def factories_of(factory: Factory) -> list[Factory]:
 
 
 def with_budget(factory: Factory, budget: Mapping[str, int]) -> Factory:
-    """Return the factory with the arguments that the budget gives. budget: keys of BUDGET."""
+    """Return the factory with the arguments that the budget gives.
+
+    budget: the numbers, by keys of BUDGET.
+    """
     if isinstance(factory, Grouped):
         groups = {name: _rule(rule, budget) for name, rule in factory.groups.items()}
         return Grouped(with_budget(factory.factory, budget), groups)

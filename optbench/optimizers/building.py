@@ -65,7 +65,10 @@ def build(
 
 
 def fits_fused(factory: Factory, params: Sequence[nn.Parameter]) -> bool:
-    """Return whether torch's fused kernel serves the parameters, and none is configured."""
+    """Return whether torch's fused kernel serves the parameters.
+
+    False if the user has configured a kernel.
+    """
     cls, given = unwrap(factory)
     chosen = any(given.get(key) is not None for key in ("fused", "foreach", "differentiable"))
     return not chosen and all(_has_fused(cls, p) for p in params)
@@ -80,7 +83,7 @@ def learning_rate(optimizer: Optimizer) -> float | None:
 
 
 def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
-    """Return whether the optimizers are known to compute the same in any memory layout."""
+    """Return whether the optimizers are known to ignore the memory layout."""
     factories = factory.factories if isinstance(factory, Grouped) else [factory]
     return all(known.in_any_layout(unwrap(each)[0]) for each in factories)
 
@@ -102,7 +105,7 @@ def _decay_groups(cls: Any, params: list[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def _by_kind(model: nn.Module, *, decay: bool) -> list[dict[str, Any]]:
-    """Return a group for each run of parameters of one kind, which it names."""
+    """Return a group for each series of parameters of one kind, with that kind."""
     groups: list[dict[str, Any]] = []
     for entry in layer_parameters(model):
         if not groups or groups[-1][KIND] != entry.kind:

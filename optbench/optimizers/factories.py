@@ -62,7 +62,7 @@ def accepted_names(cls: Factory) -> list[str]:
 
 
 def value_of(factory: Factory, name: str) -> Any:
-    """Return the value that a factory's class gets for an argument; None if it has none."""
+    """Return the value that a factory's class gets for an argument, or None."""
     cls, given = unwrap(factory)
     if name in given:
         return given[name]
@@ -95,9 +95,10 @@ def check_kinds(cls: Factory, given: dict[str, Any]) -> None:
 
 
 def call(factory: Factory, params: Any, *, fused: bool = False) -> Optimizer:
-    """Return the optimizer of these parameters or groups. fused: ask for torch's fused kernel.
+    """Return the optimizer of these parameters or groups.
 
-    Raises `UserError` with the class's own words, and advice, where it refuses.
+    fused: ask for torch's fused kernel. Raises `UserError` with the class's own words, and advice,
+    where it refuses.
     """
     cls, given = unwrap(factory)
     name, accepted = name_of(factory), accepted_names(cls)

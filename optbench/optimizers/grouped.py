@@ -25,7 +25,7 @@ from optbench.optimizers.rules import Rule, assign, parse
 
 @dataclass(frozen=True)
 class Grouped:
-    """A factory of optimizers with rules for their groups, which `build` applies to a model.
+    """A factory of optimizers with rules for groups, which `build` applies to a model.
 
     factory: makes the main optimizer, as `partial(torch.optim.AdamW, lr=1e-3)`.
     groups: names to rules; see `optbench.optimizers.rules`.
@@ -50,7 +50,10 @@ class Grouped:
 
 
 class Part(NamedTuple):
-    """One optimizer of several, before it is made. groups: as torch's classes take them."""
+    """One optimizer of several, before it is made.
+
+    flat: see `Parted`. groups: as torch's classes take them.
+    """
 
     factory: Factory
     flat: bool
@@ -89,7 +92,7 @@ def build_grouped(
 def parts_of(
     grouped: Grouped, model: nn.Module, *, decay_biases_and_norms: bool = True
 ) -> list[Part]:
-    """Return the optimizers of all rules with their parameter groups, before they are made."""
+    """Return the optimizers of all rules with their groups, before they are made."""
     assigned = assign(grouped.rules, layer_parameters(model))
     last = max(entry.depth for _, own in assigned for entry in own)
     parts: list[Part] = []

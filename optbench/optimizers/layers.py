@@ -1,4 +1,4 @@
-"""The parameters of a model as layers have them: kind, number of dimensions, and depth."""
+"""The parameters of a model by layer: kind, number of dimensions, and depth."""
 
 import re
 from typing import NamedTuple
@@ -12,7 +12,7 @@ NORMS = (
     NORM_WITH_STATISTICS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
 )  # fmt: skip
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-# parameters that a model of one's own holds beside its layers: positions, class tokens
+# parameters that a user's model may hold beside its layers: positions, class tokens
 EMBEDDING_NAME = re.compile(r"(^|[._])(pos|position|positions|positional|wpe|wte|emb\w*|cls\w*)$")
 
 
@@ -38,7 +38,7 @@ class LayerParameter(NamedTuple):
 def layer_parameters(model: nn.Module) -> list[LayerParameter]:
     """Return the trained parameters of a model in its order, each once.
 
-    A model of tokens whose last layer lies within a block has no head of its own: there its outputs
+    A model of tokens whose last layer lies within a block has no head of its own, since its outputs
     are products with the embedding.
     """
     found: dict[int, LayerParameter] = {}
@@ -84,7 +84,7 @@ def _is_scale(module: nn.Module, key: str) -> bool:
 
 
 def _is_within_block(model: nn.Module, path: str) -> bool:
-    """Return whether a module lies below a numbered block, and is not the block itself."""
+    """Return whether a module lies inside a numbered block, and is not that block."""
     return _unit(model, path) != path
 
 

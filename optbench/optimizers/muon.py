@@ -19,8 +19,8 @@ class MuonWithAdamW(Parted):
     Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix. A matrix is a parameter of
     two dimensions; with `flatten_kernels` a convolution's kernel is one too, of shape
     (out, in * height * width). Biases and norms go to AdamW. `hidden_only` also gives embeddings
-    and the head to AdamW. Where groups do not name their `kind`, these are the first and last
-    weights. A model without hidden matrices then has AdamW only.
+    and the head to AdamW. Where groups do not name their `kind`, the first and the last
+    weight count as embedding and head. A model without hidden matrices then has AdamW only.
 
     lr: of Muon. adamw_lr_ratio: AdamW's lr divided by Muon's, so that one lr tunes and schedules
     both. weight_decay: of both, decoupled. Muon's groups come first in `param_groups`.

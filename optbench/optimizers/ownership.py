@@ -38,7 +38,7 @@ def owners(
 ) -> list[Owner]:
     """Return the owner of each trained parameter, in the model's order.
 
-    factory: of which `optimizers.build` made the optimizer for the model.
+    factory: from which `optimizers.build` made the optimizer for the model.
     """
     entries = layer_parameters(model)
     rules: dict[str, tuple[str, str]] = {}

@@ -56,7 +56,7 @@ class Parted(Optimizer):
 
 
 class PartedWithModes(Parted):
-    """Parts of which some have two sets of weights, one for training and one for evaluation."""
+    """Parts of which some have other weights for evaluation than for training."""
 
     def train(self) -> None:
         """Switch the parts that have modes to training."""

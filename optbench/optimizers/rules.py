@@ -1,4 +1,4 @@
-"""Rules that give each parameter of a model its group: by kind, name, dimensions or depth.
+"""Rules that give each parameter of a model its group.
 
 A rule is a mapping. Its conditions, which must all hold, are `kind` (of `layers.KINDS`), `name` (a
 pattern such as "blocks.*.weight"), `dims` (numbers of dimensions) and `depth` (numbers from 0; -1
@@ -28,10 +28,11 @@ MOST_NAMED = 3  # parameters in a message
 class Rule:
     """One rule, in the form that `parse` gives it.
 
-    optimizer: makes the optimizer of these parameters; None: they are the model's main optimizer's.
-    lr_factor: times the main optimizer's lr. lr_decay: times lr for each step of depth below the
-    model's last (layer-wise decay). flatten: kernels are seen as matrices. optional: a model
-    may have no such parameter. settings: arguments.
+    optimizer: makes the optimizer of these parameters; None: the main optimizer takes them.
+    lr_factor: multiplies the lr of the rule, else of its own optimizer, else of the main one.
+    lr_decay: multiplies that lr once more for each step of depth before the model's last
+    (layer-wise decay). flatten: kernels are seen as matrices. optional: a model may have no such
+    parameter. settings: arguments.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Rule:
 
 
 def parse(groups: object) -> list[Rule]:
-    """Return the rules of a mapping from names. Raises `UserError` for what makes no rule."""
+    """Return the rules that a mapping names. Raise `UserError` for what is no rule."""
     if not isinstance(groups, Mapping) or not groups:
         raise UserError(
             f"optimizer.groups maps names to rules, as in groups: {{head: {{kind: head, lr_factor: "

@@ -1,4 +1,4 @@
-"""How much of a model the main one of several optimizers trains, beside its partners."""
+"""The share of a model that the main one of several optimizers trains."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from optbench.optimizers.grouped import Grouped, parts_of
 from optbench.optimizers.muon import MuonWithAdamW
 from optbench.optimizers.parts import parameters_of
 
-SMALL_SHARE = 0.5  # below which a comparison says more of the partner
+SMALL_SHARE = 0.5  # with less, a comparison says more about the partner
 
 
 class Share(NamedTuple):
-    """How many numbers the optimizer of this name trains, and how many are trained in all."""
+    """How many numbers the optimizer of this name trains, out of all trained ones."""
 
     name: str
     own: int
