@@ -1,4 +1,4 @@
-"""Tasks: the kinds of targets that a dataset has, and how a model's outputs are judged by them."""
+"""Tasks: the kinds of targets, and how a model's outputs are judged by them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tasks: the kinds of targets that a dataset has, and how a model's outputs are judged by them.
+"""Tasks: the kinds of targets, and how a model's outputs are judged by them.
 
 A task names its metrics beside the loss. Metrics are computed from sums over batches, so that the
 order and the size of evaluation batches do not matter.
@@ -24,12 +24,12 @@ class Task:
     """A kind of targets.
 
     metrics: names of the columns beside the loss, without the part's name. told_models: arguments
-    of a model's function that has parameters of these names; per_token: outputs for each token;
-    causal: the outputs of a token may not depend on later ones. classes: the number of outputs
-    that a model is asked for (of each token, if there are tokens); 0: the model knows. ignored: the
-    label that does not count. padded: whether it fills up targets, so that the parts of the data
-    may differ in their length. fitting: the losses of optbench's for such targets, if others do not
-    fit.
+    for a model's function that has parameters of these names: per_token (outputs for each token)
+    and causal (the outputs of a token may not depend on later tokens). classes: the number of
+    outputs that a model is asked for, for each token if there are tokens; 0: the model knows.
+    ignored: the label that does not count. padded: whether that label fills up targets, so that the
+    parts of the data may differ in their length. fitting: the only losses of optbench's that fit
+    such targets; (): no others are excluded.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -41,11 +41,11 @@ class Task:
 
     @property
     def sum_count(self) -> int | None:
-        """The number of `sums`; None: not known, so that `Several` cannot hold such targets."""
+        """The number of `sums`; None: unknown, so that `Several` takes no such targets."""
         return None
 
     def fitted(self, labels: Sequence[Tree]) -> Self:
-        """Return the task of these labels, of all parts; raise `UserError` for wrong ones."""
+        """Return the task fitted to the labels of all parts. Raise `UserError` if wrong."""
         return self
 
     def arranged(self, outputs: Tree) -> Tree:
@@ -53,9 +53,9 @@ class Task:
         return outputs
 
     def judged(self, outputs: Tree) -> Tree:
-        """Return those of the arranged outputs by which the metrics are computed.
+        """Return the part of the arranged outputs from which the metrics are computed.
 
-        Of a tuple it is the first tensor, of a dictionary that of the key "logits", or the first.
+        Of a tuple this is the first tensor, of a dictionary that of the key "logits", or the first.
         """
         if isinstance(outputs, Mapping) and "logits" in outputs:
             return outputs["logits"]
@@ -70,7 +70,7 @@ class Task:
         """Raise `UserError` unless a model's outputs fit the targets."""
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return sums over a batch, a float64 vector, from which `values` computes the metrics."""
+        """Return a batch's sums in float64, from which `values` computes the metrics."""
         return torch.zeros(0, dtype=torch.float64, device=outputs.device)
 
     def values(self, sums: Sequence[float], examples: int) -> dict[str, float | None]:
@@ -139,7 +139,7 @@ class Binary(Task):
 
 @dataclass(frozen=True)
 class Inputs(Task):
-    """The targets are the inputs, as of an autoencoder; there is no metric but the loss."""
+    """The targets are the inputs, as of an autoencoder. The loss is the only metric."""
 
     classes: int = 0
 
@@ -198,10 +198,10 @@ class Values(Task):
 
 @dataclass(frozen=True)
 class Tokens(Task):
-    """Labels (n, tokens), of which `IGNORED` ones do not count; logits (n, tokens, classes).
+    """Labels (n, tokens); the outputs are logits (n, tokens, classes).
 
-    Every example has the same number of labels that count, so that the mean over tokens is the
-    mean over examples.
+    Labels that are `IGNORED` do not count. Every example has the same number of labels that count,
+    so that the mean over tokens is the mean over examples.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)

@@ -15,10 +15,11 @@ from optbench.trees import Tree
 
 @dataclass(frozen=True)
 class LabelSequences(Task):
-    """Label sequences (n, most labels) from 1, padded by -1; logits (n, time, classes) of CTC.
+    """Label sequences (n, most labels) from 1, padded by -1, for CTC.
 
-    classes: with the blank, which is class 0. steps: how many steps the labels need at least, and
-    which example's these are; `fitted` finds both.
+    The outputs are logits (n, time, classes). classes: with the blank, which is class 0. steps: the
+    most steps that any label sequence needs. longest: the labels of that sequence. `fitted` finds
+    both.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("label_error_rate",)
