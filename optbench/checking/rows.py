@@ -29,9 +29,9 @@ FIRST_STEPS = 5  # of which one must move the weights
 NUDGE = 1e-6  # of finite differences
 SLOPE_TOLERANCE = 1e-3  # of finite differences against products with the gradient
 ORDER_TOLERANCE = 1e-7  # in float64, for sums in another order
-LOCK_STEPS, LOCK_TOLERANCE = 60, 1e-9  # in float64, for another order of operations
-SMALLER = 0.1  # the factor of a rate that must make a step smaller
-SMALLER_STEP = 0.8  # at most so much of the step at the whole rate
+LOCK_STEPS, LOCK_TOLERANCE = 60, 1e-9  # in float64, where a reference may order sums otherwise
+SMALLER = 0.1  # the factor of a rate, which must make a step smaller
+SMALLER_STEP = 0.8  # a smaller step is below this share of the step at the whole rate
 TIMED_STEPS = 40
 
 

@@ -24,8 +24,9 @@ class Subject:
     """An optimizer to check.
 
     name: for the table. factory: makes the optimizer at its default settings. at: makes it with
-    another lr; the class may ignore it. lr: the rate for the functions, None: the class has none.
-    reference: makes an optimizer that must take the same steps in float64, or None.
+    another lr, which the class may ignore. lr, networks_lr: the rates for the functions and for the
+    networks; None: the factory's own, or none. reference: makes an optimizer that must take the
+    same steps in float64, or None.
     """
 
     name: str
@@ -113,7 +114,7 @@ class Network(Function):
 
 
 class Two(Function):
-    """Two equal matrices, each with its own quadratic, so that equal steps are equal."""
+    """Two equal matrices, each with its own quadratic, so that both take equal steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class Two(Function):
 
 
 class Trial:
-    """A function and an optimizer that steps on it, in the manner that its class asks for."""
+    """A function, and an optimizer that steps on it as its class asks for."""
 
     def __init__(
         self,
