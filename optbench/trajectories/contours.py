@@ -24,7 +24,7 @@ from optbench.trajectories.functions import Function, Point
 GRID_POINTS = 301  # points of the contours along each axis
 FRAMES, END_FRAMES = 60, 15  # most frames of the paths, and frames that show their end
 FRAMES_PER_SECOND = 12
-LEAST_LOSS = 1e-12  # above the minimum; what is less is rounding
+LEAST_LOSS = 1e-12  # above the minimum; a smaller difference is rounding
 EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}  # of markers
 
 
@@ -110,7 +110,7 @@ def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None
 
 
 def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, tuple[Axes, Axes]]:
-    """Draw the plane with contours, start and minima; return it and the loss axes."""
+    """Draw the contours, the start and the minima; return the figure and both axes."""
     if style.columns() == 1:  # one below the other
         figure = style.blank(3.25, 4.6)
         plane, curve = figure.subplots(2, 1, height_ratios=(1.25, 1))
@@ -154,8 +154,8 @@ def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, 
 def lowest_shown(function: Function, paths: Sequence[Trajectory]) -> float:
     """Return the least loss above the minimum that the axis has room for.
 
-    That is a tenth of the least of those paths that do not end at the minimum, but for rounding:
-    the others would squeeze them.
+    That is a tenth of the least loss of all paths that do not end at the minimum. Paths that end
+    there, but for rounding, would squeeze the others.
     """
     losses = [above_minimum(function, path) for path in paths]
     counting = [part for part in losses if part[-1] > LEAST_LOSS]
