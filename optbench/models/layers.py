@@ -141,7 +141,7 @@ def count_of(key: str, value: object) -> int:
 
 
 def check_tokens(model: str, input_shape: Sequence[int], vocabulary: int) -> int:
-    """Return how many tokens an example has. Raise `UserError` if there are none."""
+    """Return an example's number of tokens. Raise `UserError` for other examples."""
     if len(input_shape) != 1 or not vocabulary:
         kind = "integers" if vocabulary else "real numbers"
         raise UserError(

@@ -83,7 +83,7 @@ def learning_rate(optimizer: Optimizer) -> float | None:
 
 
 def takes_any_layout(factory: Callable[..., Optimizer]) -> bool:
-    """Return whether the optimizers are known to ignore the memory layout."""
+    """Return whether the optimizers are known to compute the same in any layout."""
     factories = factory.factories if isinstance(factory, Grouped) else [factory]
     return all(known.in_any_layout(unwrap(each)[0]) for each in factories)
 

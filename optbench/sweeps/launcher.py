@@ -177,7 +177,7 @@ def as_task(batch: Batch, job: Job, shown: Board) -> Task:
 
 
 def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
-    """Plan a job, and return whether to train its run here and now.
+    """Plan a job, and return whether to train its run now.
 
     False: the job is wrong or done, or another job or worker does its run.
     """

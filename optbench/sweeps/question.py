@@ -1,4 +1,4 @@
-"""The question of a sweep: does a candidate beat its baselines?
+"""The question of a sweep: whether a candidate beats its baselines.
 
 The question is checked before anything is trained.
 """

@@ -29,7 +29,7 @@ class Task:
     outputs that a model is asked for, for each token if there are tokens; 0: the model knows.
     ignored: the label that does not count. padded: whether that label fills up targets, so that the
     parts of the data may differ in their length. fitting: the only losses of optbench's that fit
-    such targets; (): no others are excluded.
+    such targets; (): no loss is excluded.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()

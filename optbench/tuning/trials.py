@@ -190,7 +190,7 @@ def _trial(
     score = float(np.median(scores))
     return Trial(
         candidate.entry.defaults if candidate.point is None else candidate.point,
-        inf if np.isnan(score) else score,  # the middle of two infinities
+        inf if np.isnan(score) else score,  # a NaN counts as no result
         "completed" if score < inf else worst,
         tuple(record["run_id"] for record in records if "run_id" in record),
         next((setting_of(record) for record in records if "config" in record), None),
