@@ -1,6 +1,6 @@
-"""What a command prints, and how it ends.
+"""Print a command's output, and end the command with a message and an exit status.
 
-Lines survive closed pipes and encodings without the characters; errors become words and a status.
+Printing survives a closed pipe, and an encoding that lacks a character.
 """
 
 import io
@@ -30,7 +30,7 @@ def say(*lines: object, error: bool = False) -> None:
         _silence(stream)
 
 
-_warned: set[str] | None = None  # the warnings of the command that runs
+_warned: set[str] | None = None  # warnings that the running command has printed
 
 
 def warn(text: str) -> None:
@@ -44,9 +44,10 @@ def warn(text: str) -> None:
 
 @contextmanager
 def guard_streams() -> Iterator[None]:
-    """Let a command run on without stdin, stdout or stderr, or if a pipe closes.
+    """Keep a command running if stdin, stdout or stderr is closed, or a pipe closes.
 
-    If a stream were closed from the start (`>&-`), the next opened file would get its output.
+    A stream that is closed from the start (`>&-`) is opened on the null device. Otherwise the next
+    file to be opened would get the stream's number, and its output.
     """
     global _warned
     before, _warned = _warned, set() if _warned is None else _warned
@@ -75,7 +76,7 @@ def guard_streams() -> Iterator[None]:
 
 @contextmanager
 def endings() -> Iterator[None]:
-    """Turn whatever ends a command into words on standard error and an exit status.
+    """Print why a command ended on standard error, and set its exit status.
 
     The status is 1 for an error, and 130 for Ctrl-C. A pipe that closes is left to `guard_streams`.
     """
@@ -90,7 +91,7 @@ def endings() -> Iterator[None]:
         where = error.filename2 or error.filename
         fail(f"cannot read or write {where}: {error.strerror}" if where else str(error))
     except Exception as error:
-        fail(reason(error))  # it prints the traceback of what is nobody's mistake
+        fail(reason(error))  # `reason` prints the traceback, unless the user erred
 
 
 def fail(message: str) -> NoReturn:
@@ -100,5 +101,5 @@ def fail(message: str) -> NoReturn:
 
 
 def _silence(stream: TextIO) -> None:
-    # otherwise the interpreter flushes at exit, and complains
+    # otherwise the interpreter flushes the stream at exit, and prints an error
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

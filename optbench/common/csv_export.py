@@ -1,4 +1,4 @@
-"""Write tables as CSV files that are safe to open, whatever names others chose."""
+"""Write tables as CSV files whose texts no spreadsheet runs as formulas."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import pandas as pd
 from optbench.common.files import replace_text
 from optbench.common.text import is_number
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that begins so
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a text that a spreadsheet runs
 
 
 def to_csv(table: pd.DataFrame, path: Path | None = None, **options: Any) -> str:
     """Return a table as CSV without its index, and write it to `path`, if given.
 
-    A text that a spreadsheet would run gets an apostrophe; numbers stay. Raises OSError.
+    A text that a spreadsheet would run gets an apostrophe in front; numbers stay. Raises OSError.
     """
     safe = table.rename(columns=_plain)
     for name in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:

@@ -32,7 +32,7 @@ class CodeError(UserError):
 def blame(what: str) -> Iterator[None]:
     """Turn an error of a user's or a package's code into a `CodeError`: "{what}: ...".
 
-    A full memory and a `UserError` pass unchanged, as they are no fault of that code.
+    Out-of-memory errors and a `UserError` pass unchanged, as that code is not to blame for them.
     """
     try:
         yield
@@ -61,7 +61,10 @@ ERROR_HINTS = {  # by a part of the error's text
 
 
 def described(error: BaseException) -> str:
-    """Describe an exception and its line, outside of torch and optbench if possible."""
+    """Describe an exception and where it was raised.
+
+    The place is the last one outside of torch and optbench, if there is one.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     ours = Path(__file__).parent.parent
     outside = [f for f in frames if Path(f.filename).parent != ours and "/torch/" not in f.filename]
@@ -73,14 +76,14 @@ def described(error: BaseException) -> str:
 
 
 def shorten(message: str) -> str:
-    """Return a message without the middle of one that is too long to read."""
+    """Return a message, without its middle if it is too long to read."""
     return clip(message, MESSAGE_CHARACTERS, " ... ")
 
 
 def memory_is_full(error: BaseException) -> bool:
     """Return whether an allocation failed on a GPU or on the CPU."""
-    small = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return small or "can't allocate memory" in str(error)
+    by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_type or "can't allocate memory" in str(error)
 
 
 def reason(error: BaseException) -> str:
@@ -109,7 +112,7 @@ UNWRITABLE = (
 
 
 def is_text(value: str) -> bool:
-    """Return whether UTF-8 can encode the text, which then has no lone surrogate."""
+    """Return whether UTF-8 can encode the text: a lone surrogate cannot be encoded."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 

@@ -15,7 +15,7 @@ def expanded(path: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file in UTF-8. Raises OSError; ValueError if it is none."""
+    """Return the content of a text file. Raises OSError, and ValueError if not UTF-8."""
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise ValueError("is no ordinary file")  # reading a pipe may never end

@@ -1,4 +1,4 @@
-"""Imports of large libraries without the garbage collector."""
+"""Import large libraries without the garbage collector."""
 
 import gc
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Import within without the collector, and let it skip what is there from then on.
+    """Pause the garbage collector, then exempt every object that exists at the end.
 
-    Imports make no garbage. The collector would look again and again at the half a million objects
-    of torch and its compiler: 0.5 of 2.4 seconds. A higher threshold in one line saves less, and
-    lets the garbage of a user's steps grow.
+    Imports make no garbage. The collector would scan the half a million objects of torch and its
+    compiler again and again, which takes 0.5 of 2.4 seconds. A higher threshold of the collector
+    saves less, and lets the garbage of a user's steps grow.
     """
     gc.disable()
     try:

@@ -22,7 +22,7 @@ LABEL_OF = {
     "total_seconds": "total time",
     "loss_gap": "gap between test and training loss",
 }
-# of tasks, beside the loss: whether large values are good, and the unit
+# what a task measures beside its loss: whether large values are good, and the unit
 TASK_METRICS = {
     "accuracy": (True, "%"),
     "r2": (True, ""),
@@ -42,7 +42,7 @@ class Metric:
 
     name: str
     smaller: bool  # whether small values are good
-    worst: float  # of a diverged run, so that no one averages over survivors
+    worst: float  # value of a diverged run: without one, means would be over the survivors alone
     unit: str  # "%": a fraction, shown times 100; "s"; "" for none
     log: bool  # whether the axis is logarithmic by default
     label: str  # in words, without the unit
@@ -64,7 +64,7 @@ class Metric:
 
 
 def is_metric_column(column: str) -> bool:
-    """Return whether a column's name is that of a task's metric on a part of the data.
+    """Return whether a column is a task's metric on the train, val or test split.
 
     With several outputs, an output's name stands before the metric, as in val_digit_accuracy.
     """
@@ -74,9 +74,10 @@ def is_metric_column(column: str) -> bool:
 
 
 def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
-    """Return the column of a part's first metric of `MAIN_METRICS` with values, or its loss.
+    """Return the column of a split's most telling metric, else of the split's loss.
 
-    columns: a table, or arrays by name.
+    The metric is the first of `MAIN_METRICS` with a finite value. columns: a table, or arrays by
+    name. part: train, val or test.
     """
     for name in MAIN_METRICS:
         column = f"{part}_{name}"
@@ -89,8 +90,8 @@ def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
 def metric_of(column: str) -> Metric:
     """Return the metric of a column, or of a quotient of columns, by its name.
 
-    Large accuracies and scores are good. A column other than these or a loss has no worst value
-    (NaN).
+    Large accuracies and scores are good. Losses, accuracies, scores and the metrics of tasks have a
+    worst value; for other columns the worst value is NaN.
     """
     names = SPLIT_NAMES | SHORT_NAMES
     words = " ".join(names.get(word, word) for word in column.split("_"))

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-LEAST_LIKENESS = 0.6  # of two names; below, a proposal puzzles more than it helps
-PART_LIKENESS = 0.75  # of a name's beginning or last part: "warmup" for "warmup_cosine"
-LEAST_PART = 2  # letters of such a part
+LEAST_LIKENESS = 0.6  # of a word and the name that is proposed for it; less would only confuse
+PART_LIKENESS = 0.75  # of a word that begins a name or its last part: "warmup", "warmup_cosine"
+LEAST_PART = 2  # letters that such a word needs
 
 
 def nearest(word: str, names: Iterable[str], most: int = 1) -> list[str]:
     """Return the known names that a word most likely stands for, the likeliest first.
 
-    Upper and lower case are the same. Names that are as near are ordered by whether they have the
-    word's letters, then by the order given.
+    Upper and lower case are the same. Of equally near names, those with exactly the word's letters
+    come first, then those given first.
     """
     text = word.lower()
     found = []
@@ -51,9 +51,9 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def clip(text: str, most: int, mark: str = "…") -> str:
-    """Return a text without the middle of one with more than `most` letters.
+    """Return a text, without its middle if it has more than `most` letters.
 
-    Long names often differ at their ends alone. `report/web/chart.js` clips alike.
+    The ends stay, as long names often differ only there. `report/web/chart.js` clips the same way.
     """
     if len(text) <= most:
         return text

@@ -16,7 +16,10 @@ def show(value: object) -> str:
 
 
 def count(number: int, what: str, several: str = "") -> str:
-    """Return a number of things, as in "1 run" and "2 runs". several: an irregular plural."""
+    """Return a number of things, as in "1 run" and "2 runs".
+
+    several: an irregular plural.
+    """
     return f"{number} {what if number == 1 else several or what + 's'}"
 
 
