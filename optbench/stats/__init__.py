@@ -1,9 +1,9 @@
 """Statistics of comparisons, in one place for scripts and notebooks.
 
 Location, spread and intervals; two optimizers on one problem; many over many problems; how much
-tuning each needs. Each function names its source. For arguments of a wrong type each raises
-UserError. So it does for values with NaN, or, if its docstring says so, returns NaN. In the frames
-of `analysis.pairing`, NaN means no run.
+tuning each needs. Each function names its source, and raises UserError for arguments of a wrong
+type. Values with NaN raise UserError too, unless the docstring says that the result is then NaN. In
+the frames of `analysis.pairing`, NaN means no run.
 """
 
 from optbench.stats.equivalence import Equivalence, equivalence

@@ -22,8 +22,8 @@ Times = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (optimizers, wo
 R_MAX = 4.0
 PROFILE_POINTS = 100
 CSV_FORM = (
-    "a header with the workloads, then per line an optimizer and its times, inf for a miss; names "
-    "may be missing on both sides (numbers alone), or those of the optimizers"
+    "a header with the workloads, then per line an optimizer and its times, inf for a miss; the "
+    "header, the optimizers' names or both may be missing"
 )
 
 
@@ -88,9 +88,10 @@ def closed_form(times: Times, r_max: float = R_MAX) -> "pd.Series[float]":
 def trapezoid(
     times: Times, r_max: float = R_MAX, points: int = PROFILE_POINTS
 ) -> "pd.Series[float]":
-    """Return AlgoPerf's own score, by the trapezoidal rule over 100 profile points.
+    """Return AlgoPerf's own score, by the trapezoidal rule over the profile's points.
 
-    Its error per workload is at most half a grid step, (r_max - 1) / 198, before normalization.
+    Its error per workload is at most half a grid step before normalization: (r_max - 1) / 198 with
+    100 points.
     """
     check_limit(r_max)
     check_whole("points", points, 2)
@@ -124,7 +125,7 @@ def over_studies(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) -> pd.DataFrame:
-    """Return the base workloads, infinite unless the held-out variant was reached too.
+    """Return the times on base workloads, inf unless the variant was reached as well.
 
     AlgoPerf's rule: a base workload counts if its target was reached within r_max times the
     fastest, and its variant's target within r_max times the fastest of those that reached the
@@ -147,11 +148,11 @@ def held_out(times: Times, variants: Mapping[str, str], r_max: float = R_MAX) ->
 
 
 def speed_up(times: Times, optimizer: str, baseline: str) -> tuple[float, int]:
-    """Return how many times faster than the baseline, and on how many workloads.
+    """Return how many times faster an optimizer is than a baseline, and the workloads.
 
-    The first is the geometric mean over workloads of t_baseline / t_optimizer, the second counts
-    those on which both have a time. A miss of one makes the mean 0 or inf, of both NaN: AlgoPerf's
-    budget + 1 s in its place is left to the caller.
+    The first value is the geometric mean over workloads of t_baseline / t_optimizer. The second is
+    the number of workloads on which both have a time. A miss of one optimizer makes the mean 0 or
+    inf, a miss of both NaN. AlgoPerf counts a miss as its budget + 1 s, which is the caller's part.
     """
     values = check_times(times)
     for name in (optimizer, baseline):
@@ -204,7 +205,8 @@ def read_times(path: str | Path) -> pd.DataFrame:
 def with_names(rows: list[list[str]]) -> list[list[str]]:
     """Return the rows with a header and a column of names, numbered if missing.
 
-    Below a first cell that is empty or "optimizer" stand names, even if they are numbers.
+    If the first cell is empty or "optimizer", the first row and the first column are names, even if
+    they look like numbers.
     """
     if not rows or rows[0][0].strip().lower() in ("", "optimizer"):
         return rows

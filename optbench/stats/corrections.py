@@ -1,10 +1,11 @@
-"""Corrections of a comparison's p-values: the one place that chooses between them.
+"""Corrections of a comparison's p-values, and when each applies.
 
-Holm's correction of the signed-rank tests serves a candidate fixed before its values were seen (a
-baseline, or the leader of a tuned study by validation). The max-type sign-flip test over all pairs
-serves a choice by the compared values themselves (the first of a sweep, each optimizer at the best
-of its settings). Where no two series share a seed, nothing is paired: rank-sum tests are used, with
-Holm's correction over the candidate's comparisons, or over all pairs where the values chose.
+`pairwise.judge_pairs` chooses by these rules. Holm's correction of the signed-rank tests serves a
+candidate that was fixed before its values were seen (a baseline, or the leader of a tuned study by
+validation). The max-type sign-flip test over all pairs serves a candidate that the compared values
+chose (the first of a sweep, each optimizer at the best of its settings). Where no two series share
+a seed, nothing is paired: rank-sum tests are used, with Holm's correction over the candidate's
+comparisons, or over all pairs if the values chose the candidate.
 """
 
 import math
@@ -29,7 +30,7 @@ def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
     """Return the fewest seeds with which one of n comparisons can be significant.
 
     Holm's first step needs comparisons * 2 ** (1 - n) <= alpha, the max-type test 2 ** (1 - n) <=
-    alpha however many pairs it spans. Unpaired: so many runs of each.
+    alpha however many pairs it spans. Unpaired, the result is the number of runs of each series.
     """
     check_choice("correction", correction, CORRECTIONS)
     if correction == UNPAIRED:
@@ -40,7 +41,7 @@ def least_seeds(comparisons: int, correction: str, alpha: float = 0.05) -> int:
 def too_few_seeds(seeds: int, others: int, correction: str) -> str:
     """Return why these seeds can show no difference, with the number needed; or "".
 
-    others: the number of series that the first or the candidate is compared with; unpaired, the
+    others: the number of series that the leader or the candidate is compared with; unpaired, the
     number of comparisons.
     """
     least = least_seeds(others, correction)
@@ -59,7 +60,8 @@ def too_few_seeds(seeds: int, others: int, correction: str) -> str:
 def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tuple[int, int]:
     """Return the most series of a planned problem, and the fewest seeds of a series.
 
-    jobs: the overrides of each job. A series is the set of overrides of one of the `keys`.
+    jobs: the overrides of each job. A job's series is made of its overrides that begin with one of
+    the `keys`, the problem of all others but the seed.
     """
     seeds: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
     for texts in jobs:
@@ -74,7 +76,7 @@ def series_and_seeds(jobs: Iterable[Sequence[str]], keys: tuple[str, ...]) -> tu
 
 
 def all_pairs(names: Sequence[str], owners: Mapping[str, str] | None = None) -> list[list[str]]:
-    """Return the pairs of series of two owners; of a single owner, all pairs.
+    """Return the pairs of series with different owners; of a single owner, all pairs.
 
     owners: the optimizer of each series; None: each series is its own.
     """
@@ -124,7 +126,10 @@ def are_unpaired(problems: Iterable[np.ndarray]) -> bool:
 
 
 def on_common_seeds(results: Results, pairs: Sequence[Sequence[str]]) -> list[Pair]:
-    """Return the pairs of each problem that have a common seed, or unpaired all with runs."""
+    """Return the pairs of each problem that have a common seed.
+
+    Unpaired: the pairs of which both series have runs.
+    """
     found = []
     for problem, values in results.problems.items():
         present = (~np.isnan(values)).astype(int)

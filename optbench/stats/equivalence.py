@@ -1,4 +1,4 @@
-"""Tests that two optimizers, or two settings, hardly differ: two one-sided tests (TOST).
+"""Test that two optimizers or settings hardly differ: two one-sided tests (TOST).
 
 "No significant difference" shows nothing about how large a difference may be. Here a margin is
 stated beforehand, and the differences are shown to lie within it: both "d <= -margin" and
@@ -28,11 +28,12 @@ TESTS = ("signed-rank", "t")
 
 
 class Equivalence(NamedTuple):
-    """What paired differences say of a margin.
+    """The result of testing paired differences against a margin.
 
-    p: that the differences lie within it. p_beyond: that they lie beyond it, on either side.
-    difference, low, high: the Hodges-Lehmann estimate with its 90 % interval, which lies within the
-    margin exactly if p <= 0.05 (for the signed-rank test, without ties).
+    p: the p-value for differences within the margin. p_beyond: the p-value for differences beyond
+    the margin, on either side. difference, low, high: the Hodges-Lehmann estimate with its 90 %
+    interval, which lies within the margin exactly if p <= 0.05 (for the signed-rank test, without
+    ties).
     """
 
     p: float
@@ -54,16 +55,17 @@ def equivalence(d: Values, margin: float, test: str = "signed-rank") -> Equivale
     if not isinstance(test, str) or test not in TESTS:
         raise UserError(f"the test must be one of {', '.join(TESTS)}, not {test!r}")
     above = t_greater if test == "t" else signed_rank_greater
-    # the lower end is passed, and the upper end is not reached
+    # both must be shown: d lies above -margin, and d lies below margin
     p = max(above(values + margin), above(margin - values))
     p_beyond = min(1.0, 2 * min(above(values - margin), above(-margin - values)))
     return Equivalence(p, p_beyond, *hodges_lehmann(values, 0.9))
 
 
 def signed_rank_greater(d: Values) -> float:
-    """Return the one-sided p of Wilcoxon's signed-rank test that `d` lies above 0, zeros dropped.
+    """Return the one-sided p of Wilcoxon's signed-rank test that `d` lies above 0.
 
-    Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation. 1 if all are 0.
+    Zeros are dropped. Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation.
+    1 if all differences are 0.
     """
     values = check_values(d)
     values = values[values != 0]
@@ -71,7 +73,7 @@ def signed_rank_greater(d: Values) -> float:
     if not n:
         return 1.0
     tied = len(np.unique(sizes)) < n
-    ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # twice, so whole
+    ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # doubled: mean ranks may be halves
     negative = ranks[values < 0].sum()
     if tied and n <= MOST_TIED_PAIRS:
         return float((all_signs(n) @ ranks <= negative).mean())

@@ -47,7 +47,7 @@ def median(values: np.ndarray) -> float:
 
 
 def iqm(values: np.ndarray) -> float:
-    """Return the interquartile mean, without floor(n / 4) least and greatest values.
+    """Return the mean without the floor(n / 4) smallest and largest values (IQM).
 
     Agarwal et al. 2021 (rliable); scipy's trimmed mean at 25 %. Finite if at most floor(n / 4) of
     the runs diverged. NaN with a NaN or without values.
@@ -71,7 +71,7 @@ STATISTICS: dict[str, Statistic] = {"median": median, "mean": mean, "iqm": iqm}
 
 
 def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
-    """Return the statistic of each row; the named ones are computed together."""
+    """Return the statistic of each row, those of `STATISTICS` for all rows at once."""
     with np.errstate(over="ignore", invalid="ignore"):
         if function is iqm:
             return np.asarray(stats.trim_mean(rows, 0.25, axis=1))
@@ -95,8 +95,8 @@ def bootstrap(
 
     strata: the problem of each value; each problem is resampled by itself (Agarwal et al. 2021).
     method: "percentile", whose ends are resampled values, so that infinite ones need no arithmetic;
-    or "bca" (`scipy.stats.bootstrap`). BCa's acceleration does not exist if a run diverged: then it
-    is the percentile.
+    or "bca" (`scipy.stats.bootstrap`). BCa's acceleration does not exist if a run diverged: then
+    the percentile method is used.
     The interval is NaN if a problem has a single run. Raises UserError for unknown names, for NaN,
     without values, and unless strata have one label for each value.
     """

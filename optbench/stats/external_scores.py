@@ -26,9 +26,9 @@ def deepobs_speed(
 ) -> float:
     """Return DeepOBS's speed, the mean over seeds of the first epoch at the target.
 
-    A miss counts epochs + 1 (Schneider, Balles and Hennig 2019; `calculate_speed` of their code).
-    curves: (seeds, epochs + 1), the first column before training. One mean over misses and hits is
-    theirs, for comparison; prefer `analysis.time_to_target.times`.
+    A miss counts as epochs + 1 (Schneider, Balles and Hennig 2019; `calculate_speed` of their
+    code). curves: (seeds, epochs + 1), the first column before training. To average over hits and
+    misses is DeepOBS's convention. Prefer `analysis.time_to_target.times`, which keeps them apart.
     """
     values = as_numbers(curves, None)
     if values.ndim != 2 or values.shape[1] < 2:
@@ -43,8 +43,8 @@ def deepobs_speed(
 def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
     """Return DeepOBS's overhead, the mean quotient of paired run times over SGD's.
 
-    `estimate_runtime` of their code. low and high are the mean minus and plus their standard
-    deviation (n), as they print it.
+    As `estimate_runtime` of DeepOBS. low and high are the mean minus and plus the standard
+    deviation (by n, not n - 1), as DeepOBS prints it.
     """
     a, b = as_numbers(times), as_numbers(sgd_times)
     if a.shape != b.shape or not len(a) or not (b > 0).all() or np.isnan(a).any():
@@ -56,9 +56,9 @@ def deepobs_overhead(times: Values, sgd_times: Values) -> Estimate:
 def track3(losses: Values, target: float = 3.28) -> Track3:
     """Return whether runs that stop at one fixed step attain modded-nanogpt's target.
 
-    They do if (target - mean) * sqrt(n) >= 0.004, a one-sided z test at p < 0.001 with their noise
-    of 0.0013 between seeds (3.09 * 0.0013). So 0.004 is right for their model and loss only. No
-    seed may be left out; a diverged one fails.
+    They do if (target - mean) * sqrt(n) >= 0.004: a one-sided z test at p < 0.001, with
+    modded-nanogpt's noise of 0.0013 between seeds (3.09 * 0.0013). So 0.004 is right for that model
+    and loss only. No seed may be left out; with a diverged one the runs fail.
     """
     values = as_numbers(losses)
     if not len(values) or np.isnan(values).any() or math.isnan(target):
@@ -87,13 +87,14 @@ def adam_steps(
 ) -> np.ndarray:
     """Return the steps that tuned Adam would need for each loss (Metz et al. 2022).
 
-    As in learned_optimization's `normalizers.py`. steps: (points,), those of the curves. adam:
-    (learning rates, points), the mean training loss of Adam with each of its learning rates. decay:
-    of a moving average over the curves first (theirs is 0.95, over losses of single batches). The
-    envelope is the lowest of the curves at each point, made monotone; a loss is read off it with
-    linear interpolation. A loss below the envelope takes infinitely many steps; with strict=False
-    the last step, as theirs. A loss above it is worth the first step only, and so is a diverged run
-    (inf, NaN).
+    As in learned_optimization's `normalizers.py`. steps: (points,), at which Adam's curves were
+    measured. adam: (learning rates, points), the mean training loss of Adam with each of its
+    learning rates. decay: of a moving average that smooths the curves first (0.95 in
+    learned_optimization, over losses of single batches). The envelope is the lowest of the curves
+    at each point, made monotone, with linear interpolation between points. A loss below the
+    envelope takes infinitely many steps, or with strict=False the last step, as in
+    learned_optimization. A loss above the envelope takes the first step only, and so does a
+    diverged run (inf, NaN).
     """
     x, curves = as_numbers(steps), np.atleast_2d(as_numbers(adam, None))
     if curves.shape[1] != len(x) or len(x) < 2 or not (np.diff(x) > 0).all():

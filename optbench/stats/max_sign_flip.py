@@ -16,8 +16,8 @@ from optbench.stats.paired_tests import (
     enough_seeds,
 )
 
-INFINITE_DIFFERENCE = 2.0  # counts as this many of the largest finite differences of its pair
-LARGEST_T_SQUARED = 1e9  # t is infinite if all differences are equal, and counts as this
+INFINITE_DIFFERENCE = 2.0  # stands for infinity, in units of the pair's largest finite difference
+LARGEST_T_SQUARED = 1e9  # stands for infinity, when all differences of a pair are equal
 T_SQUARED_TOLERANCE = 1e-6  # relative: t squared of flips may differ by rounding
 CHUNK_CELLS = 2**22  # flips times pairs per chunk: 32 MiB
 
@@ -84,9 +84,10 @@ def scale_pairs(values: np.ndarray) -> np.ndarray:
 
 
 def sign_rows(seeds: int, flips: int, seed: int) -> np.ndarray:
-    """Return the flips, (flips, seeds): the observed signs first, all if not too many.
+    """Return the flips of the signs, (flips, seeds), the observed signs first.
 
-    Flips with +1 in front are enough: a flip and its opposite have the same |t|.
+    Up to `MOST_FLIPPED_PAIRS` seeds, these are all flips with +1 in front: a flip and its opposite
+    have the same |t|. With more seeds they are random.
     """
     if seeds <= MOST_FLIPPED_PAIRS:
         numbers = np.arange(2 ** (seeds - 1))[:, None]

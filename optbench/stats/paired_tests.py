@@ -25,9 +25,9 @@ MOST_FLIPPED_PAIRS = 14  # with all 2 ** n flips in the sign-flip test
 
 
 def as_numbers(values: Any, dimensions: int | None = 1) -> np.ndarray:
-    """Return an array of floats with so many dimensions. Raise UserError for other values.
+    """Return the values as an array of floats, NaN where masked.
 
-    A masked value is NaN.
+    Raises UserError for other values, and for another number of dimensions (None: any).
     """
     try:
         found = np.ma.asarray(values) if np.ma.isMaskedArray(values) else np.asarray(values)
@@ -101,7 +101,8 @@ def check_values(d: Values) -> np.ndarray:
 def signed_rank(d: Values) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped.
 
-    Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation. 1 if all are 0.
+    Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation. 1 if all
+    differences are 0.
     """
     values = check_values(d)
     values = values[values != 0]
@@ -110,9 +111,7 @@ def signed_rank(d: Values) -> float:
     n, sizes = len(values), np.abs(values)
     tied = len(np.unique(sizes)) < n
     if tied and n <= MOST_TIED_PAIRS:
-        ranks = np.rint(2 * stats.rankdata(sizes)).astype(
-            int
-        )  # twice, so whole: average ranks are halves
+        ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # doubled: mean ranks may be halves
         sums = all_signs(n) @ ranks  # of the positive ranks, for every flip
         own = ranks[values > 0].sum()
         return min(1.0, 2 * float(min((sums <= own).mean(), (sums >= own).mean())))
@@ -124,7 +123,7 @@ def signed_rank(d: Values) -> float:
 
 @cache
 def all_signs(n: int) -> np.ndarray:
-    """Return every choice of positive ones among n, (2 ** n, n) of 0 and 1."""
+    """Return all sign patterns of n differences, (2 ** n, n): 1 positive, 0 negative."""
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 

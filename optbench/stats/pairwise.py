@@ -2,11 +2,11 @@
 
 The test of a verdict is the exact two-sided Wilcoxon signed-rank test and its interval is that test
 inverted (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
-arithmetic. The p-value of several comparisons is corrected, as `corrections` decides: by Holm for a
-candidate that was fixed beforehand, by the max-type sign-flip test if the values chose. The default
-of eight seeds is the fewest with which a candidate can pass Holm's correction at 0.05 against six
-others. The max-type test takes six, however many optimizers there are. Where no two series share a
-seed, the rank-sum test and its inverted interval take the place of the signed-rank test.
+arithmetic. The p-values of several comparisons are corrected (see `corrections`): by Holm for a
+candidate that was fixed beforehand, by the max-type sign-flip test if the values chose it. The
+default of eight seeds is the fewest with which a candidate can pass Holm's correction at 0.05
+against six others. The max-type test needs six seeds, however many optimizers there are. Where no
+two series share a seed, the rank-sum test and its inverted interval replace the signed-rank test.
 """
 
 import math
@@ -92,10 +92,10 @@ class PairVerdict(NamedTuple):
             more = f"about {self.needed:.0f} seeds needed"
         if self.n < self.least:
             pairs = f"{self.n} {'run' if unpaired else 'pair'}{'' if self.n == 1 else 's'}"
-            held = 1 if self.correction == MAX_TYPE else self.comparisons
+            factor = 1 if self.correction == MAX_TYPE else self.comparisons
             least = (least_unpaired_p if unpaired else least_p)(self.n)
-            more += f"; {pairs} cannot go below p = {min(1.0, held * least):.2g}"
-            if held > 1:
+            more += f"; {pairs} cannot go below p = {min(1.0, factor * least):.2g}"
+            if factor > 1:
                 more += f", corrected for {self.comparisons} comparisons (Holm)"
         return f"cannot tell (n = {self.n}; {more})"
 
@@ -111,11 +111,12 @@ def compare_pair(
 ) -> PairVerdict:
     """Return the verdict on A against B on one problem, runs in the order of seeds.
 
-    p: the corrected p-value if this is one of several comparisons (see `compare`); correction:
-    Holm, max-type or unpaired. Raises UserError for NaN and for runs without a partner.
+    p: the corrected p-value if this is one of several comparisons (see `compare`). correction:
+    Holm, max-type or unpaired. Raises UserError for NaN, and unless unpaired for runs without a
+    partner.
     """
     check_whole("comparisons", comparisons)
-    least = least_seeds(comparisons, correction, alpha)  # refuses other corrections
+    least = least_seeds(comparisons, correction, alpha)  # raises for an unknown correction
     unpaired = correction == UNPAIRED
     d = as_numbers(a) if unpaired else differences(a, b)
     if p is None:
@@ -166,9 +167,9 @@ def compare(
     Only common seeds are paired; NaN in the frame means no run. Holm's correction spans the
     comparisons with a baseline that was fixed beforehand. Otherwise p is that of the max-type
     sign-flip test over all pairs of the frame, even if only the series in `among` are shown.
-    chosen: the values of the frame chose the baseline. among: the series that the values chose of
-    several. owners: the optimizer of each series; settings of one optimizer are compared with each
-    other only if there is no other optimizer.
+    chosen: whether the values of the frame chose the baseline. among: the series to show, such as
+    the best setting of each optimizer. owners: the optimizer of each series; settings of one
+    optimizer are compared with each other only if there is no other optimizer.
     If no two series share a seed, the tests are rank-sum tests with Holm's correction, over the
     comparisons with a baseline that was fixed beforehand, or else over all pairs.
     Columns: problem, a, b, n, difference, low, high (Hodges-Lehmann, uncorrected), mean, mean_low,
@@ -196,7 +197,7 @@ def compare(
 
 
 def paired_statistics(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Return the columns of `compare` that runs in the order of seeds have."""
+    """Return the columns of `compare` for runs that are paired by seed."""
     d = differences(a, b)
     average = bootstrap(d, "mean")
     ends = {"mean": average.value, "mean_low": average.low, "mean_high": average.high}
@@ -205,7 +206,7 @@ def paired_statistics(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
 
 
 def unpaired_statistics(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Return the columns of `compare` that runs without partners have."""
+    """Return the columns of `compare` for unpaired runs."""
     ends = dict(zip(("mean", "mean_low", "mean_high"), mean_gap(a, b), strict=True))
     tests = {"p": rank_sum(a, b), "p_flip": math.nan}
     return ends | tests | {"d": unpaired_effect_size(a, b), "rank_biserial": dominance(a, b)}

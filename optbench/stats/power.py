@@ -30,7 +30,7 @@ def effect_size(d: Values) -> float:
     d = check_values(d)
     if len(d) < 2 or not np.isfinite(d).all():
         return math.nan
-    units = d / max(np.abs(d).max(), np.finfo(float).tiny)  # scaled, or huge squares overflow
+    units = d / max(np.abs(d).max(), np.finfo(float).tiny)  # else squares of huge values overflow
     centre, spread = float(units.mean()), float(units.std(ddof=1))
     if spread <= 1e-12 * abs(centre):
         return math.copysign(math.inf, centre) if centre else 0.0
@@ -62,9 +62,9 @@ def seeds_needed(
 
     The paired t test's n by the noncentral t distribution, times pi / 3 for the signed-rank test's
     efficiency (Lehmann, Nonparametrics, A.5). With diverged runs it is Noether's formula (1987), n
-    = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). At least `least`, by
-    default the fewest seeds with which one uncorrected test can reject; inf without a difference,
-    NaN for a single one.
+    = (z_alpha + z_beta)^2 / (3 (p - 1/2)^2), p = P(a Walsh average > 0). The result is at least
+    `least`, by default the fewest seeds with which one uncorrected test can reject. It is inf
+    without a difference, NaN for a single pair.
     """
     d = check_values(d)
     check_share("power", power)

@@ -150,10 +150,10 @@ def wilcoxon_holm(scores: Scores) -> pd.DataFrame:
 
 
 def cliques(ranks: "pd.Series[float]", p: pd.DataFrame, alpha: float = 0.05) -> list[list[str]]:
-    """Return the longest runs of neighbours in rank without a pair that differs.
+    """Return the largest groups of neighbours in rank of which no two differ.
 
-    These are the bars of the diagram. ranks: the mean rank of each optimizer; p: p-values,
-    optimizers by optimizers. Raises UserError if a rank or a p-value is missing.
+    These are the bars of the critical-difference diagram. ranks: the mean rank of each optimizer.
+    p: p-values, optimizers by optimizers. Raises UserError if a rank or a p-value is missing.
     """
     check_share("alpha", alpha)
     if not isinstance(ranks, pd.Series) or not isinstance(p, pd.DataFrame):

@@ -16,7 +16,7 @@ from optbench.common.errors import UserError
 from optbench.stats.estimates import bootstrap
 from optbench.stats.paired_tests import Values, as_numbers, check_share, check_whole
 
-MOST_EXACT_RUNS = 100  # of both optimizers; more take scipy's approximation
+MOST_EXACT_RUNS = 100  # of both optimizers together; more are tested by scipy's approximation
 
 
 def check_groups(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def enough_runs(comparisons: int = 1, alpha: float = 0.05) -> int:
 def rank_sum(a: Values, b: Values) -> float:
     """Return the two-sided p of Wilcoxon's rank-sum test, ties with their mean rank.
 
-    Exact over all divisions of the runs up to 100 runs, else scipy's approximation.
+    Exact up to 100 runs of both optimizers together, else scipy's approximation.
     """
     x, y = check_groups(a, b)
     if len(x) + len(y) > MOST_EXACT_RUNS:
@@ -62,7 +62,7 @@ def rank_sum(a: Values, b: Values) -> float:
 
 @cache
 def sum_distribution(ranks: tuple[int, ...], size: int) -> np.ndarray:
-    """Return the share of the choices of `size` ranks with each sum, from 0 on."""
+    """Return for each sum, from 0 on, the share of choices of `size` ranks with it."""
     counts = np.zeros((size + 1, sum(ranks) + 1))
     counts[0, 0] = 1
     for rank in ranks:
@@ -142,10 +142,11 @@ def mean_gap(a: Values, b: Values, seed: int = 0) -> tuple[float, float, float]:
 def runs_needed(
     a: Values, b: Values, power: float = 0.8, alpha: float = 0.05, least: int = 1
 ) -> float:
-    """Return about how many runs of each the rank-sum test needs to see this difference.
+    """Return about how many runs of each group the rank-sum test needs.
 
-    Noether's formula (1987), n = (z_alpha + z_beta)^2 / (6 (p - 1/2)^2) with p = P(a > b) + P(tie)
-    / 2. At least `least`; inf without a difference, NaN for single runs.
+    The test is to see this difference with the given power. Noether's formula (1987), n = (z_alpha
+    + z_beta)^2 / (6 (p - 1/2)^2) with p = P(a > b) + P(tie) / 2. At least `least`; inf without a
+    difference, NaN for single runs.
     """
     x, y = check_groups(a, b)
     check_share("power", power)
