@@ -23,8 +23,8 @@ from optbench.stats.pairwise import DEFAULT_SEEDS
 from optbench.stats.tuning_curves import check_exchangeable
 
 DECAYING = ("cosine", "exponential", "one_cycle", "step", "trapezoid", "warmup_cosine")  # schedules
-FEW_SEEDS = "no two-sided"  # pairs, or runs, of so many seeds
-SETTLES = "; this settles it: "  # before a command
+FEW_SEEDS = "no two-sided"  # stands in every caveat on too few seeds: see `too_few_seeds`
+SETTLES = "; this settles it: "  # stands before the command that adds seeds
 UNEQUAL_BUDGETS = "the budgets are unequal"
 IMPORTED = (
     "optbench did not train these runs: that their problems, budgets and tuning were the same is "
@@ -39,10 +39,11 @@ MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
 def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list[str]:
-    """Return a sentence for each caveat of the runs, ranked by the final `y`.
+    """Return a sentence for each caveat of runs that are ranked by the final `y`.
 
     y: by default the column of the verdict, so that a caveat and the verdict speak of one value.
-    leader: whether the first is spoken of, and whether the seeds suffice to tell it apart.
+    leader: whether to include the caveats on the leader: too few seeds to tell the leader from the
+    others, and a leader that is not shown to be better than the second.
     """
     y = y or made.judged
     told = [text for manifest in made.manifests for text in manifest["warnings"]]
@@ -57,13 +58,13 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     except UserError as error:
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
-    found += moments(made)
+    found += times_before_decay(made)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
     few: list[str] = []
     if leader and not any(FEW_SEEDS in text for text in told):
         few = list(few_seeds(made, MAX_TYPE if made.paired else UNPAIRED))
     found += few
-    if leader and (made.tuned or not few):  # too few seeds say the same of every leader
+    if leader and (made.tuned or not few):  # too few seeds already say that none is proven
         found += unproven_leaders(plan, finals, y)
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
@@ -87,9 +88,10 @@ def missing_jobs(made: Comparison) -> Iterator[str]:
 
 
 def unequal_budgets(made: Comparison) -> Iterator[str]:
-    """Yield a caveat if some optimizers had more trials or settings than others on a problem.
+    """Yield a caveat if optimizers had unequal numbers of trials or settings.
 
-    Follow-up trials are the same number for all optimizers of a search, but not of each problem.
+    Numbers are compared within a problem: all optimizers of a search get equally many follow-up
+    trials, but different problems do not.
     """
     plan, manifests = made.plan, made.manifests
     counts: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -191,10 +193,10 @@ def by_optimizer(runs: pd.DataFrame) -> str:
     return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
 
 
-def moments(made: Comparison) -> Iterator[str]:
-    """Yield a caveat if a time to target is read inside runs whose schedule decays to their end.
+def times_before_decay(made: Comparison) -> Iterator[str]:
+    """Yield a caveat if times to target are read before a schedule's decay is over.
 
-    A run of that budget would have decayed by then, and so reached the target earlier.
+    A run with only that budget would have decayed by then, and so reached the target earlier.
     """
     if "schedule.name" not in made.table:
         return
@@ -256,7 +258,7 @@ def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[
 
 
 def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
-    """Yield a caveat if there are too few seeds for the first against each other."""
+    """Yield a caveat if the seeds are too few to tell the leader from the others."""
     plan = made.plan
     counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
     series = int(plan.runs.groupby(plan.problems)["variant"].nunique().max())
@@ -267,7 +269,7 @@ def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
 
 
 def settling_command(made: Comparison, seeds: int) -> str:
-    """Return the command that repeats the only sweep with so many seeds; "" if not known."""
+    """Return the command that repeats the only sweep with so many seeds, or ""."""
     lists = list(made.job_lists.values())
     if len(lists) != 1 or made.tuned:
         return ""
@@ -278,8 +280,8 @@ def settling_command(made: Comparison, seeds: int) -> str:
 def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
     """Yield a caveat for each leader that is not shown to be better than the second.
 
-    The compared values chose the leader, so the max-type test over all pairs applies, and its word
-    is that of a report's verdict on this pair.
+    The compared values chose the leader, so the max-type test over all pairs applies. Its outcome
+    is that of the report's verdict on this pair.
     """
     smaller = metric_of(y).smaller
     runs = units(plan.runs).assign(problem=plan.problems)

@@ -26,7 +26,7 @@ def problem_text(keys: Sequence[str], values: Iterable[object]) -> str:
 
 
 def panel_key(value: object) -> tuple[int, float, str]:
-    """Return the sort key of a panel's value; a study's tuned phase is before the default one."""
+    """Return the sort key of a panel's value; the phase tuned sorts before default."""
     return sort_key({"tuned": "0", "default": "1"}.get(str(value), value))
 
 
@@ -76,7 +76,7 @@ def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         for text in texts:
             if not any(matches(shown, text) for shown in present.values()):
                 options = ", ".join(sorted(set(present.values())))
-                several = "; of several values each stands after its KEY=" if "," in text else ""
+                several = "; write KEY=VALUE for each of several values" if "," in text else ""
                 raise UserError(f"no run with {key} = {text}; there is: {options}{several}")
         keep = [value for value, shown in present.items() if any(matches(shown, t) for t in texts)]
         table = table[table[key].isin(keep)]
@@ -108,9 +108,11 @@ def differing(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
 def distinguishing_keys(
     runs: pd.DataFrame, keys: Iterable[str], target: Sequence[Any], given: Sequence[str] = ()
 ) -> list[str] | None:
-    """Return a smallest set of keys that tells runs of different `target` apart.
+    """Return a small set of keys that, beside the `given` ones, tells targets apart.
 
-    A greedy search beside the `given` keys; None if no set does. Names come first, classes last.
+    Runs with the same values of all these keys have the same `target`. No key of the set is
+    redundant, but a smaller set may exist: the search is greedy. It tries names and learning rates
+    first, classes last. None if no set of keys does.
     """
     useful = [key for key in differing(runs, keys) if key not in given]
     codes = {

@@ -31,7 +31,7 @@ from optbench.formats.study import (
 )
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
-LISTS = ("facet", "baseline")  # of the options
+LISTS = ("facet", "baseline")  # options that are lists
 PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
 
 
@@ -56,7 +56,7 @@ class Options(NamedTuple):
 
 @dataclass(eq=False)
 class Comparison:
-    """Runs that are compared, and all that is computed from them, each once."""
+    """Runs that are compared, and the results computed from them, each once."""
 
     table: pd.DataFrame  # rows of epochs.csv, or of another CSV file
     trials: pd.DataFrame | None = None  # of a tuned study
@@ -86,16 +86,17 @@ class Comparison:
 
     @cached_property
     def job_lists(self) -> dict[Path, tuple[Job, list[Job]]]:
-        """Return the plan and outcomes of each sweep in or below the folders, by its folder."""
+        """Return the plan and outcomes of each sweep in or below the folders."""
         folders = () if self.files is None else self.files.folders
         paths = sorted({path.parent for folder in folders for path in folder.rglob(JOBS_FILE)})
         return {path: found for path in paths if (found := read_or_say(path)) is not None}
 
     @cached_property
     def paired(self) -> bool:
-        """Return whether runs of a seed belong together: two runs of a problem share a seed.
+        """Return whether the runs are paired: two runs of one problem share a seed.
 
-        Without such runs the tests are those of unpaired runs. One series is paired with none.
+        Without such runs the tests are those of unpaired runs. Runs also count as paired if no
+        problem has two optimizers.
         """
         runs = self.table.drop_duplicates("run")
         runs = runs[["problem", "optimizer", "seed"]].astype(str)
@@ -117,7 +118,10 @@ class Comparison:
 
     @property
     def y(self) -> str:
-        """Return the logged column that curves show: of runs without a training loss, another."""
+        """Return the logged column that curves show.
+
+        For runs without a training loss that is another loss or metric.
+        """
         if self.options.y is not None:
             return self.options.y
         known = [name for name in ("train_loss", *metrics_in(self.table)) if self.has(name)]
@@ -134,7 +138,10 @@ class Comparison:
 
     @property
     def judged(self) -> str:
-        """Return the column of the final results: in a tuned study the test set's, if measured."""
+        """Return the column of the final results.
+
+        In a tuned study that is the trials' metric on the test set, if measured.
+        """
         tested = self.protocol.metric.replace("val_", "test_")
         return tested if self.tuned and self.has(tested) else self.final
 
@@ -146,12 +153,15 @@ class Comparison:
     def spread(
         self, facet: Sequence[str] | str | None = None, lines: str | None = None
     ) -> series.Layout:
-        """Return `series`, where nobody chose panels with further ones for settings of which one
-        panel would hold too many: by the key with the fewest values, in turn."""
+        """Return `series`, with settings as further panels if a panel has too many lines.
+
+        Settings become keys of the panels one after the other, those with the fewest values first.
+        Panels that were asked for stay as they are.
+        """
         plan = self.series(facet, lines)
         while not facet:
             full = max(plan.panels, key=lambda part: part["variant"].nunique())
-            # not those by which one optimizer differs from another
+            # only keys that vary within an optimizer: others just tell optimizers apart
             swept = {k for _, own in full.groupby("optimizer") for k in series.variant_keys(own)}
             keys = [key for key in series.variant_keys(full) if key in swept - {lines}]
             if full["variant"].nunique() <= series.MAX_LINES or len(keys) < (1 if lines else 2):
@@ -197,7 +207,7 @@ class Comparison:
 
     @cached_property
     def searches(self) -> int:
-        """Return how many searches the tuned runs of each optimizer come from; 0 if not tuned."""
+        """Return the fewest searches behind an optimizer's tuned runs; 0 if not tuned."""
         if "repeat" not in self.table or self.main is None:
             return 0 if self.main is None else 1
         runs = self.table[self.table["run"].isin(self.main)]
@@ -289,9 +299,9 @@ def compare(
         list(files.table().attrs["problems"]),
         list(files.older),
     )
-    _ = made.plan  # raises for folders of different problems, unless asked for
+    _ = made.plan  # raises for folders of different problems, unless panels were asked for
     for frame in (table, trials):
-        frame.attrs["mixed"] = False
+        frame.attrs["mixed"] = False  # so that no later layout raises that error again
     return made
 
 

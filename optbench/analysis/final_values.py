@@ -1,10 +1,10 @@
 """The final values of runs, and their cost: the time of their steps.
 
-All optimizers of a problem are compared by one engine. If finished runs of several engines came
-together, only the times of one engine are shown: that of most of the problem's runs; among equals
-`plain`, which serves every optimizer, else the first by name. A run that two engines trained, one
-after the other, shows none. Runs that do not name their engine (their version did not write it)
-count as those of another engine, unless no run of the problem names one.
+The times of a problem's runs are compared for one engine only. If several engines trained the runs,
+the times of the engine with the most runs are shown. Among equals that is `plain`, which serves
+every optimizer, else the first by name. A run that two engines trained, one after the other, shows
+no times. Runs that do not name their engine (their version did not write it) count as those of
+another engine, unless no run of the problem names one.
 """
 
 import math
@@ -31,7 +31,7 @@ COSTS = {
     "runs_at_once": "runs together",
 }
 TOGETHER_NOTE = "The times of runs trained together are equal shares of their common time."
-MOST_TIMING_SPREAD = 2.0  # above it, the fastest timing gets a warning
+MOST_TIMING_SPREAD = 2.0  # slow timings over the fastest; above it, a note warns of the timing
 STEP_COSTS = tuple(name for name in COSTS if name != "seconds_per_epoch")
 
 
@@ -68,7 +68,10 @@ def divergence_limit(table: pd.DataFrame, y: str) -> float:
 
 
 def untrained_limit(start: float, least: float, factor: float) -> float:
-    """Return `factor` times `start`, or 2 start - least for negative values; or inf."""
+    """Return the loss at which axes end: `factor` times the untrained loss `start`.
+
+    With a negative lowest loss `least` it is 2 start - least; inf if neither lies above `start`.
+    """
     limit = factor * start if least >= 0 else 2 * start - least
     return limit if limit > start else math.inf
 
@@ -85,7 +88,7 @@ class Timing(NamedTuple):
 
     untimed: frozenset[str] = frozenset()  # runs of another engine than most of their problem's
     sentence: str = ""  # for the reader, about these runs
-    again: Mapping[str, str] = {}  # runs to repeat so that all compare, each with its engine
+    again: Mapping[str, str] = {}  # runs to repeat so that all times compare, and the engine
 
 
 def timing_of(table: pd.DataFrame) -> Timing:
@@ -171,7 +174,8 @@ def by(engine: object) -> str:
 def cost_of_runs(table: pd.DataFrame, timing: Timing | None = None) -> pd.DataFrame:
     """Return the cost of each run: the columns of COSTS, and its timings' spread.
 
-    timing: of the whole comparison, by default of the table. Its untimed runs have a memory only.
+    timing: of the whole comparison, by default of the table. Of its untimed runs only the memory is
+    returned.
     ms_per_step is that of the run's fastest stretch between two rows: other work of the machine
     only adds. step_ms is the optimizer's part of it, the fastest of its calls, and never more than
     ms_per_step. The part was timed by itself, so it is NaN if another engine than `plain` took the
@@ -217,7 +221,7 @@ def timing_note(costs: pd.DataFrame) -> str:
 def cost_cell(name: str, value: float, whole: float = math.nan) -> str:
     """Return a value of the column `name` of COSTS as text; "" for NaN.
 
-    whole: the milliseconds of a training step, of which the optimizer's may be about all.
+    whole: the milliseconds of a training step; the optimizer's part may be "about all" of them.
     """
     if math.isnan(value):
         return ""

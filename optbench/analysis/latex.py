@@ -1,4 +1,4 @@
-"""Final values as a table for a paper: optimizers by problems, in LaTeX (booktabs).
+"""Final values as a LaTeX table for a paper (booktabs), optimizers by problems.
 
 The best of a column is bold only where it may be claimed to be better than every other one:
 `leader.winner`, by the max-type test over all pairs, as the compared values chose it. Unpaired runs
@@ -22,7 +22,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.stats.estimates import median
 
-CELLS = {  # what stands in a cell, and how the caption says it
+CELLS = {  # the contents of a cell, and their words in the caption
     "median_range": "median [minimum, maximum]",
     "mean_std": "mean $\\pm$ standard deviation",
 }
@@ -49,7 +49,8 @@ def final_cells(
 ) -> dict[str, pd.DataFrame]:
     """Return a frame of `Cell`s for each of the logged columns.
 
-    Series, best first on the first problem, by problems in words; None: a series did not run there.
+    Rows are series, best first on the first problem; columns are problems in words. There is no
+    `Cell` where a series did not run on a problem.
     """
     made = comparison_of(runs_of)
     table, plan = made.table, made.series(facet, lines)

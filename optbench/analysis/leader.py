@@ -90,14 +90,14 @@ def at_best_settings(made: Comparison) -> Comparison:
     return replace(made, table=table, _made={})
 
 
-Pairs = list[tuple[np.ndarray, np.ndarray]]
+Pairs = list[tuple[np.ndarray, np.ndarray]]  # the values of two series
 
 
 class Leader(NamedTuple):
     """The leader of a problem."""
 
     name: str  # the series
-    fixed: bool  # by validation, before the compared values were seen
+    fixed: bool  # whether validation alone chose it, before the compared values were seen
     ranked: list[str]  # each optimizer at its best setting, best first by these values
 
 

@@ -21,7 +21,7 @@ class Profile(NamedTuple):
     """A performance profile over problems."""
 
     scores: pd.DataFrame  # see `scores`
-    shares: pd.DataFrame  # `algoperf.profile`: of problems, optimizers by ratios
+    shares: pd.DataFrame  # of problems, optimizers by ratios (`algoperf.profile`)
 
 
 class Ranking(NamedTuple):
@@ -58,7 +58,10 @@ def has_profile(made: Comparison) -> bool:
 
 
 def problem_times(found: TimeToTarget) -> pd.DataFrame:
-    """Return steps to target, optimizers by problems, unless a profile means nothing."""
+    """Return steps to target, optimizers by problems.
+
+    Raises UserError if a performance profile of them would mean nothing.
+    """
     matrix = time_matrix(found.times)
     owners = owners_of(found.times)
     if len(matrix) < 2 or len({owners[str(name)] for name in matrix.index}) < len(matrix):
@@ -68,7 +71,7 @@ def problem_times(found: TimeToTarget) -> pd.DataFrame:
             f"a performance profile needs times above 0, and on {early.idxmax()} the target "
             f"({found.rule}) is reached at step 0: choose another with --target"
         )
-    scores(matrix)
+    scores(matrix)  # raises below two problems
     return matrix
 
 

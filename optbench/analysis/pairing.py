@@ -59,15 +59,16 @@ def run_keys(
 
 
 def units(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return run, seed, variant and optimizer per run, where a repeated search counts as a seed.
+    """Return run, seed, variant and optimizer per run, a search in place of its seeds.
 
-    The runs of one search share its luck, so the search is the unit of a test. runs: those of a
-    layout. With fewer searches than a test needs, units are seeds: of the settings found.
+    The runs of one search share its luck, so the search is the unit of a test: "seed" holds the
+    search's number, and "search" is true. With fewer searches than a test needs, seeds are the
+    units, and a test is of the settings found. runs: those of a layout.
     """
     found = runs[["run", "seed", "variant", "optimizer"]]
     if "repeat" not in runs:
         return found.assign(search=False)
-    repeat = pd.to_numeric(runs["repeat"], errors="coerce")  # not of a tuned study: no number
+    repeat = pd.to_numeric(runs["repeat"], errors="coerce")  # NaN outside of tuned studies
     searches = repeat.groupby(runs["variant"]).nunique()
     if repeat.isna().any() or searches.min() < least_seeds(1, MAX_TYPE):
         return found.assign(search=False)

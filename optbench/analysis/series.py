@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
     @property
     def ordered(self) -> bool:
-        """Whether the series differ in a number, by which they are in order."""
+        """Return whether the series differ in a number, and so have an order."""
         settings = self.runs["setting"].drop_duplicates()
         return any(sort_key(value)[0] == 0 for setting in settings for value in setting)
 

@@ -39,7 +39,7 @@ FOLDER_HINT = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
     "train first, then give its folder (or any folder above it)."
 )
-# what runs did before a key of the optimizer's side existed, by dotted key
+# by dotted key of the optimizer's side: the value that applied before the key existed
 EARLIER = flatten({key: KEYS[key].before for key in SERIES_KEYS if KEYS[key].before is not ...})
 UNFINISHED_HINT = "The command that began the runs resumes them, and tries failed ones again."
 
@@ -73,7 +73,7 @@ def check_folders(folders: Sequence[str | Path]) -> None:
 
 
 def near_folder(folder: Path) -> str:
-    """Return what was probably meant by a folder that is not there, or ""."""
+    """Return a hint at what a missing folder was probably meant to be, or ""."""
     if "=" in str(folder):
         return ": an override is for training, and --where KEY=VALUE picks among finished runs"
     inside = Path(os.environ.get("OPTBENCH_RESULTS", "results")) / folder
@@ -136,7 +136,7 @@ class RunFiles:
                 self._problems.append(f"{folder / 'run.json'}: {without_path(error)}")
         records, self.older = newest_only(records)  # `older`: sentences for runs of older code
         self.read_manifest = cache(read_manifest)  # of a tuned study, once
-        # all runs that count or are named, finished or not
+        # finished and unfinished runs, without those that a tuned study has replaced
         self.records = current(records, self.read_manifest)
         self._tables: dict[str, pd.DataFrame] = {}
 
@@ -238,7 +238,7 @@ def without_path(error: OSError | ValueError) -> str:
 
 
 def assemble(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the runs below each other, with the columns of the CSV and the problem."""
+    """Return all runs as one table, a row per CSV row, with config, problem and costs."""
     lengths = [len(run.columns["step"]) for run in runs]
     measured = list(dict.fromkeys(name for run in runs for name in run.columns))
     problem_keys: dict[str, None] = {}
@@ -294,7 +294,10 @@ def _references(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def step_costs(record: RunRecord) -> tuple[float, float, float, float]:
-    """Return COST_COLUMNS of a record; NaN if not measured, or if trained alone."""
+    """Return COST_COLUMNS of a record; NaN if not measured.
+
+    The last, runs_at_once, is NaN for a run that was trained alone.
+    """
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
     try:
@@ -308,6 +311,6 @@ def step_costs(record: RunRecord) -> tuple[float, float, float, float]:
 
 
 def repeat_rows(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:
-    """Return a value per row from one per run, as a categorical, as text is slow."""
+    """Repeat each run's value for its rows, as a categorical, because text is slow."""
     codes, categories = pd.factorize(np.array([*values, None], dtype=object)[:-1])
     return pd.Categorical.from_codes(np.repeat(codes, lengths), categories=pd.Index(categories))

@@ -9,7 +9,7 @@ import pandas as pd
 from optbench.analysis.pairing import owners_of
 from optbench.common.errors import UserError
 
-RULES = "a number, worst, baseline:NAME or quantile:SHARE"  # for a target
+RULES = "a number, worst, baseline:NAME or quantile:SHARE"  # that set a target
 
 
 def resolve_target(
@@ -39,9 +39,9 @@ def resolve_target(
 
 
 def parse_rule(rule: str | float | None) -> tuple[str, str, float]:
-    """Return the kind of a target's rule, the text behind its colon, and its number (or NaN).
+    """Return the kind of a target's rule, the text after its colon, and its number.
 
-    Raises UserError for another form of rule.
+    The number is NaN for a rule without one. Raises UserError for another form of rule.
     """
     kind, _, value = str(rule or "worst").strip().partition(":")
     if (kind == "worst" and not value) or (kind == "baseline" and value):
@@ -61,7 +61,10 @@ def each_problem(frame: pd.DataFrame, target: Callable[[pd.DataFrame], float]) -
 
 
 def worst_of(part: pd.DataFrame, smaller: bool) -> float:
-    """Return the worst optimizer's best result; inf if all optimizers diverged."""
+    """Return the result of the worst optimizer at its best setting, among finite ones.
+
+    inf if all optimizers diverged.
+    """
     owners = owners_of(part)
     names = dict.fromkeys(owners[str(name)] for name in part.columns[part.notna().any()])
     finals = [best_final(part, name, smaller) for name in names]
@@ -111,7 +114,7 @@ def quantile_targets(
 def best_final(part: pd.DataFrame, name: str, smaller: bool) -> float:
     """Return an optimizer's median over seeds at its best setting.
 
-    At least half of the seeds reach it: of an even number, the worse middle value counts.
+    Of an even number of seeds the worse middle value counts, so that half of the seeds reach it.
     """
     owners = owners_of(part)
     columns = [str(c) for c in part if owners[str(c)] == name]

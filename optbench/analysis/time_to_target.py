@@ -1,8 +1,8 @@
 """Time to target: when each run first reached its target, and a table of them.
 
 The target is a validation result, never one of the test set. Runs are checked at evaluations, so
-times are whole multiples of `log.eval_epochs` (seconds: the clock then). Never is inf; NaN is a
-time that must not be compared.
+times are whole multiples of `log.eval_epochs` (seconds: the clock then). The time of a target that
+was never reached is inf; NaN is a time that must not be compared.
 """
 
 import math
@@ -36,7 +36,7 @@ class TimeToTarget(NamedTuple):
     rule: str  # in words
     owners: Mapping[str, str]  # the optimizer of each name in the frame
     plan: Layout  # the panel and series of each run
-    members: list[str]  # a run of each row of the frame
+    members: list[str]  # for each row of the frame, one of its runs
     note: str = ""  # on seconds that are not shown: `final_values.timing_of`
 
     @property
@@ -121,8 +121,9 @@ def asked_times(made: Comparison) -> TimeToTarget | None:
 def find_times(made: Comparison) -> TimeToTarget | None:
     """Return the time to target; None if nobody asked and nothing is compared.
 
-    The target is one of the shown column if it is a validation column, else of the metric by which
-    trials are judged, else of the training loss: never of the test set.
+    The target is a value of the shown column if that is a validation column, else of the metric by
+    which trials are judged, else of the validation loss or the training loss: never of the test
+    set.
     """
     rule, facet = made.options.target, made.options.facet
     names = [made.final if made.final.startswith("val_") else made.protocol.metric]

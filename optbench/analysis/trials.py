@@ -47,10 +47,12 @@ class Lines(NamedTuple):
 
 
 def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
-    """Return problem, optimizer, repeat, lr, score and drawn per trial (index: its first run).
+    """Return a row per trial with problem, optimizer, repeat, lr, score and drawn.
 
-    score: the median over the trial's seeds; the worst value if diverged. drawn: whether a random
-    sequence chose the setting, and neither the default setting nor follow-up trials.
+    The index is the trial's first run. pick: "best" for the best evaluation of each run, else the
+    last. score: the median over the trial's seeds; the worst value if diverged. drawn: whether the
+    setting comes from the random sequence of a search, and is neither the default setting nor that
+    of a follow-up trial.
     """
     made = comparison_of(trials)
     table = made.table
@@ -83,7 +85,7 @@ def trial_scores(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
 
 
 def trials_told(made: Comparison) -> dict[str, tuple[str, bool]]:
-    """Return the trial (its first run id) of each run, and whether its setting was drawn."""
+    """Return by run id its trial's first run id, and whether the setting was drawn."""
     entries = [entry for manifest in made.manifests for entry in entries_in(manifest)]
     return {
         one: (ids[0], trial.get("kind", "search") == "search")
@@ -97,8 +99,8 @@ def trials_told(made: Comparison) -> dict[str, tuple[str, bool]]:
 def order_of(scores: pd.DataFrame, metric: str) -> list[str]:
     """Return the optimizers of a problem, the best by validation first.
 
-    Compared are the medians over the searches of the best trial. scores: the problem's rows of
-    `trial_scores`. An optimizer without a trial that ended is left out.
+    An optimizer's result is the median over its searches of the best trial. scores: the problem's
+    rows of `trial_scores`. An optimizer whose trials all diverged is left out.
     """
     ended = scores[np.isfinite(scores["score"])]
     smaller = metric_of(metric).smaller
@@ -135,14 +137,14 @@ def make_lines(
 def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
     """Return every trial at its learning rate; lines join the best per half decade.
 
-    Of repeated searches a line is the median over them, with the quartiles. Raises UserError unless
-    the trials have two learning rates.
+    With repeated searches a line is the median over the searches, with the quartiles. Raises
+    UserError unless the trials have two learning rates.
     """
     plan = trial_series(trials, metric, pick, facet)
     runs = plan.runs.dropna(subset=["x"])
     runs = runs[runs["x"] > 0]
     if runs.empty or runs["x"].nunique() < 2:
-        raise UserError("these trials have no two learning rates")
+        raise UserError("these trials do not have two learning rates")
 
     def make(optimizer: str, text: str, own: pd.DataFrame) -> Line:
         own = own.sort_values("x")
@@ -161,10 +163,11 @@ def trial_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | Non
 def envelope_of(
     own: pd.DataFrame, smaller: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Return rates, and the median and quartiles over searches of the best per half decade.
+    """Return rates, and the median and quartiles of the best trial per half decade.
 
-    own: trials with x, y and repeat, in the order of x. Of one search, the rates of its best trials
-    and no quartiles; of several, the middles of the half decades.
+    Median and quartiles are over the searches. own: trials with x, y and repeat, in the order of x.
+    With one search, the rates are those of its best trials, and there are no quartiles. With
+    several, the rates are the middles of the half decades.
     """
     if own["repeat"].nunique() < 2:
         x, y = own["x"].to_numpy(dtype=float), own["y"].to_numpy(dtype=float)
@@ -191,10 +194,10 @@ def envelope(x: np.ndarray, y: np.ndarray, smaller: bool) -> np.ndarray:
 
 
 def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | None = None) -> Lines:
-    """Return the expected best of 1, 2, ... random trials, or medians.
+    """Return the expected best of 1, 2, ... random trials, or the median of the best.
 
-    No mean survives a trial that diverged or blew up: then all lines are medians. Raises UserError
-    unless trials are random.
+    A trial that diverged or blew up makes the mean useless: then all lines are medians. Raises
+    UserError unless trials are random.
     """
     made = comparison_of(trials)
     check_exchangeable(made.table)

@@ -1,7 +1,7 @@
 """The verdict of a tuned study: the leader against each other on the test set.
 
-The leader of a problem is the optimizer whose chosen trial had the best validation result. That was
-settled before the runs that are compared here, so it is not the best of many comparisons. The
+The leader of a problem is the optimizer whose chosen trial had the best validation result. It was
+known before the runs that are compared here, so the leader is not the best of many comparisons. The
 trials show how much tuning each optimizer needs, and how sensitive it is to its learning rate.
 """
 
@@ -48,7 +48,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
         tuning = tuning_text(needs, metric)
     except UserError as error:
         needs, tuning = None, f"Tuning: {error}.\n"
-    compared = made.tuned or not tried  # else the study has only its trials yet
+    compared = made.tuned or not tried  # false while the study has nothing but trials
     costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
         [
@@ -85,7 +85,7 @@ def verdicts(made: Comparison) -> pd.DataFrame:
         leader = leader_of(frame, smaller, owners, order)
         if leader is None or owners[leader.name] not in order or len(frame.columns) < 2:
             continue
-        # by the max-type test, which can pass at 6 searches for any number of optimizers
+        # chosen=True: the max-type test, which 6 searches can pass with any number of optimizers
         lines = compare(
             frame, leader.name, smaller, chosen=True, among=leader.ranked, owners=owners
         )
@@ -141,7 +141,7 @@ def only_problem(table: pd.DataFrame) -> str:
 
 
 def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> str:
-    """Return the verdicts as Markdown. searches: of each optimizer."""
+    """Return the verdicts as Markdown. searches: how many each optimizer has."""
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric_of(metric.replace("val_", "test_")).label

@@ -1,1 +1,1 @@
-"""A candidate against baselines that were named beforehand: judged, in words, and as JSON."""
+"""Judge a candidate against baselines named beforehand, in words and as JSON."""

@@ -1,7 +1,9 @@
-"""The verdict on a candidate as `verdict.json`, whose form `verdict.schema.json` fixes."""
+"""The verdict on a candidate as `verdict.json`; `verdict.schema.json` has the form."""
 
 import math
 from typing import Any
+
+import numpy as np
 
 from optbench import __version__
 from optbench.analysis.candidate.judge import ALPHA, CandidateVerdict, OverProblems, judge
@@ -53,7 +55,7 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
             "baselines": [over_entry(entry) for entry in found.over],
         },
         "caveats": [
-            *caveats_of(found, medians_of(made, found)),
+            *caveats_of(found, candidate_medians(made, found)),
             *caveats(made, found.column, leader=False),
         ],
     }
@@ -96,13 +98,13 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def medians_of(made: Comparison, found: CandidateVerdict) -> dict[str, float]:
+def candidate_medians(made: Comparison, found: CandidateVerdict) -> dict[str, float]:
     """Return the candidate's median on each problem."""
     frame = by_seed(made, found.column, only=made.main)
     owners = owners_of(frame)
     own = [name for name in frame if owners[str(name)] == found.candidate]
     return {
-        str(problem): median(values[~(values != values)])
+        str(problem): median(values[~np.isnan(values)])
         for problem, part in frame.groupby(level="problem", sort=False)
         if len(values := part[own].to_numpy(dtype=float).ravel())
     }

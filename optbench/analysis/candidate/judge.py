@@ -1,8 +1,9 @@
-"""Judge a candidate against named baselines, on each problem and over the problems.
+"""Judge a candidate against named baselines, on each problem and over all of them.
 
 On each problem: signed-rank tests of the candidate, which was fixed beforehand, with Holm's
-correction over all problems and baselines together. Where the seeds are too few for that
-correction, the max-type sign-flip test over the same pairs: the number of seeds alone decides.
+correction over all problems and baselines together. If the seeds are too few for that correction,
+the max-type sign-flip test over the same pairs is used. The number of seeds alone decides between
+the tests, never the values.
 
 Over the problems: the exact signed-rank test of the differences between medians over seeds, with
 Holm's correction over the baselines. Where an optimizer ran with several settings, the compared
@@ -44,14 +45,14 @@ class OverProblems(NamedTuple):
     baseline: str
     problems: int
     counts: Mapping[str, int]  # of problems, by outcome
-    ahead: int  # problems on which the candidate's median is better, shown or not
+    ahead: int  # problems on which the candidate's median is better, significantly or not
     verdict: PairVerdict | None  # of the medians; None with one problem
     raw_p: float  # before the correction; NaN with one problem
     outcome: str
 
 
 class CandidateVerdict(NamedTuple):
-    """All that is said of a candidate."""
+    """The verdict on a candidate against all baselines, on each problem and over them."""
 
     candidate: str
     baselines: list[str]
@@ -65,15 +66,15 @@ class CandidateVerdict(NamedTuple):
 def judge(
     made: Comparison, candidate: str, baselines: Sequence[str] = (), y: str | None = None
 ) -> CandidateVerdict:
-    """Return the verdict on the candidate against each baseline, by default all others.
+    """Return the verdict on a candidate against each baseline.
 
-    y: the final values that are compared, by default those of the sweep's verdict. Raises UserError
-    for names that are no optimizer of the runs, for a column that chose the settings, and if the
-    candidate shares no problem with a baseline.
+    baselines: by default all other optimizers. y: the final values that are compared, by default
+    those of the sweep's verdict. Raises UserError for names that are no optimizer of the runs, for
+    a column that chose the settings, and if the candidate shares no problem with a baseline.
     """
     column = made.judged if y is None else y
     check_logged(made.table, column)
-    check_unused(made, column)
+    check_chose_nothing(made, column)
     frame = by_seed(made, column, only=made.main)
     owners = owners_of(frame)
     check_names(candidate, baselines, list(dict.fromkeys(owners.values())))
@@ -98,8 +99,8 @@ def judge(
     return CandidateVerdict(candidate, names, column, chosen, each, over, outcome)
 
 
-def check_unused(made: Comparison, column: str) -> None:
-    """Raise UserError for a validation result in a tuned study, which chose the settings."""
+def check_chose_nothing(made: Comparison, column: str) -> None:
+    """Raise UserError if the column is one that chose the settings of a tuned study."""
     if made.tuned and column.startswith("val_"):
         raise UserError(
             f"{column} chose the settings of this tuned study, so it cannot judge them too: the "
@@ -126,7 +127,7 @@ Best = dict[str, tuple[dict[str, str], int]]  # by problem: series by optimizer,
 
 
 def best_by_problem(frame: pd.DataFrame, owners: Mapping[str, str], smaller: bool) -> Best:
-    """Return the best series of each optimizer on each problem, and how many there are."""
+    """Return the best series of each optimizer per problem, and the number of series."""
     found: Best = {}
     for problem, part in frame.groupby(level="problem", sort=False):
         part = part.dropna(axis=1, how="all")
@@ -147,6 +148,7 @@ def on_each_problem(
     chosen: bool,
 ) -> list[OnProblem]:
     """Return the verdict on the candidate against each baseline on each problem."""
+    # the candidate's series, if no values chose among settings
     fixed = next(
         (part[candidate] for part, _ in best.values() if candidate in part and not chosen), None
     )
@@ -171,7 +173,7 @@ def on_each_problem(
 
 
 def fixed_pairs(frame: pd.DataFrame, candidate: str, smaller: bool) -> list[Judged]:
-    """Return the candidate's pairs, each optimizer with one setting."""
+    """Return the candidate's pairs, judged, if no optimizer has two settings."""
     judged = judge_pairs(frame, candidate, smaller, ALPHA)
     n = min(len(one.values_a) for one in judged)
     if judged[0].correction != HOLM or n >= least_seeds(len(judged), HOLM, ALPHA):
@@ -226,7 +228,10 @@ def over_problems(
 
 
 def ahead_on(pairs: np.ndarray, smaller: bool) -> int:
-    """Return on how many problems the candidate's median is better. pairs: (problems, 2)."""
+    """Return on how many problems the candidate's median is better.
+
+    pairs: (problems, 2), the medians of candidate and baseline.
+    """
     own, other = pairs.T
     return int((own < other).sum() if smaller else (own > other).sum())
 
@@ -234,8 +239,8 @@ def ahead_on(pairs: np.ndarray, smaller: bool) -> int:
 def outcome_over(counts: Mapping[str, int], verdict: PairVerdict | None, tests: int) -> str:
     """Return the outcome against one baseline over all problems.
 
-    The test over the problems decides where there are enough of them to reach 0.05. With fewer the
-    outcome needs more than half of the problems, and none that says the opposite.
+    The test over the problems decides if there are enough problems to reach 0.05. With fewer, the
+    outcome must be that of more than half of the problems, and no problem may have the opposite.
     """
     if verdict is not None and verdict.n >= enough_seeds(tests, ALPHA):
         return verdict.outcome

@@ -22,8 +22,8 @@ TEST_NAMES = {
     UNPAIRED: "exact two-sided Wilcoxon rank-sum tests of unpaired runs",
 }
 OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
-MAX_BASELINES = 3  # whose numbers stand in the sentence; of more, the outcomes alone
-MAX_SCALES = 10.0  # times by which the values of problems may differ before a caveat
+MAX_BASELINES = 3  # of a sentence with numbers; with more baselines, it has the outcomes alone
+MAX_SCALES = 10.0  # largest ratio of two problems' values without a caveat
 
 
 def sentence(found: CandidateVerdict) -> str:
@@ -133,7 +133,7 @@ def method_text(found: CandidateVerdict) -> str:
 
 
 def caveats_of(found: CandidateVerdict, values: Mapping[str, float]) -> list[str]:
-    """Return what a reviewer would object to in this verdict.
+    """Return the caveats of this verdict.
 
     values: the median of the candidate on each problem.
     """

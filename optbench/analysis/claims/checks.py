@@ -49,7 +49,7 @@ class Check(NamedTuple):
     other: str
     direction: str  # lower, higher, equal within a margin
     medians: tuple[float, float]
-    factor: int  # the largest on p, for a side chosen of several settings
+    factor: int  # the larger `choice_factor` of the two sides
     verdict: PairVerdict = NO_VERDICT
     word: str = "cannot tell"  # held, did not hold, cannot tell
     p_holm: float = 1.0  # corrected over the claim's comparisons, for "did not hold"
@@ -85,12 +85,14 @@ class Check(NamedTuple):
 def compare_sides(
     table: pd.DataFrame, layers: pd.DataFrame | None, check: Mapping[str, Any]
 ) -> Check:
-    """Return the comparison of one check: `lower` (or `higher`) runs `than` others.
+    """Return the comparison of one check.
 
-    Or `equal` runs `to` others, `within` a margin: two one-sided tests (`stats.equivalence`).
-    `judge_claim`, which knows all comparisons of the claim, sets the word. A diverged run counts as
-    the worst loss or accuracy; another measure then has no value, and nothing is tested. Raises
-    UserError if the check cannot be read, or the two sides have different seeds.
+    The check claims that a value is `lower` (or `higher`) in some runs `than` in others; or that it
+    is `equal` in some runs `to` others, `within` a margin (two one-sided tests,
+    `stats.equivalence`). `judge_claim`, which knows all comparisons of the claim, sets the word. A
+    diverged run counts as the worst loss or accuracy; another measure then has no value, and
+    nothing is tested. Raises UserError if the check cannot be read, or the two sides have different
+    seeds.
     """
     direction = next((word for word in DIRECTIONS if word in check), "")
     equal = direction == "equal"
@@ -149,10 +151,11 @@ def compare_sides(
 
 
 def compare_equal(made: Check, a: Side, b: Side, margin: float) -> Check:
-    """Return a comparison that claims the difference of two sides to lie within a margin.
+    """Return a comparison which claims that two sides differ by less than a margin.
 
-    The differences are shown to lie within it ("equal"), or beyond it ("different"). Sides that
-    were chosen among several settings double both p-values, as in `p_of_best`.
+    The outcome is "equal" if the differences are shown to lie within the margin, and "different" if
+    they are shown to lie beyond it. Both p-values are multiplied by the larger `choice_factor` of
+    the two sides.
     """
     found = equivalence(differences(a.best, b.best), margin)
     p, beyond = (min(1.0, made.factor * value) for value in (found.p, found.p_beyond))

@@ -98,7 +98,7 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
 
 
 def caveats(checks: Sequence[Check]) -> list[str]:
-    """Return what speaks against the comparisons of a claim."""
+    """Return the caveats of a claim's comparisons."""
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
     n, factor = min(check.verdict.n for check in checks), max(check.factor for check in checks)
     return [text for text in [*warnings, too_few_for(n, factor, len(checks))] if text]

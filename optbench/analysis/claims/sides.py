@@ -1,11 +1,12 @@
 """One side of a claim's check: its values by seed, at one of several settings.
 
-A side stands at the setting at which the fewest runs diverge, and of those at which the mean over
-the seeds is best: a single collapse counts. Both sides are chosen so, on the tested seeds. Which
-setting comes first is partly chance, for all seeds alike: the two chosen settings alone were called
-different in 20 % of studies of SGD against itself, resampled from runs of which some collapse. So
-the side that is ahead must be ahead of *every* setting of the other: its p-value is the largest of
-these, times `choice_factor` if it was chosen itself. Then 1 % were called different.
+A side stands at the setting at which the fewest runs diverge. Among several such settings, the best
+mean over the seeds decides: a single collapse counts. Both sides are chosen by this rule, on the
+tested seeds. Which setting comes first is partly chance, and the chance is the same for all seeds:
+in studies of SGD against itself, resampled from runs of which some collapse, a test of the two
+chosen settings alone called 20 % different. So the side that is ahead must be ahead of *every*
+setting of the other. Its p-value is the largest of these comparisons, times `choice_factor` if the
+side was chosen itself. Then 1 % were called different.
 """
 
 import json
@@ -68,9 +69,9 @@ def side_of(
     """Return the side of a check whose runs meet the conditions.
 
     source: the table whose column is compared; table: that of `epochs.csv`. For each key with
-    several values on a side, the last key outermost, the check's `across` is "best" (take one
-    value) or "spread" (the largest minus the smallest value of each seed). Raises UserError if runs
-    are missing or several of a seed are left, and for `across` the seeds.
+    several values on a side, the check's `across` is "best" (take one value) or "spread" (the
+    largest minus the smallest value of each seed). The last key is the outermost. Raises UserError
+    if runs are missing, if several runs of a seed are left, and if `across` names the seed.
     """
     texts = {k: _condition_text(v) for k, v in conditions.items()}
     filters = [f"{key}={text}" for key, text in texts.items()]
@@ -87,8 +88,8 @@ def side_of(
         )
     if "seed" in dict(across):  # the sides are paired by seed
         raise UserError(
-            "across: seed is no key of which a value is chosen, for each seed of one side is "
-            "compared with the same of the other; leave it out"
+            "across: no value of seed is chosen, because each seed of one side is compared with "
+            "the same seed of the other; leave seed out"
         )
     runs = runs[["seed", *(key for key, _ in across)]].astype(object)
     runs["value"] = values.reindex(runs.index)
@@ -112,7 +113,7 @@ def side_of(
 
 
 def _condition_text(value: Any) -> str:
-    """Return a condition's value as the table has it; null is no number."""
+    """Return a condition's value as text in the form of the table, such as "null"."""
     return json.dumps(value) if value is None or isinstance(value, list) else show(value)
 
 
@@ -153,8 +154,8 @@ def seed_values(
     if not across:
         if runs["seed"].duplicated().any():
             raise UserError(
-                f"{name} has several runs of a seed: say in the check which is meant, or what is "
-                "made of them with across: {KEY: best} or {KEY: spread}"
+                f"{name} has several runs of a seed: name one setting in the check, or say how "
+                "several are combined with across: {KEY: best} or {KEY: spread}"
             )
         return runs.set_index("seed")["value"].astype(float)
     *inner, (key, how) = across
@@ -196,10 +197,11 @@ def edge(frame: pd.DataFrame, chosen: int) -> str:
 def choice_factor(settings: int) -> int:
     """Return the factor on the p-value of a side chosen of so many settings.
 
-    By simulation of the worst case: 8 seeds, all settings of one side equally good, against one
-    setting that is as good (normal, skewed, one run in ten collapsing; 2,500 studies each). Called
-    different: without a factor 6.0 to 8.8 % at 7 to 9 settings, with 2 3.2 to 5.1 %; with 3 3.4 to
-    4.1 % at 12 and 4.8 to 6.0 % at 24. Of sides that are alike it is 1 % or less.
+    The worst case was simulated: 8 seeds, all settings of one side equally good, against one
+    setting that is as good (normal, skewed, one run in ten collapsing; 2,500 studies each). The
+    share of studies called different at 7 to 9 settings was 6.0 to 8.8 % without a factor, and 3.2
+    to 5.1 % with factor 2. With factor 3 it was 3.4 to 4.1 % at 12 settings, and 4.8 to 6.0 % at
+    24. Between two sides that are alike the share is 1 % or less.
     """
     return 1 if settings == 1 else 2 if settings < 10 else 3
 
@@ -218,7 +220,7 @@ def p_of_best(front: Side, other: Side, smaller: bool) -> tuple[float, str]:
     """
     p = np.zeros(other.tried.shape[1])
     for column, values in enumerate(other.tried.to_numpy(dtype=float).T):
-        if not np.isnan(values).any():  # a diverged run of a measure without a worst value
+        if not np.isnan(values).any():  # NaN: a run diverged, and the measure has no worst value
             d = differences(front.best, values)
             p[column] = signed_rank(d) if (rank_biserial(d) < 0) == smaller else 1.0
     largest = float(p.max())

@@ -22,7 +22,7 @@ END_POSITIONS = {"first": 0, "last": -1}
 
 
 def parts_of(spec: object) -> list[str]:
-    """Return a column or a place, or the two of a quotient."""
+    """Return the parts of a quotient such as "last / first", or the only part."""
     return [part.strip() for part in str(spec).split("/")]
 
 

@@ -1,1 +1,1 @@
-"""What a tuned study tells beside its verdict: warnings of poor tuning, and spreads."""
+"""Results of a tuned study beside its verdict: poor tuning, spreads and maps."""

@@ -1,8 +1,8 @@
-"""Warnings that an optimizer is under-tuned: a special case of its own space does better.
+"""Warn of under-tuned optimizers: a special case of the search space does better.
 
 After Choi et al. 2019, "On empirical comparisons of optimizers": a method whose search space holds
-another method can only end worse than it for want of tuning. So can a tuned setting beside the
-default one. A warning is no claim: its p-value is uncorrected.
+another method ends worse than the other only if it was tuned too little. The same holds for a tuned
+setting that ends worse than the default one. A warning is no claim: its p-value is uncorrected.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,8 @@ class Inclusion(NamedTuple):
 
     special: str
     wide: str
-    key: str  # the hyperparameter of the wide one
-    value: float  # at which it is the special one
+    key: str  # a hyperparameter of the wide method
+    value: float  # of the key, at which the wide method is the special one
 
 
 INCLUSIONS = (
@@ -73,7 +73,7 @@ def under_tuned(made: Comparison, y: str) -> Iterator[str]:
 
 
 class Worse(NamedTuple):
-    """By how much one is worse than another, and how sure that is."""
+    """By how much one optimizer is worse than another, and how sure that is."""
 
     difference: float
     n: int
@@ -86,9 +86,10 @@ class Worse(NamedTuple):
 
 
 def worse_by(own: "pd.Series[float]", other: "pd.Series[float]", smaller: bool) -> Worse | None:
-    """Return by how much `own` is worse than `other`, if a one-sided paired t-test tells so.
+    """Return by how much `own` is worse than `other`; None if no test shows that.
 
-    A diverged run counts as twice the worst finite value.
+    The test is a one-sided paired t-test. A diverged run counts as twice the worst finite loss, or
+    as an accuracy of 0.
     """
     both = pd.concat([own, other], axis=1).dropna().to_numpy(dtype=float)
     both = both if smaller else -both
@@ -107,7 +108,7 @@ def holds(made: Comparison, one: Inclusion) -> bool:
     """Return whether all searches of the wide method could choose the special case."""
     entries = [entry for manifest in made.manifests for entry in entries_in(manifest)]
     wide = [entry for entry in entries if entry["optimizer"] == one.wide]
-    if one.key == "weight_decay":  # searched by both: a decay of its own is outside of the other
+    if one.key == "weight_decay":  # a special case with a decay of its own is no special case
         special = [entry for entry in entries if entry["optimizer"] == one.special]
         if any((entry.get("chosen") or {}).get(one.key, 0.0) for entry in special):
             return False

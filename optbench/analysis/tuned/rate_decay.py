@@ -30,9 +30,10 @@ class RateDecayMap(NamedTuple):
 
 
 def rate_decay_maps(trials: Runs, metric: str, pick: str) -> list[RateDecayMap]:
-    """Return the map of each optimizer that was tried at two rates and two decays.
+    """Return the map of each optimizer that was tried at two rates and three decays.
 
-    Cells are half decades wide. Raises UserError without such an optimizer.
+    A decay of 0 counts as one of the three. Cells are half decades wide. Raises UserError without
+    such an optimizer.
     """
     made = comparison_of(trials)
     if not {RATE, DECAY} <= set(made.table):

@@ -14,8 +14,8 @@ def spreads(made: Comparison, y: str) -> pd.DataFrame:
     """Return the standard deviations of final values over searches and over seeds.
 
     Columns: problem, optimizer, searches, over_searches (of the searches' means), over_seeds
-    (within a search, pooled; with one seed a search that of the default setting's runs), from. A
-    row per tuned optimizer on each problem with two or more searches.
+    (within a search, pooled; if each search has one seed, of the runs at the default setting), from
+    (which of the two). A row per tuned optimizer on each problem with two or more searches.
     """
     if made.searches < 2 or y not in made.table:
         return pd.DataFrame()

@@ -13,28 +13,28 @@ from optbench.formats import job_list
 WORDS = ["optimizer=adam,sgd", "schedule=cosine", "epochs=8", "seed=range(8)"]
 
 
-def told_of_moments(folder: Path) -> list[str]:
+def told_of_decay(folder: Path) -> list[str]:
     return [text for text in caveats(compare([folder])) if "decays to their end" in text]
 
 
 @pytest.mark.parametrize("name", ["cosine", "trapezoid", "one_cycle"])
 def test_times_inside_a_decaying_schedule_are_objected_to(tmp_path, name) -> None:
     sweep(tmp_path, ("adam", "sgd"), 8, schedule__name=name)
-    (text,) = told_of_moments(tmp_path)
+    (text,) = told_of_decay(tmp_path)
     assert f"schedule ({name})" in text
 
 
 @pytest.mark.parametrize("name", ["constant", "warmup_constant"])
 def test_schedules_without_an_end_are_not(tmp_path, name) -> None:
     sweep(tmp_path, ("adam", "sgd"), 8, schedule__name=name)
-    assert not told_of_moments(tmp_path)
+    assert not told_of_decay(tmp_path)
 
 
 def test_the_sweep_offers_to_run_each_budget_to_its_own_end(tmp_path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 8, schedule__name="cosine", epochs=8)
     first = {"planned": 16, "retry": "failed", "jobs": [], "failed_before": [], "words": WORDS}
     (tmp_path / job_list.JOBS_FILE).write_text(json.dumps(first) + "\n")
-    (text,) = told_of_moments(tmp_path)
+    (text,) = told_of_decay(tmp_path)
     command = (
         "python -m optbench -m optimizer=adam,sgd schedule=cosine 'seed=range(8)' epochs=2,4,8"
     )
