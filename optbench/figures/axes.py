@@ -28,7 +28,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show
 from optbench.figures import style
 
-CROSS_LABEL = "_diverged"  # the label of a cross, whose position is no value on the axis
+CROSS_LABEL = "_diverged"  # marks a cross, whose position is an edge and no value on the axis
 LINEAR_NOTE = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
 
 
@@ -93,7 +93,7 @@ def set_percent(axes: Axes) -> None:
 
 
 def limit_words(negative: bool, factor: str = "four times") -> str:
-    """Return where an axis that ends at a limit of losses ends, in words."""
+    """Return in words where a loss axis ends that cuts off larger values."""
     if negative:
         return "as far above the untrained value as the lowest value lies below it"
     return f"at {factor} the untrained value"
@@ -170,7 +170,7 @@ def cover_x(axes: Axes, x: "pd.Series[float]") -> None:
 
 
 def end_at_data(axes: Axes) -> None:
-    """End the x axis at the first and the last point, whose markers are not cut in half."""
+    """End the x axis at the first and the last point, without cutting their markers."""
     axes.margins(x=0)
     for line in axes.lines:  # cut by the y axis alone: no point lies beyond the x axis
         line.set_clip_box(TransformedBbox(Bbox([[-1, 0], [2, 1]]), axes.transAxes))
@@ -179,8 +179,8 @@ def end_at_data(axes: Axes) -> None:
 def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -> None:
     """Set a panel's title, wrapped to the panel's width.
 
-    The last part of a key stands for a key that is too long for a line. The panel's label is the
-    whole title, for the caption. beside: inches that ticks and legend take, at print size."""
+    A key that is too long for a line is shortened to its last part. The panel's label is the whole
+    title, for the caption. beside: inches that ticks and legend take, at print size."""
     axes.set_label(", ".join(texts))
     width = max_chars(figure, axes, beside)
     if len(", ".join(texts)) <= width:

@@ -45,7 +45,7 @@ def cost(runs_of: Runs, facet: Sequence[str] | None = None) -> Figure:
             entries = []
             for text, members, look in series_of(part, plan):
                 own = part[part["run"].isin(members)]
-                # Another momentum, for example, may need another state.
+                # An optimizer's settings may differ in state, as with and without momentum.
                 for x in sorted(map(float, own["x"].unique())):
                     group = own["y"][own["x"] == x].astype(float)
                     middle, low, high = group.median(), group.min(), group.max()

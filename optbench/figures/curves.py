@@ -48,7 +48,7 @@ X_LABELS = {
     "gradients": "gradient evaluations (mini-batches)",
 }
 REFERENCE_NOTE = "dotted line: the least-squares solution, below which no run can come"
-LEAST_REFERENCE = 1e-2  # of the lowest value that is drawn
+LEAST_REFERENCE = 1e-2  # share of the lowest drawn value; no reference is drawn below it
 MAX_BANDS = 7  # of one panel; more cover each other
 
 
@@ -82,12 +82,13 @@ def curves(
     log: bool | None = None,
     rows: str = "epochs",
 ) -> Figure:
-    """Draw `y` against `x` ("epoch", "step", "seconds" or "gradients"), a panel per problem.
+    """Draw `y` against `x`, a panel per problem.
 
-    facet: config keys of the panels (two: a grid), by default those that tell problems apart.
-    lines: the config key that makes the lines, by default the optimizer and its settings. log:
-    logarithmic y, by default for all but accuracies and seconds. rows: "epochs" or "steps", a CSV
-    file. Against seconds, runs whose times are not comparable are left out.
+    x: "epoch", "step", "seconds" or "gradients". facet: config keys of the panels (two: a grid), by
+    default those that tell problems apart. lines: the config key that makes the lines, by default
+    the optimizer and its settings. log: whether y is logarithmic, by default `metric_of(y).log`.
+    rows: "epochs" or "steps", a CSV file. Against seconds, runs whose times are not comparable are
+    left out.
     Raises UserError for unknown names and for panels that would mix problems.
     """
     made = comparison_of(runs_of)
@@ -184,9 +185,10 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
 
 
 def reference_of_panel(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> float | None:
-    """Return the least training loss of a panel's one problem, if it is known and has a place.
+    """Return the least training loss of a panel's only problem, or None.
 
-    A value far below all lines, as of data that a linear model fits exactly, would hide these.
+    None also for a value far below all lines, as of data that a linear model fits exactly: its line
+    would squeeze the others.
     """
     problems = set(map(str, runs["problem"]))
     found = table.attrs.get("references", {})
@@ -200,7 +202,7 @@ def reference_of_panel(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> float
 
 
 def draw_reference(axes: Axes, least: float) -> None:
-    """Draw the line that no run of the panel's problem can come below, with its name."""
+    """Draw and name the line below which no run of the panel's problem can come."""
     axes.axhline(least, color="0.35", linewidth=style.points(0.7), linestyle=(0, (1, 2)), zorder=1)
     axes.annotate(
         "least squares",
@@ -336,7 +338,10 @@ def scale_note(scales: Sequence[Scale]) -> str:
 
 
 def seeds_note(shown: Sequence[Curve], crowded: bool = False) -> str:
-    """Return the number of seeds and the spread in words. crowded: whether bands are left out."""
+    """Return the number of seeds and the spread in words.
+
+    crowded: whether bands are left out.
+    """
     counts = [curve.seeds for curve in shown]
     diverged = any(curve.diverged for curve in shown)
     if max(counts) == 1:

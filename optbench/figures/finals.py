@@ -120,9 +120,9 @@ def draw_panel(
                       markersize=style.points(3.2), markeredgewidth=0)  # fmt: skip
         if lost := len(part) - len(finite):
             edge = 1.0 if bad == math.inf else 0.0
-            place = axes.get_yaxis_transform()
+            transform = axes.get_yaxis_transform()
             axes.plot([edge] * lost, row + np.linspace(-0.2, 0.2, lost) * (lost > 1),
-                      **cross(), color=look.color, transform=place)  # fmt: skip
+                      **cross(), color=look.color, transform=transform)  # fmt: skip
         axes.text(
             1.02, row, f"n = {len(part)}", transform=axes.get_yaxis_transform(), va="center",
             fontsize=style.points(6), color="#555555",

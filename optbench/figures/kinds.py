@@ -230,11 +230,11 @@ def draw(
     drawn: dict[str, Figure] = {}
     skipped = []
     stems: set[str] = set()
-    large: dict[str, list[str]] = {}  # the figures that are too large, by the sentence
+    large: dict[str, list[str]] = {}  # the stems of figures that are too large, by the error
     for name in wanted:
         kind = KINDS[name]
         if (stem := kind.stem(made)) in stems:
-            continue  # the curves already show the test accuracy
+            continue  # another kind has drawn this figure, as the curves of the test accuracy
         try:
             drawn[name] = kind.draw(made)
         except UserError as error:

@@ -1,8 +1,9 @@
 """The styles of series, the same in all figures of a comparison and on its page.
 
 The colour is the optimizer's. Shade, marker and dashes tell its settings apart: shade and marker by
-the setting with the most values, dashes by the others. Only lines by a setting of the problem that
-is no number (`--lines initializer`) have colours of their own, which no optimizer there has.
+the setting with the most values, dashes by the others. There is one exception: lines by a setting
+of the problem that is no number (`--lines initializer`) have colours that none of the figure's
+optimizers has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +39,7 @@ def looks_of_runs(plan: Layout) -> dict[str, LineStyle]:
     """
     runs = plan.runs
     base = style.looks(map(str, runs["optimizer"].unique()))
-    # What one figure has in its panels another one has in its series.
+    # Keys of this figure's panels may be keys of another's series: styles must be the same.
     shared = [key for key in plan.facet if is_variant(key)]
     settings: list[Setting] = []
     for keys, values, *more in runs[["keys", "setting", *shared]].itertuples(index=False):
@@ -68,10 +69,10 @@ def look_of(
     if not own:
         return base
 
-    def telling(key: str) -> tuple[bool, bool, int, bool, str]:
+    def preference(key: str) -> tuple[bool, bool, int, bool, str]:
         return key in shared, is_variant(key), -len(ranks[key]), key != "optimizer.lr", key
 
-    first, *others = sorted(own, key=telling)
+    first, *others = sorted(own, key=preference)
     index, count = ranks[first].index(own[first]), len(ranks[first])
     dash = 0
     for key in others:
@@ -84,9 +85,10 @@ def look_of(
 
 
 def shade(base: LineStyle, index: int, count: int, dash: int | None = None) -> LineStyle:
-    """Return the style of setting `index` of `count`: the optimizer's hue, dark to light.
+    """Return the style of setting `index` of `count`, from dark to light.
 
-    dash: how many dashes after the optimizer's own, by default `index`.
+    All have the optimizer's hue. dash: how many dashes after the optimizer's own, by default
+    `index`.
     """
     start = DASHES.index(base.dashes) + (index if dash is None else dash)
     found = base._replace(dashes=DASHES[start % len(DASHES)])
@@ -111,9 +113,10 @@ def lightness(color: str | tuple[float, float, float]) -> float:
 
 
 def categorical_style(index: int, optimizers: Iterable[str], dash: int | None = None) -> LineStyle:
-    """Return the style of value `index` of a setting; no optimizer of these has its colour.
+    """Return the style of value `index` of a setting, in a colour of no optimizer.
 
-    dash: the index of the dashes, by default another one for each value."""
+    optimizers: those whose colours are taken. dash: the index of the dashes, by default another one
+    for each value."""
     taken = {look.color for look in style.looks(optimizers).values()}
     colors = [*(look.color for look in LOOKS.values()), *OTHERS]
     free = [color for color in colors if color not in taken]
@@ -123,9 +126,10 @@ def categorical_style(index: int, optimizers: Iterable[str], dash: int | None = 
 
 
 def handle_of(line: Line2D, looks: Sequence[LineStyle]) -> Line2D:
-    """Return what stands in a legend for a line of several panels, with its style in each.
+    """Return the legend's handle for a line that several panels draw.
 
-    Where they differ, grey stands for all colours, and other dashes and markers are left out.
+    looks: the line's style in each panel. If the styles differ in colour the handle is grey. It
+    leaves out dashes or markers in which they differ.
     """
     color, dashes, marker = ({look[part] for look in looks} for part in range(3))
     if len({*looks}) == 1:

@@ -112,7 +112,7 @@ def series_label(text: str, diverged: int, count: int) -> str:
 class LegendEntry(NamedTuple):
     """A series in a legend."""
 
-    end: float  # sort key of legends, ascending: minus the last value of the line
+    end: float  # ascending sort key: minus the value at which the line ends, or minus its best
     text: str
     line: Line2D
     diverged: int
@@ -253,7 +253,10 @@ def add_note(figure: Figure, text: str) -> None:
 
 
 def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
-    """Add a short warning to the small print, else the name of the file that has all warnings."""
+    """Add a warning to the small print, or the name of the file with all warnings.
+
+    A warning itself is added only if it is the only one and fits one line.
+    """
     line = f"Warning: {warnings[0]}"
     if len(warnings) > 1 or len(line) > print_width(figure):
         line = f"{count(len(warnings), 'warning')}: see {file}"
@@ -261,7 +264,7 @@ def add_warning(figure: Figure, warnings: Sequence[str], file: str) -> None:
 
 
 def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
-    """Return what a line or point with `what` (a band or bars) shows, in words."""
+    """Return in words that a line is a median, and `what` (a band, bars) the range."""
     text = f"median of {seeds_text(counts)}, {what}: min to max"
     return text + (" of those that did not diverge" if diverged else "")
 

@@ -57,7 +57,7 @@ SIBLINGS = {  # the colour of the named optimizer, with another line
     "textbook_adam_no_bias_correction": ("adam", DASHDOT, "d"),
     "textbook_gradient_descent": ("sgd", LONG, "d"),
 }
-FIELD = (  # of packages, in the order of their styles
+FIELD = (  # optimizers of other packages; the place in this list gives the style
     "lion", "soap", "shampoo", "sophia", "prodigy", "adan", "ademamix", "adopt", "lamb", "mars",
     "schedulefree_adamw", "schedulefree_sgd", "sam", "adahessian", "textbook_weight_perturbation",
 )  # fmt: skip
@@ -177,7 +177,7 @@ def looks(names: Iterable[str]) -> dict[str, LineStyle]:
 
 
 def fixed(name: str) -> LineStyle | None:
-    """Return the style of an optimizer of this package, or None for other names."""
+    """Return the fixed style of a known optimizer, or None for other names."""
     name = name.lower()
     if name in LOOKS:
         return LOOKS[name]

@@ -1,4 +1,4 @@
-"""The verdict on a candidate as `verdict.json`; `verdict.schema.json` has the form."""
+"""The verdict on a candidate as `verdict.json`; `verdict.schema.json` is its form."""
 
 import math
 from typing import Any

@@ -27,10 +27,11 @@ MEANING = (
 
 
 def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> Figure:
-    """Draw the best trial of each cell of a half decade of rate by a half decade of decay.
+    """Draw the best trial by learning rate and weight decay, a panel per optimizer.
 
-    A cross is a cell whose trials all diverged, a star the optimum, a frame a cell whose best trial
-    is within 5 % of the optimum. Raises UserError if no optimizer has two rates and two decays.
+    Cells are half decades wide. A cross is a cell whose trials all diverged, a star the optimum, a
+    frame a cell whose best trial is within 5 % of the optimum. Raises UserError as
+    `rate_decay_maps` does.
     """
     made = comparison_of(trials)
     maps = rate_decay_maps(made, metric, pick)
