@@ -36,7 +36,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
         except UserError as error:  # the runs are still valid
             warn(f"the claim is not judged: {error}")
     for text in result.warnings:
-        if claim or quiet or FEW_SEEDS not in text:  # else the verdict says so
+        if claim or quiet or FEW_SEEDS not in text:  # on few seeds the lines below tell
             warn(text)
     for problem in [*result.problems, *result.older]:
         say(f"left out: {problem}", error=True)

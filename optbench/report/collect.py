@@ -62,7 +62,8 @@ def data_of(
     except UserError:
         pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
-    chose = made.tuned and y is not None and y.startswith("val_")  # settings, so it judges none
+    # a validation result chose the settings of a tuned study, so it cannot judge them
+    chose = made.tuned and y is not None and y.startswith("val_")
     column = made.judged if y is None or chose else made.final
     assert made.files is not None
     records = made.files.records
@@ -129,7 +130,7 @@ def data_of(
 
 
 def candidate_of(made: Comparison, column: str) -> dict[str, Any] | None:
-    """Return the verdict on the candidate that the options name, without the page's caveats."""
+    """Return the verdict on the named candidate, without caveats that the page has."""
     told = asked_verdict(made, column)
     if told is None:
         return None

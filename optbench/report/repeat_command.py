@@ -43,7 +43,7 @@ def command(config: dict[str, Any], conf: Path) -> str:
         choice, base = known.get(name, (None, {}))
         target = own.get("_target_")
         if choice is None or base.get("_target_") != target:
-            # Only the class counts, with the arguments given beside it.
+            # No file has this class under this name: write the class and all its arguments.
             if target is not None:
                 changes.append(f"{group}._target_={target}")
                 if name != str(target).rsplit(".", 1)[-1]:
@@ -108,7 +108,7 @@ def joint_commands(runs: Sequence[tuple[Path, dict[str, Any], str]], conf: Path)
 def value_lists(
     cells: dict[tuple[str, tuple[str, ...]], set[int]],
 ) -> tuple[list[tuple[str, tuple[str, ...]]], set[int]] | None:
-    """Return each optimizer with lists of its settings' values, and the seeds of all.
+    """Return each optimizer with all values of each setting, and the common seeds.
 
     cells: the seeds by optimizer and settings. Returns None if a combination is missing.
     """
@@ -210,6 +210,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def numbers(value: Any) -> Any:
+    """Return a YAML value with texts such as 1e-3 read as numbers."""
     if isinstance(value, dict):
         return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -35,8 +35,8 @@ def lines(
 ) -> list[str]:
     """Return the table, the verdict, the folder and the report of a sweep as texts.
 
-    finals: the `summary`. claim: the sentence on the sweep's claim, which replaces the verdict; so
-    does that on a candidate.
+    finals: the `summary`. claim, candidate: the sentences on the sweep's claim and on a candidate.
+    A claim replaces the verdict, and so does a candidate if there is no claim.
     """
     column = made.judged
     said = f"Verdict: {candidate}" if candidate else judged(made, column)
@@ -74,7 +74,7 @@ def table(finals: pd.DataFrame, column: str) -> str:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
         rows.append((problem_text(keys, row[keys].to_numpy()), [str(row["variant"]), *cells]))
-    # Heads wrap before names are clipped. Numbers stay whole: a narrow terminal has one less.
+    # Heads wrap before names are clipped. Numbers stay whole: a narrow terminal drops a column.
     widths = [
         max(map(len, [*head.split(), *column]))
         for head, *column in zip(heads, *(cells for _, cells in rows), strict=True)
@@ -86,7 +86,7 @@ def table(finals: pd.DataFrame, column: str) -> str:
     known = {name for here, cells in rows for name in (here, cells[0])}
     shown = {name: clip(name, room, mark) for name in known}
     if len(set(shown.values())) < len(known):
-        shown = {name: name for name in known}  # they differ in their middles, and wrap
+        shown = {name: name for name in known}  # clipped names would be the same: whole ones wrap
     widths[0] = min(room, max(map(len, [heads[0], *known])))
     drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
     for index, head in enumerate(heads):

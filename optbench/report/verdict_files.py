@@ -32,7 +32,7 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     paths = []
     for name, content in files.items():
         if content is None:
-            (study / name).unlink(missing_ok=True)  # written by an earlier method
+            (study / name).unlink(missing_ok=True)  # an earlier tuning method may have left it
         else:
             replace_text(study / name, content)
             paths.append(study / name)
@@ -42,9 +42,10 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
 def write_candidate(
     folder: Path, made: Comparison, y: str | None = None
 ) -> tuple[dict[str, Any], Path]:
-    """Write verdict.json on the candidate that the options name; return its content and path.
+    """Write verdict.json on the named candidate; return its content and path.
 
-    Raises UserError as `judge` does, and if the file cannot be written.
+    Raises UserError as `judge` does, if the options name no candidate, and if the file cannot be
+    written.
     """
     told = asked_verdict(made, y)
     if told is None:

@@ -70,7 +70,7 @@ def names_of(plan: Layout) -> Names:
 def drawn(look: style.LineStyle) -> dict[str, Any]:
     """Return a style as a hexadecimal colour and a list of dashes in line widths.
 
-    shade: whether the colour is one of several shades, which a dark page turns around."""
+    shade: whether the colour is one of several shades, whose order a dark page reverses."""
     dash = [] if isinstance(look.dashes, str) else list(look.dashes[1])
     return {"color": to_hex(look.color), "dash": dash, "shade": not isinstance(look.color, str)}
 
@@ -132,7 +132,8 @@ def curves(
         for entry, run, own in zip(entries, plan.runs["run"], length, strict=True):
             if not own:
                 continue
-            # Thinned as the panel's longest run, so that medians have a common grid; and the end.
+            # All runs of a panel are thinned like its longest, so that medians have a common grid.
+            # Each run also keeps its last row.
             beside = zip(length, entries, strict=True)
             all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
             kept = thinned(all_rows, most)
@@ -168,7 +169,7 @@ def curves(
 
 
 def _reference(table: pd.DataFrame | None, runs: pd.DataFrame, panel: str) -> float | None:
-    """Return the least training loss of a panel's problem, where it is known and drawn."""
+    """Return the least training loss of a panel's problem, if figures draw it."""
     if table is None:
         return None
     return reference_of_panel(table, runs[runs["panel"].map(str) == panel], "train_loss")

@@ -28,9 +28,9 @@ def facts(made: Comparison) -> list[list[str]]:
 
 
 def readable(text: str) -> str:
-    """Return a warning without overrides on file places and on how a study is made."""
+    """Return a warning on a job without the overrides that change no result."""
     head, colon, rest = text.partition(": ")
-    words = head.split(" ")  # of a job
+    words = head.split(" ")  # the job's overrides, if the warning is on a job
     if not colon or not all("=" in word for word in words):
         return text
     left_out = (*COSMETIC_KEYS, *NO_EFFECT_KEYS)

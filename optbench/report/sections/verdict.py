@@ -43,8 +43,8 @@ MAX_NAMES = 3  # in one part of a headline; more of them are counted
 def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     """Return one verdict per problem. column: the final values that are compared.
 
-    In a tuned study the leader is the first by validation, elsewhere by the compared values. The
-    max-type test over all pairs applies, in a tuned study over its searches.
+    In a tuned study the leader is the first by validation, elsewhere the first by the compared
+    values. Paired runs take the max-type test over all pairs, in a tuned study over its searches.
     """
     frame = by_seed(made, column, only=made.main)
     owners, labels = owners_of(frame), labels_of(made)
@@ -121,7 +121,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
 
 
 def note(found: Sequence[dict[str, Any]]) -> str:
-    """Return which test the p-values of the `cards` are of, and why; "" without a pair."""
+    """Return which test gave the p-values of the `cards`, and why; "" without a pair."""
     corrections = {card["correction"] for card in found if card["against"]}
     if not corrections:
         return ""
@@ -139,7 +139,10 @@ def trials_of(made: Comparison, runs: Iterable[str]) -> pd.DataFrame:
 
 
 def series_kind(owners: Mapping[str, str], series: Sequence[str]) -> str:
-    """Return the key of `OTHERS` for what the series of a problem are. owners: their optimizers."""
+    """Return what a problem's series are, as a key of `OTHERS`.
+
+    owners: the optimizer of each series.
+    """
     several = len({owners[name] for name in series})
     return "settings" if several < 2 else "both" if several < len(series) else "optimizers"
 
