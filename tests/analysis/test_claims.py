@@ -177,8 +177,8 @@ def test_a_number_may_be_the_other_side(tmp_path):
         ({"text": "x", "checks": [FASTER | {"at": 99}]}, "no value at 99"),
         ({"text": "x", "checks": [FASTER | {"lower": {"optimizer": "adm"}}]}, "no run with"),
         ({"text": "x", "checks": [FASTER | {"across": {"seed": "sum"}}]}, "best, spread"),
-        ({"text": "x", "checks": [FASTER | {"across": {"seed": "best"}}]}, "seed is no key"),
-        ({"text": "x", "checks": [FASTER | {"across": {"seed": "spread"}}]}, "seed is no key"),
+        ({"text": "x", "checks": [FASTER | {"across": {"seed": "best"}}]}, "no value of seed"),
+        ({"text": "x", "checks": [FASTER | {"across": {"seed": "spread"}}]}, "no value of seed"),
         ({"text": "x", "checks": [FASTER | {"across": ["seed"]}]}, "not of the form"),
     ],
 )

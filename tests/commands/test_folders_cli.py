@@ -46,7 +46,7 @@ def places(tmp_path, monkeypatch):
         (["report", "first"], "there is no folder first. Did you mean results/first?"),
         (["plot", "plain", "optimizer=adam"], "optimizer=adam: an override is for training"),
         (["plot", "plian"], "there is no folder plian. Did you mean plain?"),
-        (["plot", "plain", "--where", "optimizer=adam,sgd"], "each stands after its KEY="),
+        (["plot", "plain", "--where", "optimizer=adam,sgd"], "write KEY=VALUE for each"),
         (["report", "plain", "title=x"], "Did you mean --title x?"),
         (["report", "plain", "--table", "accuracy"], "Did you mean val_accuracy?"),
         (["report", "begun"], "The command that began the runs resumes them"),
