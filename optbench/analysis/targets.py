@@ -1,7 +1,7 @@
 """The target of each problem by a rule: a number, or a result of other optimizers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ def resolve_target(
     frame: pd.DataFrame, rule: str | float | None, smaller: bool
 ) -> tuple[dict[str, float], str]:
     """Return the target of each problem of a `by_seed` frame, and the rule in words."""
+    rule = "worst" if rule in (None, "") else rule
     kind, value, number = parse_rule(rule)
     problems = [str(name) for name in frame.index.get_level_values("problem").unique()]
     if kind == "worst":
@@ -32,18 +33,18 @@ def resolve_target(
     lost = [name for name, target in targets.items() if not math.isfinite(target)]
     if lost:
         raise UserError(
-            f"the rule {rule or 'worst'} gives no target{f' on {lost[0]}' if lost[0] else ''}: its "
+            f"the rule {rule} gives no target{f' on {lost[0]}' if lost[0] else ''}: its "
             "runs diverged. Give a number, or another baseline"
         )
     return targets, words
 
 
-def parse_rule(rule: str | float | None) -> tuple[str, str, float]:
+def parse_rule(rule: str | float) -> tuple[str, str, float]:
     """Return the kind of a target's rule, the text after its colon, and its number.
 
     The number is NaN for a rule without one. Raises UserError for another form of rule.
     """
-    kind, _, value = str(rule or "worst").strip().partition(":")
+    kind, _, value = str(rule).strip().partition(":")
     if (kind == "worst" and not value) or (kind == "baseline" and value):
         return kind, value, math.nan
     try:
@@ -78,18 +79,6 @@ def baseline_targets(frame: pd.DataFrame, baseline: str, smaller: bool = True) -
     frame: `pairing.by_seed` of a validation column. See `best_final`.
     """
     return each_problem(frame, lambda part: best_final(part, baseline, smaller))
-
-
-def worst_baseline_targets(
-    frame: pd.DataFrame, baselines: Sequence[str], smaller: bool = True
-) -> dict[str, float]:
-    """Return the final result of the worst tuned baseline on each problem."""
-    if not baselines:
-        raise UserError("name at least one baseline")
-    choose = max if smaller else min
-    return each_problem(
-        frame, lambda part: choose(best_final(part, name, smaller) for name in baselines)
-    )
 
 
 def quantile_targets(

@@ -1,5 +1,6 @@
 """Errors whose message is meant for the user and printed without a traceback."""
 
+import os
 import re
 import sysconfig
 import traceback
@@ -67,7 +68,8 @@ def described(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     ours = Path(__file__).parent.parent
-    outside = [f for f in frames if Path(f.filename).parent != ours and "/torch/" not in f.filename]
+    others = [f for f in frames if ours not in Path(f.filename).parents]
+    outside = [f for f in others if "/torch/" not in f.filename]
     place = (outside or frames)[-1:]
     where = "".join(f" ({f.filename}, line {f.lineno}, in {f.name})" for f in place)
     text = " ".join(message_of(error).split())[:500]
@@ -166,7 +168,7 @@ def refusals(what: str, advice: str = "") -> Iterator[None]:
 
 def _own_line(error: BaseException) -> str:
     """Return the line in the user's own code, as " (net.py, line 7)", or ""."""
-    others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent), "<")
+    others = (sysconfig.get_path("stdlib"), f"{Path(__file__).parent.parent}{os.sep}", "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
         installed = {"site-packages", "dist-packages"} & {*file.parts}

@@ -40,7 +40,7 @@ COLUMNS = {
 ADDED_COLUMNS = (  # which files of earlier versions lack
     "saturated_fraction", "grad_variance", "activation_p15", "activation_p50", "activation_p85",
 )  # fmt: skip
-COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.3
+COUNTED = ("forwards", "gradients")  # columns of epochs.csv and steps.csv, since version 0.2
 AVERAGED = "averaged_"  # begins the columns of averaged weights
 PARTS = ("train", "val", "test")
 SHARPNESS_COLUMNS = ("sharpness", "preconditioned_sharpness")  # with diagnostics=sharpness

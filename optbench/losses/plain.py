@@ -12,7 +12,7 @@ from torch import Tensor
 from optbench.common.errors import UserError, check_choice
 
 OUTPUT_FUNCTIONS = {
-    "softmax": lambda logits: logits.softmax(dim=1),
+    "softmax": lambda logits: logits.softmax(dim=-1),
     "sigmoid": torch.sigmoid,
     "linear": lambda logits: logits,
 }
@@ -43,7 +43,7 @@ def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
         return F.mse_loss(logits, labels)
     if output == "softmax":
         _check_several("mse with loss.output=softmax", logits)
-    return F.mse_loss(OUTPUT_FUNCTIONS[output](logits), _one_hot(logits, labels))
+    return F.mse_loss(OUTPUT_FUNCTIONS[output](logits), _one_hot("mse", logits, labels))
 
 
 def mae(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
 
     With one output, as for data.targets=binary, the labels are 0 and 1.
     """
-    return F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))
+    return F.binary_cross_entropy_with_logits(logits, _one_hot("bce", logits, labels))
 
 
 def _by_label(loss: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,8 +105,8 @@ def _check_several(loss: str, logits: Tensor) -> None:
         )
 
 
-def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
-    _check_whole("bce", labels)
-    if logits.shape[1] == 1:
-        return labels[:, None].to(logits.dtype)
-    return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+def _one_hot(loss: str, logits: Tensor, labels: Tensor) -> Tensor:
+    _check_whole(loss, labels)
+    if logits.shape[-1] == 1:
+        return labels.unsqueeze(-1).to(logits.dtype)
+    return F.one_hot(labels, logits.shape[-1]).to(logits.dtype)

@@ -1,5 +1,6 @@
 """What a sweep or a study will cost, from short timed trainings: `--dry-run`."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -51,9 +52,8 @@ def probe(planned: planning.Plan) -> Speed:
     training = Training(**planning.arguments(planned))
     start = perf_counter() - begun
     deadline = begun + start + PROBE_SECONDS
-    updates = training.updates(
-        lambda: training.step >= MIN_PROBE_STEPS and perf_counter() > deadline
-    )
+    asked = itertools.count(1)  # after each step; `training.step` waits for the end of a chunk
+    updates = training.updates(lambda: next(asked) >= MIN_PROBE_STEPS and perf_counter() > deadline)
     begun = perf_counter()
     next(updates)
     evaluation = perf_counter() - begun

@@ -15,10 +15,12 @@ from optbench.common.errors import UserError, check_choice
 from optbench.formats.keys import ENGINES
 from optbench.formats.record import TORCH_COMPILE, keys_of, setting_of
 from optbench.optimizers import build as made_by
+from optbench.optimizers import with_budget
 from optbench.problem import Problem, build_model
 from optbench.streams import Stream
 from optbench.training.object_state.global_state import kept
 from optbench.training.recipes import Recipe
+from optbench.training.setup import budget_of
 from optbench.training.steps import EngineFactory
 
 spec = find_spec("optbench.engines")
@@ -98,7 +100,8 @@ def common(
     with kept(problem, given, schedule), Stream(seed, "rehearsal"):
         model = build_model(problem, seed)
         for build in given:
-            optimizer = made_by(build, model, decay_biases_and_norms=decay_biases_and_norms)
+            factory = with_budget(build, budget_of(problem))
+            optimizer = made_by(factory, model, decay_biases_and_norms=decay_biases_and_norms)
             scheduler = schedule and schedules.build(schedule, optimizer, problem.total_steps)
             names = serving(names, problem, model, optimizer, scheduler, recipe)
     return (*names, PLAIN)[0]

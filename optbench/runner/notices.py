@@ -52,7 +52,7 @@ def of_factor(factory: Factory) -> str:
     own_rate = "d0" in usual or name_of(factory) in FACTOR_CLASSES
     if not own_rate or usual.get("lr") != 1 or not isinstance(given, int | float):
         return ""
-    if given > LARGEST_RATE:
+    if not 0 < given <= LARGEST_RATE:
         return ""
     return (
         f"{name_of(factory)} finds its own step size, and its lr is a factor of it: 1 by default, "

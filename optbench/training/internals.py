@@ -95,7 +95,8 @@ class Internals:
     def _age(self) -> float | None:
         period, group = period_of(self.optimizer), self.optimizer.param_groups[0]
         taken = next((group[name] for name in COUNTERS if name in group), None)
-        steps = [s["step"] for s in self.optimizer.state.values() if "step" in s]
+        states = [s for s in self.optimizer.state.values() if isinstance(s, dict)]
+        steps = [s["step"] for s in states if "step" in s]
         taken = _number(taken if taken is not None else next(iter(steps), None))
         if period is None or taken is None:
             return None

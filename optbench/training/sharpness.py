@@ -62,7 +62,7 @@ def hessian_product(
     with torch.enable_grad():
         for xb, yb in zip(x.split(CHUNK_EXAMPLES), y.split(CHUNK_EXAMPLES), strict=True):
             loss = objective(problem, model, xb, yb) * (len(yb) / len(y))
-            first = torch.autograd.grad(loss, parameters, create_graph=True)
+            first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             along = torch.cat([g.flatten() for g in first]) @ vector
             second = torch.autograd.grad(along, parameters, materialize_grads=True)
             total += torch.cat([g.flatten() for g in second]).detach()
@@ -103,8 +103,9 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> fl
 def preconditioner(optimizer: Optimizer, parameters: list[nn.Parameter]) -> Tensor | None:
     """Return the flat diagonal by which an optimizer divides its gradients.
 
-    None if the diagonal is not known. For Adam it is (1 - beta1^t) (sqrt(v / (1 - beta2^t)) + eps)
-    (Cohen et al. 2022, equation 2), for RMSprop sqrt(v) + eps.
+    None if the diagonal is not known, as with `amsgrad` or `centered`. For Adam it is
+    (1 - beta1^t) (sqrt(v / (1 - beta2^t)) + eps) (Cohen et al. 2022, equation 2), for RMSprop
+    sqrt(v) + eps.
     """
     if type(optimizer) not in (Adam, AdamW, RMSprop):
         return None
@@ -112,6 +113,8 @@ def preconditioner(optimizer: Optimizer, parameters: list[nn.Parameter]) -> Tens
     parts = []
     for p in parameters:
         state, group = optimizer.state.get(p, {}), groups[p]
+        if group.get("amsgrad") or group.get("centered"):
+            return None
         if isinstance(optimizer, RMSprop):
             if "square_avg" not in state:
                 return None

@@ -2,11 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -113,7 +114,7 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
         whole |= {SCHEDULE + key: spec for key, spec in own.items()}
     whole = {key: spec for key, spec in whole.items() if space.path(key) not in given}
     whole = space.with_types(whole, defaults)
-    searched, left = space.within_budget(whole, trials, named_ranges(given))
+    searched, left = space.within_budget(whole, trials, named_ranges(overrides))
     return Contender(
         overrides,
         optimizer["name"],
@@ -125,16 +126,21 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
     )
 
 
-def named_ranges(given: Collection[str]) -> set[str]:
+def named_ranges(overrides: Sequence[str]) -> set[str]:
     """Return the hyperparameters whose ranges the command line names.
 
     These are searched whatever their rank.
     """
     found = set()
-    for key in given:
-        group, *rest = key.split(".")
-        if group in ("optimizer", "schedule") and rest[:1] == ["search"] and rest[-1] != "from":
-            found.add((SCHEDULE if group == "schedule" else "") + rest[1])
+    for text in overrides:
+        group, *rest = text.lstrip("+").split("=", 1)[0].split(".")
+        if group not in ("optimizer", "schedule") or rest[:1] != ["search"] or rest[-1] == "from":
+            continue
+        names: Iterable[Any] = rest[1:2]
+        if not names:  # the whole space, as in optimizer.search={lr: {low: 0.1, high: 1}}
+            value = OverridesParser.create().parse_override(text).value()
+            names = value if isinstance(value, dict) else ()
+        found |= {(SCHEDULE if group == "schedule" else "") + str(name) for name in names}
     return found
 
 

@@ -77,6 +77,17 @@ def test_all_optimizers_of_a_comparison_have_one_engine(make_problem) -> None:
     assert set(named.table["engine"]) == {"plain"}
 
 
+class OfBudget(torch.optim.SGD):
+    def __init__(self, params, total_steps, lr=0.1):
+        super().__init__(params, lr=lr / total_steps)
+
+
+def test_optimizers_that_need_the_budget_are_compared(problem) -> None:
+    with pytest.warns(UserWarning, match="fewer than 6"):
+        compared = optbench.compare(problem, {"sgd": torch.optim.SGD, "own": OfBudget}, seeds=1)
+    assert set(compared.table["optimizer"]) == {"sgd", "own"}
+
+
 def test_diverged_run_counts_as_the_worst(problem) -> None:
     given = {"good": FAST, "wild": partial(SGD, lr=1e20)}
     made = optbench.compare(problem, given, seeds=6, progress=False)

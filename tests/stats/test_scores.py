@@ -20,7 +20,6 @@ from optbench.analysis.table import load_runs
 from optbench.analysis.targets import (
     baseline_targets,
     quantile_targets,
-    worst_baseline_targets,
 )
 from optbench.analysis.time_to_target import (
     run_times,
@@ -255,9 +254,6 @@ def test_target_rules_are_those_by_hand(tmp_path: Path) -> None:
     (problem,) = frame.index.get_level_values("problem").unique()
     finals = frame.median()
     assert baseline_targets(frame, "sgd") == {problem: finals["sgd"]}
-    assert worst_baseline_targets(frame, ["sgd", "adam"]) == {
-        problem: max(finals["sgd"], finals["adam"])
-    }
     every = np.sort(frame.to_numpy().ravel())
     assert quantile_targets(frame, 1 / 3) == {problem: every[2]}
     assert quantile_targets(-frame, 1 / 3, smaller=False) == {problem: -every[2]}

@@ -44,6 +44,28 @@ def test_preconditioned_sharpness_is_that_of_dense_matrix(quadratic, made):
     assert last.epoch["preconditioned_sharpness"] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [partial(torch.optim.Adam, amsgrad=True), partial(torch.optim.RMSprop, centered=True)],
+)
+def test_sharpness_of_an_unknown_preconditioner_is_left_out(quadratic, made):
+    (*_, last) = optbench.train(quadratic, partial(made, lr=1e-3), sharpness=True)
+    assert last.epoch["sharpness"] > 0
+    assert last.epoch["preconditioned_sharpness"] is None
+
+
+class WithUnused(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(shape[0], classes)
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+def test_sharpness_of_a_model_with_an_unused_parameter(make_problem):
+    problem = make_problem(WithUnused, epochs=1)
+    (*_, last) = optbench.train(problem, partial(torch.optim.SGD, lr=0.1), sharpness=True)
+    assert last.epoch["sharpness"] > 0
+
+
 def test_sharpness_changes_no_training():
     data = prepare(datasets.mnist_5k(), subset=300)
     model = partial(models.mlp, hidden=[20], dropout=0.5)

@@ -52,6 +52,13 @@ def test_options_that_are_whole_numbers_are_tuned(at, tmp_path):
     assert {trial["status"] for trial in entry["trials"]} == {"completed"}
 
 
+def test_a_whole_space_on_the_command_line_is_searched_whatever_its_ranks(at):
+    space = "optimizer.search={weight_decay:{low:1e-4,high:1,scale:log}}"
+    status, out, err = at("optimizer=sgd", space, "hydra/launcher=basic")
+    assert status == 0, err
+    assert "sgd: searched are lr, weight_decay" in out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -162,3 +162,12 @@ def test_losses_that_draw_or_are_not_finite_are_left_alone(make_problem):
         lambda o, t: F.cross_entropy(o, t) * float("nan"),
     ):
         build_model(make_problem(loss=loss), 0)
+
+
+@pytest.mark.parametrize("loss", [losses.mse, losses.bce])
+def test_losses_to_one_hot_targets_take_the_classes_of_tokens_last(loss):
+    """As many tokens as classes: taking the wrong axis would raise no error."""
+    logits, labels = torch.randn(2, 3, 3, dtype=torch.float64), torch.randint(3, (2, 3))
+    assert loss(logits, labels).item() == pytest.approx(
+        loss(logits.flatten(0, 1), labels.flatten()).item()
+    )

@@ -99,6 +99,8 @@ def value_at(values: "pd.Series[float]", spec: object, missing: float | None = N
     missing: the value if the index lacks the number; None: a UserError.
     """
     parts = parts_of(spec)
+    if len(parts) > 2:
+        raise UserError(f"{spec!r} divides more than two values; allowed is A / B")
     if len(parts) == 2:
         a, b = (value_at(values, part, missing) for part in parts)
         with np.errstate(all="ignore"):

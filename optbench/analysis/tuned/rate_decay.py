@@ -46,11 +46,15 @@ def rate_decay_maps(trials: Runs, metric: str, pick: str) -> list[RateDecayMap]:
     found = [
         map_of(part, str(name), str(problem), metric_of(metric).smaller)
         for (problem, name), part in scores.groupby(["problem", "optimizer"], sort=False)
-        if len(part["lr"].unique()) > 1 and len(part["decay"].unique()) > 2
+        if len(part["lr"].unique()) > 1
+        and len(part["decay"].unique()) > 2
+        and np.isfinite(part["score"]).any()
     ]
-    found = [one for one in found if np.isfinite(one.best).any()]
     if not found:
-        raise UserError("no optimizer was tried at several learning rates and weight decays")
+        raise UserError(
+            "no optimizer has a finite result and was tried at two learning rates and three weight "
+            "decays"
+        )
     return found
 
 

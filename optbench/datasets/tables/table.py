@@ -227,7 +227,6 @@ def _are_classes(column: Column) -> bool:
     if not column.is_numeric:
         return True
     whole = bool((column.cells == np.round(column.cells)).all())
-    whole = bool((column.cells == np.round(column.cells)).all())
     repeated = max(2, len(column.cells) // LEAST_REPEATS)
     return whole and len(np.unique(column.cells)) <= min(MOST_COUNTED_CLASSES, repeated)
 

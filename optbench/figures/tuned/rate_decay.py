@@ -53,7 +53,8 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
         figure.supylabel("weight decay")
         label = f"best {pick} {metric_of(metric).label}"
         figure.set_label(MEANING)
-        figure.colorbar(shown, ax=list(figure.axes), label=label, extend="max")
+        extend = "max" if metric_of(metric).smaller else "neither"
+        figure.colorbar(shown, ax=list(figure.axes), label=label, extend=extend)
     return figure
 
 
