@@ -61,6 +61,8 @@ def medians_by_problem(frame: pd.DataFrame) -> pd.DataFrame:
 
 def check_complete(scores: Scores) -> pd.DataFrame:
     """Return the scores as a frame; UserError if one is missing or there are too few."""
+    if isinstance(scores, Sequence):
+        as_numbers(scores, 2)  # UserError for rows of unequal length, which pandas would fill
     try:
         scores = pd.DataFrame(scores)
     except (TypeError, ValueError):

@@ -362,6 +362,8 @@ def test_times_are_read_as_they_are_written():
     assert seconds_of("--for", "90min") == 5400
     assert seconds_of("--for", "2d") == 2 * 86400
     assert seconds_of("--for", "45") == 45
+    with pytest.raises(UserError, match="each number needs its unit"):
+        seconds_of("--for", "1h30")
 
 
 def test_a_device_is_one_of_those_that_are_seen(monkeypatch):

@@ -17,7 +17,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import count, enumerated, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
-from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, least_seeds
+from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, are_unpaired, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import rate_width
 
@@ -64,10 +64,11 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         if led is None:
             continue
         (leader, fixed, ranked), medians = led, medians_of(rows)
-        correction = MAX_TYPE if made.paired else UNPAIRED
+        paired = not are_unpaired([rows.to_numpy(dtype=float)])
+        correction = MAX_TYPE if paired else UNPAIRED
         pairs = []
         if len(ranked) > 1:
-            chosen = made.paired or not fixed
+            chosen = paired or not fixed
             against_all = compare(rows, leader, smaller, chosen=chosen, among=ranked, owners=owners)
             pairs = against_all.to_dict("records")
         comparisons = max(1, len(pairs))

@@ -16,7 +16,9 @@ def seconds_of(key: str, text: object) -> float:
     if "".join(number + unit for number, unit in parts) != given or not parts:
         raise UserError(f"{key} must be a time such as 3h, 90m, 45s or 1h30m, not {given!r}")
     if wrong := [unit for _, unit in parts if unit not in UNITS]:
-        raise UserError(f"{key} {given}: {wrong[0]!r} is no unit; d, h, m and s are")
+        raise UserError(f"{key} {given}: {wrong[0]!r} is no unit; d, h, m, min and s are")
+    if len(parts) > 1 and not all(unit for _, unit in parts):
+        raise UserError(f"{key} {given}: each number needs its unit, as in 1h30m")
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if seconds <= 0:
         raise UserError(f"{key} must be longer than no time, not {given}")

@@ -1,6 +1,7 @@
 """Slurm: array jobs that work through a study, submitted by submitit."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -109,7 +110,7 @@ class Slurm(Cluster):
             given = {key: options[key] for key in ("partition", "account", "constraint", "mem")}
             executor.update_parameters(
                 job_name=f"optbench-{self.folder.name}",
-                time=max(1, int(options["time"] // 60)),
+                time=math.ceil(options["time"] / 60),  # Slurm counts minutes
                 cpus_per_task=int(options["cpus"]),
                 signal_delay_s=GRACE_SECONDS,
                 array_parallelism=int(options["jobs"]),
