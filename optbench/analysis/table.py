@@ -19,7 +19,7 @@ from optbench.common.errors import UserError, is_text
 from optbench.common.names import nearest
 from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import moment, newest_only
-from optbench.formats.record import RunRecord, engine_of
+from optbench.formats.record import FINISHED, RunRecord, engine_of
 from optbench.formats.run import (
     COLUMNS,
     COST_COLUMNS,
@@ -34,7 +34,6 @@ from optbench.formats.run import (
 from optbench.formats.run_cache import cache_of, stamp_of
 from optbench.formats.study import current, read_manifest
 
-FINISHED = ("completed", "diverged")
 FOLDER_HINT = (
     "A run folder holds run.json and epochs.csv, and `optbench` makes one for each run: "
     "train first, then give its folder (or any folder above it)."

@@ -12,6 +12,7 @@ from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.text import count
 from optbench.formats import job_list, shared_study
+from optbench.formats.record import FINISHED
 from optbench.runs import claims
 from optbench.sweeps.clusters import queue
 
@@ -63,7 +64,7 @@ def summary(
 ) -> str:
     """Return how many runs there are of each kind."""
     counts = Counter(str(line["status"]) for line in outcomes)
-    done = sum(counts[status] for status in job_list.DONE_STATUSES)
+    done = sum(counts[status] for status in FINISHED)
     words = [f"{done} done"]
     words += [f"{counts['diverged']} of them diverged"] if counts["diverged"] else []
     words += [f"{running} running"] if running else []

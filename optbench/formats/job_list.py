@@ -11,6 +11,7 @@ from optbench.common.console import warn
 from optbench.common.files import read_text, replace_text
 from optbench.formats import shared_study
 from optbench.formats.keys import COSMETIC_KEYS, NO_EFFECT_KEYS
+from optbench.formats.record import FINISHED
 
 JOBS_FILE = "jobs.jsonl"
 ENGINES_FILE = "engines.json"  # the engine of each problem in the sweep
@@ -19,7 +20,6 @@ CLAIM_FILE = "claim.json"  # the claim of the sweep's study
 MANIFEST_FILE = "study.json"  # a tuned study's trials and choices
 # a folder with one of these files is a sweep's folder
 SWEEP_FILES = (JOBS_FILE, MANIFEST_FILE, FIGURE_FILE, CLAIM_FILE, ENGINES_FILE)
-DONE_STATUSES = ("completed", "diverged")
 Job = dict[str, Any]
 ended: list[Job] = []  # the ended jobs of this process's sweep
 engines: dict[str, str] = {}  # the engine that this process's sweep chose, by problem
@@ -235,7 +235,7 @@ def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -
     """
     lists: dict[str, list[str]] = {"done": [], "failed": [], "missing": []}
     for overrides, status in zip(planned, statuses, strict=True):
-        kind = "done" if status in DONE_STATUSES else "failed" if status == "failed" else "missing"
+        kind = "done" if status in FINISHED else "failed" if status == "failed" else "missing"
         lists[kind].append(" ".join(overrides))
     counts = {kind: len(texts) for kind, texts in lists.items()}
     return {"planned": len(planned), **counts, "jobs": lists}

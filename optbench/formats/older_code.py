@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.formats.keys import GROUPS
-from optbench.formats.record import RunRecord
+from optbench.formats.record import FINISHED, RunRecord
 
 # `{_target_: hydra.utils.get_method, path: losses.mine}` gives what `path` names
 GETTERS = ("get_class", "get_method", "get_static_method", "get_object")
@@ -83,7 +83,7 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     if not any(code_in(record) for _, record in records):
         return list(records), []
     newest: Code = {}
-    finished = [record for _, record in records if record["status"] in ("completed", "diverged")]
+    finished = [record for _, record in records if record["status"] in FINISHED]
     for record in sorted(finished, key=asked_for):
         newest |= _code_by_target(record)
     kept, counts = [], dict[str, int]()

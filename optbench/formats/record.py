@@ -2,6 +2,9 @@
 
 from typing import Any, Required, TypedDict
 
+FINISHED = ("completed", "diverged")  # statuses of a run that took all its steps
+# failed: the process died or could not write; a run whose code failed leaves no checkpoint
+UNFINISHED = ("running", "interrupted", "failed")
 TORCH_COMPILE = "torch_compile"  # the engine of compile=true
 OLDER_ENGINE_NAMES = {"dense.cpp": "compiled_mlp", "torch": "plain"}  # in the key `steps_by`
 

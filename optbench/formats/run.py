@@ -17,13 +17,13 @@ from optbench import __version__
 from optbench.common.files import read_text, replace_text
 from optbench.common.metrics import TASK_METRICS
 from optbench.formats.checksummed_json import add_checksum, remove_checksum
-from optbench.formats.record import PlannedRecord, RunRecord, Stop
+from optbench.formats.record import FINISHED, UNFINISHED, PlannedRecord, RunRecord, Stop
 
 FORMAT = 1
 RUN_COLUMNS = (
     "run", "run_id", "problem", "status", "seed", "optimizer", "device", "engine", "stopped",
 )  # fmt: skip
-STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
+STATUSES = (*FINISHED, *UNFINISHED)
 COLUMNS = {
     "epochs": [
         *["epoch", "step", "train_loss", "train_accuracy", "running_loss", "val_loss"],

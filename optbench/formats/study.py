@@ -12,6 +12,7 @@ from optbench.common.errors import UserError
 from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
 from optbench.formats.keys import KEYS, SERIES_KEYS, settled
 from optbench.formats.older_code import Record
+from optbench.formats.record import FINISHED
 from optbench.formats.run import read_sealed
 
 Reader = Callable[[Path], dict[str, Any]]
@@ -146,7 +147,7 @@ def current(records: Sequence[Record], read: Reader = read_manifest) -> list[Rec
             repeat = record["config"].get("repeat") or 0
             told = known[study].get((record["problem_hash"], record["name"], repeat))
             own = record["run_id"] if phase == "trials" else setting_of(record)
-            finished = record["status"] in ("completed", "diverged")
+            finished = record["status"] in FINISHED
             if told and own not in told[phase == "tuned"] and (finished or phase == "tuned"):
                 continue
         kept.append((folder, record))

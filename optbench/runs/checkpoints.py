@@ -13,13 +13,11 @@ from optbench import __version__
 from optbench.common.errors import UserError
 from optbench.formats.keys import KEYS, SERIES_KEYS
 from optbench.formats.older_code import all_changes, code_in, sourceless
-from optbench.formats.record import PlannedRecord, RunRecord
+from optbench.formats.record import UNFINISHED, PlannedRecord, RunRecord
 from optbench.formats.run import read_record
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CHECKPOINT_FORMAT = 4
-# failed: the process died or could not write; a run whose code failed leaves no checkpoint
-UNFINISHED_STATUSES = ("running", "interrupted", "failed")
 RECORD_KEYS = ("run_id", "problem_hash", "num_threads", "products", "engine")
 MADE_BY = {"format": CHECKPOINT_FORMAT, "optbench": __version__, "torch": str(torch.__version__)}
 
@@ -94,7 +92,7 @@ def find(
             if asked["run_id"] in path.parent.name:
                 warn(f"{path.parent / 'run.json'} {error}: the run restarts")
             continue
-        if record["status"] not in UNFINISHED_STATUSES:
+        if record["status"] not in UNFINISHED:
             continue
         same = record.get("settings_hash") == asked["settings_hash"]
         before, now = code_in(record), code_in(asked)

@@ -8,12 +8,11 @@ from typing import Any
 
 from optbench.common.console import warn
 from optbench.common.errors import unwritable
-from optbench.formats.record import RunRecord
+from optbench.formats.record import FINISHED, RunRecord
 from optbench.formats.run import check_whole, read_record
 from optbench.runs import locks
 from optbench.runs.folder import new_folder, now, save
 
-FINISHED_STATUSES = ("completed", "diverged")
 # sweeps/SWEEP/RUN, with one level more for a study in a folder of conf/study, and one for the phase
 # of a tuned study
 MAX_FOLDER_DEPTH = 5
@@ -44,7 +43,7 @@ class Finished:
                 record = read_record(path)
             except (OSError, ValueError):
                 continue  # a damaged record proves nothing: the run is done again, elsewhere
-            if record["run_id"] == run_id and record["status"] in FINISHED_STATUSES:
+            if record["run_id"] == run_id and record["status"] in FINISHED:
                 own = group is not None and path.parent.parent.resolve() == group.resolve()
                 found.append((own, str(record.get("finished")), path.parent, record))
         for *_, folder, record in sorted(found, key=lambda one: one[:3], reverse=True):

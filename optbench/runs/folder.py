@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 from optbench.common.errors import UNWRITABLE, UserError
 from optbench.common.files import read_text, replace_text
 from optbench.common.metrics import TASK_METRICS, metric_of
-from optbench.formats.record import PlannedRecord, RunRecord, Stop
+from optbench.formats.record import FINISHED, PlannedRecord, RunRecord, Stop
 from optbench.formats.run import AVERAGED, COLUMNS, FORMAT, columns_of, read_record, write_sealed
 from optbench.runs.loggers import Loggers
 from optbench.runs.provenance import CHECKOUT, git_commit, machine, versions
@@ -148,7 +148,7 @@ class RunFolder:
         if update.stopped is not None:
             self.record["stopped"] = Stop(by=update.stopped, step=update.step)
         wanted = (self.record["config"].get("stop_at") or {}).get("value") is not None
-        if wanted and update.status in ("completed", "diverged"):
+        if wanted and update.status in FINISHED:
             self.record["target_reached"] = update.stopped == "stop_at"
 
     def finish(self, status: str, error: str | None = None) -> None:

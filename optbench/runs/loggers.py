@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from optbench.common.console import warn
 from optbench.common.errors import UserError
+from optbench.formats.record import FINISHED
 from optbench.formats.run import COLUMNS, TEXT_COLUMNS, flatten, read_record
 from optbench.runs import locks
 
@@ -258,4 +259,4 @@ class WandB:
     def finish(self, status: str) -> None:
         """Write the status into the summary, and end the run."""
         self.run.summary["status"] = status
-        self.run.finish(exit_code=0 if status in ("completed", "diverged") else 1)
+        self.run.finish(exit_code=0 if status in FINISHED else 1)

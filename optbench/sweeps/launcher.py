@@ -17,9 +17,9 @@ from optbench.common.text import count
 from optbench.config import build
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
+from optbench.formats.record import FINISHED
 from optbench.runner import rehearsal, run, writing
 from optbench.runner.interrupts import interrupts
-from optbench.runs.finished import FINISHED_STATUSES
 from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, begin, is_wrong
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
@@ -280,7 +280,7 @@ def end(
     shared = batch.elsewhere if job.plan is not None else None
     if shared is not None and not elsewhere and not shared.keeps(job):
         return  # another worker has taken the run over, and this process is about to end
-    if job.plan is not None and outcome is not None and outcome.status in FINISHED_STATUSES:
+    if job.plan is not None and outcome is not None and outcome.status in FINISHED:
         results = build.results_of(job.plan.config)
         batch.find.add(results, job.plan.record["run_id"], outcome.folder)
     quiet = bool(batch.master.quiet) or elsewhere

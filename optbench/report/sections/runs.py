@@ -9,12 +9,13 @@ from typing import Any
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
-from optbench.analysis.table import FINISHED, Record, flatten
+from optbench.analysis.table import Record
 from optbench.common.text import show
 from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
-from optbench.formats.record import RunRecord
+from optbench.formats.record import FINISHED, RunRecord
+from optbench.formats.run import flatten
 from optbench.report.repeat_command import command, with_engine
 
 JobList = tuple[job_list.Job, list[job_list.Job]]

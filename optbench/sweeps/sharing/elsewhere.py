@@ -8,9 +8,10 @@ from uuid import uuid4
 
 from optbench.common.console import say
 from optbench.config.build import results_of
+from optbench.formats.record import FINISHED, UNFINISHED
 from optbench.formats.run import read_record
-from optbench.runs import checkpoints, locks
-from optbench.runs.finished import FINISHED_STATUSES, Finished
+from optbench.runs import locks
+from optbench.runs.finished import Finished
 from optbench.sweeps.batch import Job
 from optbench.sweeps.sharing.session import Session
 from optbench.sweeps.worker import Guard
@@ -76,7 +77,7 @@ class Elsewhere:
             record = read_record(folder / "run.json")
         except (OSError, ValueError):
             return None  # not yet visible on this machine, or damaged: there is no answer yet
-        right = record["run_id"] == run_id and record["status"] in FINISHED_STATUSES
+        right = record["run_id"] == run_id and record["status"] in FINISHED
         return Answer(job, folder) if right else None
 
     def answers(self) -> Iterator[Answer]:
@@ -163,7 +164,7 @@ def fence(job: Job, run_id: str) -> None:
             record = read_record(path)
         except (OSError, ValueError):
             continue
-        if record["run_id"] == run_id and record["status"] in checkpoints.UNFINISHED_STATUSES:
+        if record["run_id"] == run_id and record["status"] in UNFINISHED:
             rename(path.parent, run_id)
 
 

@@ -14,9 +14,8 @@ from optbench.analysis.table import find_runs, without_path
 from optbench.formats import job_list
 from optbench.formats.keys import NO_EFFECT_KEYS, Role, having
 from optbench.formats.older_code import moment
-from optbench.formats.record import RunRecord
+from optbench.formats.record import FINISHED, RunRecord
 from optbench.formats.run import check_whole, read_record, read_sealed
-from optbench.runs.finished import FINISHED_STATUSES
 
 UNREPEATED = (*NO_EFFECT_KEYS, *having(Role.SWEEP))
 TIMES = ("seconds", "total_seconds")  # columns in which two trainings of one run differ
@@ -66,7 +65,7 @@ def join_runs(sources: Sequence[Path]) -> Joined:
     for runs in by_identity.values():
         whole = []
         for one in runs:
-            if one.record["status"] not in FINISHED_STATUSES:
+            if one.record["status"] not in FINISHED:
                 continue
             try:
                 check_whole(one.folder, one.record)
@@ -82,7 +81,7 @@ def join_runs(sources: Sequence[Path]) -> Joined:
                 if (why := difference(whole[0], other))
             ]
             continue
-        left = [one for one in runs if one.record["status"] not in FINISHED_STATUSES]
+        left = [one for one in runs if one.record["status"] not in FINISHED]
         if left:  # the study goes on from the newest one
             ages = [(moment(one.record.get("finished")), str(one.folder)) for one in left]
             kept.append(left[ages.index(max(ages))])
@@ -158,7 +157,7 @@ def join_lists(folders: Sequence[Path]) -> list[dict[str, Any]]:
         for line in outcomes:
             identity = identity_of(line["overrides"])
             known = latest.get(identity, line)
-            if known["status"] not in job_list.DONE_STATUSES or known is line:
+            if known["status"] not in FINISHED or known is line:
                 latest[identity] = line
     jobs: dict[tuple[str, ...], list[str]] = {}
     for other, _ in found:
