@@ -5,7 +5,7 @@ A tuned study is worked on in three ways: by two `optbench work`, by two tasks o
 study must be whole: each run done once, and each row as in an undisturbed study, times aside.
 
 With --undisturbed nothing fails, and the three ways are compared with one machine alone: with
---size 7x20x8 --full, on mnist_5k as it is.
+--size 7x20x1x8 --full, on mnist_5k as it is.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--ways", default=",".join(FAULTS), help=f"of {', '.join(FAULTS)}")
-    parser.add_argument("--size", default="3x4x3", help="optimizers x trials x searches")
+    parser.add_argument("--size", default="3x4x3", help="optimizers x trials x searches [x seeds]")
     parser.add_argument("--undisturbed", action="store_true", help="compare the ways alone")
     parser.add_argument("--full", action="store_true", help="the whole of mnist_5k, 10 epochs")
     parser.add_argument("--seed", type=int, default=0)
@@ -184,11 +184,12 @@ def choices(folder: Path) -> list[Any]:
 
 
 def study(size: str, *, full: bool = False) -> list[str]:
-    """Return the words of a tuned study of "OPTIMIZERSxTRIALSxSEARCHES"."""
-    optimizers, trials, repeats = map(int, size.split("x"))
+    """Return the words of a tuned study of "OPTIMIZERSxTRIALSxSEARCHES[xSEEDS]"."""
+    optimizers, trials, repeats, *seeds = map(int, size.split("x"))
     names = ("sgd", "momentum", "adam", "rmsprop", "adagrad", "nesterov", "adamw")[:optimizers]
     tuning = [f"optimizer={','.join(names)}", f"tuning.trials={trials}"]
     tuning += [f"tuning.repeats={repeats}", "tuning.widenings=1", "hydra/sweeper=tuned"]
+    tuning += [f"seeds={number}" for number in seeds]
     return [*EXACT, *([] if full else TINY), *tuning, "results_dir=.", f"name={FOLDER}"]
 
 
