@@ -35,12 +35,12 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
     """
     made = comparison_of(trials)
     maps = rate_decay_maps(made, metric, pick)
-    rows = math.ceil(len(maps) / COLUMNS)
     problems = list(dict.fromkeys(one.problem for one in maps))
     norm = scale_of(maps, metric_of(metric).smaller)
     with style.rc():
-        columns = min(len(maps), COLUMNS)
-        figure = Figure(figsize=(PANEL[0] * columns + 0.9, PANEL[1] * rows), layout="constrained")
+        columns = min(len(maps), style.across(COLUMNS, names=0.9))
+        rows = math.ceil(len(maps) / columns)
+        figure = style.blank(PANEL[0] * columns + 0.9, PANEL[1] * rows)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, one in zip(grid.flat, maps, strict=False):
             shown = draw_map(axes, one, norm)
