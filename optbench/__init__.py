@@ -21,12 +21,18 @@ _MODULE_OF = {
     "UserError": "common.errors",
 }
 __all__ = ["Problem", "UserError", "compare", "load_runs", "prepare", "train"]
+_ROOMS = (
+    "analysis", "datasets", "deepobs", "figures", "initializers", "losses", "models", "optimizers",
+    "schedules", "stats", "textbook", "trajectories",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     # imported at first use, so that `import optbench` has no side effects
     if name in _MODULE_OF:
         return getattr(import_module(f"optbench.{_MODULE_OF[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"optbench.{name}")
     text = f"module 'optbench' has no attribute {name!r}"
     raise AttributeError(text, name=name, obj=sys.modules[__name__])  # Python proposes the nearest
 

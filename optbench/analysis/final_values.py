@@ -215,7 +215,8 @@ def timing_note(costs: pd.DataFrame) -> str:
     worst_spread = float(np.nanmax(spreads, initial=0))
     if not worst_spread > MOST_TIMING_SPREAD:
         return ""
-    return f"timing varied by a factor of {float(f'{worst_spread:.2g}'):g} between steps"
+    of_one = " of one run" if len(costs) > 1 else ""
+    return f"timing varied by a factor of {float(f'{worst_spread:.2g}'):g} between steps{of_one}"
 
 
 def cost_cell(name: str, value: float, whole: float = math.nan) -> str:

@@ -22,7 +22,7 @@ from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import number, show
+from optbench.common.text import interval, number, show
 from optbench.stats.corrections import MAX_TYPE, least_seeds
 from optbench.stats.pairwise import compare
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
@@ -157,9 +157,10 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
         "| problem | leader | against | difference | the other is |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in frame.itertuples():
-        interval = f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]"
-        lines.append(f"| {row.problem} | {row.b} | {row.a} | {interval} | {row.verdict} |")
+    for row in frame.to_dict("records"):
+        difference = f"{row['difference']:+.4g} {interval(row['low'], row['high'], '+.4g')}"
+        cells = (row["problem"], row["b"], row["a"], difference, row["verdict"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     if frame["verdict"].str.contains("needed").any():
         lines += ["", "Needed: an estimate for this value, this pair and this test alone."]
     return "\n".join(lines) + "\n"
@@ -173,7 +174,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
         f"Tuning: the best {metric_of(metric).label} of n trials (median), and the width, "
         "in decades, of the",
         f"learning rates within {percents or '1/5/10'} % of the best (other settings vary with "
-        "the rate).",
+        "the rate). The trials of all searches count, without those of the default setting.",
         "",
         "| problem | optimizer | best of 1 | of half | of all | trials | decades |",
         "| --- | --- | --- | --- | --- | --- | --- |",

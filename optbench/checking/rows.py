@@ -58,7 +58,8 @@ def descends(subject: Subject, function: type[Function]) -> Outcome:
     end = trial.evaluated() if isfinite(losses[-1]) else losses[-1]
     good = low == STAYS and end < 0.5 * losses[0]
     at = "" if subject.lr is None else f" at lr={subject.lr:g}"
-    return Outcome(good, f"from {losses[0]:.3g} to {end:.3g} in {len(losses)} steps{at}")
+    hint = "" if good else "; `test: {lr: RATE}` in the YAML gives these functions a rate"
+    return Outcome(good, f"from {losses[0]:.3g} to {end:.3g} in {len(losses)} steps{at}{hint}")
 
 
 def quadratic(subject: Subject) -> Outcome:

@@ -171,9 +171,12 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
 
 
 COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
-    "optimizer": ("optimizer", "lr, where none was given, is the best of 21 rates"),
-    "steps_to_minimum": ("arrives", "the first step within {tolerance:g} of a minimum; inf: none"),
-    "steps_settled": ("stays", "the first step after which it stays there; inf: none"),
+    "optimizer": (
+        "optimizer",
+        "lr if not given: of 21 the first to settle, or lowest",
+    ),
+    "steps_to_minimum": ("steps to minimum", "the first step within {tolerance:g} of a minimum"),
+    "steps_settled": ("settled", "the first step after which it stays there"),
     "distance": ("distance", "the length of the whole path"),
     "overshoot": ("overshoot", "how far it went beyond the minimum"),
     "loss": ("loss", "the value of the function at the end"),
@@ -191,6 +194,11 @@ KEYS = (
 )  # fmt: skip
 
 
+def digits(value: float) -> str:
+    """Return a number of the printed table; "never" for a step that never came."""
+    return "never" if math.isinf(value) else f"{value:.4g}"
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run `optbench trajectories`; return the exit status 0."""
     words = sys.argv[1:] if words is None else words
@@ -200,16 +208,20 @@ def main(words: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(Path.cwd()))  # users' own classes
     asked = parse(words)
     paths, table = run(asked)
+    replaced = (asked.out / contours.TABLE_FILE).exists()
     files = contours.write_files(asked.out, asked.function, paths, table, asked.formats)
     columns = [*COLUMNS, *["diverged"] * bool(table["diverged"].any())]
     shown = table[columns].rename(columns={name: head for name, (head, _) in COLUMNS.items()})
-    print(shown.to_string(index=False, float_format="%.4g"), "", sep="\n")
+    print(shown.to_string(index=False, float_format=digits), "", sep="\n")
+    width = max(len(head) for head, _ in COLUMNS.values())
     for head, meaning in COLUMNS.values():
-        print(f"  {head:<9}  {meaning.format(tolerance=asked.tolerance)}")
-    print("", *files, sep="\n")
+        print(f"  {head:<{width}}  {meaning.format(tolerance=asked.tolerance)}")
+    print(f"  {contours.TABLE_FILE} has more columns", "", *files, sep="\n")
+    if replaced:
+        print("these replace the files of an earlier call; out=FOLDER keeps both")
     if table["steps_to_minimum"].map(math.isinf).all():
         warn(
-            f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum; "
-            "leave out lr (the best of 21 for each), or take more steps"
+            f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum: if that is "
+            "not what you wanted to see, leave out lr (the best of 21 for each), or take more steps"
         )
     return 0

@@ -44,6 +44,13 @@ def limit(value: float) -> str:
     return number(value) if math.isfinite(value) else "diverged"
 
 
+def interval(low: float, high: float, form: str = ".3g") -> str:
+    """Return an interval in brackets, or "no interval" where it has no ends."""
+    if math.isinf(low) and math.isinf(high) and low < high:
+        return "no interval"
+    return f"[{low:{form}}, {high:{form}}]"
+
+
 def number(value: float) -> str:
     """Return four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):

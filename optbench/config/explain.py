@@ -96,7 +96,10 @@ def _explain(error: Exception) -> str:
             f"{word}); one value that holds a comma stands in quotes"
         )
     if "Config group override must be a string" in message:
-        return "a group is chosen by the name of one of its files: GROUP=NAME, not null"
+        return (
+            "a group is chosen by the name of one of its files: GROUP=NAME. The words null, nan, "
+            "inf, true and false, and numbers, are no names"
+        )
     if re.search(PARSER_ERRORS, message):
         given = re.search(r"Error parsing override '(.*)'|LexerNoViableAltException: (.*)", message)
         word = (given[1] or given[2]) if given else "the command line"

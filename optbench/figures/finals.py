@@ -25,7 +25,7 @@ DOT_SPREAD = 0.22  # of a row's height, upwards and downwards
 
 def finals(
     runs_of: Runs,
-    y: str = "test_accuracy",
+    y: str | None = None,
     facet: Sequence[str] | None = None,
     lines: str | None = None,
 ) -> Figure:
@@ -33,10 +33,13 @@ def finals(
 
     A dot is a run. A box spans the quartiles around the median; below `MIN_BOX_RUNS` runs the
     median stands alone. A diverged run is a cross at the bad edge, and counts as infinitely bad in
-    median and quartiles. Raises UserError as `assign_series` does.
+    median and quartiles. y: by default the test accuracy, else the test loss, else the column of
+    the verdict. Raises UserError as `assign_series` does.
     """
     made = comparison_of(runs_of)
     table = made.table
+    logged = (name for name in ("test_accuracy", "test_loss") if made.has(name))
+    y = next(logged, made.judged) if y is None else y
     check_column(table, y)
     plan = made.series(facet, lines)
     values = made.finals(y)

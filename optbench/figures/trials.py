@@ -89,7 +89,9 @@ def tuning_budget(
         text = what if lines.by_median else "expected best of n"
         text += f", bootstrapped from {min(counts)}"
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
-        text += " trials each; band: 95 % interval" + scale
+        text += (
+            " trials each, of all searches, without the default one; band: 95 % interval" + scale
+        )
         label = f"best {y_label(made.table, metric)}"
         label_panels(figure, lines.plan, "trials", label, text)
     return figure

@@ -55,6 +55,7 @@ def build(
         if unwrap(factory)[0] is MuonWithAdamW:
             groups = _by_kind(model, decay=decay)
         optimizer = call(factory, groups, fused=fits_fused(factory, params))
+    _check_class(optimizer, name)
     if not decay and any("weight_decay" not in group for group in optimizer.param_groups):
         raise UserError(
             f"decay_biases_and_norms=false needs an optimizer with weight_decay, and {name} has "
@@ -112,6 +113,16 @@ def _by_kind(model: nn.Module, *, decay: bool) -> list[dict[str, Any]]:
             groups.append({"params": [], KIND: entry.kind})
         groups[-1]["params"].append(entry.parameter)
     return groups if decay else [half for group in groups for half in split_decay(group)]
+
+
+def _check_class(optimizer: Optimizer, name: str) -> None:
+    """Raise `UserError` for a class that forgets what every optimizer has."""
+    if not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise UserError(
+            f"{name} has no param_groups: its __init__ must call super().__init__(params, defaults)"
+        )
+    if getattr(type(optimizer), "step", Optimizer.step) is Optimizer.step:
+        raise UserError(f"{name} has no method step, which takes an optimizer's step")
 
 
 def _check_owners(optimizer: Optimizer, named: dict[str, nn.Parameter], name: str) -> None:

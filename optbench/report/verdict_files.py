@@ -28,7 +28,11 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
             f"Of other sweeps, python -m optbench report FOLDER shows the verdict, and "
             f"--candidate NAME judges one optimizer"
         )
-    text, files = verdict_texts(compare([study]) if made is None else made)
+    made = compare([study]) if made is None else made
+    text, files = verdict_texts(made)
+    if candidate := candidate_sentence(made):
+        text = f"{candidate}\n\n{text}"
+        files["verdict.md"] = text
     paths = []
     for name, content in files.items():
         if content is None:
@@ -37,6 +41,15 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
             replace_text(study / name, content)
             paths.append(study / name)
     return text, paths
+
+
+def candidate_sentence(made: Comparison) -> str:
+    """Return the sentence on the named candidate; "" if none is named or can be judged."""
+    try:
+        told = asked_verdict(made)
+    except UserError:
+        return ""  # `write_candidate` says why
+    return str(told["sentence"]) if told else ""
 
 
 def write_candidate(

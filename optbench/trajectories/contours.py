@@ -23,6 +23,7 @@ from optbench.trajectories.functions import Function, Point
 
 GRID_POINTS = 301  # points of the contours along each axis
 FRAMES, END_FRAMES = 60, 15  # most frames of the paths, and frames that show their end
+TABLE_FILE = "trajectories.csv"
 FRAMES_PER_SECOND = 12
 LEAST_LOSS = 1e-12  # above the minimum; a smaller difference is rounding
 EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}  # of markers
@@ -45,7 +46,7 @@ def write_files(
         if "gif" in formats:
             files.append(out / "trajectories.gif")
             animate(files[-1], function, paths)
-        files += [out / "trajectories.csv", out / "paths.csv"]
+        files += [out / TABLE_FILE, out / "paths.csv"]
         to_csv(table, files[-2])
         rows = [
             pd.DataFrame({"optimizer": p.label, "x": p.points[:, 0], "y": p.points[:, 1]}).assign(

@@ -22,12 +22,14 @@ class Edge(NamedTuple):
     spec: Mapping[str, Any]
     upper: bool  # which end
     further: float  # the new end
+    near: float  # the share of the range that counts as an edge
 
     @property
     def text(self) -> str:
         """Return the value and its range, as in "lr=0.9 in [0.0001, 1]"."""
         label = self.name if self.part is None else f"{self.name}[{self.part}]"
-        return f"{label}={self.value:g} in [{self.spec['low']:g}, {self.spec['high']:g}]"
+        text = f"{label}={self.value:g} in [{self.spec['low']:g}, {self.spec['high']:g}]"
+        return text + f", its outer {self.near:.0%}" * (self.near > EDGE_SHARES[0])
 
 
 def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
@@ -51,7 +53,7 @@ def edges_of(space: Space, point: Point, trials: int = 20) -> list[Edge]:
         for upper, here in ((False, share < near), (True, share > 1 - near)):
             further = beyond(spec, upper)
             if here and further is not None:
-                found.append(Edge(name, part, value, spec, upper, further))
+                found.append(Edge(name, part, value, spec, upper, further, near))
     return found
 
 

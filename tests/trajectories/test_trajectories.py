@@ -279,7 +279,7 @@ def test_the_command_writes_figures_and_tables(tmp_path, capsys):
     with Image.open(tmp_path / "trajectories.gif") as gif:
         assert gif.n_frames >= 13
         assert gif.info["loop"] == 0
-    assert "arrives" in capsys.readouterr().out
+    assert "steps to minimum" in capsys.readouterr().out
 
 
 @everywhere

@@ -7,13 +7,14 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.candidate.judge import ALPHA, CandidateVerdict, OverProblems, judge
-from optbench.analysis.candidate.words import OVER_TEST, TEST_NAMES, caveats_of, sentence
+from optbench.analysis.candidate.words import OVER_TEST, caveats_of, name_of_test, sentence
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.verdict import only_problem
 from optbench.common.metrics import metric_of
-from optbench.stats.corrections import HOLM, UNPAIRED
+from optbench.common.text import count
+from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, least_seeds
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict
 
@@ -24,6 +25,11 @@ EXIT_CODES = {"better": 0, "cannot tell": 3, "worse": 4}
 def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any]:
     """Return the content of `verdict.json`. Infinite and unknown numbers are null."""
     correction = found.each[0].verdict.correction if found.each else HOLM
+    of_searches = made.tuned and made.searches >= least_seeds(1, MAX_TYPE)
+    unit = "search" if of_searches else "seed"
+    said = sentence(found, unit)
+    if made.tuned and not of_searches:
+        said = f"These settings, of {count(made.searches, 'search', 'searches')} each: {said}"
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     return {
         "format": VERDICT_FORMAT,
@@ -33,10 +39,10 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
         "metric": found.column,
         "better_is": "lower" if metric_of(found.column).smaller else "higher",
         "outcome": found.outcome,
-        "sentence": sentence(found),
+        "sentence": said,
         "alpha": ALPHA,
         "test": {
-            "name": TEST_NAMES[correction],
+            "name": name_of_test(correction, unit),
             "correction": correction,
             "comparisons": found.each[0].verdict.comparisons if found.each else 0,
             "paired": correction != UNPAIRED,

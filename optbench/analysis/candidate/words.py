@@ -17,17 +17,26 @@ from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED
 from optbench.stats.pairwise import PairVerdict
 
 TEST_NAMES = {
-    HOLM: "exact two-sided Wilcoxon signed-rank tests of runs paired by seed",
-    MAX_TYPE: "two-sided sign-flip tests of the largest |t|, runs paired by seed",
+    HOLM: "exact two-sided Wilcoxon signed-rank tests of runs paired by {unit}",
+    MAX_TYPE: "two-sided sign-flip tests of the largest |t|, runs paired by {unit}",
     UNPAIRED: "exact two-sided Wilcoxon rank-sum tests of unpaired runs",
 }
+PLURALS = {"run": "runs", "seed": "seeds", "search": "searches"}
 OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
 MAX_BASELINES = 3  # of a sentence with numbers; with more baselines, it has the outcomes alone
 MAX_SCALES = 10.0  # largest ratio of two problems' values without a caveat
 
 
-def sentence(found: CandidateVerdict) -> str:
-    """Return what may be said of the candidate, with n, intervals and the test."""
+def name_of_test(correction: str, unit: str = "seed") -> str:
+    """Return the name of a correction's test. unit: what is paired, "seed" or "search"."""
+    return TEST_NAMES[correction].format(unit=unit)
+
+
+def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
+    """Return what may be said of the candidate, with n, intervals and the test.
+
+    unit: what is paired, "seed" or "search".
+    """
     several = any(entry.problems > 1 for entry in found.over)
     each: dict[str, list[OnProblem]] = {entry.baseline: [] for entry in found.over}
     for one in found.each:
@@ -36,7 +45,7 @@ def sentence(found: CandidateVerdict) -> str:
     parts = "; ".join(make(entry, each[entry.baseline]) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
-    return f"{found.candidate} {parts} ({method_text(found)})."
+    return f"{found.candidate} {parts} ({method_text(found, unit)})."
 
 
 def grouped_text(over: Sequence[OverProblems]) -> str:
@@ -108,7 +117,7 @@ def over_text(entry: OverProblems, each: list[OnProblem]) -> str:
     return f"{text}, over the problems {over}: {estimate(entry.verdict)}"
 
 
-def method_text(found: CandidateVerdict) -> str:
+def method_text(found: CandidateVerdict, unit: str) -> str:
     """Return the metric, the seeds and the tests in words."""
     metric = metric_of(found.column)
     better = "lower" if metric.smaller else "higher"
@@ -116,15 +125,16 @@ def method_text(found: CandidateVerdict) -> str:
     verdicts = [one.verdict for one in found.each]
     if verdicts:
         low, high = min(v.n for v in verdicts), max(v.n for v in verdicts)
-        what = "run" if verdicts[0].correction == UNPAIRED else "seed"
-        parts.append(count(high, what) if low == high else f"{low} to {high} {what}s")
+        what = "run" if verdicts[0].correction == UNPAIRED else unit
+        numbers = count(high, what, PLURALS[what])
+        parts.append(numbers if low == high else f"{low} to {numbers}")
         spans = verdicts[0].comparisons
         corrected = ""
         if verdicts[0].correction != MAX_TYPE and spans > 1:
             corrected = f" with Holm's correction over {spans} comparisons"
         elif verdicts[0].correction == MAX_TYPE:
             corrected = f" over {count(spans, 'pair')}"
-        parts.append(TEST_NAMES[verdicts[0].correction] + corrected)
+        parts.append(name_of_test(verdicts[0].correction, unit) + corrected)
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     if over:
         more = f" with Holm's correction over {len(over)} baselines" if len(over) > 1 else ""

@@ -23,6 +23,7 @@ from optbench.analysis.claims.sides import (
 from optbench.analysis.claims.values import CHECK_KEYS, needs_layers, title
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.common.text import interval
 from optbench.stats.equivalence import equivalence
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, enough_seeds
@@ -72,10 +73,9 @@ class Check(NamedTuple):
         elif math.isinf(v.difference):
             statistics = f"a side diverged: no difference in numbers, p = {v.p:.2g}"
         else:
-            ends = ("unbounded" if math.isinf(end) else f"{end:.3g}" for end in (v.low, v.high))
-            interval = f"{v.difference:.3g} [{', '.join(ends)}]"
-            interval += " (90 %)" * self.direction.startswith("equal")
-            statistics = f"difference {interval}, p = {v.p:.2g}"
+            estimate = f"{v.difference:.3g} {interval(v.low, v.high)}"
+            estimate += " (90 %)" * self.direction.startswith("equal")
+            statistics = f"difference {estimate}, p = {v.p:.2g}"
         if self.sign < 0 and self.p_holm > v.p:
             statistics += f", corrected {self.p_holm:.2g}"
         notes = "".join(f"; {note}" for note in self.notes)
