@@ -19,7 +19,7 @@ from optbench.common.text import count, is_number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
-from optbench.stats.pairwise import DEFAULT_SEEDS
+from optbench.stats.pairwise import DEFAULT_SEEDS, words_of
 from optbench.stats.tuning_curves import check_exchangeable
 
 DECAYING = ("cosine", "exponential", "one_cycle", "step", "trapezoid", "warmup_cosine")  # schedules
@@ -65,7 +65,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
         few = list(few_seeds(made, MAX_TYPE if made.paired else UNPAIRED))
     found += few
     if leader and (made.tuned or not few):  # too few seeds already say that none is proven
-        found += unproven_leaders(plan, finals, y)
+        found += unproven_leaders(plan, finals, y, made.unit)
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
@@ -277,7 +277,7 @@ def settling_command(made: Comparison, seeds: int) -> str:
     return job_list.with_more_seeds(lists[0][0], done, seeds)
 
 
-def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
+def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str, unit: str) -> Iterator[str]:
     """Yield a caveat for each leader that is not shown to be better than the second.
 
     The compared values chose the leader, so the max-type test over all pairs applies. Its outcome
@@ -299,7 +299,7 @@ def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterat
             where = f"{problem}: " if problem else ""
             found.append(
                 f"{where}{ranked(part, smaller)[0]} is first by {metric_of(y).label}, which does "
-                f"not make it better than {second}: {verdict.text}"
+                f"not make it better than {second}: {words_of(verdict.text, unit)}"
             )
     if len(found) <= MOST_LEADER_SENTENCES:
         yield from found

@@ -29,6 +29,7 @@ from optbench.formats.study import (
     manifests_of,
     protocol_of,
 )
+from optbench.stats.corrections import MAX_TYPE, least_seeds
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
 LISTS = ("facet", "baseline")  # options that are lists
@@ -213,6 +214,11 @@ class Comparison:
         runs = self.table[self.table["run"].isin(self.main)]
         found = runs.groupby(["problem", "optimizer"], observed=True)["repeat"].nunique()
         return max(1, int(found.min()))
+
+    @property
+    def unit(self) -> str:
+        """Return what the tests pair: "search" in a study with enough searches, else "seed"."""
+        return "search" if self.searches >= least_seeds(1, MAX_TYPE) else "seed"
 
     def finals(self, column: str) -> "pd.Series[float]":
         """Return the final value of each run: `final_values`."""

@@ -24,7 +24,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import interval, number, show
 from optbench.stats.corrections import MAX_TYPE, least_seeds
-from optbench.stats.pairwise import compare
+from optbench.stats.pairwise import compare, words_of
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
 SETTINGS_ALONE = (
@@ -89,9 +89,7 @@ def verdicts(made: Comparison) -> pd.DataFrame:
         lines = compare(
             frame, leader.name, smaller, chosen=True, among=leader.ranked, owners=owners
         )
-        if made.searches >= least_seeds(1, MAX_TYPE):
-            words = lines["verdict"].str.replace("seeds needed", "searches needed")
-            lines = lines.assign(verdict=words)
+        lines["verdict"] = [words_of(text, made.unit) for text in lines["verdict"]]
         found.append(lines.assign(problem=problem_name(made.table, made.series(), str(problem))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 

@@ -42,7 +42,15 @@ def blame(what: str) -> Iterator[None]:
     except Exception as error:
         if memory_is_full(error):
             raise
+        if what.startswith("a step with ") and "forward" in _own_functions(error):
+            what = f"the model's forward failed in {what.removesuffix(' failed')}"
         raise CodeError(f"{what}: {described(error)}") from error
+
+
+def _own_functions(error: BaseException) -> list[str]:
+    """Return the names of the functions outside of packages through which an error came."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.name for frame in frames if _is_own(frame.filename)]
 
 
 NEEDS_GRAPH_HINT = (
@@ -148,7 +156,8 @@ def message_of(error: BaseException) -> str:
 def refusals(what: str, advice: str = "") -> Iterator[None]:
     """Turn an error of a user's or a package's function into a `UserError`.
 
-    The message begins with `what`, and names the line of the user's own code.
+    The message begins with `what`, and names the line of the user's own code. An error that this
+    code itself raised is of its own kind: it is named, and gets no advice on shapes.
     """
     try:
         with warnings.catch_warnings():
@@ -163,15 +172,27 @@ def refusals(what: str, advice: str = "") -> Iterator[None]:
             why = f"it needs {int(asked[1]) / 2**30:,.0f} GiB for one tensor"
         elif isinstance(error, LookupError | AssertionError | ArithmeticError):
             why = f"{type(error).__name__}: {why}"
-        raise UserError(f"{what}: {why}{_own_line(error)}{advice}") from error
+        elif _raised_by_user(error):
+            why, advice = f"{type(error).__name__}: {why}", ""
+        raise UserError(f"{what}: {why}{own_line(error)}{advice}") from error
 
 
-def _own_line(error: BaseException) -> str:
+def own_line(error: BaseException) -> str:
     """Return the line in the user's own code, as " (net.py, line 7)", or ""."""
-    others = (sysconfig.get_path("stdlib"), f"{Path(__file__).parent.parent}{os.sep}", "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        installed = {"site-packages", "dist-packages"} & {*file.parts}
-        if not installed and not frame.filename.startswith(others):
-            return f" ({file.name}, line {frame.lineno})"
+        if _is_own(frame.filename):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
     return ""
+
+
+def _is_own(file: str) -> bool:
+    """Return whether a file is the user's: neither optbench's, nor a package's, nor Python's."""
+    others = (sysconfig.get_path("stdlib"), f"{Path(__file__).parent.parent}{os.sep}", "<")
+    installed = {"site-packages", "dist-packages"} & {*Path(file).parts}
+    return not installed and not file.startswith(others)
+
+
+def _raised_by_user(error: BaseException) -> bool:
+    """Return whether a `raise` of the user's own code made an error."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return any(_is_own(f.filename) and re.search(r"\braise\b", f.line or "") for f in last)

@@ -50,6 +50,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f". Did you mean {near[0]}?" if near else ""
 
 
+def proposing(word: str, names: Iterable[str]) -> str:
+    """Return `did_you_mean` as the end of a sentence, with the blank before the next one."""
+    return f"{did_you_mean(word, names) or '.'} "
+
+
 def clip(text: str, most: int, mark: str = "…") -> str:
     """Return a text, without its middle if it has more than `most` letters.
 

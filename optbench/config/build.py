@@ -16,9 +16,9 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, own_line
 from optbench.common.files import expanded
-from optbench.common.names import did_you_mean
+from optbench.common.names import did_you_mean, proposing
 from optbench.config.trust import make
 from optbench.datasets import prepare
 from optbench.datasets.torchvision_shim import with_torchvision
@@ -171,8 +171,14 @@ def build(group: str, node: Node) -> Any:
                 )
             else:
                 words = f"{target} needs {names}: add it to the YAML, or give +{group}.NAME=VALUE"
+        elif "/" in target or target.endswith(".py"):
+            words = f"_target_ is MODULE.NAME, as in net.Net of net.py, and no path: {target}"
+        elif "Expected a callable target" in words and "module" in words:
+            words = f"{target} is a module: name a class or function in it, as in {target}.NAME"
         elif "locating target" in words:
             words = without_target(target)
+        elif cause is not None:
+            words += own_line(cause)
         raise UserError(f"{group} cannot be made: {words}") from error
 
 
@@ -237,7 +243,7 @@ def check_accepted(group: str, made: Any) -> None:
         own = [key for key, p in parameters.items() if p.default is not p.empty]
         raise UserError(
             f"{group} cannot be made: {made.func.__name__} does not accept {', '.join(unknown)}"
-            f"{did_you_mean(unknown[0], own)}. It accepts: {', '.join(own) or 'nothing'}"
+            f"{proposing(unknown[0], own)}It accepts: {', '.join(own) or 'nothing'}"
         )
 
 

@@ -161,8 +161,8 @@ def check_keys(config: Config) -> None:
     for key, value in config.items():
         if key in OVERLAYS:
             raise UserError(
-                f"the file of {key}=NAME sets keys of the whole configuration: it begins with "
-                f"`# @package _global_`"
+                f"the file of {key}=NAME sets keys of the whole configuration: its first line is "
+                f"`# @package _global_`, before other comments"
             )
         if key not in TOP_KEYS:
             raise UserError(f"unknown key '{key}'{suggestion(key)}")

@@ -118,7 +118,7 @@ class Text:
         if not val_size:
             return 0
         span = self._span(int(val_size)) if whole else round(val_size * tokens)
-        if span + self.context >= tokens:
+        if span + self.context >= tokens and tokens > self.context:  # else there is no window
             raise UserError(
                 f"data.val_size={val_size!r} leaves no window to train on: {span} of {tokens} "
                 f"{self.unit} would be held out. Lower it, or raise data.subset if it is set"

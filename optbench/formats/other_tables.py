@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from optbench.common.errors import UserError, is_text
-from optbench.common.names import did_you_mean
+from optbench.common.names import did_you_mean, proposing
 from optbench.formats.keys import GROUPS
 from optbench.formats.run import COLUMNS
 
@@ -103,7 +103,7 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
         if not is_known(ours):
             names = ["optimizer", "seed", *NUMBERS]
             raise UserError(
-                f"--columns: optbench has no column {ours!r}{did_you_mean(ours, names)}. There "
+                f"--columns: optbench has no column {ours!r}{proposing(ours, names)}There "
                 f"are: {', '.join(names)}; any name with {', '.join(METRIC_WORDS)} in it; and "
                 f"settings such as optimizer.lr"
             )

@@ -1,5 +1,6 @@
 """Build an optimizer that is ready to step, from its configuration and a model."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,7 +122,8 @@ def _check_class(optimizer: Optimizer, name: str) -> None:
         raise UserError(
             f"{name} has no param_groups: its __init__ must call super().__init__(params, defaults)"
         )
-    if getattr(type(optimizer), "step", Optimizer.step) is Optimizer.step:
+    step = getattr(type(optimizer), "step", Optimizer.step)
+    if inspect.unwrap(step) is inspect.unwrap(Optimizer.step):  # torch wraps the step of a class
         raise UserError(f"{name} has no method step, which takes an optimizer's step")
 
 

@@ -70,7 +70,8 @@ def draw_all(
     asked_times(made)  # rejects a bad target early
     finals = summary(made, made.judged, options.facet, options.lines)
     finals.attrs["engines"] = engines_note(made, config_folder())
-    warnings = caveats(made)
+    # a named candidate is judged instead of the leader
+    warnings = caveats(made, leader=made.options.candidate is None)
     # Styles come from all runs, so that a filtered figure looks like the full one.
     with style.use(options.style or "paper", options.columns, made.names):
         drawn, skipped = kinds.draw(made, options.kinds, problems)

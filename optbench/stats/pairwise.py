@@ -100,6 +100,11 @@ class PairVerdict(NamedTuple):
         return f"cannot tell (n = {self.n}; {more})"
 
 
+def words_of(text: str, unit: str) -> str:
+    """Return `PairVerdict.text` with the paired unit's word. unit: "seed" or "search"."""
+    return text.replace("seeds needed", "searches needed") if unit == "search" else text
+
+
 def compare_pair(
     a: Values,
     b: Values,

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError
-from optbench.common.names import did_you_mean
+from optbench.common.names import proposing
 from optbench.formats.groups import choices, read_yaml
 from optbench.sweeps import grid
 
@@ -56,7 +56,7 @@ def check(config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:
     for key, name in [("candidate", candidate), *(("baseline", name) for name in baselines)]:
         if name not in known:
             raise UserError(
-                f"{key}={name} is no optimizer of this sweep{did_you_mean(name, known)}. It has: "
+                f"{key}={name} is no optimizer of this sweep{proposing(name, known)}It has: "
                 f"{', '.join(known)}"
             )
     if candidate in baselines:

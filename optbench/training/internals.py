@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optbench.common.errors import UserError
-from optbench.common.names import did_you_mean
+from optbench.common.names import proposing
 
 UPDATE_RMS, EFFECTIVE_LR, AGE = "update_rms", "effective_lr", "preconditioner_age"
 COMPUTED = (EFFECTIVE_LR, UPDATE_RMS, AGE)
@@ -80,7 +80,7 @@ class Internals:
             return math.fsum(values) / len(values)
         raise UserError(
             f"log.optimizer: {type(self.optimizer).__name__} has no number {name}"
-            f"{did_you_mean(name, self.known())}. It has: {', '.join(self.known())}"
+            f"{proposing(name, self.known())}It has: {', '.join(self.known())}"
         )
 
     def _update_rms(self) -> float:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError, reason
-from optbench.common.names import did_you_mean
+from optbench.common.names import proposing
 from optbench.config.resolve import resolve
 from optbench.config.validate import check as check_settings
 from optbench.formats.keys import GROUPS_KEY, RunConfig, arguments_in
@@ -168,7 +168,7 @@ def _defaults_in(group: str, node: Mapping[str, Any], own: Space, of_user: bool)
         if keys is not None and key not in keys:
             raise UserError(
                 f"{group}.search.{key}: {node['name']} has no {key}"
-                f"{did_you_mean(key, keys)}. It has: {', '.join(keys)}"
+                f"{proposing(key, keys)}It has: {', '.join(keys)}"
             )
     return values
 

@@ -12,7 +12,7 @@ import pytest
 from made_runs import make_run, sweep
 
 import optbench
-from optbench.analysis.candidate.document import EXIT_CODES, verdict_document
+from optbench.analysis.candidate.document import EXIT_CODES, asked_verdict, verdict_document
 from optbench.analysis.candidate.judge import judge
 from optbench.analysis.candidate.words import sentence
 from optbench.analysis.comparison import Comparison, Options, compare
@@ -212,3 +212,17 @@ def test_the_page_of_a_tuned_study_judges_by_the_test_set_whatever_it_shows(tmp_
     assert data["view"]["y"] == "val_loss"
     assert data["warnings"][0].startswith("val_loss chose the settings")
     assert collect([tmp_path], y="train_loss")["verdict"]["column"] == "training loss"
+
+
+def test_few_searches_speak_of_settings_and_enough_of_searches(tmp_path) -> None:
+    for searches, words in ((2, "These settings, of 2 searches each: "), (6, "6 searches; ")):
+        folder = tmp_path / str(searches)
+        for repeat in range(searches):
+            for name, lr in (("adam", 0.001), ("sgd", 0.1)):
+                for phase in ("trials", "tuned"):
+                    seed = 1000 * repeat + (phase == "tuned")
+                    place = folder / phase / f"{name}{repeat}"
+                    make_run(place, name, seed, lr, phase=phase, repeat=repeat)
+        told = asked_verdict(compare([folder], Options(candidate="adam")))
+        assert words in told["sentence"]
+        assert ("paired by search" in told["sentence"]) == (searches == 6)

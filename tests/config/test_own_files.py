@@ -99,7 +99,7 @@ def mine(tmp_path, monkeypatch, capsys):
         (["dataset=unscaled"], "Add preprocessing to the YAML of dataset, or give preprocessing="),
         (["dataset=file"], "needs path: add it to the YAML, or give +dataset.NAME=VALUE"),
         (["initializer=tensor"], "give it as initializer.weight._target_, in a YAML below"),
-        (["study=keys"], "it begins with `# @package _global_`"),
+        (["study=keys"], "its first line is `# @package _global_`"),
         (["study=sweep"], "the configuration sweeps over seed: add -m"),
         (["study=tuned"], "a tuned study is not a single run: add -m"),
         (["optimizer=fien"], "Did you mean fine?"),

@@ -336,3 +336,20 @@ def test_a_table_is_refused_for_what_it_is_not(write):
     ):
         with pytest.raises(UserError, match=named):
             prepare(made, **settings)
+
+
+@pytest.mark.parametrize(
+    ("column", "texts", "words"),
+    [
+        ("x", [f"{k}.5" for k in range(299)] + ["big"], "row 300 has 'big'"),
+        ("y", [f"{k}.5" for k in range(299)] + ["big"], "row 300 has 'big'"),
+        ("x", [f"{k},5" for k in range(300)], "row 1 has '0,5': write decimals with a point"),
+    ],
+)
+def test_columns_of_numbers_with_a_mistake_are_no_columns_of_names(tmp_path, column, texts, words):
+    plain = [f"{k}.25" for k in range(300)]
+    other = "y" if column == "x" else "x"
+    frame = pd.DataFrame({column: texts, other: plain, "z": ["a", "b"] * 150})
+    frame.to_csv(tmp_path / "t.csv", index=False, sep=";")
+    with pytest.raises(UserError, match=words):
+        csv(path=tmp_path / "t.csv", target="y")

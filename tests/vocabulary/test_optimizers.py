@@ -305,3 +305,23 @@ def test_muon_survives_a_deep_copy() -> None:
     assert isinstance(twin, MuonWithAdamW)
     assert steps(model, opt, 3) == steps(other, twin, 3)
     assert torch.equal(values(model), values(other))
+
+
+class WithoutBase(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        self.lr = lr
+
+
+class WithoutStep(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [(WithoutBase, r"its __init__ must call super\(\).__init__"), (WithoutStep, "no method step")],
+)
+def test_classes_that_forget_what_every_optimizer_has_are_told(cls, words) -> None:
+    for _ in range(2):  # torch wraps the step of a class at its first optimizer
+        with pytest.raises(UserError, match=words):
+            build(partial(cls, lr=0.1), torch.nn.Linear(2, 2))

@@ -274,3 +274,35 @@ def test_a_generator_without_a_seed_is_told(make_problem, capsys, model, told):
     asked = {"problem": make_problem(model), "optimizer": torch.optim.Adam}
     run.warn_of_unseeded(Training(**asked), asked)
     assert ("model.rng draws random numbers that no seed sets" in capsys.readouterr().err) == told
+
+
+class Boom(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(shape[0], classes)
+        self.calls, self.last = 0, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > self.last:
+            raise RuntimeError("my bug")
+        return super().forward(x)
+
+
+def test_error_that_a_model_raises_is_named_with_its_line_and_without_advice(make_problem):
+    with pytest.raises(
+        UserError, match=r"RuntimeError: my bug \(test_own_models.py, line"
+    ) as found:
+        Training(make_problem(Boom), torch.optim.Adam)
+    assert "Linear takes" not in str(found.value)
+
+
+class LateBoom(Boom):
+    def forward(self, x):
+        self.last = 4
+        return super().forward(x) if self.training else nn.Linear.forward(self, x)
+
+
+def test_error_of_a_models_forward_is_not_blamed_on_the_optimizer(make_problem):
+    training = Training(make_problem(LateBoom, epochs=9), torch.optim.Adam)
+    with pytest.raises(UserError, match="the model's forward failed in a step with Adam: Runtime"):
+        list(training.updates())

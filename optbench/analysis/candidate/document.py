@@ -14,7 +14,7 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.verdict import only_problem
 from optbench.common.metrics import metric_of
 from optbench.common.text import count
-from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, least_seeds
+from optbench.stats.corrections import HOLM, UNPAIRED
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict
 
@@ -25,10 +25,8 @@ EXIT_CODES = {"better": 0, "cannot tell": 3, "worse": 4}
 def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any]:
     """Return the content of `verdict.json`. Infinite and unknown numbers are null."""
     correction = found.each[0].verdict.correction if found.each else HOLM
-    of_searches = made.tuned and made.searches >= least_seeds(1, MAX_TYPE)
-    unit = "search" if of_searches else "seed"
-    said = sentence(found, unit)
-    if made.tuned and not of_searches:
+    said = sentence(found, made.unit)
+    if made.tuned and made.unit == "seed":
         said = f"These settings, of {count(made.searches, 'search', 'searches')} each: {said}"
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     return {
@@ -42,7 +40,7 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
         "sentence": said,
         "alpha": ALPHA,
         "test": {
-            "name": name_of_test(correction, unit),
+            "name": name_of_test(correction, made.unit),
             "correction": correction,
             "comparisons": found.each[0].verdict.comparisons if found.each else 0,
             "paired": correction != UNPAIRED,

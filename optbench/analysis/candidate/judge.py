@@ -21,7 +21,7 @@ from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.names import did_you_mean
+from optbench.common.names import proposing
 from optbench.stats.corrections import HOLM, MAX_TYPE, least_seeds
 from optbench.stats.estimates import median
 from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_rank
@@ -114,7 +114,7 @@ def check_names(candidate: str, baselines: Sequence[str], known: Sequence[str]) 
     for what, name in [("candidate", candidate), *(("baseline", name) for name in baselines)]:
         if name not in known:
             raise UserError(
-                f"the {what} {name!r} is no optimizer of these runs{did_you_mean(name, known)}. "
+                f"the {what} {name!r} is no optimizer of these runs{proposing(name, known)}"
                 f"There are: {', '.join(known)}"
             )
     if candidate in baselines:

@@ -15,6 +15,8 @@ MISSING_TEXTS = frozenset(
     ("", "?", "NA", "N/A", "#N/A", "NaN", "nan", "-nan", "null", "NULL", "None", "<NA>")
 )
 
+MOSTLY = 0.9  # of a column's texts: then it is one of numbers, with mistakes
+
 
 @dataclass(frozen=True, eq=False)
 class Column:
@@ -114,6 +116,24 @@ def as_numbers(column: Column) -> Column:
             + (": write decimals with a point" if comma else ": correct it, or leave it empty")
         )
     return checked(Column(column.name, numbers))
+
+
+def check_few_wrong(column: Column) -> None:
+    """Raise `UserError` for the first text that is no number, if nearly all texts are numbers.
+
+    Numbers with a comma for the decimal point count as such.
+    """
+    texts = [text for text in column.cells if text is not None]
+    if sum(map(_looks_like_number, texts)) >= MOSTLY * len(texts):
+        as_numbers(column)
+
+
+def _looks_like_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ".", 1))
+    except ValueError:
+        return False
+    return "_" not in text
 
 
 def _parsed(column: Column) -> tuple[np.ndarray, int | None]:

@@ -19,6 +19,7 @@ from optbench.datasets.tables.columns import (
     as_numbers,
     as_texts,
     categories,
+    check_few_wrong,
     check_names,
     detected,
     of_series,
@@ -212,6 +213,8 @@ def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
             f"the target {name!r} has one class only ({known[0]!r}): two or more are needed"
         )
     if len(known) > max(FEW_CATEGORIES, len(texts.cells) / 2):
+        if not found.is_numeric:
+            check_few_wrong(column)
         raise UserError(
             f"the target {name!r} has {len(known):,} different values in {len(texts.cells):,} "
             f"rows, too many for classes: take another column as data.target, or predict numbers "

@@ -7,7 +7,14 @@ import numpy as np
 
 from optbench.common.errors import UserError, check_choice
 from optbench.common.text import count
-from optbench.datasets.tables.columns import Column, as_numbers, as_texts, categories, detected
+from optbench.datasets.tables.columns import (
+    Column,
+    as_numbers,
+    as_texts,
+    categories,
+    check_few_wrong,
+    detected,
+)
 
 NOMINAL = ("onehot", "numbers", "embedding")
 MISSING = ("median", "mean", "error")
@@ -65,6 +72,7 @@ def _check_categories(column: Column) -> None:
     there = int((~column.missing).sum())
     different = len(categories(column))
     if different > MOST_CATEGORIES or different > max(FEW_CATEGORIES, there / 2):
+        check_few_wrong(column)
         name = column.name
         raise UserError(
             f"the column {name!r} holds {different:,} different texts in {there:,} rows (a name, "

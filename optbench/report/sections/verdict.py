@@ -18,7 +18,7 @@ from optbench.common.text import count, enumerated, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, are_unpaired, least_seeds
-from optbench.stats.pairwise import compare
+from optbench.stats.pairwise import compare, words_of
 from optbench.stats.tuning_curves import rate_width
 
 OTHERS = {  # what a leader is compared with
@@ -51,8 +51,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     smaller = metric_of(column).smaller
     costs, keys = made.costs, run_keys(made, only=made.main)
     by = "its best trials by validation" if made.tuned else "the values compared here"
-    of_searches = made.searches >= least_seeds(1, MAX_TYPE)
-    unit = "search" if of_searches else "seed"
+    unit = made.unit
     if not made.tuned and len(set(owners.values())) not in (1, len(owners)):
         by += ", each optimizer at the best of its settings"
     found = []
@@ -82,14 +81,14 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
                 "n": pair["n"], "difference": pair["difference"], "low": pair["low"],
                 "high": pair["high"], "p": pair["p_corrected"],
                 "improvement": 1 - pair["improvement"],
-                "word": pair["verdict"].split(" (")[0], "text": pair["verdict"],
+                "word": pair["verdict"].split(" (")[0], "text": words_of(pair["verdict"], unit),
             }
             for pair in pairs
         ]  # fmt: skip
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
         kind = series_kind(owners, list(map(str, rows)))
         level, headline = sentence(leader, against, ranked.index(leader) + 1, kind, unit)
-        if made.tuned and not of_searches and against:
+        if made.tuned and unit == "seed" and against:
             found_by = count(made.searches, "search", "searches")
             headline = f"These settings, of {found_by} each: {headline}"
         if math.isinf(medians[leader]):
