@@ -74,11 +74,12 @@ def table(finals: pd.DataFrame, column: str) -> str:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
         rows.append((problem_text(keys, row[keys].to_numpy()), [str(row["variant"]), *cells]))
-    # Heads wrap before names are clipped. Numbers stay whole: a narrow terminal drops a column.
-    widths = [
-        max(map(len, [*head.split(), *column]))
-        for head, *column in zip(heads, *(cells for _, cells in rows), strict=True)
-    ]
+    # Heads wrap before names are clipped. In a narrow terminal the last column loses its ranges,
+    # and then goes; numbers stay whole.
+    widths = widths_of(heads, rows)
+    if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
+        rows = [(here, [*cells[:-1], cells[-1].split(" [")[0]]) for here, cells in rows]
+        widths = widths_of(heads, rows)
     if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
         heads, widths = heads[:3], widths[:3]
     room = max(width - sum(widths[1:]) - GAP * len(heads), MIN_NAME)
@@ -105,6 +106,12 @@ def table(finals: pd.DataFrame, column: str) -> str:
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
     # Lines have no trailing spaces, also in a pipe.
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
+
+
+def widths_of(heads: list[str], rows: list[tuple[str, list[str]]]) -> list[int]:
+    """Return the least width of each column: of its longest cell, or word of its head."""
+    columns = zip(heads, *(cells for _, cells in rows), strict=True)
+    return [max(map(len, [*head.split(), *column])) for head, *column in columns]
 
 
 def judged(made: Comparison, column: str) -> str:

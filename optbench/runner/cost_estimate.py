@@ -109,7 +109,8 @@ def lines_of(pairs: Sequence[tuple[Share, Speed]], done: int) -> Iterator[str]:
     runs = sum(share.runs for share in shares)
     epochs = sum(share.runs * share.part * speed.epochs for share, speed in pairs)
     more = f"; {done:,} are done already" if done else ""
-    yield f"dry run: {runs:,} runs of {epochs:,.0f} epochs in all{more}"
+    plural = "s" * (f"{epochs:,.0f}" != "1")
+    yield f"dry run: {runs:,} run{'s' * (runs != 1)}, {epochs:,.0f} epoch{plural} in all{more}"
     if not runs:
         return
     groups: dict[str, list[tuple[Share, Speed]]] = {}

@@ -12,7 +12,7 @@ from scripts import ROOT
 from scripts.site.result_pages import result_pages
 
 COMMAND = re.compile(r"^(?:    |\$ )python -m optbench (\S.*)$", re.M)
-FILE = re.compile(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", re.S)
+FILE = re.compile(r"```\w+\n(# @package _global_\n)?# (\S+\.(?:yaml|py))\n(.*?)```", re.S)
 TABLE = re.compile(r"```csv\n(.*?)```", re.S)
 
 
@@ -36,7 +36,8 @@ def write_files(folder: Path) -> None:
     """Write the example files of all pages into a folder, and the table of one."""
     for path in pages():
         text = path.read_text("utf-8")
-        for name, content in FILE.findall(text):
+        for head, name, rest in FILE.findall(text):
+            content = head + rest
             if not name.startswith("conf/"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(content, "utf-8")

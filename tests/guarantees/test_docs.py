@@ -21,7 +21,8 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCS = {str(path.relative_to(ROOT / "docs")): path.read_text("utf-8") for path in PAGES}
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 EXTENDING = DOCS["extending.md"]
-FILES = re.findall(r"```\w+\n# (\S+\.(?:yaml|py))\n(.*?)```", EXTENDING, re.S)
+FILE = r"```\w+\n(# @package _global_\n)?# (\S+\.(?:yaml|py))\n(.*?)```"
+FILES = [(name, head + text) for head, name, text in re.findall(FILE, EXTENDING, re.S)]
 COMMANDS = re.findall(r"^    python -m optbench (.*)$", EXTENDING, re.M)
 
 
@@ -194,3 +195,8 @@ def test_every_promise_names_a_test_that_exists():
         for name in named:
             found = is_there(ROOT / name) if "/" in name else f"def {name}(" in tests
             assert found, name
+
+
+def test_no_page_has_a_number_left_to_fill_in():
+    for name, text in DOCS.items():
+        assert not re.search(r"@[A-Z]+@|\bTODO\b|\bTBD\b", text), name

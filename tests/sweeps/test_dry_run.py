@@ -31,7 +31,7 @@ def run(monkeypatch, capfd, tmp_path):
 def test_a_sweep_tells_its_cost_and_writes_nothing(run, tmp_path):
     code, out, err = run("-m", "--dry-run", *TINY, "optimizer=sgd,adam", "seed=0,1,2", "epochs=2")
     assert code == 0, err
-    assert "dry run: 6 runs of 12 epochs in all" in out
+    assert "dry run: 6 runs, 12 epochs in all" in out
     assert re.search(r"sgd, mlp on mnist_5k: 3 runs of [\d.e-]+ s each", out)
     assert "core hours" in out
     assert not (tmp_path / "results").exists()
@@ -54,7 +54,7 @@ def test_finished_runs_are_not_counted_and_a_mistake_is_found(run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     code, out, _ = run("-m", "--dry-run", *words, "seed=0,1", "name=x")
     assert code == 0
-    assert "dry run: 1 runs of 1 epochs in all; 1 are done already" in out
+    assert "dry run: 1 run, 1 epoch in all; 1 are done already" in out
     assert sorted(tmp_path.rglob("*")) == before
     code, _, err = run("-m", "--dry-run", *words, "optimizer.lr=fast", "name=x")
     assert code == 1
@@ -69,7 +69,7 @@ def test_the_estimate_is_the_sum_of_its_parts():
     lines = list(
         cost_estimate.lines_of([(Share(config, 3), speed), (Share(config, 2, 0.1), speed)], 7)
     )
-    assert lines[0] == "dry run: 5 runs of 32 epochs in all; 7 are done already"
+    assert lines[0] == "dry run: 5 runs, 32 epochs in all; 7 are done already"
     hours = (3 * 7.5 + 2 * 2.1) / 3600
     assert lines[-2].startswith(f"about {hours:.3g} core hours")
 

@@ -109,7 +109,7 @@ def test_misspelt_key_ends_sweep_before_its_folder(here, tmp_path, words, expect
 def test_sweep_takes_keys_that_only_some_choices_have(here, tmp_path):
     words = ["-m", "optimizer=nesterov,sgd", "nesterov.momentum=0.8,0.9", "--dry-run"]
     status, out, _ = here(*words)
-    assert (status, out.partition("\n")[0]) == (0, "dry run: 3 runs of 6 epochs in all")
+    assert (status, out.partition("\n")[0]) == (0, "dry run: 3 runs, 6 epochs in all")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -312,8 +312,9 @@ function extras(u, panel, lines, labels, dark) {
     ctx.stroke();
     ctx.font = `${11 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "right";
-    ctx.textBaseline = "bottom";
-    ctx.fillText("least squares", box.left + box.width - 4 * ratio, at - 2 * ratio);
+    const below = at + 14 * ratio < box.top + box.height;  // where no curve is
+    ctx.textBaseline = below ? "top" : "bottom";
+    ctx.fillText("least squares", box.left + box.width - 4 * ratio, at + (below ? 2 : -2) * ratio);
   }
   ctx.setLineDash([]);
   const beside = counter();

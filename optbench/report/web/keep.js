@@ -41,7 +41,7 @@ function svgOf(panels, title, note = "") {
     if (panel.reference) {
       const at = Y(panel.reference);
       root.append(svgEl("line", { x1: box.left, x2: box.right, y1: at, y2: at, stroke: "#555555", "stroke-dasharray": "2 3" }));
-      root.append(svgEl("text", { x: box.right - 4, y: at - 3, "text-anchor": "end", "font-size": 11, fill: "#555555" }, "least squares"));
+      root.append(svgEl("text", { x: box.right - 4, y: at + 14 < box.bottom ? at + 12 : at - 3, "text-anchor": "end", "font-size": 11, fill: "#555555" }, "least squares"));
     }
     const beside = counter();
     lines.forEach((line, i) => {
