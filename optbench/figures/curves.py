@@ -41,6 +41,7 @@ from optbench.figures.panels import (
 )
 from optbench.stats.estimates import median, median_along
 
+MIN_ROWS_TO_SKIP = 5  # of each line: of fewer, little would be left to see
 X_LABELS = {
     "epoch": "passes over the training set (epochs)",
     "step": "optimizer steps (mini-batches)",
@@ -311,6 +312,8 @@ def skip_first_rise(
     """Begin accuracy axes at the lowest value after the first quarter of the rows.
     Otherwise lines that rise from below would squeeze their differences. Returns a note."""
     ended = [curve for curve in shown if math.isfinite(curve.final)] or shown
+    if min(len(curve.median) for curve in ended) < MIN_ROWS_TO_SKIP:
+        return ""
     late = np.concatenate([curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended])
     late = late[np.isfinite(late)]
     if not len(late) or late.min() < bottom.min() + (top.max() - bottom.min()) / 4:

@@ -250,7 +250,8 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
     """
     if made.tuned:
         scores = trials_of(made, runs)
-        scores = scores[scores["optimizer"] == optimizer]
+        # as in verdict.md: neither the default setting nor follow-up trials
+        scores = scores[(scores["optimizer"] == optimizer) & scores["drawn"]]
         rates, values, what = scores["lr"], scores["score"], made.protocol.metric
     else:
         if "optimizer.lr" not in made.table:
