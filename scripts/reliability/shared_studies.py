@@ -116,7 +116,10 @@ def main() -> int:
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
         whole = contents(place / FOLDER)
         if asked.undisturbed:
-            return compare_ways(ways, words, Path(scratch), whole)
+            results = compare_ways(ways, words, Path(scratch), whole)
+            if asked.write:
+                write_ways(results, len(whole), asked)
+            return 0 if all(row["result"] == "equal" for row in results) else 1
         for number in range(asked.faults):
             if time.monotonic() > deadline:
                 break
@@ -157,8 +160,26 @@ def summary(cases: list[Case], runs: int) -> str:
     ) + "\n".join(lines)
 
 
-def compare_ways(ways: list[str], words: list[str], scratch: Path, whole: Any) -> int:
-    """Let each way do the study without a disturbance; return 1 if a result differs."""
+def write_ways(results: list[dict[str, str]], runs: int, asked: argparse.Namespace) -> None:
+    """Write how the ways compare with one machine alone."""
+    equal = sum(row["result"] == "equal" for row in results)
+    text = (
+        f"A tuned study of {runs} runs ({asked.size}: optimizers, trials, searches, seeds"
+        f"{'; mnist_5k as it is' if asked.full else ''}), on one machine alone and in "
+        f"{len(results)} ways. {equal} of {len(results)} gave the same bytes in every table, "
+        f"times aside, and the same choices."
+    )
+    full = " --full" if asked.full else ""
+    write_section(
+        "shared-ways", "Shared studies, undisturbed", text=text, rows=results,
+        command=f"shared_studies --undisturbed --size {asked.size}{full} --write",
+    )  # fmt: skip
+
+
+def compare_ways(
+    ways: list[str], words: list[str], scratch: Path, whole: Any
+) -> list[dict[str, str]]:
+    """Let each way do the study without a disturbance; return a row of each, with its result."""
     results = []
     for way in ways:
         place = scratch / way
@@ -167,13 +188,13 @@ def compare_ways(ways: list[str], words: list[str], scratch: Path, whole: Any) -
         with SCENES[way](place) as scene:
             scene.begin(words, "")
             scene.end()
-        results.append(compare(contents(place / FOLDER), whole))
-        result = results[-1]
+        result = compare(contents(place / FOLDER), whole)
         if result == "equal" and choices(place / FOLDER) != choices(scratch / "alone" / FOLDER):
-            result = results[-1] = "the choices differ"
-        seconds = time.monotonic() - begun
-        print(f"{way}: {len(whole)} runs in {seconds:.0f} s: {result}", flush=True)
-    return 0 if all(result == "equal" for result in results) else 1
+            result = "the choices differ"
+        seconds = f"{time.monotonic() - begun:.0f}"
+        results.append({"way": way, "runs": str(len(whole)), "seconds": seconds, "result": result})
+        print(f"{way}: {len(whole)} runs in {seconds} s: {result}", flush=True)
+    return results
 
 
 def choices(folder: Path) -> list[Any]:
