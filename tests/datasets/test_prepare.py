@@ -287,3 +287,12 @@ def test_to_moves_all_tensors():
     parts = [getattr(moved, f"{p}_{q}") for p in ("train", "val", "test") for q in "xy"]
     assert {t.device.type for t in parts} == {"meta"}
     assert isinstance(moved, data.Dataset)
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_labels_that_count_from_one_are_told(capsys, least):
+    raw = vectors()
+    labels = [y.clamp(min=least) for y in (raw.train_y, raw.test_y)]
+    data = prepare(raw._replace(train_y=labels[0], test_y=labels[1]), preprocessing="none")
+    assert data.classes == int(max(y.max() for y in labels)) + 1
+    assert ("no example has the label 0" in capsys.readouterr().err) == bool(least)

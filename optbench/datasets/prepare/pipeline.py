@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.datasets import parts
 from optbench.datasets.arrays import as_tensor
@@ -270,7 +271,14 @@ def _task_of(labels: Sequence[Tensor]) -> Task:
     if labels[0].is_floating_point():
         return Values(labels[0].shape[1])
     classes = int(max(y.max() for y in labels)) + 1
-    return Tokens(classes) if labels[0].ndim == 2 else Classes(classes)
+    if labels[0].ndim == 2:
+        return Tokens(classes)
+    if classes > 1 and all(bool((y > 0).all()) for y in labels):
+        warn(
+            f"no example has the label 0, and labels count from 0: these make {classes} classes, "
+            f"of which the first is empty"
+        )
+    return Classes(classes)
 
 
 def _with_scaled_targets(dataset: Dataset, *, scaled: bool) -> Dataset:
