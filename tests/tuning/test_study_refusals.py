@@ -6,6 +6,9 @@ import sys
 import pytest
 from in_process import call
 
+from optbench.tuning.contenders import named_ranges
+from optbench.tuning.space import SCHEDULE
+
 OWN = """
 import torch
 
@@ -52,11 +55,16 @@ def test_options_that_are_whole_numbers_are_tuned(at, tmp_path):
     assert {trial["status"] for trial in entry["trials"]} == {"completed"}
 
 
-def test_a_whole_space_on_the_command_line_is_searched_whatever_its_ranks(at):
-    space = "optimizer.search={weight_decay:{low:1e-4,high:1,scale:log}}"
-    status, out, err = at("optimizer=sgd", space, "hydra/launcher=basic")
-    assert status == 0, err
-    assert "sgd: searched are lr, weight_decay" in out
+def test_ranges_that_the_command_line_names_are_found_in_a_whole_space_too():
+    words = [
+        "optimizer=sgd",
+        "optimizer.search={weight_decay:{low:1e-4,high:1,scale:log}}",
+        "optimizer.search.lr.from=3",
+        "+optimizer.search.momentum={low:0,high:1}",
+        "+schedule.search={warmup:{low:0.01,high:0.3}}",
+        "model.search=1",
+    ]
+    assert named_ranges(words) == {"weight_decay", "momentum", f"{SCHEDULE}warmup"}
 
 
 @pytest.mark.parametrize(
