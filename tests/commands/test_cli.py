@@ -261,7 +261,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["optimizer._target_=torch.optim.Nope"], "torch.optim has no Nope"),
         (["optimizer._target_=torch.optim.SGD", "+optimizer.foo=1"], "does not accept foo"),
         (["optimizer=sgd,adam"], "-m sweeps over them"),
-        (["model=null"], "GROUP=NAME, not null"),
+        (["model=null"], "GROUP=NAME. The words null"),
         (["results_dir=/dev/null/x"], "cannot write results into /dev/null/x"),
         (["-m", "optimizer=sgd,adam", "results_dir=/dev/null/x"], "cannot write results into"),
         (["-m", "optimizer=sgd,adm"], "Did you mean adam?"),
