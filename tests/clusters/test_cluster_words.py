@@ -15,7 +15,8 @@ RAY = ["hydra/launcher=ray", "hydra.launcher.jobs=2"]
 
 
 @pytest.mark.parametrize(
-    "missing", ["package", "program", pytest.param("controller", marks=pytest.mark.slow)]
+    "missing",
+    ["program", *(pytest.param(one, marks=pytest.mark.slow) for one in ("package", "controller"))],
 )
 def test_a_missing_part_of_slurm_gets_words(monkeypatch, capfd, tmp_path, missing):
     monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))

@@ -136,7 +136,12 @@ def test_choice_does_not_go_by_the_order_of_jobs(program, tmp_path, launcher, st
 
 
 @pytest.mark.parametrize(
-    "words", [["precision=float32,bfloat16"], ["steps=1,5", "epochs=null"], ["weight_penalty=0,1"]]
+    "words",
+    [
+        ["precision=float32,bfloat16"],
+        pytest.param(["steps=1,5", "epochs=null"], marks=pytest.mark.slow),
+        pytest.param(["weight_penalty=0,1"], marks=pytest.mark.slow),
+    ],
 )
 def test_asked_engine_that_does_not_serve_a_run_is_said_before_others(program, tmp_path, words):
     status, error = program("-m", "optimizer=sgd", "engine=compiled_mlp", "stop_at_failure=true",
@@ -157,7 +162,7 @@ def other_sweep(folder: Path) -> None:
     "launcher",
     [
         ["hydra/launcher=basic"],
-        ["hydra.launcher.workers=1"],
+        pytest.param(["hydra.launcher.workers=1"], marks=pytest.mark.slow),
         ["hydra.launcher.workers=1", "hydra.sweeper.max_batch_size=1"],
         [
             "hydra/launcher=basic",

@@ -42,7 +42,7 @@ def test_a_tuned_study_tells_its_cost_and_writes_nothing(run, tmp_path):
     code, out, err = run("-m", "--dry-run", *TINY, "hydra/sweeper=tuned", *words)
     assert code == 0, err
     # for each optimizer 6 searches of 3 trials, and 2 seeds of the best and of the default setting
-    assert f"dry run: {2 * 6 * (3 + 2 + 2)} runs of {2 * 2 * 6 * 7} epochs" in out
+    assert f"dry run: {2 * 6 * (3 + 2 + 2)} runs, {2 * 2 * 6 * 7} epochs in all" in out
     assert "follow-up trials" in out
     assert not (tmp_path / "results").exists()
 
