@@ -71,7 +71,7 @@ STATISTICS: dict[str, Statistic] = {"median": median, "mean": mean, "iqm": iqm}
 
 
 def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
-    """Return the statistic of each row, those of `STATISTICS` for all rows at once."""
+    """Return a statistic of each row. The functions of `STATISTICS` are vectorized."""
     with np.errstate(over="ignore", invalid="ignore"):
         if function is iqm:
             return np.asarray(stats.trim_mean(rows, 0.25, axis=1))

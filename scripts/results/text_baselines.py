@@ -64,6 +64,9 @@ def rows_of(data: Dataset) -> list[dict[str, Any]]:
 
 
 def main(words: Sequence[str]) -> int:
+    if {"-h", "--help"} & {*words}:
+        print(__doc__)
+        return 0
     try:
         with initialize_config_dir(str(config_folder()), **VERSION_BASE):
             config = resolve(compose("config", list(words)), words)

@@ -323,3 +323,8 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
 def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
     assert sub_command("claims")([str(tmp_path)]) == 1
     assert "(there is no claim.json)" in capsys.readouterr().err
+
+
+def test_a_quotient_of_three_values_is_refused():
+    with pytest.raises(UserError, match="divides more than two values"):
+        value_at(pd.Series([1.0, 2.0, 4.0]), "last / first / 2")

@@ -171,3 +171,17 @@ def test_a_map_without_two_rates_and_decays_is_refused():
     made = study_of({"adam": normal((3, 1))}, trials={"adam": normal((3, 1))})
     with pytest.raises(UserError, match="no learning rate and weight decay"):
         rate_decay.rate_decay_maps(made.of_trials, "val_loss", "final")
+
+
+def test_a_map_leaves_out_an_optimizer_whose_trials_all_diverged():
+    made = study_of(
+        {"adam": normal((3, 1)), "sgd": normal((3, 1))},
+        trials={"adam": normal((6, 3)), "sgd": normal((6, 3))},
+    )
+    trials = made.of_trials.table
+    trials["optimizer.weight_decay"] = trials["seed"] % 1000 * 0.01
+    lost = trials["optimizer"] == "sgd"
+    trials.loc[lost, "status"] = "diverged"
+    trials.loc[lost, "val_loss"] = math.inf
+    (one,) = rate_decay.rate_decay_maps(made.of_trials, "val_loss", "final")
+    assert one.optimizer == "adam"

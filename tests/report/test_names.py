@@ -154,3 +154,13 @@ def test_tables_name_them(tmp_path):
     for name in ("summary.md", "summary.tex", "time_to_target.csv", "benchmark_score.csv"):
         text = (tmp_path / "o" / name).read_text()
         assert all(odd in text for odd in ODD), name
+
+
+def test_each_problem_has_the_test_that_its_own_seeds_allow(tmp_path):
+    for name in ("adam", "sgd"):
+        for seed in range(6):
+            make_run(tmp_path / f"a-{name}{seed}", name, seed)
+            other = seed + 100 * (name == "sgd")  # no seed in common
+            make_run(tmp_path / f"b-{name}{seed}", name, other, model__batch_norm=True)
+    cards = collect([tmp_path])["verdict"]["cards"]
+    assert sorted(card["correction"] for card in cards) == ["Holm, unpaired", "max-type"]
