@@ -150,9 +150,11 @@ def curves(
 
 def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     """Return median, minimum and maximum over the runs in `rows`, aligned by step."""
-    runs = [run for _, run in rows.groupby("run", observed=True, sort=False)]
-    lost = np.array([run["status"].iloc[0] == "diverged" for run in runs])
-    logged = [run["step"].to_numpy(dtype=float) for run in runs]
+    runs = list(rows.groupby("run", observed=True, sort=False).indices.values())
+    all_steps, all_x, all_y = (rows[name].to_numpy(dtype=float) for name in ("step", x, y))
+    all_lost = (rows["status"] == "diverged").to_numpy()
+    lost = np.array([all_lost[run[0]] for run in runs])
+    logged = [all_steps[run] for run in runs]
     complete = [steps for steps, diverged in zip(logged, lost, strict=True) if not diverged]
     # A diverged run may end at a step that no other run logged: the grid leaves out that step.
     grid = complete[0] if complete else max(logged, key=len)
@@ -162,7 +164,7 @@ def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
     places = np.full((len(runs), len(grid)), math.nan)
     ends = []
     for index, (run, steps) in enumerate(zip(runs, logged, strict=True)):
-        xs, ys = (run[name].to_numpy(dtype=float) for name in (x, y))
+        xs, ys = all_x[run], all_y[run]
         at = np.searchsorted(steps, grid).clip(max=len(steps) - 1)
         found = steps[at] == grid
         values[index, found] = np.where(np.isnan(ys), metric_of(y).worst, ys)[at[found]]

@@ -114,9 +114,10 @@ def curves(
     found = sorted(plan.runs["panel"], key=lambda panel: [panel_key(value) for value in panel])
     panels = {str(panel): ", ".join(titles(plan, panel)) for panel in found}
     arrays: dict[str, int] = {}
+    place_of = {panel: i for i, panel in enumerate(panels)}
     entries: list[dict[str, Any]] = [
         {
-            "panel": list(panels).index(str(row["panel"])),
+            "panel": place_of[str(row["panel"])],
             "series": names.place[row["run"]],
             "seed": int(row["seed"]),
             "diverged": row["status"] == "diverged",
@@ -129,18 +130,20 @@ def curves(
         at = table.groupby("run", observed=True, sort=False).indices
         length = [len(at[run]) if run in at else 0 for run in plan.runs["run"]]
         longest[rows] = max(length)
+        cells = {name: table[name].to_numpy() for name in [*CLOCKS, *logged[rows]]}
+        longest_of: dict[int, int] = {}  # of each panel
+        for entry, own in zip(entries, length, strict=True):
+            longest_of[entry["panel"]] = max(own, longest_of.get(entry["panel"], 0))
         for entry, run, own in zip(entries, plan.runs["run"], length, strict=True):
             if not own:
                 continue
             # All runs of a panel are thinned like its longest, so that medians have a common grid.
             # Each run also keeps its last row.
-            beside = zip(length, entries, strict=True)
-            all_rows = max(size for size, other in beside if other["panel"] == entry["panel"])
-            kept = thinned(all_rows, most)
+            kept = thinned(longest_of[entry["panel"]], most)
             chosen = np.asarray(at[run])[np.unique([*kept[kept < own], own - 1])]
             clocks = [name for name in CLOCKS if name != "seconds" or run not in timing.untimed]
             for name in [*clocks, *logged[rows]]:
-                text = packed(table[name].to_numpy()[chosen])
+                text = packed(cells[name][chosen])
                 entry.setdefault(rows, {})[name] = arrays.setdefault(text, len(arrays))
     return {
         "metrics": [

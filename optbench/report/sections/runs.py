@@ -96,7 +96,8 @@ def missing(
         seeds = sorted(part["seed"].unique())
         where = ", ".join(titles(plan, part["panel"].iloc[0]))
         for name, own in part.groupby("variant", sort=False):
-            lacking = [str(seed) for seed in seeds if seed not in set(own["seed"])]
+            has = set(own["seed"])
+            lacking = [str(seed) for seed in seeds if seed not in has]
             if lacking:
                 head = f"{where}: " if where else ""
                 found.append(f"{head}{name} lacks seed {', '.join(lacking)}")
