@@ -91,7 +91,8 @@ def cd_diagram(
             ends = [ranks[group[0]] - 0.04, ranks[group[-1]] + 0.04]
             axes.plot(ends, [y, y], color="black", linewidth=2.6, solid_capstyle="butt", zorder=3)
         text = f"mean rank over n = {problems} {blocks} (1 is the best); bars join what "
-        text += f"Nemenyi's test of the ranks alone does not tell apart at {alpha:g}"
+        text += f"Nemenyi's test of the ranks alone does not tell apart at {alpha:g}; "
+        text += "the verdict's test of the values may"
         cd = critical_difference(count, problems, alpha)
         ends = [1, min(1 + cd, count + 0.5)]
         axes.plot(ends, [-1.2, -1.2], color="black", linewidth=1.6)

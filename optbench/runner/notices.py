@@ -1,10 +1,14 @@
 """Warn before training of an optimizer that would surprise the user."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from torch import nn
+
+from optbench import losses
 from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.config.build import build
@@ -17,6 +21,9 @@ from optbench.training.loop import Training
 LARGEST_RATE = 0.1  # a factor is about 1, so an lr of this or less was meant as a rate
 FACTOR_CLASSES = ("AdamG",)  # whose lr is a factor, beside those with a `d0`
 HEAVYBALL = "heavyball"
+OUTPUT_LAYERS = (nn.Softmax, nn.Sigmoid)
+LOGIT_LOSSES = (losses.cross_entropy, losses.nll, losses.bce)
+LOGIT_CLASSES = (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
 _told: set[str] = set()  # in this process
 
 
@@ -40,6 +47,28 @@ def tell_share(factory: Factory, training: Training) -> None:
     if share is not None and share.is_small and (text := share.words()) not in _told:
         _told.add(text)
         warn(text)
+
+
+def tell_output(training: Training) -> None:
+    """Warn, once in a process, of a model whose last layer does what the loss does again."""
+    leaves = [part for part in training.model.modules() if not any(part.children())]
+    last = leaves[-1] if leaves else training.model
+    if isinstance(last, OUTPUT_LAYERS) and takes_logits(training.problem.loss):
+        text = (
+            f"{type(training.model).__name__} ends with {type(last).__name__}, and the loss takes "
+            f"logits and applies its own: remove the layer, or the model learns slowly"
+        )
+        if text not in _told:
+            _told.add(text)
+            warn(text)
+
+
+def takes_logits(loss: Callable[..., Any]) -> bool:
+    """Return whether a loss is known to apply a function of its own to a model's outputs."""
+    loss, given = getattr(loss, "func", loss), getattr(loss, "keywords", {})
+    if loss is losses.mse:
+        return bool(given.get("output", "softmax") != "linear")
+    return loss in LOGIT_LOSSES or isinstance(getattr(loss, "module", loss), LOGIT_CLASSES)
 
 
 def of_factor(factory: Factory) -> str:

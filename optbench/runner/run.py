@@ -15,7 +15,7 @@ from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
 from optbench.runner import engine
 from optbench.runner.interrupts import interrupts
-from optbench.runner.notices import tell_share
+from optbench.runner.notices import tell_output, tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
 from optbench.runner.progress import Show, progress
 from optbench.runner.reference import least_squares
@@ -137,6 +137,7 @@ def _complete(
         if folder is None:  # a resumed run's generators have moved on
             warn_of_unseeded(training, asked)
         tell_share(asked["optimizer"], training)
+        tell_output(training)
         updates = training.updates(stop)
         first = next(updates)  # before the folder is made, so that an error leaves no folder
         new = folder is None

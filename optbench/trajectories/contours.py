@@ -136,7 +136,7 @@ def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, 
     plane.plot(*zip(*function.minima, strict=True), "*", color="black", ms=11, zorder=2, **EDGE)
     start = paths[0].points[0]
     plane.plot(*start, "o", color="white", markeredgecolor="black", ms=5.5, zorder=6)
-    plane.set(xlim=x_range, ylim=y_range, xlabel="$x$", ylabel="$y$")
+    plane.set(xlim=x_range, ylim=y_range, xlabel="x", ylabel="y")
     plane.grid(visible=False)
     plane.set_title("○ start   ★ minimum", loc="right", fontsize=style.points(7))
     plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")

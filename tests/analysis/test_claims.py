@@ -87,7 +87,7 @@ def test_one_significant_reversal_refutes_and_one_doubt_leaves_open():
 def test_seeds_too_few_to_refute_a_claim_are_named(tmp_path):
     table = runs(tmp_path)
     seven = judge.sentence("A claim.", judged(table, *[FASTER] * 7))
-    assert "with 8 seeds one of 7 comparisons cannot refute the claim (Holm); 9 can" in seven
+    assert "8 seeds cannot refute the claim by one of 7 comparisons (Holm); 9 can" in seven
     assert "Warning" not in judge.sentence("A claim.", judged(table, *[FASTER] * 6))
     wrong = FASTER | {"lower": {"optimizer": "sgd"}, "than": {"optimizer": "adam"}}
     checks = judged(table, wrong, *[FASTER | {"value": "val_loss", "than": 100}] * 5)
@@ -328,3 +328,12 @@ def test_a_folder_without_a_claim_is_named(tmp_path, capsys):
 def test_a_quotient_of_three_values_is_refused():
     with pytest.raises(UserError, match="divides more than two values"):
         value_at(pd.Series([1.0, 2.0, 4.0]), "last / first / 2")
+
+
+def test_the_last_line_of_a_claim_begins_with_its_outcome() -> None:
+    few = "Claimed: A is better.\n\nIt cannot be told.\n\n"
+    few += "Warning: 2 seeds cannot make a claim hold; 7 can.\n"
+    assert judge.verdict_line(few) == (
+        "It cannot be told (2 seeds cannot make a claim hold; 7 can): A is better."
+    )
+    assert judge.verdict_line("Claimed: A is better.\n\nIt held.\n") == "It held: A is better."

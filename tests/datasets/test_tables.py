@@ -124,7 +124,7 @@ def test_missing_values_are_filled_by_the_training_part_and_told(write):
             np.testing.assert_allclose(x[:, 0], own["size"].fillna(filled), rtol=1e-6)
             assert np.array_equal(x[:, 1], own["size"].isna())
             assert np.array_equal(x[:, 5], own["city"] == "?")
-    with pytest.raises(UserError, match=r"'size' lacks 15 values \(first in row 1\)"):
+    with pytest.raises(UserError, match=r"'size' lacks 15 values \(first in data row 1\)"):
         prepare(csv(write(table), "price", missing="error"))
 
 
@@ -156,7 +156,7 @@ def test_kinds_are_detected_and_can_be_declared(write):
     assert detected_kinds.train_x.shape[1] == 1 + 3 + 1 + 1 + 1
     made = csv(path, "price", nominal_columns=["zip", "rooms"], ignored_columns=["noise"])
     assert prepare(made).train_x.shape[1] == 1 + 3 + 5 + 3
-    with pytest.raises(UserError, match="'city' is to hold numbers, and row 1 has"):
+    with pytest.raises(UserError, match="'city' is to hold numbers, and data row 1 has"):
         csv(path, "price", numeric_columns=["city"])
     with pytest.raises(UserError, match="declared both"):
         csv(path, "price", numeric_columns=["zip"], nominal_columns=["zip"])
@@ -272,7 +272,12 @@ LINES = "a,b,y\n1,2,x\n3,4,y\n5,6,x\n"
         ("a,,y\n1,2,3\n", "y", {}, "column 2 of the header has no name"),
         (LINES + "7,8\n", "y", {}, "line 5 has 2 fields, and the header has 3"),
         (LINES + '7,"8,x\n', "y", {}, "line 5: unexpected end of data"),
-        (LINES + "1e999,8,x\n", "y", {}, "'a' has inf in row 4, which is infinite or too large"),
+        (
+            LINES + "1e999,8,x\n",
+            "y",
+            {},
+            "'a' has inf in data row 4, which is infinite or",
+        ),
         (LINES.encode() + b"7,\xe9,x\n", "y", {}, "line 5 is not utf-8 .byte 0xe9.*latin-1"),
         (LINES + "7,\0,x\n", "y", {}, "line 5 holds a NUL byte"),
         ("y\nx\nz\n", "y", {}, "no column beside the target"),

@@ -94,7 +94,7 @@ def test_the_end_of_a_study_reads_each_file_once(tmp_path, opened, capsys):
     said = capsys.readouterr()
     for name in ("summary.csv", "verdict.csv", "tuning.csv", "train_loss-epoch.png"):
         assert (tmp_path / name).exists()
-    assert "Claim:   Adam is faster. It held." in said.out
+    assert "Claim:   It held: Adam is faster." in said.out
 
 
 def test_a_report_of_a_study_reads_its_manifest_and_its_list_of_jobs_once(tmp_path, opened):

@@ -327,7 +327,7 @@ def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
     claim = {"text": "", "checks": [{"across": {"optimizer.lr": "best"}}, {}]}
     for seeds, said in {
         6: "6 seeds cannot make a claim hold; 7 can",  # doubled: 2 * 2 ** -5 > 0.05
-        7: "with 7 seeds one of 2 comparisons cannot refute the claim (Holm); 8 can",
+        7: "7 seeds cannot refute the claim by one of 2 comparisons (Holm); 8 can",
         8: "",
     }.items():
         assert too_few_seeds(planned(seeds, *rates), claim) == said

@@ -10,6 +10,7 @@ call a claim false, so p-values are corrected over the claim's comparisons for t
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from optbench.common.errors import UserError
 from optbench.common.text import count
 from optbench.stats.paired_tests import Values, enough_seeds, holm
 
+MORE_SEEDS = re.compile(r"Warning: .* cannot .* can\.")  # `too_few_for`, as a line of `sentence`
 CLAIM_KEYS = {"text", "checks", "figure"}
 CLAIM_SENTENCES = {
     "held": "It held.",
@@ -105,9 +107,15 @@ def caveats(checks: Sequence[Check]) -> list[str]:
 
 
 def verdict_line(text: str) -> str:
-    """Return what was claimed and whether it held, in one line. text: of `sentence`."""
-    held = next(line for line in text.splitlines() if line in CLAIM_SENTENCES.values())
-    return f"{text.splitlines()[0].removeprefix('Claimed: ')} {held}"
+    """Return whether a claim held, why not where seeds are too few, and the claim, in one line.
+
+    text: of `sentence`.
+    """
+    lines = text.splitlines()
+    held = next(line for line in lines if line in CLAIM_SENTENCES.values()).rstrip(".")
+    few = next((line for line in lines if MORE_SEEDS.fullmatch(line)), "")
+    why = f" ({few.removeprefix('Warning: ').rstrip('.')})" if few else ""
+    return f"{held}{why}: {lines[0].removeprefix('Claimed: ')}"
 
 
 def too_few_for(n: int, factor: int, comparisons: int) -> str:
@@ -119,7 +127,7 @@ def too_few_for(n: int, factor: int, comparisons: int) -> str:
         return f"{count(n, 'seed')} cannot make a claim hold; {needed} can"
     if n < (needed := enough_seeds(factor * comparisons)):
         some = count(comparisons, "comparison")
-        return f"with {n} seeds one of {some} cannot refute the claim (Holm); {needed} can"
+        return f"{count(n, 'seed')} cannot refute the claim by one of {some} (Holm); {needed} can"
     return ""
 
 

@@ -76,7 +76,7 @@ def _as_objects(name: str, series: "pd.Series[Any]") -> np.ndarray:
         elif isinstance(value, int | float | np.number | np.bool_):
             values[row] = _text(value)
         else:
-            kind = f"a {type(value).__name__} in row {row + 1}"
+            kind = f"a {type(value).__name__} in data row {row + 1}"
             raise _unreadable(name, kind, "numbers and texts are needed")
     return values
 
@@ -112,7 +112,7 @@ def as_numbers(column: Column) -> Column:
         text = column.cells[other]
         comma = text.count(",") == 1 and text.replace(",", "").lstrip("+-").isdigit()
         raise UserError(
-            f"the column {column.name!r} is to hold numbers, and row {other + 1} has {text!r}"
+            f"the column {column.name!r} is to hold numbers, and data row {other + 1} has {text!r}"
             + (": write decimals with a point" if comma else ": correct it, or leave it empty")
         )
     return checked(Column(column.name, numbers))
@@ -158,7 +158,7 @@ def checked(column: Column) -> Column:
     if bad.any():
         row = int(bad.argmax())
         raise UserError(
-            f"the column {column.name!r} has {column.cells[row]:g} in row {row + 1}, which is "
+            f"the column {column.name!r} has {column.cells[row]:g} in data row {row + 1}, which is "
             f"infinite or too large: correct it, leave it empty, or leave the column out with "
             f"dataset.ignored_columns=[{column.name}]"
         )

@@ -163,7 +163,7 @@ def _numeric(
         if treatment.missing == "error":
             raise UserError(
                 f"the column {column.name!r} lacks {count(int(missing.sum()), 'value')} (first in "
-                f"row {int(missing.argmax()) + 1}): fill them, or use dataset.missing=median"
+                f"data row {int(missing.argmax()) + 1}): fill them, or use dataset.missing=median"
             )
         there = values[train][~missing[train]]
         centre = np.median if treatment.missing == "median" else np.mean
