@@ -7,6 +7,7 @@ file that cannot be trusted is left out and named in `table.attrs["problems"]`.
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,8 @@ FOLDER_HINT = (
 # by dotted key of the optimizer's side: the value that applied before the key existed
 EARLIER = flatten({key: KEYS[key].before for key in SERIES_KEYS if KEYS[key].before is not ...})
 UNFINISHED_HINT = "The command that began the runs resumes them, and tries failed ones again."
+
+OWN_DATASETS = ("csv", "text", "image_folder")  # of a file or folder of the user's
 
 Record = tuple[Path, RunRecord]
 
@@ -236,12 +239,31 @@ def without_path(error: OSError | ValueError) -> str:
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
+def own_data_names(records: Iterable[RunRecord]) -> dict[Any, str]:
+    """Return a name for a user's own data, by their digest: the name of the file or folder.
+
+    Files of one name have their folders in front. A file that moved keeps its first name, since
+    its problem is the same. A dataset that the user named keeps that name.
+    """
+    paths: dict[Any, Path] = {}
+    for record in records:
+        config, problem = record["config"], record["problem"]
+        path = (config.get("data") or {}).get("path")
+        if path and (problem.get("dataset") or {}).get("name") in OWN_DATASETS:
+            paths.setdefault(problem.get("data_digest"), Path(str(path)))
+    same = Counter(path.name for path in paths.values())
+    return {
+        digest: path.name if same[path.name] == 1 else str(path) for digest, path in paths.items()
+    }
+
+
 def assemble(runs: Sequence[Run]) -> pd.DataFrame:
     """Return all runs as one table, a row per CSV row, with config, problem and costs."""
     lengths = [len(run.columns["step"]) for run in runs]
     measured = list(dict.fromkeys(name for run in runs for name in run.columns))
     problem_keys: dict[str, None] = {}
     lines: list[dict[str, Any]] = []  # one per run, without the measured columns
+    names = own_data_names([run.record for run in runs])
     for folder, record, _ in runs:
         hashes = (record["run_id"], record["problem_hash"])
         rest = (record["status"], record["seed"], record["name"], record.get("device"))
@@ -252,6 +274,8 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         config = flatten(record["config"])
         problem = flatten(record["problem"])
         problem_keys |= dict.fromkeys(problem)
+        if (digest := problem.get("data_digest")) in names:
+            problem["dataset.name"] = names[digest]
         # first for the order of the columns, last to override the config
         lines.append(identity | config | problem | identity)
     keys = [key for key in dict.fromkeys(k for line in lines for k in line) if key not in measured]
