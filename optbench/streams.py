@@ -5,6 +5,7 @@ A model may draw from torch's, NumPy's or Python's global generator (`nn.Dropout
 optimizer that draws does not change the model's masks.
 """
 
+import ctypes
 import hashlib
 import random
 from collections.abc import Iterator
@@ -29,16 +30,38 @@ class _Numpy(NamedTuple):
 
     @classmethod
     def present(cls) -> "_Numpy":
-        state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
         bits = np.random.get_bit_generator()  # type: ignore[attr-defined]  # missing in the stubs
+        if _placed is not None and _placed == (bits, _place_of(bits)):
+            return cls(bits)  # nothing was drawn since, so there is no spare number either
+        state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
         return cls(bits, state["gauss"] if state["has_gauss"] else None)
 
     def put_in_place(self) -> None:
+        global _placed
         # by reference: copying the state takes ten times as long
         np.random.set_bit_generator(self.bits)  # type: ignore[attr-defined]
         if self.spare is not None:
             state = self.bits.state | {"has_gauss": 1, "gauss": self.spare}
             np.random.set_state(state)  # noqa: NPY002
+        place = _place_of(self.bits) if self.spare is None else None
+        _placed = (self.bits, place) if place else None
+
+
+# the source of bits that was put in place last without a spare number, and where it stood
+_placed: tuple[Any, tuple[int, int]] | None = None
+_KEY_LENGTH = 624  # of a Mersenne twister
+
+
+def _place_of(bits: Any) -> tuple[int, int] | None:
+    """Return what changes with each draw, or None, in a hundredth of the time that the state takes.
+
+    It is the first number of the key, which is new after 624 draws, and the place in the key.
+    """
+    if type(bits) is not np.random.MT19937:
+        return None
+    address = bits.ctypes.state_address  # of a struct: uint32_t key[624]; int pos;
+    place = ctypes.c_int.from_address(address + 4 * _KEY_LENGTH).value
+    return ctypes.c_uint32.from_address(address).value, place
 
 
 class Stream:

@@ -151,8 +151,9 @@ class Training:
             self.engine = None if isinstance(self.engine, StepEngine) else self.engine
         self._step_engine = self.engine if isinstance(self.engine, StepEngine) else None
         self._inside: dict[int, Row] = {}  # the internals after some of the chunk's steps
-        if isinstance(self.engine, GradientEngine):
-            self.stepper.compiled = self.engine.gradients
+        self._gradient_engine = self.engine if isinstance(self.engine, GradientEngine) else None
+        if self._gradient_engine is not None:
+            self.stepper.compiled = self._gradient_engine.gradients
         self._steps_a_call = 2  # the most steps an engine takes before `stop` is asked
         self._paused = 0.0  # seconds of the current chunk in which the clock stood
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0
@@ -301,9 +302,9 @@ class Training:
         else:
             loss = self.stepper.step(x, y)
             self._paused += self.stepper.paused
-            if isinstance(self.engine, GradientEngine):
-                self._paused += self.engine.paused
-                self.engine.paused = 0.0
+            if self._gradient_engine is not None:
+                self._paused += self._gradient_engine.paused
+                self._gradient_engine.paused = 0.0
         self.stepper.paused = 0.0
         self._losses.append(loss.view(1))
         if inside is not None:

@@ -69,9 +69,10 @@ def _optimizer(job: Job, **settings: Any) -> Any:
                     loss = closure()
             for group in self.param_groups:
                 for p in group["params"]:
-                    state = self.state[p]
-                    m = state.setdefault("m", torch.zeros_like(p))
-                    p.sub_((0.9 * m + 0.1 * p.grad).sign_(), alpha=group["lr"])
+                    if "m" not in self.state[p]:
+                        self.state[p]["m"] = torch.zeros_like(p)
+                    m = self.state[p]["m"]
+                    p.sub_(m.lerp(p.grad, 0.1).sign_(), alpha=group["lr"])
                     m.lerp_(p.grad, 0.01)
             return loss
 

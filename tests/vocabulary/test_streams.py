@@ -1,11 +1,13 @@
 """The global generators within a stream, and as the caller left them outside of it."""
 
 import random
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from optbench.streams import Stream, stream
 
@@ -188,3 +190,28 @@ def test_a_seed_of_the_callers_within_a_stream_stays_there():
     with Stream(SEED, "model"):
         seed_all(5)
     assert drawn() == expected[0]
+
+
+WHERE = st.sampled_from(("outside", "model", "optimizer"))
+DRAWS = st.lists(st.tuples(st.sampled_from(("normal", "uniform", "integers")), st.integers(0, 3)))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(WHERE, DRAWS), max_size=12))
+def test_numpys_numbers_are_those_of_three_generators_of_their_own(visits):
+    """Whether a visit draws nothing, a whole key of 624 integers, or an odd count of normals."""
+
+    def draw(source, kind, count):
+        if kind == "integers":
+            return source.randint(0, 2**32, size=624 * count, dtype=np.uint32).tolist()
+        return [source.randn() if kind == "normal" else source.rand() for _ in range(count)]
+
+    seed_all(123)
+    streams = {name: Stream(SEED, name) for name in ("model", "optimizer")}
+    own = {name: stream(SEED, name).initial_seed() for name in streams}
+    twins = {name: np.random.RandomState([n % 2**32, n >> 32]) for name, n in own.items()}
+    twins["outside"] = np.random.RandomState([123, 0])
+    for where, draws in visits:
+        with streams.get(where, nullcontext()):
+            for kind, count in draws:
+                assert draw(np.random, kind, count) == draw(twins[where], kind, count)
