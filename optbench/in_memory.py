@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,12 @@ from rich.progress import Progress
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optbench.analysis.candidate.judge import judge
+from optbench.analysis.candidate.words import sentence
 from optbench.analysis.comparison import Comparison
-from optbench.analysis.pairing import by_seed
 from optbench.analysis.summary import summary
 from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
 from optbench.formats.record import RunRecord, Stop
 from optbench.formats.run import (
     AVERAGED_COLUMNS,
@@ -38,8 +38,9 @@ from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
 from optbench.runner.reference import rehearsed_least_squares
 from optbench.runner.train import train
-from optbench.stats.corrections import HOLM, MAX_TYPE, too_few_seeds
-from optbench.stats.pairwise import DEFAULT_SEEDS, PairVerdict, compare_pair, judge_pairs
+from optbench.stats.corrections import MAX_TYPE, too_few_seeds
+from optbench.stats.pairwise import DEFAULT_SEEDS
+from optbench.training.device import usable
 from optbench.training.evaluation import Row
 from optbench.training.recipes import Recipe
 from optbench.training.step_cost import cost_of_run
@@ -90,29 +91,44 @@ class InMemoryComparison:
         found = summary(self.comparison, y).set_index("optimizer")
         return found[[*columns, "seconds_per_epoch"]]
 
-    def verdict(
-        self, candidate: str, baseline: str, y: str = "train_loss", alpha: float = 0.05
-    ) -> PairVerdict:
+    def verdict(self, candidate: str, baseline: str, y: str = "train_loss") -> "Verdict":
         """Judge by the final `y` of each seed whether the candidate beats the baseline.
 
-        The test is the exact signed-rank test of the differences between runs of one seed. Holm's
-        correction spans the candidate's comparisons with all other optimizers, so you may ask for
-        each of them, but name the candidate before you see the results. `text` of the result is a
-        sentence to print. Raises `UserError` for an unknown name.
+        It is the verdict of `optbench verdict --candidate CANDIDATE`: the exact signed-rank test
+        with Holm's correction over the candidate's comparisons with all other optimizers, or with
+        too few seeds for it the sign-flip test of the largest |t| over the same pairs. So you may
+        ask for each of them, but name the candidate before you see the results. Print the result,
+        or its `text`. Raises `UserError` for an unknown name.
         """
-        smaller = metric_of(y).smaller
-        frame = by_seed(self.comparison, y)
-        known = [str(name) for name in frame]
+        known = list(dict.fromkeys(map(str, self.table["optimizer"])))
         if candidate not in known or baseline not in known or candidate == baseline:
             raise UserError(
                 f"candidate and baseline must be two of: {', '.join(known)}; they are "
                 f"{candidate!r} and {baseline!r}"
             )
-        pairs = judge_pairs(frame, candidate, smaller, alpha)
-        found = next(pair for pair in pairs if pair.a == baseline)
-        return compare_pair(
-            found.values_b, found.values_a, smaller, alpha, found.p, found.comparisons, HOLM
-        )
+        found = judge(self.comparison, candidate, y=y)
+        each = [one for one in found.each if one.baseline == baseline]
+        over = [one for one in found.over if one.baseline == baseline]
+        only = found._replace(baselines=[baseline], each=each, over=over)
+        pair = each[0].verdict._asdict()
+        said = {name: pair[name] for name in Verdict._fields if name != "text"}
+        return Verdict(**said, text=sentence(only))
+
+
+class Verdict(NamedTuple):
+    """What the runs say of a candidate against a baseline; see `InMemoryComparison.verdict`."""
+
+    outcome: str  # better, worse, cannot tell
+    n: int  # seeds
+    p: float  # two-sided, corrected for all comparisons of the candidate
+    difference: float  # Hodges-Lehmann estimate of candidate minus baseline, in the metric's unit
+    low: float  # of its 95 % interval
+    high: float
+    needed: float  # seeds for 80 % power; inf without a difference, NaN if n = 1
+    text: str  # a sentence with names, numbers and the test
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def compare(
@@ -140,7 +156,7 @@ def compare(
     seeds: their number (0, 1, ...), or a list. Six are the fewest that can show a difference.
     schedule: makes a learning rate schedule from an optimizer and the total steps.
     decay_biases_and_norms: whether weight decay applies to biases and norms too.
-    device: "cpu", "cuda" or "cuda:NUMBER".
+    device: "cpu", "cuda", "cuda:NUMBER", or "auto" for CUDA where there is some.
     eval_every: epochs between evaluations.
     eval_train_examples: evaluate the training loss on this many examples; None is all.
     engine: "auto" is the first engine that serves every optimizer; see `optbench.train`.
@@ -158,11 +174,8 @@ def compare(
         numbers = [index(seed) for seed in (seeds if isinstance(seeds, Sequence) else range(seeds))]
     except TypeError:
         raise UserError(f"seeds must be a whole number, or a list of them, not {seeds!r}") from None
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"device must be cpu, cuda or cuda:NUMBER, not {device!r}") from None
-    _check(problem, optimizers, numbers)
+    device = usable(str(device))
+    _check(problem, optimizers, numbers, seeds)
     if engine == engines.AUTO:
         engine = engines.common(
             problem,
@@ -221,7 +234,9 @@ def compare(
     return InMemoryComparison(Comparison(assemble(runs)))
 
 
-def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[int]) -> None:
+def _check(
+    problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[int], given: object
+) -> None:
     if not isinstance(problem, Problem):
         raise UserError(f"problem must be an optbench.Problem, not a {type(problem).__name__}")
     if not isinstance(optimizers, Mapping) or not optimizers:
@@ -234,7 +249,7 @@ def _check(problem: Problem, optimizers: Mapping[str, Build], seeds: Sequence[in
             raise UserError(f"an optimizer needs a name, not {name!r}")
         check_callable(build, repr(name))
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds must be a number above 0, or different seeds, not {seeds}")
+        raise UserError(f"seeds must be a number above 0, or different seeds, not {given}")
     rivals = len(optimizers) - 1
     if rivals and (why := too_few_seeds(len(seeds), rivals, MAX_TYPE)):
         warnings.warn(f"no difference can be shown: {why}", stacklevel=3)

@@ -36,8 +36,8 @@ CLASS_NAMES = (
 VOCABULARY_NAMES = ("vocabulary", "vocab_size", "num_embeddings", "num_tokens", "n_tokens")
 CARDINALITIES = "cardinalities"  # of categories to look up, among the examples
 WRITE_OWN = (
-    "Write a function of your own: def net(input_shape, classes): return ..., and give it as "
-    "model._target_=FILE.net"
+    "Write a function of your own: def net(input_shape, classes): return ..., and give that "
+    "(from Python), or model._target_=FILE.net"
 )
 NOTHING: Mapping[str, Any] = {}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from optbench import trial
 from optbench.common.errors import UserError, call_of, refusals
 from optbench.datasets.prepare import Dataset
-from optbench.initializers import fill
+from optbench.initializers import fill, initialize
 from optbench.model_calls import call_model
 from optbench.streams import Stream, stream
 
@@ -28,7 +28,9 @@ class Problem:
         classes, any outputs that the loss takes. `optbench.model_calls` says how other signatures
         are called.
     loss: `(outputs, targets)` to a scalar tensor, averaged over the examples.
-    initializer: `(module, generator)`, fills the weights in place.
+    initializer: `(module, generator)`, fills the weights in place. By default the layers keep what
+        torch gives them; `partial(optbench.initializers.initialize,
+        weight=torch.nn.init.kaiming_normal_)` takes a function of torch's.
     batch_size: examples per step, or "full" for batch gradient descent.
     epochs, steps: the budget; exactly one of the two.
     shuffle: "every_epoch", or "fixed_order" to replay one permutation in each epoch.
@@ -44,7 +46,7 @@ class Problem:
     dataset: Dataset
     model: Callable[[tuple[int, ...], int], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
-    initializer: Callable[[nn.Module, torch.Generator], None]
+    initializer: Callable[[nn.Module, torch.Generator], None] = initialize
     batch_size: int | str = 128
     epochs: int | None = 10
     steps: int | None = None
@@ -53,6 +55,12 @@ class Problem:
     weight_penalty: float = 0.0
     drop_last: bool = False
 
+    def __repr__(self) -> str:
+        budget = f"steps={self.steps}" if self.epochs is None else f"epochs={self.epochs}"
+        named = {key: call_of(getattr(self, key)) for key in ("model", "loss", "initializer")}
+        parts = ", ".join(f"{key}={name}" for key, name in named.items())
+        return f"Problem({self.dataset!r}, {parts}, batch_size={self.batch_size}, {budget})"
+
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError("give either epochs or steps (the other null)")
@@ -60,6 +68,13 @@ class Problem:
         if not isinstance(budget, int) or budget < 1:
             name = "steps" if self.epochs is None else "epochs"
             raise UserError(f"{name} must be a whole number above 0, not {budget!r}")
+        for name in ("model", "loss", "initializer"):
+            value = getattr(self, name)
+            if not callable(value):
+                raise UserError(f"{name} must be a function, not {value!r}")
+        if isinstance(self.loss, type):
+            called = f"{self.loss.__name__}()"
+            raise UserError(f"loss is a class, whose instances are the losses: write {called}")
         if not hasattr(self.dataset, "input_shape"):
             raise UserError(
                 f"dataset is a {type(self.dataset).__name__}; optbench.prepare makes one of arrays"

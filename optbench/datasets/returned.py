@@ -81,8 +81,8 @@ def _frame(part: Any, target: str | None) -> tuple[pd.DataFrame, str, str | None
         column = TARGET if target is None else target
         if target is None and column not in part:
             raise UserError(
-                f"a dataset's function returned a DataFrame, and no column is named 'target': "
-                f"give the one to predict with data.target=COLUMN; the columns are: "
+                f"no column of the DataFrame is named 'target': give the one to predict, with "
+                f"data.target=COLUMN (from Python, target=COLUMN); the columns are: "
                 f"{', '.join(map(str, part))}"
             )
         return part, column, None

@@ -40,13 +40,20 @@ def choose(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != deterministic:
         torch.use_deterministic_algorithms(deterministic)  # takes a second: imports the compiler
+    device = usable(name)
+    if device.type == "cpu":
+        route_products_to_onednn(timed=not deterministic)
+    return device
+
+
+def usable(name: str) -> torch.device:
+    """Return a device by its name; "auto" prefers CUDA. Raises UserError if there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", str(name))
     if match is None:
         raise UserError(f"device must be auto, cpu, cuda or cuda:NUMBER, not {name!r}")
     if name == "cpu":
-        route_products_to_onednn(timed=not deterministic)
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(

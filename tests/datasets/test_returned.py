@@ -194,7 +194,7 @@ def test_two_classes_by_one_output():
 @pytest.mark.parametrize(
     ("raw", "settings", "named"),
     [
-        (FRAME.drop(columns="target"), {}, "data.target=COLUMN; the columns are: a, b, c, kind"),
+        (FRAME.drop(columns="target"), {}, "target=COLUMN.; the columns are: a, b, c, kind"),
         (FRAME, {"target": "aa"}, "data.target names 'aa'"),
         ((X, Y), {"target": "a"}, "data.target=a names a column of a table"),
         ((X[:9], Y[:9], X, Y), {"test_size": 0.5}, "data.test_size=0.5 divides data without a"),

@@ -57,15 +57,26 @@ def test_result_draws_tabulates_and_judges(problem) -> None:
     assert list(table.index)[-1] == "slow"
     assert set(table["seeds"]) == {7}
     found = made.verdict(candidate="my alpha", baseline="slow")
-    assert found.text.startswith("better (n = 7, p = ")
+    assert found.text.startswith("my alpha is better than slow: -")
+    assert "n = 7, p = 0.031 (final training loss, lower is better" in found.text
+    assert str(found) == found.text
     assert made.verdict("slow", "my alpha").outcome == "worse"
     # corrected for both comparisons of the candidate
-    assert found.comparisons == 2
     assert found.p == pytest.approx(2 * 2 / 2**7)
     values = made.comparison.finals("train_loss")
     ends = [values[f"my alpha-seed{n}"] - values[f"slow-seed{n}"] for n in range(7)]
     assert found.high < 0
     assert min(ends) <= found.difference <= max(ends)
+
+
+def test_six_seeds_show_a_difference_between_three_optimizers_too(problem) -> None:
+    """As from the command line: with too few seeds for Holm, the max-type test takes over."""
+    given = {"slow": SLOW, "fast": FAST, "mine": Mine}
+    made = optbench.compare(problem, given, seeds=6, progress=False)
+    found = made.verdict("fast", "slow")
+    assert found.outcome == "better"
+    assert found.p == pytest.approx(2 / 2**6)
+    assert "sign-flip tests of the largest |t|, runs paired by seed over 2 pairs" in found.text
 
 
 def test_all_optimizers_of_a_comparison_have_one_engine(make_problem) -> None:
@@ -129,8 +140,11 @@ def test_arguments_that_cannot_be_meant_are_refused(problem, optimizers, seeds, 
 def test_names_that_there_are_not_are_refused(problem) -> None:
     with pytest.raises(UserError, match=r"must be an optbench.Problem, not a dict"):
         optbench.compare({}, {"sgd": FAST})
-    with pytest.raises(UserError, match="device must be cpu, cuda"):
+    with pytest.raises(UserError, match="device must be auto, cpu, cuda"):
         optbench.compare(problem, {"sgd": FAST}, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no usable CUDA device"):
+            optbench.compare(problem, {"sgd": FAST}, device="cuda")
     made = optbench.compare(problem, {"a": FAST, "b": SLOW}, seeds=6, progress=False)
     assert "train_loss_median" in repr(made)
     for pair in (("a", "c"), ("a", "a")):

@@ -87,7 +87,7 @@ def check_raw(
     if not isinstance(raw, (tuple, list)) or len(raw) not in (4, 6):
         size = f" of {len(raw)}" if isinstance(raw, (tuple, list)) else ""
         raise UserError(
-            f"a dataset's function returned a {type(raw).__name__}{size}; it must return four "
+            f"a dataset cannot be a {type(raw).__name__}{size}; it must be four "
             f"tensors or arrays ({', '.join(RawDataset._fields)}), or examples and labels of which "
             f"data.test_size is the test part, or a torch Dataset, a DataFrame, a scikit-learn "
             f"Bunch, or two of these for training and test"

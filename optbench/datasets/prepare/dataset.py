@@ -37,6 +37,14 @@ class Dataset:
     # The last features may hold numbers of categories, from 0: how many numbers each feature has.
     nominal: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        counts = [f"{len(part):,}" for part in (self.train_y, self.val_y, self.test_y)]
+        kind = f", {self.classes} classes" if self.classes else ""
+        return (
+            f"Dataset({counts[0]} training, {counts[1]} validation and {counts[2]} test examples "
+            f"of shape {self.input_shape}{kind})"
+        )
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of an example, such as (1, 28, 28); several inputs have one each."""

@@ -242,7 +242,7 @@ def _divided(
         y = y[:, 0]
     if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
         raise UserError(
-            f"a dataset's function returned examples of shape {tuple(x.shape)} and labels of shape "
+            f"the dataset has examples of shape {tuple(x.shape)} and labels of shape "
             f"{tuple(y.shape)}; they must be (n, features) or (n, channels, height, width) and "
             f"(n,), with two examples or more"
         )
