@@ -28,6 +28,7 @@ COSTS = {
     "ms_per_step": "ms per training step",
     "step_ms": "ms of it the optimizer's",
     "state_bytes_per_parameter": "optimizer state (bytes per parameter)",
+    "peak_mb": "peak memory (MB)",
     "runs_at_once": "runs together",
 }
 TOGETHER_NOTE = "The times of runs trained together are equal shares of their common time."

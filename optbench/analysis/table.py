@@ -93,8 +93,8 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     took its steps; NaN: not named), stopped (what ended the run before its budget of steps; NaN:
     nothing); the flattened config ("optimizer.lr"; lists as text, null as
     "null", NaN for a key that a run lacks); step_ms and state_bytes_per_parameter (of the
-    optimizer's step; NaN if not measured), runs_at_once (trained together, sharing the time; NaN:
-    alone); the columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run
+    optimizer's step; NaN if not measured), peak_mb (of memory, 10^6 bytes; docs/files.md),
+    runs_at_once (trained together, sharing the time; NaN: alone); the columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run
     that diverged before its first step has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. A run that is both the tuned and the
     default setting's counts in both phases of its study. Left out are runs of a tuned study that
@@ -284,7 +284,7 @@ def assemble(runs: Sequence[Run]) -> pd.DataFrame:
         for key in keys
     }
     data["seed"] = np.repeat([run.record["seed"] for run in runs], lengths)
-    costs = [step_costs(run.record) for run in runs]
+    costs = [costs_of(run.record) for run in runs]
     for name, values in zip(COST_COLUMNS, zip(*costs, strict=True), strict=True):
         data[name] = np.repeat(np.array(values, dtype=float), lengths)
     for name in measured:
@@ -316,21 +316,23 @@ def _references(runs: Sequence[Run]) -> dict[str, float]:
     return {problem: values.pop() for problem, values in found.items() if len(values) == 1}
 
 
-def step_costs(record: RunRecord) -> tuple[float, float, float, float]:
+def costs_of(record: RunRecord) -> tuple[float, float, float, float, float]:
     """Return COST_COLUMNS of a record; NaN if not measured.
 
     The last, runs_at_once, is NaN for a run that was trained alone.
     """
     cohort = record.get("cohort") or 1
     share = float(cohort) if cohort > 1 else math.nan
+    peak = record.get("peak_bytes")
+    peak_mb = peak / 1e6 if isinstance(peak, int) else math.nan
     try:
         cost = record["cost"] or {}  # null if not measured
         fastest = float(cost.get("step_ms_min", cost["step_ms"]))  # disturbances only add
         high = float(cost.get("step_ms_high", cost.get("step_ms_max", math.nan)))
         size = cost["state_bytes"] / cost["parameters"]
-        return fastest, high / fastest, size, share
+        return fastest, high / fastest, size, peak_mb, share
     except (TypeError, KeyError, ValueError, ArithmeticError):
-        return math.nan, math.nan, math.nan, share
+        return math.nan, math.nan, math.nan, peak_mb, share
 
 
 def repeat_rows(values: Sequence[Any], lengths: Sequence[int]) -> pd.Categorical:

@@ -57,8 +57,10 @@ FILLED_COLUMNS = {  # which never have an empty cell
     "steps": ("epoch", "step", "train_loss", "seconds"),
     "layers": ("epoch", "step", "kind"),
 }
-# the cost of the optimizer's step from `run.json`, the same in every row of the table
-COST_COLUMNS = ("step_ms", "step_spread", "state_bytes_per_parameter", "runs_at_once")
+# costs from `run.json`, the same in every row of the table
+COST_COLUMNS = (
+    "step_ms", "step_spread", "state_bytes_per_parameter", "peak_mb", "runs_at_once",
+)  # fmt: skip
 REQUIRED_KEYS = {
     "run_id": str,
     "problem_hash": str,

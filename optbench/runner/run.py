@@ -32,7 +32,7 @@ from optbench.runs import checkpoints, locks
 from optbench.runs.claims import ClaimLost
 from optbench.runs.finished import copy_run, find_finished, note_reuse
 from optbench.runs.folder import RunFolder
-from optbench.training import device, saved_state
+from optbench.training import device, peak_memory, saved_state
 from optbench.training.loop import Training
 from optbench.training.steps import Update
 
@@ -147,8 +147,10 @@ def _complete(
             say_unsaveable(folder, why)
         if new:
             folder.record["cost"] = cost(planned)  # written to run.json at the run's end
+        measured = peak_memory.reset(planned.device)
         updates = chain([first], updates)
-        return Outcome(folder.path, _write_updates(folder, updates, show, training, every))
+        status = _write_updates(folder, updates, show, training, every, measured=measured)
+        return Outcome(folder.path, status)
 
 
 _references: dict[tuple[str, int | None], float | None] = {}  # found in this process
@@ -220,6 +222,8 @@ def _write_updates(
     show: Show,
     training: Training,
     every: float | None,
+    *,
+    measured: bool,
 ) -> str:
     """Write and show all updates, and return the status; errors mark the run failed.
 
@@ -235,6 +239,9 @@ def _write_updates(
             if update.status == "interrupted" or (update.status == "running" and due):
                 save_if_possible(folder, training)
                 saved = monotonic()
+        if measured:
+            earlier = int(folder.record.get("peak_bytes") or 0)  # before the run was resumed
+            folder.record["peak_bytes"] = max(earlier, peak_memory.peak_bytes(training.device))
         finish(folder, update.status)
     except ClaimLost:
         raise  # the folder is another worker's now

@@ -238,6 +238,8 @@ def cost_text(cost: dict[str, float]) -> str:
     if math.isfinite(cost["state_bytes_per_parameter"]):
         size = cost["state_bytes_per_parameter"]
         words.append(f"{size:.3g} bytes of state per parameter")
+    if math.isfinite(cost["peak_mb"]):
+        words.append(f"{cost['peak_mb']:.0f} MB of memory at the peak")
     if spread := timing_note(pd.DataFrame([cost])):
         words.append(spread)
     return ", ".join(words)
