@@ -38,11 +38,11 @@ def summary(
     Columns: the facet keys, optimizer, variant (name and settings), seeds (n), diverged (n);
     median, min and max of each final value; mean, sd, iqm, iqm_low and iqm_high of `y` (see
     `spread`); the medians of seconds_per_epoch, ms_per_step (of training with all passes), step_ms
-    (the optimizer's part: see `cost_of_runs`), state_bytes_per_parameter, and runs_at_once (trained
-    together, each with an equal share of the time). Costs are NaN if no run measured them, and if
-    another engine than the majority's made all runs. Accuracies are fractions. A diverged run
-    counts as inf in a loss and -inf in an accuracy; NaN: never logged. Raises UserError as
-    `assign_series` does, and for a column that was not logged.
+    (the optimizer's part: see `cost_of_runs`), state_bytes_per_parameter, peak_mb (of memory), and
+    runs_at_once (trained together, each with an equal share of the time). Costs are NaN if no run
+    measured them, and if another engine than the majority's made all runs. Accuracies are
+    fractions. A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
+    Raises UserError as `assign_series` does, and for a column that was not logged.
     """
     made = comparison_of(runs)
     check_logged(made.table, y, measured_columns(made.table))
@@ -119,7 +119,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
                 "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
             ]
         elif name in COSTS:
-            if name != "runs_at_once" or frame[name].notna().any():
+            if name not in ("peak_mb", "runs_at_once") or frame[name].notna().any():
                 columns[COSTS[name]] = [
                     cost_cell(name, value, whole)
                     for value, whole in zip(frame[name], frame["ms_per_step"], strict=True)

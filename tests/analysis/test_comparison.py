@@ -244,6 +244,17 @@ def test_step_costs_are_columns_and_empty_where_not_measured(tmp_path: Path) -> 
     assert lines[3].endswith("|  |  |")
 
 
+def test_the_peak_of_memory_is_a_column_in_megabytes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "adam", record={"peak_bytes": 321_000_000})
+    make_run(tmp_path / "b", "sgd")
+    frame = summary(load_runs(tmp_path)).set_index("optimizer")
+    assert frame.loc["adam", "peak_mb"] == 321
+    assert np.isnan(frame.loc["sgd", "peak_mb"])
+    lines = to_markdown(frame.reset_index()).splitlines()
+    assert lines[0].endswith("| peak memory (MB) |")
+    assert lines[2].endswith("| 321.0 |")
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_seconds_are_those_of_the_majoritys_engine(tmp_path: Path, new: bool) -> None:
     def engine(name: str) -> dict:
@@ -412,6 +423,7 @@ def test_a_share_of_the_time_of_runs_trained_at_once_is_called_so(tmp_path: Path
     assert sgd.endswith("|  |")
     assert TOGETHER_NOTE in to_markdown(frame.reset_index())
     costs = {"ms_per_step": 2.0, "step_ms": np.nan, "state_bytes_per_parameter": np.nan}
+    costs |= {"peak_mb": np.nan}
     assert cost_text(costs | {"runs_at_once": 16.0}) == (
         "2.000 ms per training step (an equal share: 16 runs were trained together)"
     )
