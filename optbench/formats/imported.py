@@ -250,15 +250,18 @@ def figure_of(columns: Mapping[str, str], found: Sequence[Imported]) -> dict[str
     """Return the figure's options: the first named result against epoch or step."""
     header = found[0].csv.partition("\n")[0].split(",")
     named = [name for name in columns if is_metric(name)]
-    y = [*named, *(name for name in header if is_metric(name) and has_values(found, name))][0]
+    logged = [name for name in header if is_metric(name)]
+    whole = [name for name in logged if has_values(found, name)]
+    y = [*named, *whole, *(name for name in logged if has_values(found, name, all_rows=False))][0]
     x = "epoch" if has_values(found, "epoch") else "step"
     return {"y": y, "x": x, "facet": None, "lines": None, "log": True}
 
 
-def has_values(found: Sequence[Imported], name: str) -> bool:
-    """Return whether every run has a value of a column in each row."""
+def has_values(found: Sequence[Imported], name: str, *, all_rows: bool = True) -> bool:
+    """Return whether a column has a value in every row of every run, or else in any."""
     place = found[0].csv.partition("\n")[0].split(",").index(name)
-    return all(line.split(",")[place] for run in found for line in run.csv.splitlines()[1:])
+    filled = [bool(line.split(",")[place]) for run in found for line in run.csv.splitlines()[1:]]
+    return all(filled) if all_rows else any(filled)
 
 
 def write_runs(out: Path, found: Sequence[Imported], figure: Mapping[str, Any]) -> None:

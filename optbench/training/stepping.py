@@ -104,11 +104,6 @@ class Stepper:
             self.wants_graph = self._ask_for_graph()
         self.paused += perf_counter() - tick
         name, manner = type(self.optimizer).__name__, "evaluates the loss itself"
-        if self.evaluates_first and self.gradients.decay is not None:
-            raise UserError(
-                f"{name} {manner}, and decay_form would move the weights before: set "
-                f"decay_form=null"
-            )
         if self.wants_graph:
             manner = "differentiates gradients again"
         if (self.evaluates_first or self.wants_graph) and self.gradients.scaler is not None:
@@ -208,6 +203,7 @@ class Stepper:
         def closure() -> Tensor:
             with torch.enable_grad(), nullcontext() if self.known else self.draws.left():
                 losses.append(self.take_gradients(x, y))
+            self._decay_once(len(losses))
             self.spent.count_products(self.parameters)
             if len(losses) == 1:
                 see_gradients()
@@ -218,6 +214,17 @@ class Stepper:
         if not losses:
             raise RuntimeError("it called its closure in its first steps, and not in this one")
         return losses[0].detach()
+
+    def _decay_once(self, evaluations: int) -> None:
+        """Decay the weights after a step's first evaluation: the gradient is of those before."""
+        if self.gradients.decay is None:
+            return
+        if evaluations > 1:
+            raise UserError(
+                f"{type(self.optimizer).__name__} evaluates the loss several times in a step, and "
+                f"decay_form moves the weights once: set decay_form=null"
+            )
+        self.gradients.decay.apply(self.optimizer)
 
     def _closure(self, x: Tensor, y: Tensor, loss: Tensor) -> Callable[[], Tensor]:
         """Return a closure for an unknown optimizer, to be called within `self.draws`."""

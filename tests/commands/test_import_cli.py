@@ -246,3 +246,11 @@ def test_the_record_says_where_the_run_is_from(table, tmp_path) -> None:
     assert record["imported"]["from"] == "table.csv"
     assert record["imported"]["paired"] is False
     assert record["problem"] in ({"dataset": {"name": "wine"}}, {"dataset": {"name": "iris"}})
+
+
+@pytest.mark.parametrize("cell", ["nan", ""])
+def test_the_only_result_may_have_an_empty_cell(cell, tmp_path, capsys) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text(f"optimizer,seed,val_loss\na,0,0.1\na,1,{cell}\nb,0,0.3\nb,1,0.4\n")
+    assert main([str(source), "-o", str(tmp_path / "found")]) == 0
+    assert "Judged by:  validation loss" in capsys.readouterr().out

@@ -1,9 +1,12 @@
 """The form of weight decay, beside torch's own optimizers and formulas in float64."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from optbench import train
 from optbench.common.errors import UserError
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.decay import Decay
@@ -73,3 +76,49 @@ def test_forms_that_mean_nothing_are_refused():
         Recipe(decay_form="decupled")
     with pytest.raises(UserError, match="Rprop has none"):
         Decay("coupled", torch.optim.Rprop([nn.Parameter(torch.ones(1))]))
+
+
+class EvaluatesFirst(torch.optim.SGD):
+    """Asks for the loss itself, as Lion and Adan of pytorch_optimizer do; `calls` times."""
+
+    calls = 1
+
+    def step(self, closure):
+        for _ in range(self.calls):
+            with torch.enable_grad():
+                loss = closure()
+        super().step()
+        return loss
+
+
+class EvaluatesTwice(EvaluatesFirst):
+    calls = 2
+
+
+def losses_of(problem, build, form):
+    rows = [
+        update.epoch for update in train(problem, build, seed=1, recipe=Recipe(decay_form=form))
+    ]
+    return [row["train_loss"] for row in rows if row]
+
+
+@pytest.mark.parametrize("form", ["coupled", "decoupled", "independent"])
+def test_an_optimizer_that_evaluates_the_loss_itself_decays_alike(make_problem, form):
+    problem = make_problem(epochs=3)
+    plain = losses_of(problem, partial(torch.optim.SGD, lr=0.1, weight_decay=0.2), form)
+    own = losses_of(problem, partial(EvaluatesFirst, lr=0.1, weight_decay=0.2), form)
+    without = losses_of(problem, partial(EvaluatesFirst, lr=0.1), None)
+    assert own == pytest.approx(plain, rel=1e-6)
+    assert own[-1] != pytest.approx(without[-1], rel=1e-3)
+
+
+def test_an_optimizer_that_evaluates_twice_is_refused(make_problem):
+    build = partial(EvaluatesTwice, lr=0.1, weight_decay=0.2)
+    with pytest.raises(UserError, match="evaluates the loss several times in a step"):
+        losses_of(make_problem(epochs=1), build, "decoupled")
+
+
+def test_an_optimizer_with_weights_or_a_step_size_of_its_own_is_refused():
+    group = {"params": [nn.Parameter(torch.ones(1))], "weight_decay": 0.1, "d": 1e-6}
+    with pytest.raises(UserError, match="finds its own step size"):
+        Decay("decoupled", torch.optim.SGD([group], lr=1.0))

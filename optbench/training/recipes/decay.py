@@ -21,12 +21,19 @@ class Decay:
     def __init__(self, form: str, optimizer: Optimizer) -> None:
         """Take weight_decay from the optimizer's groups, and set it to 0 there.
 
-        Raises `UserError` if no group has one.
+        Raises `UserError` if no group has one, and for schedule-free optimizers and those whose
+        group has a step size "d" (Prodigy), since a form would not mean what it says.
         """
         if not any("weight_decay" in group for group in optimizer.param_groups):
             raise UserError(
                 f"decay_form={form} needs an optimizer with weight_decay, and "
                 f"{type(optimizer).__name__} has none: set decay_form=null or choose another"
+            )
+        if callable(getattr(optimizer, "train", None)) or "d" in optimizer.param_groups[0]:
+            raise UserError(
+                f"decay_form={form} moves the weights by the learning rate, and "
+                f"{type(optimizer).__name__} keeps other weights beside them, or finds its own "
+                f"step size: set decay_form=null, and its own weight_decay applies"
             )
         self.form = form
         self.amounts = [float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups]
