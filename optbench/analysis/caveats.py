@@ -15,7 +15,7 @@ from optbench.analysis.time_to_target import asked_times
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, is_number, show
+from optbench.common.text import count, is_number, number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
@@ -59,6 +59,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
         found += [str(error)] if made.tuned else []
     finals = made.finals(y)
     found += times_before_decay(made)
+    found += targets_missed(made)
     found += [] if made.manifests else rates_at_edge(plan, finals, y)
     few: list[str] = []
     if leader and not any(FEW_SEEDS in text for text in told):
@@ -69,6 +70,21 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
+
+
+def targets_missed(made: Comparison) -> Iterator[str]:
+    """Yield a caveat for each problem whose asked target no run reached."""
+    found = asked_times(made) if made.options.target is not None else None
+    if found is None:
+        return
+    for problem, part in found.frame.groupby("problem", sort=False):
+        if not part["reached"].any():
+            label, where = metric_of(found.column).label, f" on {problem}" if problem else ""
+            target = number(float(part["target"].iloc[0]))
+            yield (
+                f"no run reached the target, a {label} of {target}{where}: choose one that some "
+                f"run reaches (figure.target, --target)"
+            )
 
 
 def missing_jobs(made: Comparison) -> Iterator[str]:

@@ -463,3 +463,15 @@ def test_short_logarithmic_axes_have_labels(tmp_path: Path, factor: float) -> No
         ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
         assert len(ticks) >= 2
         assert all(label.get_text() for label in axes.get_yticklabels())
+
+
+def test_a_target_that_no_run_reached_is_said(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", "adam", seed)
+        make_run(tmp_path / f"b{seed}", "sgd", seed)
+    missed = "no run reached the target"
+    assert [text for text in told(tmp_path, target="1e-6") if text.startswith(missed)] == [
+        "no run reached the target, a validation loss of 1.000e-06: choose one that some run "
+        "reaches (figure.target, --target)"
+    ]
+    assert not any(text.startswith(missed) for text in told(tmp_path, target="1.5"))
