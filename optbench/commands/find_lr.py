@@ -52,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picture = lr_curve.draw(folder, ramp._asdict(), marked, title)
     for words, value in marked.items():
         say(f"{words} at a learning rate of {value:.2g}")
+    if ramp.least / 10 < ramp.steepest:
+        say(f"search between {ramp.least / 10:.2g} and {ramp.steepest:.2g}: a long run bears less")
+    if len(ramp.lr) < asked.steps:
+        say(f"the run ended after {len(ramp.lr)} of {asked.steps} steps, as the loss had risen")
     if len(ramp.lr) == asked.steps and ramp.least == ramp.lr[-1]:
         say("the loss still fell at the largest rate: try a larger --high")
     say(f"one seed and {len(ramp.lr)} steps: a place to begin a search, and no tuned rate")

@@ -220,8 +220,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if replaced:
         print("these replace the files of an earlier call; out=FOLDER keeps both")
     if table["steps_to_minimum"].map(math.isinf).all():
+        given = any("lr=" in word and not word.endswith("lr=best") for word in words)
         warn(
             f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum: if that is "
-            "not what you wanted to see, leave out lr (the best of 21 for each), or take more steps"
+            f"not what you wanted to see, take more steps (steps={2 * asked.steps})"
+            + (", or leave out lr (the best of 21 for each)" if given else "")
         )
     return 0

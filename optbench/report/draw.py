@@ -22,6 +22,7 @@ from optbench.figures.kinds import KINDS
 from optbench.figures.panels import add_warning
 from optbench.figures.save import FORMATS, save, writable
 from optbench.formats.groups import config_folder
+from optbench.formats.run import GAP
 from optbench.report.repeat_command import engines_note
 
 SCORES_FILE = "benchmark_score.csv"
@@ -100,7 +101,9 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
     """Return the tables of a folder by file name. finals: the `summary`."""
     columns = [n.removesuffix("_median") for n in map(str, finals) if n.endswith("_median")]
     columns = list(dict.fromkeys([made.judged, *columns]))
-    found = final_cells(made, columns, made.options.facet, made.options.lines)
+    # the gap is neither good nor bad: one who has learned nothing has none
+    shown = [name for name in columns if name != GAP]
+    found = final_cells(made, shown, made.options.facet, made.options.lines)
     texts = {
         "summary.csv": to_csv(finals),
         "summary.md": to_markdown(finals, bold(found))
