@@ -94,9 +94,9 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     nothing); the flattened config ("optimizer.lr"; categories, of which `.astype(float)` makes
     numbers; lists as text, null as "null", NaN for a key that a run lacks); step_ms and
     state_bytes_per_parameter (of the optimizer's step; NaN if not measured), peak_mb (of memory,
-    10^6 bytes; docs/files.md), runs_at_once (trained together, sharing the time; NaN: alone); the columns of `epochs.csv` or
-    `steps.csv`; loss_gap (test_loss - train_loss). A run that diverged before its first step has a
-    single row, of NaN.
+    10^6 bytes; docs/files.md), runs_at_once (trained together, sharing the time; NaN: alone); the
+    columns of `epochs.csv` or `steps.csv`; loss_gap (test_loss - train_loss). A run that diverged
+    before its first step has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. A run that is both the tuned and the
     default setting's counts in both phases of its study. Left out are runs of a tuned study that
     its manifest has replaced (`formats.study.current`), and runs made before the user's code
