@@ -18,6 +18,7 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import Layout
 from optbench.analysis.time_to_target import time_text, time_to_target
 from optbench.analysis.trials import order_of, trial_scores, trial_series
+from optbench.analysis.tuned.searched import searched_spaces, searched_text
 from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
@@ -51,14 +52,17 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
     compared = made.tuned or not tried  # false while the study has nothing but trials
     costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
-        [
+        part
+        for part in [
             verdict_sentences(found, metric, made.searches),
+            searched_text(searched_spaces(made.manifests)),
             tuning,
             spread_text(spreads(made, tested), tested),
             costs_text(made, metric, made.options.target) if compared else costs,
             *(f"Warning: {warning}\n" for warning in (caveats(made) if compared else ())),
             *(f"Left out: {text}.\n" for text in made.older),
         ]
+        if part
     )
     tables = {"verdict.csv": to_csv(found), "verdict.md": text}
     return text, tables | {"tuning.csv": None if needs is None else to_csv(needs)}

@@ -9,7 +9,7 @@ import pytest
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed
 from optbench.analysis.trials import order_of, trial_scores
-from optbench.analysis.tuned import inclusion, rate_decay, spread
+from optbench.analysis.tuned import inclusion, rate_decay, searched, spread
 from optbench.analysis.verdict import verdict_sentences, verdicts
 from optbench.common.errors import UserError
 from optbench.formats.study import Protocol
@@ -145,6 +145,33 @@ def test_spreads_over_searches_and_seeds_are_told_apart():
     (row,) = spread.spreads(one, "test_loss").to_dict("records")
     assert (row["from"], row["over_seeds"]) == ("default runs", pytest.approx(0.05, rel=0.1))
     assert "| adam | 400 |" in spread.spread_text(found, "test_loss")
+
+
+def test_what_was_searched_is_told_with_what_was_widened_and_what_was_left():
+    beta = {"low": 0.8, "high": 0.99, "scale": "one_minus_log"}
+    narrow = {"lr": SPACE["lr"], "betas": [beta, beta], "amsgrad": {"values": [True, False]}}
+    wide = narrow | {"lr": SPACE["lr"] | {"low": 1e-4}, "betas": [beta, beta | {"high": 0.999}]}
+    entries = [
+        {"optimizer": "adam", "space": narrow, "space_before": None, "not_searched": {"eps": 1e-8}},
+        {"optimizer": "adam", "space": wide, "space_before": narrow, "not_searched": {"eps": 1e-8}},
+        {"optimizer": "sgd", "space": {}, "not_searched": {}},
+        {"optimizer": "old"},  # of a version that did not tell
+    ]
+    found = searched.searched_spaces([{"contenders": entries, "earlier": []}])
+    assert [row.optimizer for row in found] == ["adam", "sgd"]
+    assert found[0].searched == (
+        "lr [0.001, 1] (log), widened to [0.0001, 1] in 1 of 2 searches; "
+        "betas [0.8, 0.99] and [0.8, 0.99] (one minus log), widened to [0.8, 0.99] and "
+        "[0.8, 0.999] in 1 of 2 searches; amsgrad {true, false}"
+    )
+    assert found[0].left == "eps=1e-08"
+    assert found[1].searched == "nothing: its hyperparameters are given"
+    text = searched.searched_text(found)
+    assert text.startswith(
+        "What was searched:\n\n| optimizer | searched | left at their defaults |"
+    )
+    assert text.endswith("| sgd | nothing: its hyperparameters are given |  |\n")
+    assert searched.searched_text([]) == ""
 
 
 def test_the_map_shows_the_best_of_each_cell_and_what_diverged():

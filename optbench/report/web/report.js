@@ -253,6 +253,10 @@ function rest() {
     node = section("budget", "Tuning budget", "The best validation result to expect of so many random trials.");
     parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
   }
+  if (DATA.searched) {
+    node = section("searched", "What was searched", "The trials of each optimizer varied these hyperparameters, within these ends.");
+    parts.push(sortable(node, "Searched spaces", DATA.searched));
+  }
   if (DATA.reached) {
     node = section("target", "Time to target");
     if (DATA.reached_figure) parts.push(picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))],
