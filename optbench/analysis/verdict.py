@@ -57,7 +57,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
             verdict_sentences(found, metric, made.searches),
             searched_text(searched_spaces(made.manifests)),
             tuning,
-            spread_text(spreads(made, tested), tested),
+            spread_text(named_spreads(made, tested), tested),
             costs_text(made, metric, made.options.target) if compared else costs,
             *(f"Warning: {warning}\n" for warning in (caveats(made) if compared else ())),
             *(f"Left out: {text}.\n" for text in made.older),
@@ -126,6 +126,15 @@ def tuning_needs(trials: Runs, metric: str, pick: str) -> pd.DataFrame:
                 curve[f"decades_within_{share * 100:g}_percent"] = width.decades
         found.append(curve)
     return pd.concat(found, ignore_index=True)
+
+
+def named_spreads(made: Comparison, y: str) -> pd.DataFrame:
+    """Return `spreads` with the problems by name, the rows of a problem together."""
+    found, plan = spreads(made, y), made.series()
+    if found.empty:
+        return found
+    named = found.assign(problem=[problem_name(made.table, plan, p) for p in found["problem"]])
+    return named.sort_values("problem", kind="stable")
 
 
 def problem_name(table: pd.DataFrame, plan: Layout, problem: str) -> str:

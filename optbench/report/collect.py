@@ -23,7 +23,7 @@ from optbench.report.sections.layers import layers
 from optbench.report.sections.ranking import ranking
 from optbench.report.sections.ranks import ranks
 from optbench.report.sections.rates import budget, rates
-from optbench.report.sections.searched import searched
+from optbench.report.sections.searched import searched, spread
 from optbench.report.tables import plain
 
 CHOSE = (
@@ -116,6 +116,7 @@ def data_of(
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "searched": if_applicable(lambda: searched(made, names)) if made.tuned else None,
+        "spread": if_applicable(lambda: spread(made, column, names)) if made.tuned else None,
         "reached": None if found is None else targets.reached(found, names),
         "reached_figure": None if found is None else targets.figure_of(made, found, names),
         "performance": if_applicable(lambda: targets.performance(made, names)),

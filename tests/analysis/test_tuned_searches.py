@@ -147,6 +147,17 @@ def test_spreads_over_searches_and_seeds_are_told_apart():
     assert "| adam | 400 |" in spread.spread_text(found, "test_loss")
 
 
+def test_the_spreads_of_several_problems_are_told_apart():
+    found = pd.DataFrame(
+        [[p, "adam", 9, 0.1, 0.2, "within searches"] for p in ("mlp", "cnn")],
+        columns=["problem", "optimizer", "searches", "over_searches", "over_seeds", "from"],
+    )
+    text = spread.spread_text(found, "test_loss")
+    assert "| problem | optimizer | searches | over searches | over seeds | seeds of |" in text
+    assert "| mlp | adam | 9 | 0.1000 | 0.2000 | within searches |" in text
+    assert "| problem |" not in spread.spread_text(found[:1], "test_loss")
+
+
 def test_what_was_searched_is_told_with_what_was_widened_and_what_was_left():
     beta = {"low": 0.8, "high": 0.99, "scale": "one_minus_log"}
     narrow = {"lr": SPACE["lr"], "betas": [beta, beta], "amsgrad": {"values": [True, False]}}

@@ -9,6 +9,8 @@ from optbench.analysis.comparison import Comparison
 from optbench.common.metrics import metric_of
 from optbench.common.text import number
 
+HEADS = ("optimizer", "searches", "over searches", "over seeds", "seeds of")
+
 
 def spreads(made: Comparison, y: str) -> pd.DataFrame:
     """Return the standard deviations of final values over searches and over seeds.
@@ -37,21 +39,32 @@ def spreads(made: Comparison, y: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def spread_cells(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of the spreads; the problem only where there are several."""
+    several = len(set(found["problem"])) > 1
+    heads = ["problem"] * several + list(HEADS)
+    rows = [
+        [str(row["problem"])] * several
+        + [str(row["optimizer"]), str(row["searches"])]
+        + [number(row[key]) for key in ("over_searches", "over_seeds")]
+        + [str(row["from"])]
+        for row in found.to_dict("records")
+    ]
+    return heads, rows
+
+
 def spread_text(found: pd.DataFrame, y: str) -> str:
     """Return the spreads as Markdown; "" without one."""
     if found.empty:
         return ""
+    heads, rows = spread_cells(found)
     lines = [
         f"Spread of the final {metric_of(y).label}: the standard deviation over searches (of the "
         "means of",
         "their seeds), beside that over seeds at one setting.",
         "",
-        "| optimizer | searches | over searches | over seeds | seeds of |",
-        "| --- | --- | --- | --- | --- |",
+        f"| {' | '.join(heads)} |",
+        "|" + " --- |" * len(heads),
+        *(f"| {' | '.join(cells)} |" for cells in rows),
     ]
-    for row in found.to_dict("records"):
-        cells = [number(row[key]) for key in ("over_searches", "over_seeds")]
-        lines.append(
-            f"| {row['optimizer']} | {row['searches']} | {cells[0]} | {cells[1]} | {row['from']} |"
-        )
     return "\n".join(lines) + "\n"

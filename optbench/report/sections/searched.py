@@ -1,12 +1,15 @@
-"""What a tuned study searched, as plain data of a report."""
+"""What a tuned study searched, and the spread over its searches, as plain data of a report."""
 
 from typing import Any
 
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.tuned.searched import HEADS, searched_spaces
+from optbench.analysis.tuned.spread import spread_cells
+from optbench.analysis.verdict import named_spreads
 from optbench.common.errors import UserError
+from optbench.common.metrics import metric_of
 from optbench.report.sections.curves import Names
-from optbench.report.tables import head_cell
+from optbench.report.tables import head_cell, sortable_cell
 
 
 def searched(made: Comparison, names: Names) -> dict[str, Any]:
@@ -22,3 +25,31 @@ def searched(made: Comparison, names: Names) -> dict[str, Any]:
         for row in found
     ]
     return {"columns": list(HEADS), "rows": rows, "note": ""}
+
+
+def spread(made: Comparison, column: str, names: Names) -> dict[str, Any]:
+    """Return the table of spreads over searches and seeds. Raise UserError without one."""
+    found = named_spreads(made, column)
+    if found.empty:
+        raise UserError("a spread over searches needs two searches of each optimizer")
+    heads, cells = spread_cells(found)
+    own = heads.index("optimizer")
+    rows = [
+        {
+            "toggle": names.toggle(texts[own], texts[own]),
+            "cells": [
+                *({"t": text, "v": text} for text in texts[:own]),
+                head_cell(texts[own]),
+                sortable_cell(values["searches"], str(values["searches"])),
+                sortable_cell(values["over_searches"]),
+                sortable_cell(values["over_seeds"]),
+                {"t": texts[-1], "v": texts[-1]},
+            ],
+        }
+        for texts, values in zip(cells, found.to_dict("records"), strict=True)
+    ]
+    note = (
+        f"Standard deviations of the final {metric_of(column).label}: over searches (of the means "
+        "of their seeds), and over seeds at one setting."
+    )
+    return {"columns": heads, "rows": rows, "note": note}

@@ -256,6 +256,7 @@ function rest() {
   if (DATA.searched) {
     node = section("searched", "What was searched", "The trials of each optimizer varied these hyperparameters, within these ends.");
     parts.push(sortable(node, "Searched spaces", DATA.searched));
+    if (DATA.spread) parts.push(sortable(node, "Spread over searches and over seeds", DATA.spread));
   }
   if (DATA.reached) {
     node = section("target", "Time to target");
