@@ -12,6 +12,7 @@ from optbench.analysis.trials import order_of, trial_scores
 from optbench.analysis.tuned import inclusion, rate_decay, searched, spread
 from optbench.analysis.verdict import verdict_sentences, verdicts
 from optbench.common.errors import UserError
+from optbench.figures.tuned.rate_decay import rate_decay as rate_decay_figure
 from optbench.formats.study import Protocol
 
 SPACE = {"lr": {"low": 1e-3, "high": 1.0, "scale": "log"}}
@@ -223,3 +224,29 @@ def test_a_map_leaves_out_an_optimizer_whose_trials_all_diverged():
     trials.loc[lost, "val_loss"] = math.inf
     (one,) = rate_decay.rate_decay_maps(made.of_trials, "val_loss", "final")
     assert one.optimizer == "adam"
+
+
+def test_each_problem_has_a_column_of_maps_with_colours_beside_each_maps_best():
+    made = study_of(
+        {"adam": normal((3, 1)), "sgd": normal((3, 1))},
+        trials={"sgd": normal((6, 3)), "adam": normal((6, 3))},
+    )
+    here = made.of_trials.table
+    here["optimizer.weight_decay"] = here["seed"] % 1000 * 0.01
+    there = here.assign(problem="q", val_loss=9 * here["val_loss"], **{"model.name": "cnn"})
+    there = there.assign(run="cnn-" + there["run"], run_id="cnn-" + there["run_id"])
+    lacking = there[there["optimizer"] == "sgd"]  # adam has no map of the second problem
+    trials = Comparison(pd.concat([here, lacking], ignore_index=True))
+    figure = rate_decay_figure(trials)
+    *panels, bar = figure.axes
+    titles = [axes.get_title("left").split(":")[0] for axes in panels]
+    assert titles == ["sgd, mlp", "sgd, cnn", "adam, mlp"]
+    specs = [axes.get_subplotspec() for axes in panels]
+    assert [(s.rowspan.start, s.colspan.start) for s in specs] == [(0, 0), (0, 1), (1, 0)]
+    for axes in panels:
+        assert axes.collections[0].get_array().min() == 1.0
+        assert axes.collections[0].norm.vmax == 3.0
+    best = trials.table[trials.table["problem"] == "q"]["val_loss"].min()
+    assert f": {best:#.4g} (n = 18)" in panels[1].get_title("left")
+    assert [axes.get_xlabel() for axes in panels] == ["", "learning rate", "learning rate"]
+    assert bar.get_ylabel() == "the cell's best loss, as a multiple of its map's"

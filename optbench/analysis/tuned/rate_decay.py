@@ -28,6 +28,11 @@ class RateDecayMap(NamedTuple):
     optimum: tuple[int, int]  # the row and column of the best trial
     trials: int
 
+    @property
+    def top(self) -> float:
+        """Return the score of the best trial."""
+        return float(self.best[self.optimum])
+
 
 def rate_decay_maps(trials: Runs, metric: str, pick: str) -> list[RateDecayMap]:
     """Return the map of each optimizer that was tried at two rates and three decays.
