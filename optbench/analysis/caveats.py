@@ -15,7 +15,7 @@ from optbench.analysis.time_to_target import asked_times
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, is_number, number, show
+from optbench.common.text import aside, count, is_number, number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
@@ -35,6 +35,7 @@ ENDED_BY = {  # the values of the column "stopped"
     "stop_at": "at their target (stop_at)",
     "budget_seconds": "after their seconds (budget_seconds)",
 }
+SEARCHES_NEEDED = f"tuning.repeats={least_seeds(1, MAX_TYPE)} searches or more are needed"
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
@@ -66,7 +67,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
         few = list(few_seeds(made, MAX_TYPE if made.paired else UNPAIRED))
     found += few
     if leader and (made.tuned or not few):  # too few seeds already say that none is proven
-        found += unproven_leaders(plan, finals, y, made.unit)
+        found += unproven_leaders(plan, finals, y, made)
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
@@ -281,7 +282,8 @@ def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
     rivals = series * (series - 1) // 2 if correction == UNPAIRED else series - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         command = settling_command(made, max(DEFAULT_SEEDS, least_seeds(rivals, correction)))
-        yield f"{seeds_text(counts)}: {why}" + (f"{SETTLES}{command}" if command else "")
+        seeds = f"{seeds_text(counts)}{aside(made.few_searches)}"
+        yield f"{seeds}: {why}" + (f"{SETTLES}{command}" if command else "")
 
 
 def settling_command(made: Comparison, seeds: int) -> str:
@@ -293,12 +295,16 @@ def settling_command(made: Comparison, seeds: int) -> str:
     return job_list.with_more_seeds(lists[0][0], done, seeds)
 
 
-def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str, unit: str) -> Iterator[str]:
+def unproven_leaders(
+    plan: Layout, finals: "pd.Series[float]", y: str, made: Comparison
+) -> Iterator[str]:
     """Yield a caveat for each leader that is not shown to be better than the second.
 
     The compared values chose the leader, so the max-type test over all pairs applies. Its outcome
-    is that of the report's verdict on this pair.
+    is that of the report's verdict on this pair. With few searches the caveat is on the settings
+    found, and asks for searches: more seeds would tell nothing of the optimizers.
     """
+    of_settings = f"{made.few_searches}: " if made.few_searches else ""
     smaller = metric_of(y).smaller
     runs = units(plan.runs).assign(problem=plan.problems)
     frame, owners = pair_up(runs, finals), plan.owners
@@ -313,14 +319,18 @@ def unproven_leaders(plan: Layout, finals: "pd.Series[float]", y: str, unit: str
         second, verdict = compared
         if verdict.outcome != "worse":
             where = f"{problem}: " if problem else ""
+            told = words_of(verdict.text, made.unit)
+            if of_settings:
+                told = f"cannot tell (n = {verdict.n} seeds; for the optimizers {SEARCHES_NEEDED})"
             found.append(
-                f"{where}{ranked(part, smaller)[0]} is first by {metric_of(y).label}, which does "
-                f"not make it better than {second}: {words_of(verdict.text, unit)}"
+                f"{where}{of_settings}{ranked(part, smaller)[0]} is first by {metric_of(y).label}, "
+                f"which does not make it better than {second}: {told}"
             )
     if len(found) <= MOST_LEADER_SENTENCES:
         yield from found
     else:
         yield (
-            f"in {len(found)} of {panels} panels the first by {metric_of(y).label} is not shown "
-            f"to be better than the second"
+            f"{of_settings}in {len(found)} of {panels} panels the first by {metric_of(y).label} is "
+            f"not shown to be better than the second"
+            + (f" (for the optimizers {SEARCHES_NEEDED})" if of_settings else "")
         )

@@ -21,6 +21,7 @@ from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.names import did_you_mean
+from optbench.common.text import count
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import (
     Protocol,
@@ -220,6 +221,11 @@ class Comparison:
         """Return what the tests pair: "search" in a study with enough searches, else "seed"."""
         return "search" if self.searches >= least_seeds(1, MAX_TYPE) else "seed"
 
+    @property
+    def few_searches(self) -> str:
+        """Return `settings_phrase` of this study: "" where a verdict is on the optimizers."""
+        return settings_phrase(self.searches)
+
     def finals(self, column: str) -> "pd.Series[float]":
         """Return the final value of each run: `final_values`."""
         return self.once(("finals", column), lambda: final_values(self.table, column))
@@ -271,6 +277,17 @@ class Comparison:
             return False
         pairs = self.table[["optimizer", "optimizer.lr"]].drop_duplicates().dropna()
         return bool(pairs["optimizer"].duplicated().any())
+
+
+def settings_phrase(searches: int) -> str:
+    """Return what a verdict on few searches is about: "these settings, of 2 searches each".
+
+    With enough searches a verdict is on the optimizers, and the phrase is "". searches: of each
+    optimizer; 0 outside of a tuned study.
+    """
+    if not 0 < searches < least_seeds(1, MAX_TYPE):
+        return ""
+    return f"these settings, of {count(searches, 'search', 'searches')} each"
 
 
 def metrics_in(table: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from optbench.analysis.pairing import pair_up, units
 from optbench.analysis.summary import bold_note, final_text
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.common.text import aside, capital
 from optbench.stats.estimates import median
 
 CELLS = {  # the contents of a cell, and their words in the caption
@@ -108,10 +109,12 @@ def to_latex(
     cells: str = "median_range",
     warnings: Sequence[str] = (),
     paired: bool = True,
+    settings: str = "",
 ) -> str:
     """Return the `final_cells` of one column as a table: optimizers by problems.
 
-    cells: of `CELLS`. paired: whether the runs share seeds. Raises UserError for other cells.
+    cells: of `CELLS`. paired: whether the runs share seeds. settings: `comparison.settings_phrase`.
+    Raises UserError for other cells.
     """
     if cells not in CELLS:
         raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
@@ -123,7 +126,8 @@ def to_latex(
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     counts = [cell.n for cell in frame.to_numpy().flat if isinstance(cell, Cell)]
     caption = (
-        f"{what[0].upper()}{what[1:]}, {CELLS[cells]} of {seeds_text(counts)}; {bold_note(paired)}."
+        f"{capital(what)}, {CELLS[cells]} of {seeds_text(counts)}{aside(settings)}; "
+        f"{bold_note(paired, settings)}."
     )
     table = style.to_latex(
         hrules=True,

@@ -12,7 +12,7 @@ from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.common.metrics import TASK_METRICS, metric_of
-from optbench.common.text import limit, number, show
+from optbench.common.text import aside, limit, number, show
 from optbench.formats.run import GAP
 from optbench.stats import estimates
 from optbench.stats.estimates import median
@@ -23,11 +23,13 @@ BOLD_TESTS = {
 }
 
 
-def bold_note(paired: bool = True) -> str:
-    """Return what a bold value means, with the test. paired: whether runs share seeds."""
-    return (
-        f"bold: better than every other one there (two-sided {BOLD_TESTS[paired]}, p at most 0.05)"
-    )
+def bold_note(paired: bool = True, settings: str = "") -> str:
+    """Return what a bold value means, with the test.
+
+    paired: whether runs share seeds. settings: `comparison.settings_phrase`.
+    """
+    others = "every other of these settings" if settings else "every other one"
+    return f"bold: better than {others} there (two-sided {BOLD_TESTS[paired]}, p at most 0.05)"
 
 
 def summary(
@@ -80,6 +82,7 @@ def summary(
     frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)
     frame.attrs["paired"] = made.paired
+    frame.attrs["settings"] = made.few_searches
     return frame
 
 
@@ -130,12 +133,14 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     titles = [title.replace("_", " ") for title in columns]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns.values(), strict=True)]
-    note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}."
+    settings = frame.attrs.get("settings", "")
+    note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}"
+    note += f"{aside(settings)}."
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():
         note += f" {TOGETHER_NOTE}"
-    bold = bold_note(frame.attrs.get("paired", True)) if best else ""
+    bold = bold_note(frame.attrs.get("paired", True), settings) if best else ""
     told = (frame.attrs.get("timing"), frame.attrs.get("engines"), bold)
     note += "".join(f" {text[0].upper()}{text[1:]}." for text in told if text)
     return "\n".join([*lines, "", note, ""])

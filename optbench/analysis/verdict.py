@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.caveats import caveats
-from optbench.analysis.comparison import Comparison, Runs, comparison_of
+from optbench.analysis.comparison import Comparison, Runs, comparison_of, settings_phrase
 from optbench.analysis.final_values import COSTS, STEP_COSTS, cost_cell
 from optbench.analysis.leader import leader_of
 from optbench.analysis.pairing import by_seed, owners_of
@@ -23,14 +23,11 @@ from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import interval, number, show
-from optbench.stats.corrections import MAX_TYPE, least_seeds
+from optbench.common.text import aside, interval, number, show
 from optbench.stats.pairwise import compare, words_of
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
-SETTINGS_ALONE = (
-    "A verdict on these settings, not on the optimizers: it leaves out the luck of a search"
-)
+SETTINGS_ALONE = "A verdict on {}, not on the optimizers: it leaves out the luck of a search."
 
 
 def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
@@ -156,14 +153,14 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric_of(metric.replace("val_", "test_")).label
-    on_optimizers = searches >= least_seeds(1, MAX_TYPE)
-    unit = f"over {searches} searches" if on_optimizers else "on the same seeds"
+    settings = settings_phrase(max(1, searches))
+    unit = "on the same seeds" if settings else f"over {searches} searches"
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
-        f"{'optimizer' if on_optimizers else 'setting'} {unit}: exact two-sided sign-flip",
+        f"{'setting' if settings else 'optimizer'} {unit}: exact two-sided sign-flip",
         "test of the largest |t| over all pairs,",
         "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
-        *([] if on_optimizers else [f"{SETTINGS_ALONE}."]),
+        *([SETTINGS_ALONE.format(settings)] if settings else []),
         "",
         "| problem | leader | against | difference | the other is |",
         "| --- | --- | --- | --- | --- |",
@@ -209,7 +206,8 @@ def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
     costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
     lines = [
         f"Time to target: the first evaluation with the {metric_of(metric).label} at the target,",
-        f"{found.rule}. Medians over seeds; one that never reached it counts as infinite.",
+        f"{found.rule}. Medians over seeds{aside(made.few_searches)}; one that never reached it "
+        "counts as infinite.",
         "",
         "| phase | problem | target | optimizer | reached | epochs | steps | seconds "
         + "".join(f"| {COSTS[name]} " for name in costs)

@@ -23,6 +23,16 @@ def count(number: int, what: str, several: str = "") -> str:
     return f"{number} {what if number == 1 else several or what + 's'}"
 
 
+def capital(text: str) -> str:
+    """Return the text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def aside(text: str) -> str:
+    """Return the text as " (text)", to stand behind a word; "" without a text."""
+    return f" ({text})" if text else ""
+
+
 def sort_key(value: object) -> tuple[int, float, str]:
     """Return a sort key for mixed config values: numbers, then text, then unset."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)):

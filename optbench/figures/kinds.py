@@ -193,7 +193,7 @@ KINDS: dict[str, FigureKind] = {
     ),
     "rate_decay": FigureKind(
         rate_decay, "Learning rate by weight decay",
-        lambda m: "rate_decay", draw_rate_decay, has_map, compares=False,
+        lambda m: "rate_decay", draw_rate_decay, has_map,
     ),
     "layers": FigureKind(
         layers_by_depth, "Layers by depth",
@@ -250,6 +250,8 @@ def draw(
                 skipped.append(f"{name}: {error}")
         else:
             stems.add(stem)
+            if made.few_searches:
+                add_note(drawn[name], made.few_searches)
     problems += [f"{', '.join(names)}: {text}" for text, names in large.items()]
     if named and not drawn:
         raise UserError("; ".join(skipped))

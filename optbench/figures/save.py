@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from optbench.common.errors import UserError
 from optbench.common.files import replace_bytes, replace_text
+from optbench.common.text import capital
 from optbench.figures import style
 
 LAYOUT_ATTEMPTS = 6  # each with a higher figure than the last
@@ -99,11 +100,6 @@ def flat(text: str) -> str:
 def sentence(text: str) -> str:
     """Return the text with a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def capital(text: str) -> str:
-    """Return the text with a capital first letter."""
-    return text[:1].upper() + text[1:]
 
 
 def writable(out: Path) -> Path:

@@ -11,6 +11,7 @@ from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.analysis.time_to_target import asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.common.text import capital
 from optbench.figures import style
 from optbench.figures.axes import check_column
 from optbench.figures.kinds import KINDS
@@ -88,6 +89,7 @@ def data_of(
             folder.resolve().name.encode("utf-8", "backslashreplace").decode() for folder in folders
         ),
         "facts": facts(made),
+        "settings": capital(made.few_searches),
         "names": names.series,
         "toggles": names.toggles,
         "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
@@ -111,13 +113,13 @@ def data_of(
         "curves": curves.curves(tables, plan, names, made.y, made.timing),
         "ranking": ranking(made, column, names),
         "matrices": if_applicable(lambda: pairs.matrices(made, column, names)) or [],
-        "pairs_lead": pairs.lead(column, {card["correction"] for card in cards}),
+        "pairs_lead": pairs.lead(column, {card["correction"] for card in cards}, made.few_searches),
         "ranks": if_applicable(lambda: ranks(made, column, names)),
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "searched": if_applicable(lambda: searched(made, names)) if made.tuned else None,
         "spread": if_applicable(lambda: spread(made, column, names)) if made.tuned else None,
-        "reached": None if found is None else targets.reached(found, names),
+        "reached": None if found is None else targets.reached(found, names, made.few_searches),
         "reached_figure": None if found is None else targets.figure_of(made, found, names),
         "performance": if_applicable(lambda: targets.performance(made, names)),
         "layers": if_applicable(lambda: layers(made, names)) if made.has_layers else None,

@@ -111,7 +111,11 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
     }
     if made.judged in found:
         texts["summary.tex"] = to_latex(
-            found[made.judged], made.judged, warnings=warnings, paired=made.paired
+            found[made.judged],
+            made.judged,
+            warnings=warnings,
+            paired=made.paired,
+            settings=made.few_searches,
         )
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
@@ -129,7 +133,9 @@ def write_table(
     made = compare(folders, options)
     check_column(made.table, column)
     found = final_cells(made, [column], made.options.facet, made.options.lines)
-    text = to_latex(found[column], column, cells, caveats(made, column), made.paired)
+    text = to_latex(
+        found[column], column, cells, caveats(made, column), made.paired, made.few_searches
+    )
     try:
         replace_text(out, text)
     except OSError as error:

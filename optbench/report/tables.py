@@ -18,6 +18,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import number
 from optbench.figures import style
+from optbench.figures.panels import add_note
 from optbench.figures.save import UNDATED
 from optbench.report.sections.curves import Names
 
@@ -45,14 +46,18 @@ def chart(title: str, x: str, y: str, metric: str, lines: list[dict[str, Any]]) 
     }  # fmt: skip
 
 
-def picture(job: Callable[[], Figure], names: Names) -> dict[str, Any] | None:
+def picture(job: Callable[[], Figure], names: Names, note: str = "") -> dict[str, Any] | None:
     """Return a matplotlib figure as SVG with a text alternative; None if inapplicable.
 
-    In the result `groups` maps the SVG ids, up to their dot, to the switches that parts follow."""
+    note: a sentence below the figure. In the result `groups` maps the SVG ids, up to their dot, to
+    the switches that parts follow.
+    """
     try:
         figure = job()
     except UserError:
         return None
+    if note:
+        add_note(figure, note)
     stream = io.StringIO()
     with rc_context({**style.RC, "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(stream, format="svg", metadata=UNDATED["svg"])

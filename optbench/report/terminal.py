@@ -23,6 +23,7 @@ from optbench.analysis.summary import format_final
 from optbench.common.errors import UserError
 from optbench.common.metrics import MAIN_METRICS, metric_of
 from optbench.common.names import clip
+from optbench.common.text import capital
 from optbench.report.sections import curves, verdict
 
 MAX_WIDTH = 80  # columns
@@ -128,5 +129,6 @@ def judged(made: Comparison, column: str) -> str:
     clear = [card["leader"] for card in cards if card["level"] == "clear"]
     counts = ", ".join(f"{name} on {count}" for name, count in Counter(clear).most_common())
     have = "has" if len(clear) == 1 else "have"
-    first = f"Verdict: {len(clear)} of {len(cards)} problems {have} a clear leader {by}"
+    settings = f"{capital(made.few_searches)}: " if made.few_searches else ""
+    first = f"Verdict: {settings}{len(clear)} of {len(cards)} problems {have} a clear leader {by}"
     return f"{first}: {counts}." if counts else f"{first}."

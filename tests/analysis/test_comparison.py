@@ -78,7 +78,9 @@ def test_a_tuned_study_gets_every_figure_and_table(tmp_path: Path) -> None:
         "time_to_target", "performance_profile", "critical_difference",
     }  # fmt: skip
     assert result.warnings[0] == "at the edge"
-    assert any(text.startswith("2 seeds: ") for text in result.warnings)
+    assert any(
+        text.startswith("2 seeds (these settings, of 1 search each): ") for text in result.warnings
+    )
     assert "Warning: at the edge" in (tmp_path / "summary.md").read_text()
     times = pd.read_csv(tmp_path / "time_to_target.csv")
     assert list(times["phase"][:6]) == ["tuned"] * 6  # their target holds for the default ones

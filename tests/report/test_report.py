@@ -325,7 +325,8 @@ def test_the_next_is_the_second_of_the_ranked_table(tmp_path):
     ranked = [row["toggle"] for row in data["ranking"]["rows"]]
     assert ranked[1:] == [pair["name"] for pair in card["against"]] == ["nesterov", "momentum"]
     assert card["margin"].startswith(
-        "The next, nesterov, differs in final test loss (lower is better) by "
+        "These settings, of 1 search each: the next, nesterov, differs in final test loss (lower "
+        "is better) by "
     )
     assert card["problem"] == "mlp on mnist_5k"
 

@@ -13,7 +13,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.verdict import only_problem
 from optbench.common.metrics import metric_of
-from optbench.common.text import count
+from optbench.common.text import capital
 from optbench.stats.corrections import HOLM, UNPAIRED
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict
@@ -26,8 +26,8 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
     """Return the content of `verdict.json`. Infinite and unknown numbers are null."""
     correction = found.each[0].verdict.correction if found.each else HOLM
     said = sentence(found, made.unit)
-    if made.tuned and made.unit == "seed":
-        said = f"These settings, of {count(made.searches, 'search', 'searches')} each: {said}"
+    if made.few_searches:
+        said = f"{capital(made.few_searches)}: {said}"
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     return {
         "format": VERDICT_FORMAT,
@@ -38,6 +38,8 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
         "better_is": "lower" if metric_of(found.column).smaller else "higher",
         "outcome": found.outcome,
         "sentence": said,
+        "unit": made.unit,
+        "searches": made.searches,
         "alpha": ALPHA,
         "test": {
             "name": name_of_test(correction, made.unit),

@@ -8,6 +8,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.common.metrics import metric_of
+from optbench.common.text import capital
 from optbench.figures.panels import titles
 from optbench.report.sections.curves import Names
 from optbench.stats.corrections import UNPAIRED
@@ -28,11 +29,12 @@ def labels_of(made: Comparison) -> dict[str, str]:
     return found or {"": ""}
 
 
-def lead(column: str, corrections: Collection[str]) -> str:
+def lead(column: str, corrections: Collection[str], settings: str = "") -> str:
     """Return how to read the pairs, and how their test relates to the verdict's.
 
-    corrections: of the verdict's p-values."""
-    marks = (
+    corrections: of the verdict's p-values. settings: `comparison.settings_phrase`."""
+    marks = f"{capital(settings)}. " if settings else ""
+    marks += (
         f"Row minus column in final {metric_of(column).label}; ▲ the row is better, ▼ "
         "worse, no mark: cannot tell. "
     )

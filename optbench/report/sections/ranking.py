@@ -11,7 +11,7 @@ from optbench.analysis.final_values import COSTS, STEP_COSTS, TOGETHER_NOTE, cos
 from optbench.analysis.leader import place
 from optbench.analysis.summary import format_final, summary
 from optbench.common.metrics import metric_of
-from optbench.common.text import show
+from optbench.common.text import aside, show
 from optbench.formats.groups import config_folder
 from optbench.report.repeat_command import engines_note
 from optbench.report.sections.curves import Names
@@ -62,7 +62,8 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
             for name in costs
         ]
         rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
-    note = "Median [minimum, maximum] over the seeds of the last value of each run"
+    note = "Median [minimum, maximum] over the seeds"
+    note += f"{aside(made.few_searches)} of the last value of each run"
     note += "; a diverged run counts as the worst value, it is never left out."
     if "runs_at_once" in costs:
         note += f" {TOGETHER_NOTE}"

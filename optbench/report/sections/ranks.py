@@ -12,6 +12,6 @@ from optbench.report.tables import picture
 def ranks(made: Comparison, column: str, names: Names) -> dict[str, Any] | None:
     """Return the diagram and the mean ranks. Raise UserError if they do not apply."""
     found = ranking(made, column, made.options.facet)
-    image = picture(lambda: draw_ranks(found, column), names)
+    image = picture(lambda: draw_ranks(found, column), names, made.few_searches)
     rows = [[str(name), float(value)] for name, value in found.ranks.items()]
     return None if image is None else image | {"rows": rows}

@@ -9,6 +9,7 @@ from optbench.analysis.final_values import COSTS, STEP_COSTS, TOGETHER_NOTE, cos
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
 from optbench.common.metrics import metric_of
+from optbench.common.text import aside
 from optbench.figures.kinds import times_fit
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.report.sections.curves import Names
@@ -44,11 +45,16 @@ def performance(made: Comparison, names: Names) -> dict[str, Any]:
 
 def figure_of(made: Comparison, found: TimeToTarget, names: Names) -> dict[str, Any] | None:
     """Return the figure of times to target, or None if a sweep would not draw it."""
-    return picture(lambda: time_to_target_figure(found), names) if times_fit(made) else None
+    if not times_fit(made):
+        return None
+    return picture(lambda: time_to_target_figure(found), names, made.few_searches)
 
 
-def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
-    """Return the table of times to target, with the cost of a step beside the steps."""
+def reached(found: TimeToTarget, names: Names, settings: str = "") -> dict[str, Any]:
+    """Return the table of times to target, with the cost of a step beside the steps.
+
+    settings: `comparison.settings_phrase`.
+    """
     keys = [key for key in ("phase", "problem") if key in found.frame]
     keys = [key for key in keys if len(found.frame[key].unique()) > 1]
     clocks = ("epoch", "step", "seconds")
@@ -75,7 +81,7 @@ def reached(found: TimeToTarget, names: Names) -> dict[str, Any]:
         ]
         rows.append({"toggle": names.toggle(name, found.owners[name]), "cells": cells})
     note = f"The first evaluation at the target, which is {found.rule}. Median [minimum, maximum]"
-    note += " over seeds; never: not reached, as for every run that diverged."
+    note += f" over seeds{aside(settings)}; never: not reached, as for every run that diverged."
     if "runs_at_once" in costs:
         note += f" {TOGETHER_NOTE}"
     if found.note:

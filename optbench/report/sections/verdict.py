@@ -14,7 +14,7 @@ from optbench.analysis.pairing import by_seed, owners_of, run_keys
 from optbench.analysis.trials import order_of, trial_scores
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, enumerated, number, show
+from optbench.common.text import capital, enumerated, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, are_unpaired, least_seeds
@@ -88,9 +88,8 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         against.sort(key=lambda pair: ranked.index(str(pair["name"])))  # as in the ranked table
         kind = series_kind(owners, list(map(str, rows)))
         level, headline = sentence(leader, against, ranked.index(leader) + 1, kind, unit)
-        if made.tuned and unit == "seed" and against:
-            found_by = count(made.searches, "search", "searches")
-            headline = f"These settings, of {found_by} each: {headline}"
+        if made.few_searches and against:
+            headline = f"{capital(made.few_searches)}: {headline}"
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
@@ -110,7 +109,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
                 "against": against,
                 "margin": ""
                 if math.isinf(medians[leader])
-                else margin(against, column, leader == ranked[0]),
+                else margin(against, column, leader == ranked[0], made.few_searches),
                 "cost": cost_text(
                     {name: float(cost[name]) for name in (*STEP_COSTS, "ms_spread", "step_spread")}
                 ),
@@ -199,16 +198,20 @@ def task(made: Comparison) -> str:
     return " on ".join(str(part[0]) for part in parts) if all(len(p) == 1 for p in parts) else ""
 
 
-def margin(against: Sequence[dict[str, Any]], column: str, first: bool = True) -> str:
+def margin(
+    against: Sequence[dict[str, Any]], column: str, first: bool = True, settings: str = ""
+) -> str:
     """Return the leader's margin over the next: the difference with its interval.
 
-    first: whether the leader is also the first by these values.
+    first: whether the leader is also the first by these values. settings:
+    `comparison.settings_phrase`.
     """
     if not against:
         return ""
     next_one = against[0]
     values = [float(next_one[key]) for key in ("difference", "low", "high")]
-    what, who = metric_of(column).label, "The next" if first else "The best other"
+    what, who = metric_of(column).label, "the next" if first else "the best other"
+    who = capital(f"{settings}: {who}" if settings else who)
     if not math.isfinite(values[0]):
         return f"{who} by {what} is {next_one['name']}; diverged runs leave no difference."
     better = "lower" if metric_of(column).smaller else "higher"

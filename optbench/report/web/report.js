@@ -189,7 +189,7 @@ function curveNote(panels) {
   if (view.x === "seconds" && DATA.curves.timing) text += ` ${DATA.curves.timing[0].toUpperCase()}${DATA.curves.timing.slice(1)}.`;
   const rows = DATA.curves.rows[metricNow().rows];
   if (rows > DATA.curves.most) text += ` Thinned to ${DATA.curves.most} of ${rows} rows per run.`;
-  return text;
+  return text + ABOUT;
 }
 
 function select(label, key, options) {
@@ -229,6 +229,8 @@ function curveSection() {
 
 /* ---- the other sections ---- */
 
+/* what few searches of each optimizer are about, as a sentence; of a sweep or many searches "" */
+const ABOUT = DATA.settings ? ` ${DATA.settings}.` : "";
 const dressed = (panels, more = {}) => () => panels.map((panel) => ({ ...panel, ...more }));
 
 function rest() {
@@ -241,17 +243,17 @@ function rest() {
     if (DATA.ranks) {
       node.append(el("h3", {}, "Critical-difference diagram"));
       parts.push(picture(node, "Critical difference", DATA.ranks, () => [["optimizer", "mean rank"], ...DATA.ranks.rows],
-        { off: 'opacity="0.25"', note: "Nemenyi's test compares mean ranks alone, and not the differences: a bar may join two that the pairs or the verdict tell apart. Who is switched off is faded; ranks, bars and test stay those of all." }));
+        { off: 'opacity="0.25"', note: "Nemenyi's test compares mean ranks alone, and not the differences: a bar may join two that the pairs or the verdict tell apart. Who is switched off is faded; ranks, bars and test stay those of all." + ABOUT }));
     }
   }
   if (DATA.rates) {
     node = section("rates", "Learning-rate sensitivity");
     const note = DATA.rates.some((p) => p.lines.some((l) => l.dots)) ? "A point per trial; the line joins the best trial of each half decade, whatever its other settings. ✕ diverged, ▲ above the axis." : "Median over seeds, band: minimum to maximum of those that did not diverge. ✕ at least one seed diverged, ▲ above the axis.";
-    parts.push(figure(node, { title: "Learning rates", note, make: dressed(DATA.rates.map((p) => ({ ...p, top: capOf, lines: p.lines.map((l) => ({ ...l, marks: true })) })), { dotted: true }) }));
+    parts.push(figure(node, { title: "Learning rates", note: note + ABOUT, make: dressed(DATA.rates.map((p) => ({ ...p, top: capOf, lines: p.lines.map((l) => ({ ...l, marks: true })) })), { dotted: true }) }));
   }
   if (DATA.budget) {
     node = section("budget", "Tuning budget", "The best validation result to expect of so many random trials.");
-    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval.", make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
+    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval." + ABOUT, make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
   }
   if (DATA.searched) {
     node = section("searched", "What was searched", "The trials of each optimizer varied these hyperparameters, within these ends.");
@@ -261,12 +263,12 @@ function rest() {
   if (DATA.reached) {
     node = section("target", "Time to target");
     if (DATA.reached_figure) parts.push(picture(node, "Times to target", DATA.reached_figure, () => [DATA.reached.columns, ...DATA.reached.rows.map((r) => r.cells.map((c) => c.t))],
-      { off: 'display="none"', note: "Who is switched off is left out; the target and the axes stay those of all." }));
+      { off: 'display="none"', note: "Who is switched off is left out; the target and the axes stay those of all." + ABOUT }));
     parts.push(sortable(node, "Time to target", DATA.reached));
   }
   if (DATA.performance) {
     node = section("profile", "Performance profile", "The share of problems on which an optimizer came within a multiple of the fastest.");
-    parts.push(figure(node, { title: "Performance profile", note: "Medians over seeds; the higher, the more problems.", make: dressed(DATA.performance.panels.map((p) => ({ ...p, lines: p.lines.map((l) => ({ ...l, stairs: true })) }))) }));
+    parts.push(figure(node, { title: "Performance profile", note: "Medians over seeds; the higher, the more problems." + ABOUT, make: dressed(DATA.performance.panels.map((p) => ({ ...p, lines: p.lines.map((l) => ({ ...l, stairs: true })) }))) }));
     parts.push(sortable(node, "Benchmark scores", DATA.performance.table));
   }
   if (DATA.layers) layerSection();
