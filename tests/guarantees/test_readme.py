@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from optbench.common.errors import UserError
@@ -110,9 +111,20 @@ def test_the_python_example_draws(folder):
 def test_the_verdict_is_that_of_the_committed_study():
     verdict = (ROOT / "results" / "fair_comparison" / "verdict.md").read_text("utf-8")
     lines = re.findall(r"^\| .* (?:worse|better|cannot tell) .*\|$", README, re.M)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert line in verdict.splitlines()
+    found = pd.read_csv(ROOT / "results" / "fair_comparison" / "verdict.csv")
+    nearest = [  # of each problem, whatever came of them
+        f"| {row.problem} | {row.b} | {row.a} |"
+        for _, part in found.groupby("problem", sort=False)
+        for row in part.loc[part["difference"].abs().nsmallest(2).index].itertuples()
+    ]
+    assert [line[: len(start)] for line, start in zip(lines, nearest, strict=True)] == nearest
+    counts = found["verdict"].str.split(" (", regex=False).str[0].value_counts()
+    assert set(counts.index) == {"worse", "cannot tell"}
+    told = f"the other is worse in {counts['worse']}; {counts['cannot tell']} cannot tell."
+    assert f"Of all {len(found)} pairs, {told}" in README
 
 
 def test_the_rooms_are_those_of_the_package():
