@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis import series
-from optbench.analysis.columns import filter_runs, logged_columns, rows_of
+from optbench.analysis.columns import filter_runs, logged_columns, resolve, rows_of
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
@@ -151,6 +151,23 @@ class Comparison:
     def plan(self) -> series.Layout:
         """Return the panel and the series of each run, by the options."""
         return self.series(self.options.facet, self.options.lines)
+
+    @cached_property
+    def compared_key(self) -> str | None:
+        """Return the problem's key whose values are compared: the figure's lines, or None.
+
+        With several optimizers these are compared, on each problem.
+        """
+        lines = self.options.lines
+        if lines is None or len(self.table["optimizer"].unique()) > 1:
+            return None
+        key = resolve(self.table, lines)
+        runs = series.one_line_per_run(self.table)
+        return key if key in series.problem_keys_of(self.table, runs) else None
+
+    def compared(self, facet: Sequence[str] | None = None) -> series.Layout:
+        """Return `series` with the compared series: optimizers, or values of `compared_key`."""
+        return self.series(facet, self.compared_key)
 
     def spread(
         self, facet: Sequence[str] | str | None = None, lines: str | None = None

@@ -24,8 +24,10 @@ def by_seed(
 
     A column is an optimizer, with its setting if a problem has several. A problem is a panel of
     `assign_series`; phases of a tuned study are apart. So a row pairs runs with the same initial
-    weights and batches. A diverged run is the worst value; NaN means no run. only: the runs of one
-    phase. Raises UserError if `y` was not logged, and as `assign_series` does.
+    weights and batches. If the values of a problem's key are compared (`compared_key`), a column is
+    a value, and a row pairs runs with the same order of the examples. A diverged run is the worst
+    value; NaN means no run. only: the runs of one phase. Raises UserError if `y` was not logged,
+    and as `assign_series` does.
     """
     made = comparison_of(runs)
     check_logged(made.table, y)
@@ -40,7 +42,7 @@ def run_keys(
     An optimizer with one setting on each problem (its tuned one) has one name on all of them.
     Raises UserError as `assign_series` does.
     """
-    plan = comparison_of(runs).series(facet)
+    plan = comparison_of(runs).compared(facet)
     keys = [key for key in plan.facet if key != "optimizer"]
     chosen = plan.runs
     if only is not None:  # the runs of one phase

@@ -90,9 +90,7 @@ def assign_series(
     runs = one_line_per_run(table)
     lines = resolve(table, lines) if lines else None
     lines = None if lines == "optimizer" else lines
-    problem_keys = table.attrs.get("problem_keys") or [
-        key for key in map(str, runs) if key not in RUN_COLUMNS and not is_variant(key)
-    ]
+    problem_keys = problem_keys_of(table, runs)
     asked = [lines] if lines and lines in problem_keys else []
     if facet:
         facet = [facet] if isinstance(facet, str) else facet
@@ -128,6 +126,13 @@ def assign_series(
     runs["series"] = runs["variant"] if named else labels_of([("" if s else n, s) for n, s in both])
     sequential = bool(lines) or crowded or (not several and any(settings))
     return Layout(runs, keys, sequential)
+
+
+def problem_keys_of(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Return the keys of the problem. runs: a line per run of the table."""
+    return table.attrs.get("problem_keys") or [
+        key for key in map(str, runs) if key not in RUN_COLUMNS and not is_variant(key)
+    ]
 
 
 def one_line_per_run(table: pd.DataFrame) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def time_to_target(
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
     members = [members[row] for row in frame.index]
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    plan, note = made.series(facet), made.timing.sentence
+    plan, note = made.compared(facet), made.timing.sentence
     return TimeToTarget(frame, steps[0], column, words, owners, plan, members, note)
 
 

@@ -11,6 +11,7 @@ from optbench.analysis.table import check_folders
 from optbench.commands import Parser, listed
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.common.text import count
 from optbench.report.draw import write_table
 from optbench.report.page import write
 
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--facet", nargs="+", metavar="KEY",
         help="config keys that make the panels (default: those in which a sweep's problems differ)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lines", metavar="KEY",
+        help="the config key whose values are compared (default: the optimizer and its settings)",
     )  # fmt: skip
     parser.add_argument(
         "--y", metavar="COLUMN", help="a logged column by which optimizers are judged, val_loss say"
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = f"table_{asked.table}.tex" if asked.table else "report.html"
     out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
     if asked.table:
-        options = Options(where=asked.where, facet=facet)
+        options = Options(where=asked.where, facet=facet, lines=asked.lines)
         print(
             write_table(
                 asked.folders, Path(out), asked.table, asked.cells or "median_range", options
@@ -79,10 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--baseline needs the optimizer that is judged: --candidate NAME")
     baseline = listed(asked.baseline)
     options = Options(
-        y=asked.y, where=asked.where, facet=facet, candidate=asked.candidate, baseline=baseline
-    )
+        y=asked.y, where=asked.where, facet=facet, lines=asked.lines, candidate=asked.candidate,
+        baseline=baseline,
+    )  # fmt: skip
     written = write(asked.folders, out, options=options, title=asked.title)
-    print(f"{written.path}  ({written.path.stat().st_size / 1e6:.2f} MB, {written.runs} runs)")
+    size = written.path.stat().st_size / 1e6
+    print(f"{written.path}  ({size:.2f} MB, {count(written.runs, 'run')})")
     for problem in [*written.problems, *written.older]:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if written.problems else 0

@@ -77,6 +77,7 @@ def data_of(
     judgeable = len(folders) == 1 and not conditions and (folders[0] / CLAIM_FILE).exists()
     by_rate = KINDS["learning_rate"].by_default
     cards = if_applicable(lambda: verdict.cards(made, column, names)) or []
+    nothing = verdict.nothing(made, cards)
     told = list(map(readable, if_applicable(lambda: caveats(made, column)) or []))
     few = [text for text in told if FEW_SEEDS in text]
     if few and cards and not made.tuned and all(card["level"] == "open" for card in cards):
@@ -94,8 +95,9 @@ def data_of(
         "toggles": names.toggles,
         "claim": if_applicable(lambda: claim(folders[0], made)) if judgeable else None,
         "verdict": {
-            "cards": cards,
-            "note": verdict.note(cards),
+            "cards": [] if nothing else cards,
+            "nothing": nothing,
+            "note": verdict.note(cards, made.compared_key),
             "column": metric_of(column).label,
             "percent": metric_of(column).percent,
             "candidate": candidate_of(made, column),

@@ -123,6 +123,8 @@ def judged(made: Comparison, column: str) -> str:
         cards = []
     if not cards:
         return ""
+    if text := verdict.nothing(made, cards):
+        return text
     by = f"by final {metric_of(column).label}"
     if len(cards) == 1:
         return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."

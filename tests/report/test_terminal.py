@@ -1,13 +1,17 @@
 """What a sweep says at its end fits a terminal, and reads the same in a pipe."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from made_runs import sweep
+from made_runs import make_run, sweep
 
 from optbench import report
+from optbench.formats.job_list import FIGURE_FILE
+from optbench.formats.run import write_sealed
+from optbench.report.collect import collect
 
 
 def ended(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -76,3 +80,52 @@ def test_quiet_leaves_the_files_alone(tmp_path, capsys):
     report.finish(tmp_path, quiet=True)
     assert capsys.readouterr().out == ""
     assert (tmp_path / "summary.md").exists()
+
+
+def activations(folder: Path) -> None:
+    """Adam with two activations, of which tanh has the lower loss for each seed."""
+    for index, name in enumerate(("relu", "tanh")):
+        for seed in range(6):
+            lr = (0.5, 0.003)[index]
+            run = folder / f"{name}{seed}"
+            make_run(run, "adam", seed, lr=lr, model__activation=name)
+            record = json.loads((run / "run.json").read_text())
+            record["config"]["optimizer"]["lr"] = 0.003
+            (run / "run.json").write_text(json.dumps(record))
+
+
+def test_one_optimizer_on_several_problems_gets_no_verdict_but_a_hint(tmp_path, capsys):
+    activations(tmp_path)
+    text = (
+        "Nothing to compare: adam alone on each of 2 problems. To compare the values of "
+        "model.activation: figure.lines=model.activation"
+    )
+    assert ended(tmp_path, capsys)[-3] == text
+    data = collect([tmp_path])["verdict"]
+    assert (data["cards"], data["nothing"], data["note"]) == ([], text, "")
+
+
+def test_values_of_a_problem_key_are_compared_if_they_make_the_lines(tmp_path, capsys):
+    activations(tmp_path)
+    write_sealed(tmp_path / FIGURE_FILE, {"lines": "model.activation"})
+    better = "adam model.activation=tanh is better than adam model.activation=relu"
+    assert ended(tmp_path, capsys)[-3] == f"Verdict: {better}, by final training loss."
+    data = collect([tmp_path])
+    (card,) = data["verdict"]["cards"]
+    assert card["headline"] == f"{better}."
+    assert [pair["n"] for pair in card["against"]] == [6]
+    assert data["verdict"]["nothing"] == ""
+    assert data["verdict"]["note"].startswith(
+        "Runs are paired by seed: the same order of the examples; initial weights may differ."
+    )
+    assert data["matrices"][0]["names"] == [
+        "adam model.activation=tanh",
+        "adam model.activation=relu",
+    ]
+
+
+def test_lines_of_a_problem_key_do_not_compare_problems_of_two_optimizers(tmp_path, capsys):
+    for size in (16, 32):
+        sweep(tmp_path, ("adam", "sgd"), 6, batch_size=size)
+    write_sealed(tmp_path / FIGURE_FILE, {"lines": "batch_size"})
+    assert "of 2 problems have a clear leader" in ended(tmp_path, capsys)[-3]

@@ -19,7 +19,7 @@ MAX_PAIRED = 12  # series of one matrix, which are 66 pairs
 
 def labels_of(made: Comparison) -> dict[str, str]:
     """Return the label of each problem of `by_seed`, as in "batch_norm = true"."""
-    plan = made.series()
+    plan = made.compared()
     hidden = {"optimizer"} if made.main is None else {"optimizer", "phase"}
     keys = [key for key in plan.facet if key not in hidden]
     told = plan._replace(facet=keys)

@@ -119,12 +119,38 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
     return found
 
 
-def note(found: Sequence[dict[str, Any]]) -> str:
-    """Return which test gave the p-values of the `cards`, and why; "" without a pair."""
+def nothing(made: Comparison, found: Sequence[dict[str, Any]]) -> str:
+    """Return the sentence in place of `cards` if each of several problems has one series.
+
+    The sentence tells how the values of a problem's key can be compared. Else "".
+    """
+    if len(found) < 2 or any(card["level"] != "none" for card in found):
+        return ""
+    plan = made.compared()
+    name = "one optimizer" if len(set(plan.owners.values())) > 1 else plan.runs["optimizer"].iloc[0]
+    text = f"Nothing to compare: {name} alone on each of {len(found)} problems."
+    # results on different data are not compared
+    keys = [key for key in plan.facet if key not in ("phase", "dataset.name")]
+    if len(set(plan.owners.values())) > 1 or made.tuned or not keys:
+        return text
+    keys = [key.removesuffix(".name") for key in keys]
+    which = " or ".join(keys)
+    return f"{text} To compare the values of {which}: figure.lines={keys[0]}"
+
+
+def note(found: Sequence[dict[str, Any]], key: str | None = None) -> str:
+    """Return which test gave the p-values of the `cards`, and why; "" without a pair.
+
+    key: the problem's key whose values are compared, instead of optimizers.
+    """
     corrections = {card["correction"] for card in found if card["against"]}
     if not corrections:
         return ""
     texts = ["Runs are paired by seed: the same initial weights, the same batches."]
+    if key is not None:
+        texts = [
+            "Runs are paired by seed: the same order of the examples; initial weights may differ."
+        ]
     texts = [] if UNPAIRED in corrections else texts
     texts += [text for correction, text in TESTS.items() if correction in corrections]
     return " ".join([*texts, INTERVAL_NOTE])

@@ -70,7 +70,7 @@ function verdictSection() {
   const percent = DATA.verdict.percent;
   const cards = DATA.verdict.cards;
   const words = { clear: "clear", partly: "partly", open: "cannot tell", none: "nothing to compare" };
-  if (!cards.length) node.append(el("p", { class: "lead" }, "Cannot tell: there is nothing to compare in these runs."));
+  if (!cards.length) node.append(el("p", { class: "lead" }, DATA.verdict.nothing || "Cannot tell: there is nothing to compare in these runs."));
   const asked = DATA.verdict.candidate;
   if (asked) {
     const level = { better: "clear", worse: "partly" }[asked.outcome] || "open";
