@@ -21,6 +21,7 @@ from optbench.common.imports import uncollected
 from optbench.common.metrics import metric_of
 from optbench.config import own_settings
 from optbench.config.command_line import DRY_RUN, as_words, dry_run, split
+from optbench.config.comments import command
 from optbench.config.compose import texts_of
 from optbench.config.explain import explained
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
@@ -51,6 +52,7 @@ def run() -> None:
     flags, overrides = split(sys.argv[1:])
     dry_run.asked = flags.pop(DRY_RUN, None) is not None
     overrides = list(map(quoted, overrides))
+    command.words = overrides
     keys = {word.split("=")[0].lstrip("+") for word in overrides}
     # A tuned study is never a single run. For other studies Hydra 1.4 must know before it composes.
     sweeps = "hydra/sweeper=tuned" in overrides or (WANTS_NAMES and "study" in keys)

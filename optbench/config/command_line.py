@@ -22,6 +22,7 @@ KNOWN = (
     *SHORT.values(), DRY_RUN, "--experimental-rerun", "--hydra-help", "--resolve", "--version",
 )  # fmt: skip
 DASHES = "-\u2013\u2014"  # editors turn two hyphens into one dash
+BLANKS = "cannot read {0}: a setting is KEY=VALUE, without blanks around =. Did you mean {0}={1}?"
 ALL_FLAGS = "--help names the usual flags, and --hydra-help all of Hydra's"
 
 
@@ -74,7 +75,8 @@ def unknown_flag(word: str, value: str) -> UserError:
     key = word.lstrip(DASHES).replace("-", "_")
     if near := nearest(word.lstrip(DASHES), [flag[2:] for flag in KNOWN]):
         return UserError(f"there is no flag {word}. Did you mean --{near[0]}?")
-    if key and (hint := suggestion(key, value)):
+    # one letter is near to too many keys
+    if len(key) > 1 and (hint := suggestion(key, value)):
         return UserError(f"there is no flag {word}: settings have no dashes{hint}")
     return UserError(f"there is no flag {word}: {ALL_FLAGS}")
 
@@ -95,7 +97,15 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
     for index, word in enumerate(words):
         if "=" not in word and Path(word).is_dir() and "/" in word:
             raise UserError(f"{word} is a folder: python -m optbench report {word} shows its runs")
-        if not word.isidentifier():
+        before = words[index - 1] if index else ""
+        if before.endswith(",") and "=" in before:
+            raise UserError(
+                f"cannot read {before}: several values are separated by single commas, without "
+                f"spaces. Did you mean {before}{word}?"
+            )
+        if len(before) > 1 and before.endswith("=") and "=" not in word:
+            raise UserError(BLANKS.format(before.removesuffix("="), word))
+        if not word.isidentifier() and word not in known_keys():
             continue  # Hydra reads overrides, and words such as ~KEY
         if word in commands:
             raise UserError(
@@ -105,10 +115,7 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
         if word in GROUPS or word in known_keys():
             later = [text.lstrip("=") for text in words[index + 1 : index + 3] if text != "="]
             value = later[0] if later and "=" not in later[0] else "VALUE"
-            raise UserError(
-                f"cannot read {word}: a setting is KEY=VALUE, without blanks around =. "
-                f"Did you mean {word}={value}?"
-            )
+            raise UserError(BLANKS.format(word, value))
         near = did_you_mean(word, commands)
         if f"--{word}" in KNOWN:
             near = f". Did you mean --{word}?"

@@ -1,12 +1,13 @@
 """The comments in the configuration files, which explain each key and each choice."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from optbench.common.names import nearest
+from optbench.common.text import enumerated
 from optbench.formats.groups import choices, config_folder
 from optbench.formats.keys import OVERLAYS
 
@@ -28,6 +29,18 @@ SYNONYMS = {  # the last word of a key in other programs: the name in optbench
     "max_epochs": "epochs", "iterations": "steps", "max_steps": "steps", "opt": "optimizer",
     "optim": "optimizer", "scheduler": "schedule", "threads": "num_threads", "layers": "hidden",
 }  # fmt: skip
+
+
+Chosen = Mapping[str, Sequence[str]]  # the choices of each group
+
+
+class Command:
+    """The words of the program's command line; None where Python code calls."""
+
+    words: Sequence[str] | None = None
+
+
+command = Command()
 
 
 class Setting(NamedTuple):
@@ -137,13 +150,60 @@ def likely_own_keys(first: str, last: str) -> list[str]:
     return []
 
 
-def suggestion(key: str, value: str = "") -> str:
-    """Return a sentence that suggests the right key with the value, or ""."""
+def suggestion(key: str, value: str = "", chosen: Chosen | None = None) -> str:
+    """Return a sentence that suggests the right key with the value, or "".
+
+    chosen: the choices of the command, which may lack the key. Other choices then have the key.
+    """
     found = likely_keys(key)
     if not found:
         return ""
-    likeliest, *others = [f"{name}={value}" if value else name for name in found[:3]]
-    has = [choice for choice, _ in known_keys().get(found[0], []) if choice]
-    group = next((g for g in GROUPS if found[0].startswith(f"{g.replace('/', '.')}.")), "")
+    fitting = [name for name in found if not lacking(name, value, chosen)]
+    if not fitting:
+        return f": {lacking(found[0], value, chosen)}"
+    likeliest, *others = [f"{name}={value}" if value else name for name in fitting[:3]]
+    has = [choice for choice, _ in known_keys().get(fitting[0], []) if choice]
+    group = group_of(fitting[0])
     whose = f" (of {group}={','.join(has)})" if 0 < len(has) < 7 else ""
     return f". Did you mean {likeliest}{whose}{''.join(f' or {one}' for one in others)}?"
+
+
+def lacking(key: str, value: str, chosen: Chosen | None) -> str:
+    """Return which chosen choices lack a known key, and which choice has it; "" if none lacks.
+
+    key: of a group, as in optimizer.momentum.
+    """
+    has = [choice for choice, _ in known_keys().get(key, []) if choice]
+    group = group_of(key)
+    there = choices(group, own=False) if group else {}
+    # what a user's own choice has is not known here
+    lack = [one for one in (chosen or {}).get(group, ()) if one in there and one not in has]
+    if not has or not lack:
+        return ""
+    own = key.removeprefix(f"{group.replace('/', '.')}.")
+    best, *others = sorted(has, key=lambda one: one != own)  # momentum's own is momentum
+    sets = f"{best.replace('/', '.')}.{own}" if group == "optimizer" else key
+    others_too = f"; so {'has' if len(others) == 1 else 'have'} {enumerated(others)}"
+    return (
+        f"{enumerated(lack)} {'has' if len(lack) == 1 else 'have'} no {own}; {group}={best} has "
+        f"({sets}={value or 'VALUE'} sets it){others_too * bool(others)}"
+    )
+
+
+def group_of(key: str) -> str:
+    """Return the group of a dotted key, or ""."""
+    return next((g for g in GROUPS if key.startswith(f"{g.replace('/', '.')}.")), "")
+
+
+def chosen_by(words: Iterable[str]) -> Chosen:
+    """Return the choices of each group by the words of a command, as far as these are known."""
+    given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    # the file of a study or a problem has choices of its own
+    overlaid = any(name in given for name in OVERLAYS)
+    found: dict[str, Sequence[str]] = {}
+    for group in GROUPS:
+        if group in given:
+            found[group] = re.findall(r"[\w/.-]+", given[group])
+        elif not overlaid and (default := default_choice(group)):
+            found[group] = [default]
+    return found

@@ -26,7 +26,7 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
     """
     places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
     words = [f"{group}={choice}", *overrides, f"hydra.searchpath=[{places}]"]
-    with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+    with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
     config = {"name": choice.replace("/", "_")} | config  # a YAML of the user's may lack a name
@@ -43,7 +43,7 @@ def compose_run(words: Sequence[str]) -> RunConfig:
     check_syntax(written)
     places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
     overrides = [*own_settings.for_hydra(written), f"hydra.searchpath=[{places}]"]
-    with explained(), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+    with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         config = compose("config", overrides=overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # `resolve` asks it for the names of choices
         texts = texts_of(config.hydra.overrides.task)

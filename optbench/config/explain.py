@@ -1,7 +1,7 @@
 """Explain Hydra's errors to the user, with the nearest right name."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from optbench.common.errors import UserError, shorten
 from optbench.common.names import did_you_mean
-from optbench.config.comments import known_keys, suggestion
+from optbench.config.comments import chosen_by, command, known_keys, lacking, suggestion
 from optbench.formats.groups import choices, own_folders
 from optbench.formats.keys import GROUPS
 
@@ -30,22 +30,28 @@ PARSER_ERRORS = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no vi
 
 
 @contextmanager
-def explained(*others: type[Exception]) -> Iterator[None]:
-    """Turn errors from Hydra, and `others`, into a `UserError` with an explanation."""
+def explained(*others: type[Exception], words: Sequence[str] | None = None) -> Iterator[None]:
+    """Turn errors from Hydra, and `others`, into a `UserError` with an explanation.
+
+    words: the overrides, by default those of the program's command line.
+    """
     try:
         yield
     except UserError:
         raise
     except HYDRAS_ERRORS + others as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, words)) from error
 
 
-def explain(error: Exception) -> str:
-    """Return Hydra's message with its causes, and the nearest right name if any."""
-    return shorten(_explain(error))
+def explain(error: Exception, words: Sequence[str] | None = None) -> str:
+    """Return Hydra's message with its causes, and the nearest right name if any.
+
+    words: as in `explained`.
+    """
+    return shorten(_explain(error, words))
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, words: Sequence[str] | None) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -62,7 +68,7 @@ def _explain(error: Exception) -> str:
         if match[1] == "record_steps":
             return NO_RECORD_STEPS
         value = re.search(r"config use \++[^=\s]+=(.*)", message)
-        return f"unknown key '{match[1]}'" + suggest(match[1], value[1] if value else "")
+        return f"unknown key '{match[1]}'" + suggest(match[1], value[1] if value else "", words)
     if match := re.search(r"Could not find '(hydra/\w+|\w+)/([^']*)'", message):
         return missing_choice(match[1], match[2])
     if match := re.search(r"Cannot find primary config '([^']*)'", message):
@@ -133,18 +139,25 @@ def misplaced(group: str, name: str) -> str:
     return ""
 
 
-def suggest(key: str, value: str = "") -> str:
-    """Return a hint: the likely right key with the value, and where keys are listed."""
+def suggest(key: str, value: str = "", words: Sequence[str] | None = None) -> str:
+    """Return a hint: the likely right key with the value, and where keys are listed.
+
+    words: as in `explained`.
+    """
     group, _, rest = key.partition(".")
     if group == "logger" and rest:
         name = rest.split(".")[0]
         return (
             f": choose logger={name} (or logger=[{name},...]) to set it; --cfg job shows its keys"
         )
-    if has := [choice for choice, _ in known_keys().get(key, []) if choice]:
+    words = command.words if words is None else words
+    chosen = None if words is None else chosen_by(words)
+    if lack := lacking(key, value, chosen):
+        near = f": {lack}"
+    elif has := [choice for choice, _ in known_keys().get(key, []) if choice]:
         near = f", which {group}={{{', '.join(has)}}} has"
     else:
-        near = suggestion(key, value)
+        near = suggestion(key, value, chosen)
     if rest and group in GROUPS:
         return (
             near + f"\nThe choice of {group} decides which keys it has: --cfg job shows them. "

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from optbench.common.errors import UserError
+from optbench.config.comments import lacking
 from optbench.config.explain import suggest
 from optbench.formats.groups import choices
 
@@ -56,6 +57,8 @@ def as_group(key: str, own: str) -> str:
 
 def foreign_setting(name: str, own: str, others: Iterable[str]) -> UserError:
     """Return the error for a setting of an optimizer that is not run."""
+    if lack := lacking(f"optimizer.{own}", "", {"optimizer": [name]}):
+        return UserError(f"unknown key '{name}.{own}': {lack}")
     return UserError(
         f"{name}.{own} is a setting of the optimizer {name}, and the optimizers that are run are "
         f"{', '.join(others)}: name {name} in optimizer=, or leave its settings out"
@@ -65,6 +68,8 @@ def foreign_setting(name: str, own: str, others: Iterable[str]) -> UserError:
 def unknown_setting(name: str, own: str, value: str) -> UserError:
     """Return the error for a setting that an optimizer does not have."""
     key = f"{name.replace('/', '.')}.{own}"
+    if lack := lacking(f"optimizer.{own}", value, {"optimizer": [name]}):
+        return UserError(f"unknown key '{key}': {lack}")
     return UserError(f"unknown key '{key}'{suggest(key, value)}")
 
 
