@@ -1,6 +1,7 @@
 """Axes: their scales, limits, ticks and labels."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from optbench.common.metrics import metric_of
 from optbench.common.text import show
 from optbench.figures import style
 
+BREAKS = re.compile(r"[_=]|\.(?=[A-Za-z])")  # a dot inside a number is no place for a break
 CROSS_LABEL = "_diverged"  # marks a cross, whose position is an edge and no value on the axis
 LINEAR_NOTE = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
 
@@ -190,7 +192,7 @@ def set_title(figure: Figure, axes: Axes, texts: Sequence[str], beside: float) -
     for text in texts:
         key, equals, value = text.partition(" = ")
         whole = len(text) <= width or not equals
-        lines.append(fill(text if whole else f"{key.split('.')[-1]} = {value}", width))
+        lines.append(wrapped(text if whole else f"{key.split('.')[-1]} = {value}", width))
     axes.set_title("\n".join(lines), loc="left")
 
 
@@ -203,8 +205,14 @@ def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
 
 
 def wrapped(name: str, width: int) -> str:
-    """Wrap a name to lines of at most `width` letters, also after underscores."""
-    return fill(name.replace("_", "_\0 "), width).replace("\0 ", "").replace("\0", "")
+    """Wrap a name to lines of at most `width` letters.
+
+    A word that is too long for a line breaks after an underscore, a dot or an equals sign.
+    """
+    words = (
+        word if len(word) <= width else BREAKS.sub("\\g<0>\0 ", word) for word in name.split(" ")
+    )
+    return fill(" ".join(words), width).replace("\0 ", "").replace("\0", "")
 
 
 def legend_height(figure: Figure) -> float:

@@ -33,6 +33,7 @@ from scripts.results.trajectories import PATHS, SCENES
 
 OUT = ROOT / "docs" / "course" / "figures"
 FIRST = ROOT / "results" / "getting_started" / "runs.csv.xz"  # the sweep of docs/getting-started.md
+MIN_ROWS_OF_CURVES = 3  # evaluations of a run
 COLORS = 128  # of a picture with a palette, which has a third of the size
 
 
@@ -79,7 +80,10 @@ def draw_runs(name: str, base: Path) -> Path:
         with style.use(columns=1):
             claim_files.draw(drawn, files.table(), claim_files.layers_of(files), options)
     else:
-        kind = "learning_rate" if options else "curves"
+        rows = RunFiles([folder]).table().groupby("run", observed=True).size()
+        # two points of each line say less than the final values of all seeds
+        lines = "curves" if rows.max() >= MIN_ROWS_OF_CURVES else "finals"
+        kind = "learning_rate" if options else lines
         draw_all([folder], drawn, Options(kinds=(kind,), columns=1, formats=("png",)))
     (picture,) = drawn.glob("*.png")
     return picture

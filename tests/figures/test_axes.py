@@ -15,7 +15,7 @@ from optbench.analysis import summary
 from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.table import load_runs
 from optbench.commands import report as report_command
-from optbench.figures.axes import limit_y, set_log_y
+from optbench.figures.axes import limit_y, set_log_y, wrapped
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
@@ -202,3 +202,18 @@ def test_runs_that_diverge_later_are_told_at_once(tmp_path, capsys):
     assert sub_command("plot")([str(tmp_path)]) == 0
     assert "all 2 runs diverged: there is nothing to compare" in capsys.readouterr().err
     assert len(read_csv(tmp_path / "000" / "epochs.csv")["step"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "shown"),
+    [
+        ("batch_norm_place = after", 15, "batch_norm_\nplace = after"),
+        ("initializer=xavier_uniform", 16, "initializer=\nxavier_uniform"),
+        ("initializer.bias=0.1", 16, "initializer.\nbias=0.1"),
+        ("adam lr=0.001, eps=1e-08", 16, "adam lr=0.001,\neps=1e-08"),
+        ("rate=0.12345", 8, "rate=\n0.12345"),
+        ("unbreakable", 8, "unbreaka\nble"),
+    ],
+)
+def test_names_break_at_their_signs_before_they_break_inside_a_word(name, width, shown):
+    assert wrapped(name, width) == shown
