@@ -215,14 +215,14 @@ def shown(table: pd.DataFrame, columns: list[str]) -> list[str]:
 
 
 def judged(scene: Scene, table: pd.DataFrame) -> list[str]:
-    """Return each expected result, and whether it was so."""
+    """Return each expected result, and whether it is confirmed."""
     rows: Rows = {str(row["optimizer"]): row for _, row in table.iterrows()}
     for label in list(rows):
         rows.setdefault(label.split()[0], rows[label])
     if len(rows) == 2 * len(table):  # one setting of each, so the name alone is a key
         rows = {label.split()[0]: row for label, row in rows.items()}
     return [
-        f"- {sentence} {'So it was.' if holds(rows) else 'It was not so.'}"
+        f"- {'Confirmed' if holds(rows) else 'Not confirmed'}: {sentence}"
         for sentence, holds in scene.expected
     ]
 
