@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optbench.common.errors import UserError, reason
 from optbench.config.resolve import resolve
 from optbench.formats import job_list
 from optbench.formats.keys import RunConfig
+from optbench.formats.run import read_record
 from optbench.sweeps.progress import Tally
 
 RESUME_HINT = "interrupted; the same command resumes the unfinished runs"
@@ -51,7 +53,7 @@ def run(
     tally.end(label, record["status"])
     if not cfg.quiet:
         if outcome and outcome.status == "diverged" and not outcome.known:
-            say(f"{label}  diverged")
+            say(f"{label}  {ending(outcome)}")
         tally.tell()
     if outcome and outcome.signal:
         say(RESUME_HINT, error=True)
@@ -60,6 +62,15 @@ def run(
         say(STOPPED_HINT, error=True)
         sys.exit(1)
     return record
+
+
+def ending(outcome: Any) -> str:
+    """Return how a run ended (an `Outcome`), as in "diverged at step 2"."""
+    step = None
+    if outcome.status == "diverged":
+        with suppress(OSError, ValueError):
+            step = read_record(outcome.folder / "run.json")["diverged_at_step"]
+    return str(outcome.status) + ("" if step is None else f" at step {step}")
 
 
 def stops(config: DictConfig, record: Mapping[str, Any]) -> bool:
@@ -107,7 +118,7 @@ def record_outcome(
             record["engines"] = outcome.engines  # reported at the sweep's end
         if outcome.known and not quiet:
             asked = any(text.lstrip("+").startswith("logger") for text in overrides)
-            say(f"{label}  already done ({outcome.status}){UNLOGGED_HINT if asked else ''}")
+            say(f"{label}  already done ({ending(outcome)}){UNLOGGED_HINT if asked else ''}")
     record["error"] = error
     try:
         job_list.record(folder, record, write=write)

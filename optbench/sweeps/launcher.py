@@ -24,7 +24,14 @@ from optbench.sweeps import engine_choice, shared_dataset, worker
 from optbench.sweeps.batch import Batch, Job, begin, is_wrong
 from optbench.sweeps.concurrency import asked_threads, count_gpus, split_cores, worker_pool
 from optbench.sweeps.engine_choice import EngineChoice
-from optbench.sweeps.job import RESUME_HINT, STOPPED_HINT, check_retry, record_outcome, stops
+from optbench.sweeps.job import (
+    RESUME_HINT,
+    STOPPED_HINT,
+    check_retry,
+    ending,
+    record_outcome,
+    stops,
+)
 from optbench.sweeps.progress import Board, board
 from optbench.sweeps.sharing.elsewhere import Answer, Elsewhere
 from optbench.sweeps.sharing.session import Session, say_last_words, sessions
@@ -295,7 +302,10 @@ def end(
     if shared is not None:
         shared.release(job)
     batch.stopping |= stops(batch.master, record)
-    shown.end(job.label, record["status"], text)
+    words = "" if known and not quiet else None  # `record_outcome` has said how a known run ended
+    if words is None and outcome is not None:
+        words = ending(outcome)
+    shown.end(job.label, record["status"], text, words)
     job.result.return_value = record
     job.result.status = JobStatus.COMPLETED
     job.result.task_name = JobRuntime.instance().get("name")

@@ -87,7 +87,12 @@ class Tally:
         return ", ".join([*words, *([f"about {duration(left)} left"] if left else [])])
 
     def tell(self, last: bool = False) -> None:
-        """Print a line about the sweep every `SUMMARY_SECONDS`, and at the end."""
+        """Print a line about the sweep every `SUMMARY_SECONDS`, and at the end.
+
+        The sweep's own last lines count runs that failed, so that none is needed before these.
+        """
+        if last and self.counts["failed"]:
+            return
         if last or monotonic() - self.told >= SUMMARY_SECONDS:
             self.told = monotonic()
             parts = f"{self.over} of {self.planned or '?'} runs done", self.note()
@@ -119,8 +124,11 @@ class Board:
         """Note how far a job has come."""
         self.tally.move(label, step, total)
 
-    def end(self, label: str, status: str, text: str) -> None:
-        """Note that a job is over. text: its last metrics, "" for an earlier result."""
+    def end(self, label: str, status: str, text: str, words: str | None = None) -> None:
+        """Note that a job is over. text: its last metrics, "" for an earlier result.
+
+        words: how the job ended, by default the status; "" if that has been said.
+        """
         self.tally.end(label, status)
 
 
@@ -136,13 +144,14 @@ class Lines(Board):
         super().move(label, step, total, loss)
         self.tally.tell()
 
-    def end(self, label: str, status: str, text: str) -> None:
+    def end(self, label: str, status: str, text: str, words: str | None = None) -> None:
         """Print one line about a run. Failures have been reported on standard error."""
-        super().end(label, status, text)
+        super().end(label, status, text, words)
+        words = status if words is None else words
         now = monotonic()
         due = (self.tally.planned or 0) <= MAX_RUN_LINES or now - self.said >= RUN_LINE_SECONDS
-        if status == "diverged" or (text and status != "failed" and due):
-            say("  ".join(part for part in (label, text, status) if part))
+        if words and (status == "diverged" or (text and status != "failed" and due)):
+            say("  ".join(part for part in (label, text, words) if part))
             self.said = now
         self.tally.tell(last=self.tally.over == self.tally.planned)
 
@@ -174,13 +183,14 @@ class Bars(Board):
             self.progress.update(task, completed=step, total=total, count=count, note=note)
         self._count()
 
-    def end(self, label: str, status: str, text: str) -> None:
+    def end(self, label: str, status: str, text: str, words: str | None = None) -> None:
         """Remove the job's bar and keep the counts."""
-        super().end(label, status, text)
+        super().end(label, status, text, words)
+        words = status if words is None else words
         if label in self.tasks:
             self.progress.remove_task(self.tasks.pop(label))
-        if status == "diverged":
-            say(f"{label}  diverged")
+        if status == "diverged" and words:
+            say(f"{label}  {words}")
         self._count()
 
     def _count(self) -> None:

@@ -79,6 +79,16 @@ def test_a_small_sweep_names_each_run(tmp_path, clock, capsys):
     assert capsys.readouterr().out.count("completed") == 3
 
 
+def test_an_ending_is_told_once(tmp_path, clock, capsys):
+    plan(tmp_path, 3)
+    with board(tmp_path, quiet=False) as shown:
+        shown.end("[1/3] a", "diverged", "epoch 0", "diverged at step 2")
+        shown.end("[2/3] b", "diverged", "", "")  # the launcher said "already done (diverged)"
+        shown.end("[3/3] c", "failed", "", "failed")
+    # the end of the sweep counts the failed
+    assert capsys.readouterr().out == "[1/3] a  epoch 0  diverged at step 2\n"
+
+
 def test_quiet_is_silent(tmp_path, clock, capsys):
     plan(tmp_path, 3)
     with board(tmp_path, quiet=True) as shown:
