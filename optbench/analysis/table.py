@@ -67,7 +67,7 @@ def check_folders(folders: Sequence[str | Path]) -> None:
         if not is_text(str(folder.absolute())):
             raise UserError(f"{str(folder)!r} holds bytes that are no UTF-8: rename the folder")
         if not folder.exists():
-            raise UserError(f"there is no folder {folder}{near_folder(folder)}\n{FOLDER_HINT}")
+            raise UserError(f"there is no folder {folder}{near_folder(folder)}")
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is a file; give the folder of a run or of a sweep. {FOLDER_HINT}"
@@ -75,15 +75,15 @@ def check_folders(folders: Sequence[str | Path]) -> None:
 
 
 def near_folder(folder: Path) -> str:
-    """Return a hint at what a missing folder was probably meant to be, or ""."""
+    """Return what a missing folder was probably meant to be, and what folders are meant."""
     if "=" in str(folder):
         return ": an override is for training, and --where KEY=VALUE picks among finished runs"
     inside = Path(os.environ.get("OPTBENCH_RESULTS", "results")) / folder
-    if inside.is_dir():
-        return f". Did you mean {inside}?"
     places = [path.name for path in folder.parent.glob("*/")]
-    near = nearest(folder.name, places)
-    return f". Did you mean {folder.parent / near[0]}?" if near else ""
+    found = [folder.parent / name for name in nearest(folder.name, places)]
+    found = [inside] if inside.is_dir() else found
+    meant = f". Did you mean {found[0]}?" if found else ""
+    return f"{meant}\n{FOLDER_HINT}"
 
 
 def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:

@@ -45,6 +45,7 @@ def places(tmp_path, monkeypatch):
         (["report", "plain", "nowhere"], "there is no folder nowhere"),
         (["report", "first"], "there is no folder first. Did you mean results/first?"),
         (["plot", "plain", "optimizer=adam"], "optimizer=adam: an override is for training"),
+        (["report", "epochs=3"], "--where KEY=VALUE picks among finished runs\n"),
         (["plot", "plian"], "there is no folder plian. Did you mean plain?"),
         (["plot", "plain", "--where", "optimizer=adam,sgd"], "write KEY=VALUE for each"),
         (["report", "plain", "title=x"], "Did you mean --title x?"),
