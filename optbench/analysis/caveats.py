@@ -99,8 +99,9 @@ def missing_jobs(made: Comparison) -> Iterator[str]:
             continue  # a list of an older version
         if done["missing"]:
             yield (
-                f"{done['missing']} of {done['planned']} planned runs of {folder} are missing: the "
-                f"sweep's command runs them"
+                f"{done['missing']} of {count(done['planned'], 'planned run')} of {folder} "
+                f"{'is' if done['missing'] == 1 else 'are'} missing: the sweep's command runs "
+                f"{'it' if done['missing'] == 1 else 'them'}"
             )
 
 

@@ -72,7 +72,8 @@ def summary(
     planned = first["planned"]
     if planned is not None and (left := planned - done - counts["failed"] - running) > 0:
         words.append(f"{left} to do")
-    return f"{folder}: {'?' if planned is None else planned} runs, {', '.join(words)}"
+    total = "? runs" if planned is None else count(planned, "run")
+    return f"{folder}: {total}, {', '.join(words)}"
 
 
 def claim_folder(folder: Path, first: Mapping[str, Any]) -> Path:

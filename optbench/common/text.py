@@ -33,6 +33,11 @@ def aside(text: str) -> str:
     return f" ({text})" if text else ""
 
 
+def with_article(name: str) -> str:
+    """Return a name with "a" or "an" before it."""
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
 def sort_key(value: object) -> tuple[int, float, str]:
     """Return a sort key for mixed config values: numbers, then text, then unset."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optbench.common.errors import MUON_GROUPS_HINT, UserError, described, memory_is_full
+from optbench.common.text import with_article
 from optbench.optimizers.known import is_known_class
 
 Factory = Callable[..., Optimizer]
@@ -25,8 +26,8 @@ def check_callable(factory: object, name: str = "") -> None:
     if not callable(factory):
         raise UserError(
             f"the optimizer{f' {name}' if name else ''} must be a class, or a function that takes "
-            f"the parameters, not a {type(factory).__name__}: partial(torch.optim.Adam, lr=1e-3) "
-            f"is one"
+            f"the parameters, not {with_article(type(factory).__name__)}: "
+            f"partial(torch.optim.Adam, lr=1e-3) is one"
         )
 
 

@@ -126,6 +126,8 @@ def judged(made: Comparison, column: str) -> str:
     if text := verdict.nothing(made, cards):
         return text
     by = f"by final {metric_of(column).label}"
+    if len(cards) == 1 and cards[0]["level"] == "none":
+        return str(cards[0]["headline"])
     if len(cards) == 1:
         return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
     clear = [card["leader"] for card in cards if card["level"] == "clear"]

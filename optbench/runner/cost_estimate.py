@@ -123,7 +123,8 @@ def lines_of(pairs: Sequence[tuple[Share, Speed]], done: int) -> Iterator[str]:
         number = sum(share.runs for share, _ in members)
         seconds = sum(share.runs * speed.seconds(share.part) for share, speed in members)
         hours += seconds / HOUR
-        yield f"  {name}: {count(number, 'run')} of {seconds / number:.3g} s each"
+        each = " each" if number > 1 else ""
+        yield f"  {name}: {count(number, 'run')} of {seconds / number:.3g} s{each}"
     workers = processes_for(shares)
     kind = "GPU" if any_gpu(shares) else "core"
     wall = duration(hours * HOUR / workers)

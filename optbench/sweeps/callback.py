@@ -14,6 +14,7 @@ from optbench.common.console import endings, say, warn
 from optbench.common.errors import UNWRITABLE, UserError, check_choice
 from optbench.common.files import expanded
 from optbench.common.metrics import is_metric_column
+from optbench.common.text import count as counted
 from optbench.config import validate
 from optbench.config.command_line import dry_run
 from optbench.config.comments import suggestion
@@ -143,11 +144,13 @@ class SweepCallback(Callback):
                 self._draw(config, sweep, some=len(failed) < len(outcomes))
         finally:  # also if the figures could not be written
             if failed:
-                say(f"\n{len(failed)} of {len(outcomes)} runs failed:", error=True)
+                say(f"\n{len(failed)} of {counted(len(outcomes), 'run')} failed:", error=True)
                 say(*failures(failed), error=True)
         if job_list.unwritten:
             where = sweep / job_list.JOBS_FILE
-            say(f"{len(job_list.unwritten)} runs are not in {where}", error=True)
+            lost = len(job_list.unwritten)
+            are = "is" if lost == 1 else "are"
+            say(f"{counted(lost, 'run')} {are} not in {where}", error=True)
         if failed or job_list.unwritten:
             sys.exit(1)
 
@@ -225,8 +228,8 @@ def by_other_engines(outcomes: Sequence[Mapping[str, Any]]) -> str:
     made = " and ".join(sorted({setting_of(made) for made, _ in engines}))
     were, them = ("was", "it") if len(engines) == 1 else ("were", "them")
     return (
-        f"{len(engines)} of {len(outcomes)} runs {were} already done by {made}; force=true runs "
-        f"{them} again with {setting_of(engines[0][1])}"
+        f"{len(engines)} of {counted(len(outcomes), 'run')} {were} already done by {made}; "
+        f"force=true runs {them} again with {setting_of(engines[0][1])}"
     )
 
 

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from optbench.common.console import say
+from optbench.common.text import count
 from optbench.formats import job_list
 
 SUMMARY_SECONDS = 30.0  # between two lines about the whole sweep, in a log
@@ -95,7 +96,8 @@ class Tally:
             return
         if last or monotonic() - self.told >= SUMMARY_SECONDS:
             self.told = monotonic()
-            parts = f"{self.over} of {self.planned or '?'} runs done", self.note()
+            planned = count(self.planned, "run") if self.planned else "? runs"
+            parts = f"{self.over} of {planned} done", self.note()
             say(", ".join(part for part in parts if part))
 
 

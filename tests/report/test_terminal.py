@@ -94,6 +94,11 @@ def activations(folder: Path) -> None:
             (run / "run.json").write_text(json.dumps(record))
 
 
+def test_an_optimizer_alone_gets_no_verdict(tmp_path, capsys):
+    sweep(tmp_path, ("adam",), 2)
+    assert ended(tmp_path, capsys)[-3] == "Nothing to compare: adam was run alone."
+
+
 def test_one_optimizer_on_several_problems_gets_no_verdict_but_a_hint(tmp_path, capsys):
     activations(tmp_path)
     text = (
