@@ -108,7 +108,7 @@ def lines_of(pairs: Sequence[tuple[Share, Speed]], done: int) -> Iterator[str]:
     shares = [share for share, _ in pairs]
     runs = sum(share.runs for share in shares)
     epochs = sum(share.runs * share.part * speed.epochs for share, speed in pairs)
-    more = f"; {done:,} are done already" if done else ""
+    more = f"; {done:,} {'is' if done == 1 else 'are'} done already" if done else ""
     plural = "s" * (f"{epochs:,.0f}" != "1")
     yield f"dry run: {runs:,} run{'s' * (runs != 1)}, {epochs:,.0f} epoch{plural} in all{more}"
     if not runs:

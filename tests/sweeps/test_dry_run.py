@@ -54,7 +54,7 @@ def test_finished_runs_are_not_counted_and_a_mistake_is_found(run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     code, out, _ = run("-m", "--dry-run", *words, "seed=0,1", "name=x")
     assert code == 0
-    assert "dry run: 1 run, 1 epoch in all; 1 are done already" in out
+    assert "dry run: 1 run, 1 epoch in all; 1 is done already" in out
     assert sorted(tmp_path.rglob("*")) == before
     code, _, err = run("-m", "--dry-run", *words, "optimizer.lr=fast", "name=x")
     assert code == 1
