@@ -80,7 +80,7 @@ def targets_missed(made: Comparison) -> Iterator[str]:
         return
     for problem, part in found.frame.groupby("problem", sort=False):
         if not part["reached"].any():
-            label, where = metric_of(found.column).label, f" on {problem}" if problem else ""
+            label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
             target = number(float(part["target"].iloc[0]))
             yield (
                 f"no run reached the target, a {label} of {target}{where}: choose one that some "
