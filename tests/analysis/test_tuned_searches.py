@@ -249,4 +249,4 @@ def test_each_problem_has_a_column_of_maps_with_colours_beside_each_maps_best():
     best = trials.table[trials.table["problem"] == "q"]["val_loss"].min()
     assert f": {best:#.4g} (n = 18)" in panels[1].get_title("left")
     assert [axes.get_xlabel() for axes in panels] == ["", "learning rate", "learning rate"]
-    assert bar.get_ylabel() == "the cell's best loss, as a multiple of its map's"
+    assert bar.get_ylabel() == "times the best"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 import matplotlib
@@ -18,17 +19,18 @@ from optbench.common.metrics import metric_of
 from optbench.common.names import clip
 from optbench.common.text import number
 from optbench.figures import style
-from optbench.figures.axes import label_axes
+from optbench.figures.axes import label_axes, max_chars
 from optbench.figures.panels import caption
 
 WIDEST_RANGE = 3.0  # of the colours: a loss above this multiple of its map's best has the last one
-TICKS = (1, 1.1, 1.2, 1.5, 2, 2.5, 3)  # of the colours, multiples of a map's best
+TICKS = (1, 1.2, 1.5, 2, 3)  # of the colours, multiples of a map's best
 COLUMNS = 3  # of panels, where there is one problem
 PANEL = (2.9, 1.7)  # inches
+TICKS_INCHES = 0.5  # that the labels of a panel's ticks take
 NAME = 18  # characters of an optimizer's name above its panel
 MEANING = (
-    "a cell: its best trial, whatever the other settings, beside the best of its own map; star: "
-    "the optimum; white frame: within 5 % of it; cross: all trials diverged; blank: no trial"
+    "a cell: its best trial, whatever the other settings; star: the optimum; white frame: within "
+    "5 % of it; cross: all trials diverged; blank: no trial"
 )
 
 
@@ -62,7 +64,8 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
             one = maps[place]
             shown = draw_map(axes, one, colors)
             who = ", ".join([clip(one.optimizer, NAME), *([names[place[1]]] if names else [])])
-            axes.set_title(f"{who}: {number(one.top)} (n = {one.trials})", loc="left")
+            title = f"{who}: {number(one.top)} (n = {one.trials})"
+            axes.set_title(fill(title, max_chars(figure, axes, TICKS_INCHES)), loc="left")
         for axes in grid.flat[len(places) :]:
             axes.remove()
         panels = list(figure.axes)
@@ -77,7 +80,7 @@ def rate_decay(trials: Runs, metric: str = "val_loss", pick: str = "final") -> F
             bar.set_ticks(list(TICKS), labels=[f"{tick:g}" for tick in TICKS])
             bar.ax.minorticks_off()
         best = f"above a map: its best {pick} {metric_of(metric).label}"
-        caption(figure, f"{best}; colour: {colors.label}", MEANING)
+        caption(figure, f"{best}; colour: the cell's best, {colors.label} of its map", MEANING)
     return figure
 
 
@@ -113,11 +116,11 @@ def colors_of(maps: list[RateDecayMap], smaller: bool) -> Colors:
     Distances are of accuracies, and of losses that may be 0 or negative.
     """
     if smaller and min(one.top for one in maps) > 0:
-        label = "the cell's best loss, as a multiple of its map's"
+        label = "times the best"
         return Colors(LogNorm(1, WIDEST_RANGE), True, label)
     gaps = np.concatenate([np.abs(one.best - one.top).ravel() for one in maps])
     most = float(np.quantile(gaps[np.isfinite(gaps)], 0.9))
-    return Colors(Normalize(0, most or 1.0), False, "distance of the cell's best from its map's")
+    return Colors(Normalize(0, most or 1.0), False, "from the best")
 
 
 def draw_map(axes: Axes, one: RateDecayMap, colors: Colors) -> matplotlib.cm.ScalarMappable:
