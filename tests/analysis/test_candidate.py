@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,17 @@ def test_few_searches_speak_of_settings_and_enough_of_searches(tmp_path) -> None
         told = asked_verdict(compare([folder], Options(candidate="adam")))
         assert words in told["sentence"]
         assert ("paired by search" in told["sentence"]) == (searches == 6)
+
+
+def test_a_sentence_over_few_problems_has_the_numbers_of_each(tmp_path) -> None:
+    for seed in range(8):
+        for size in (64, 128):
+            make_run(tmp_path / f"a{seed}{size}", "adam", seed, batch_size=size)
+            make_run(tmp_path / f"b{seed}{size}", "sgd", seed, batch_size=size)
+    made = Comparison(optbench.load_runs(tmp_path))
+    text = sentence(judge(made, "adam", ["sgd"], "test_loss"))
+    number = r"(-0\.\d+) \[.*?\], n = 8, p = 0\.016"  # 2 / 2 ** 8, times two comparisons
+    form = rf"on 2 of 2 problems \(batch_size=128: {number}; batch_size=64: {number}\), over"
+    found = re.search(form, text)
+    assert found is not None, text
+    assert all(float(part) < 0 for part in found.groups())

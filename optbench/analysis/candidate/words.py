@@ -24,6 +24,7 @@ TEST_NAMES = {
 PLURALS = {"run": "runs", "seed": "seeds", "search": "searches"}
 OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
 MAX_BASELINES = 3  # of a sentence with numbers; with more baselines, it has the outcomes alone
+MAX_PROBLEMS = 3  # of a sentence with the numbers of each problem
 MAX_SCALES = 10.0  # largest ratio of two problems' values without a caveat
 
 
@@ -109,6 +110,8 @@ def over_text(entry: OverProblems, each: list[OnProblem]) -> str:
         if unclear:
             words.append(f"cannot tell on {unclear}")
     text = ", ".join(words)
+    if 1 < len(each) <= MAX_PROBLEMS and all(one.verdict.n > 1 for one in each):
+        text += f" ({'; '.join(f'{one.problem}: {estimate(one.verdict)}' for one in each)})"
     if entry.verdict is None:
         return text
     over = "cannot tell" if entry.verdict.outcome == CANNOT_TELL else entry.verdict.outcome
