@@ -49,7 +49,7 @@ class RunRecord(PlannedRecord, total=False):
     target_reached: Any  # whether a run with stop_at reached it
     cohort: int | None  # how many runs an older version trained together
     cost: Any  # of an optimizer's step; see `training.step_cost`
-    peak_bytes: Any  # of memory while the run trained; see `training.peak_memory`
+    peak_bytes: Any  # of memory while the run trained; see `runner.peak_memory`
     versions: dict[str, Any] | None
     machine: Any
     git_commit: Any

@@ -13,7 +13,7 @@ from optbench.config.build import results_of
 from optbench.formats.keys import ENGINES, RunConfig
 from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
-from optbench.runner import engine
+from optbench.runner import engine, peak_memory
 from optbench.runner.interrupts import interrupts
 from optbench.runner.notices import tell_output, tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
@@ -32,7 +32,7 @@ from optbench.runs import checkpoints, locks
 from optbench.runs.claims import ClaimLost
 from optbench.runs.finished import copy_run, find_finished, note_reuse
 from optbench.runs.folder import RunFolder
-from optbench.training import device, peak_memory, saved_state
+from optbench.training import device, saved_state
 from optbench.training.loop import Training
 from optbench.training.steps import Update
 

@@ -117,8 +117,8 @@ class Sparse:
 @pytest.mark.parametrize(
     ("raw", "named"),
     [
-        (Bunch(data=X), "Bunch; it must return four"),
-        ((X, Y, X), "tuple of 3; it must return four"),
+        (Bunch(data=X), "Bunch; it must be four"),
+        ((X, Y, X), "tuple of 3; it must be four"),
         ((X, Y[:30]), r"examples of shape \(40, 3\) and labels of shape \(30,\)"),
         ((X[:, 0], Y), r"they must be \(n, features\)"),
         ((X[:30], X[30:], Y[:30], Y[30:]), "train_test_split"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from optbench.training import peak_memory
+from optbench.runner import peak_memory
 
 CPU = torch.device("cpu")
 
