@@ -21,6 +21,11 @@ NO_COHORT = (
     "only where a run takes a fraction of a second (results/benchmark/cohort.md). Leave it out, or "
     "use hydra/launcher=workers, the default"
 )
+LAUNCHER_PACKAGES = {  # of others
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
 NO_RECORD_STEPS = (
     "record_steps is gone: engine takes its place. record_steps=null is engine=auto, the default, "
     "and record_steps=false is engine=plain, where every step is torch's"
@@ -124,9 +129,18 @@ def missing_choice(group: str, name: str) -> str:
     allowed = list(choices(group))
     allowed += ["basic"] if group.startswith("hydra/") else []  # part of Hydra
     return (
-        f"there is no {group}={name}{misplaced(group, name) or did_you_mean(name, allowed)}\n"
+        f"there is no {group}={name}"
+        f"{packaged(group, name) or misplaced(group, name) or did_you_mean(name, allowed)}\n"
         f"{group} is one of: {', '.join(allowed)}, or a file of yours in FOLDER/{group}/ with "
         f"--config-dir FOLDER"
+    )
+
+
+def packaged(group: str, name: str) -> str:
+    """Return which package has a launcher of others that is not installed, or ""."""
+    package = LAUNCHER_PACKAGES.get(name) if group == "hydra/launcher" else None
+    return (
+        f": it comes with a package, pip install {package} (docs/launchers.md)." if package else ""
     )
 
 

@@ -222,9 +222,20 @@ def failed_of(first: Job, outcomes: Sequence[Job]) -> list[Job]:
 
 
 def job_identity(overrides: Iterable[str]) -> tuple[str, ...]:
-    """Return a job's overrides without those on which its failure cannot depend."""
-    top = {text: _key(text).split(".")[0] for text in overrides}
+    """Return a job's overrides without those on which its failure cannot depend.
+
+    Quotes about a value are left out: a worker that was given the folder writes them, and one that
+    was given the words of a study may not.
+    """
+    top = {unquoted(text): _key(text).split(".")[0] for text in overrides}
     return tuple(sorted(text for text, key in top.items() if key not in NO_EFFECT_KEYS))
+
+
+def unquoted(override: str) -> str:
+    """Return an override without quotes about its value."""
+    key, sign, value = override.partition("=")
+    whole = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return f"{key}{sign}{value[1:-1]}" if whole else override
 
 
 def progress(planned: Sequence[Sequence[str]], statuses: Sequence[str | None]) -> dict[str, Any]:

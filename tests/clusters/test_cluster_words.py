@@ -1,5 +1,6 @@
 """What is missing or wrong for a launcher of clusters is said in words."""
 
+import socket
 import sys
 
 import pytest
@@ -7,7 +8,8 @@ from cluster_commands import TINY
 from in_process import call
 
 from optbench.common.errors import UserError
-from optbench.sweeps.clusters import options
+from optbench.config.explain import missing_choice
+from optbench.sweeps.clusters import options, ray
 from optbench.sweeps.clusters import slurm as module
 
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.jobs=2", "hydra.launcher.time=20m"]
@@ -81,3 +83,32 @@ def test_bad_options_of_ray_get_words(key, value, part):
     assert options.ray(given) == given
     with pytest.raises(UserError, match=part):
         options.ray(given | {key: value})
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(OSError, match="refused"):
+            ray.check_answers(address)
+    monkeypatch.setattr(ray, "CURRENT", tmp_path / "ray_current_cluster")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray.check_answers("auto")  # Ray knows of no cluster, and says so itself
+    ray.CURRENT.write_text(f"127.0.0.1:{port}\n")  # left by a cluster that has died
+    with pytest.raises(OSError, match="refused"):
+        ray.check_answers("auto")
+    ray.check_answers(None)  # this machine alone, whatever it remembers
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        ray.check_answers(f"127.0.0.1:{used.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("name", ["joblib", "submitit_slurm"])
+def test_a_launcher_of_others_that_is_missing_names_its_package(name):
+    said = missing_choice("hydra/launcher", name)
+    package = f"hydra-{name.partition('_')[0]}-launcher"
+    assert (
+        f"there is no hydra/launcher={name}: it comes with a package, pip install {package}" in said
+    )

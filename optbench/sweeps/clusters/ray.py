@@ -1,6 +1,7 @@
 """Ray: tasks that work through a study, on a cluster of Ray's or on this machine."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,8 @@ from optbench.common.text import count
 from optbench.sweeps.clusters.cluster import Cluster, command_of, working_folder
 from optbench.sweeps.sharing.session import Session
 
+CURRENT = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+CONNECT_SECONDS = 5.0
 ENDED = (
     "all tasks of Ray have ended, and the study is not whole: {}. The same command starts them "
     "again, and goes on from the checkpoints"
@@ -40,16 +43,18 @@ class Ray(Cluster):
     def submit(self) -> str:
         """Start a task for each worker."""
         ray, options = import_ray(), self.options
+        where = options["address"]
         try:
+            check_answers(where)
+            # without an address Ray looks for the last cluster of this machine, alive or not
             ray.init(
-                address=options["address"], log_to_driver=False, include_dashboard=False,
+                address=where or "local", log_to_driver=False, include_dashboard=False,
                 configure_logging=False, ignore_reinit_error=True,
             )  # fmt: skip
         except Exception as error:  # of several kinds, also of the network
-            where = options["address"] or "this machine"
             raise UserError(
-                f"there is no Ray cluster at {where}: {error}. `ray start --head` starts one; "
-                f"hydra.launcher.address=null uses this machine alone"
+                f"there is no Ray cluster at {where or 'this machine'}: {error}. `ray start "
+                f"--head` starts one; hydra.launcher.address=null uses this machine alone"
             ) from error
         self.ray = ray
         cpus, gpus = int(options["cpus"]), options["gpus"] or 0
@@ -108,6 +113,22 @@ class Ray(Cluster):
             except Exception as error:
                 errors.append(str(error).strip().splitlines()[0])
         return ENDED.format("; ".join(dict.fromkeys(errors)) or "without an error")
+
+
+def check_answers(address: str | None) -> None:
+    """Raise OSError if nothing listens at a cluster's address: Ray would try for minutes.
+
+    address: "host:port", also behind "ray://"; "auto" is the cluster that Ray knows of, as in
+    `ray.init`.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS")
+        if address is None:
+            with suppress(OSError):  # without the file Ray itself says that it knows of none
+                address = CURRENT.read_text("utf-8").strip()
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def import_ray() -> Any:

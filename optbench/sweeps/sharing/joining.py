@@ -179,7 +179,10 @@ def join_lists(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def identity_of(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return a job's overrides without those on which its run does not depend."""
-    keys = {text: text.lstrip("+").partition("=")[0].partition(".")[0] for text in overrides}
+    keys = {
+        job_list.unquoted(text): text.lstrip("+").partition("=")[0].partition(".")[0]
+        for text in overrides
+    }
     return tuple(sorted(text for text, key in keys.items() if key not in UNREPEATED))
 
 
