@@ -6,6 +6,7 @@ are compared by rank-sum tests.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -110,11 +111,13 @@ def to_latex(
     warnings: Sequence[str] = (),
     paired: bool = True,
     settings: str = "",
+    unit: str = "seed",
 ) -> str:
     """Return the `final_cells` of one column as a table: optimizers by problems.
 
     cells: of `CELLS`. paired: whether the runs share seeds. settings: `comparison.settings_phrase`.
-    Raises UserError for other cells.
+    unit: what a cell counts, "seed", or "search" of a tuned study. Raises UserError for other
+    cells.
     """
     if cells not in CELLS:
         raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
@@ -125,9 +128,11 @@ def to_latex(
     style = texts.rename_axis(index=None, columns=None).style
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     counts = [cell.n for cell in frame.to_numpy().flat if isinstance(cell, Cell)]
+    n = seeds_text(counts)
+    if unit == "search":
+        n = re.sub("seeds?$", "searches, each the mean of its seeds", n)
     caption = (
-        f"{capital(what)}, {CELLS[cells]} of {seeds_text(counts)}{aside(settings)}; "
-        f"{bold_note(paired, settings)}."
+        f"{capital(what)}, {CELLS[cells]} of {n}{aside(settings)}; {bold_note(paired, settings)}."
     )
     table = style.to_latex(
         hrules=True,

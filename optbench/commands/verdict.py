@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--y", metavar="COLUMN", help="a logged column to judge by")
     parser.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="only runs with this value; several values of one key are alternatives",
+        help="only runs with this value; several values of one key are alternatives. The sentence "
+        "says so, and the file is verdict-where.json",
     )  # fmt: skip
     parser.add_argument(
         "--exit-code", action="store_true",

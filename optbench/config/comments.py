@@ -23,6 +23,7 @@ HIDDEN_SETTINGS = (
     "test",
 )  # no user sets these as GROUP.KEY
 YAML_LINE = re.compile(r"^( *)(?:- )?([\w/]+): ?(.*?)(?: *(?:^|(?<= ))# (.*))?$")
+SET_BY_STUDIES = ("phase", "repeat")  # keys that no user sets
 SYNONYMS = {  # the last word of a key in other programs: the name in optbench
     "learning_rate": "lr", "learningrate": "lr", "step_size": "lr", "wd": "weight_decay",
     "bs": "batch_size", "batch": "batch_size", "epochs_count": "epochs", "num_epochs": "epochs",
@@ -121,7 +122,7 @@ def known_keys() -> dict[str, list[tuple[str, Setting]]]:
 
 def likely_keys(key: str) -> list[str]:
     """Return the keys that an unknown key may stand for, the likeliest first."""
-    known = [*known_keys(), *GROUPS]
+    known = [*(name for name in known_keys() if name not in SET_BY_STUDIES), *GROUPS]
     first, _, last = key.lower().rpartition(".")
     last = SYNONYMS.get(last, last)
     if own := likely_own_keys(first, last):
@@ -202,6 +203,8 @@ def chosen_by(words: Iterable[str]) -> Chosen:
     overlaid = any(name in given for name in OVERLAYS)
     found: dict[str, Sequence[str]] = {}
     for group in GROUPS:
+        if f"{group.replace('/', '.')}._target_" in given:
+            continue  # a class of the user's, whose keys are not known here
         if group in given:
             found[group] = re.findall(r"[\w/.-]+", given[group])
         elif not overlaid and (default := default_choice(group)):

@@ -245,3 +245,5 @@ def label_axes(figure: Figure, axes: Axes, x: str, y: str, beside: float = 0.65)
     height = (figure.get_figheight() - legend_height(figure)) / spec.get_gridspec().nrows
     axes.set_xlabel(fill(x, max_chars(figure, axes, beside)))
     axes.set_ylabel(fill(y, max(8, int(height / style.points(0.06) - 10))))
+    axes.xaxis.label.set_label(x)  # whole, for the caption: a narrow panel breaks words
+    axes.yaxis.label.set_label(y)

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from optbench.common.errors import UserError
 from optbench.common.files import replace_bytes, replace_text
@@ -67,7 +68,7 @@ def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -
     """Return what the figure shows in words: title, axes, panels, series, n and notes.
     Every caveat is included."""
     panels = [axes for axes in figure.axes if axes.axison]
-    named = [(flat(axes.get_ylabel()), flat(axes.get_xlabel())) for axes in panels]
+    named = [tuple(map(whole_label, (axes.yaxis.label, axes.xaxis.label))) for axes in panels]
     both = [pair for pair in named if all(pair)]
     # Panels that share an axis name its label once.
     labels = dict.fromkeys(" against ".join(filter(None, pair)) for pair in both or named)
@@ -90,6 +91,11 @@ def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -
         *(f"Warning: {text}" for text in caveats),
     ]
     return "".join(f"{sentence(line)}\n" for line in lines if line)
+
+
+def whole_label(label: Text) -> str:
+    """Return an axis label as it was before it was broken into lines."""
+    return flat(str(label.get_label()) or label.get_text())
 
 
 def flat(text: str) -> str:

@@ -80,6 +80,7 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
             goal = f"{metric_of(found.column).label} {found.sign} {part['target'].iloc[0]:.4g}"
             title = f"{title}: {goal}" if title else goal
             width = (figure.get_figwidth() - names_of.inches) / style.points(0.06)
+            figure.axes[-2].set_label(title)  # whole, for the caption
             figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
         text = f"first evaluation at the target ({found.rule}); median of "
         text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"

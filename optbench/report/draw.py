@@ -116,6 +116,7 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
             warnings=warnings,
             paired=made.paired,
             settings=made.few_searches,
+            unit=made.unit,
         )
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
@@ -134,7 +135,13 @@ def write_table(
     check_column(made.table, column)
     found = final_cells(made, [column], made.options.facet, made.options.lines)
     text = to_latex(
-        found[column], column, cells, caveats(made, column), made.paired, made.few_searches
+        found[column],
+        column,
+        cells,
+        caveats(made, column),
+        made.paired,
+        made.few_searches,
+        made.unit,
     )
     try:
         replace_text(out, text)

@@ -11,6 +11,7 @@ from optbench.common.files import replace_text
 from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.run import write_sealed
 
+SOME_RUNS_FILE = "verdict-where.json"  # of some of the runs: the verdict on all stays
 VERDICT_FILE = "verdict.json"  # formats/verdict.schema.json says its form
 
 
@@ -63,7 +64,7 @@ def write_candidate(
     told = asked_verdict(made, y)
     if told is None:
         raise UserError("no candidate is named: --candidate NAME")
-    path = folder / VERDICT_FILE
+    path = folder / (SOME_RUNS_FILE if made.options.where else VERDICT_FILE)
     try:
         write_sealed(path, told)
     except OSError as error:

@@ -241,3 +241,33 @@ def test_a_sentence_over_few_problems_has_the_numbers_of_each(tmp_path) -> None:
     found = re.search(form, text)
     assert found is not None, text
     assert all(float(part) < 0 for part in found.groups())
+
+
+def test_a_problem_with_few_seeds_takes_no_test_from_the_others(tmp_path) -> None:
+    """With six pairs Holm over three comparisons tells nothing; the max-type test can."""
+    for size, seeds in ((64, 6), (128, 6), (256, 3)):
+        for seed in range(seeds):
+            make_run(tmp_path / f"a{seed}{size}", "adam", seed, batch_size=size)
+            make_run(tmp_path / f"b{seed}{size}", "sgd", seed, batch_size=size)
+    found = judge(Comparison(optbench.load_runs(tmp_path)), "adam", ["sgd"], "test_loss")
+    outcomes = {one.problem: one.verdict.outcome for one in found.each}
+    assert outcomes == {
+        "batch_size=64": "better", "batch_size=128": "better", "batch_size=256": "cannot tell",
+    }  # fmt: skip
+    assert {one.verdict.correction for one in found.each} == {MAX_TYPE}
+
+
+def test_a_verdict_on_some_runs_says_so_and_leaves_that_on_all(tmp_path) -> None:
+    for seed in range(8):
+        for size in (64, 128):
+            make_run(tmp_path / f"a{seed}{size}", "adam", seed, batch_size=size)
+            make_run(tmp_path / f"b{seed}{size}", "sgd", seed, batch_size=size)
+    options = Options(candidate="adam")
+    whole, path = write_candidate(tmp_path, compare([tmp_path], options))
+    before = path.read_bytes()
+    some = options._replace(where=["batch_size=64"])
+    told, other = write_candidate(tmp_path, compare([tmp_path], some))
+    assert told["sentence"].startswith("Of the runs with batch_size=64 alone: adam is better")
+    assert not whole["sentence"].startswith("Of the runs")
+    assert other.name == "verdict-where.json"
+    assert path.read_bytes() == before

@@ -37,6 +37,8 @@ def test_a_cell_has_median_extremes_moments_and_n(tmp_path: Path) -> None:
     cell = found["train_loss"].loc["adam"].iloc[0]
     ends = (np.median(adam), adam.min(), adam.max())
     assert cell == Cell(*ends, adam.mean(), adam.std(ddof=1), 3, 0, False)
+    of_searches = to_latex(found["train_loss"], "train_loss", unit="search")
+    assert "of 3 to 4 searches, each the mean of its seeds;" in of_searches
     text = to_latex(found["train_loss"], "train_loss")
     (row,) = [line for line in text.splitlines() if line.startswith("sgd ")]
     assert "diverged]} (1 of 4 diverged)" in row  # the worst of its values

@@ -13,7 +13,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.verdict import only_problem
 from optbench.common.metrics import metric_of
-from optbench.common.text import capital
+from optbench.common.text import capital, enumerated
 from optbench.stats.corrections import HOLM, UNPAIRED
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict
@@ -28,6 +28,8 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
     said = sentence(found, made.unit)
     if made.few_searches:
         said = f"{capital(made.few_searches)}: {said}"
+    if made.options.where:
+        said = f"Of the runs with {enumerated(list(made.options.where))} alone: {said}"
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     return {
         "format": VERDICT_FORMAT,

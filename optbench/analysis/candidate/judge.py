@@ -175,10 +175,13 @@ def on_each_problem(
 def fixed_pairs(frame: pd.DataFrame, candidate: str, smaller: bool) -> list[Judged]:
     """Return the candidate's pairs, judged, if no optimizer has two settings."""
     judged = judge_pairs(frame, candidate, smaller, ALPHA)
-    n = min(len(one.values_a) for one in judged)
+    least = least_seeds(1, MAX_TYPE, ALPHA)
+    pairs = [len(one.values_a) for one in judged]
+    # a problem with fewer pairs can tell nothing by either test, and decides nothing here
+    n = min((count for count in pairs if count >= least), default=max(pairs))
     if judged[0].correction != HOLM or n >= least_seeds(len(judged), HOLM, ALPHA):
         return judged
-    if n < least_seeds(1, MAX_TYPE, ALPHA):
+    if n < least:
         return judged  # neither test can tell
     sides = {str(name): "baseline" if name != candidate else "candidate" for name in frame}
     return judge_pairs(frame, candidate, smaller, ALPHA, chosen=True, owners=sides)

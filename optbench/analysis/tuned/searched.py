@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optbench.common.text import count, enumerated, show
-from optbench.formats.study import entries_in
 
 GIVEN = "nothing: its hyperparameters are given"
 HEADS = ("optimizer", "searched", "left at their defaults")
@@ -19,13 +18,13 @@ class Searched(NamedTuple):
 
 
 def searched_spaces(manifests: Iterable[Mapping[str, Any]]) -> list[Searched]:
-    """Return what the studies searched, a row per optimizer and space.
+    """Return what the studies searched, a row per optimizer and space; earlier calls left out.
 
     A space that follow-up trials widened in some searches is shown as it was at first, and with its
     widest ends.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for entry in (entry for manifest in manifests for entry in entries_in(manifest)):
+    for entry in (entry for manifest in manifests for entry in manifest["contenders"]):
         if entry.get("space") is not None:  # entries of earlier versions do not tell
             key = (str(entry["optimizer"]), repr((first_space(entry), left_of(entry))))
             groups.setdefault(key, []).append(entry)
