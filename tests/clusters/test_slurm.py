@@ -73,6 +73,7 @@ def test_a_cancelled_study_is_resumed_by_the_same_command(slurm, command, place)
     assert job_list.of_sweep(place / "x")["done"] == 3
 
 
+@pytest.mark.slow
 def test_the_command_need_not_wait(slurm, command, place):
     words = ["-m", *TINY, "seed=0,1", "results_dir=.", "name=x", *SLURM]
     out, _ = finish(command(*words, "hydra.launcher.wait=false"))
