@@ -13,6 +13,7 @@ from optbench.common.files import expanded
 from optbench.common.text import count
 from optbench.formats import job_list, shared_study
 from optbench.formats.record import FINISHED
+from optbench.formats.run import read_record
 from optbench.runs import claims
 from optbench.sweeps.clusters import queue
 
@@ -44,7 +45,9 @@ def lines_of(folder: Path) -> Iterator[str]:
     call = shared_study.call_of(first)
     workers = shared_study.read_workers(folder, call["id"]) if call else []
     running = list(running_in(claim_folder(folder, first), {one.name for one in workers}))
-    yield summary(folder, first, outcomes, len(running))
+    # workers name what they run; another sweep's runs are those whose folders it does not list
+    begun = 0 if call else len(list(begun_in(folder, outcomes)))
+    yield summary(folder, first, outcomes, len(running), begun)
     yield from shortened("running", [f"{one.get('job')}  by {one['worker']}" for one in running])
     failed = [line for line in outcomes if line["status"] == "failed"]
     yield from shortened("failed", [failure(line) for line in failed])
@@ -59,8 +62,22 @@ def lines_of(folder: Path) -> Iterator[str]:
         yield f"nobody works on it: `optbench work {folder}` goes on"
 
 
+def begun_in(folder: Path, outcomes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the folders of runs that have begun and not ended: they run, or were interrupted."""
+    ended = {str(line.get("run")) for line in outcomes if line["status"] != "interrupted"}
+    for place in folder.iterdir():
+        if place.name not in ended and (place / "run.json").exists():
+            with suppress(OSError, ValueError):
+                if read_record(place / "run.json")["status"] in ("running", "interrupted"):
+                    yield place.name
+
+
 def summary(
-    folder: Path, first: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]], running: int
+    folder: Path,
+    first: Mapping[str, Any],
+    outcomes: Sequence[Mapping[str, Any]],
+    running: int,
+    begun: int = 0,
 ) -> str:
     """Return how many runs there are of each kind."""
     counts = Counter(str(line["status"]) for line in outcomes)
@@ -68,9 +85,10 @@ def summary(
     words = [f"{done} done"]
     words += [f"{counts['diverged']} of them diverged"] if counts["diverged"] else []
     words += [f"{running} running"] if running else []
+    words += [f"{begun} begun (running, or interrupted)"] if begun else []
     words += [f"{counts['failed']} failed"] if counts["failed"] else []
     planned = first["planned"]
-    if planned is not None and (left := planned - done - counts["failed"] - running) > 0:
+    if planned is not None and (left := planned - done - counts["failed"] - running - begun) > 0:
         words.append(f"{left} to do")
     total = "? runs" if planned is None else count(planned, "run")
     return f"{folder}: {total}, {', '.join(words)}"
