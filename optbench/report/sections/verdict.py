@@ -89,7 +89,9 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         kind = series_kind(owners, list(map(str, rows)))
         level, headline = sentence(leader, against, ranked.index(leader) + 1, kind, unit)
         if made.few_searches and against:
-            headline = f"{capital(made.few_searches)}: {headline}"
+            said = headline.removeprefix("Cannot tell: ")
+            cannot = "" if said == headline else " (cannot tell)"
+            headline = f"{capital(made.few_searches)}{cannot}: {said}"
         if math.isinf(medians[leader]):
             level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
         found.append(
