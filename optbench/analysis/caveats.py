@@ -36,6 +36,7 @@ ENDED_BY = {  # the values of the column "stopped"
     "budget_seconds": "after their seconds (budget_seconds)",
 }
 SEARCHES_NEEDED = f"tuning.repeats={least_seeds(1, MAX_TYPE)} searches or more are needed"
+MISSED_TARGET = "no run reached the target"
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
 
@@ -73,6 +74,11 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     return list(dict.fromkeys(found))
 
 
+def is_missed_target(text: str) -> bool:
+    """Return whether a caveat is of an asked target that no run reached."""
+    return text.startswith(MISSED_TARGET)
+
+
 def targets_missed(made: Comparison) -> Iterator[str]:
     """Yield a caveat for each problem whose asked target no run reached."""
     found = asked_times(made) if made.options.target is not None else None
@@ -83,7 +89,7 @@ def targets_missed(made: Comparison) -> Iterator[str]:
             label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
             target = number(float(part["target"].iloc[0]))
             yield (
-                f"no run reached the target, a {label} of {target}{where}: choose one that some "
+                f"{MISSED_TARGET}, a {label} of {target}{where}: choose one that some "
                 f"run reaches (figure.target, --target)"
             )
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from optbench.analysis.caveats import is_missed_target
 from optbench.analysis.comparison import Options
 from optbench.commands import Parser, listed
 from optbench.common.console import warn
@@ -112,5 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"does not apply: {text}", file=sys.stderr)
     for problem in [*result.problems, *result.older]:
         print(f"left out: {problem}", file=sys.stderr)
+    missed = asked.target is not None and any(map(is_missed_target, result.warnings))
     # Some kinds of "all" never apply. A kind that is named is wanted.
-    return 1 if result.problems or (result.skipped and kinds.ALL not in options.kinds) else 0
+    unwanted = result.skipped and kinds.ALL not in options.kinds
+    return 1 if result.problems or missed or unwanted else 0

@@ -103,6 +103,7 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
     optimizer, schedule = config["optimizer"], config["schedule"]
     if any(re.fullmatch(r"\+*optimizer\.search=\{\s*\}", text) for text in overrides):
         space.check_space({})  # raises, since Hydra would merge {} into the YAML's without effect
+    check_ends(overrides)
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     asked = optimizer.get("search")
     whole: dict[str, Any] = _checked("optimizer", space.DEFAULT_SPACE if asked is None else asked)
@@ -124,6 +125,28 @@ def contender(overrides: list[str], compose: Compose, trials: int) -> Contender:
         frozenset(key for key in searched if _lacks(composed, space.path(key))),
         ("steps", config["steps"]) if config["steps"] else ("epochs", config["epochs"] or 1),
     )
+
+
+def check_ends(overrides: Sequence[str]) -> None:
+    """Raise UserError for a range on the command line that lacks one of its ends.
+
+    Hydra would fill it in silently from the range that the YAML has.
+    """
+    for text in overrides:
+        key = text.lstrip("+").split("=", 1)[0]
+        if not re.fullmatch(r"(optimizer|schedule)\.search(\.\w+)?", key):
+            continue
+        value = OverridesParser.create().parse_override(text).value()
+        specs = {key: value} if key.count(".") == 2 else value
+        for name, spec in specs.items() if isinstance(specs, dict) else ():
+            for one in spec if isinstance(spec, list) else [spec]:
+                ends = {"low", "high"} & {str(end) for end in one} if isinstance(one, dict) else ()
+                if len(ends) == 1:
+                    where = name if name == key else f"{key}.{name}"
+                    raise UserError(
+                        f"{where}: a range needs low and high, and this one has {min(ends)} alone. "
+                        f"{where}.{min(ends)}=VALUE changes one end of the range that there is"
+                    )
 
 
 def named_ranges(overrides: Sequence[str]) -> set[str]:

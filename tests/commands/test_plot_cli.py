@@ -189,3 +189,13 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys, monkeypatch, words, m
         assert main([word.replace("FOLDER", "runs") for word in words]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(("target", "status"), [("1e-6", 1), ("1.5", 0)])
+def test_an_asked_target_that_no_run_reached_ends_with_1_and_leaves_the_figures(
+    target, status, tmp_path, capsys
+) -> None:
+    sweep(tmp_path / "s", ("adam", "sgd"), 2)
+    assert main([str(tmp_path / "s"), "--target", target, "--format", "png"]) == status
+    assert ("no run reached the target" in capsys.readouterr().err) == bool(status)
+    assert (tmp_path / "s" / "time_to_target.png").exists()

@@ -80,6 +80,8 @@ def test_ranges_that_the_command_line_names_are_found_in_a_whole_space_too():
         (["optimizer.search.lr.low=4"], "low must be below high"),
         (["optimizer.search.lr.scale=lin"], "Did you mean linear?"),
         (["optimizer.search.lr.low=-1", "optimizer.search.lr.scale=linear"], "low in its search"),
+        (["optimizer.search.lr={high: 1, scale: log}"], "this one has high alone"),
+        (["optimizer.search={lr: {low: 0.1}}"], "this one has low alone"),
         (["optimizer._target_=no_such.Opt"], "no_such"),
         (["model._target_=no_such.Model"], "model cannot be made"),
         (["loss._target_=no_such.loss"], "loss cannot be made"),
