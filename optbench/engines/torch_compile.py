@@ -29,6 +29,7 @@ class TorchCompiled:
     """
 
     name = "torch_compile"
+    draws = True
 
     def __init__(self, problem: Problem, model: nn.Module) -> None:
         """Prepare the objective, which the first step with each batch size compiles."""

@@ -153,7 +153,7 @@ class Training:
         self._inside: dict[int, Row] = {}  # the internals after some of the chunk's steps
         self._gradient_engine = self.engine if isinstance(self.engine, GradientEngine) else None
         if self._gradient_engine is not None:
-            self.stepper.compiled = self._gradient_engine.gradients
+            self.stepper.engine = self._gradient_engine
         self._steps_a_call = 2  # the most steps an engine takes before `stop` is asked
         self._paused = 0.0  # seconds of the current chunk in which the clock stood
         self.step, self.seconds, self.total_seconds = 0, 0.0, 0.0

@@ -16,6 +16,7 @@ from optbench.streams import Stream
 from optbench.training.closures import step_function, takes_closure
 from optbench.training.recipes.gradients import Gradients
 from optbench.training.spent import Spent, wants_graph_now
+from optbench.training.steps import GradientEngine
 
 # these call the closure before they use a gradient
 EVALUATE_FIRST = (LBFGS, textbook.Nesterov, perturbation.WeightPerturbation)
@@ -32,11 +33,10 @@ class Stepper:
 
     spent: the passes of all steps. paused: seconds spent on copies that a plain step would not
     need; the caller resets them.
-    compiled: None, or an engine's function, which puts the gradients of a batch into `p.grad` and
-    returns the loss, or does nothing and returns None.
+    engine: None, or the engine that computes gradients where it can.
     """
 
-    compiled: Callable[[Tensor, Tensor], Tensor | None] | None = None
+    engine: GradientEngine | None = None
 
     def __init__(
         self,
@@ -163,31 +163,39 @@ class Stepper:
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
 
-    def take_gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Put the gradients of a batch's loss into `p.grad`, and return the loss."""
+    def take_gradients(self, x: Tensor, y: Tensor, *, within_step: bool = False) -> Tensor:
+        """Put the gradients of a batch's loss into `p.grad`, and return the loss.
+
+        within_step: the optimizer's random stream is in place, and the model needs its own.
+        """
         self.spent.add_gradient()
-        if self._zero_grad is not None:  # it may keep gradients, to sum over several steps
-            self._zero_grad()
-        else:
+        loss: Tensor | None = None
+        if self._zero_grad is None:
             for p in self.parameters:
                 p.grad = None
-            compiled = None if self.wants_graph else self.compiled
-            if compiled is not None and (found := compiled(x, y)) is not None:
-                self.gradients.finish(self.optimizer, self.parameters)
-                return found
-        graph_of = self.parameters if self.wants_graph and wants_graph_now(self.optimizer) else None
-        loss = self.gradients.backward(self.loss, x, y, graph_of)
+            if self.engine is not None and not self.wants_graph:
+                with self.draws.left() if within_step and self.engine.draws else nullcontext():
+                    loss = self.engine.gradients(x, y)
+        if loss is None:
+            with self.draws.left() if within_step else nullcontext():
+                loss = self._plain_gradients(x, y)
         self.gradients.finish(self.optimizer, self.parameters)
         return loss
+
+    def _plain_gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        if self._zero_grad is not None:  # it may keep gradients, to sum over several steps
+            self._zero_grad()
+        graph_of = self.parameters if self.wants_graph and wants_graph_now(self.optimizer) else None
+        return self.gradients.backward(self.loss, x, y, graph_of)
 
     @contextmanager
     def plain(self) -> Iterator[None]:
         """Let torch compute the gradients within the block."""
-        compiled, self.compiled = self.compiled, None
+        engine, self.engine = self.engine, None
         try:
             yield
         finally:
-            self.compiled = compiled
+            self.engine = engine
 
     def _avoid_fused_sparse(self) -> None:
         """Switch the fused kernel off if gradients are sparse, which it would refuse."""
@@ -201,8 +209,8 @@ class Stepper:
         losses: list[Tensor] = []
 
         def closure() -> Tensor:
-            with torch.enable_grad(), nullcontext() if self.known else self.draws.left():
-                losses.append(self.take_gradients(x, y))
+            with torch.enable_grad():
+                losses.append(self.take_gradients(x, y, within_step=not self.known))
             self._decay_once(len(losses))
             self.spent.count_products(self.parameters)
             if len(losses) == 1:
@@ -247,7 +255,7 @@ class Stepper:
                     for p, gradient in zip(self.parameters, gradients, strict=True):
                         p.grad = gradient
                     return loss
-            with torch.enable_grad(), self.draws.left():
-                return self.take_gradients(x, y)
+            with torch.enable_grad():
+                return self.take_gradients(x, y, within_step=True)
 
         return closure

@@ -63,11 +63,12 @@ class GradientEngine(Protocol):
 
     The gradients equal torch's within the rounding of float32.
     name: written to run.json. paused: seconds that calls spent on compilation, during which the
-    clock stops; the caller resets them.
+    clock stops; the caller resets them. draws: whether calls may use the global generators.
     """
 
     name: str
     paused: float
+    draws: bool
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Put the gradients of a batch's loss into `p.grad`, and return the scalar loss.

@@ -58,6 +58,7 @@ class CompiledGradients:
 
     name = "compiled_gradients"
     paused = 0.0
+    draws = False  # dropout has a generator of its own
 
     def __init__(
         self,
