@@ -17,6 +17,7 @@ from optbench.streams import Stream
 from optbench.torch_internals import BATCH_NORM, CONVOLUTION
 from optbench.training import object_state
 from optbench.training.stepping import Stepper
+from optbench.training.steps import LayerRow
 
 NORMS = (BATCH_NORM, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 # layers whose outputs have the units in dimension 1, and those that have them in the last one
@@ -30,7 +31,6 @@ PERCENTILES = {"p15": 0.15, "p50": 0.5, "p85": 0.85}
 NOISE_CHUNKS = 8  # parts of a batch; the spread of their gradients gives the noise scale
 FLAT_SHARE = 0.05  # outputs this close to an activation's limits count as saturated
 MIN_SINGULAR_VALUE = 0.01  # of the largest; smaller ones do not count for the rank
-LayerRow = dict[str, float | str | None]
 
 
 def step_with_layer_stats(

@@ -28,7 +28,7 @@ from optbench.training.batch_statistics import has_statistics, recomputed
 from optbench.training.batches import Batch, Batches, announce, examples_of
 from optbench.training.evaluation import Row, is_finite, objective
 from optbench.training.internals import Internals
-from optbench.training.layer_stats import LayerRow, step_with_layer_stats
+from optbench.training.layer_stats import step_with_layer_stats
 from optbench.training.object_state.global_state import GlobalState
 from optbench.training.recipes import Recipe
 from optbench.training.recipes.applied import AppliedRecipe
@@ -39,6 +39,7 @@ from optbench.training.steps import (
     Engine,
     EngineFactory,
     GradientEngine,
+    LayerRow,
     StepEngine,
     Update,
     next_lrs,

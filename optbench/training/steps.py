@@ -10,8 +10,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optbench.problem import Problem
 from optbench.training.evaluation import Row
-from optbench.training.layer_stats import LayerRow
 from optbench.training.recipes import Recipe
+
+LayerRow = dict[str, float | str | None]  # of layers.csv, by column
 
 
 @dataclass
