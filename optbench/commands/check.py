@@ -56,6 +56,7 @@ def subject_of(
     from optbench.config.build import build  # these import torch and Hydra
     from optbench.config.compose import compose_run
     from optbench.formats import groups
+    from optbench.optimizers.factories import check_arguments
 
     groups.own_folders[:] = [Path(expanded(folder))] if folder else []
     sys.path[:0] = [str(Path.cwd()), *(str(own.resolve()) for own in groups.own_folders)]
@@ -68,6 +69,7 @@ def subject_of(
     test = node.get("test")
     test = test if isinstance(test, dict) else {}
     made = build("optimizer", node)
+    check_arguments(made)  # a wrong setting is no fault of the class
     own_lr = any(word.lstrip("+").startswith("optimizer.lr=") for word in settings)
     rates = {} if own_lr else {"lr": test.get("lr"), "networks_lr": test.get("networks")}
     from optbench.checking.subjects import Subject

@@ -15,6 +15,7 @@ from optbench.formats.keys import GROUPS
 from optbench.formats.run import COLUMNS
 
 PARQUET = (".parquet", ".pq")
+SEPARATORS = ",;\t"  # of a CSV; the one that its header has most often
 FILE_COLUMN = "file"  # of a table that was joined from several files
 CLOCKS = ("step", "epoch", "seconds")
 METRICS = tuple(
@@ -56,7 +57,12 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in PARQUET:
             frame = pd.read_parquet(path)
             return frame.astype(object).where(frame.notna(), "").astype(str)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(SEPARATORS, key=header.count)
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator
+        )
     except ImportError:
         raise UserError(
             f"{path}: Parquet files need pyarrow, which is not installed: "
@@ -177,6 +183,7 @@ def as_column_of_numbers(table: pd.DataFrame, name: str) -> "pd.Series[float]":
     for row in table.index[wrong][:1]:
         raise UserError(
             f"the column {name!r} holds {texts[row]!r} in its row {row + 1}, which is no number"
+            + (": write a decimal point" if re.fullmatch(r"-?\d+,\d+", texts[row]) else "")
         )
     return numbers
 

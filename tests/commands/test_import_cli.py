@@ -162,6 +162,22 @@ def test_parquet_is_read_as_csv_is(table, tmp_path) -> None:
     assert one["problem"].tolist() == other["problem"].tolist()
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_the_separator_is_that_of_the_header(separator, table, tmp_path) -> None:
+    other = tmp_path / "other.csv"
+    long_table().to_csv(other, index=False, sep=separator)
+    one, two = brought(table, tmp_path / "one"), brought(other, tmp_path / "two")
+    assert one["val_loss"].tolist() == two["val_loss"].tolist()
+
+
+def test_a_decimal_comma_is_named(tmp_path, capsys) -> None:
+    long_table().to_csv(tmp_path / "table.csv", index=False, sep=";", decimal=",")
+    assert main([str(tmp_path / "table.csv"), "-o", str(tmp_path / "out"), *WORDS]) == 1
+    assert "holds '1,0' in its row 1, which is no number: write a decimal point" in (
+        capsys.readouterr().err
+    )
+
+
 def test_parquet_without_its_package_is_refused_in_words(table, tmp_path, monkeypatch, capsys):
     long_table().to_parquet(tmp_path / "table.parquet")
 
