@@ -145,7 +145,8 @@ class Comparison:
         In a tuned study that is the trials' metric on the test set, if measured.
         """
         tested = self.protocol.metric.replace("val_", "test_")
-        return tested if self.tuned and self.has(tested) else self.final
+        of_study = self.tuned or bool(self.manifests)  # its trials may be left out by `where`
+        return tested if of_study and self.has(tested) else self.final
 
     @property
     def plan(self) -> series.Layout:

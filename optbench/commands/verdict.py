@@ -46,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(asked.folder)
     made = judged_runs(folder, options)
     if made is None:
-        if asked.exit_code:
-            raise UserError("--exit-code is of a candidate's verdict: name it with --candidate")
+        named = {"--exit-code": asked.exit_code, "--where": asked.where, "--y": asked.y}
+        for option in [option for option, given in named.items() if given]:
+            raise UserError(
+                f"{option} is of a candidate's verdict: name the optimizer with --candidate NAME"
+            )
         text, paths = write(folder)
         print(text, *paths, sep="\n")
         return 0

@@ -271,3 +271,14 @@ def test_a_verdict_on_some_runs_says_so_and_leaves_that_on_all(tmp_path) -> None
     assert not whole["sentence"].startswith("Of the runs")
     assert other.name == "verdict-where.json"
     assert path.read_bytes() == before
+
+
+def test_a_sentence_on_accuracies_is_in_per_cent(tmp_path) -> None:
+    made = finals(tmp_path, {"digits": {"new": around(1.0), "old": around(2.0)}})
+    made.table["test_accuracy"] = made.table["val_loss"] / 100
+    found = judge(made, "new", y="test_accuracy")
+    (one,) = found.each
+    assert f"{100 * one.verdict.difference:+.3g} [" in sentence(found)
+    assert "final test accuracy in per cent, higher is better" in sentence(found)
+    told = verdict_document(made, found)["problems"][0]
+    assert told["difference"] == one.verdict.difference

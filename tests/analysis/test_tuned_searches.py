@@ -250,3 +250,12 @@ def test_each_problem_has_a_column_of_maps_with_colours_beside_each_maps_best():
     assert f": {best:#.4g} (n = 18)" in panels[1].get_title("left")
     assert [axes.get_xlabel() for axes in panels] == ["", "learning rate", "learning rate"]
     assert bar.get_ylabel() == "times the best"
+
+
+def test_the_runs_at_the_defaults_alone_are_judged_by_the_same_metric():
+    losses = normal((6, 2))
+    made = study_of({"adam": losses, "sgd": losses}, default={"adam": losses, "sgd": losses + 0.1})
+    defaults = made.table[made.table["phase"] == "default"]
+    alone = Comparison(defaults, None, manifests=made.manifests, protocol=Protocol())
+    assert made.judged == alone.judged == "test_loss"
+    assert not alone.few_searches

@@ -50,6 +50,8 @@ def test_what_the_runs_cannot_tell_exits_with_3(tmp_path, capsys) -> None:
         (["--candidate", "adam", "--baseline", "sdg"], "Did you mean sgd?"),
         (["--baseline", "sgd"], "--baseline needs the optimizer that is judged"),
         (["--exit-code"], "--exit-code is of a candidate's verdict"),
+        (["--where", "seed=0"], "--where is of a candidate's verdict"),
+        (["--y", "test_loss"], "--y is of a candidate's verdict"),
         (["--candidate", "adam", "--y", "tset_loss"], "Did you mean test_loss?"),
         ([], "--candidate NAME judges one optimizer"),
     ],

@@ -43,7 +43,8 @@ def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
     for one in found.each:
         each[one.baseline].append(one)
     make = over_text if several else only_text
-    parts = "; ".join(make(entry, each[entry.baseline]) for entry in found.over)
+    scale = 100.0 if metric_of(found.column).percent else 1.0
+    parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
     return f"{found.candidate} {parts} ({method_text(found, unit)})."
@@ -62,12 +63,12 @@ def grouped_text(over: Sequence[OverProblems]) -> str:
     return enumerated(told) + (f" over {problems} problems" if problems > 1 else "")
 
 
-def only_text(entry: OverProblems, each: list[OnProblem]) -> str:
+def only_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
     """Return the verdict against one baseline on the only problem."""
     if not each:
         return f"cannot be told from {entry.baseline}: no seed in common"
     verdict = each[0].verdict
-    return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict)}"
+    return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict, scale)}"
 
 
 def relation(outcome: str, baseline: str) -> str:
@@ -77,12 +78,12 @@ def relation(outcome: str, baseline: str) -> str:
     return f"is {outcome} than {baseline}"
 
 
-def estimate(verdict: PairVerdict) -> str:
-    """Return the difference with its interval, n and p."""
-    interval = f"[{signed(verdict.low)}, {signed(verdict.high)}]"
+def estimate(verdict: PairVerdict, scale: float) -> str:
+    """Return the difference with its interval, n and p. scale: 100 for per cent, else 1."""
+    interval = f"[{signed(scale * verdict.low)}, {signed(scale * verdict.high)}]"
     if math.isinf(verdict.low) and math.isinf(verdict.high) and verdict.low < verdict.high:
         interval = "no 95 % interval"
-    return f"{signed(verdict.difference)} {interval}, n = {verdict.n}, p = {verdict.p:.2g}"
+    return f"{signed(scale * verdict.difference)} {interval}, n = {verdict.n}, p = {verdict.p:.2g}"
 
 
 def signed(value: float) -> str:
@@ -90,7 +91,7 @@ def signed(value: float) -> str:
     return f"{value:+.3g}" if math.isfinite(value) else "diverged"
 
 
-def over_text(entry: OverProblems, each: list[OnProblem]) -> str:
+def over_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
     """Return the verdict against one baseline over several problems."""
     total = entry.problems
     words = []
@@ -111,20 +112,22 @@ def over_text(entry: OverProblems, each: list[OnProblem]) -> str:
             words.append(f"cannot tell on {unclear}")
     text = ", ".join(words)
     if 1 < len(each) <= MAX_PROBLEMS and all(one.verdict.n > 1 for one in each):
-        text += f" ({'; '.join(f'{one.problem}: {estimate(one.verdict)}' for one in each)})"
+        text += f" ({'; '.join(f'{one.problem}: {estimate(one.verdict, scale)}' for one in each)})"
     if entry.verdict is None:
         return text
     over = "cannot tell" if entry.verdict.outcome == CANNOT_TELL else entry.verdict.outcome
     if entry.verdict.outcome == CANNOT_TELL and entry.verdict.n < entry.verdict.least:
         return f"{text}, over the problems no test can tell (below {entry.verdict.least} problems)"
-    return f"{text}, over the problems {over}: {estimate(entry.verdict)}"
+    return f"{text}, over the problems {over}: {estimate(entry.verdict, scale)}"
 
 
 def method_text(found: CandidateVerdict, unit: str) -> str:
     """Return the metric, the seeds and the tests in words."""
     metric = metric_of(found.column)
     better = "lower" if metric.smaller else "higher"
-    parts = [f"final {metric.label}, {better} is better", "candidate minus baseline"]
+    scale = " in per cent" if metric.percent else ""
+    parts = [f"final {metric.label}{scale}, {better} is better"]
+    parts.append("candidate minus baseline, Hodges-Lehmann, with its 95 % interval")
     verdicts = [one.verdict for one in found.each]
     if verdicts:
         low, high = min(v.n for v in verdicts), max(v.n for v in verdicts)
