@@ -30,6 +30,7 @@ from optbench.common.text import show
 from optbench.figures import style
 
 BREAKS = re.compile(r"[_=]|\.(?=[A-Za-z])")  # a dot inside a number is no place for a break
+LEAST_LETTERS = 9  # of a line below a panel, so that "optimizer" is whole
 CROSS_LABEL = "_diverged"  # marks a cross, whose position is an edge and no value on the axis
 LINEAR_NOTE = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
 
@@ -201,7 +202,7 @@ def max_chars(figure: Figure, axes: Axes, beside: float) -> int:
     spec = axes.get_subplotspec()
     assert spec is not None
     width = figure.get_figwidth() / spec.get_gridspec().ncols
-    return max(8, int(width / style.points(0.06) - beside / 0.06))
+    return max(LEAST_LETTERS, int(width / style.points(0.06) - beside / 0.06))
 
 
 def wrapped(name: str, width: int) -> str:

@@ -5,10 +5,12 @@ import re
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from optbench.common.errors import UserError
 from optbench.common.files import replace_bytes, replace_text
@@ -58,10 +60,24 @@ def lay_out(figure: Figure) -> None:
         for _ in range(LAYOUT_ATTEMPTS):
             try:
                 figure.draw_without_rendering()
+                thin_ticks(figure)
                 break
             except UserWarning:
                 figure.set_figheight(1.3 * figure.get_figheight())
     figure.set_layout_engine("none")
+
+
+def thin_ticks(figure: Figure) -> None:
+    """Take ticks away from each linear x axis until their labels stand apart."""
+    for axes in figure.axes:
+        locator = axes.xaxis.get_major_locator()
+        if not isinstance(locator, MaxNLocator):
+            continue
+        for intervals in range(len(axes.get_xticks()) - 2, 0, -1):
+            boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+            if all(b.x0 - a.x1 > a.height / 2 for a, b in pairwise(boxes)):
+                break
+            locator.set_params(nbins=intervals)
 
 
 def caption_text(figure: Figure, title: str = "", caveats: Sequence[str] = ()) -> str:

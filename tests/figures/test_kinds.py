@@ -38,7 +38,7 @@ from optbench.figures.finals import finals
 from optbench.figures.looks import series_of
 from optbench.figures.over_problems import cd_diagram, profile_figure
 from optbench.figures.panels import TooManyPanels, add_warning
-from optbench.figures.save import save
+from optbench.figures.save import lay_out, save
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.time_to_target import time_to_target_figure
 from optbench.figures.trials import rate_scatter
@@ -533,3 +533,16 @@ def test_phases_of_a_problem_share_the_axis_of_their_times(tmp_path: Path) -> No
     steps = [axes.get_xlim() for axes in time_to_target_figure(found).axes[::2]]
     assert len(steps) == 2
     assert steps[0] == steps[1]
+
+
+def test_ticks_stand_apart_and_words_stay_whole_in_narrow_panels(tmp_path: Path) -> None:
+    found = time_to_target(load_runs(sweep(tmp_path, ("adam", "sgd"), 2)), "val_loss")
+    found.frame[["seconds", "seconds_min", "seconds_max"]] /= 100
+    with style.use("talk", 1):
+        figure = time_to_target_figure(found)
+        lay_out(figure)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["optimizer\nsteps", "training\ntime (s)"]
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) > 1
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
