@@ -241,7 +241,7 @@ def plain_steps(case, model, x, y, batches, loss, lengths):
             yield Run(torch.stack(found[1:]), weights_of(model), kinks.smooth)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(cases())
 def test_compiled_steps_are_as_near_to_float64_as_plain_ones(case):
     check_case(case, (1, 2, 7, 100))

@@ -124,6 +124,7 @@ def test_every_command_of_extending_runs(folder, command):
     run(folder, "-m", "optbench", *command.split())
 
 
+@pytest.mark.slow  # the example of the README runs in CI
 def test_the_examples_of_from_python_run(folder):
     blocks = EXTENDING.split("## From Python")[1].split("```python\n")[1:]
     text = "\n".join(block.split("```")[0] for block in blocks)

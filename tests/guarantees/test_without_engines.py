@@ -42,6 +42,7 @@ def call(core: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow  # `scripts/test-core` runs all of them
 def test_core_tests_pass_without_engines(core):
     found = call(core, "-c", "import optbench; print(optbench.__file__)")
     assert found.stdout.startswith(str(core)), found.stdout + found.stderr
