@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.comparison import Comparison, Runs, comparison_of
-from optbench.analysis.pairing import by_seed, owners_of
+from optbench.analysis.pairing import PLURALS, by_seed, owners_of
 from optbench.analysis.time_to_target import TimeToTarget, asked_times
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
@@ -31,7 +31,7 @@ class Ranking(NamedTuple):
     groups: list[list[str]]  # not told apart by Nemenyi's test
     owners: Mapping[str, str]  # the optimizer of each name
     n: int  # problems or seeds
-    blocks: str  # "problems", or "seeds of one problem"
+    blocks: str  # "problems", or "seeds of one problem" (of a tuned study: searches)
 
 
 def profile_of(made: Comparison) -> Profile:
@@ -112,7 +112,7 @@ def ranking(runs: Runs, column: str, facet: Sequence[str] | None = None) -> Rank
     if len(frame.index.unique("problem")) > 1:
         values, blocks = by_problem(frame), "problems"
     else:
-        values, blocks = frame.dropna(), "seeds of one problem"
+        values, blocks = frame.dropna(), f"{PLURALS[made.unit]} of one problem"
         if len(values) < enough_seeds():
             raise UserError("too few seeds to rank over")
     smaller = metric_of(column).smaller

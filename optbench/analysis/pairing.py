@@ -13,6 +13,8 @@ from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.common.errors import UserError
 from optbench.stats.corrections import MAX_TYPE, least_seeds
 
+PLURALS = {"run": "runs", "seed": "seeds", "search": "searches"}  # of what is compared
+
 
 def by_seed(
     runs: Runs,

@@ -11,6 +11,7 @@ from optbench.analysis.columns import measured_columns, panel_key, problem_text
 from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
+from optbench.analysis.pairing import units
 from optbench.common.metrics import TASK_METRICS, metric_of
 from optbench.common.text import aside, limit, number, show
 from optbench.formats.run import GAP
@@ -44,6 +45,7 @@ def summary(
     runs_at_once (trained together, each with an equal share of the time). Costs are NaN if no run
     measured them, and if another engine than the majority's made all runs. Accuracies are
     fractions. A diverged run counts as inf in a loss and -inf in an accuracy; NaN: never logged.
+    Where searches are the `pairing.units`, a final value is the mean over a search's seeds.
     Raises UserError as `assign_series` does, and for a column that was not logged.
     """
     made = comparison_of(runs)
@@ -59,6 +61,8 @@ def summary(
     costs = made.costs
     # panels by optimizer are for figures only: the table ranks all variants together
     facets = [key for key in plan.facet if key != "optimizer"]
+    unit = units(plan.runs)
+    search_of = unit.set_index("run")["seed"] if unit["search"].all() else None
     shown = plan.runs[facets].map(show)
     keys = [*(shown[key] for key in facets), plan.runs["variant"]]
     ordered = []
@@ -67,11 +71,16 @@ def summary(
         line: dict[str, Any] = {key: first[key] for key in (*facets, "optimizer", "variant")}
         line["seeds"] = len(members)
         line["diverged"] = int((part["status"] == "diverged").sum())
+        told: dict[str, float] = {}
         for column, values in finals.items():
-            ends = values.loc[members].to_numpy(dtype=float)
+            each = values.loc[members].astype(float)
+            if search_of is not None:
+                each = each.groupby(search_of.loc[members].to_numpy()).mean()
+            ends = each.to_numpy()
             for word, function in (("median", median), ("min", np.min), ("max", np.max)):
                 line[f"{column}_{word}"] = float(function(ends))
-        line |= spread(y, finals[y].loc[members].to_numpy(dtype=float))
+            told |= spread(y, ends) if column == y else {}
+        line |= told
         line |= {name: float(costs.loc[members, name].median()) for name in COSTS}
         if line["step_ms"] > line["ms_per_step"]:  # possible if runs lack one of the two
             line["step_ms"] = line["ms_per_step"]
@@ -83,6 +92,7 @@ def summary(
     frame.attrs["timing"] = timing_note(costs)
     frame.attrs["paired"] = made.paired
     frame.attrs["settings"] = made.few_searches
+    frame.attrs["searches"] = 0 if search_of is None else int(search_of.nunique())
     return frame
 
 
@@ -134,8 +144,10 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns.values(), strict=True)]
     settings = frame.attrs.get("settings", "")
-    note = f"Final values: median [minimum, maximum] over n = {seeds_text(frame['seeds'])}"
-    note += f"{aside(settings)}."
+    searches = frame.attrs.get("searches")
+    over = f"{searches} searches, each the mean of its seeds" if searches else ""
+    over = over or f"{seeds_text(frame['seeds'])}{aside(settings)}"
+    note = f"Final values: median [minimum, maximum] over n = {over}."
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():

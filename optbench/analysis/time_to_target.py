@@ -68,8 +68,11 @@ def time_to_target(
     steps: list[pd.DataFrame] = []
     members: list[str] = []
     phases: Mapping[str, list[str] | None] = made.phases or {"": None}
+    seeds = made.table.drop_duplicates("run").set_index("run")["seed"]
     for phase, only in phases.items():
         keys = run_keys(made, facet, only)
+        # times are of runs, and a mean of times that a run never reached says nothing
+        keys = keys.assign(seed=keys["run"].map(seeds), search=False)
         owners |= dict(zip(keys["variant"], keys["optimizer"], strict=True))
         if not targets:
             finals = pair_up(keys, made.finals(column))

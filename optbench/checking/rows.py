@@ -250,7 +250,7 @@ def parameters(subject: Subject) -> Outcome:
 
 
 def cost(subject: Subject) -> Outcome:
-    """A step keeps its time, and the state its size."""
+    """The state keeps its size; what a step costs is told."""
     trial = Trial(Network(), subject.for_networks())
     trial.run(FIRST_STEPS)
     early, begun = held_bytes(trial), clock()

@@ -9,6 +9,7 @@ from optbench.commands import Parser, listed
 from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.formats.study import figure_of
 from optbench.report.verdict_files import write, write_candidate
 
 
@@ -40,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_args(argv)
     baseline = listed(asked.baseline)
-    if baseline and asked.candidate is None:
+    folder = Path(asked.folder)
+    planned = figure_of([folder]).get("candidate") if folder.is_dir() else None
+    if baseline and asked.candidate is None and planned is None:
         raise UserError("--baseline needs the optimizer that is judged: --candidate NAME")
     options = Options(y=asked.y, where=asked.where, candidate=asked.candidate, baseline=baseline)
-    folder = Path(asked.folder)
     made = judged_runs(folder, options)
     if made is None:
         named = {"--exit-code": asked.exit_code, "--where": asked.where, "--y": asked.y}
@@ -63,7 +65,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def judged_runs(folder: Path, options: Options) -> Comparison | None:
     """Return the folder's comparison, or None if no candidate is named."""
-    from optbench.formats.study import figure_of
-
     named = options.candidate or (folder.is_dir() and figure_of([folder]).get("candidate"))
     return compare([folder], options) if named else None

@@ -8,10 +8,14 @@ from optbench.analysis.comparison import Comparison, compare
 from optbench.analysis.verdict import verdict_texts
 from optbench.common.errors import UserError
 from optbench.common.files import replace_text
+from optbench.common.metrics import metric_of
+from optbench.common.text import enumerated
 from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.run import write_sealed
+from optbench.formats.study import figure_of
 
 SOME_RUNS_FILE = "verdict-where.json"  # of some of the runs: the verdict on all stays
+ASKED_FILE = "verdict-asked.json"  # of another question than the sweep's own, whose verdict stays
 VERDICT_FILE = "verdict.json"  # formats/verdict.schema.json says its form
 
 
@@ -65,8 +69,29 @@ def write_candidate(
     if told is None:
         raise UserError("no candidate is named: --candidate NAME")
     path = folder / (SOME_RUNS_FILE if made.options.where else VERDICT_FILE)
+    if planned := planned_question(folder, made, y):
+        told["caveats"].append(planned)
+        path = path if made.options.where else folder / ASKED_FILE
     try:
         write_sealed(path, told)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     return told, path
+
+
+def planned_question(folder: Path, made: Comparison, y: str | None) -> str:
+    """Return a caveat if the sweep named another candidate, baseline or value before it ran."""
+    figure = figure_of([folder])
+    if (candidate := figure.get("candidate")) is None:
+        return ""
+    column = made.judged if made.manifests else str(figure.get("y") or made.judged)
+    given = figure.get("baseline") or []
+    named = [str(name) for name in ([given] if isinstance(given, str) else given)]  # type: ignore[attr-defined]
+    asked = (made.options.candidate, {*(made.options.baseline or [])}, y or column)
+    if asked == (candidate, {*named}, column):
+        return ""
+    against = enumerated(named) if named else "all others"
+    return (
+        f"this was asked after the runs: the sweep named {candidate} against {against}, by final "
+        f"{metric_of(column).label}, before it ran"
+    )

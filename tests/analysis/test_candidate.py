@@ -69,7 +69,7 @@ def test_one_problem_has_the_signed_rank_tests_with_holms_correction(tmp_path) -
     assert [one.verdict.outcome for one in found.each] == ["better", "cannot tell"]
     assert found.outcome == "cannot tell"
     text = sentence(found)
-    assert text.startswith("mine is better than adamw: -")
+    assert text.startswith("Cannot tell: mine is better than adamw: -")
     assert "cannot be told from sgd" in text
     assert "8 seeds" in text
     assert "Holm's correction over 2 comparisons" in text
@@ -282,3 +282,23 @@ def test_a_sentence_on_accuracies_is_in_per_cent(tmp_path) -> None:
     assert "final test accuracy in per cent, higher is better" in sentence(found)
     told = verdict_document(made, found)["problems"][0]
     assert told["difference"] == one.verdict.difference
+
+
+@pytest.mark.parametrize("column", ["model.name", "optimizer.lr", "seed", "epoch"])
+def test_a_verdict_is_by_a_logged_result(column, tmp_path) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 6)
+    with pytest.raises(UserError, match=f"no logged column '{column}'"):
+        judge(compare([tmp_path]), "adam", y=column)
+
+
+def test_another_question_than_the_planned_one_has_a_file_and_a_caveat(tmp_path) -> None:
+    sweep(tmp_path, ("adam", "sgd", "momentum"), 6)
+    (tmp_path / "figure.json").write_text(json.dumps({"candidate": "adam", "baseline": ["sgd"]}))
+    options = [Options(), Options(candidate="sgd", baseline=["adam"]), Options(candidate="adam")]
+    found = [write_candidate(tmp_path, compare([tmp_path], each)) for each in options]
+    found.append(write_candidate(tmp_path, compare([tmp_path]), "test_loss"))
+    said = [any("asked after the runs" in text for text in told["caveats"]) for told, _ in found]
+    assert said == [False, True, True, True]
+    assert {path.name for _, path in found[1:]} == {"verdict-asked.json"}
+    assert found[0][1].name == "verdict.json"
+    assert "adam against sgd, by final training loss" in found[-1][0]["caveats"][-1]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.columns import logged_columns
 from optbench.analysis.comparison import Comparison, check_logged
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
@@ -28,6 +29,7 @@ from optbench.stats.paired_tests import differences, enough_seeds, holm, signed_
 from optbench.stats.pairwise import Judged, PairVerdict, compare_pair, judge_pairs
 
 ALPHA = 0.05
+NO_RESULTS = ("step", "epoch", "lr")  # logged columns that no verdict can be by
 BETTER, CANNOT_TELL, WORSE = "better", "cannot tell", "worse"
 
 
@@ -73,7 +75,9 @@ def judge(
     a column that chose the settings, and if the candidate shares no problem with a baseline.
     """
     column = made.judged if y is None else y
-    check_logged(made.table, column)
+    check_logged(
+        made.table, column, [name for name in logged_columns(made.table) if name not in NO_RESULTS]
+    )
     check_chose_nothing(made, column)
     frame = by_seed(made, column, only=made.main)
     owners = owners_of(frame)

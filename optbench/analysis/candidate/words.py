@@ -11,8 +11,9 @@ from optbench.analysis.candidate.judge import (
     OnProblem,
     OverProblems,
 )
+from optbench.analysis.pairing import PLURALS
 from optbench.common.metrics import metric_of
-from optbench.common.text import count, enumerated, number
+from optbench.common.text import capital, count, enumerated, number
 from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED
 from optbench.stats.pairwise import PairVerdict
 
@@ -21,7 +22,6 @@ TEST_NAMES = {
     MAX_TYPE: "two-sided sign-flip tests of the largest |t|, runs paired by {unit}",
     UNPAIRED: "exact two-sided Wilcoxon rank-sum tests of unpaired runs",
 }
-PLURALS = {"run": "runs", "seed": "seeds", "search": "searches"}
 OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
 MAX_BASELINES = 3  # of a sentence with numbers; with more baselines, it has the outcomes alone
 MAX_PROBLEMS = 3  # of a sentence with the numbers of each problem
@@ -47,7 +47,10 @@ def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
     parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
-    return f"{found.candidate} {parts} ({method_text(found, unit)})."
+    told = f"{found.candidate} {parts} ({method_text(found, unit)})."
+    outcomes = {one.verdict.outcome for one in found.each} | {entry.outcome for entry in found.over}
+    plain = outcomes <= {found.outcome} or len(found.over) > MAX_BASELINES
+    return told if plain else f"{capital(found.outcome)}: {told}"
 
 
 def grouped_text(over: Sequence[OverProblems]) -> str:
