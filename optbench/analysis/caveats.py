@@ -330,7 +330,7 @@ def unproven_leaders(
             if of_settings:
                 told = f"cannot tell (n = {verdict.n} seeds; for the optimizers {SEARCHES_NEEDED})"
             found.append(
-                f"{where}{of_settings}{ranked(part, smaller)[0]} is first by {metric_of(y).label}, "
+                f"{where}{of_settings}{ranked(part, smaller)[0]} is first by median {metric_of(y).label}, "
                 f"which does not make it better than {second}: {told}"
             )
     if len(found) <= MOST_LEADER_SENTENCES:

@@ -234,8 +234,11 @@ def rate_lines(
     finals = made.finals(y).reindex(plan.runs["run"])
     found = plan.runs.assign(x=pd.to_numeric(plan.runs[x], errors="coerce"), y=finals.to_numpy())
     found = found.astype({"x": float, "y": float}).dropna(subset=["x", "y"])
-    # a line needs two points
-    found = found[found.groupby(["optimizer", "variant"])["x"].transform("nunique") > 1]
+    count = found.groupby(["optimizer", "variant"])["x"].transform("nunique")
+    # a line needs two points; an optimizer that has one value alone is a point beside the lines
+    alone = count.groupby(found["optimizer"]).transform("max") == 1
+    single = found.groupby("optimizer")["variant"].transform("nunique") == 1
+    found = found[(count > 1) | (alone & single & bool((count > 1).any()))]
     if found.empty:
         raise UserError(f"no optimizer has two values of {x} in these runs: nothing to compare")
 

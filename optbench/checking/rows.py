@@ -260,8 +260,8 @@ def cost(subject: Subject) -> Outcome:
     each = late / sum(p.numel() * p.element_size() for p in trial.parameters())
     spent = trial.stepper.spent.gradients / (FIRST_STEPS + TIMED_STEPS)
     words = (
-        f"{milliseconds:.2g} ms a step of the small network, {spent:.3g} gradients a step, "
-        f"{each:.3g} numbers of state a parameter"
+        f"{milliseconds:.2g} ms, gradients: {spent:.3g} a step of the small network; state: "
+        f"{each:.3g} numbers a parameter"
     )
     if late > 1.5 * early and late - early > 8 * TIMED_STEPS:
         return Outcome(

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="optbench check", description=__doc__)
     add = parser.add_argument
     add("optimizer", help="the name of a YAML, as in optimizer=NAME")
-    add("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as in lr=0.01")
+    add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="settings, as in lr=0.01")
     add("--config-dir", metavar="FOLDER", help="a folder of yours that holds optimizer/NAME.yaml")
     add("--reference", metavar="CLASS", help="a class that must take the same steps in float64")
     asked = parser.parse_intermixed_args(arguments)

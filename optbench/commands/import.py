@@ -13,8 +13,8 @@ from optbench.formats.other_tables import parse_columns, read_tables
 
 PAIRED = {
     True: "paired by seed, by your word (--paired)",
-    False: "not paired (--paired says that a seed means the same weights and batches): unpaired "
-    "tests",
+    False: "not paired, so each run has a seed of its own, and the tests are unpaired (--paired "
+    "says that a seed means the same weights and batches)",
 }
 
 

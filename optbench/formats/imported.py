@@ -274,8 +274,8 @@ def write_runs(out: Path, found: Sequence[Imported], figure: Mapping[str, Any]) 
         raise UserError(f"{out} is a file: give a folder with -o DIR")
     if others := list(foreign(out, names)):
         raise UserError(
-            f"{out} holds something else ({', '.join(others[:3])}): choose another folder with "
-            f"-o DIR, or delete this one"
+            f"{out} holds something else than this import ({', '.join(others[:3])}), such as the "
+            f"same table without --paired: choose another folder with -o DIR, or delete this one"
         )
     try:
         for name, run in names.items():

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -54,6 +55,15 @@ def arguments(cls: Factory) -> list[inspect.Parameter]:
         return []
 
 
+def _has_signature(cls: Factory) -> bool:
+    """Return whether a class or function tells its arguments; a builtin does not."""
+    try:
+        inspect.signature(cls)
+    except ValueError:
+        return False
+    return True
+
+
 def accepted_names(cls: Factory) -> list[str]:
     """Return the names of keyword arguments; none if `**kwargs` takes any."""
     parameters = arguments(cls)
@@ -75,6 +85,11 @@ def check_arguments(factory: Factory) -> None:
     """Raise `UserError` for arguments that the class lacks, or of a wrong kind."""
     cls, given = unwrap(factory)
     accepted = accepted_names(cls)
+    if isinstance(cls, type | FunctionType) and not arguments(cls) and _has_signature(cls):
+        raise UserError(
+            f"{name_of(factory)} takes no arguments, and an optimizer takes the parameters first: "
+            f"def __init__(self, params, lr=1e-3)"
+        )
     if unknown := [key for key in given if accepted and key not in accepted]:
         name = name_of(factory)
         raise UserError(f"{name} does not accept {', '.join(unknown)}.{listed(accepted)}")

@@ -75,6 +75,7 @@ class PairVerdict(NamedTuple):
     least: int  # seeds below which the test cannot reject at all
     comparisons: int = 1  # that the correction spans
     correction: str = HOLM  # or max-type, or unpaired
+    most: int = 0  # unpaired: the runs of the one with more
 
     @property
     def text(self) -> str:
@@ -97,7 +98,8 @@ class PairVerdict(NamedTuple):
             more += f"; {pairs} cannot go below p = {min(1.0, factor * least):.2g}"
             if factor > 1:
                 more += f", corrected for {self.comparisons} comparisons (Holm)"
-        return f"cannot tell (n = {self.n}; {more})"
+        p = "" if self.n < self.least else f", p = {self.p:.2g}"
+        return f"cannot tell (n = {self.n}{p}; {more})"
 
 
 def words_of(text: str, unit: str) -> str:
@@ -139,7 +141,9 @@ def compare_pair(
         needed = seeds_needed(d, alpha=level, least=least)  # NaN for one pair
     if outcome == "cannot tell" and math.isfinite(needed):
         needed = max(needed, n + 1)
-    return PairVerdict(outcome, n, p, centre, low, high, needed, least, comparisons, correction)
+    most = max(len(d), len(as_numbers(b))) if unpaired else n
+    found = (outcome, n, p, centre, low, high, needed, least, comparisons, correction, most)
+    return PairVerdict(*found)
 
 
 def outcome_for(

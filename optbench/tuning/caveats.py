@@ -96,7 +96,10 @@ def search_caveats(group: Sequence[Contender], who: str) -> Iterator[str]:
     if moved:
         gain = max(entry.first_best.score - entry.best.score for entry in moved)  # type: ignore[union-attr]
         where = _in(len(moved), tried)
-        yield f"{who}: follow-up trials found a better setting{where} (by {gain:.3g} at most)"
+        yield (
+            f"{who}: follow-up trials found a better setting{where} (by {gain:.3g} at most): "
+            f"tuning.trials was too small to be sure of the best"
+        )
     if kept := sum(entry.best.kind == DEFAULT for entry in found):  # type: ignore[union-attr]
         yield f"{who}: no trial was better than its default setting{_in(kept, tried)}"
     yield from _lost(tried, found, who)

@@ -22,6 +22,10 @@ CONCEPTS = ROOT / "docs" / "concepts"
 BLOCK = re.compile(r"<!-- (claim|scene|yaml|verdict|table) (\S+) -->\n.*?<!-- end -->", re.S)
 SCENE_COLUMNS = ["optimizer", "steps_to_minimum", "distance", "overshoot", "loss"]
 FADING_COLUMNS = ["optimizer", "last_to_first_step", "effective_step", "loss"]
+NEEDED_FOR = {  # data that do not come along
+    "wine": "It needs scikit-learn, which has the data: `pip install 'optbench[datasets]'`.",
+    "diamonds": "It needs a table, which `scripts/fetch-data diamonds` gets.",
+}
 WORD_OF_KEY = "search:"  # of an optimizer's YAML, from which its search space follows
 
 
@@ -75,10 +79,11 @@ def claim(name: str) -> str:
             f"*Claimed:* {' '.join(study['claim']['text'].split())}", "",
             f"**{verdict}**", "",
             *picture(name),
-            f"*Measured* (medians over {seeds(rows)} seeds):", "",
+            f"*Measured* (medians over {seeds(rows)} seeds{best_note(rows)}):", "",
             *(f"- {text}" for text in rows["text"]), "",
             f"{numbers}{warned}. To repeat it:", "",
             f"    {claims.command(name)}", "",
+            *needs(yaml),
             f"<details><summary>The study: conf/study/claims/{name}.yaml</summary>", "",
             f"```yaml\n{yaml}\n```", "",
             "</details>",
@@ -89,6 +94,20 @@ def claim(name: str) -> str:
 def seeds(rows: pd.DataFrame) -> str:
     """Return the number of seeds of a claim's comparisons."""
     return " to ".join(str(n) for n in sorted({rows["n"].min(), rows["n"].max()}))
+
+
+def needs(yaml: str) -> list[str]:
+    """Return the lines on data of a study that do not come along."""
+    found = re.search(r"override /dataset: (\w+)", yaml)
+    return [NEEDED_FOR[found[1]], ""] if found and found[1] in NEEDED_FOR else []
+
+
+def best_note(rows: pd.DataFrame) -> str:
+    """Return how a best setting was chosen, or "" if none was."""
+    texts = " ".join(rows["text"])
+    note = "; a best setting has the fewest diverged runs, and of those the best mean"
+    sure = "; p is the largest over the other side's settings" if "least sure" in texts else ""
+    return f"{note}{sure}" if "; best " in texts else ""
 
 
 def scene(name: str) -> str:

@@ -37,6 +37,20 @@ def arrived(row: "pd.Series[float]") -> bool:
 
 
 SCENES = {
+    "zigzag": Scene(
+        "function=ravine optimizer=sgd,momentum optimizer.lr=0.48 momentum.momentum=0.5 steps=60",
+        "A ravine, near the largest stable rate: the zigzag",
+        [
+            (
+                "Gradient descent zigzags: its way is more than three times as long as momentum's.",
+                lambda r: r["sgd"]["distance"] > 3 * r["momentum"]["distance"],
+            ),
+            (
+                "Momentum is at the minimum in less than half of its steps.",
+                lambda r: 2 * r["momentum"]["steps_to_minimum"] < r["sgd"]["steps_to_minimum"],
+            ),
+        ],
+    ),
     "ravine": Scene(
         "function=ravine optimizer=sgd,momentum,nesterov optimizer.lr=0.1 steps=120",
         "A ravine, one learning rate: momentum",

@@ -298,8 +298,8 @@ def test_caveats_of_a_tuned_study_speak_of_the_verdicts_value(tmp_path):
     assert (made.judged, made.final) == ("test_loss", "train_loss")
     told = [text for text in caveats(made) if "is first by" in text]
     assert len(told) == 2
-    assert all("first by test loss" in text for text in told)
-    assert "first by test loss" in verdict_texts(made)[0]
+    assert all("first by median test loss" in text for text in told)
+    assert "first by median test loss" in verdict_texts(made)[0]
     assert list(summary(made, "test_loss")["phase"]) == ["tuned"] * 2 + ["default"] * 2
     assert [part["phase"].iloc[0] for part in made.plan.panels] == ["tuned", "default"]
     made.table["test_loss"] = math.nan  # log.eval_test=never

@@ -133,7 +133,7 @@ def method_text(found: CandidateVerdict, unit: str) -> str:
     parts.append("candidate minus baseline, Hodges-Lehmann, with its 95 % interval")
     verdicts = [one.verdict for one in found.each]
     if verdicts:
-        low, high = min(v.n for v in verdicts), max(v.n for v in verdicts)
+        low, high = min(v.n for v in verdicts), max(max(v.n, v.most) for v in verdicts)
         what = "run" if verdicts[0].correction == UNPAIRED else unit
         numbers = count(high, what, PLURALS[what])
         parts.append(numbers if low == high else f"{low} to {numbers}")
