@@ -329,9 +329,10 @@ def unproven_leaders(
             told = words_of(verdict.text, made.unit)
             if of_settings:
                 told = f"cannot tell (n = {verdict.n} seeds; for the optimizers {SEARCHES_NEEDED})"
+            first = ranked(part, smaller)[0]
             found.append(
-                f"{where}{of_settings}{ranked(part, smaller)[0]} is first by median {metric_of(y).label}, "
-                f"which does not make it better than {second}: {told}"
+                f"{where}{of_settings}{first} is first by median {metric_of(y).label}, which does "
+                f"not make it better than {second}: {told}"
             )
     if len(found) <= MOST_LEADER_SENTENCES:
         yield from found

@@ -205,7 +205,8 @@ def draw_legend(figure: Figure, paths: Sequence[Trajectory]) -> None:
         Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, label=p.label)  # type: ignore[arg-type]
         for p, look in zip(paths, path_styles(paths), strict=True)
     ]
-    columns = min(len(handles), 4 if max(len(p.label) for p in paths) < 24 else 3)
-    if style.columns() == 1:
-        columns = min(columns, 2)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    for columns in range(min(len(handles), 4), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()

@@ -246,7 +246,8 @@ def test_identical_optimizers_of_a_sweep_end_without_a_claim(tmp_path: Path) -> 
         assert pair["p"] == pytest.approx(expected[pair["name"]], rel=1e-5)
         assert data["matrices"][0]["cells"][card["leader"]][pair["name"]]["p"] == pair["p"]
     (said,) = caveats(comparison_of(table), "train_loss")
-    assert said.startswith(f"{card['leader']} is first by median training loss, which does not make it")
+    first = f"{card['leader']} is first by median training loss, which does not make it"
+    assert said.startswith(first)
 
 
 def test_the_best_of_several_settings_is_corrected_for_all_of_them(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_the_committed_scenes_are_as_expected():
     text = (folder / "README.md").read_text("utf-8")
     assert text.count("\n- Confirmed: ") >= 8
     assert "Not confirmed" not in text
-    command = re.search(r"python -m optbench trajectories (function=ravine .*)", text)
+    command = re.search(r"optbench trajectories (function=ravine .*optimizer.lr=0\.1 .*)", text)
     _, table = trajectories.run(trajectories.parse(command[1].split()))
     committed = pd.read_csv(folder / "ravine.csv")
     pd.testing.assert_frame_equal(table, committed, check_dtype=False, rtol=1e-6, atol=1e-12)
