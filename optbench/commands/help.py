@@ -127,8 +127,11 @@ def about(word: str) -> str:
         return "\n\n".join(about_choice(group, key) for group in groups)
     if not found and (own := about_own_setting(key)):
         return own
+    if not found:  # the last part of keys, such as lr
+        found = {name: known[name] for name in known if name.endswith(f".{key}")}
     if not found:
-        near = did_you_mean(key, commands) or suggestion(key, value)
+        named = [name for group in GROUPS for name in choices(group)]
+        near = did_you_mean(key, commands) or suggestion(key, value) or did_you_mean(key, named)
         raise UserError(f"unknown key '{key}'{near}\n--help lists them all.")
     plain = [one for has in found.values() for choice, one in has if not choice]
     parts = [table([(f"{one.key}={one.value}", one.comment) for one in plain], indent="")]

@@ -219,7 +219,10 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"  {contours.TABLE_FILE} has more columns", "", *files, sep="\n")
     if replaced:
         print("these replace the files of an earlier call; out=FOLDER keeps both")
-    if table["steps_to_minimum"].map(math.isinf).all():
+    grown = [path.label for path in paths if not path.losses[-1] <= path.losses[0]]
+    for label in grown:
+        warn(f"{label} ends higher than it began: the learning rate is too large for it")
+    if table["steps_to_minimum"].map(math.isinf).all() and len(grown) < len(paths):
         given = any("lr=" in word and not word.endswith("lr=best") for word in words)
         warn(
             f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum: if that is "

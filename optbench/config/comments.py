@@ -162,11 +162,19 @@ def suggestion(key: str, value: str = "", chosen: Chosen | None = None) -> str:
     fitting = [name for name in found if not lacking(name, value, chosen)]
     if not fitting:
         return f": {lacking(found[0], value, chosen)}"
-    likeliest, *others = [f"{name}={value}" if value else name for name in fitting[:3]]
+    likeliest, *others = [with_value(name, value) for name in fitting[:3]]
     has = [choice for choice, _ in known_keys().get(fitting[0], []) if choice]
     group = group_of(fitting[0])
     whose = f" (of {group}={','.join(has)})" if 0 < len(has) < 7 else ""
     return f". Did you mean {likeliest}{whose}{''.join(f' or {one}' for one in others)}?"
+
+
+def with_value(key: str, value: str) -> str:
+    """Return KEY=VALUE, with a key's usual value in place of a number where it holds a list."""
+    usual = next((str(one.value) for _, one in known_keys().get(key, [])), "")
+    if usual.startswith("[") and value and not value.startswith("["):
+        return f"'{key}={usual.replace(' ', '')}'"
+    return f"{key}={value}" if value else key
 
 
 def lacking(key: str, value: str, chosen: Chosen | None) -> str:

@@ -6,6 +6,7 @@ The text reads the same in a pipe and without colours.
 import io
 import shutil
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -75,21 +76,24 @@ def table(finals: pd.DataFrame, column: str) -> str:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
         rows.append((problem_text(keys, row[keys].to_numpy()), [str(row["variant"]), *cells]))
-    # Heads wrap before names are clipped. In a narrow terminal the last column loses its ranges,
-    # and then goes; numbers stay whole.
+    # Heads wrap before names are clipped. Where names or the terminal need it, the last column
+    # loses its ranges, and then goes; numbers stay whole.
     widths = widths_of(heads, rows)
-    if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
+    whole = [part for here, cells in rows for part in (*here.split(), cells[0])]  # no place to wrap
+    longest = max(map(len, whole), default=0)
+    if width - sum(widths[1:]) - GAP * len(heads) < max(MIN_NAME, longest):
         rows = [(here, [*cells[:-1], cells[-1].split(" [")[0]]) for here, cells in rows]
         widths = widths_of(heads, rows)
     if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
         heads, widths = heads[:3], widths[:3]
     room = max(width - sum(widths[1:]) - GAP * len(heads), MIN_NAME)
     mark = "…" if utf else "..."
-    known = {name for here, cells in rows for name in (here, cells[0])}
+    known = {cells[0] for _, cells in rows}
     shown = {name: clip(name, room, mark) for name in known}
     if len(set(shown.values())) < len(known):
         shown = {name: name for name in known}  # clipped names would be the same: whole ones wrap
-    widths[0] = min(room, max(map(len, [heads[0], *known])))
+    wrapped = [part for here, _ in rows for part in textwrap.wrap(here, room)]
+    widths[0] = min(room, max(map(len, [heads[0], *known, *wrapped])))
     drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
     for index, head in enumerate(heads):
         free = width - sum(widths) - GAP * len(heads)
@@ -100,7 +104,8 @@ def table(finals: pd.DataFrame, column: str) -> str:
     for here, cells in rows:
         if here != problem:
             drawn.add_section()
-            drawn.add_row(Text(shown[here], style="bold"))
+            for part in textwrap.wrap(here, room):
+                drawn.add_row(Text(part, style="bold"))
             problem = here
         drawn.add_row(Text(shown[cells[0]]), *map(Text, cells[1 : len(heads)]))
     written = io.StringIO()

@@ -128,6 +128,10 @@ def record_outcome(
         say(f"{label}  cannot be added to {where}: {raised.strerror or raised}", error=True)
     if error:
         before = [job["error"] for job in job_list.ended[:-1] if job["error"]]
-        told = before[-1:] == [error]
-        say(f"{label}  failed{' as above' if told else f': {error}'}", error=True)
+        if before[-1:] != [error]:
+            say(f"{label}  failed: {error}", error=True)
+        elif before[-2:-1] != [error]:
+            say(
+                f"{label}  failed as above; so may others, which the sweep's end counts", error=True
+            )
     return record

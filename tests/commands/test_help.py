@@ -94,7 +94,7 @@ def test_the_choices_of_an_own_folder_are_choices(said, tmp_path):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("lr", "Did you mean optimizer.lr?"),
+        ("adamm", "Did you mean adam?"),
         ("optimizer.learning_rate", "Did you mean optimizer.lr?"),
         ("adma.lr", "Did you mean adam.lr?"),
         ("momentun", "Did you mean optimizer.momentum"),
@@ -127,3 +127,10 @@ def test_help_needs_neither_torch_nor_hydra_and_hydras_own_is_there():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     words = [sys.executable, "-m", "optbench", "--hydra-help"]
     assert "== Flags ==" in subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(("word", "key"), [("lr", "optimizer.lr"), ("hidden", "model.hidden")])
+def test_help_explains_a_key_by_its_last_part(said, word, key):
+    status, out, _ = said("--help", word)
+    assert status == 0
+    assert out.startswith(f"{key}\n")
