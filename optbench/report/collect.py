@@ -97,7 +97,7 @@ def data_of(
         "verdict": {
             "cards": [] if nothing else cards,
             "nothing": nothing,
-            "note": verdict.note(cards, made.compared_key),
+            "note": verdict.note(cards, made.compared_key, made.unit),
             "column": metric_of(column).label,
             "percent": metric_of(column).percent,
             "candidate": candidate_of(made, column),

@@ -34,8 +34,8 @@ TESTS = {
     "leader's alone if validation fixed the leader before).",
 }
 INTERVAL_NOTE = (
-    "A difference is the Hodges-Lehmann estimate, other minus leader. Its 95 % interval is of "
-    "that pair alone: it may leave out 0 where the corrected p is above 0.05."
+    "In a leader's card a difference is the Hodges-Lehmann estimate, other minus leader. Its 95 % "
+    "interval is of that pair alone: it may leave out 0 where the corrected p is above 0.05."
 )
 MAX_NAMES = 3  # in one part of a headline; more of them are counted
 
@@ -140,16 +140,18 @@ def nothing(made: Comparison, found: Sequence[dict[str, Any]]) -> str:
     return f"{text} To compare the values of {which}: figure.lines={keys[0]}"
 
 
-def note(found: Sequence[dict[str, Any]], key: str | None = None) -> str:
+def note(found: Sequence[dict[str, Any]], key: str | None = None, unit: str = "seed") -> str:
     """Return which test gave the p-values of the `cards`, and why; "" without a pair.
 
-    key: the problem's key whose values are compared, instead of optimizers.
+    key: the problem's key whose values are compared, instead of optimizers. unit: search or seed.
     """
     corrections = {card["correction"] for card in found if card["against"]}
     if not corrections:
         return ""
     texts = ["Runs are paired by seed: the same initial weights, the same batches."]
-    if key is not None:
+    if unit == "search":
+        texts = ["Searches are paired: their runs of the chosen settings have the same seeds."]
+    elif key is not None:
         texts = [
             "Runs are paired by seed: the same order of the examples; initial weights may differ."
         ]
@@ -249,9 +251,11 @@ def margin(
     interval = f"95 % interval {texts[1]} to {texts[2]}, n = {next_one['n']}"
     if math.isinf(values[1]) and math.isinf(values[2]) and values[1] < values[2]:
         interval = f"no 95 % interval at n = {next_one['n']}"
+    behind = values[0] < 0 if metric_of(column).smaller else values[0] > 0
+    paired = f" By these differences {next_one['name']} is ahead." if behind and first else ""
     return (
         f"{who}, {next_one['name']}, differs in final {what} ({better} is better) by "
-        f"{texts[0]}{unit} ({interval}), p = {next_one['p']:.2g}."
+        f"{texts[0]}{unit} ({interval}), p = {next_one['p']:.2g}.{paired}"
     )
 
 
@@ -301,6 +305,13 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
         return ""
     if math.isnan(width.decades):
         return ""
+    tried = np.unique(x[known])
+    near = tried[(tried >= width.low * (1 - 1e-9)) & (tried <= width.high * (1 + 1e-9))]
+    if len(near) == 1 and not (width.open_low or width.open_high):
+        return (
+            f"of {width.n} learning rates tried, {near[0]:.3g} alone is within 5 % of its best "
+            f"{metric_of(what).label}: closer rates would tell how far it may be off"
+        )
     more = "at least " if width.open_low or width.open_high else ""
     return (
         f"within 5 % of its best {metric_of(what).label} over {more}{width.decades:.2g} decades "
