@@ -91,16 +91,21 @@ class InMemoryComparison:
         found = summary(self.comparison, y).set_index("optimizer")
         return found[[*columns, "seconds_per_epoch"]]
 
-    def verdict(self, candidate: str, baseline: str, y: str = "train_loss") -> "Verdict":
+    def verdict(
+        self, candidate: str, baseline: str | None = None, y: str = "train_loss"
+    ) -> "Verdict":
         """Judge by the final `y` of each seed whether the candidate beats the baseline.
 
         It is the verdict of `optbench verdict --candidate CANDIDATE`: the exact signed-rank test
         with Holm's correction over the candidate's comparisons with all other optimizers, or with
         too few seeds for it the sign-flip test of the largest |t| over the same pairs. So you may
-        ask for each of them, but name the candidate before you see the results. Print the result,
-        or its `text`. Raises `UserError` for an unknown name.
+        ask for each of them, but name the candidate before you see the results. Of two optimizers
+        the baseline is the other one. Print the result, or its `text`. Raises `UserError` for an
+        unknown name.
         """
         known = list(dict.fromkeys(map(str, self.table["optimizer"])))
+        if baseline is None and len(known) == 2 and candidate in known:
+            (baseline,) = {*known} - {candidate}
         if candidate not in known or baseline not in known or candidate == baseline:
             raise UserError(
                 f"candidate and baseline must be two of: {', '.join(known)}; they are "
@@ -176,6 +181,13 @@ def compare(
         raise UserError(f"seeds must be a whole number, or a list of them, not {seeds!r}") from None
     device = usable(str(device))
     _check(problem, optimizers, numbers, seeds)
+    if schedule is not None and not callable(schedule):
+        raise UserError(
+            f"schedule must be a function of an optimizer and the total steps, or None, not "
+            f"{schedule!r}: optbench.schedules has some, such as schedules.cosine"
+        )
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise UserError(f"recipe must be an optbench.training.recipes.Recipe, not {recipe!r}")
     if engine == engines.AUTO:
         engine = engines.common(
             problem,

@@ -128,7 +128,9 @@ def find_times(made: Comparison) -> TimeToTarget | None:
     which trials are judged, else of the validation loss or the training loss: never of the test
     set.
     """
-    rule, facet = made.options.target, made.options.facet
+    rule: str | float | None = made.options.target
+    facet = made.options.facet
+    stopped = stop_target(made) if rule is None else None
     names = [made.final if made.final.startswith("val_") else made.protocol.metric]
     names += ["val_loss", "train_loss"]
     known = [name for name in names if name in made.table and np.isfinite(made.table[name]).any()]
@@ -139,11 +141,23 @@ def find_times(made: Comparison) -> TimeToTarget | None:
             return None
         if not known:
             raise UserError("there are no times to target: no run logged a finite loss")
+        if stopped is not None and stopped[0] == known[0]:
+            rule = stopped[1]
         return time_to_target(made, known[0], rule, facet)
     except UserError:
         if rule is not None:
             raise
         return None
+
+
+def stop_target(made: Comparison) -> tuple[str, float] | None:
+    """Return metric and value of `stop_at` if all runs were to end there, else None."""
+    keys = ["stop_at.metric", "stop_at.value"]
+    if not set(keys) <= set(made.table):
+        return None
+    asked = made.table[keys].astype(str).drop_duplicates()
+    value = pd.to_numeric(asked[keys[1]], errors="coerce").iloc[0]
+    return None if len(asked) > 1 or math.isnan(value) else (asked[keys[0]].iloc[0], float(value))
 
 
 def run_times(

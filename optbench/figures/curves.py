@@ -140,6 +140,8 @@ def curves(
         add_legends(figure, plan, legends)
         text = seeds_note(shown, crowded) + ("" if share else "; each panel has its own y axis")
         text += scale_note(scales)
+        if "stopped" in drawn and drawn["stopped"].notna().any():
+            text += "; a line ends where the first of its runs ended early"
         if references:
             text += f"; {REFERENCE_NOTE}"
         if x == "seconds" and made.timing.sentence:

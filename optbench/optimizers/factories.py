@@ -161,7 +161,10 @@ def advice(cls: Factory, given: dict[str, Any]) -> str:
             f"makes both, such as: def wrapped(params, lr=0.01): return {name}({shown})"
         )
     if missing:
-        return f" It needs {', '.join(missing)}: give +optimizer.{missing[0]}=VALUE"
+        return (
+            f" It needs {', '.join(missing)}: give +optimizer.{missing[0]}=VALUE, or in Python "
+            f"partial({name}, {missing[0]}=VALUE)"
+        )
     with suppress(OSError, TypeError):  # a class may have no source
         return MUON_GROUPS_HINT if "use_muon" in inspect.getsource(cls) else ""
     return ""

@@ -1,6 +1,7 @@
 """What a sweep or a study will cost, from short timed trainings: `--dry-run`."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -39,9 +40,15 @@ class Speed(NamedTuple):
     steps: int
     evaluations: int
     epochs: float
+    budget: float = math.inf  # seconds of training, after which a run ends
+
+    def part_of(self, part: float) -> float:
+        """Return the part of the steps that fits the budget, at most `part`."""
+        return min(part, self.budget / (self.step * self.steps) if self.step else part)
 
     def seconds(self, part: float) -> float:
-        """Return the time of a run that takes a part of the steps."""
+        """Return the time of a run that takes a part of the steps, within its budget."""
+        part = self.part_of(part)
         evaluations = 1 + (self.evaluations - 1) * part
         return self.start + self.step * self.steps * part + self.evaluation * evaluations
 
@@ -67,7 +74,8 @@ def probe(planned: planning.Plan) -> Speed:
     total, each = training.total_steps, training.steps_per_epoch
     evaluations = 1 + -(-total // (each * training.eval_every))
     step = seconds / max(1, steps)
-    return Speed(start, step, evaluation, total, evaluations, total / each)
+    budget = training.applied.endings.budget_seconds
+    return Speed(start, step, evaluation, total, evaluations, total / each, budget)
 
 
 def tell(
@@ -107,7 +115,7 @@ def lines_of(pairs: Sequence[tuple[Share, Speed]], done: int) -> Iterator[str]:
     """Yield the cost in words. done: how many runs exist, and are not in the pairs."""
     shares = [share for share, _ in pairs]
     runs = sum(share.runs for share in shares)
-    epochs = sum(share.runs * share.part * speed.epochs for share, speed in pairs)
+    epochs = sum(share.runs * speed.part_of(share.part) * speed.epochs for share, speed in pairs)
     more = f"; {done:,} {'is' if done == 1 else 'are'} done already" if done else ""
     plural = "s" * (f"{epochs:,.0f}" != "1")
     yield f"dry run: {runs:,} run{'s' * (runs != 1)}, {epochs:,.0f} epoch{plural} in all{more}"

@@ -19,6 +19,8 @@ from optbench.training.loop import Training
 from optbench.training.recipes import Recipe
 
 DECAY = 0.9  # of the moving average over the losses of single batches
+PLATEAU_SHARE = 0.1  # of the whole fall: a loss that fell less is on the plateau
+SLOPE_DECADES = 0.25  # on both sides of a rate
 WORSE_BY = 4  # the ramp ends at this multiple of the least loss, as fast.ai's does
 
 
@@ -38,16 +40,26 @@ class Ramp(NamedTuple):
     def steepest(self) -> float:
         """Return the lr at which the smoothed loss falls most in a decade of lr.
 
-        It lies before `least`. Raises `UserError` where the loss never falls.
+        It lies before `least`, and where the loss has left its plateau: before that, mini-batches
+        alone move it. Raises `UserError` where the loss never falls.
         """
         end = int(self.smoothed.argmin()) + 1
-        if end < 3:
+        plateau = float(np.median(self.smoothed[: max(1, end // 4)]))
+        fallen = plateau - PLATEAU_SHARE * (plateau - self.smoothed[end - 1])
+        above = np.flatnonzero(self.smoothed[:end] >= fallen)
+        begin = int(above[-1]) if len(above) else 0
+        if end < 3 or plateau <= self.smoothed[end - 1]:
             raise UserError(
                 "the loss never fell: begin with a smaller learning rate (--low), or look at the "
                 "loss, the model and the data"
             )
-        slope = np.gradient(self.smoothed[:end], np.log(self.lr[:end]))
-        return float(self.lr[slope.argmin()])
+        begin = min(begin, end - 2)
+        logs, losses = np.log10(self.lr[begin:end]), self.smoothed[begin:end]
+        # over a quarter of a decade on both sides: the slope of two batches is noise
+        first = np.searchsorted(logs, logs - SLOPE_DECADES)
+        last = np.searchsorted(logs, logs + SLOPE_DECADES, side="right") - 1
+        slope = (losses[last] - losses[first]) / np.maximum(logs[last] - logs[first], 1e-12)
+        return float(self.lr[begin:end][slope.argmin()])
 
 
 def find(config: RunConfig, low: float, high: float, steps: int) -> Ramp:

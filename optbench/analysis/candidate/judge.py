@@ -75,9 +75,8 @@ def judge(
     a column that chose the settings, and if the candidate shares no problem with a baseline.
     """
     column = made.judged if y is None else y
-    check_logged(
-        made.table, column, [name for name in logged_columns(made.table) if name not in NO_RESULTS]
-    )
+    known = [c for c in logged_columns(made.table) if c not in NO_RESULTS and made.has(c)]
+    check_logged(made.table, column, known)
     check_chose_nothing(made, column)
     frame = by_seed(made, column, only=made.main)
     owners = owners_of(frame)

@@ -41,8 +41,9 @@ def find_parts(root: Path) -> tuple[dict[str, Part], list[str]]:
     empty = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
     if empty:
         raise UserError(
-            f"{folders['train'] / empty[0]} holds no image, and each folder is a class: delete it, "
-            f"or put images in"
+            f"{folders['train'] / empty[0]} holds no image, and each folder within "
+            f"{folders['train']} is a class: name the right folder, or leave only folders of "
+            f"images in it"
         )
     if len(classes) < 2:
         raise UserError(

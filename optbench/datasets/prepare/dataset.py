@@ -8,8 +8,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from optbench.common.text import count
 from optbench.datasets.image_files.streamed import StreamedImages
-from optbench.tasks import Characters, Task, from_plain, to_plain
+from optbench.tasks import Characters, Task, Values, from_plain, to_plain
 from optbench.trees import Parts, packed, unpacked
 
 
@@ -40,6 +41,8 @@ class Dataset:
     def __repr__(self) -> str:
         counts = [f"{len(part):,}" for part in (self.train_y, self.val_y, self.test_y)]
         kind = f", {self.classes} classes" if self.classes else ""
+        if isinstance(self.task, Values):
+            kind = f", {count(self.classes or 1, 'value')} each"
         return (
             f"Dataset({counts[0]} training, {counts[1]} validation and {counts[2]} test examples "
             f"of shape {self.input_shape}{kind})"

@@ -29,7 +29,7 @@ from optbench.tasks import Binary, Classes, Inputs, Task, Tokens, Values
 
 def prepare(
     raw: Any,
-    *,
+    *others: Any,
     preprocessing: str = "standardize",
     val_size: float | int = 0.1,
     split_seed: int = 0,
@@ -72,6 +72,8 @@ def prepare(
     ("none", "integers").
     Raises `UserError` for a bad argument or bad data.
     """
+    if others:
+        raise UserError("the arrays are one argument, as in prepare((x, y))")
     check_choices(preprocessing, targets, layout, shift)
     check_subset(subset)
     generator = generator_of(split_seed)

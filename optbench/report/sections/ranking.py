@@ -62,7 +62,8 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
             for name in costs
         ]
         rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
-    note = "Median [minimum, maximum] over the seeds"
+    note = "Median [minimum, maximum] over the "
+    note += "searches, each the mean of its seeds," if frame.attrs["searches"] else "seeds"
     note += f"{aside(made.few_searches)} of the last value of each run"
     note += "; a diverged run counts as the worst value, it is never left out."
     if "runs_at_once" in costs:
