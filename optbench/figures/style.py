@@ -50,11 +50,11 @@ LOOKS = {
     "adafactor": LineStyle("#332288", LONG, "D"),
     "lbfgs": LineStyle("#A6761D", DOTTED, "v"),
     "muon": LineStyle("#117733", SOLID, "h"),
+    "textbook_adam_no_bias_correction": LineStyle("#4477AA", DASHDOT, "d"),  # beside Adam
 }
 SIBLINGS = {  # the colour of the named optimizer, with another line
     "amsgrad": ("adam", DOTTED, "X"),
     "rmsprop_centered": ("rmsprop", DOTTED, "X"),
-    "textbook_adam_no_bias_correction": ("adam", DASHDOT, "d"),
     "textbook_gradient_descent": ("sgd", LONG, "d"),
 }
 FIELD = (  # optimizers of other packages; the place in this list gives the style

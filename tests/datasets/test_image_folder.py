@@ -206,7 +206,7 @@ def one_image(path):
         (loose, r"has no images in folders of classes \(it holds a\.png\)"),
         (no_images, r"has no images in folders of classes \(it holds"),
         (one_class, r"has one class alone \(cat\)"),
-        (empty_class, "bird holds no image, and each folder is a class"),
+        (empty_class, "bird holds no image, and each folder within"),
         (mixed_sizes, r"different sizes: .*cat0\.png has 5x6 .*z\.png 9x7.*dataset\.size=32"),
         (truncated, r"dog1\.png is damaged: it does not decode as an image \(.+\)\. Nothing was"),
         (no_format, r"dog1\.png is damaged: .*no format that Pillow knows begins so"),
