@@ -205,3 +205,20 @@ def test_form_is_kept_beside_the_runs():
 def test_pages_name_no_folder_of_this_machine():
     for path in [*studies.OUT.rglob("*.md"), *Path(studies.STUDIES).glob("*.yaml")]:
         assert str(studies.ROOT.parent) not in path.read_text("utf-8"), path
+
+
+def test_crossings_are_found_where_curves_change_places():
+    x = np.arange(1.0, 101.0)
+    curves = {"a": 2 - 0.01 * x, "b": np.full(100, 1.5), "c": np.full(100, 9.0)}
+    frame = pd.concat(
+        pd.DataFrame({"series": name, "x": x, "value": value}) for name, value in curves.items()
+    )
+    spec = {"checks": [{"order": [10, 90], "discordant": 0}]}
+    (found,) = checks.crossings(spec, frame, frame)
+    assert found.pair == "b and a"  # b is ahead at first
+    assert found.published == found.ours == pytest.approx(50, abs=1)
+    swapped = frame.assign(series=frame["series"].map({"a": "c", "b": "b", "c": "a"}))
+    pairs = {one.pair: (one.published, one.ours) for one in checks.crossings(spec, swapped, frame)}
+    assert math.isnan(pairs["b and a"][1])
+    assert math.isnan(pairs["b and c"][0])
+    assert checks.crossings({"checks": []}, frame, frame) == []

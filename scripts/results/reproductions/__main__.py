@@ -85,7 +85,8 @@ def made(study: studies.Study) -> page.Result:
         other = checks.judge(study.spec, ours, moved)
     save(figures.draw(study.spec["draw"], ours, published), study.folder, "figure", ("png",))
     word = checks.verdict(found, fit=study.spec.get("fit", False))
-    return page.Result(study, form, found, word, len(records), seconds, machine, other)
+    places = checks.crossings(study.spec, ours, published)
+    return page.Result(study, form, found, word, len(records), seconds, machine, other, places)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scripts.results.reproductions.frames import values_at
 
+SMOOTHED = 9  # points of a curve
 PARTLY_SHARE = 0.5  # of the checks, which hold where a figure is partly reproduced
 
 
@@ -21,6 +22,51 @@ class Check(NamedTuple):
     distance: float  # as `limit`
     limit: float
     held: bool
+
+
+class Crossing(NamedTuple):
+    """Two curves that change places, and the x at which they last cross; NaN: they do not."""
+
+    pair: str  # first the one that is ahead at first in the published figure
+    published: float
+    ours: float
+
+
+def crossings(
+    spec: Mapping[str, Any], ours: pd.DataFrame, published: pd.DataFrame
+) -> list[Crossing]:
+    """Return the pairs that change places between the first and the last x of `order`.
+
+    They do so in either figure. None for a study without two such x.
+    """
+    at = sorted(x for asked in spec["checks"] for x in asked.get("order", ()))
+    reached = [x for x in at if x <= ours["x"].max()]
+    if len(reached) < 2:
+        return []
+    names = sorted(set(ours["series"]) & set(published["series"]))
+    found = []
+    for one, two in combinations(names, 2):
+        theirs, own = (crossing(f, one, two, reached[0], reached[-1]) for f in (published, ours))
+        if np.isfinite([theirs, own]).any():
+            first = values_at(published, reached[0])
+            pair = sorted((one, two), key=first.__getitem__)
+            found.append(Crossing(" and ".join(pair), theirs, own))
+    return found
+
+
+def crossing(frame: pd.DataFrame, one: str, two: str, low: float, high: float) -> float:
+    """Return the x at which two curves last cross, if they have changed places; else NaN.
+
+    Moving means of `SMOOTHED` values are compared, as single points cross by noise.
+    """
+    x = np.arange(low, high + 0.5)
+    curves = [frame[frame["series"] == name].sort_values("x") for name in (one, two)]
+    logs = [np.interp(x, part["x"], np.log(part["value"])) for part in curves]
+    gap = np.convolve(logs[0] - logs[1], np.full(SMOOTHED, 1 / SMOOTHED), "valid")
+    places = np.sign(gap)
+    if places[0] == places[-1]:
+        return float("nan")
+    return float(x[SMOOTHED // 2 :][np.flatnonzero(places != places[-1])[-1] + 1])
 
 
 def judge(spec: Mapping[str, Any], ours: pd.DataFrame, published: pd.DataFrame) -> list[Check]:

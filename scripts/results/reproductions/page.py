@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
-from scripts.results.reproductions.checks import Check
+import numpy as np
+
+from scripts.results.reproductions.checks import SMOOTHED, Check, Crossing
 from scripts.results.reproductions.studies import Study
 from scripts.tables import markdown
 
@@ -42,6 +44,7 @@ class Result(NamedTuple):
     seconds: float  # of all runs together
     machine: str
     other: list[Check]  # by another reading of the published axis
+    crossings: list[Crossing]  # of curves that change places
 
     @property
     def is_control(self) -> bool:
@@ -87,6 +90,7 @@ def page(result: Result) -> str:
         *markdown([row(check) for check in result.checks]),
         "",
         *other_reading(result),
+        *crossings(result),
         "## What differs from the original",
         "",
         *(
@@ -117,6 +121,29 @@ def other_reading(result: Result) -> list[str]:
     what = result.study.spec["other_reading"]["what"]
     lines = [f"By the other reading, {what}, which decides nothing here:", ""]
     return [*lines, *markdown([row(check) for check in result.other]), ""]
+
+
+def crossings(result: Result) -> list[str]:
+    """Return where curves change places, in the published figure and in ours."""
+    if not result.crossings:
+        return []
+    rows = [
+        {"curves": one.pair, "published": pass_of(one.published), "ours": pass_of(one.ours)}
+        for one in result.crossings
+    ]
+    published = [one for one in result.crossings if np.isfinite(one.published)]
+    ours = sum(np.isfinite(one.ours) for one in published)
+    text = (
+        f"Pairs of curves that change places between the first and the last order above, and the x "
+        f"of their last crossing (of moving means of {SMOOTHED} points). Of the "
+        f"{len(published)} published crossings ours has {ours}."
+    )
+    return ["## Crossings", "", fill(text, 99), "", *markdown(rows), ""]
+
+
+def pass_of(x: float) -> str:
+    """Return the x of a crossing as text."""
+    return f"{x:g}" if np.isfinite(x) else "none"
 
 
 def drift(spec: Mapping[str, Any]) -> list[str]:
