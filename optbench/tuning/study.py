@@ -264,10 +264,11 @@ def expand(arguments: list[str], optimizer: str) -> list[list[str]]:
 def announce(entries: list[Contender], settings: TuningConfig, seeds: int, total: int) -> None:
     """Say what the study is about to do."""
     times, names = settings["repeats"], {entry.name for entry in entries}
+    tuned = {entry.name for entry in entries if entry.space}
     problems = max(sum(entry.name == name for entry in entries) for name in names)
     on = f" on {problems} problems" if problems > 1 else ""
     say(
-        f"{count(len(names), 'optimizer')} to tune{on}, {count(settings['trials'], 'trial')} each "
+        f"{count(len(tuned), 'optimizer')} to tune{on}, {count(settings['trials'], 'trial')} each "
         f"by {settings['pick']} {settings['metric']}"
         + (f", the whole search {times} times" if times > 1 else "")
         + f", then {count(seeds, 'seed')} of each best setting and of the defaults: {total} runs"
@@ -277,6 +278,8 @@ def announce(entries: list[Contender], settings: TuningConfig, seeds: int, total
         if entry.space:
             left = f"; at their defaults: {', '.join(entry.left)}" if entry.left else ""
             lines.append(f"{entry.name}: searched are {', '.join(entry.space)}{left}")
+        else:
+            lines.append(f"{entry.name}: nothing is searched, as its hyperparameters are given")
         if whole := space.whole_numbers(entry.space):
             lines.append(f"{entry.name}: {', '.join(whole)} in whole numbers (int: false if not)")
     for line in dict.fromkeys(lines):  # the same on each problem
