@@ -80,6 +80,7 @@ def test_report_writes_the_page_of_a_candidate(folder, tmp_path, capsys) -> None
     assert "Did you mean adam?" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # test_tables_cli.py has a sweep with a candidate
 def test_a_sweep_ends_with_the_verdict_that_it_was_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ("-m", "optimizer=adam,sgd", "seed=0,1,2,3,4,5", *SMALL, "name=asked")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optbench.common.text import count
 from scripts.results.reproductions.checks import SMOOTHED, Check, Crossing
 from scripts.results.reproductions.studies import Study
 from scripts.tables import markdown
@@ -135,8 +136,8 @@ def crossings(result: Result) -> list[str]:
     ours = sum(np.isfinite(one.ours) for one in published)
     text = (
         f"Pairs of curves that change places between the first and the last order above, and the x "
-        f"of their last crossing (of moving means of {SMOOTHED} points). Of the "
-        f"{len(published)} published crossings ours has {ours}."
+        f"of their last crossing (of moving means of {SMOOTHED} points). Of "
+        f"{count(len(published), 'published crossing')} ours has {ours}."
     )
     return ["## Crossings", "", fill(text, 99), "", *markdown(rows), ""]
 
