@@ -250,7 +250,7 @@ def parameters(subject: Subject) -> Outcome:
 
 
 def cost(subject: Subject) -> Outcome:
-    """The state keeps its size; what a step costs is told."""
+    """The state of the optimizer does not grow."""
     trial = Trial(Network(), subject.for_networks())
     trial.run(FIRST_STEPS)
     early, begun = held_bytes(trial), clock()

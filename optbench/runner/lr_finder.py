@@ -53,13 +53,13 @@ class Ramp(NamedTuple):
                 "the loss never fell: begin with a smaller learning rate (--low), or look at the "
                 "loss, the model and the data"
             )
-        begin = min(begin, end - 2)
-        logs, losses = np.log10(self.lr[begin:end]), self.smoothed[begin:end]
+        logs, losses = np.log10(self.lr[:end]), self.smoothed[:end]
         # over a quarter of a decade on both sides: the slope of two batches is noise
         first = np.searchsorted(logs, logs - SLOPE_DECADES)
         last = np.searchsorted(logs, logs + SLOPE_DECADES, side="right") - 1
         slope = (losses[last] - losses[first]) / np.maximum(logs[last] - logs[first], 1e-12)
-        return float(self.lr[begin:end][slope.argmin()])
+        begin = min(begin, end - 2)
+        return float(self.lr[begin + int(slope[begin:].argmin())])
 
 
 def find(config: RunConfig, low: float, high: float, steps: int) -> Ramp:

@@ -8,6 +8,8 @@ import pytest
 
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed
+from optbench.analysis.summary import summary
+from optbench.analysis.time_to_target import asked_times, stop_target, time_to_target
 from optbench.analysis.trials import order_of, trial_scores
 from optbench.analysis.tuned import inclusion, rate_decay, searched, spread
 from optbench.analysis.verdict import verdict_sentences, verdicts
@@ -44,7 +46,7 @@ def study_of(tuned, default=None, trials=None, spaces=None):
     for name, losses in (default or {}).items():
         rows += runs_of("default", name, losses, rate=0.01)
     table = pd.DataFrame(rows)
-    for name in ("state_bytes_per_parameter", "step_ms", "step_spread", "runs_at_once"):
+    for name in ("state_bytes_per_parameter", "step_ms", "step_spread", "runs_at_once", "peak_mb"):
         table[name] = math.nan
     entries = [
         {"optimizer": name, "problem": "p", "repeat": repeat, "space": (spaces or {}).get(name,
@@ -259,3 +261,29 @@ def test_the_runs_at_the_defaults_alone_are_judged_by_the_same_metric():
     alone = Comparison(defaults, None, manifests=made.manifests, protocol=Protocol())
     assert made.judged == alone.judged == "test_loss"
     assert not alone.few_searches
+
+
+def test_tables_are_of_searches_and_targets_of_runs():
+    losses = {"adam": normal((6, 2), 1.0, 0.2), "sgd": normal((6, 2), 2.0, 0.2, seed=1)}
+    made = study_of(losses)
+    table = summary(made, "test_loss").set_index("optimizer")
+    for name, values in losses.items():
+        means = values.mean(axis=1)
+        row = table.loc[name]
+        assert row["test_loss_median"] == pytest.approx(np.median(means))
+        assert row["test_loss_max"] == pytest.approx(means.max())
+        assert row["test_loss_sd"] == pytest.approx(means.std(ddof=1))
+        assert row["seeds"] == 12
+    found = time_to_target(made, "val_loss")
+    worst = np.sort(losses["sgd"].ravel())[6]  # of 12 runs, the worse of the middle two
+    assert found.frame["target"].tolist() == pytest.approx([worst] * 2)
+    assert found.frame.set_index("optimizer").loc["sgd", "reached"] == 7
+
+
+def test_the_target_of_stop_at_is_that_of_the_times():
+    made = study_of({"adam": normal((6, 2)), "sgd": normal((6, 2), 2.0)})
+    made.table["stop_at.metric"], made.table["stop_at.value"] = "val_loss", "1.5"
+    assert stop_target(made) == ("val_loss", 1.5)
+    assert set(asked_times(made).frame["target"]) == {1.5}
+    made.table.loc[made.table.index[0], "stop_at.value"] = "null"
+    assert stop_target(made) is None

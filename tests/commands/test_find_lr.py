@@ -86,3 +86,11 @@ def test_wrong_words_are_refused(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL, *words.split()]) == 1
     assert WRONG[words] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_on_the_plateau_is_no_descent(seed):
+    lr = np.geomspace(1e-6, 1, 181)
+    noise = np.random.default_rng(seed).normal(0, 0.02, len(lr))
+    loss = 1 / (1 + lr / 0.03) + noise * (lr < 0.3)  # in log lr steepest at 0.03
+    assert 0.01 < lr_finder.Ramp(lr, loss, loss).steepest < 0.1

@@ -1,5 +1,6 @@
 """Compiled gradients give any optimizer the numbers of plain ones within float32's rounding."""
 
+import random
 from functools import partial
 
 import pytest
@@ -59,6 +60,15 @@ class Sam(SignSgd):
         return loss
 
 
+class Drawing(SignSgd):
+    """Evaluates the model first, and takes steps of random lengths."""
+
+    def step(self, closure):
+        for group in self.param_groups:
+            group["lr"] = 0.01 + 0.005 * (torch.rand(()).item() + random.random())
+        return super().step(closure)
+
+
 OPTIMIZERS = {
     "torch's": partial(torch.optim.Adam, lr=0.01),
     "RAdam, without a compiled rule": partial(torch.optim.RAdam, lr=0.01),
@@ -84,6 +94,21 @@ def test_gradients_are_as_near_to_float64_as_plain_ones(make_problem, optimizer,
     assert training.engine._network is not None
     runs = (plain_run(problem, optimizer, kind) for kind in (torch.float32, torch.float64))
     check_near(own, *runs)
+
+
+def test_random_steps_are_those_of_plain_runs(make_problem):
+    """Their lengths are drawn beside the masks of dropout, which stay the model's."""
+    problem = make_problem(model=NORMED, n=200, batch_size=32, epochs=3)
+    plain = follow(problem, Drawing, None)[1]
+    own = follow(problem, Drawing, GRADIENTS)[1]
+    assert own.engine.name == "compiled_gradients"
+    rates = [each.optimizer.param_groups[0]["lr"] for each in (plain, own)]
+    assert rates[0] == rates[1]
+    left, right = (each.stepper.draws.state_dict() for each in (plain, own))
+    assert torch.equal(left.pop("torch"), right.pop("torch"))
+    assert left == right
+    for one, other in zip(weights_of(plain.model), weights_of(own.model), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_each_step_gives_new_gradients(make_problem):

@@ -65,6 +65,9 @@ def test_the_estimate_is_the_sum_of_its_parts():
     speed = Speed(start=1.0, step=0.01, evaluation=0.5, steps=100, evaluations=11, epochs=10)
     assert speed.seconds(1.0) == pytest.approx(1 + 1 + 5.5)
     assert speed.seconds(0.1) == pytest.approx(1 + 0.1 + 1.0)
+    short = speed._replace(budget=0.25)  # a quarter of the training
+    assert short.seconds(1.0) == pytest.approx(1 + 0.25 + 0.5 * 3.5)
+    assert short.seconds(0.1) == speed.seconds(0.1)
     config = configuration("optimizer=adam", "device=cpu", "num_threads=1")
     lines = list(
         cost_estimate.lines_of([(Share(config, 3), speed), (Share(config, 2, 0.1), speed)], 7)
