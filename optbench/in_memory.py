@@ -38,7 +38,7 @@ from optbench.problem import Problem, identity
 from optbench.runner import engine as engines
 from optbench.runner.reference import rehearsed_least_squares
 from optbench.runner.train import train
-from optbench.stats.corrections import MAX_TYPE, too_few_seeds
+from optbench.stats.corrections import MAX_TYPE, least_seeds, too_few_seeds
 from optbench.stats.pairwise import DEFAULT_SEEDS
 from optbench.training.device import usable
 from optbench.training.evaluation import Row
@@ -104,8 +104,13 @@ class InMemoryComparison:
         unknown name.
         """
         known = list(dict.fromkeys(map(str, self.table["optimizer"])))
-        if baseline is None and len(known) == 2 and candidate in known:
-            (baseline,) = {*known} - {candidate}
+        if len(known) == 1:
+            raise UserError(f"there is nothing to compare: {known[0]} was trained alone")
+        others = [name for name in known if name != candidate]
+        if baseline is None and candidate in known:
+            if len(others) > 1:
+                raise UserError(f"name a baseline, one of: {', '.join(others)}")
+            baseline = others[0]
         if candidate not in known or baseline not in known or candidate == baseline:
             raise UserError(
                 f"candidate and baseline must be two of: {', '.join(known)}; they are "
@@ -264,7 +269,10 @@ def _check(
         raise UserError(f"seeds must be a number above 0, or different seeds, not {given}")
     rivals = len(optimizers) - 1
     if rivals and (why := too_few_seeds(len(seeds), rivals, MAX_TYPE)):
-        warnings.warn(f"no difference can be shown: {why}", stacklevel=3)
+        enough = least_seeds(rivals, MAX_TYPE)
+        warnings.warn(
+            f"no difference can be shown: {why}; seeds={enough} or more can show one", stacklevel=3
+        )
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, np.ndarray]:

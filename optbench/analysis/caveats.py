@@ -85,9 +85,11 @@ def targets_missed(made: Comparison) -> Iterator[str]:
     if found is None:
         return
     for problem, part in found.frame.groupby("problem", sort=False):
+        label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
+        target = number(float(part["target"].iloc[0]))
+        if (part["steps"] == 0).all():
+            yield f"all runs are at the target, a {label} of {target}{where}, before any step"
         if not part["reached"].any():
-            label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
-            target = number(float(part["target"].iloc[0]))
             yield (
                 f"{MISSED_TARGET}, a {label} of {target}{where}: choose one that some "
                 f"run reaches (figure.target, --target)"

@@ -41,7 +41,7 @@ class Options(NamedTuple):
     """The choices of figures. None: the sweep's `figure.json`, else the default."""
 
     y: str | None = None  # a logged column; default train_loss
-    x: str | None = None  # epoch, step, seconds or gradients; default epoch
+    x: str | None = None  # epoch, step, seconds or gradients; default `Comparison.x`
     facet: Sequence[str] | None = None  # panel keys; default those that tell problems apart
     lines: str | None = None  # key of the lines; default the optimizer, its settings
     log: bool | None = None  # logarithmic y; default True for losses
@@ -128,6 +128,15 @@ class Comparison:
             return self.options.y
         known = [name for name in ("train_loss", *metrics_in(self.table)) if self.has(name)]
         return [*known, "train_loss"][0]
+
+    @property
+    def x(self) -> str:
+        """Return the clock that curves are drawn against: of equal seconds these, else epochs."""
+        if self.options.x is not None:
+            return self.options.x
+        budgets = self.table.get("budget_seconds")
+        equal = budgets is not None and bool(pd.to_numeric(budgets, errors="coerce").notna().all())
+        return "seconds" if equal and not self.timing.untimed else "epoch"
 
     def has(self, column: str) -> bool:
         """Return whether some run logged a finite value of a column."""

@@ -76,6 +76,9 @@ def check_folders(folders: Sequence[str | Path]) -> None:
 
 def near_folder(folder: Path) -> str:
     """Return what a missing folder was probably meant to be, and what folders are meant."""
+    if str(folder).startswith("figure."):
+        key, _, value = str(folder).removeprefix("figure.").partition("=")
+        return f": a key of the figure is an option here. Did you mean --{key} {value}?"
     if "=" in str(folder):
         return ": an override is for training, and --where KEY=VALUE picks among finished runs"
     inside = Path(os.environ.get("OPTBENCH_RESULTS", "results")) / folder

@@ -124,14 +124,16 @@ def asked_times(made: Comparison) -> TimeToTarget | None:
 def find_times(made: Comparison) -> TimeToTarget | None:
     """Return the time to target; None if nobody asked and nothing is compared.
 
-    The target is a value of the shown column if that is a validation column, else of the metric by
-    which trials are judged, else of the validation loss or the training loss: never of the test
-    set.
+    The target is a value of the shown column if that is a validation column, or of its validation
+    column if that is of the test set, else of the metric by which trials are judged, else of the
+    validation loss or the training loss. Raises UserError for a target of a metric without a
+    validation column.
     """
     rule: str | float | None = made.options.target
     facet = made.options.facet
     stopped = stop_target(made) if rule is None else None
-    names = [made.final if made.final.startswith("val_") else made.protocol.metric]
+    shown = made.final.replace("test_", "val_", 1)  # a target is never of the test set
+    names = [shown if shown.startswith("val_") else made.protocol.metric]
     names += ["val_loss", "train_loss"]
     known = [name for name in names if name in made.table and np.isfinite(made.table[name]).any()]
     try:
@@ -139,6 +141,8 @@ def find_times(made: Comparison) -> TimeToTarget | None:
         alone = made.options.lines or made.series(facet).runs["variant"].nunique() < 2
         if rule is None and alone:
             return None
+        if rule is not None and made.options.y is not None and shown not in known:
+            check_logged(made.table, shown)
         if not known:
             raise UserError("there are no times to target: no run logged a finite loss")
         if stopped is not None and stopped[0] == known[0]:

@@ -18,6 +18,7 @@ from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.series import Layout
 from optbench.analysis.time_to_target import time_text, time_to_target
 from optbench.analysis.trials import order_of, trial_scores, trial_series
+from optbench.analysis.tuned.chosen import Chosen, chosen_settings, chosen_text
 from optbench.analysis.tuned.searched import searched_spaces, searched_text
 from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
@@ -52,6 +53,7 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
         part
         for part in [
             verdict_sentences(found, metric, made.searches),
+            chosen_text(named_chosen(made), metric),
             searched_text(searched_spaces(made.manifests)),
             tuning,
             spread_text(named_spreads(made, tested), tested),
@@ -132,6 +134,13 @@ def named_spreads(made: Comparison, y: str) -> pd.DataFrame:
         return found
     named = found.assign(problem=[problem_name(made.table, plan, p) for p in found["problem"]])
     return named.sort_values("problem", kind="stable")
+
+
+def named_chosen(made: Comparison) -> list[Chosen]:
+    """Return `chosen_settings` with the problems by name."""
+    trials = made.of_trials
+    plan = trials.series()
+    return chosen_settings(made, lambda problem: problem_name(trials.table, plan, problem))
 
 
 def problem_name(table: pd.DataFrame, plan: Layout, problem: str) -> str:

@@ -101,7 +101,9 @@ def gradient(subject: Subject) -> Outcome:
         if any(bool(u.any()) for u in update.values()):
             break
     else:
-        return Outcome(False, f"no weight moved in {FIRST_STEPS} steps")
+        return Outcome(
+            False, f"no weight moved in {FIRST_STEPS} steps: update in place, as in p.sub_(...)"
+        )
     size = torch.stack([u.square().sum() for u in update.values()]).sum().sqrt()
     along = {name: u / size for name, u in update.items()}
     slope = float(torch.stack([(given[name] * u).sum() for name, u in along.items()]).sum())
@@ -199,7 +201,9 @@ def schedule(subject: Subject) -> Outcome:
         before = trial.values()
         trial.run(1)
         sizes.append(sum(moved(before, trial.values()).values()))
-    share = sizes[1] / sizes[0] if sizes[0] else 1.0
+    if not sizes[0]:
+        return Outcome(False, f"no parameter moved in step {FIRST_STEPS + 1}")
+    share = sizes[1] / sizes[0]
     words = f"at {SMALLER:g} of the rate a step is {share:.2g} as large"
     return Outcome(share < SMALLER_STEP, words)
 
@@ -222,6 +226,8 @@ def groups(subject: Subject) -> Outcome:
         before = trial.values()
         trial.run(FIRST_STEPS)
         sizes.append(moved(before, trial.values()))
+    if not all(sizes[0].values()):
+        return Outcome(False, f"a parameter never moved in {FIRST_STEPS} steps")
     first = sizes[1]["first"] / sizes[0]["first"]
     second = sizes[1]["second"] / sizes[0]["second"]
     words = f"at {SMALLER:g} of the rate a group moves {second:.2g} as far, the other {first:.2g}"

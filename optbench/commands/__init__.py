@@ -2,11 +2,15 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from optbench.common.errors import UserError
+from optbench.common.files import expanded
 from optbench.common.names import nearest
+from optbench.formats.groups import own_folders
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,11 +20,19 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
         """Return the parsed words. Raise `UserError` for a setting such as y=val_loss."""
-        for word in args or ():
+        self._refuse_options_without_dashes(args or ())
+        return super().parse_args(args)
+
+    def parse_intermixed_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Return the parsed words, whose options may stand between settings, as `parse_args`."""
+        self._refuse_options_without_dashes(args or ())
+        return super().parse_intermixed_args(args)
+
+    def _refuse_options_without_dashes(self, args: Sequence[str]) -> None:
+        for word in args:
             key, equals, value = word.partition("=")
             if equals and not self.takes_settings and f"--{key}" in self._option_string_actions:
                 self.error(f"{word} is no folder. Did you mean --{key} {value}?")
-        return super().parse_args(args)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError` with argparse's message."""
@@ -36,3 +48,10 @@ def listed(texts: Sequence[str] | None) -> list[str] | None:
     if texts is None:
         return None
     return [name for text in texts for name in re.split(r"[,\s]+", text) if name]
+
+
+def use_own_files(folder: str | None) -> None:
+    """Find the user's classes in the current folder, and choices and classes in a folder."""
+    own_folders[:] = [Path(expanded(folder))] if folder else []
+    places = [str(Path.cwd()), *(str(own.resolve()) for own in own_folders)]
+    sys.path[:0] = [place for place in places if place not in sys.path]

@@ -7,14 +7,12 @@ checkpoints, the order of parameters, schedules, groups, cost, and equal steps w
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from optbench.commands import Parser
+from optbench.commands import Parser, use_own_files
 from optbench.commands.groups import table
 from optbench.common.console import say
 from optbench.common.errors import UserError
-from optbench.common.files import expanded
 
 MARKS = {True: "passed", False: "FAILED", None: "-"}
 RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
@@ -55,11 +53,9 @@ def subject_of(
     """
     from optbench.config.build import build  # these import torch and Hydra
     from optbench.config.compose import compose_run
-    from optbench.formats import groups
     from optbench.optimizers.factories import check_arguments
 
-    groups.own_folders[:] = [Path(expanded(folder))] if folder else []
-    sys.path[:0] = [str(Path.cwd()), *(str(own.resolve()) for own in groups.own_folders)]
+    use_own_files(folder)
     name = name.removeprefix("optimizer=")
     settings = [
         word if word.lstrip("+").startswith("optimizer.") else prefixed(word) for word in words

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from optbench.commands import Parser
+from optbench.commands import Parser, use_own_files
 from optbench.common.console import say
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UNWRITABLE, UserError
@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--high", type=float, default=10.0, help="last learning rate (10)")
     parser.add_argument("--steps", type=int, default=200, help="steps of the ramp (200)")
     parser.add_argument("--out", help="folder; by default results_dir/find_lr/OPTIMIZER-DATASET")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder of yours with choices")
+    asked = parser.parse_intermixed_args(arguments)
+    use_own_files(asked.config_dir)
     if not 0 < asked.low < asked.high < math.inf:
         raise UserError(
             f"--low must be above 0 and below --high, not {asked.low:g} and {asked.high:g}"
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for words, value in marked.items():
         say(f"{words} at a learning rate of {value:.2g}")
     if ramp.least / 10 < ramp.steepest:
-        say(f"search between {ramp.least / 10:.2g} and {ramp.steepest:.2g}: a long run bears less")
+        low, high = f"{ramp.least / 10:.2g}", f"{ramp.steepest:.2g}"
+        say(f"begin a search between {low} (a tenth of that of the least loss) and {high}")
     if len(ramp.lr) < asked.steps:
         say(f"the run ended after {len(ramp.lr)} of {asked.steps} steps, as the loss had risen")
     if len(ramp.lr) == asked.steps and ramp.least == ramp.lr[-1]:

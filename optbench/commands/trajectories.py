@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from optbench.commands import use_own_files
 from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean, nearest
 from optbench.config.comments import likely_keys
-from optbench.formats.groups import choices, own_folders
+from optbench.formats.groups import choices
 from optbench.trajectories import contours
 from optbench.trajectories.descent import Trajectory, follow_best, measure, run_optimizer
 from optbench.trajectories.functions import FUNCTIONS, Function, Point
@@ -60,8 +61,7 @@ def parse(words: Sequence[str]) -> Asked:
         "seed": number("seed", given.pop("seed", "0"), int, 0),
         "tolerance": number("tolerance", given.pop("tolerance", "0.05"), float, 0),
     }
-    folder = given.pop("config_dir", "")
-    own_folders[:] = [Path(expanded(folder))] if folder else []
+    use_own_files(given.pop("config_dir", ""))
     start = None
     if "start" in given:
         parts = given.pop("start").strip("[]()").split(",")
@@ -96,6 +96,8 @@ def parse(words: Sequence[str]) -> Asked:
         if not key.startswith(known):
             raise UserError(f"unknown key {key!r}{right_key(key, value, name, names)}\n{SEE_HELP}")
     function = maker(**mine)
+    if settings["noise"] is not None:
+        function = function._replace(noise=settings["noise"])
     return Asked(function, lines, start=start, formats=formats, out=out, **settings)
 
 
@@ -148,8 +150,6 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     from optbench.config.build import build
     from optbench.config.compose import compose_group
 
-    # classes may lie beside their configurations
-    sys.path += [str(folder.resolve()) for folder in own_folders]
     paths = []
     arguments = {key: getattr(asked, key) for key in ("steps", "start", "noise", "seed")}
     for name, overrides in asked.optimizers:
@@ -185,7 +185,8 @@ HELP = """\
 optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
   optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
                                   lr=best, the default, takes the best of 21 from 1e-4 to 10)
-  function.condition=30, noise=0.1, start=-1.2,1, steps=200, seed=0, tolerance=0.05
+  steps=200, seed=0, tolerance=0.05, start=-1.2,1 (by default the function's own)
+  noise=0.3 (of gradients; by default 0, of quadratic 0.1), function.condition=30 (of quadratic)
   out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""
 SEE_HELP = "python -m optbench trajectories --help lists the settings"
 KEYS = (
@@ -205,7 +206,6 @@ def main(words: Sequence[str] | None = None) -> int:
     if not words or {"-h", "--help"} & set(words):
         print(f"{HELP}\nfunctions: {', '.join(FUNCTIONS)}")
         return 0
-    sys.path.insert(0, str(Path.cwd()))  # users' own classes
     asked = parse(words)
     paths, table = run(asked)
     replaced = (asked.out / contours.TABLE_FILE).exists()

@@ -1,4 +1,4 @@
-"""`optbench verdict FOLDER`: a candidate against baselines, or a tuned study's verdict again."""
+"""`optbench verdict FOLDER`: a candidate against baselines, or a sweep's own verdict again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,9 @@ from optbench.commands import Parser, listed
 from optbench.common.console import warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.formats.job_list import MANIFEST_FILE
 from optbench.formats.study import figure_of
+from optbench.report.terminal import judged, settled
 from optbench.report.verdict_files import write, write_candidate
 
 
@@ -53,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"{option} is of a candidate's verdict: name the optimizer with --candidate NAME"
             )
-        text, paths = write(folder)
-        print(text, *paths, sep="\n")
+        if (folder / MANIFEST_FILE).exists():
+            text, paths = write(folder)
+            print(text, *paths, sep="\n")
+        else:
+            runs = compare([folder])
+            print(judged(runs, runs.judged), *settled(runs), sep="\n")
         return 0
     told, path = write_candidate(folder, made, asked.y)
     print(told["sentence"], path, sep="\n")

@@ -62,10 +62,12 @@ MUON_GROUPS_HINT = (
     "parameters: give as optimizer._target_ a function of yours that makes the groups (such as "
     "matrices, and all others) and the optimizer; optimizer=muon does so for torch's Muon"
 )
+NO_GRAD_HINT = " Write @torch.no_grad() above the optimizer's step"
 ERROR_HINTS = {  # by a part of the error's text
     "does not require grad and does not have a grad_fn": NEEDS_GRAPH_HINT,
     "create_graph": NEEDS_GRAPH_HINT,
     "use_muon": MUON_GROUPS_HINT,
+    "a leaf Variable that requires grad is being used in an in-place": NO_GRAD_HINT,
 }
 
 

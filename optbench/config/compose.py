@@ -24,8 +24,7 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
 
     The user's `own_folders` have choices too. Raises `UserError` for an unknown name.
     """
-    places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
-    words = [f"{group}={choice}", *overrides, f"hydra.searchpath=[{places}]"]
+    words = [f"{group}={choice}", *overrides, own_places()]
     with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
@@ -41,8 +40,7 @@ def compose_run(words: Sequence[str]) -> RunConfig:
     mend_parser()
     written = list(map(quoted, words))
     check_syntax(written)
-    places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
-    overrides = [*own_settings.for_hydra(written), f"hydra.searchpath=[{places}]"]
+    overrides = [*own_settings.for_hydra(written), own_places()]
     with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
         config = compose("config", overrides=overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # `resolve` asks it for the names of choices
@@ -50,6 +48,15 @@ def compose_run(words: Sequence[str]) -> RunConfig:
         optimizer = str(config.hydra.runtime.choices.get("optimizer"))
         texts = own_settings.move_to_group(config, texts, optimizer)
         return resolve(config, texts)
+
+
+def own_places() -> str:
+    """Return the override that adds the user's folders. Raises `UserError` for one not there."""
+    for folder in own_folders:
+        if not folder.is_dir():
+            raise UserError(f"--config-dir: there is no folder {folder}")
+    places = ",".join(f"'file://{folder.resolve()}'" for folder in own_folders)
+    return f"hydra.searchpath=[{places}]"
 
 
 def combinations(settings: Mapping[str, str], whose: str) -> list[list[str]]:

@@ -102,6 +102,8 @@ def _explain(error: Exception, words: Sequence[str] | None) -> str:
         key, _, values = word.partition("=")
         if any(one.value.startswith("[") for _, one in known_keys().get(key, [])):
             return f"{word} names several values: a list stands in brackets: '{key}=[{values}]'"
+        if re.fullmatch(r"0,\d+", values):
+            return f"{word} names two values. A decimal takes a point: {values.replace(',', '.')}"
         return (
             f"{word} names several values: -m sweeps over them (python -m optbench -m "
             f"{word}); one value that holds a comma stands in quotes"
@@ -126,6 +128,11 @@ def missing_choice(group: str, name: str) -> str:
     """Return what to say of a choice that a group does not have."""
     if (group, name) == ("hydra/launcher", "cohort"):
         return NO_COHORT
+    if "." in name and re.fullmatch(r"[\w.]+", name):
+        return (
+            f"there is no {group}={name}: a class of your own is named by {group}._target_={name}, "
+            f"or by a YAML of yours (docs/extending.md)"
+        )
     allowed = list(choices(group))
     allowed += ["basic"] if group.startswith("hydra/") else []  # part of Hydra
     return (

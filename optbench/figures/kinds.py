@@ -44,16 +44,11 @@ class FigureKind(NamedTuple):
     compares: bool = True  # whether caveats belong below the figure
 
 
-def x_of(made: Comparison) -> str:
-    """Return the clock that curves are drawn against."""
-    return made.options.x or "epoch"
-
-
 def draw_curves(made: Comparison) -> Figure:
     asked = made.options
     return draw_or_best(
         made,
-        lambda m: curves(m, m.y, x_of(m), asked.facet, asked.lines, asked.log, asked.rows),
+        lambda m: curves(m, m.y, m.x, asked.facet, asked.lines, asked.log, asked.rows),
     )
 
 
@@ -84,11 +79,16 @@ def tested_once(made: Comparison) -> bool:
     return len(values) > 0 and not values["run"].duplicated().any()
 
 
+def test_x(made: Comparison) -> str:
+    """Return the clock of test results: epochs, unless all runs have equal seconds."""
+    return "seconds" if made.x == "seconds" else "epoch"
+
+
 def draw_test(made: Comparison) -> Figure:
     if tested_once(made):
         raise UserError("the test set was measured once, at the end: --kind finals shows that")
     asked = made.options
-    return draw_or_best(made, lambda m: curves(m, tested(m), "epoch", asked.facet, asked.lines))
+    return draw_or_best(made, lambda m: curves(m, tested(m), test_x(m), asked.facet, asked.lines))
 
 
 def draw_grid(made: Comparison) -> Figure:
@@ -96,7 +96,7 @@ def draw_grid(made: Comparison) -> Figure:
     if len(keys) != 2:
         found = f"these runs differ in {', '.join(keys)}" if keys else "these are of one problem"
         raise UserError(f"a grid has two keys, and {found}: name them with --facet KEY KEY")
-    return curves(made, made.y, x_of(made), keys, made.options.lines, made.options.log)
+    return curves(made, made.y, made.x, keys, made.options.lines, made.options.log)
 
 
 def draw_rates(made: Comparison) -> Figure:
@@ -152,17 +152,17 @@ def draw_layers(made: Comparison) -> Figure:
 KINDS: dict[str, FigureKind] = {
     "curves": FigureKind(
         curves, "Loss curves",
-        lambda m: f"{m.y}-{x_of(m)}" + ("-steps" if m.options.rows == "steps" else ""),
+        lambda m: f"{m.y}-{m.x}" + ("-steps" if m.options.rows == "steps" else ""),
         draw_curves, lambda m: True,
     ),
     "test": FigureKind(
         curves, "Test results over the training",
-        lambda m: f"{tested(m)}-epoch", draw_test,
+        lambda m: f"{tested(m)}-{test_x(m)}", draw_test,
         lambda m: tested(m) != "test_loss" and not tested_once(m),
     ),
     "grid": FigureKind(
         curves, "Small multiples: loss curves by two settings",
-        lambda m: f"grid_{m.y}-{x_of(m)}", draw_grid, lambda m: False,
+        lambda m: f"grid_{m.y}-{m.x}", draw_grid, lambda m: False,
     ),
     "learning_rate": FigureKind(
         sensitivity, "Sensitivity to the learning rate",

@@ -269,12 +269,18 @@ def spread_note(counts: Iterable[int], diverged: bool, what: str) -> str:
     return text + (" of those that did not diverge" if diverged else "")
 
 
+SETTINGS = {  # named below a figure where all of its runs share them
+    "dataset.name": "{}", "data.subset": "subset of {} examples", "model.name": "{}",
+    "batch_size": "batch size {}", "device": "{}", "optimizer": "{}",
+}  # fmt: skip
+
+
 def setting_note(plan: Layout) -> str:
     """Return the settings that all runs of the figure share, in a few words."""
     words = []
-    for key in ("dataset.name", "model.name", "batch_size", "device", "optimizer"):
+    for key, form in SETTINGS.items():
         if key in plan.runs and key not in plan.facet:
             values = plan.runs[key].map(show).unique()
-            if len(values) == 1 and (key != "optimizer" or plan.sequential):
-                words.append(f"batch size {values[0]}" if key == "batch_size" else values[0])
+            if len(values) == 1 and values[0] != "null" and (key != "optimizer" or plan.sequential):
+                words.append(form.format(values[0]))
     return f"Setting: {', '.join(words)}" if words else ""

@@ -190,10 +190,14 @@ def count(folder: Path) -> int | None:
 
 
 def label(folder: Path, number: int, overrides: Sequence[str]) -> str:
-    """Return a run's label: its number, the count of runs, and its overrides."""
-    planned = count(folder)
+    """Return a run's label: its number, the count of runs, and the overrides that vary."""
+    with (folder / JOBS_FILE).open(encoding="utf-8") as file:
+        first = json.loads(file.readline())
+    jobs = first.get("jobs") or [[]]
+    shared = {*jobs[0]} & {*jobs[-1]}  # in a grid, what these two share all jobs share
     words = [text for text in overrides if not is_cosmetic(text)]
-    return f"[{number + 1}/{planned or '?'}] {' '.join(words)}"
+    words = [text for text in words if text not in shared] or words
+    return f"[{number + 1}/{first['planned'] or '?'}] {' '.join(words)}"
 
 
 def failed(folder: Path) -> list[Job]:

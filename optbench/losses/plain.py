@@ -93,7 +93,8 @@ def _check_real(loss: str, targets: Tensor) -> None:
     if not targets.is_floating_point():
         raise UserError(
             f"loss={loss} is for real targets, and these are numbers of classes: take "
-            f"loss=cross_entropy, or a dataset of real targets (of floats)"
+            f"loss=cross_entropy, or a dataset of real targets: of a table with "
+            f"dataset.task=regression, else of floats"
         )
 
 

@@ -27,7 +27,7 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
     judged = ""
     if made.options.candidate:
         try:
-            judged = verdict_files.write_candidate(folder, made)[0]["sentence"]
+            judged = verdict_files.write_candidate(folder, made)[0]["claim"]
         except UserError as error:  # the runs are still valid
             warn(f"the candidate is not judged: {error}")
     if (folder / CLAIM_FILE).exists():

@@ -24,7 +24,7 @@ from optbench.report.sections.layers import layers
 from optbench.report.sections.ranking import ranking
 from optbench.report.sections.ranks import ranks
 from optbench.report.sections.rates import budget, rates
-from optbench.report.sections.searched import searched, spread
+from optbench.report.sections.searched import chosen, searched, spread
 from optbench.report.tables import plain
 
 CHOSE = (
@@ -108,7 +108,7 @@ def data_of(
         ],
         "view": {
             "y": made.y,
-            "x": options.x or "epoch",
+            "x": made.x,
             "log": options.log,
             "panels": curves.split_by(made),
         },
@@ -120,6 +120,7 @@ def data_of(
         "rates": if_applicable(lambda: rates(made, names)) if by_rate(made) else None,
         "budget": if_applicable(lambda: budget(made, names)) if made.tuned else None,
         "searched": if_applicable(lambda: searched(made, names)) if made.tuned else None,
+        "chosen": if_applicable(lambda: chosen(made, names)) if made.tuned else None,
         "spread": if_applicable(lambda: spread(made, column, names)) if made.tuned else None,
         "reached": None if found is None else targets.reached(found, names, made.few_searches),
         "reached_figure": None if found is None else targets.figure_of(made, found, names),
@@ -143,7 +144,8 @@ def candidate_of(made: Comparison, column: str) -> dict[str, Any] | None:
         return None
     shown = caveats(made, column)
     own = [text for text in told["caveats"] if text not in shown]
-    return {key: told[key] for key in ("candidate", "outcome", "sentence", "problems")} | {
+    shared = ("candidate", "outcome", "claim", "sentence", "problems")
+    return {key: told[key] for key in shared} | {
         "caveats": own,
         "over": told["over_problems"]["baselines"],
     }

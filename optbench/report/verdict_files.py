@@ -29,9 +29,7 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     if not (study / MANIFEST_FILE).is_file():
         what = "is not the folder of a tuned study" if study.exists() else "does not exist"
         raise UserError(
-            f"{study} {what}: there is no {MANIFEST_FILE}, which hydra/sweeper=tuned writes. "
-            f"Of other sweeps, python -m optbench report FOLDER shows the verdict, and "
-            f"--candidate NAME judges one optimizer"
+            f"{study} {what}: there is no {MANIFEST_FILE}, which hydra/sweeper=tuned writes"
         )
     made = compare([study]) if made is None else made
     text, files = verdict_texts(made)

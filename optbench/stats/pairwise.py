@@ -60,6 +60,7 @@ from optbench.stats.unpaired_tests import (
 )
 
 DEFAULT_SEEDS = 8
+ROUNDING = 1e-6  # a relative difference of two values that rounding of float32 may explain
 
 
 class PairVerdict(NamedTuple):
@@ -86,7 +87,7 @@ class PairVerdict(NamedTuple):
         if self.n == 1:
             more = "one run shows no spread" if unpaired else "one pair shows no spread"
         elif not math.isfinite(self.needed):
-            more = "no difference seen"
+            more = "no difference beyond rounding seen"
         elif self.needed > MOST_SEEDS:
             more = f"more than {MOST_SEEDS} seeds needed"
         else:
@@ -139,11 +140,19 @@ def compare_pair(
     else:
         centre, low, high = hodges_lehmann(d, 1 - alpha)
         needed = seeds_needed(d, alpha=level, least=least)  # NaN for one pair
+    if not unpaired and outcome == "cannot tell" and equal_but_for_rounding(a, b):
+        needed = math.inf
     if outcome == "cannot tell" and math.isfinite(needed):
         needed = max(needed, n + 1)
     most = max(len(d), len(as_numbers(b))) if unpaired else n
     found = (outcome, n, p, centre, low, high, needed, least, comparisons, correction, most)
     return PairVerdict(*found)
+
+
+def equal_but_for_rounding(a: Values, b: Values) -> bool:
+    """Return whether the two values of each pair are equal within rounding of float32."""
+    x, y = as_numbers(a), as_numbers(b)
+    return bool(np.isclose(x, y, rtol=ROUNDING, atol=0).all())
 
 
 def outcome_for(

@@ -46,6 +46,12 @@ from optbench.sweeps.sharing.session import Session, sessions
 CLUSTER_LAUNCHERS = ("hydra_plugins.optbench.slurm.", "hydra_plugins.optbench.ray.")
 
 
+NOTHING_SWEPT = (
+    "-m makes a sweep, and nothing is to be swept: give values between commas, as in "
+    "optimizer=sgd,adam seed=0,1,2. Without -m, one run is trained"
+)
+
+
 def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for a wrong setting of the figure, before any run starts."""
     for key, allowed in (
@@ -54,8 +60,8 @@ def check_figure(figure: DictConfig) -> None:
         ("style", ("paper", "notebook", "talk")),
     ):
         value = figure.get(key)
-        if key == "y" and is_metric_column(str(value)):
-            continue  # the metric of one of several outputs
+        if (key == "y" and is_metric_column(str(value))) or (key == "x" and value is None):
+            continue  # the metric of one of several outputs; the clock of the runs' budget
         check_choice(f"figure.{key}", value, allowed)
     for key in ("facet", "lines"):
         names = figure.get(key) or []
@@ -97,6 +103,8 @@ class SweepCallback(Callback):
             if config.name is not None:
                 check_folder(sweep)
             planned = planned_jobs(config)
+            if planned == [[]]:
+                raise UserError(NOTHING_SWEPT)
             question.check(config, planned)
             if dry_run.asked:
                 tell_cost(config, planned)

@@ -66,7 +66,7 @@ def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
         figure, (plane, curve) = draw_axes(function, paths)
         floor = lowest_shown(function, paths)
         for path, look in zip(paths, path_styles(paths), strict=True):
-            draw_path(plane, path.points, look)
+            draw_path(plane, seen_part(path.points, plane), look)
             x = np.arange(len(path.losses))
             losses = np.maximum(above_minimum(function, path), floor)
             curve.plot(x, losses, color=look.color, linestyle=look.dashes)
@@ -75,6 +75,7 @@ def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
         figure.set_label(
             f"{function.name.replace('_', ' ')}: paths from one start over the function's "
             "contours; dots: the first 15 steps, marker: the last"
+            + (f"; normal noise of {function.noise:g} in gradients" if function.noise else "")
         )
     return figure
 
@@ -102,7 +103,8 @@ def animate(file: Path, function: Function, paths: Sequence[Trajectory]) -> None
             for k in [*marks, *[steps] * END_FRAMES]:
                 for path, line, head, loss in zip(paths, lines, heads, losses, strict=True):
                     part = path.points[: k + 1]
-                    line.set_data(part[:, 0], part[:, 1])
+                    seen = seen_part(part, plane)
+                    line.set_data(seen[:, 0], seen[:, 1])
                     head.set_data(part[-1:, 0], part[-1:, 1])
                     drawn = np.maximum(above_minimum(function, path), floor)
                     loss.set_data(np.arange(len(part)), drawn[: k + 1])
@@ -139,7 +141,8 @@ def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, 
     plane.set(xlim=x_range, ylim=y_range, xlabel="x", ylabel="y")
     plane.grid(visible=False)
     plane.set_title("○ start   ★ minimum", loc="right", fontsize=style.points(7))
-    plane.set_title(function.name.replace("_", "-").capitalize(), loc="left")
+    noise = f", gradients with noise {function.noise:g}" if function.noise else ""
+    plane.set_title(function.name.replace("_", "-").capitalize() + noise, loc="left")
     steps = max(len(path.points) for path in paths) - 1
     shown = np.concatenate([above_minimum(function, path) for path in paths])
     floor = lowest_shown(function, paths)
@@ -178,6 +181,17 @@ def widen_limits(values: np.ndarray, limits: Point) -> Point:
 def above_minimum(function: Function, path: Trajectory) -> np.ndarray:
     """Return the losses minus the least one; rounding below it counts as 0."""
     return np.maximum(path.losses - function.least, 0.0)
+
+
+def seen_part(points: np.ndarray, axes: Axes) -> np.ndarray:
+    """Return the points of a path until it leaves the axes for good.
+
+    A diverging path would cross the whole picture with each of its further steps.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = points.T
+    inside = np.flatnonzero((left <= x) & (x <= right) & (low <= y) & (y <= high))
+    return points[: inside[-1] + 2]
 
 
 def draw_path(axes: Axes, points: np.ndarray, look: style.LineStyle) -> None:

@@ -477,3 +477,20 @@ def test_a_target_that_no_run_reached_is_said(tmp_path: Path) -> None:
         "reaches (figure.target, --target)"
     ]
     assert not any(text.startswith(missed) for text in told(tmp_path, target="1.5"))
+
+
+@pytest.mark.parametrize(
+    ("budgets", "asked", "clock"),
+    [((5, 5), None, "seconds"), ((5, None), None, "epoch"), ((5, 5), "step", "step")],
+)
+def test_runs_of_equal_seconds_are_drawn_against_seconds(tmp_path, budgets, asked, clock):
+    for name, seconds in zip(("adam", "sgd"), budgets, strict=True):
+        make_run(tmp_path / name, name, budget_seconds=seconds)
+    made = Comparison(load_runs(tmp_path), options=Options(x=asked))
+    assert made.x == clock
+
+
+def test_a_subset_is_named_below_the_figure(tmp_path):
+    for name in ("adam", "sgd"):
+        make_run(tmp_path / name, name, data__subset=500)
+    assert "mnist_5k, subset of 500 examples, mlp" in small_print(curves(load_runs(tmp_path)))

@@ -220,6 +220,7 @@ def test_the_command_fails_with_the_red_rows_named(mine, capsys):
         (["lyon"], r"Did you mean .*lion"),
         (["adamw", "0.1"], "KEY=VALUE, as in lr=0.01"),
         (["adamw", "lr=abc"], "AdamW: lr must be a number, not 'abc'"),
+        (["adamw", "--config-dir", "nowhere"], "there is no folder nowhere"),
         (["adamw", "--reference", "torch.optim.Adamm"], "has no Adamm"),
     ],
 )

@@ -284,6 +284,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["+log.stepz=3"], "Did you mean steps?"),
         (["-m", "optimizer.lr=interval(0.1,1)"], "name some"),
         (["-m", "optimizer=sgd", "seed=range(0)"], "nothing to run"),
+        (["-m"], "nothing is to be swept: give values between commas"),
         (["-m", "optimizer=sgd", "seeds=1,2"], "seed=0,1,2 with -m"),
         (["-m", "optimizer=sgd", "results_dir=a,b"], "results_dir has one value"),
         (["-m", "optimizer=sgd", "name=a,b"], "name has one value"),

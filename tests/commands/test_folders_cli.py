@@ -34,9 +34,7 @@ def places(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["verdict", "plain"], "plain is not the folder of a tuned study"),
-        (["verdict", "plain"], "python -m optbench report FOLDER shows the verdict"),
-        (["verdict", "nowhere"], "nowhere does not exist"),
+        (["verdict", "nowhere"], "there is no folder nowhere"),
         (["verdict"], "required: FOLDER\npython -m optbench verdict --help"),
         (["claims", "plain"], "(there is no claim.json)"),
         (["claims", "nowhere"], "there is no folder nowhere"),
@@ -80,3 +78,10 @@ def test_names_are_listed_with_blanks_or_commas(places, capsys, words):
     written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
     stems = ("train_loss-epoch", "final_train_loss")
     assert written == {f"{stem}.{end}" for stem in stems for end in ("png", "svg", "txt")}
+
+
+def test_verdict_of_an_ordinary_sweep_is_that_of_its_end(places, capsys):
+    assert sub_command("verdict")(["plain"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("Verdict: ")
+    assert told[0].endswith("by final training loss.")

@@ -88,7 +88,7 @@ def test_a_sweep_ends_with_the_verdict_that_it_was_asked_for(tmp_path, monkeypat
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("Verdict: ")]
     told = json.loads((tmp_path / "results" / "asked" / "verdict.json").read_text())
-    assert line == f"Verdict: {told['sentence']}"
+    assert line == f"Verdict: {told['claim']}"
     assert (told["candidate"], told["baselines"]) == ("adam", ["sgd"])
     # the question is no part of a run: another one trains nothing again
     assert call(monkeypatch, *words, "candidate=sgd") == 0

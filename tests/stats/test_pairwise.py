@@ -82,7 +82,7 @@ def test_a_diverged_run_outweighs_all_finite_differences() -> None:
     verdict = compare_pair([INF] * 7, list(range(7)))
     assert verdict.outcome == "worse"
     same = compare_pair([INF] * 7, [INF] * 7)
-    assert same.text == "cannot tell (n = 7, p = 1; no difference seen)"
+    assert same.text == "cannot tell (n = 7, p = 1; no difference beyond rounding seen)"
     assert math.isnan(effect_size(d))
     for scale in (1e300, 1e-300):  # whose squares are infinite, or 0
         assert effect_size([scale, -scale, scale]) == pytest.approx(effect_size([1, -1, 1]))

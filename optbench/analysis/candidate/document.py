@@ -7,7 +7,7 @@ import numpy as np
 
 from optbench import __version__
 from optbench.analysis.candidate.judge import ALPHA, CandidateVerdict, OverProblems, judge
-from optbench.analysis.candidate.words import OVER_TEST, caveats_of, name_of_test, sentence
+from optbench.analysis.candidate.words import OVER_TEST, caveats_of, claim, name_of_test, sentence
 from optbench.analysis.caveats import caveats
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed, owners_of
@@ -25,11 +25,11 @@ EXIT_CODES = {"better": 0, "cannot tell": 3, "worse": 4}
 def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any]:
     """Return the content of `verdict.json`. Infinite and unknown numbers are null."""
     correction = found.each[0].verdict.correction if found.each else HOLM
-    said = sentence(found, made.unit)
-    if made.few_searches:
-        said = f"{capital(made.few_searches)}: {said}"
+    scope = ""
     if made.options.where:
-        said = f"Of the runs with {enumerated(list(made.options.where))} alone: {said}"
+        scope = f"Of the runs with {enumerated(list(made.options.where))} alone: "
+    if made.few_searches:
+        scope += f"{capital(made.few_searches)}: "
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
     return {
         "format": VERDICT_FORMAT,
@@ -39,7 +39,8 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
         "metric": found.column,
         "better_is": "lower" if metric_of(found.column).smaller else "higher",
         "outcome": found.outcome,
-        "sentence": said,
+        "claim": scope + claim(found),
+        "sentence": scope + sentence(found, made.unit),
         "unit": made.unit,
         "searches": made.searches,
         "alpha": ALPHA,

@@ -38,6 +38,16 @@ def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
 
     unit: what is paired, "seed" or "search".
     """
+    return told_of(found, f"{metric_text(found)}; {method_text(found, unit)}")
+
+
+def claim(found: CandidateVerdict) -> str:
+    """Return what may be said of the candidate, with n and intervals, without the method."""
+    return told_of(found, metric_text(found))
+
+
+def told_of(found: CandidateVerdict, about: str) -> str:
+    """Return the outcomes against all baselines. about: stands in brackets at the end."""
     several = any(entry.problems > 1 for entry in found.over)
     each: dict[str, list[OnProblem]] = {entry.baseline: [] for entry in found.over}
     for one in found.each:
@@ -47,7 +57,7 @@ def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
     parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
-    told = f"{found.candidate} {parts} ({method_text(found, unit)})."
+    told = f"{found.candidate} {parts} ({about})."
     outcomes = {one.verdict.outcome for one in found.each} | {entry.outcome for entry in found.over}
     plain = outcomes <= {found.outcome} or len(found.over) > MAX_BASELINES
     return told if plain else f"{capital(found.outcome)}: {told}"
@@ -124,14 +134,20 @@ def over_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
     return f"{text}, over the problems {over}: {estimate(entry.verdict, scale)}"
 
 
-def method_text(found: CandidateVerdict, unit: str) -> str:
-    """Return the metric, the seeds and the tests in words."""
+def metric_text(found: CandidateVerdict) -> str:
+    """Return what was compared, and which values are better."""
     metric = metric_of(found.column)
     better = "lower" if metric.smaller else "higher"
     scale = " in per cent" if metric.percent else ""
-    parts = [f"final {metric.label}{scale}, {better} is better"]
-    parts.append("candidate minus baseline, Hodges-Lehmann, with its 95 % interval")
+    return f"final {metric.label}{scale}, {better} is better"
+
+
+def method_text(found: CandidateVerdict, unit: str) -> str:
+    """Return the estimate, the seeds and the tests in words."""
     verdicts = [one.verdict for one in found.each]
+    bounded = any(math.isfinite(v.low) or math.isfinite(v.high) for v in verdicts)
+    interval = ", with its 95 % interval" if bounded or not verdicts else ""
+    parts = [f"candidate minus baseline, Hodges-Lehmann{interval}"]
     if verdicts:
         low, high = min(v.n for v in verdicts), max(max(v.n, v.most) for v in verdicts)
         what = "run" if verdicts[0].correction == UNPAIRED else unit

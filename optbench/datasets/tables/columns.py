@@ -103,8 +103,11 @@ def detected(column: Column) -> Column:
     return column if other is not None else checked(Column(column.name, numbers))
 
 
-def as_numbers(column: Column) -> Column:
-    """Return a column as numbers. Raises `UserError` for a text that is none."""
+def as_numbers(column: Column, nominal: bool = False) -> Column:
+    """Return a column as numbers. Raises `UserError` for a text that is none.
+
+    nominal: whether the column may as well hold categories, so that the error says how.
+    """
     if column.is_numeric:
         return column
     numbers, other = _parsed(column)
@@ -114,18 +117,19 @@ def as_numbers(column: Column) -> Column:
         raise UserError(
             f"the column {column.name!r} is to hold numbers, and data row {other + 1} has {text!r}"
             + (": write decimals with a point" if comma else ": correct it, or leave it empty")
+            + (f" (categories: dataset.nominal_columns=[{column.name}])" if nominal else "")
         )
     return checked(Column(column.name, numbers))
 
 
-def check_few_wrong(column: Column) -> None:
+def check_few_wrong(column: Column, nominal: bool = False) -> None:
     """Raise `UserError` for the first text that is no number, if nearly all texts are numbers.
 
     Numbers with a comma for the decimal point count as such.
     """
     texts = [text for text in column.cells if text is not None]
     if sum(map(_looks_like_number, texts)) >= MOSTLY * len(texts):
-        as_numbers(column)
+        as_numbers(column, nominal)
 
 
 def _looks_like_number(text: str) -> bool:

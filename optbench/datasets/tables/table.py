@@ -61,6 +61,7 @@ class Table:
     treatment: Treatment
     digest: str
     tested: int  # the last so many rows are the test part; 0: it is drawn
+    note: str = ""  # what the user should know of the target
 
     def treated(
         self,
@@ -82,7 +83,7 @@ class Table:
         made = features(
             self.columns, self.treatment, preprocessing, train, np.concatenate([val, test])
         )
-        for note in made.notes:
+        for note in [*made.notes, *([self.note] if self.note else [])]:
             warn(note)
         x, y = made.x, torch.tensor(self.y)
         _check_range(x)
@@ -157,7 +158,15 @@ def table_of(
     if not used:
         raise UserError(f"the table has no column beside the target {target!r} to learn from")
     digest = _digest([*used, Column(target, y)], treatment, tested, source)
-    return Table(target, used, y, task, treatment, digest, tested)
+    note = ""
+    guessed = treatment.task is None and isinstance(task, Classes) and task.classes > 2
+    if guessed and detected(columns[target]).is_numeric:
+        note = (
+            f"the whole numbers of the target {target!r} are taken as {task.classes} classes; "
+            f"dataset.task=regression predicts them as values (dataset.task=classification: "
+            f"without this line)"
+        )
+    return Table(target, used, y, task, treatment, digest, tested, note)
 
 
 def of_frames(

@@ -63,6 +63,7 @@ class Treatment:
             return as_numbers(column)
         found = detected(column)
         if not found.is_numeric:
+            check_few_wrong(found, nominal=True)
             _check_categories(found)
         return found
 
@@ -72,7 +73,6 @@ def _check_categories(column: Column) -> None:
     there = int((~column.missing).sum())
     different = len(categories(column))
     if different > MOST_CATEGORIES or different > max(FEW_CATEGORIES, there / 2):
-        check_few_wrong(column)
         name = column.name
         raise UserError(
             f"the column {name!r} holds {different:,} different texts in {there:,} rows (a name, "

@@ -3,9 +3,10 @@
 from typing import Any
 
 from optbench.analysis.comparison import Comparison
+from optbench.analysis.tuned.chosen import HEADS as CHOSEN_HEADS
 from optbench.analysis.tuned.searched import HEADS, searched_spaces
 from optbench.analysis.tuned.spread import spread_cells
-from optbench.analysis.verdict import named_spreads
+from optbench.analysis.verdict import named_chosen, named_spreads
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.report.sections.curves import Names
@@ -25,6 +26,26 @@ def searched(made: Comparison, names: Names) -> dict[str, Any]:
         for row in found
     ]
     return {"columns": list(HEADS), "rows": rows, "note": ""}
+
+
+def chosen(made: Comparison, names: Names) -> dict[str, Any]:
+    """Return the table of the chosen settings. Raise UserError if no study tells them."""
+    found = named_chosen(made)
+    if not found:
+        raise UserError("no tuned study says what it chose")
+    rows = [
+        {
+            "toggle": names.toggle(row.optimizer, row.optimizer),
+            "cells": [
+                {"t": row.problem, "v": row.problem},
+                head_cell(row.optimizer),
+                *({"t": text, "v": text} for text in row[2:]),
+            ],
+        }
+        for row in found
+    ]
+    note = "Of all searches the choice with the best validation result."
+    return {"columns": list(CHOSEN_HEADS), "rows": rows, "note": note}
 
 
 def spread(made: Comparison, column: str, names: Names) -> dict[str, Any]:

@@ -80,7 +80,7 @@ function verdictSection() {
       el("td", { class: "number" }, String(pair.n)), el("td", { class: "number" }, fmt(pair.p))));
     node.append(el("article", { class: "card asked " + level },
       el("p", { class: "kicker" }, el("span", {}, `The candidate: ${asked.candidate}`), el("span", { class: "badge" }, asked.outcome)),
-      el("h3", {}, asked.sentence), asked.caveats.map((text) => el("p", { class: "note" }, "Warning: " + text + ".")),
+      el("h3", {}, asked.claim), el("p", { class: "note" }, "For a paper: " + asked.sentence), asked.caveats.map((text) => el("p", { class: "note" }, "Warning: " + text + ".")),
       el("details", { open: rows.length <= 8 }, el("summary", {}, "On each problem, candidate minus baseline"),
         el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The candidate on each problem" }, el("table", { class: "against" },
           el("thead", {}, el("tr", {}, ["problem", "baseline", "the candidate is", "difference, 95 % interval", "n", "p"].map((t) => el("th", { scope: "col" }, t)))),
@@ -258,6 +258,7 @@ function rest() {
   if (DATA.searched) {
     node = section("searched", "What was searched", "The trials of each optimizer varied these hyperparameters, within these ends.");
     parts.push(sortable(node, "Searched spaces", DATA.searched));
+    if (DATA.chosen) parts.push(sortable(node, "Chosen settings", DATA.chosen));
     if (DATA.spread) parts.push(sortable(node, "Spread over searches and over seeds", DATA.spread));
   }
   if (DATA.reached) {
