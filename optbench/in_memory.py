@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optbench.analysis.candidate.judge import judge
 from optbench.analysis.candidate.words import sentence
+from optbench.analysis.caveats import unmoved
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import summary
 from optbench.analysis.table import Run, assemble
@@ -248,7 +249,10 @@ def compare(
                 if least is not None:
                     record["reference"] = {"train_loss": least}
                 runs.append(Run(Path(f"{name}-seed{seed}"), record, _columns(rows)))
-    return InMemoryComparison(Comparison(assemble(runs)))
+    made = Comparison(assemble(runs))
+    for text in unmoved(made):
+        warnings.warn(text, stacklevel=2)
+    return InMemoryComparison(made)
 
 
 def _check(

@@ -128,9 +128,11 @@ def arguments(
         return [input_shape, classes], {}
     if unknown:
         raise UserError(
-            f"the model {name} needs {' and '.join(unknown)}, and optbench has only the shape of "
-            f"the examples {input_shape} and the number of classes ({classes}) to give: set "
-            f"{', '.join(f'+model.{key}=VALUE' for key in unknown)}. Or else: {WRITE_OWN}"
+            f"the model {name} needs {' and '.join(unknown)}, and optbench can give the shape of "
+            f"the examples {input_shape} and the number of outputs ({classes}): call these "
+            f"parameters input_shape or in_features, and outputs, or set "
+            f"{', '.join(f'+model.{key}=VALUE' for key in unknown)}, or write a function: "
+            f"def net(input_shape, outputs): return ... (model._target_=FILE.net)"
         )
     kinds = {p.kind for p in free}
     if not args and not named and inspect.Parameter.VAR_POSITIONAL in kinds:

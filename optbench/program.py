@@ -18,7 +18,7 @@ from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.imports import uncollected
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import NEVER_CHANGED, metric_of
 from optbench.config import own_settings
 from optbench.config.command_line import DRY_RUN, as_words, dry_run, split
 from optbench.config.comments import command
@@ -136,6 +136,8 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
             picture = curve_of(outcome.folder)
         except (UserError, OSError) as error:
             warn(f"no picture: {error}")
+    if steps and not outcome.signal and is_still(outcome.folder):
+        warn(f"the training loss {NEVER_CHANGED}")
     if not quiet:
         tell(outcome, record, logged=logged)
         resumable = (outcome.folder / CHECKPOINT_FILE).exists()
@@ -145,6 +147,17 @@ def finish(outcome: Any, *, quiet: bool, logged: bool = False) -> None:
             say(f"picture: {picture}")
     if outcome.signal:
         sys.exit(128 + outcome.signal)
+
+
+def is_still(folder: Path) -> bool:
+    """Return whether a run's training loss had one value in all of its evaluations."""
+    from optbench.formats.run import read_csv
+
+    try:
+        losses = read_csv(folder / "epochs.csv")["train_loss"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return len(losses) > 1 and len(set(losses)) == 1
 
 
 def curve_of(folder: Path) -> Path:

@@ -14,8 +14,8 @@ from optbench.analysis.series import Layout
 from optbench.analysis.time_to_target import asked_times
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
-from optbench.common.text import aside, count, is_number, number, show
+from optbench.common.metrics import NEVER_CHANGED, metric_of
+from optbench.common.text import aside, count, enumerated, is_number, number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
@@ -53,6 +53,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     found = [*told, *missing_jobs(made), *unequal_budgets(made)]
     found += [IMPORTED] if made.imported else []
     found += diverged_runs(made.table, "run")
+    found += unmoved(made)
     found += early_ends(made.table)
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
@@ -77,6 +78,19 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
 def is_missed_target(text: str) -> bool:
     """Return whether a caveat is of an asked target that no run reached."""
     return text.startswith(MISSED_TARGET)
+
+
+def unmoved(made: Comparison) -> Iterator[str]:
+    """Yield a caveat for optimizers with a run whose training loss never changed."""
+    if not made.has("train_loss"):
+        return
+    table = made.table[np.isfinite(made.table["train_loss"])]
+    each = table.groupby("run", observed=True)["train_loss"].agg(["size", "min", "max"])
+    still = each.index[(each["size"] > 1) & (each["min"] == each["max"])]
+    runs = made.table.drop_duplicates("run")
+    names = dict.fromkeys(map(str, runs[runs["run"].isin(still)]["optimizer"]))
+    if names:
+        yield f"the training loss of {enumerated(list(names))} {NEVER_CHANGED}"
 
 
 def targets_missed(made: Comparison) -> Iterator[str]:

@@ -18,9 +18,9 @@ from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import place, winner
 from optbench.analysis.pairing import pair_up, units
-from optbench.analysis.summary import bold_note, final_text
+from optbench.analysis.summary import bold_note
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import final_text, metric_of
 from optbench.common.text import aside, capital
 from optbench.stats.estimates import median
 

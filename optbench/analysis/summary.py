@@ -12,8 +12,8 @@ from optbench.analysis.comparison import Runs, check_logged, comparison_of
 from optbench.analysis.final_values import COSTS, TOGETHER_NOTE, cost_cell, seeds_text, timing_note
 from optbench.analysis.leader import place
 from optbench.analysis.pairing import units
-from optbench.common.metrics import TASK_METRICS, metric_of
-from optbench.common.text import aside, limit, number, show
+from optbench.common.metrics import TASK_METRICS, final_text, metric_of
+from optbench.common.text import aside, limit, show
 from optbench.formats.run import GAP
 from optbench.stats import estimates
 from optbench.stats.estimates import median
@@ -168,10 +168,3 @@ def format_final(row: pd.Series, stem: str, best: bool = False) -> str:
     if row["seeds"] == 1 or len(set(texts)) == 1:
         return first
     return f"{first} [{texts[1]}, {texts[2]}]"
-
-
-def final_text(value: float, column: str) -> str:
-    """Return a final value of a column as text; an infinite one is "diverged"."""
-    if not math.isfinite(value):
-        return "diverged"
-    return f"{100 * value:.2f}" if metric_of(column).percent else number(value)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.analysis.comparison import Comparison, Runs, check_logged, comparison_of
-from optbench.analysis.final_values import STEP_COSTS
+from optbench.analysis.final_values import STEP_COSTS, timing_note
 from optbench.analysis.pairing import pair_up, run_keys
 from optbench.analysis.series import Layout
 from optbench.analysis.targets import resolve_target
@@ -106,7 +106,8 @@ def time_to_target(
     frame = frame.sort_values(panel, ascending=[key == "problem" for key in panel], kind="stable")
     members = [members[row] for row in frame.index]
     frame = frame.reset_index(drop=True)  # tuned before default, problems by name
-    plan, note = made.compared(facet), made.timing.sentence
+    notes = (made.timing.sentence, timing_note(made.costs))
+    note, plan = "; ".join(text for text in notes if text), made.compared(facet)
     return TimeToTarget(frame, steps[0], column, words, owners, plan, members, note)
 
 

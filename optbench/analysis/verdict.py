@@ -5,8 +5,6 @@ known before the runs that are compared here, so the leader is not the best of m
 trials show how much tuning each optimizer needs, and how sensitive it is to its learning rate.
 """
 
-import math
-
 import numpy as np
 import pandas as pd
 
@@ -23,8 +21,8 @@ from optbench.analysis.tuned.searched import searched_spaces, searched_text
 from optbench.analysis.tuned.spread import spread_text, spreads
 from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
-from optbench.common.text import aside, interval, number, show
+from optbench.common.metrics import final_text, metric_of
+from optbench.common.text import aside, interval, show
 from optbench.stats.pairwise import compare, words_of
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
@@ -162,6 +160,8 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
     if frame.empty:
         return "No verdict: fewer than two optimizers have a tuned setting.\n"
     tested = metric_of(metric.replace("val_", "test_")).label
+    points = metric_of(metric).percent
+    scale = 100.0 if points else 1.0
     settings = settings_phrase(max(1, searches))
     unit = "on the same seeds" if settings else f"over {searches} searches"
     lines = [
@@ -171,11 +171,12 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
         "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
         *([SETTINGS_ALONE.format(settings)] if settings else []),
         "",
-        "| problem | leader | against | difference | the other is |",
+        f"| problem | leader | against | difference{' (points)' * points} | the other is |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in frame.to_dict("records"):
-        difference = f"{row['difference']:+.4g} {interval(row['low'], row['high'], '+.4g')}"
+        centre, low, high = (scale * row[name] for name in ("difference", "low", "high"))
+        difference = f"{centre:+.4g} {interval(low, high, '+.4g')}"
         cells = (row["problem"], row["b"], row["a"], difference, row["verdict"])
         lines.append(f"| {' | '.join(map(str, cells))} |")
     if frame["verdict"].str.contains("needed").any():
@@ -188,10 +189,11 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
     shares = [name for name in needs if str(name).startswith("decades_within")]
     percents = "/".join(str(name).split("_")[2] for name in shares)
     lines = [
-        f"Tuning: the best {metric_of(metric).label} of n trials (median), and the width, "
+        f"Tuning: the best {metric_of(metric).title} of n trials (median), and the width, "
         "in decades, of the",
         f"learning rates within {percents or '1/5/10'} % of the best (other settings vary with "
-        "the rate). The trials of all searches count, without those of the default setting.",
+        "the rate). The trials of all searches count, without those of the default setting "
+        "and without follow-ups.",
         "",
         "| problem | optimizer | best of 1 | of half | of all | trials | decades |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -199,7 +201,7 @@ def tuning_text(needs: pd.DataFrame, metric: str) -> str:
     for (problem, name), part in needs.groupby(["problem", "optimizer"], sort=False):
         count = len(part)
         medians = [part["median"].iloc[n - 1] for n in (1, max(count // 2, 1), count)]
-        best = " | ".join(number(v) if math.isfinite(v) else "diverged" for v in medians)
+        best = " | ".join(final_text(value, metric) for value in medians)
         widths = "/".join(f"{part[share].iloc[0]:.2f}" for share in shares)
         widths = "" if not shares or part[shares].isna().all(axis=None) else widths
         lines.append(f"| {problem} | {name} | {best} | {count} | {widths} |")
@@ -214,7 +216,7 @@ def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
         return f"No times to target: {error}.\n"
     costs = [name for name in STEP_COSTS if found.frame[name].notna().any()]
     lines = [
-        f"Time to target: the first evaluation with the {metric_of(metric).label} at the target,",
+        f"Time to target: the first evaluation with the {metric_of(metric).title} at the target,",
         f"{found.rule}. Medians over seeds{aside(made.few_searches)}; one that never reached it "
         "counts as infinite.",
         "",
@@ -227,7 +229,8 @@ def costs_text(made: Comparison, metric: str, rule: str | None = None) -> str:
         times = [row[name] for name in ("epochs", "steps", "seconds")]
         cells = [
             str(row.get("phase", "")), str(row["problem"]) or only_problem(made.table),
-            number(row["target"]), str(row["optimizer"]), f"{row['reached']} of {row['seeds']}",
+            final_text(row["target"], metric), str(row["optimizer"]),
+            f"{row['reached']} of {row['seeds']}",
             *map(time_text, times),
             *(cost_cell(name, row[name], row["ms_per_step"]) for name in costs),
         ]  # fmt: skip

@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optbench.common.text import number
+
+NEVER_CHANGED = (
+    "never changed: no weight moves (an optimizer updates in place, as in p.sub_(...)), or the "
+    "learning rate is far too small"
+)
 LABEL_OF = {
     "running_loss": "epoch-mean training loss",
     "lr": "learning rate",
@@ -108,3 +114,10 @@ def metric_of(column: str) -> Metric:
     worst = math.inf if "loss" in column else math.nan
     time = "seconds" in column
     return Metric(column, True, worst, "s" if time else "", not time, LABEL_OF.get(column, words))
+
+
+def final_text(value: float, column: str) -> str:
+    """Return a final value of a column as text, shares in per cent; infinite is "diverged"."""
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{100 * value:.2f}" if metric_of(column).percent else number(value)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.comparison import Runs, comparison_of
-from optbench.analysis.final_values import untrained_limit
+from optbench.analysis.final_values import timing_note, untrained_limit
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.figures import style
@@ -144,8 +144,9 @@ def curves(
             text += "; a line ends where the first of its runs ended early"
         if references:
             text += f"; {REFERENCE_NOTE}"
-        if x == "seconds" and made.timing.sentence:
-            text += f"; {made.timing.sentence}"
+        if x == "seconds":
+            notes = (made.timing.sentence, timing_note(made.costs))
+            text += "".join(f"; {note}" for note in notes if note)
         label_panels(figure, plan, X_LABELS[x], y_label(table, y), text)
     return figure
 

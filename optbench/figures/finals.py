@@ -77,6 +77,8 @@ def finals(
                 else "above four times the untrained value (▸)"
             )
         text += "; ✖ diverged, infinitely bad" if np.isinf(values).any() else ""
+        if made.unit == "search":
+            text += "; tables and verdicts take the mean of each search's runs"
         caption(figure, setting_note(plan), text)
     return figure
 

@@ -177,7 +177,8 @@ KINDS: dict[str, FigureKind] = {
     "ranks": FigureKind(
         ranks_figure, "Mean ranks and critical difference",
         lambda m: "critical_difference", lambda m: ranks_figure(m, m.judged, m.options.facet),
-        lambda m: not m.options.lines,
+        # of one problem its ranks are over seeds, and the verdict's tests are sharper
+        lambda m: not m.options.lines and m.plan.runs["problem"].nunique() > 1,
     ),
     "profile": FigureKind(
         profile_figure, "Performance profile",

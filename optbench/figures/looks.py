@@ -42,7 +42,8 @@ def looks_of_runs(plan: Layout) -> dict[str, LineStyle]:
     runs = plan.runs
     base = style.looks(map(str, runs["optimizer"].unique()))
     # Keys of this figure's panels may be keys of another's series: styles must be the same.
-    shared = [key for key in plan.facet if is_variant(key)]
+    by_problem = not any(is_variant(key) for keys in runs["keys"] for key in keys)
+    shared = [] if by_problem else [key for key in plan.facet if is_variant(key)]
     settings: list[Setting] = []
     for keys, values, *more in runs[["keys", "setting", *shared]].itertuples(index=False):
         own = zip((*keys, *shared), (*values, *more), strict=True)

@@ -84,7 +84,7 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
             figure.axes[-2].set_title(fill(title, max(8, int(width - 4))), loc="left")
         text = f"first evaluation at the target ({found.rule}); median of "
         text += f"{seeds_text(found.frame['seeds'])}, bar: min to max"
-        text += "; ✖ some seeds did not reach it" if lost else ""
+        text += "; ✖ not reached by all seeds" if lost else ""
         text += f"; {never} left out, which never reached it" if never else ""
         text += f"; {found.note}" if found.note else ""
         caption(figure, text)

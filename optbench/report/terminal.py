@@ -24,7 +24,7 @@ from optbench.analysis.summary import format_final
 from optbench.common.errors import UserError
 from optbench.common.metrics import MAIN_METRICS, metric_of
 from optbench.common.names import clip
-from optbench.common.text import capital
+from optbench.common.text import capital, count
 from optbench.report.sections import curves, verdict
 
 MAX_WIDTH = 80  # columns
@@ -46,11 +46,24 @@ def lines(
     return [
         "",
         table(finals, column),
+        *of_earlier_commands(made, folder),
         *([said] if said else []),
         *([] if claim else settled(made)),
         f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
         f"Report:  python -m optbench report {folder}",
     ]
+
+
+def of_earlier_commands(made: Comparison, folder: Path) -> list[str]:
+    """Return a line on runs of the folder that are not among the jobs of its last command."""
+    _, outcomes = made.job_lists.get(folder, ({}, []))
+    own = {str(job.get("run")) for job in outcomes}
+    runs = map(Path, made.table["run"].astype(str).unique())
+    others = [run for run in runs if run.is_relative_to(folder) and run.name not in own]
+    if made.manifests or not own or not others:
+        return []
+    what = f"{count(len(others), 'run')} of earlier commands in this folder"
+    return [f"Also:    {what}; another name=NAME keeps them apart"]
 
 
 def settled(made: Comparison) -> list[str]:

@@ -304,7 +304,10 @@ def begin(
     job_list.plan(sweep, count, str(config.retry), planned, words, command_of(config))
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
-    write_sealed(sweep / job_list.FIGURE_FILE, figure | question.asked(config))
+    asked = question.asked(config)
+    if not asked and not any(word.startswith("candidate=") for word in words):
+        asked = question.of_folder(sweep)  # named before the folder's first runs were seen
+    write_sealed(sweep / job_list.FIGURE_FILE, figure | asked)
     claim: Any = OmegaConf.to_container(config.claim) if config.claim else None
     if claim is None:
         (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)

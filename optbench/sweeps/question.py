@@ -4,6 +4,8 @@ The question is checked before anything is trained.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from optbench.common.errors import UserError
 from optbench.common.names import proposing
 from optbench.formats.groups import choices, read_yaml
+from optbench.formats.study import figure_of
 from optbench.sweeps import grid
 
 KNOWN_SWEEPERS = ("grid", "basic", "tuned")  # others decide during the sweep
@@ -35,6 +38,14 @@ def asked(config: DictConfig) -> dict[str, Any]:
     if candidate is None and names:
         raise UserError("baseline needs the optimizer that is judged: candidate=NAME")
     return {} if candidate is None else {"candidate": candidate, "baseline": names}
+
+
+def of_folder(sweep: Path) -> dict[str, Any]:
+    """Return the candidate and baselines that an earlier command named for this folder, or {}."""
+    with suppress(UserError):
+        found = figure_of([sweep])
+        return {key: found[key] for key in ("candidate", "baseline") if key in found}
+    return {}
 
 
 def check(config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:

@@ -59,7 +59,7 @@ def test_every_caption_and_table_of_few_searches_is_about_these_settings(folder)
         path.name: path.read_text("utf-8") for path in folder.iterdir() if path.suffix in TEXTS
     }
     captions = {name for name in texts if name.endswith(".txt")}
-    assert {"rate_decay.txt", "critical_difference.txt", "time_to_target.txt"} <= captions
+    assert {"rate_decay.txt", "time_to_target.txt"} <= captions
     for name in captions:
         caption = texts[name].partition("Warning")[0]
         assert f"; {PHRASE}." in caption, name

@@ -14,8 +14,9 @@ from optbench.analysis.candidate.judge import (
 from optbench.analysis.pairing import PLURALS
 from optbench.common.metrics import metric_of
 from optbench.common.text import capital, count, enumerated, number
-from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED
+from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, too_few_seeds
 from optbench.stats.pairwise import PairVerdict
+from optbench.stats.power import MOST_SEEDS
 
 TEST_NAMES = {
     HOLM: "exact two-sided Wilcoxon signed-rank tests of runs paired by {unit}",
@@ -81,7 +82,10 @@ def only_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
     if not each:
         return f"cannot be told from {entry.baseline}: no seed in common"
     verdict = each[0].verdict
-    return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict, scale)}"
+    needed = ""
+    if verdict.outcome == CANNOT_TELL and verdict.n < verdict.needed <= MOST_SEEDS:
+        needed = f", about {verdict.needed:.0f} needed"
+    return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict, scale)}{needed}"
 
 
 def relation(outcome: str, baseline: str) -> str:
@@ -95,7 +99,7 @@ def estimate(verdict: PairVerdict, scale: float) -> str:
     """Return the difference with its interval, n and p. scale: 100 for per cent, else 1."""
     interval = f"[{signed(scale * verdict.low)}, {signed(scale * verdict.high)}]"
     if math.isinf(verdict.low) and math.isinf(verdict.high) and verdict.low < verdict.high:
-        interval = "no 95 % interval"
+        interval = "(no 95 % interval)"
     return f"{signed(scale * verdict.difference)} {interval}, n = {verdict.n}, p = {verdict.p:.2g}"
 
 
@@ -147,6 +151,8 @@ def method_text(found: CandidateVerdict, unit: str) -> str:
     verdicts = [one.verdict for one in found.each]
     bounded = any(math.isfinite(v.low) or math.isfinite(v.high) for v in verdicts)
     interval = ", with its 95 % interval" if bounded or not verdicts else ""
+    if interval and any(v.comparisons > 1 for v in verdicts):
+        interval += " (uncorrected)"
     parts = [f"candidate minus baseline, Hodges-Lehmann{interval}"]
     if verdicts:
         low, high = min(v.n for v in verdicts), max(max(v.n, v.most) for v in verdicts)
@@ -173,6 +179,9 @@ def caveats_of(found: CandidateVerdict, values: Mapping[str, float]) -> list[str
     values: the median of the candidate on each problem.
     """
     told = []
+    for verdict in [one.verdict for one in found.each if one.verdict.n < one.verdict.least][:1]:
+        why = too_few_seeds(verdict.n, verdict.comparisons, verdict.correction)
+        told += [f"n = {verdict.n}: {why}"] if why else []
     if found.chosen:
         told.append(
             "the compared values chose among the settings of an optimizer: name one setting of "

@@ -39,14 +39,18 @@ def spreads(made: Comparison, y: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
-def spread_cells(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the cells of the spreads; the problem only where there are several."""
+def spread_cells(found: pd.DataFrame, y: str) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of the spreads; the problem only where there are several.
+
+    Spreads of a share are in points of a per cent.
+    """
+    scale = 100.0 if metric_of(y).percent else 1.0
     several = len(set(found["problem"])) > 1
     heads = ["problem"] * several + list(HEADS)
     rows = [
         [str(row["problem"])] * several
         + [str(row["optimizer"]), str(row["searches"])]
-        + [number(row[key]) for key in ("over_searches", "over_seeds")]
+        + [number(scale * row[key]) for key in ("over_searches", "over_seeds")]
         + [str(row["from"])]
         for row in found.to_dict("records")
     ]
@@ -57,9 +61,9 @@ def spread_text(found: pd.DataFrame, y: str) -> str:
     """Return the spreads as Markdown; "" without one."""
     if found.empty:
         return ""
-    heads, rows = spread_cells(found)
+    heads, rows = spread_cells(found, y)
     lines = [
-        f"Spread of the final {metric_of(y).label}: the standard deviation over searches (of the "
+        f"Spread of the final {metric_of(y).title}: the standard deviation over searches (of the "
         "means of",
         "their seeds), beside that over seeds at one setting.",
         "",

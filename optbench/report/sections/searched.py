@@ -53,7 +53,7 @@ def spread(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     found = named_spreads(made, column)
     if found.empty:
         raise UserError("a spread over searches needs two searches of each optimizer")
-    heads, cells = spread_cells(found)
+    heads, cells = spread_cells(found, column)
     own = heads.index("optimizer")
     rows = [
         {
@@ -62,15 +62,15 @@ def spread(made: Comparison, column: str, names: Names) -> dict[str, Any]:
                 *({"t": text, "v": text} for text in texts[:own]),
                 head_cell(texts[own]),
                 sortable_cell(values["searches"], str(values["searches"])),
-                sortable_cell(values["over_searches"]),
-                sortable_cell(values["over_seeds"]),
+                sortable_cell(values["over_searches"], texts[own + 2]),
+                sortable_cell(values["over_seeds"], texts[own + 3]),
                 {"t": texts[-1], "v": texts[-1]},
             ],
         }
         for texts, values in zip(cells, found.to_dict("records"), strict=True)
     ]
     note = (
-        f"Standard deviations of the final {metric_of(column).label}: over searches (of the means "
+        f"Standard deviations of the final {metric_of(column).title}: over searches (of the means "
         "of their seeds), and over seeds at one setting."
     )
     return {"columns": heads, "rows": rows, "note": note}

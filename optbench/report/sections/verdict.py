@@ -206,8 +206,8 @@ def sentence(
     reason = "one seed shows no spread" if n == 1 else f"n = {n} {several}"
     if place > 1:
         return "open", (
-            f"Cannot tell: {leader} is first by validation, and its final runs are "
-            f"number {place} of {len(against) + 1} ({reason})."
+            f"Cannot tell: validation chose {leader}, which is number {place} of "
+            f"{len(against) + 1} by the final runs ({reason})."
         )
     return "open", f"Cannot tell: {leader} is first, but not shown to be better ({reason})."
 
