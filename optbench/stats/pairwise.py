@@ -60,6 +60,7 @@ from optbench.stats.unpaired_tests import (
 )
 
 DEFAULT_SEEDS = 8
+NO_DIFFERENCE = "no difference beyond rounding seen"
 ROUNDING = 1e-6  # a relative difference of two values that rounding of float32 may explain
 
 
@@ -87,7 +88,7 @@ class PairVerdict(NamedTuple):
         if self.n == 1:
             more = "one run shows no spread" if unpaired else "one pair shows no spread"
         elif not math.isfinite(self.needed):
-            more = "no difference beyond rounding seen"
+            more = NO_DIFFERENCE
         elif self.needed > MOST_SEEDS:
             more = f"more than {MOST_SEEDS} seeds needed"
         else:

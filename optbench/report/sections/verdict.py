@@ -18,7 +18,7 @@ from optbench.common.text import capital, enumerated, number, show
 from optbench.report.sections.curves import Names
 from optbench.report.sections.pairs import labels_of
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, all_pairs, are_unpaired, least_seeds
-from optbench.stats.pairwise import compare, words_of
+from optbench.stats.pairwise import NO_DIFFERENCE, compare, words_of
 from optbench.stats.tuning_curves import rate_width
 
 OTHERS = {  # what a leader is compared with
@@ -204,6 +204,9 @@ def sentence(
     n = min(int(pair["n"]) for pair in against)
     several = "searches" if unit == "search" else "seeds"
     reason = "one seed shows no spread" if n == 1 else f"n = {n} {several}"
+    if all(NO_DIFFERENCE in str(pair.get("text")) for pair in against):
+        others = some(unclear, against, kind)
+        return "open", f"Cannot tell: {leader} and {others} are equal but for rounding ({reason})."
     if place > 1:
         return "open", (
             f"Cannot tell: validation chose {leader}, which is number {place} of "
