@@ -302,3 +302,21 @@ def test_another_question_than_the_planned_one_has_a_file_and_a_caveat(tmp_path)
     assert {path.name for _, path in found[1:]} == {"verdict-asked.json"}
     assert found[0][1].name == "verdict.json"
     assert "adam against sgd, by final training loss" in found[-1][0]["caveats"][-1]
+
+
+def test_the_claim_is_the_sentence_without_its_method(tmp_path) -> None:
+    values = {"mine": around(1), "adamw": around(1)}
+    made = finals(tmp_path, {"wine": values})
+    told = verdict_document(made, judge(made, "mine", ["adamw"]))
+    claim = told["claim"].removesuffix(").")
+    assert told["sentence"].startswith(claim + "; candidate minus baseline, Hodges-Lehmann")
+    assert claim.endswith("(final validation loss, lower is better")
+    assert re.search(r"p = [0-9.]+(, about \d+ needed)? \(final", claim)
+
+
+def test_too_few_seeds_for_the_test_are_a_caveat(tmp_path) -> None:
+    values = {"mine": around(1, 3), "adamw": around(2, 3)}
+    made = finals(tmp_path, {"wine": values})
+    told = verdict_document(made, judge(made, "mine", ["adamw"]))
+    assert any(text.startswith("n = 3: with fewer than") for text in told["caveats"])
+    assert "with its 95 % interval" not in told["sentence"]

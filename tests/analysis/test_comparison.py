@@ -26,7 +26,7 @@ from optbench.analysis.final_values import (
 from optbench.analysis.over_problems import has_profile, problem_times, scores
 from optbench.analysis.summary import summary, to_markdown
 from optbench.analysis.table import load_runs
-from optbench.analysis.time_to_target import time_to_target
+from optbench.analysis.time_to_target import asked_times, time_to_target
 from optbench.analysis.trials import envelope, trial_scores
 from optbench.common.errors import UserError
 from optbench.figures.cost import cost
@@ -494,3 +494,13 @@ def test_a_subset_is_named_below_the_figure(tmp_path):
     for name in ("adam", "sgd"):
         make_run(tmp_path / name, name, data__subset=500)
     assert "mnist_5k, subset of 500 examples, mlp" in small_print(curves(load_runs(tmp_path)))
+
+
+def test_a_target_of_a_test_metric_is_that_of_validation(tmp_path):
+    for name in ("adam", "sgd"):
+        for seed in range(2):
+            make_run(tmp_path / f"{name}{seed}", name, seed)
+    made = Comparison(load_runs(tmp_path), options=Options(y="test_accuracy", target="0.2"))
+    assert asked_times(made).column == "val_accuracy"
+    low = Comparison(load_runs(tmp_path), options=Options(y="test_accuracy", target="0"))
+    assert "all runs are at the target, a validation accuracy of 0" in " ".join(caveats(low))

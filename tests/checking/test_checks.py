@@ -229,6 +229,19 @@ def test_mistakes_are_told(words, said, mine, capsys):
     assert re.search(said, capsys.readouterr().err)
 
 
+def test_an_optimizer_that_moves_nothing_fails_with_words(mine, capsys):
+    Path("still.py").write_text(
+        "import torch\n\nclass Still(torch.optim.SGD):\n    def step(self, closure=None): pass\n"
+    )
+    Path("mine/optimizer/still.yaml").write_text(
+        "name: still\n_target_: still.Still\n_partial_: true\nlr: 0.1\n"
+    )
+    assert check(["still", "--config-dir", "mine"]) == 1
+    told = capsys.readouterr().out
+    assert "no weight moved in 5 steps: update in place" in told
+    assert "a parameter never moved in 5 steps" in told
+
+
 COMMANDS = re.findall(r"^    python -m optbench (.*)$", PAGE, re.M)
 SMALL = ["data.subset=200", "model.hidden=[8]", "epochs=1", "tuning.repeats=2", "quiet=true"]
 

@@ -288,7 +288,6 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["+log.stepz=3"], "Did you mean steps?"),
         (["-m", "optimizer.lr=interval(0.1,1)"], "name some"),
         (["-m", "optimizer=sgd", "seed=range(0)"], "nothing to run"),
-        (["-m"], "nothing is to be swept: give values between commas"),
         (["-m", "optimizer=sgd", "seeds=1,2"], "seed=0,1,2 with -m"),
         (["-m", "optimizer=sgd", "results_dir=a,b"], "results_dir has one value"),
         (["-m", "optimizer=sgd", "name=a,b"], "name has one value"),
@@ -656,3 +655,36 @@ def test_a_tuned_study_takes_its_flag_anywhere(here, flag):
     status, out, err = here(*words)
     assert status == 0, err
     assert "1 optimizer to tune, 1 trial each" in out
+
+
+def test_a_sweep_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "-m") == 1
+    assert "nothing is to be swept: give values between commas" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_keeps_its_folders_candidate_and_names_runs_of_earlier_commands(here, tmp_path):
+    words = ("-m", "optimizer=sgd,adam", "seed=0,1", "name=one")
+    assert here(*words, "candidate=adam")[0] == 0
+    status, out, err = here(*words, "batch_size=32")
+    assert status == 0, err
+    assert "4 runs of earlier commands in this folder" in out
+    verdict = json.loads((tmp_path / "one" / "verdict.json").read_text())
+    assert verdict["candidate"] == "adam"
+    assert len(verdict["problems"]) == 2
+    assert here(*words, "batch_size=32", "candidate=null")[0] == 0
+    assert "candidate" not in json.loads((tmp_path / "one" / "figure.json").read_text())
+
+
+def test_an_optimizer_that_moves_no_weight_is_told(here, tmp_path):
+    (tmp_path / "still.py").write_text(
+        "import torch\n\nclass Still(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n        pass\n"
+    )
+    words = ("optimizer._target_=still.Still", "optimizer.name=still")
+    status, _, err = here(*words)
+    assert status == 0, err
+    assert "the training loss never changed: no weight moves" in err
+    _, _, err = here("-m", *words, "seed=0,1")
+    assert "the training loss of still never changed" in err

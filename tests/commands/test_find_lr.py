@@ -70,6 +70,18 @@ def test_the_command_writes_table_and_picture_and_no_run(tmp_path, monkeypatch, 
     assert not list(tmp_path.rglob("run.json"))
 
 
+def test_classes_and_choices_of_ones_own_are_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_sgd.py").write_text("import torch\n\nclass Own(torch.optim.SGD):\n    pass\n")
+    words = [*SMALL[:-1], "optimizer._target_=own_sgd.Own", "optimizer.name=own", "--steps", "30"]
+    assert main(words) == 0, capsys.readouterr().err
+    choice = tmp_path / "mine" / "optimizer" / "own.yaml"
+    choice.parent.mkdir(parents=True)
+    choice.write_text("name: own\n_target_: own_sgd.Own\n_partial_: true\nlr: 0.1\n")
+    words = ["--config-dir", "mine", *SMALL[:-1], "optimizer=own", "--steps", "30"]
+    assert main(words) == 0, capsys.readouterr().err
+
+
 WRONG = {
     "--low 0": "--low must be above 0",
     "--low 2 --high 1": "below --high",
@@ -77,6 +89,8 @@ WRONG = {
     "epoch=3": "Did you mean epochs=3?",
     "accumulate=5": "accumulate=5 does not divide the batch of 16",
     "optimizer=sgd,adam": "names several values",
+    "optimizer=mine.Sgd": "a class of your own is named by optimizer._target_=mine.Sgd",
+    "optimizer.lr=0,1": "A decimal takes a point: 0.1",
     "--low 1e20 --high 1e25": "loss",
 }
 

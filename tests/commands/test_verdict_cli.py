@@ -53,7 +53,6 @@ def test_what_the_runs_cannot_tell_exits_with_3(tmp_path, capsys) -> None:
         (["--where", "seed=0"], "--where is of a candidate's verdict"),
         (["--y", "test_loss"], "--y is of a candidate's verdict"),
         (["--candidate", "adam", "--y", "tset_loss"], "Did you mean test_loss?"),
-        ([], "--candidate NAME judges one optimizer"),
     ],
 )
 def test_bad_words_are_refused_in_words(folder, capsys, words, said) -> None:

@@ -200,6 +200,26 @@ def test_a_declared_task_replaces_that_of_the_target(write):
         csv(path, "city", task="regression")
 
 
+def test_whole_numbers_taken_as_classes_are_told(write, capsys):
+    path = write(frame())
+    prepare(csv(path, "rooms"))
+    assert "the target 'rooms' are taken as 5 classes; dataset.task=regression" in (
+        capsys.readouterr().err
+    )
+    prepare(csv(path, "rooms", task="classification"))
+    prepare(csv(path, "price"))
+    assert "are taken as" not in capsys.readouterr().err
+
+
+def test_one_text_among_numbers_is_no_category(write):
+    table = frame()
+    table["rooms"] = [*map(str, table["rooms"][:-1]), "many"]
+    path = write(table)
+    with pytest.raises(UserError, match=r"data row 60 has 'many'.*dataset.nominal_columns"):
+        csv(path, "price")
+    assert prepare(csv(path, "price", nominal_columns=["rooms"])).train_x.shape[1] > 1
+
+
 def test_the_digest_covers_the_bytes_and_the_treatment(write):
     table = frame()
     path = write(table)

@@ -224,3 +224,12 @@ def test_signed_ranks_are_those_of_scipy() -> None:
             kept = d[d != 0]
             expected = reference.wilcoxon(kept).pvalue if len(kept) else 1.0
             assert signed_rank(d) == pytest.approx(expected, rel=1e-12)
+
+
+def test_values_that_rounding_tells_apart_need_no_more_seeds() -> None:
+    a = np.linspace(0.5, 0.6, 8)
+    b = a * (1 + 3e-8 * np.array([1, -1, 1, 1, -1, 1, 1, -1]))
+    verdict = compare_pair(a, b)
+    assert verdict.outcome == "cannot tell"
+    assert verdict.needed == math.inf
+    assert "no difference beyond rounding seen" in verdict.text

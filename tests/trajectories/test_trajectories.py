@@ -342,3 +342,19 @@ def test_help_names_the_functions(capsys):
 def test_a_condition_number_is_at_least_one(condition):
     with pytest.raises(UserError, match=r"function\.condition must be"):
         quadratic(condition)
+
+
+def test_a_diverging_path_is_drawn_until_it_leaves_and_noise_is_named():
+    function = quadratic()
+    path = run_optimizer(function, partial(SGD, lr=3.0), steps=60)
+    figure = contours.still(function, [path._replace(label="sgd", name="sgd")])
+    plane = figure.axes[0]
+    assert plane.get_title(loc="left") == "Quadratic, gradients with noise 0.1"
+    (line,) = (
+        line for line in plane.lines if len(line.get_xdata()) > 1 and line.get_linestyle() != "None"
+    )
+    x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+    (left, right), (low, high) = plane.get_xlim(), plane.get_ylim()
+    inside = (left <= x) & (x <= right) & (low <= y) & (y <= high)
+    assert inside[:-1].all()
+    assert not inside[-1]
