@@ -51,7 +51,14 @@ def chosen_settings(made: Comparison, name_of: Callable[[str], str]) -> list[Cho
 
 def setting_text(chosen: Mapping[str, Any]) -> str:
     """Return the values of a setting, as in "lr=0.01, momentum=0.9"."""
-    return ", ".join(f"{name}={show(value)}" for name, value in chosen.items())
+    return ", ".join(f"{name}={short(value)}" for name, value in chosen.items())
+
+
+def short(value: Any) -> str:
+    """Return a value with at most four digits; study.json has the whole numbers."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else show(value)
 
 
 def result_text(score: float, percent: bool) -> str:
@@ -67,7 +74,7 @@ def ranges_text(settings: list[Mapping[str, Any]]) -> str:
     for name in settings[0]:
         values = [setting[name] for setting in settings if name in setting]
         if all(is_number(show(value)) for value in values):
-            texts.append(f"{name} {show(min(values))} to {show(max(values))}")
+            texts.append(f"{name} {short(min(values))} to {short(max(values))}")
     return "; ".join([f"{len(settings)} searches", *texts])
 
 
