@@ -11,7 +11,7 @@ from optbench.analysis.pairing import by_seed
 from optbench.analysis.summary import summary
 from optbench.analysis.time_to_target import asked_times, stop_target, time_to_target
 from optbench.analysis.trials import order_of, trial_scores
-from optbench.analysis.tuned import inclusion, rate_decay, searched, spread
+from optbench.analysis.tuned import chosen, inclusion, rate_decay, searched, spread
 from optbench.analysis.verdict import verdict_sentences, verdicts
 from optbench.common.errors import UserError
 from optbench.figures.tuned.rate_decay import rate_decay as rate_decay_figure
@@ -287,3 +287,26 @@ def test_the_target_of_stop_at_is_that_of_the_times():
     assert set(asked_times(made).frame["target"]) == {1.5}
     made.table.loc[made.table.index[0], "stop_at.value"] = "null"
     assert stop_target(made) is None
+
+
+def test_the_chosen_setting_is_that_of_the_best_search() -> None:
+    rows = runs_of("trials", "adam", [[0.5], [0.4]]) + runs_of("trials", "sgd", [[0.9], [0.8]])
+    entries = [
+        {
+            "optimizer": name, "score": score, "chosen": {"lr": lr, "betas": [0.9, 0.123456]},
+            "trials": [{"run_ids": [f"trials{k}{name}0"]}],
+        }
+        for name, results in {"adam": [(0.5, 0.01), (0.4, 0.0212345)], "sgd": [(0.9, 1.0)]}.items()
+        for k, (score, lr) in enumerate(results)
+    ]  # fmt: skip
+    made = Comparison(
+        pd.DataFrame(rows),
+        manifests=[{"contenders": entries}],
+        protocol=Protocol("val_loss", "last"),
+    )
+    adam, sgd = chosen.chosen_settings(made, lambda problem: f"<{problem}>")
+    assert adam[:3] == ("<p>", "adam", "lr=0.02123, betas=[0.9, 0.1235]")
+    assert adam[3:] == ("0.4000", "2 searches; lr 0.01 to 0.02123")
+    assert sgd[3:] == ("0.9000", "1 search")
+    text = chosen.chosen_text([adam, sgd], "val_loss")
+    assert "| <p> | adam | lr=0.02123, betas=[0.9, 0.1235] | 0.4000 |" in text
