@@ -14,8 +14,8 @@ from optbench.analysis.series import Layout
 from optbench.analysis.time_to_target import asked_times
 from optbench.analysis.tuned.inclusion import under_tuned
 from optbench.common.errors import UserError
-from optbench.common.metrics import NEVER_CHANGED, metric_of
-from optbench.common.text import aside, count, enumerated, is_number, number, show
+from optbench.common.metrics import NEVER_CHANGED, metric_of, target_text
+from optbench.common.text import aside, count, enumerated, is_number, show
 from optbench.formats import job_list
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
@@ -100,7 +100,7 @@ def targets_missed(made: Comparison) -> Iterator[str]:
         return
     for problem, part in found.frame.groupby("problem", sort=False):
         label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
-        target = number(float(part["target"].iloc[0]))
+        target = target_text(float(part["target"].iloc[0]), found.column)
         if (part["steps"] == 0).all():
             yield f"all runs are at the target, a {label} of {target}{where}, before any step"
         if not part["reached"].any():

@@ -121,3 +121,8 @@ def final_text(value: float, column: str) -> str:
     if not math.isfinite(value):
         return "diverged"
     return f"{100 * value:.2f}" if metric_of(column).percent else number(value)
+
+
+def target_text(target: float, column: str) -> str:
+    """Return a target of a column as text, a share in per cent."""
+    return f"{100 * target:.4g} %" if metric_of(column).percent else f"{target:.4g}"

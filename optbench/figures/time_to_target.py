@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.time_to_target import TimeToTarget
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import metric_of, target_text
 from optbench.figures import style
 from optbench.figures.axes import label_axes, row_names
 from optbench.figures.looks import looks_of_runs
@@ -77,7 +77,8 @@ def time_to_target_figure(found: TimeToTarget) -> Figure:
                     name = "optimizer steps" if clock == "steps" else "training time (s)"
                     label_axes(figure, axes, name, "")
             title = ", ".join(str(name) for name in place if name)
-            goal = f"{metric_of(found.column).label} {found.sign} {part['target'].iloc[0]:.4g}"
+            goal = f"{metric_of(found.column).label} {found.sign} "
+            goal += target_text(float(part["target"].iloc[0]), found.column)
             title = f"{title}: {goal}" if title else goal
             width = (figure.get_figwidth() - names_of.inches) / style.points(0.06)
             figure.axes[-2].set_label(title)  # whole, for the caption

@@ -473,7 +473,7 @@ def test_a_target_that_no_run_reached_is_said(tmp_path: Path) -> None:
         make_run(tmp_path / f"b{seed}", "sgd", seed)
     missed = "no run reached the target"
     assert [text for text in told(tmp_path, target="1e-6") if text.startswith(missed)] == [
-        "no run reached the target, a validation loss of 1.000e-06: choose one that some run "
+        "no run reached the target, a validation loss of 1e-06: choose one that some run "
         "reaches (figure.target, --target)"
     ]
     assert not any(text.startswith(missed) for text in told(tmp_path, target="1.5"))
@@ -503,4 +503,4 @@ def test_a_target_of_a_test_metric_is_that_of_validation(tmp_path):
     made = Comparison(load_runs(tmp_path), options=Options(y="test_accuracy", target="0.2"))
     assert asked_times(made).column == "val_accuracy"
     low = Comparison(load_runs(tmp_path), options=Options(y="test_accuracy", target="0"))
-    assert "all runs are at the target, a validation accuracy of 0" in " ".join(caveats(low))
+    assert "all runs are at the target, a validation accuracy of 0 %" in " ".join(caveats(low))

@@ -8,7 +8,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import COSTS, STEP_COSTS, TOGETHER_NOTE, cost_cell
 from optbench.analysis.over_problems import profile_of
 from optbench.analysis.time_to_target import UNITS, TimeToTarget, time_text
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import metric_of, target_text
 from optbench.common.text import aside
 from optbench.figures.kinds import times_fit
 from optbench.figures.time_to_target import time_to_target_figure
@@ -66,7 +66,8 @@ def reached(found: TimeToTarget, names: Names, settings: str = "") -> dict[str, 
         name = str(entry["optimizer"])
         cells: list[Cell] = [{"t": str(entry[key]), "v": str(entry[key])} for key in keys]
         cells.append(head_cell(name))
-        goal = f"{metric_of(found.column).label} {found.sign} {entry['target']:.4g}"
+        goal = f"{metric_of(found.column).label} {found.sign} "
+        goal += target_text(entry["target"], found.column)
         cells.append(sortable_cell(entry["target"], goal))
         cells.append(sortable_cell(entry["reached"], f"{entry['reached']} of {entry['seeds']}"))
         for clock in clocks:
