@@ -15,7 +15,10 @@ tests/training/test_device.py
 """
 
 
-@pytest.mark.parametrize("mask", masked.MASKS)
+@pytest.mark.parametrize(
+    "mask",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "avx2" else m for m in masked.MASKS],
+)
 def test_numbers_are_right_on_smaller_machines(mask):
     if missing := masked.lacks(mask):
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
