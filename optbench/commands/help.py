@@ -117,7 +117,8 @@ def about(word: str) -> str:
     key, equals, value = word.lstrip("+").partition("=")
     commands = [name for name, _ in sub_commands()]
     if key in commands and not equals:
-        import_module(f"optbench.commands.{key}").main(["--help"])
+        module = import_module(f"optbench.commands.{key}")
+        (module.words_of if key == "work" else module.main)(["--help"])
         return ""
     if key in GROUPS:
         return about_choice(key, value) if value else about_group(key)

@@ -14,12 +14,13 @@ from optbench.sweeps.clusters.options import seconds_of
 from optbench.sweeps.sharing.session import STALE_SECONDS, Session, sessions
 
 LEAST_STALE_SECONDS = 1.0
+MULTIRUN = ("-m", "--multirun")  # a worker's study is always a sweep
 DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
 def words_of(argv: Sequence[str]) -> list[str]:
     """Return the words of the sweep that the worker helps with, and begin its session."""
-    asked = parser().parse_intermixed_args(list(argv))
+    asked = parser().parse_intermixed_args([word for word in argv if word not in MULTIRUN])
     folder = Path(expanded(asked.words[0]))
     if len(asked.words) == 1 and folder.is_dir():
         words = command_in(folder)

@@ -228,11 +228,13 @@ def failed_of(first: Job, outcomes: Sequence[Job]) -> list[Job]:
 def job_identity(overrides: Iterable[str]) -> tuple[str, ...]:
     """Return a job's overrides without those on which its failure cannot depend.
 
-    Quotes about a value are left out: a worker that was given the folder writes them, and one that
-    was given the words of a study may not.
+    The place of the results is left out: a worker that was given the folder writes it. Quotes about
+    a value are left out: such a worker writes them, and one that was given the words of a study may
+    not.
     """
     top = {unquoted(text): _key(text).split(".")[0] for text in overrides}
-    return tuple(sorted(text for text, key in top.items() if key not in NO_EFFECT_KEYS))
+    left_out = (*NO_EFFECT_KEYS, "results_dir")
+    return tuple(sorted(text for text, key in top.items() if key not in left_out))
 
 
 def unquoted(override: str) -> str:

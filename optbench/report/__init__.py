@@ -35,6 +35,8 @@ def finish(folder: str | Path, *, quiet: bool = False) -> None:
             claim = verdict_line(claim_files.write(folder, made.files)[0])
         except UserError as error:  # the runs are still valid
             warn(f"the claim is not judged: {error}")
+            for name in claim_files.WRITTEN:  # of an earlier claim
+                (folder / name).unlink(missing_ok=True)
     for text in result.warnings:
         if claim or quiet or FEW_SEEDS not in text:  # on few seeds the lines below tell
             warn(text)

@@ -19,6 +19,8 @@ from optbench.figures.save import save
 from optbench.formats.job_list import CLAIM_FILE
 from optbench.formats.run import read_sealed
 
+WRITTEN = ("claim.md", "claim.csv")  # beside the figure
+
 
 def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
     """Return the claim that a sweep left in its folder, and the checks of the claim.
@@ -53,7 +55,7 @@ def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[
     claimed, checks = judged(folder, files)
     text = sentence(claimed["text"], checks)
     text += "".join(f"\nLeft out: {each}.\n" for each in files.older)
-    paths = [folder / "claim.md", folder / "claim.csv"]
+    paths = [folder / name for name in WRITTEN]
     replace_text(paths[0], text)
     to_csv(to_frame(checks), paths[1])
     if isinstance(claimed.get("figure"), dict):

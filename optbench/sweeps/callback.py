@@ -106,6 +106,8 @@ class SweepCallback(Callback):
             if planned == [[]]:
                 raise UserError(NOTHING_SWEPT)
             question.check(config, planned)
+            claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
+            question.check_claim(claim, config, planned)
             if dry_run.asked:
                 tell_cost(config, planned)
                 return  # the sweeper of a tuned study prints the cost
@@ -122,7 +124,6 @@ class SweepCallback(Callback):
                 raise UserError(UNWRITABLE.format(where, error.strerror)) from error
             if planned is not None and not launcher_chooses(config):
                 choose_engines(config, sweep, planned)
-            claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
             why = too_few_seeds(planned or [], claim)
             if claim and why:
                 warn(why)

@@ -11,8 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError
-from optbench.common.names import proposing
+from optbench.common.names import nearest, proposing
 from optbench.formats.groups import choices, read_yaml
+from optbench.formats.run import (
+    AVERAGED_COLUMNS,
+    COLUMNS,
+    COUNTED,
+    METRIC_COLUMNS,
+    SHARPNESS_COLUMNS,
+)
 from optbench.formats.study import figure_of
 from optbench.sweeps import grid
 
@@ -74,6 +81,30 @@ def check(config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:
         raise UserError(f"{candidate} is the candidate and a baseline: name two optimizers")
     if len(known) < 2:
         raise UserError(f"the sweep has {candidate} alone: add a baseline to optimizer={candidate}")
+
+
+def check_claim(claim: Any, config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:
+    """Raise `UserError` for an optimizer or a column that a claim of the study misspells."""
+    checks = claim.get("checks") if isinstance(claim, dict) else None
+    if not isinstance(checks, list) or planned is None:
+        return
+    default = str(config.hydra.runtime.choices.get("optimizer"))
+    optimizers = list(dict.fromkeys(names_in(planned, default)))
+    columns = [name for names in COLUMNS.values() for name in names]
+    columns += [*METRIC_COLUMNS, *AVERAGED_COLUMNS, *SHARPNESS_COLUMNS, *COUNTED]
+    for check in filter(lambda check: isinstance(check, dict), checks):
+        for side in ("lower", "higher", "than", "equal", "to"):
+            own = check.get(side)
+            name = own.get("optimizer") if isinstance(own, dict) else None
+            if isinstance(name, str) and name not in optimizers:
+                raise UserError(
+                    f"the claim speaks of optimizer={name}, which the sweep does not run"
+                    f"{proposing(name, optimizers)}It has: {', '.join(optimizers)}"
+                )
+        for part in str(check.get("value", "")).split("/"):
+            name = part.strip()
+            if name not in columns and (near := nearest(name, columns)):
+                raise UserError(f"the claim's value {name!r} is no column. Did you mean {near[0]}?")
 
 
 def names_in(planned: Sequence[Sequence[str]], default: str) -> Iterator[str]:

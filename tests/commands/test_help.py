@@ -68,7 +68,12 @@ def test_the_comment_of_each_key_is_its_help(key):
         (["+optimizer.lr=0.1"], "adam: 0.001"),
         (["adam.lr"], "adam.lr=0.001  Kingma & Ba 2015"),
         (["textbook.adam.lr=0.1"], "textbook.adam.lr=0.001  algorithm 1"),
-        (["plot"], "usage: optbench plot"),
+        *(
+            ([name], f"usage: optbench {name}")
+            for name in program.COMMANDS
+            if name != "trajectories"
+        ),
+        (["trajectories"], "optbench trajectories function=NAME"),
         (["--config-dir", "mine", "seed"], "seed=0  fixes initial weights"),
     ],
 )

@@ -151,7 +151,7 @@ const signed = (value, percent) => {
 };
 
 /* An interval in words; of so few pairs that it is the whole line there is none. */
-const unbounded = (low, high) => num(low) === -Infinity && num(high) === Infinity;
+const unbounded = (low, high) => (low === null && high === null) || (num(low) === -Infinity && num(high) === Infinity);
 const intervalText = ({ low, high, n }, percent) =>
   unbounded(low, high) ? `no 95 % interval at n = ${n}` : `${signed(low, percent)} to ${signed(high, percent)}`;
 
