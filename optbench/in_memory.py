@@ -88,12 +88,12 @@ class InMemoryComparison:
 
         `optbench.analysis.summary.summary(compared.comparison)` has more columns.
         """
-        columns = ["seeds", "diverged", *(f"{y}_{word}" for word in ("median", "min", "max"))]
+        columns = [*(f"{y}_{word}" for word in ("median", "min", "max")), "seeds", "diverged"]
         found = summary(self.comparison, y).set_index("optimizer")
         return found[[*columns, "seconds_per_epoch"]]
 
     def verdict(
-        self, candidate: str, baseline: str | None = None, y: str = "train_loss"
+        self, candidate: str | None = None, baseline: str | None = None, y: str = "train_loss"
     ) -> "Verdict":
         """Judge by the final `y` of each seed whether the candidate beats the baseline.
 
@@ -107,6 +107,8 @@ class InMemoryComparison:
         known = list(dict.fromkeys(map(str, self.table["optimizer"])))
         if len(known) == 1:
             raise UserError(f"there is nothing to compare: {known[0]} was trained alone")
+        if candidate is None:
+            raise UserError(f"name the candidate, one of: {', '.join(known)}")
         others = [name for name in known if name != candidate]
         if baseline is None and candidate in known:
             if len(others) > 1:

@@ -63,7 +63,9 @@ class Problem:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise UserError("give either epochs or steps (the other null)")
+            raise UserError(
+                "give either epochs or steps, and None for the other (epochs is 10 by default)"
+            )
         budget = self.steps if self.epochs is None else self.epochs
         if not isinstance(budget, int) or budget < 1:
             name = "steps" if self.epochs is None else "epochs"

@@ -19,7 +19,7 @@ from optbench.analysis.columns import filter_runs, logged_columns, resolve, rows
 from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
-from optbench.common.metrics import metric_of
+from optbench.common.metrics import main_metric, metric_of
 from optbench.common.names import did_you_mean
 from optbench.common.text import count
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
@@ -34,6 +34,7 @@ from optbench.stats.corrections import MAX_TYPE, least_seeds
 
 NEEDED_COLUMNS = ("run", "problem", "optimizer", "seed", "status")  # columns of any table of runs
 LISTS = ("facet", "baseline")  # options that are lists
+REGULARIZERS = ("model.dropout", "model.input_dropout", "weight_penalty", "augment.")  # keys
 PHASES = ("tuned", "default")  # of a tuned study, in the order of figures
 
 
@@ -120,12 +121,18 @@ class Comparison:
 
     @property
     def y(self) -> str:
-        """Return the logged column that curves show.
+        """Return the logged column that curves show, by default the training loss.
 
-        For runs without a training loss that is another loss or metric.
+        Lines with different losses are compared by the task's metric, and those that differ in what
+        keeps a network from fitting the training set by the validation loss. For runs without a
+        training loss that is another loss or metric.
         """
         if self.options.y is not None:
             return self.options.y
+        key = self.compared_key or ""
+        wanted = main_metric(self.table, "val") if key.partition(".")[0] == "loss" else "val_loss"
+        if key.startswith(("loss", *REGULARIZERS)) and self.has(wanted):
+            return wanted
         known = [name for name in ("train_loss", *metrics_in(self.table)) if self.has(name)]
         return [*known, "train_loss"][0]
 

@@ -89,7 +89,11 @@ def pair_up(runs: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
     double = runs.duplicated(keys) & ~runs.get("search", pd.Series(False, runs.index))
     if double.any():
         name = runs["variant"][double].iloc[0]
-        raise UserError(f"two runs of {name} have the same problem and the same seed")
+        raise UserError(
+            f"two runs of {name} have the same problem and the same seed. The trials of an "
+            f"unfinished tuned study do: repeat its command (optbench status FOLDER says how far "
+            f"it is)"
+        )
     filled = runs.assign(value=runs["run"].map(values).astype(float)).dropna(subset="value")
     frame = filled.pivot_table(index=keys[:2], columns="variant", values="value", aggfunc="mean")
     frame = frame.astype(float).rename_axis(columns=None)

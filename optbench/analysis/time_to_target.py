@@ -139,8 +139,8 @@ def find_times(made: Comparison) -> TimeToTarget | None:
     known = [name for name in names if name in made.table and np.isfinite(made.table[name]).any()]
     try:
         # lines of different problems have a target each, so nothing is compared
-        alone = made.options.lines or made.series(facet).runs["variant"].nunique() < 2
-        if rule is None and alone:
+        alone = made.options.lines or made.table["optimizer"].nunique() < 2
+        if rule is None and stopped is None and alone:
             return None
         if rule is not None and made.options.y is not None and shown not in known:
             check_logged(made.table, shown)

@@ -13,6 +13,7 @@ from optbench.commands import Parser, use_own_files
 from optbench.commands.groups import table
 from optbench.common.console import say
 from optbench.common.errors import UserError
+from optbench.config.comments import GROUPS
 
 MARKS = {True: "passed", False: "FAILED", None: "-"}
 RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
@@ -81,6 +82,12 @@ def prefixed(word: str) -> str:
     """Return a setting of the optimizer as a key of the configuration."""
     if "=" not in word:
         raise UserError(f"{word} is no setting: write KEY=VALUE, as in lr=0.01")
+    key = word.lstrip("+").partition("=")[0]
+    if key in GROUPS or key.partition(".")[0] in {"data", "dataset", "model", "loss"}:
+        raise UserError(
+            f"{word}: check tries the optimizer on functions of its own, and KEY=VALUE are the "
+            f"optimizer's settings, as in lr=0.01"
+        )
     mark = word[: len(word) - len(word.lstrip("+"))]
     return f"{mark}optimizer.{word.lstrip('+')}"
 

@@ -125,7 +125,9 @@ def about(word: str) -> str:
     known = known_keys()
     found = {name: known[name] for name in known if name == key or name.startswith(f"{key}.")}
     if not found and (groups := [group for group in GROUPS if key in choices(group)]):
-        return "\n\n".join(about_choice(group, key) for group in groups)
+        last = [name for name in known if name.endswith(f".{key}")]
+        also = f"\n\n--help {last[0]} explains the key" if last else ""
+        return "\n\n".join(about_choice(group, key) for group in groups) + also
     if not found and (own := about_own_setting(key)):
         return own
     if not found:  # the last part of keys, such as lr

@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--x",
         metavar="COLUMN",
-        help="epoch, step, seconds or gradients (evaluated) (default: epoch)",
+        help="epoch, step, seconds, gradients or forwards (so far) (default: epoch)",
     )
     add("--rows", default="epochs", help="epochs or steps (mini-batches) (default: epochs)")
     add(

@@ -38,6 +38,8 @@ def lines_of(folder: Path) -> Iterator[str]:
     try:
         first, outcomes = job_list.read(folder)
     except OSError:
+        if not folder.exists():
+            raise UserError(f"there is no folder {folder}") from None
         hint = f": it has no {job_list.JOBS_FILE}"
         raise UserError(f"{folder} is not the folder of a sweep{hint}") from None
     except ValueError as error:
@@ -58,7 +60,10 @@ def lines_of(folder: Path) -> Iterator[str]:
         yield "no worker has joined yet"
     for line in shared_study.submissions(folder):
         yield from submission_lines(line)
-    if call and not any(not one.left for one in workers):
+    whole = first["planned"] is not None and len(outcomes) >= first["planned"]
+    if call and whole and not (folder / "summary.md").exists():
+        yield f"the figures are not drawn yet: `optbench work {folder}` draws them"
+    elif call and not any(not one.left for one in workers):
         yield f"nobody works on it: `optbench work {folder}` goes on"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from optbench.commands import use_own_files
@@ -170,6 +171,13 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
     return paths, pd.DataFrame(rows)
 
 
+def stands_still(path: Trajectory) -> bool:
+    """Return whether the last tenth of a path hardly moves."""
+    last = path.points[-max(2, len(path.points) // 10) :]
+    return bool(np.ptp(last, axis=0).max() < STILL)
+
+
+STILL = 1e-3  # a path that moves less at its end has come to rest
 COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "optimizer": (
         "optimizer",
@@ -224,9 +232,12 @@ def main(words: Sequence[str] | None = None) -> int:
         warn(f"{label} ends higher than it began: the learning rate is too large for it")
     if table["steps_to_minimum"].map(math.isinf).all() and len(grown) < len(paths):
         given = any("lr=" in word and not word.endswith("lr=best") for word in words)
+        advice = f"take more steps (steps={2 * asked.steps})"
+        if all(stands_still(path) for path in paths if path.label not in grown):
+            advice = "they stand still elsewhere: try another start=X,Y, noise=0.1 or momentum"
         warn(
-            f"in {asked.steps} steps none came within {asked.tolerance:g} of a minimum: if that is "
-            f"not what you wanted to see, take more steps (steps={2 * asked.steps})"
+            f"in {asked.steps} steps none came within {asked.tolerance:g} of a global minimum: if "
+            f"that is not what you wanted to see, {advice}"
             + (", or leave out lr (the best of 21 for each)" if given else "")
         )
     return 0

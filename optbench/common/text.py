@@ -70,6 +70,8 @@ def number(value: float) -> str:
     """Return four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
         return "n/a"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{float(f'{value:.4g}'):.0f}"
     readable = value == 0 or 1e-3 <= abs(value) < 1e4
     return f"{value:#.4g}".removesuffix(".") if readable else f"{value:.3e}"
 

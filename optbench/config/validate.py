@@ -72,6 +72,12 @@ def check(config: RunConfig) -> None:
         label = node.get("name")
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"{group}.name must be a name, not {label!r}")
+    model: Mapping[str, Any] = config["model"]
+    if model.get("batch_norm") is False and model.get("batch_norm_place") == "after":
+        raise UserError(
+            "model.batch_norm_place=after has no effect without batch norm: add "
+            "model.batch_norm=true, or leave it out"
+        )
     check_internals(_get(config, "log.optimizer"))
     penalty = config["weight_penalty"]
     if not _is_number(penalty) or not 0 <= penalty < MAX_FLOAT:

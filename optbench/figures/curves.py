@@ -19,6 +19,7 @@ from optbench.analysis.comparison import Runs, comparison_of
 from optbench.analysis.final_values import timing_note, untrained_limit
 from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
+from optbench.common.text import show
 from optbench.figures import style
 from optbench.figures.axes import (
     CROSS_LABEL,
@@ -39,6 +40,7 @@ from optbench.figures.panels import (
     make_panels,
     spread_note,
 )
+from optbench.formats.run import COUNTED
 from optbench.stats.estimates import median, median_along
 
 MIN_ROWS_TO_SKIP = 5  # of each line: of fewer, little would be left to see
@@ -47,6 +49,7 @@ X_LABELS = {
     "step": "optimizer steps (mini-batches)",
     "seconds": "training time (s)",
     "gradients": "gradient evaluations (mini-batches)",
+    "forwards": "forward passes (mini-batches)",
 }
 REFERENCE_NOTE = "dotted line: the least-squares solution, below which no run can come"
 LEAST_REFERENCE = 1e-2  # share of the lowest drawn value; no reference is drawn below it
@@ -85,11 +88,11 @@ def curves(
 ) -> Figure:
     """Draw `y` against `x`, a panel per problem.
 
-    x: "epoch", "step", "seconds" or "gradients". facet: config keys of the panels (two: a grid), by
-    default those that tell problems apart. lines: the config key that makes the lines, by default
-    the optimizer and its settings. log: whether y is logarithmic, by default `metric_of(y).log`.
-    rows: "epochs" or "steps", a CSV file. Against seconds, runs whose times are not comparable are
-    left out.
+    x: "epoch", "step", "seconds", "gradients" or "forwards". facet: config keys of the panels (two:
+    a grid), by default those that tell problems apart. lines: the config key that makes the lines,
+    by default the optimizer and its settings. log: whether y is logarithmic, by default
+    `metric_of(y).log`. rows: "epochs" or "steps", a CSV file. Against seconds, runs whose times are
+    not comparable are left out. A panel without a value of y is left out, and the caption says so.
     Raises UserError for unknown names and for panels that would mix problems.
     """
     made = comparison_of(runs_of)
@@ -97,9 +100,9 @@ def curves(
     check_column(table, y)
     if x not in X_LABELS:
         raise UserError(f"cannot draw against {x!r}; allowed: {', '.join(X_LABELS)}")
-    if x == "gradients" and (x not in table or table[x].isna().any()):
+    if x in COUNTED and (x not in table or table[x].isna().any()):
         raise UserError(
-            "cannot draw against gradients: some of these runs are of an earlier version, which "
+            f"cannot draw against {x}: some of these runs are of an earlier version, which "
             "did not count them; force=true repeats them"
         )
     plan = made.spread(facet, lines)
@@ -111,6 +114,7 @@ def curves(
     drawn = plan.runs[plan.runs["run"].isin(set(at))]
     if x == "seconds":
         drawn = drawn[~drawn["run"].isin(made.timing.untimed)]
+    drawn, empty = with_values(table, drawn, y)
     share = can_share_y(table, drawn, y)
     with style.rc():
         figure, panels = make_panels(plan._replace(runs=drawn), share)
@@ -139,6 +143,7 @@ def curves(
         log_ticks([axes for axes, _ in panels])
         add_legends(figure, plan, legends)
         text = seeds_note(shown, crowded) + ("" if share else "; each panel has its own y axis")
+        text += f"; left out, without values: {', '.join(empty)}" if empty else ""
         text += scale_note(scales)
         if "stopped" in drawn and drawn["stopped"].notna().any():
             text += "; a line ends where the first of its runs ended early"
@@ -261,9 +266,23 @@ def draw_panel(
     return legend
 
 
+def with_values(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the runs of panels with a value of y, and the other panels in words."""
+    known = set(table["run"][table[y].notna()])
+    panels = runs["panel"].map(str)
+    full = panels.isin(set(panels[runs["run"].isin(known)]))
+    if full.all() or not full.any():
+        return runs, []
+    return runs[full], sorted({", ".join(map(show, panel)) for panel in runs["panel"][~full]})
+
+
 def can_share_y(table: pd.DataFrame, runs: pd.DataFrame, y: str) -> bool:
     """Return whether the panels can share a y axis.
-    The runs must start within a factor of ten; from 0 or below, within ten times their change."""
+    The runs must start within a factor of ten; from 0 or below, within ten times their change.
+    Values of different losses share none."""
+    names = [key for key in ("loss.name", "loss") if key in runs]
+    if y.endswith("_loss") and names and len(runs[names[0]].map(str).unique()) > 1:
+        return False
     by_run = table.dropna(subset=[y]).groupby("run", observed=True)[y]
     starts = by_run.first().reindex(runs["run"]).groupby(list(map(str, runs["panel"]))).median()
     starts = starts[np.isfinite(starts)]

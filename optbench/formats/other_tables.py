@@ -108,6 +108,8 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
             )
         if not is_known(ours):
             names = ["optimizer", "seed", *NUMBERS]
+            if is_known(theirs):
+                raise UserError(f"--columns: write {theirs}={ours}: OURS=THEIRS, optbench's first")
             raise UserError(
                 f"--columns: optbench has no column {ours!r}{proposing(ours, names)}There "
                 f"are: {', '.join(names)}; any name with {', '.join(METRIC_WORDS)} in it; and "

@@ -21,6 +21,7 @@ from optbench.analysis.caveats import FEW_SEEDS, SETTLES, caveats
 from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import format_final
+from optbench.analysis.verdict import named_chosen
 from optbench.common.errors import UserError
 from optbench.common.metrics import MAIN_METRICS, metric_of
 from optbench.common.names import clip
@@ -30,6 +31,7 @@ from optbench.report.sections import curves, verdict
 MAX_WIDTH = 80  # columns
 GAP = 3  # columns between two of the table, and at its edges
 MIN_NAME = 16  # columns for names
+MAX_CHOSEN = 3  # optimizers whose chosen settings are printed
 
 
 def lines(
@@ -49,6 +51,7 @@ def lines(
         *of_earlier_commands(made, folder),
         *([said] if said else []),
         *([] if claim else settled(made)),
+        *chosen(made),
         f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
         f"Report:  python -m optbench report {folder}",
     ]
@@ -64,6 +67,15 @@ def of_earlier_commands(made: Comparison, folder: Path) -> list[str]:
         return []
     what = f"{count(len(others), 'run')} of earlier commands in this folder"
     return [f"Also:    {what}; another name=NAME keeps them apart"]
+
+
+def chosen(made: Comparison) -> list[str]:
+    """Return the chosen settings of a tuned study's few optimizers on one problem, as a line."""
+    found = named_chosen(made) if made.tuned else []
+    if not 0 < len(found) <= MAX_CHOSEN or len({row.problem for row in found}) > 1:
+        return []
+    settings = "; ".join(f"{row.optimizer} {row.setting}" for row in found)
+    return [f"Chosen:  {settings}  (best by validation; each search's: verdict.md)"]
 
 
 def settled(made: Comparison) -> list[str]:

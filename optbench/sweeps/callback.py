@@ -56,12 +56,14 @@ def check_figure(figure: DictConfig) -> None:
     """Raise `UserError` for a wrong setting of the figure, before any run starts."""
     for key, allowed in (
         ("y", (*COLUMNS["epochs"], *METRIC_COLUMNS, *AVERAGED_COLUMNS, *SHARPNESS_COLUMNS)),
-        ("x", ("epoch", "step", "seconds", "gradients")),
+        ("x", ("epoch", "step", "seconds", "gradients", "forwards")),
         ("style", ("paper", "notebook", "talk")),
     ):
         value = figure.get(key)
-        if (key == "y" and is_metric_column(str(value))) or (key == "x" and value is None):
-            continue  # the metric of one of several outputs; the clock of the runs' budget
+        if value is None and key in "xy":
+            continue  # chosen by the runs
+        if key == "y" and is_metric_column(str(value)):
+            continue  # the metric of one of several outputs
         check_choice(f"figure.{key}", value, allowed)
     for key in ("facet", "lines"):
         names = figure.get(key) or []

@@ -97,6 +97,8 @@ def relation(outcome: str, baseline: str) -> str:
 
 def estimate(verdict: PairVerdict, scale: float) -> str:
     """Return the difference with its interval, n and p. scale: 100 for per cent, else 1."""
+    if not math.isfinite(verdict.difference):
+        return f"runs diverged, n = {verdict.n}, p = {verdict.p:.2g}"
     interval = f"[{signed(scale * verdict.low)}, {signed(scale * verdict.high)}]"
     if math.isinf(verdict.low) and math.isinf(verdict.high) and verdict.low < verdict.high:
         interval = "(no 95 % interval)"

@@ -115,6 +115,9 @@ def verdict_line(text: str) -> str:
     held = next(line for line in lines if line in CLAIM_SENTENCES.values()).rstrip(".")
     few = next((line for line in lines if MORE_SEEDS.fullmatch(line)), "")
     why = f" ({few.removeprefix('Warning: ').rstrip('.')})" if few else ""
+    words = [line for line in lines if line.startswith("- ")]
+    if not why and len(words) > 1:
+        why = f" ({sum(': held' in line for line in words)} of {len(words)} checks held; claim.md)"
     return f"{held}{why}: {lines[0].removeprefix('Claimed: ')}"
 
 

@@ -19,7 +19,7 @@ def is_count(value: Any, least: int) -> bool:
 def check_positive(key: str, value: Any) -> None:
     """Raise `UserError` unless the value is None or a number above 0."""
     if value is not None and (not is_number(value) or value <= 0):
-        raise UserError(f"{key} must be a number above 0, or null for none, not {value!r}")
+        raise UserError(f"{key} must be a number above 0, or null (None) for none, not {value!r}")
 
 
 def check_share(key: str, value: Any, meaning: str) -> None:
