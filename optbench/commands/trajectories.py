@@ -53,6 +53,7 @@ def parse(words: Sequence[str]) -> Asked:
     name = given.pop("function", "")
     if name not in FUNCTIONS:
         no = f"there is no function={name}{did_you_mean(name, FUNCTIONS)}"
+        no = f"one function a call, not {name}" if "," in name else no
         asked = no if name else "which function? Give function=NAME"
         raise UserError(f"{asked}\nfunction is one of: {', '.join(FUNCTIONS)}")
     names = given.pop("optimizer", "sgd,momentum,adam").split(",")

@@ -71,11 +71,13 @@ def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
             losses = np.maximum(above_minimum(function, path), floor)
             curve.plot(x, losses, color=look.color, linestyle=look.dashes)
         draw_legend(figure, paths)
+        outside = [p.label for p in paths if len(seen_part(p.points, plane)) < len(p.points)]
         # the legend needs the space below, so this text goes into the caption
         figure.set_label(
             f"{function.name.replace('_', ' ')}: paths from one start over the function's "
             "contours; dots: the first 15 steps, marker: the last"
             + (f"; normal noise of {function.noise:g} in gradients" if function.noise else "")
+            + (f"; left the picture for good: {', '.join(outside)}" if outside else "")
         )
     return figure
 

@@ -504,3 +504,19 @@ def test_a_target_of_a_test_metric_is_that_of_validation(tmp_path):
     assert asked_times(made).column == "val_accuracy"
     low = Comparison(load_runs(tmp_path), options=Options(y="test_accuracy", target="0"))
     assert "all runs are at the target, a validation accuracy of 0 %" in " ".join(caveats(low))
+
+
+def test_a_panel_without_a_value_is_left_out_and_losses_share_no_axis(tmp_path):
+    for loss, name in (("cross_entropy", "mlp"), ("mse", "linear")):
+        for optimizer in ("adam", "sgd"):
+            run = make_run(
+                tmp_path / f"{name}-{optimizer}", optimizer, model__name=name, loss__name=loss
+            )
+            if loss == "mse":
+                rows = pd.read_csv(run / "epochs.csv")
+                rows.assign(test_accuracy=math.nan).to_csv(run / "epochs.csv", index=False)
+    table = load_runs(tmp_path)
+    figure = curves(table, y="test_accuracy", facet=["model.name"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["model = mlp"]
+    assert "left out, without values: linear" in small_print(figure)
+    assert "each panel has its own y axis" in small_print(curves(table, facet=["model.name"]))

@@ -299,6 +299,10 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["-m", "optimizer=sgd", "figure=null"], "figure is a group of keys"),
         (["-m", "optimizer=sgd", "figure.y=train_los"], "Did you mean train_loss?"),
         (["-m", "optimizer=sgd", "figure.x=time"], "figure.x must be one of"),
+        (
+            ["model.batch_norm_place=after"],
+            "no effect without batch norm: add model.batch_norm=true",
+        ),
         (["optimizer=sgd", "figure.style=poster"], "figure.style must be one of"),
         (["-m", "optimizer=sgd,"], "separated by single commas"),
         (["-m", "optimizer=sgd", "seed=0,,1"], "cannot read seed=0,,1"),
@@ -688,3 +692,35 @@ def test_an_optimizer_that_moves_no_weight_is_told(here, tmp_path):
     assert "the training loss never changed: no weight moves" in err
     _, _, err = here("-m", *words, "seed=0,1")
     assert "the training loss of still never changed" in err
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("{value: trainloss, lower: {optimizer: adam}, than: {optimizer: sgd}}", "train_loss?"),
+        (
+            "{value: train_loss, lower: {optimizer: adam}, than: {optimizer: sg}}",
+            "Did you mean sgd?",
+        ),
+    ],
+)
+def test_a_misspelt_claim_is_refused_before_training(here, tmp_path, check, said):
+    study = tmp_path / "mine" / "study" / "own.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text(
+        f"# @package _global_\nclaim:\n  text: adam is better\n  checks:\n    - {check}\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      optimizer: sgd,adam\n"
+    )
+    status, _, err = here("--config-dir", "mine", "study=own", "name=own")
+    assert status == 1
+    assert said in err
+    assert not (tmp_path / "own").exists()
+
+
+def test_lines_of_different_losses_are_compared_by_the_accuracy(here, tmp_path):
+    words = ("-m", "loss=mse,cross_entropy", "seed=0,1", "name=losses", "figure.lines=loss")
+    status, out, err = here(*words)
+    assert status == 0, err
+    assert "by final validation accuracy" in out
+    assert (tmp_path / "losses" / "val_accuracy-epoch.png").exists()
+    assert not list((tmp_path / "losses").glob("*loss-epoch.png"))

@@ -473,3 +473,13 @@ def test_a_killed_and_a_stopped_worker_leave_their_runs_to_another(run, tmp_path
             assert "another one has taken over its 1 run: it stops" in err
             assert len(tables(folder / "x")) == 4
         first.communicate()
+
+
+def test_a_worker_that_writes_the_place_of_results_has_done_the_planned_jobs():
+    planned = [["optimizer=sgd", "seed=0", "name=x"], ["optimizer=sgd", "seed=1", "name=x"]]
+    outcomes = [
+        {"overrides": [*words, "results_dir='/elsewhere'"], "status": "completed"}
+        for words in planned
+    ]
+    found = job_list.progress_of({"jobs": planned}, outcomes)
+    assert (found["done"], found["missing"]) == (2, 0)
