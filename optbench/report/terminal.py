@@ -31,6 +31,7 @@ from optbench.report.sections import curves, verdict
 MAX_WIDTH = 80  # columns
 GAP = 3  # columns between two of the table, and at its edges
 MIN_NAME = 16  # columns for names
+MAX_ROWS, MIN_ROWS = 24, 3  # of a table, and of each problem
 MAX_CHOSEN = 3  # optimizers whose chosen settings are printed
 
 
@@ -101,6 +102,7 @@ def table(finals: pd.DataFrame, column: str) -> str:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         cells = [f"{row['seeds']}{lost}", *(format_final(row, stem) for stem in stems)]
         rows.append((problem_text(keys, row[keys].to_numpy()), [str(row["variant"]), *cells]))
+    rows, left_out = first_rows(rows)
     # Heads wrap before names are clipped. Where names or the terminal need it, the last column
     # loses its ranges, and then goes; numbers stay whole.
     widths = widths_of(heads, rows)
@@ -136,7 +138,25 @@ def table(finals: pd.DataFrame, column: str) -> str:
     written = io.StringIO()
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
     # Lines have no trailing spaces, also in a pipe.
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
+    text = "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
+    return f"{text}\n {count(left_out, 'more row')} in summary.md" if left_out else text
+
+
+def first_rows(rows: list[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], int]:
+    """Return the first rows of each problem where all would fill a screen, and how many are left.
+
+    The rows of a problem are the best first.
+    """
+    if len(rows) <= MAX_ROWS:
+        return rows, 0
+    most = max(MIN_ROWS, MAX_ROWS // len({problem for problem, _ in rows}))
+    seen: Counter[str] = Counter()
+    shown = []
+    for problem, cells in rows:
+        seen[problem] += 1
+        if seen[problem] <= most:
+            shown.append((problem, cells))
+    return shown, len(rows) - len(shown)
 
 
 def widths_of(heads: list[str], rows: list[tuple[str, list[str]]]) -> list[int]:

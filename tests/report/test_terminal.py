@@ -134,3 +134,12 @@ def test_lines_of_a_problem_key_do_not_compare_problems_of_two_optimizers(tmp_pa
         sweep(tmp_path, ("adam", "sgd"), 6, batch_size=size)
     write_sealed(tmp_path / FIGURE_FILE, {"lines": "batch_size"})
     assert "of 2 problems have a clear leader" in ended(tmp_path, capsys)[-3]
+
+
+def test_a_table_of_many_settings_shows_the_best_and_counts_the_others(tmp_path, capsys):
+    for index in range(30):
+        make_run(tmp_path / str(index), "adam", 0, lr=1e-4 * (index + 1))
+    lines = ended(tmp_path, capsys)
+    assert sum(line.lstrip().startswith("adam lr=") for line in lines) == 24
+    assert " 6 more rows in summary.md" in lines
+    assert (tmp_path / "summary.md").read_text().count("| adam lr=") == 30
