@@ -119,6 +119,7 @@ def check_names(candidate: str, baselines: Sequence[str], known: Sequence[str]) 
             raise UserError(
                 f"the {what} {name!r} is no optimizer of these runs{proposing(name, known)}"
                 f"There are: {', '.join(known)}"
+                + (". Settings are compared by the sweep's own verdict" if "=" in name else "")
             )
     if candidate in baselines:
         raise UserError(f"{candidate} is the candidate and a baseline: name two optimizers")
