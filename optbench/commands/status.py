@@ -60,7 +60,8 @@ def lines_of(folder: Path) -> Iterator[str]:
         yield "no worker has joined yet"
     for line in shared_study.submissions(folder):
         yield from submission_lines(line)
-    whole = first["planned"] is not None and len(outcomes) >= first["planned"]
+    over = sum(line["status"] in (*FINISHED, "failed") for line in outcomes)
+    whole = first["planned"] is not None and over >= first["planned"]
     if call and whole and not (folder / "summary.md").exists():
         yield f"the figures are not drawn yet: `optbench work {folder}` draws them"
     elif call and not any(not one.left for one in workers):

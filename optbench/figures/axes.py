@@ -110,7 +110,7 @@ def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Ser
     above = int((finite > limit).sum())
     if not above:
         return ""
-    kept = finite[finite <= limit]
+    kept, cut = finite[finite <= limit], False
     for axes in panels:
         low, high = axes.get_ylim()
         if not low < limit < high:
@@ -120,6 +120,9 @@ def limit_y(panels: Iterable[Axes], table: pd.DataFrame, y: str, values: "pd.Ser
             log = axes.get_yscale() == "log"
             low = max(low, least / 1.5 if log else least - 0.05 * (limit - least))
         axes.set_ylim(low, limit)
+        cut = True
+    if not cut:
+        return ""
     words = limit_words(bool((table[y] < 0).any()))
     return f"; {above} above the axis, which ends {words}"
 

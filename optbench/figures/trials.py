@@ -80,7 +80,7 @@ def tuning_budget(
     series = [line for panel in lines.panels for line in panel]
     ends = [end for line in series for end in (line.mid, line.low, line.high) if end is not None]
     with style.rc():
-        figure, _ = draw_lines(made.table, lines, metric, np.concatenate(ends), draw_budget)
+        figure, scale = draw_lines(made.table, lines, metric, np.concatenate(ends), draw_budget)
         for axes in figure.axes:
             end_at_data(axes)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -89,7 +89,9 @@ def tuning_budget(
         text = what if lines.by_median else "expected best of n"
         text += f", bootstrapped from {min(counts)}"
         text += f" to {max(counts)}" if min(counts) < max(counts) else ""
-        text += " trials each, of all searches, without the default one; band: 95 % interval"
+        text += (
+            " trials each, of all searches, without the default one; band: 95 % interval" + scale
+        )
         label = f"best {y_label(made.table, metric)}"
         label_panels(figure, lines.plan, "trials", label, text)
     return figure

@@ -15,6 +15,6 @@ def test_outcomes_are_found_with_and_without_quotes_about_a_value() -> None:
 
 
 def test_other_values_are_other_jobs() -> None:
-    planned = [["optimizer=sgd", "results_dir=/tmp/r"]]
-    outcomes = [{"overrides": ["optimizer=sgd", "results_dir=/tmp/s"], "status": "completed"}]
+    planned = [["optimizer=sgd", "optimizer.lr=0.1"]]
+    outcomes = [{"overrides": ["optimizer=sgd", "optimizer.lr=0.2"], "status": "completed"}]
     assert len(job_list.progress_of({"jobs": planned}, outcomes)["jobs"]["missing"]) == 1

@@ -103,7 +103,7 @@ def test_the_page_and_the_terminal_speak_of_the_settings_of_few_searches(folder)
 def test_each_figure_of_few_searches_says_so_in_its_small_print(folder) -> None:
     made = compare([folder])
     drawn, _ = draw(made, [], [])
-    assert {"ranks", "curves", "time_to_target", "budget", "rate_decay"} <= set(drawn)
+    assert {"curves", "time_to_target", "budget", "rate_decay"} <= set(drawn)
     for name, figure in drawn.items():
         assert PHRASE in " ".join(figure.get_supxlabel().split()), KINDS[name].title
 

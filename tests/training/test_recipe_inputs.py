@@ -46,8 +46,8 @@ def record() -> dict:
 
 
 WRONG = {
-    "clip_norm=0": "clip_norm must be a number above 0, or null for none, not 0",
-    "clip_value=-1": "clip_value must be a number above 0, or null for none, not -1",
+    "clip_norm=0": "clip_norm must be a number above 0, or null (None) for none, not 0",
+    "clip_value=-1": "clip_value must be a number above 0, or null (None) for none, not -1",
     "accumulate=0": "accumulate must be a whole number of at least 1",
     "averaging.kind=mean": "averaging.kind must be one of ema, tail, swa, not 'mean'",
     "averaging=ema": "averaging is a group of keys such as averaging.kind, not 'ema'",
