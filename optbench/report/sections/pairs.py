@@ -45,7 +45,7 @@ def lead(column: str, corrections: Collection[str], settings: str = "") -> str:
         )
     return (
         f"{marks}p is of the sign-flip test of the largest |t| over all pairs of a problem "
-        "(max-type), as in the verdict."
+        "(max-type), as in the leader's verdict."
     )
 
 
