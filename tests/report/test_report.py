@@ -156,7 +156,7 @@ def test_the_verdict_is_that_of_the_pairs(tmp_path):
     assert card["headline"] == "adam is better than each of the 2 others."
     data = collect([tmp_path])
     assert "Holm" not in data["verdict"]["note"]
-    assert data["pairs_lead"].endswith(", as in the verdict.")
+    assert data["pairs_lead"].endswith(", as in the leader's verdict.")
     cells = data["matrices"][0]["cells"]["adam"]
     assert [cells[pair["name"]]["p"] for pair in card["against"]] == [
         pair["p"] for pair in card["against"]
@@ -264,7 +264,7 @@ def test_a_tuned_study_has_both_phases_side_by_side(tmp_path):
     assert data["verdict"]["column"] == "test loss"
     # one test for the verdict and for the pairs
     assert "over all pairs" in data["verdict"]["note"]
-    assert "as in the verdict" in data["pairs_lead"]
+    assert "as in the leader's verdict" in data["pairs_lead"]
     led = data["verdict"]["cards"][0]
     cells = data["matrices"][0]["cells"][led["leader"]]
     assert [cells[pair["name"]]["p"] for pair in led["against"]] == [
