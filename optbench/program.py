@@ -28,7 +28,7 @@ from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_pars
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
 from optbench.config.validate import check_results_dir
-from optbench.formats.groups import config_folder, own_folders
+from optbench.formats.groups import config_folder, own_places
 from optbench.formats.record import RunRecord, setting_of
 from optbench.runner import interrupts
 from optbench.sweeps import job
@@ -71,8 +71,9 @@ def run() -> None:
     try:
         with guard_streams(), endings(), nullcontext() if debug else explained(*USER_MISTAKES):
             check_syntax(words)
-            # A class may lie beside the configurations that name it. Workers need the path as well.
-            sys.path += [str(folder.resolve()) for folder in own_folders]
+            # A class may lie among the configurations that name it, or beside their folder. Workers
+            # need the paths as well.
+            sys.path += own_places()
             hydra.main(str(config_folder()), "config", **VERSION_BASE, **allowlist(words))(task)()
     finally:
         session.end()

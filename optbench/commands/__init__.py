@@ -10,7 +10,7 @@ from typing import NoReturn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.common.names import nearest
-from optbench.formats.groups import own_folders
+from optbench.formats.groups import own_folders, own_places
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,5 +53,5 @@ def listed(texts: Sequence[str] | None) -> list[str] | None:
 def use_own_files(folder: str | None) -> None:
     """Find the user's classes in the current folder, and choices and classes in a folder."""
     own_folders[:] = [Path(expanded(folder))] if folder else []
-    places = [str(Path.cwd()), *(str(own.resolve()) for own in own_folders)]
-    sys.path[:0] = [place for place in places if place not in sys.path]
+    sys.path[:0] = [place for place in [str(Path.cwd())] if place not in sys.path]
+    sys.path += own_places()

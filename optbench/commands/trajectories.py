@@ -193,7 +193,7 @@ COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
 HELP = """\
 optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
   optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
-                                  lr=best, the default, takes the best of 21 from 1e-4 to 10)
+                                  the default best takes the best of 21 from 1e-4 to 10)
   steps=200, seed=0, tolerance=0.05, start=-1.2,1 (by default the function's own)
   noise=0.3 (of gradients; by default 0, of quadratic 0.1), function.condition=30 (of quadratic)
   out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""

@@ -14,6 +14,12 @@ FOLDER_FLAG = re.compile(r"(?:--config-dir|--config-path)=(.+)")
 own_folders: list[Path] = []  # the user's configuration folders, given on the command line
 
 
+def own_places() -> list[str]:
+    """Return where classes of the user's may lie: each folder of `own_folders`, and beside it."""
+    folders = [folder.resolve() for folder in own_folders]
+    return [str(place) for folder in folders for place in (folder, folder.parent)]
+
+
 def config_folder() -> Path:
     """Return the folder `conf/`: beside the package in a checkout, else inside it."""
     package = Path(__file__).resolve().parent.parent

@@ -4,6 +4,7 @@ The text reads the same in a pipe and without colours.
 """
 
 import io
+import os
 import shutil
 import sys
 import textwrap
@@ -28,6 +29,7 @@ from optbench.common.names import clip
 from optbench.common.text import capital, count
 from optbench.report.sections import curves, verdict
 
+PROGRAM = "python -m optbench"
 MAX_WIDTH = 80  # columns
 GAP = 3  # columns between two of the table, and at its edges
 MIN_NAME = 16  # columns for names
@@ -54,7 +56,7 @@ def lines(
         *([] if claim else settled(made)),
         *chosen(made),
         f"Folder:  {folder}  (the whole table: summary.md; the figures: *.png, *.pdf)",
-        f"Report:  python -m optbench report {folder}",
+        f"Report:  {program()} report {folder}",
     ]
 
 
@@ -70,6 +72,11 @@ def of_earlier_commands(made: Comparison, folder: Path) -> list[str]:
     return [f"Also:    {what}; another name=NAME keeps them apart"]
 
 
+def program() -> str:
+    """Return how the program is called here; scripts/run sets the variable."""
+    return os.environ.get("OPTBENCH_PROGRAM", PROGRAM)
+
+
 def chosen(made: Comparison) -> list[str]:
     """Return the chosen settings of a tuned study's few optimizers on one problem, as a line."""
     found = named_chosen(made) if made.tuned else []
@@ -83,7 +90,7 @@ def settled(made: Comparison) -> list[str]:
     """Return the command that would settle a comparison of too few seeds, as a line."""
     found = [text for text in caveats(made) if FEW_SEEDS in text and not made.tuned]
     command = found[0].partition(SETTLES)[2] if found else ""
-    return [f"Settle:  {command}"] if command else []
+    return [f"Settle:  {command.replace(PROGRAM, program(), 1)}"] if command else []
 
 
 def table(finals: pd.DataFrame, column: str) -> str:

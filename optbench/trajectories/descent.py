@@ -74,16 +74,24 @@ def run_optimizer(
 
 
 def follow_best(
-    function: Function, optimizer: Callable[..., Optimizer], **arguments: Any
+    function: Function,
+    optimizer: Callable[..., Optimizer],
+    *,
+    steps: int = 200,
+    start: Point | None = None,
+    noise: float | None = None,
+    seed: int = 0,
 ) -> tuple[Trajectory, float]:
     """Return the trajectory of the best of `LEARNING_RATES`, and that rate.
 
-    The best rate settles at a minimum first. If none does, the best rate ends lowest.
+    The best rate settles at a minimum first. If none does, the best rate ends lowest. The arguments
+    are those of `run_optimizer`.
     """
-    steps = arguments.get("steps", 200)
     found = []
     for lr in LEARNING_RATES:
-        path = run_optimizer(function, partial(optimizer, lr=lr), **arguments)
+        path = run_optimizer(
+            function, partial(optimizer, lr=lr), steps=steps, start=start, noise=noise, seed=seed
+        )
         row = measure(function, path, steps)
         found.append((row["steps_settled"], row["diverged"], row["loss"], lr, path))
     *_, lr, path = min(found, key=lambda entry: entry[:4])

@@ -80,6 +80,12 @@ def test_classes_and_choices_of_ones_own_are_found(tmp_path, monkeypatch, capsys
     choice.write_text("name: own\n_target_: own_sgd.Own\n_partial_: true\nlr: 0.1\n")
     words = ["--config-dir", "mine", *SMALL[:-1], "optimizer=own", "--steps", "30"]
     assert main(words) == 0, capsys.readouterr().err
+    (tmp_path / "beside_sgd.py").write_text("from torch.optim import SGD as Beside\n")
+    choice.write_text("name: own\n_target_: beside_sgd.Beside\n_partial_: true\nlr: 0.1\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words[1] = str(tmp_path / "mine")
+    assert main(words) == 0, capsys.readouterr().err
 
 
 WRONG = {
