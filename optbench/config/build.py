@@ -221,8 +221,8 @@ def without_target(target: str) -> str:
         files = [path.stem for place in places for path in place.glob("*.py")]
         return (
             f"there is no module {error.name}{did_you_mean(error.name, files)}\nModules are found "
-            f"in the current folder, in the folder of --config-dir and beside it, and where packages "
-            f"are"
+            f"in the current folder, in the folder of --config-dir, beside that folder, and where "
+            f"packages are"
         )
     except Exception as error:  # the module's own code may raise anything
         return f"{module} cannot be imported: {type(error).__name__}: {error}"
