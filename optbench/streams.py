@@ -74,6 +74,8 @@ class Stream:
 
     def __init__(self, seed: int, purpose: str, device: torch.device | str = "cpu") -> None:
         """Start the stream of a purpose; it includes the generator of a CUDA `device`."""
+        global _placed
+        _placed = None  # seeded anew since, NumPy may stand there again, with a spare number
         generator = stream(seed, purpose)
         number = generator.initial_seed()
         self._torch = generator.get_state()
