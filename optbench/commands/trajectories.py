@@ -175,10 +175,10 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
 def stands_still(path: Trajectory) -> bool:
     """Return whether the last tenth of a path hardly moves."""
     last = path.points[-max(2, len(path.points) // 10) :]
-    return bool(np.ptp(last, axis=0).max() < STILL)
+    return bool(np.ptp(last, axis=0).max() < STILL_DISTANCE)
 
 
-STILL = 1e-3  # a path that moves less at its end has come to rest
+STILL_DISTANCE = 1e-3  # in x and in y, over the last tenth of the steps
 COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "optimizer": (
         "optimizer",
