@@ -1,5 +1,6 @@
 """The files of a tuned study's verdict, and of the verdict on a candidate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def planned_question(folder: Path, made: Comparison, y: str | None) -> str:
     figure = figure_of([folder])
     if (candidate := figure.get("candidate")) is None:
         return ""
-    column = made.judged if made.manifests else str(figure.get("y") or made.judged)
+    # without the column that is asked now; the sweep may have left the choice to its runs
+    unasked = replace(made, options=made.options._replace(y=None), _made={})
+    column = unasked.judged if made.manifests else str(figure.get("y") or unasked.judged)
     given = figure.get("baseline") or []
     named = [str(name) for name in ([given] if isinstance(given, str) else given)]  # type: ignore[attr-defined]
     asked = (made.options.candidate, {*(made.options.baseline or [])}, y or column)

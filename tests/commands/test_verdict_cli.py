@@ -8,6 +8,7 @@ from in_process import call, sub_command
 from made_runs import sweep
 
 from optbench.analysis.comparison import Options
+from optbench.formats.run import write_sealed
 from optbench.report.collect import collect
 
 verdict = sub_command("verdict")
@@ -130,3 +131,14 @@ def test_a_class_of_the_users_is_a_candidate_by_its_name(tmp_path, monkeypatch, 
     words = ("-m", "optimizer._target_=torch.optim.NAdam,torch.optim.SGD", "optimizer.lr=0.01")
     assert call(monkeypatch, *words, *SMALL, "candidate=NAdam", "baseline=[SGD]") == 0
     assert "Verdict: NAdam" in capsys.readouterr().out
+
+
+def test_another_value_than_that_of_the_runs_is_asked_after_them(tmp_path, capsys) -> None:
+    sweep(tmp_path, ("adam", "sgd"), 6)
+    write_sealed(tmp_path / "figure.json", {"y": None, "x": None, "candidate": "adam"})
+    assert verdict([str(tmp_path), "--y", "train_loss"]) == 0  # the value of the sweep itself
+    assert (tmp_path / "verdict.json").exists()
+    assert not (tmp_path / "verdict-asked.json").exists()
+    assert verdict([str(tmp_path), "--y", "test_loss"]) == 0
+    assert (tmp_path / "verdict-asked.json").exists()
+    assert "by final training loss, before it ran" in capsys.readouterr().err
