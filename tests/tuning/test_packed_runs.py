@@ -1,5 +1,8 @@
 """The fair comparison's runs survive packing into one table, file by file."""
 
+import json
+
+from optbench.formats.run import read_sealed, write_sealed
 from scripts.results import fair_comparison
 
 
@@ -7,8 +10,8 @@ def test_packed_runs_are_unpacked_as_they_were(tmp_path):
     study = tmp_path / "study"
     files = {"study.json": '{"a": 1}\n', "jobs.jsonl": "{}\n{}\n", "figure.json": "{}"}
     for phase in ("trials", "tuned"):
-        for name, text in (("run.json", '{"x": "ü, \\"y\\""}\n'), ("epochs.csv", "a,b\r\n1,2\r\n"),
-                           ("steps.csv", "step\n1\n")):  # fmt: skip
+        write_sealed_record(study / phase / "run-1" / "run.json", "/home/me/runs", "/home/me/data")
+        for name, text in (("epochs.csv", 'a,b\r\n1,"ü, ""y"""\r\n'), ("steps.csv", "step\n1\n")):
             files[f"{phase}/run-1/{name}"] = text
     for name, text in files.items():
         path = study / name
@@ -21,5 +24,24 @@ def test_packed_runs_are_unpacked_as_they_were(tmp_path):
         for path in (tmp_path / "again").rglob("*")
         if path.is_file()
     }
+    records = [found.pop(f"{phase}/run-1/run.json") for phase in ("trials", "tuned")]
     assert found == files
-    assert count == len(files)
+    assert count == len(files) + len(records)
+    assert records[0] == records[1]
+    config = json.loads(records[0])["config"]
+    assert config == {
+        "results_dir": "results",
+        "data": {"root": "~/.cache/optbench", "path": None},
+        "dataset": {"name": "mnist", "root": "~/.cache/optbench"},
+        "note": "ü",
+    }
+    assert (
+        read_sealed(tmp_path / "again" / "trials" / "run-1" / "run.json")["status"] == "completed"
+    )
+
+
+def write_sealed_record(path, results_dir, root):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"root": root, "path": None}
+    config = {"results_dir": results_dir, "data": data, "dataset": {"name": "mnist", "root": root}}
+    write_sealed(path, {"status": "completed", "config": config | {"note": "ü"}})
