@@ -23,7 +23,7 @@ from optbench.formats.job_list import CLAIM_FILE
 from optbench.report import finish
 from scripts import ROOT
 from scripts.results.captions import words_of
-from scripts.results.packed import pack_sweep, unpack
+from scripts.results.packed import pack, unpack
 
 STUDIES = ROOT / "conf" / "study" / "claims"
 OUT = ROOT / "results" / "claims"
@@ -53,7 +53,7 @@ def main() -> None:
                 stdout=subprocess.DEVNULL,
                 check=True,
             )
-            pack_sweep(results / "sweeps" / "claims" / name, table)
+            pack(results / "sweeps" / "claims" / name, table)
         if table.exists():
             judge_table(name, table)
     done = [name for name in names if (OUT / f"{name}.csv").exists()]

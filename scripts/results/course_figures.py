@@ -28,7 +28,7 @@ from optbench.trajectories.contours import still
 from optbench.trajectories.descent import Trajectory
 from scripts import ROOT
 from scripts.results import claims
-from scripts.results.packed import pack_sweep, unpack
+from scripts.results.packed import pack, unpack
 from scripts.results.trajectories import PATHS, SCENES
 
 OUT = ROOT / "docs" / "course" / "figures"
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--first", type=Path, metavar="FOLDER", help="keep the runs of this sweep")
     asked = parser.parse_args()
     if asked.first:
-        pack_sweep(asked.first, FIRST)
+        pack(asked.first, FIRST)
     for name in asked.names or names:
         draw(name)
         print(OUT / f"{name}.png", flush=True)

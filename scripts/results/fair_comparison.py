@@ -7,7 +7,6 @@ with them. `--unpack FOLDER` writes the runs' folders: the study's command then 
 """
 
 import argparse
-import json
 import math
 import re
 import shutil
@@ -33,12 +32,11 @@ from optbench.report import finish
 from optbench.report import page as report
 from scripts import ROOT
 from scripts.results.captions import words_of
-from scripts.results.packed import unpack, write
+from scripts.results.packed import pack, unpack
 from scripts.results.reports import picture
 
 OUT = ROOT / "results" / "fair_comparison"
 TABLE = OUT / "runs.csv.xz"
-STUDY_FILES = ("study.json", "jobs.jsonl", "figure.json", "engines.json")
 RUN_FILES = ("run.json", "epochs.csv", "steps.csv")
 KEPT = (".png", ".txt", ".csv", ".md", ".tex", ".html")  # of what a study's end writes
 TITLE = "Nine optimizers under an equal tuning budget"
@@ -56,7 +54,7 @@ def main() -> int:
     parser.add_argument("--unpack", type=Path, help="a folder, to be written")
     asked = parser.parse_args()
     if asked.runs:
-        count = pack(asked.runs, TABLE)
+        count = pack(asked.runs, TABLE, RUN_FILES)
         print(f"{TABLE}: {count} files, {TABLE.stat().st_size} bytes")
     if asked.unpack:
         unpack(TABLE, asked.unpack)
@@ -72,16 +70,6 @@ def main() -> int:
         picture(OUT / "report.html", OUT / "report.png")
     write_readme(explained)
     return 0
-
-
-def pack(study: Path, table: Path) -> int:
-    """Write a study's files into a compressed table; return their number."""
-    rows = [(name, study / name) for name in STUDY_FILES if (study / name).exists()]
-    for folder in sorted(path.parent for path in study.glob("*/*/run.json")):
-        if json.loads((folder / "run.json").read_text("utf-8")).get("status") == "running":
-            continue  # of a study that was stopped
-        rows += [(str((folder / name).relative_to(study)), folder / name) for name in RUN_FILES]
-    return write(table, ((name, path.read_bytes().decode()) for name, path in rows))
 
 
 def keep(study: Path) -> None:

@@ -1,6 +1,6 @@
-"""Make results/gallery: a page with every kind of figure, from small studies.
+"""Make results/gallery: a page with every kind of figure, from the committed runs of small studies.
 
-The studies' runs go into results/gallery/runs, which is not committed. A second call reuses them.
+`--run` trains the studies first, and packs their runs into results/gallery/STUDY.csv.xz.
 """
 
 import argparse
@@ -16,7 +16,10 @@ from PIL import Image
 
 from optbench.commands import plot
 from optbench.figures.kinds import KINDS
+from optbench.report import finish
 from scripts import ROOT
+from scripts.results.captions import words_of
+from scripts.results.packed import pack, unpack
 
 OUT = ROOT / "results" / "gallery"
 SMALL_OVERRIDES = "data.subset=1500 epochs=6 num_threads=1"
@@ -27,6 +30,8 @@ STUDIES = {
     f"seed=0,1,2 {SMALL_OVERRIDES}",
     "grid": "optimizer=sgd,momentum,adam initializer=too_small,he_normal,too_large "
     f"model.batch_norm=false,true seed=0,1,2 {SMALL_OVERRIDES}",
+    "decay": "hydra/sweeper=tuned optimizer=momentum,adamw tuning.trials=24 "
+    f"tuning.repeats=3 seeds=6 {SMALL_OVERRIDES}",
     "layers": "optimizer=sgd optimizer.lr=0.1 initializer=too_small,xavier_normal,he_normal "
     f"'model.hidden=[64,64,64,64,64,64]' seed=0,1,2 diagnostics=layers {SMALL_OVERRIDES}",
 }
@@ -59,6 +64,7 @@ ENTRIES = [
     Entry("profile", "Performance profile", "profile", "tuned", "--where phase=tuned"),
     Entry("time_to_target", "Time to target", "time_to_target", "tuned", "--where phase=tuned"),
     Entry("budget", "Budget curves", "budget", "tuned", "--where model.name=mlp"),
+    Entry("rate_decay", "Maps of learning rate and weight decay", "rate_decay", "decay"),
     Entry("layers", "Layers by depth", "layers", "layers", "--lines initializer"),
     Entry("cost", "What a step costs", "cost", "tuned", "--where phase=tuned model.name=mlp"),
     Entry(
@@ -77,42 +83,55 @@ ENTRIES = [
 
 
 def main() -> None:
-    """Run the missing studies, draw every figure, and write the README."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    OUT.mkdir(parents=True, exist_ok=True)
-    for name in STUDIES:
-        words = [*shlex.split(STUDIES[name]), f"name={name}", f"results_dir={OUT / 'runs'}"]
-        multirun = [] if name == "tuned" else ["-m"]
-        print(f"$ {sweep(name)}", flush=True)
-        subprocess.run(
-            [sys.executable, "-m", "optbench", *multirun, *words, "quiet=true"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-    parts = [section(entry) for entry in ENTRIES]
+    """Train the studies if asked, draw every figure from their runs, and write the README."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", action="store_true", help="train the studies, and pack their runs")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        if asked.run:
+            for name in STUDIES:
+                train(name, runs / "trained")
+                pack(runs / "trained" / name, OUT / f"{name}.csv.xz")
+        for name in STUDIES:
+            unpack(OUT / f"{name}.csv.xz", runs / name)
+        parts = [section(entry, runs) for entry in ENTRIES]
+        finish(runs / "tuned", quiet=True)
+        table = (runs / "tuned" / "summary.tex").read_text("utf-8")
     parts.insert(len(ENTRIES) - 3, TRAJECTORIES)
-    table = (OUT / "runs" / "tuned" / "summary.tex").read_text("utf-8")
     sweeps = "\n".join(f"    {sweep(name)}" for name in STUDIES)
     text = "\n".join([INTRODUCTION, sweeps, "", *parts, TABLES, "```tex", table + "```", "", END])
     (OUT / "README.md").write_text(text, "utf-8")
 
 
+def train(name: str, results: Path) -> None:
+    """Make the runs of a study."""
+    words = [*shlex.split(sweep(name))[1:], f"results_dir={results}", "quiet=true"]
+    print(f"$ {sweep(name)}", flush=True)
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+
+
 def sweep(name: str) -> str:
     """Return the command that makes a study's runs."""
-    multirun = "" if name == "tuned" else "-m "
+    multirun = "" if is_tuned(name) else "-m "
     return f"python -m optbench {multirun}{STUDIES[name]} name={name} results_dir=RUNS"
 
 
-def section(entry: Entry) -> str:
-    """Draw one figure; return its part of the page."""
+def is_tuned(name: str) -> bool:
+    """Return whether a study tunes, which needs no `-m`."""
+    return "hydra/sweeper=tuned" in STUDIES[name]
+
+
+def section(entry: Entry, runs: Path) -> str:
+    """Draw one figure from a folder of studies; return its part of the page."""
     words = ["--kind", entry.kind, *shlex.split(entry.words), "--format", "png"]
     with tempfile.TemporaryDirectory() as folder:
         print(f"$ {command(entry)}", flush=True)
-        if plot.main([str(OUT / "runs" / entry.study), "-o", folder, *words]):
+        if plot.main([str(runs / entry.study), "-o", folder, *words]):
             sys.exit(f"{entry.name} was not drawn")
         (picture,) = Path(folder).glob("*.png")
         caption = picture.with_suffix(".txt").read_text("utf-8")
+        alternative = words_of(picture, entry.heading)
         # A picture with a palette has a third of the size.
         image = Image.open(picture).convert("RGB")
         image.quantize(128, dither=Image.Dither.NONE).save(OUT / f"{entry.name}.png", optimize=True)
@@ -124,7 +143,7 @@ def section(entry: Entry) -> str:
               caption.splitlines()]  # fmt: skip
     return "\n".join(
         [
-            f"## {entry.heading}", "", f"![{entry.heading}]({entry.name}.png)", "",
+            f"## {entry.heading}", "", f"![{alternative}]({entry.name}.png)", "",
             f"{made_by}, or", "", f"    {command(entry)}", "", "\n>\n".join(quoted), "",
         ]
     )  # fmt: skip
@@ -145,7 +164,7 @@ is written beside each figure. `RUNS` is a folder for the runs, which these comm
 TRAJECTORIES = """\
 ## Ways over a function of two variables
 
-![paths of optimizers over a ravine](../trajectories/ravine.png)
+![Three paths over a ravine and their losses: momentum overshoots](../trajectories/ravine.png)
 
 `optbench.trajectories.contours.still`, and as an animation `optbench.trajectories.contours.animate`
 ([ravine.gif](../trajectories/ravine.gif)), or
@@ -164,7 +183,10 @@ TABLES = """\
 A value is bold only where its optimizer may be claimed to be better than every other
 one in the column.
 """
-END = "`python -m scripts.results.gallery` runs these commands and writes this file.\n"
+END = (
+    "`python -m scripts.results.gallery` draws these figures from the committed runs and writes "
+    "this file; with `--run` it trains first.\n"
+)
 
 if __name__ == "__main__":
     main()

@@ -7,29 +7,36 @@ import csv
 import io
 import json
 import lzma
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from optbench.formats.checksummed_json import add_checksum, remove_checksum
 
-SWEEP_FILES = ("figure.json", "jobs.jsonl")
+SWEEP_FILES = ("figure.json", "jobs.jsonl", "study.json", "engines.json")
 RUN_FILES = ("run.json", "epochs.csv", "layers.csv")
-RESULTS, DATA = "results", "~/.cache/optbench"  # as conf/config.yaml has them
+DEFAULTS = {"results_dir": "results", "root": "~/.cache/optbench"}  # as conf/config.yaml has them
+# as the value of a key, or as an override in a list of words
+FOLDER = re.compile(r'\b((results_dir|root)(?:": "|=))/[^"]*')
 
 
-def pack_sweep(sweep: Path, table: Path) -> int:
-    """Write the files of a sweep that its figures and verdict need; return their number."""
-    paths = [sweep / name for name in SWEEP_FILES]
-    for record in sorted(sweep.glob("*/run.json")):
-        paths += [record.parent / name for name in RUN_FILES]
-    found = [path for path in paths if path.exists()]
-    return write(table, ((str(p.relative_to(sweep)), p.read_bytes().decode()) for p in found))
+def pack(folder: Path, table: Path, run_files: Sequence[str] = RUN_FILES) -> int:
+    """Write what figures and verdicts need of a sweep or a tuned study; return the number of files.
+
+    Runs that have not ended are left out.
+    """
+    rows = [(name, folder / name) for name in SWEEP_FILES]
+    for record in sorted(folder.rglob("run.json")):
+        if json.loads(record.read_text("utf-8")).get("status") != "running":
+            run = record.parent
+            rows += [(str((run / name).relative_to(folder)), run / name) for name in run_files]
+    return write(table, ((name, p.read_bytes().decode()) for name, p in rows if p.exists()))
 
 
 def write(table: Path, rows: Iterable[tuple[str, str]]) -> int:
     """Write paths and texts into a compressed table; return the number of rows.
 
-    Of a `run.json` the folders of the machine become the default ones.
+    In JSON files the folders of the machine become the default ones.
     """
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = [(name, without_folders(name, text)) for name, text in rows]
@@ -41,16 +48,14 @@ def write(table: Path, rows: Iterable[tuple[str, str]]) -> int:
 
 
 def without_folders(name: str, text: str) -> str:
-    """Return a file's text; in a `run.json` the folders of its machine become the default ones."""
-    if not name.endswith("run.json"):
+    """Return a JSON file's text with the default folders in place of those of its machine."""
+    if not name.endswith((".json", ".jsonl")):
         return text
-    record = remove_checksum(json.loads(text))
-    config = record["config"]
-    config["results_dir"] = RESULTS
-    for part in ("data", "dataset"):
-        if "root" in config.get(part, ()):
-            config[part]["root"] = DATA
-    return json.dumps(add_checksum(record), indent=1, allow_nan=False) + "\n"
+    found = FOLDER.sub(lambda match: match[1] + DEFAULTS[match[2]], text)
+    if found == text or not name.endswith(".json"):
+        return found
+    remove_checksum(json.loads(text))  # ValueError where it was damaged before
+    return json.dumps(add_checksum(json.loads(found)), indent=1, allow_nan=False) + "\n"
 
 
 def unpack(table: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from optbench.formats.job_list import of_sweep
 from optbench.report import finish
 from scripts import ROOT
 from scripts.results.captions import words_of
-from scripts.results.packed import pack_sweep, unpack
+from scripts.results.packed import pack, unpack
 from scripts.tables import markdown
 
 OUT = ROOT / "results" / "zoo"
@@ -46,10 +46,11 @@ def main() -> None:
         if not asked.draw:
             sweep = Path(asked.results_dir).resolve() / "sweeps" / name
             run(name, asked.results_dir, sweep)
-            pack_sweep(sweep, table)
+            pack(sweep, table)
         parts.append(section(name, title, table))
     head = (
-        "# The optimizers of the field\n\nEach optimizer at its published defaults and under the "
+        "# The optimizers of the field, run\n\n"
+        "Each optimizer at its published defaults and under the "
         "schedule that its authors ask for (`schedule=authors`), with eight seeds on the MLP and "
         "three on the GPT. Nothing was tuned, so that this shows that they run, how many gradients "
         "they take, and how their curves look; it does not say which is best: for that, see "

@@ -57,7 +57,7 @@ def main(words: list[str]) -> int:
 
 def keep(study: studies.Study, folder: Path, form: str) -> None:
     """Pack the runs of a finished study, with the form that they are of."""
-    packed.pack_sweep(folder, study.table)
+    packed.pack(folder, study.table)
     replace_text(study.folder / FORM_FILE, json.dumps({"form": form}) + "\n")
 
 
