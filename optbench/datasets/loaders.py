@@ -48,7 +48,10 @@ SHA256 = {
 
 
 def mnist_5k() -> RawDataset:
-    """Return a twelfth of MNIST's training images and a tenth of its test images."""
+    """Return a twelfth of MNIST's training images and a tenth of its test images: 5,000 + 1,000.
+
+    The images are uint8, (n, 1, 28, 28).
+    """
     try:
         content = read_bytes(BUNDLED_MNIST)
         check_hash(BUNDLED_MNIST, content, BUNDLED_MNIST_SHA256)
@@ -63,25 +66,36 @@ def mnist_5k() -> RawDataset:
 
 
 def mnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Return MNIST: 60,000 + 10,000 grey images of handwritten digits, 28 x 28."""
+    """Return MNIST: 60,000 + 10,000 grey images of handwritten digits, 28 x 28 (LeCun et al. 1998).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     return _idx("mnist", "MNIST", root, download)
 
 
 def fashion_mnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Return Fashion-MNIST: 60,000 + 10,000 grey images of clothes, 28 x 28."""
+    """Return Fashion-MNIST: 60,000 + 10,000 grey images of clothes, 28 x 28 (Xiao et al. 2017).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     return _idx("fashion_mnist", "FashionMNIST", root, download)
 
 
 def kmnist(root: str | Path, download: bool = True) -> RawDataset:
-    """Return Kuzushiji-MNIST: 60,000 + 10,000 grey Japanese characters, 28 x 28."""
+    """Return Kuzushiji-MNIST: 60,000 + 10,000 Japanese characters, 28 x 28 (Clanuwat et al. 2018).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     return _idx("kmnist", "KMNIST", root, download)
 
 
 def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
-    """Return EMNIST: grey images of handwritten characters, 28 x 28.
+    """Return EMNIST: grey images of handwritten characters, 28 x 28 (Cohen et al. 2017).
 
     split: "digits" (240,000 + 40,000, 10 classes), "letters" (124,800 + 20,800, 26 classes, upper
     and lower case merged) or "balanced" (112,800 + 18,800 digits and letters, 47 classes).
+    Raises `UserError` for another split, and where files are missing and may not be downloaded, or
+    are damaged.
     """
     check_choice("dataset.split", split, EMNIST_SPLITS)
     # one archive holds all splits; the MD5 is torchvision's
@@ -103,17 +117,26 @@ def emnist(split: str, root: str | Path, download: bool = True) -> RawDataset:
 
 
 def cifar10(root: str | Path, download: bool = True) -> RawDataset:
-    """Return CIFAR-10: 50,000 + 10,000 colour photographs, 32 x 32."""
+    """Return CIFAR-10: 50,000 + 10,000 colour photographs, 32 x 32 (Krizhevsky 2009).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     return _cifar("cifar10", "CIFAR10", root, download)
 
 
 def cifar100(root: str | Path, download: bool = True) -> RawDataset:
-    """Return CIFAR-100: 50,000 + 10,000 colour photographs, 32 x 32, fine labels."""
+    """Return CIFAR-100: 50,000 + 10,000 photographs, 32 x 32, fine labels (Krizhevsky 2009).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     return _cifar("cifar100", "CIFAR100", root, download)
 
 
 def svhn(root: str | Path, download: bool = True) -> RawDataset:
-    """Return cropped SVHN: 73,257 + 26,032 colour images of house numbers, 32 x 32."""
+    """Return cropped SVHN: 73,257 + 26,032 images of house numbers, 32 x 32 (Netzer et al. 2011).
+
+    Raises `UserError` where files are missing and may not be downloaded, or are damaged.
+    """
     try:
         import scipy.io  # noqa: F401  (torchvision reads the .mat files with it)
     except ImportError as error:
@@ -133,18 +156,27 @@ def svhn(root: str | Path, download: bool = True) -> RawDataset:
 
 
 def digits() -> RawDataset:
-    """Return scikit-learn's digits: 1,797 grey images, 8 x 8, values 0 to 16."""
+    """Return scikit-learn's digits: 1,797 grey images, 8 x 8, values 0 to 16.
+
+    Every fifth example is for the test (Alpaydin & Kaynak 1998, UCI).
+    """
     x, y = _sklearn("digits")
     return _every_fifth_for_test(x.to(torch.float32).view(-1, 1, 8, 8), y)
 
 
 def wine() -> RawDataset:
-    """Return scikit-learn's wine: 178 examples, 13 features, 3 classes."""
+    """Return scikit-learn's wine: 178 examples, 13 features, 3 classes.
+
+    Every fifth example is for the test (Aeberhard & Forina 1992, UCI).
+    """
     return _every_fifth_for_test(*_sklearn("wine"))
 
 
 def breast_cancer() -> RawDataset:
-    """Return scikit-learn's breast cancer: 569 examples, 30 features, 2 classes."""
+    """Return scikit-learn's breast cancer: 569 examples, 30 features, 2 classes.
+
+    Every fifth example is for the test (Wolberg et al. 1993, UCI).
+    """
     return _every_fifth_for_test(*_sklearn("breast_cancer"))
 
 

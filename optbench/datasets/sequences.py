@@ -11,7 +11,7 @@ MARKED_EARLY = 10  # of the adding problem: the first marked step is one of so m
 
 
 def mnist_rows() -> RawDataset:
-    """Return the digits of `mnist_5k` as sequences of 28 rows, from top to bottom."""
+    """Return the digits of `mnist_5k` as sequences of 28 rows, from top to bottom: (n, 28, 28)."""
     raw = mnist_5k()
     return raw._replace(train_x=raw.train_x[:, 0], test_x=raw.test_x[:, 0])
 

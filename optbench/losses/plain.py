@@ -19,7 +19,12 @@ OUTPUT_FUNCTIONS = {
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Return cross-entropy with optional label smoothing (Szegedy et al. 2016)."""
+    """Return cross-entropy with label smoothing (Szegedy et al. 2016), averaged over examples.
+
+    logits: (n, classes), or (n, tokens, classes). labels: (n,) or (n, tokens), integers; -100 has no
+    loss. The target of the label is 1 - label_smoothing, and each class has label_smoothing /
+    classes in addition. Raises `UserError` unless 0 <= label_smoothing < 1.
+    """
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing!r}")
     logits, labels = _by_label("cross_entropy", logits, labels)
@@ -27,7 +32,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
 
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return cross-entropy as the negative log-likelihood of the log-softmax."""
+    """Return cross-entropy as the negative log-likelihood of the log-softmax, averaged over examples.
+
+    logits and labels as for `cross_entropy`.
+    """
     logits, labels = _by_label("nll", logits, labels)
     return F.nll_loss(F.log_softmax(logits, dim=1), labels)
 
@@ -47,7 +55,10 @@ def mse(logits: Tensor, labels: Tensor, *, output: str = "softmax") -> Tensor:
 
 
 def mae(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the absolute error to real targets, averaged over examples and outputs."""
+    """Return the absolute error to real targets, averaged over examples and outputs.
+
+    outputs, targets: of one shape, (n, targets). Raises `UserError` for whole numbers as targets.
+    """
     _check_real("mae", targets)
     return F.l1_loss(outputs, targets)
 

@@ -22,7 +22,7 @@ BOOTSTRAP_METHODS = ("percentile", "bca")
 
 
 class Estimate(NamedTuple):
-    """A number, its interval and its number of runs."""
+    """A number, its interval from `low` to `high`, and its number `n` of runs."""
 
     value: float
     low: float
@@ -154,7 +154,11 @@ def describe(
     method: str = "percentile",
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return n, diverged (n), sd, and median, mean and iqm with intervals ("iqm_low")."""
+    """Return n, the number diverged, sd, and median, mean and iqm, each with its interval.
+
+    values: (n,), infinite for a diverged run. The keys are "n", "diverged", "sd", "median",
+    "median_low", "median_high", "mean", ...; strata, method and errors are `bootstrap`'s.
+    """
     data = as_numbers(values)
     line: dict[str, float] = {"n": len(data), "diverged": int(np.isinf(data).sum())}
     for name in STATISTICS:

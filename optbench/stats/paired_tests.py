@@ -67,20 +67,29 @@ def check_share(name: str, value: float) -> None:
 
 
 def least_p(n: int) -> float:
-    """Return the smallest two-sided p of n pairs in a signed-rank or sign-flip test."""
+    """Return the smallest two-sided p of n pairs in a signed-rank or sign-flip test, 2^(1 - n).
+
+    Raises UserError unless n is a whole number from 1.
+    """
     check_whole("the number of pairs", n)
     return min(1.0, 2.0 ** (1 - n))
 
 
 def enough_seeds(comparisons: int = 1, alpha: float = 0.05) -> int:
-    """Return the fewest seeds n with comparisons * 2 ** (1 - n) <= alpha (Holm)."""
+    """Return the fewest seeds n with comparisons * 2^(1 - n) <= alpha (Holm).
+
+    Raises UserError unless comparisons is a whole number from 1 and alpha is in (0, 1).
+    """
     check_whole("the number of comparisons", comparisons)
     check_share("alpha", alpha)
     return math.ceil(1 - math.log2(alpha / comparisons))
 
 
 def differences(a: Values, b: Values) -> np.ndarray:
-    """Return a - b by seed; 0 if both diverged, infinite if one did."""
+    """Return a - b by seed, (n,); 0 if both runs diverged, infinite if one did.
+
+    Raises UserError for runs without a partner, NaN or a list of another length.
+    """
     first, second = as_numbers(a), as_numbers(b)
     if first.shape != second.shape or not len(first):
         raise UserError(f"pairs need the same seeds: {first.shape} and {second.shape} runs")

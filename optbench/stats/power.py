@@ -49,7 +49,11 @@ def rank_biserial(d: Values) -> float:
 
 
 def probability_of_improvement(a: Values, b: Values, smaller: bool = True) -> float:
-    """Return P(A beats B) + P(tie) / 2 over unpaired runs (Agarwal et al. 2021)."""
+    """Return P(A beats B) + P(tie) / 2 over unpaired runs (Agarwal et al. 2021), in [0, 1].
+
+    a, b: the runs' values, (n,) and (m,); smaller: whether the smaller value wins. Raises UserError
+    for NaN and without runs.
+    """
     x, y = check_values(a)[:, None], check_values(b)[None, :]
     wins = x < y if smaller else x > y
     return float((wins + 0.5 * (x == y)).mean())

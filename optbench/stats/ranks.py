@@ -29,7 +29,10 @@ Scores = pd.DataFrame | np.ndarray | Sequence[Sequence[float]]  # (problems, opt
 
 
 class Friedman(NamedTuple):
-    """The test whether the optimizers differ at all."""
+    """The test whether the optimizers differ at all, over their ranks on several problems.
+
+    chi2 and f: the statistics; p and p_f: their p-values.
+    """
 
     chi2: float
     p: float
@@ -78,14 +81,20 @@ def check_complete(scores: Scores) -> pd.DataFrame:
 
 
 def rank(scores: Scores, smaller: bool = True) -> pd.DataFrame:
-    """Return ranks in each row (problem), 1 the best, ties averaged."""
+    """Return the ranks in each row, 1 the best, ties averaged, in the shape of the scores.
+
+    scores: (problems, optimizers), a frame or an array. Raises UserError for a missing score.
+    """
     scores = check_complete(scores)
     values = scores.to_numpy(dtype=float) * (1 if smaller else -1)
     return pd.DataFrame(stats.rankdata(values, axis=1), scores.index, scores.columns)
 
 
 def mean_ranks(scores: Scores, smaller: bool = True) -> "pd.Series[float]":
-    """Return the mean rank of each optimizer over the problems, best first."""
+    """Return the mean rank of each optimizer over the problems, best first, (optimizers,).
+
+    scores: (problems, optimizers). Raises UserError for a missing score.
+    """
     return rank(scores, smaller).mean().sort_values(kind="stable")
 
 
@@ -116,7 +125,11 @@ def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedma
 
 
 def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> float:
-    """Return Nemenyi's CD = q sqrt(k (k + 1) / (6 N)), q the range / sqrt(2)."""
+    """Return Nemenyi's critical difference of two mean ranks (Demsar 2006, section 3.2.2).
+
+    CD = q sqrt(k (k + 1) / (6 N)) of k optimizers on N problems, where q is the quantile of the
+    studentized range divided by sqrt(2). Raises UserError unless k >= 2 and N >= 1.
+    """
     check_whole("the number of optimizers", optimizers, 2)
     check_whole("the number of problems", problems)
     check_share("alpha", alpha)
@@ -125,7 +138,11 @@ def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> 
 
 
 def nemenyi(scores: Scores, smaller: bool = True) -> pd.DataFrame:
-    """Return p-values of Nemenyi's test of all pairs, optimizers by optimizers."""
+    """Return p-values of Nemenyi's test of all pairs, (optimizers, optimizers).
+
+    scores: (problems, optimizers). The p-value is of the difference of mean ranks (Demsar 2006,
+    section 3.2.2; scikit-posthocs). Raises UserError for a missing score.
+    """
     from scikit_posthocs import posthoc_nemenyi_friedman  # takes half a second
 
     ranks = rank(scores, smaller)

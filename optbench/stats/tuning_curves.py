@@ -15,7 +15,10 @@ ORDERED_METHODS = ("tpe", "grid")  # their trials are not exchangeable
 
 
 class Width(NamedTuple):
-    """The range of learning rates within a share of the best."""
+    """The learning rates from `low` to `high`, whose values are within a share of the best.
+
+    decades: log10(high / low).
+    """
 
     decades: float
     low: float
@@ -157,5 +160,8 @@ def rate_width(rates: Values, values: Values, smaller: bool = True, within: floa
 
 
 def rate_widths(rates: Values, values: Values, smaller: bool = True) -> dict[float, Width]:
-    """Return `rate_width` within 1, 5 and 10 % of the best."""
+    """Return `rate_width` within 1, 5 and 10 % of the best, by these shares (0.01, 0.05, 0.1).
+
+    rates, values: (n,), a run's learning rate and its final value. Errors are `rate_width`'s.
+    """
     return {share: rate_width(rates, values, smaller, share) for share in (0.01, 0.05, 0.1)}

@@ -103,7 +103,10 @@ def shift(a: Values, b: Values, level: float = 0.95) -> tuple[float, float, floa
 
 
 def dominance(a: Values, b: Values) -> float:
-    """Return P(a > b) - P(a < b) over all runs of both (Cliff 1993), in [-1, 1]."""
+    """Return P(a > b) - P(a < b) over all runs of both (Cliff 1993), in [-1, 1].
+
+    a, b: (n,) and (m,). Raises UserError for NaN and without runs.
+    """
     x, y = check_groups(a, b)
     return float((x[:, None] > y).mean() - (x[:, None] < y).mean())
 
