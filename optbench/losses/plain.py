@@ -21,8 +21,8 @@ OUTPUT_FUNCTIONS = {
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Return cross-entropy with label smoothing (Szegedy et al. 2016), averaged over examples.
 
-    logits: (n, classes), or (n, tokens, classes). labels: (n,) or (n, tokens), integers; -100 has no
-    loss. The target of the label is 1 - label_smoothing, and each class has label_smoothing /
+    logits: (n, classes), or (n, tokens, classes). labels: (n,) or (n, tokens), integers; -100
+    has no loss. The target of the label is 1 - label_smoothing, and each class has label_smoothing /
     classes in addition. Raises `UserError` unless 0 <= label_smoothing < 1.
     """
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
@@ -32,9 +32,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
 
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return cross-entropy as the negative log-likelihood of the log-softmax, averaged over examples.
+    """Return cross-entropy as the negative log-likelihood of the log-softmax.
 
-    logits and labels as for `cross_entropy`.
+    It is averaged over examples. logits and labels as for `cross_entropy`.
     """
     logits, labels = _by_label("nll", logits, labels)
     return F.nll_loss(F.log_softmax(logits, dim=1), labels)
