@@ -22,8 +22,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     """Return cross-entropy with label smoothing (Szegedy et al. 2016), averaged over examples.
 
     logits: (n, classes), or (n, tokens, classes). labels: (n,) or (n, tokens), integers; -100
-    has no loss. The target of the label is 1 - label_smoothing, and each class has label_smoothing /
-    classes in addition. Raises `UserError` unless 0 <= label_smoothing < 1.
+    has no loss. The target of the label is 1 - label_smoothing, to which each class adds
+    label_smoothing / classes. Raises `UserError` unless 0 <= label_smoothing < 1.
     """
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
         raise UserError(f"loss.label_smoothing must be in [0, 1), not {label_smoothing!r}")

@@ -11,7 +11,9 @@ from optbench.formats.groups import choices
 from scripts import ROOT
 from scripts.site.result_pages import result_pages
 
-COMMAND = re.compile(r"^(?:    |\$ )python -m optbench (\S.*)$", re.M)
+# with `python -m`, in a shell's loop, or after another word; without what follows a `>`
+BEFORE = r"(?:    |\$ |srun )(?:python -m |.*(?: |\.venv/bin/))?"
+COMMAND = re.compile(rf"^{BEFORE}optbench (\S[^>\n]*?)(?: >.*|'\")?$", re.M)
 FILE = re.compile(r"```\w+\n(# @package _global_\n)?# (\S+\.(?:yaml|py))\n(.*?)```", re.S)
 TABLE = re.compile(r"```csv\n(.*?)```", re.S)
 
@@ -23,7 +25,7 @@ def pages() -> list[Path]:
 
 
 def commands(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return each command of the pages, without `python -m optbench`, and its first page."""
+    """Return each command of the pages, without the word `optbench`, and its first page."""
     found: dict[str, Path] = {}
     for path in paths:
         text = path.read_text("utf-8").replace("\\\n", "")
