@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from optbench import __version__
+from optbench.common.machine import cpu_name
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # the git checkout of optbench, if there is one
 
@@ -29,13 +30,7 @@ def machine(device: str) -> dict[str, str]:
     """Return the parts of the machine that change times; no names of host or user."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text("utf-8", "replace").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu}
+    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name()}
     found |= {"cores": str(os.cpu_count()), "allocator": allocator()}
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)

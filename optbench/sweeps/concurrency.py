@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from optbench.common.errors import UserError
 from optbench.sweeps import worker
 from optbench.sweeps.worker_pool import Pool
-from optbench.training import device
 
 
 def check(workers: Any, time_limit: Any) -> None:
@@ -74,6 +73,6 @@ def worker_pool(size: int, threads: int, gpus: int) -> Pool:
         for other in _pools.values():
             other.close()
         _pools.clear()
-        _pools[key] = Pool(size, worker.set_up, threads, gpus, device.onednn_is_faster())
+        _pools[key] = Pool(size, worker.set_up, threads, gpus)
         atexit.register(_pools[key].close)
     return _pools[key]

@@ -72,15 +72,13 @@ class Environment(NamedTuple):
     modules: list[str]  # sys.path, since the user's classes may be anywhere
 
 
-def set_up(number: int, threads: int, gpus: int, onednn: bool) -> None:
-    """Set a worker's threads, its GPU if there are several, and the parent's choices.
+def set_up(number: int, threads: int, gpus: int) -> None:
+    """Set a worker's threads, and its GPU if there are several.
 
     number: the worker's, which picks the GPU of `device=cuda`.
-    onednn: the parent's `device.onednn_is_faster`.
     """
     if gpus > 1:
         torch.cuda.set_device(number % gpus)
-    device.set_onednn_decision(onednn)
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
 

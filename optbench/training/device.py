@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import parent_process
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from torch import nn
 
 from optbench.common.console import warn
 from optbench.common.errors import UserError
+from optbench.common.machine import cpu_name
 
 MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # missing in the stubs
 ONEDNN_PRECISION = "bf16"  # the value of `fp32_precision` that routes products to oneDNN
-# oneDNN was 2.2 times as fast on an AMD CPU and 0.9 on an Intel one, so noise changes no decision
-MIN_ONEDNN_SPEEDUP = 1.3
 MULTIPLICATIONS_PER_THREAD = 3 * 10**6  # in a step; with fewer, waiting costs more than it saves
 
 
@@ -42,7 +40,7 @@ def choose(
         torch.use_deterministic_algorithms(deterministic)  # takes a second: imports the compiler
     device = usable(name)
     if device.type == "cpu":
-        route_products_to_onednn(timed=not deterministic)
+        route_products_to_onednn(on_intel=deterministic)
     return device
 
 
@@ -76,32 +74,21 @@ def warn_of_threads(count: int) -> None:
         warn(f"{words} threads than cores")
 
 
-def route_products_to_onednn(*, timed: bool = True) -> bool:
-    """Route float32 products on the CPU to oneDNN if it pays; return whether it does.
+def route_products_to_onednn(*, on_intel: bool = False) -> bool:
+    """Route float32 products on the CPU to oneDNN where it pays; return whether it does.
 
-    PyTorch's default on x86 is MKL, which is slow on CPUs of other makers. The switch to oneDNN
-    also allows bfloat16, which oneDNN uses on CPUs with matrix units (AMX). A trial product decides
-    whether oneDNN is as accurate as float32.
+    PyTorch's default on x86 is MKL, which is slow on CPUs of other makers than Intel: oneDNN was
+    1.2 to 2.2 times as fast on two of AMD, and 0.9 times on one of Intel. No timing decides, whose
+    noise would change how a machine's runs round. The switch to oneDNN also allows bfloat16, which
+    oneDNN uses on CPUs with matrix units (AMX). A trial product decides whether oneDNN is as
+    accurate as float32.
 
-    timed: require that oneDNN is also clearly faster. False: accuracy alone decides, so that every
-    process decides alike.
+    on_intel: whether CPUs of Intel, too, take oneDNN, so that machines of all makers take one
+    library.
     """
-    taken = onednn_is_faster() if timed else _is_accurate()
+    taken = (on_intel or "intel" not in cpu_name().lower()) and _is_accurate()
     MATMUL.fp32_precision = ONEDNN_PRECISION if taken else _default_precision()
     return taken
-
-
-def onednn_is_faster() -> bool:
-    """Return whether oneDNN is as accurate and clearly faster, by a trial or as set."""
-    return _onednn_decision[-1] if _onednn_decision else _is_accurate() and _is_faster()
-
-
-_onednn_decision: list[bool] = []
-
-
-def set_onednn_decision(pays: bool) -> None:
-    """Take over another process's decision, so that a sweep's runs round alike."""
-    _onednn_decision.append(pays)
 
 
 def products() -> str:
@@ -137,22 +124,6 @@ def _is_accurate() -> bool:
         with _matmul_precision(precision):
             errors.append((a @ b.T - exact).abs().max().item())
     return errors[1] <= 4 * errors[0]
-
-
-@cache
-def _is_faster() -> bool:
-    """Return whether oneDNN multiplies matrices clearly faster than the default."""
-    x, w, out = torch.ones(128, 784), torch.ones(512, 784), torch.empty(128, 512)
-    seconds: dict[str, list[float]] = {_default_precision(): [], ONEDNN_PRECISION: []}
-    for _ in range(8):  # in turn, so that other load on the machine slows both
-        for precision, own in seconds.items():
-            with _matmul_precision(precision):
-                torch.mm(x, w.t(), out=out)  # fills the caches alike for both
-                begun = perf_counter()
-                torch.mm(x, w.t(), out=out)
-                own.append(perf_counter() - begun)
-    default = min(seconds[_default_precision()])
-    return min(seconds[ONEDNN_PRECISION]) * MIN_ONEDNN_SPEEDUP < default
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from optbench.common.machine import cpu_name
 from scripts import ROOT
 
 try:
@@ -134,18 +135,13 @@ def counts(text: str) -> list[int]:
 
 def machine(torch: Any) -> list[str]:
     """Return the machine and the versions, in words."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [row for row in info.read_text().splitlines() if row.startswith("model name")]
-        name = names[0].split(": ")[1] if names else name
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     allocator = ALLOCATOR or "the system's"
     return [
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch{gpu}{load}; "
-        f"torch {torch.__version__}, Python {platform.python_version()}; optbench and the "
-        f"bound with {allocator} allocator of memory."
+        f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+        f"{gpu}{load}; torch {torch.__version__}, Python {platform.python_version()}; "
+        f"optbench and the bound with {allocator} allocator of memory."
     ]
 
 

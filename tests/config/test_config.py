@@ -130,7 +130,10 @@ def test_every_study_is_a_sweep_of_choices_that_exist(option):
 def values_of(key: str, params: dict) -> list[str]:
     outside_of_lists = r",(?![^\[]*\])"
     values = [value.strip() for value in re.split(outside_of_lists, str(params[key]))]
-    return values[:1] if key == "seed" else values
+    if key == "seed":
+        return values[:1]
+    # of a setting's values the ends, of a group all choices
+    return [values[0], values[-1]] if "." in key and len(values) > 2 else values
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -164,13 +164,16 @@ def other_sweep(folder: Path) -> None:
         ["hydra/launcher=basic"],
         pytest.param(["hydra.launcher.workers=1"], marks=pytest.mark.slow),
         ["hydra.launcher.workers=1", "hydra.sweeper.max_batch_size=1"],
-        [
-            "hydra/launcher=basic",
-            "hydra/sweeper=tuned",
-            "tuning.repeats=1",
-            "tuning.trials=1",
-            "seeds=1",
-        ],
+        pytest.param(
+            [
+                "hydra/launcher=basic",
+                "hydra/sweeper=tuned",
+                "tuning.repeats=1",
+                "tuning.trials=1",
+                "seeds=1",
+            ],
+            marks=pytest.mark.slow,
+        ),
         [
             "hydra.launcher.workers=1",
             "hydra/sweeper=tuned",

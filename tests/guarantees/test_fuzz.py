@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     "words",
     [
-        ["fuzz_configurations", "--examples", "60", "--seed", "7"],
+        ["fuzz_configurations", "--examples", "30", "--seed", "7"],
         pytest.param(["fuzz_files", "--files", "60", "--seed", "7"], marks=pytest.mark.slow),
     ],
     ids=lambda words: words[0],

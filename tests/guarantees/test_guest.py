@@ -74,7 +74,10 @@ print("unchanged")
 """
 
 
-@pytest.mark.parametrize("words", [["-m", "mytool"], ["script.py"], ["bin/optbench"]])
+@pytest.mark.parametrize(
+    "words",
+    [["-m", "mytool"], pytest.param(["script.py"], marks=pytest.mark.slow), ["bin/optbench"]],
+)
 def test_importing_and_using_optbench_changes_nothing_in_a_program(tmp_path, words):
     # `python -m` imports `mytool` before it has set the program's name; one has the command's name
     for name in ("mytool/__init__.py", "mytool/__main__.py", "script.py", "bin/optbench"):

@@ -18,7 +18,8 @@ CHOSEN += random.Random(1).sample(CHEAP, 12)
 
 def marked(pair: tuple[str, str]) -> object:
     """Return a parameter of the test: LBFGS evaluates the full batch three times a step."""
-    return pytest.param(*pair, marks=pytest.mark.slow if pair[1] == "LBFGS" else ())
+    late = pair[1] == "LBFGS" or pair in CHOSEN[len(differential_models.NAMES) :]
+    return pytest.param(*pair, marks=pytest.mark.slow if late else ())
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [marked(pair) for pair in CHOSEN])

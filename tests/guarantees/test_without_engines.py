@@ -51,7 +51,8 @@ def test_core_tests_pass_without_engines(core):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("workers", marks=pytest.mark.slow), "basic"])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["workers", "basic"])
 def test_run_and_sweep_are_plain_without_engines(core, tmp_path, launcher):
     words = ["-m", "optbench", "data.subset=200", "model.hidden=[8]", "epochs=2", "device=cpu"]
     words += ["quiet=true", f"results_dir={tmp_path}"]

@@ -243,9 +243,8 @@ def test_a_workers_cuda_is_a_gpu_of_its_own_and_a_numbered_one_stays(monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch, "set_num_interop_threads", lambda count: None)
-    monkeypatch.setattr(device, "set_onednn_decision", lambda pays: None)
     for number, gpus in ((0, 2), (1, 2), (2, 2), (0, 1), (0, 0)):
-        worker.set_up(number, torch.get_num_threads(), gpus, False)
+        worker.set_up(number, torch.get_num_threads(), gpus)
     assert own == [0, 1, 0]
     assert device.choose("cuda").index is None  # torch takes the one that was set
     assert device.choose("cuda:1") == torch.device("cuda:1")

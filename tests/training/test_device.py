@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from optbench.runs import provenance
 from optbench.training import device
 
 SETTING = torch.backends.mkldnn.matmul
@@ -10,11 +11,11 @@ SETTING = torch.backends.mkldnn.matmul
 
 @pytest.fixture
 def answers(monkeypatch):
-    """What the trials find: (accurate, faster)."""
+    """What the trial and the system say: whether oneDNN is accurate, and the CPU's name."""
 
-    def set_to(accurate: bool, faster: bool) -> None:
+    def set_to(accurate: bool, cpu: str) -> None:
         monkeypatch.setattr(device, "_is_accurate", lambda: accurate)
-        monkeypatch.setattr(device, "_is_faster", lambda: faster)
+        monkeypatch.setattr(device, "cpu_name", lambda: cpu)
 
     before = SETTING.fp32_precision
     yield set_to
@@ -22,25 +23,29 @@ def answers(monkeypatch):
 
 
 @pytest.mark.parametrize("accurate", [True, False])
-@pytest.mark.parametrize("faster", [True, False])
-def test_products_go_to_onednn_where_it_is_accurate_and_faster(answers, accurate, faster):
-    answers(accurate, faster)
+@pytest.mark.parametrize(
+    ("cpu", "intel"),
+    [
+        ("AMD EPYC 9654", False),
+        ("Intel(R) Xeon(R) Processor", True),
+        ("Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", True),
+        ("AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", False),
+    ],
+)
+def test_products_go_to_onednn_by_the_cpus_maker_where_it_is_accurate(
+    answers, accurate, cpu, intel
+):
+    answers(accurate, cpu)
     default = device._default_precision()
-    for deterministic, expected in ((False, accurate and faster), (True, accurate)):
+    for deterministic, expected in ((False, accurate and not intel), (True, accurate)) * 2:
         device.choose("cpu", deterministic=deterministic)
         assert SETTING.fp32_precision == (device.ONEDNN_PRECISION if expected else default)
     device.choose("cpu")
-    assert SETTING.fp32_precision == (device.ONEDNN_PRECISION if accurate and faster else default)
 
 
-def test_a_worker_takes_its_parents_word(answers, monkeypatch):
-    monkeypatch.setattr(device, "_onednn_decision", [])
-    answers(True, True)
-    device.choose("cpu")
-    assert device.products() == "oneDNN"
-    device.set_onednn_decision(False)
-    device.choose("cpu")
-    assert device.products() == "default"
+def test_the_cpu_has_a_name_with_its_maker():
+    assert device.cpu_name()
+    assert device.cpu_name() == provenance.machine("cpu")["cpu"]
 
 
 def test_whatever_multiplies_is_float32_accurate():
@@ -54,9 +59,8 @@ def test_whatever_multiplies_is_float32_accurate():
     torch.use_deterministic_algorithms(False)
 
 
-def test_the_trials_leave_the_switch_as_it_was():
+def test_the_trial_leaves_the_switch_as_it_was():
     before = SETTING.fp32_precision
-    for trial in (device._is_accurate, device._is_faster):
-        trial.cache_clear()
-        assert isinstance(trial(), bool)
-        assert SETTING.fp32_precision == before
+    device._is_accurate.cache_clear()
+    assert isinstance(device._is_accurate(), bool)
+    assert SETTING.fp32_precision == before
