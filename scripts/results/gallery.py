@@ -106,7 +106,7 @@ def main() -> None:
 
 def train(name: str, results: Path) -> None:
     """Make the runs of a study."""
-    words = [*shlex.split(sweep(name))[1:], f"results_dir={results}", "quiet=true"]
+    words = [*shlex.split(sweep(name).replace("=RUNS", f"={results}"))[1:], "quiet=true"]
     print(f"$ {sweep(name)}", flush=True)
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
 
