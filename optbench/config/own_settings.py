@@ -49,6 +49,12 @@ def for_hydra(words: Sequence[str]) -> list[str]:
     return list(map(written, words))
 
 
+def as_typed(words: Sequence[str]) -> list[str]:
+    """Return words that Hydra received, with own settings as the command line has them."""
+    known = optimizer_names(words)
+    return [word.removeprefix("++") if split_key(word, known) else word for word in words]
+
+
 def as_group(key: str, own: str) -> str:
     """Return an optimizer's own key as a key of the group. key: as Hydra received it."""
     added = key.startswith("+") and not key.startswith("++")

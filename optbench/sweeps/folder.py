@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
+from optbench.config import own_settings
 from optbench.config.compose import texts_of
 from optbench.formats.groups import own_folders
 from optbench.formats.job_list import SWEEP_FILES, is_cosmetic
@@ -73,5 +74,5 @@ def command_of(config: DictConfig) -> dict[str, Any]:
         if not text.lstrip("+").startswith(("hydra.sweep.", "hydra/launcher=", "hydra.launcher."))
         and "hydra.mode" not in text
     ]
-    task = texts_of(config.hydra.overrides.task)
+    task = own_settings.as_typed(texts_of(config.hydra.overrides.task))
     return {"task": [*flags, *task], "hydra": hydra, "inside": inside}
