@@ -22,7 +22,6 @@ from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
 from optbench.config.resolve import check_tuned
 from optbench.formats import job_list
-from optbench.formats.groups import own_folders
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
 from optbench.formats.run import (
@@ -302,9 +301,9 @@ def begin(
 ) -> None:
     """Write the sweep's own files: list of jobs, figure options, and claim."""
     sweep.mkdir(parents=True, exist_ok=True)
-    flags = [f"--config-dir={folder}" for folder in own_folders]
-    words = [*flags, *texts_of(config.hydra.overrides.task)]
-    job_list.plan(sweep, count, str(config.retry), planned, words, command_of(config))
+    command = command_of(config)
+    words = command["task"]
+    job_list.plan(sweep, count, str(config.retry), planned, words, command)
     (sweep / job_list.ENGINES_FILE).unlink(missing_ok=True)  # left by an earlier call
     figure: Any = OmegaConf.to_container(config.figure, resolve=True)
     asked = question.asked(config)
