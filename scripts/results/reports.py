@@ -1,44 +1,12 @@
-"""Make the report of results/comparison, and pictures of reports.
+"""Pictures of reports, by Playwright and Chromium."""
 
-The runs are not committed: `python -m scripts.results.mnist_comparison` makes them. A picture needs
-Playwright and Chromium.
-"""
-
-import argparse
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-from optbench.common.errors import UserError
-from optbench.report import page as report
-from scripts import ROOT
-
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REPORTS = {  # folder of results/: title, and where the runs' folders lie in it
-    "comparison": ("Seven optimizers on the full MNIST", "runs/final-*"),
-}
-
-
-def main() -> int:
-    """Make the reports; return exit status 1 if a report's runs are missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(REPORTS)} (default: all)")
-    status = 0
-    for name in parser.parse_args().names or REPORTS:
-        title, pattern = REPORTS[name]
-        base = ROOT / "results" / name
-        folders = sorted(base.glob(pattern))
-        try:
-            written = report.write(folders, base / "report.html", title=title)
-        except UserError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            status = 1
-            continue
-        print(f"{written.path}: {written.runs} runs, {written.path.stat().st_size} bytes")
-    return status
 
 
 def picture(page: Path, out: Path, width: int = 1240, height: int = 1530) -> None:
@@ -64,7 +32,3 @@ def picture(page: Path, out: Path, width: int = 1240, height: int = 1530) -> Non
         )  # a third of the bytes
     small.save(out, optimize=True)
     print(f"{out}: {out.stat().st_size} bytes")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

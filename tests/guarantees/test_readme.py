@@ -151,7 +151,7 @@ def test_results_of_users_are_ignored_by_git():
 
 
 def test_a_sweep_takes_the_place_of_no_committed_results():
-    committed = {"comparison", "claims", "benchmark", "gallery", "reliability", "trajectories"}
+    committed = {"fair_comparison", "claims", "benchmark", "gallery", "reliability", "trajectories"}
     for name in committed:
         with pytest.raises(UserError, match=r"README\.md.*choose another name"):
             check_sweep(ROOT / "results" / name)
