@@ -146,7 +146,8 @@ def curves(
         text += f"; left out, without values: {', '.join(empty)}" if empty else ""
         text += scale_note(scales)
         if "stopped" in drawn and drawn["stopped"].notna().any():
-            text += "; a line ends where the first of its runs ended early"
+            where = "its runs ended" if x == "seconds" else "the first of its runs ended early"
+            text += f"; a line ends where {where}"
         if references:
             text += f"; {REFERENCE_NOTE}"
         if x == "seconds":
@@ -157,13 +158,21 @@ def curves(
 
 
 def aggregate(rows: pd.DataFrame, y: str, x: str) -> Curve:
-    """Return median, minimum and maximum over the runs in `rows`, aligned by step."""
+    """Return median, minimum and maximum over the runs in `rows`, aligned by step.
+
+    Against seconds, runs whose steps differ in number have one point more: their last rows. So the
+    line of an equal budget in seconds ends at the budget, with the final values.
+    """
     runs = list(rows.groupby("run", observed=True, sort=False).indices.values())
     all_steps, all_x, all_y = (rows[name].to_numpy(dtype=float) for name in ("step", x, y))
     all_lost = (rows["status"] == "diverged").to_numpy()
     lost = np.array([all_lost[run[0]] for run in runs])
     logged = [all_steps[run] for run in runs]
     complete = [steps for steps, diverged in zip(logged, lost, strict=True) if not diverged]
+    if x == "seconds" and len({steps[-1] for steps in complete}) > 1:
+        complete = [np.append(steps[:-1], math.inf) for steps in complete]  # inf: the last row
+        ended = iter(complete)
+        logged = [own if gone else next(ended) for own, gone in zip(logged, lost, strict=True)]
     # A diverged run may end at a step that no other run logged: the grid leaves out that step.
     grid = complete[0] if complete else max(logged, key=len)
     for steps in complete[1:]:

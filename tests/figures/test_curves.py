@@ -225,6 +225,36 @@ def test_the_order_of_runs_changes_nothing(random: object, bad: int) -> None:
     np.testing.assert_array_equal(first.median, np.where(np.isfinite(expected), expected, math.nan))
 
 
+def test_a_line_of_an_equal_budget_in_seconds_ends_at_the_budget() -> None:
+    runs = [
+        pd.DataFrame(
+            {
+                "run": str(length),
+                "status": status,
+                "step": np.arange(length),
+                "seconds": np.linspace(0, 1 + length / 1000, length),
+                "train_loss": np.linspace(2, length / 10, length),
+            }
+        )
+        for length, status in (
+            (6, "completed"),
+            (8, "completed"),
+            (9, "completed"),
+            (3, "diverged"),
+        )
+    ]
+    found = aggregate(pd.concat(runs[:3]), "train_loss", "seconds")
+    assert len(found.x) == 6  # steps 0 to 4, and the ends
+    assert (found.x[-1], found.median[-1], found.final) == (1.008, 0.8, 0.8)
+    assert (found.low[-1], found.high[-1]) == (0.6, 0.9)
+    at = [run["train_loss"][4] for run in runs[:3]]
+    assert found.median[-2] == np.median(at)
+    assert len(aggregate(pd.concat(runs[:3]), "train_loss", "step").x) == 6
+    lost = aggregate(pd.concat(runs), "train_loss", "seconds")  # one of four is infinitely bad
+    assert lost.final == pytest.approx((0.8 + 0.9) / 2)
+    assert lost.diverged == 1
+
+
 def test_a_rate_that_only_diverged_lies_within_the_axis(tmp_path: Path) -> None:
     for index, lr in enumerate((0.1, 1.0, 1e20)):
         make_run(tmp_path / str(index), "sgd", lr=lr, diverged_at=40 if lr > 1 else None)

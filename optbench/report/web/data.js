@@ -80,7 +80,10 @@ function medianOf(values) {
 function aggregate(runs, metric, clock) {
   const worst = metric.smaller ? Infinity : -Infinity;
   const columns = runs.map((run) => run[metric.rows]);
-  const steps = columns.map((c) => STORE[c.step]);
+  let steps = columns.map((c) => STORE[c.step]);
+  const ends = new Set(steps.filter((_, i) => !runs[i].diverged).map((own) => own[own.length - 1]));
+  if (clock === "seconds" && ends.size > 1)  // Infinity: the last row
+    steps = steps.map((own, i) => (runs[i].diverged ? own : [...own.slice(0, -1), Infinity]));
   const complete = steps.filter((_, i) => !runs[i].diverged);
   let grid = complete[0] || steps.reduce((a, b) => (b.length > a.length ? b : a));
   for (const other of complete.slice(1)) {
