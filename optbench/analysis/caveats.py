@@ -300,8 +300,10 @@ def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[
 def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
     """Yield a caveat if the seeds are too few to tell the leader from the others."""
     plan = made.plan
-    counts = plan.runs.groupby(["panel", "optimizer", "variant"]).size()
-    series = int(plan.runs.groupby(plan.problems)["variant"].nunique().max())
+    of_problem = plan.runs.groupby(plan.problems)["variant"].transform("nunique")
+    compared = plan.runs[of_problem > 1]  # one alone on a problem is compared with nothing
+    counts = compared.groupby(["panel", "optimizer", "variant"]).size()
+    series = int(of_problem.max())
     rivals = series * (series - 1) // 2 if correction == UNPAIRED else series - 1
     if rivals and (why := too_few_seeds(int(counts.min()), rivals, correction)):
         command = settling_command(made, max(DEFAULT_SEEDS, least_seeds(rivals, correction)))

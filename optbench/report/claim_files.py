@@ -35,7 +35,8 @@ def judged(folder: Path, files: RunFiles) -> tuple[dict[str, Any], list[Check]]:
             f"{folder} holds no claim that can be read ({why}): give the folder of a sweep whose "
             "study has a claim, such as study=claims/momentum"
         ) from None
-    return claimed, judge_claim(files.table(), layers_of(files), claimed)
+    of_study = {key: value for key, value in claimed.items() if key != "changed"}
+    return claimed, judge_claim(files.table(), layers_of(files), of_study)
 
 
 def layers_of(files: RunFiles) -> pd.DataFrame | None:
@@ -53,7 +54,7 @@ def write(folder: str | Path, files: RunFiles | None = None) -> tuple[str, list[
     folder = Path(folder)
     files = RunFiles([folder]) if files is None else files
     claimed, checks = judged(folder, files)
-    text = sentence(claimed["text"], checks)
+    text = sentence(claimed["text"], checks, claimed.get("changed", ()))
     text += "".join(f"\nLeft out: {each}.\n" for each in files.older)
     paths = [folder / name for name in WRITTEN]
     replace_text(paths[0], text)

@@ -185,11 +185,15 @@ def judged(made: Comparison, column: str) -> str:
     by = f"by final {metric_of(column).label}"
     if len(cards) == 1 and cards[0]["level"] == "none":
         return str(cards[0]["headline"])
-    if len(cards) == 1:
-        return f"Verdict: {str(cards[0]['headline']).rstrip('.')}, {by}."
-    clear = [card["leader"] for card in cards if card["level"] == "clear"]
+    compared = [card for card in cards if card["level"] != "none"]  # with another one
+    if len(compared) == 1:
+        where = f"{compared[0]['problem']}: " if len(cards) > 1 else ""
+        return f"Verdict: {where}{str(compared[0]['headline']).rstrip('.')}, {by}."
+    clear = [card["leader"] for card in compared if card["level"] == "clear"]
     counts = ", ".join(f"{name} on {count}" for name, count in Counter(clear).most_common())
     have = "has" if len(clear) == 1 else "have"
     settings = f"{capital(made.few_searches)}: " if made.few_searches else ""
-    first = f"Verdict: {settings}{len(clear)} of {len(cards)} problems {have} a clear leader {by}"
+    first = (
+        f"Verdict: {settings}{len(clear)} of {len(compared)} problems {have} a clear leader {by}"
+    )
     return f"{first}: {counts}." if counts else f"{first}."

@@ -36,7 +36,7 @@ from optbench.formats.run import (
 from optbench.report import finish
 from optbench.runs import locks
 from optbench.sweeps import question
-from optbench.sweeps.folder import check_folder, command_of, folder_of, name_folder
+from optbench.sweeps.folder import changed_words, check_folder, command_of, folder_of, name_folder
 from optbench.sweeps.grid import planned_jobs, too_few_seeds
 from optbench.sweeps.sharing import calls
 from optbench.sweeps.sharing.session import Session, sessions
@@ -314,7 +314,7 @@ def begin(
     if claim is None:
         (sweep / job_list.CLAIM_FILE).unlink(missing_ok=True)
     else:
-        write_sealed(sweep / job_list.CLAIM_FILE, claim)
+        write_sealed(sweep / job_list.CLAIM_FILE, claim | {"changed": changed_words(words)})
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from optbench.common.errors import UserError
 from optbench.common.files import expanded
 from optbench.config import own_settings
 from optbench.config.compose import texts_of
-from optbench.formats.groups import own_folders
+from optbench.formats.groups import choices, own_folders
 from optbench.formats.job_list import SWEEP_FILES, is_cosmetic
+from optbench.formats.keys import KEYS, PROBLEM, SERIES, TOP_KEYS
 
 
 def folder_of(config: DictConfig) -> Path:
@@ -56,6 +58,18 @@ def check_folder(sweep: Path) -> None:
             f"{sweep} holds files of something else ({', '.join(others[:3])}), and a sweep would "
             f"write its figures among them: choose another name=NAME"
         )
+
+
+def changed_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command that change what a study compares, but for its seeds."""
+    tops = {word: word.partition("=")[0].lstrip("+~").split(".") for word in words}
+    changing = {name for name in TOP_KEYS if KEYS[name].role & (PROBLEM | SERIES)}
+    return [
+        word
+        for word, (top, *rest) in tops.items()
+        if (top in changing or own_settings.split_key(word, [*choices("optimizer")]))
+        and (top, *rest[:1]) not in (("data", "root"), ("data", "download"))
+    ]
 
 
 def command_of(config: DictConfig) -> dict[str, Any]:

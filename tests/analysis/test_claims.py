@@ -311,6 +311,9 @@ def test_a_study_ends_with_its_verdict_on_the_command_line(tmp_path):
     text = (folder / "claim.md").read_text()
     assert "Claimed: Equal weights never become different" in text
     assert "It cannot be told." in text  # two seeds
+    changes = "data.subset=200 epochs=1 model.hidden=[8,8] optimizer.lr=0.1"
+    assert f"Warning: the command changed the study by {changes}: the claim is about" in text
+    assert judge.verdict_line(text).startswith(f"With {changes} it cannot be told (")
     assert pd.read_csv(folder / "claim.csv")["n"].tolist() == [2, 2, 2]
     assert (folder / "claim.png").stat().st_size > 5000
     (folder / "claim.md").unlink()

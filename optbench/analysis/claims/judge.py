@@ -25,6 +25,8 @@ from optbench.common.text import count
 from optbench.stats.paired_tests import Values, enough_seeds, holm
 
 MORE_SEEDS = re.compile(r"Warning: .* cannot .* can\.")  # `too_few_for`, as a line of `sentence`
+CHANGED = "the command changed the study by "
+AS_IT_IS = ": the claim is about the study as it is"
 CLAIM_KEYS = {"text", "checks", "figure"}
 CLAIM_SENTENCES = {
     "held": "It held.",
@@ -85,8 +87,11 @@ def verdict_of(words: Sequence[str]) -> str:
     return "held" if set(words) == {"held"} else "cannot tell"
 
 
-def sentence(text: str, checks: Sequence[Check]) -> str:
-    """Return the claim, its measurements and its word as Markdown."""
+def sentence(text: str, checks: Sequence[Check], changed: Sequence[str] = ()) -> str:
+    """Return the claim, its measurements and its word as Markdown.
+
+    changed: the words of the command that changed the study.
+    """
     seeds = [check.verdict.n for check in checks]
     lines = [f"Claimed: {text.strip()}", "", f"Measured ({seeds_text(seeds)}, medians):", ""]
     lines += [f"- {check.text}" for check in checks]
@@ -95,15 +100,17 @@ def sentence(text: str, checks: Sequence[Check]) -> str:
         lines += [SETTING_RULE, ""]
     if any(check.direction.startswith("equal") for check in checks):
         lines += [EQUALITY_RULE, ""]
-    lines += [f"Warning: {text}.\n" for text in caveats(checks)]
+    lines += [f"Warning: {text}.\n" for text in caveats(checks, changed)]
     return "\n".join(lines)
 
 
-def caveats(checks: Sequence[Check]) -> list[str]:
+def caveats(checks: Sequence[Check], changed: Sequence[str] = ()) -> list[str]:
     """Return the caveats of a claim's comparisons."""
+    of_another = [f"{CHANGED}{' '.join(changed)}{AS_IT_IS}"] if changed else []
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
     n, factor = min(check.verdict.n for check in checks), max(check.factor for check in checks)
-    return [text for text in [*warnings, too_few_for(n, factor, len(checks))] if text]
+    few = too_few_for(n, factor, len(checks))
+    return [text for text in [*of_another, *warnings, few] if text]
 
 
 def verdict_line(text: str) -> str:
@@ -116,6 +123,9 @@ def verdict_line(text: str) -> str:
     few = next((line for line in lines if MORE_SEEDS.fullmatch(line)), "")
     why = f" ({few.removeprefix('Warning: ').rstrip('.')})" if few else ""
     words = [line for line in lines if line.startswith("- ")]
+    for line in lines:
+        if line.startswith(start := f"Warning: {CHANGED}"):
+            held = f"With {line[len(start) :].partition(AS_IT_IS)[0]} {held[0].lower()}{held[1:]}"
     if not why and len(words) > 1:
         why = f" ({sum(': held' in line for line in words)} of {len(words)} checks held; claim.md)"
     return f"{held}{why}: {lines[0].removeprefix('Claimed: ')}"

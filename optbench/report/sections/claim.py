@@ -29,7 +29,7 @@ def claim(folder: Path, made: Comparison) -> dict[str, Any]:
         "level": LEVELS[word],
         "headline": CLAIM_SENTENCES[word],
         "checks": [{"text": check.text, "word": check.word} for check in checks],
-        "notes": caveats(checks),
+        "notes": caveats(checks, claimed.get("changed", ())),
         "tests": [
             TEST,
             *([SETTING_RULE] if any(check.factor > 1 for check in checks) else []),

@@ -93,7 +93,8 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
             cannot = "" if said == headline else " (cannot tell)"
             headline = f"{capital(made.few_searches)}{cannot}: {said}"
         if math.isinf(medians[leader]):
-            level, headline = "open", "Cannot tell: the median run of every optimizer diverged."
+            whose = " of every optimizer" if rows.shape[1] > 1 else ""
+            level, headline = "open", f"Cannot tell: the median run{whose} diverged."
         found.append(
             {
                 "problem": labels[str(problem)] or task(made),
@@ -115,7 +116,7 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
                 "cost": cost_text(
                     {name: float(cost[name]) for name in (*STEP_COSTS, "ms_spread", "step_spread")}
                 ),
-                "rate": rate_text(made, column, list(here["run"]), owners[leader]),
+                "rate": rate_text(made, column, list(here["run"]), owners[leader], list(own)),
             }
         )
     return found
@@ -283,10 +284,12 @@ def cost_text(cost: dict[str, float]) -> str:
     return ", ".join(words)
 
 
-def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str) -> str:
-    """Return how far the rate may be off within 5 % of the best; "" without two rates.
+def rate_text(
+    made: Comparison, column: str, runs: Sequence[str], optimizer: str, leading: Sequence[str]
+) -> str:
+    """Return how far the leader's rate may be off within 5 % of the best; "" without two rates.
 
-    runs: the runs of a problem.
+    runs: the runs of a problem. optimizer, leading: the leader's name, and its runs.
     """
     if made.tuned:
         scores = trials_of(made, runs)
@@ -298,6 +301,9 @@ def rate_text(made: Comparison, column: str, runs: Sequence[str], optimizer: str
             return ""
         own = made.plan.runs.set_index("run")
         own = own[own.index.isin(set(runs)) & (own["optimizer"] == optimizer)]
+        # of the leader's other settings, such as its momentum
+        but_rate = made.series(None, None, ["optimizer.lr"]).runs.set_index("run")["variant"]
+        own = own[but_rate.reindex(own.index).isin(set(but_rate.reindex(list(leading))))]
         rates = pd.to_numeric(own["optimizer.lr"].astype(object), errors="coerce")
         values, what = made.finals(column).reindex(own.index), column
     x, y = rates.to_numpy(dtype=float), values.to_numpy(dtype=float)
