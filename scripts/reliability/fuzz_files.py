@@ -310,8 +310,12 @@ Told = dict[str, object]  # by column: a run's one value, or the bytes of its ro
 
 
 def by_run(table: pd.DataFrame) -> dict[str, Told]:
-    """Return what the table says of each run, by identity, without its place."""
-    run_ids = table["run_id"].astype(str).to_numpy()
+    """Return what the table says of each run, by identity and phase, without its place.
+
+    A run that is both the tuned and the default setting of its study is there in both phases.
+    """
+    phases = table["phase"].astype(str) if "phase" in table else ""
+    run_ids = (table["run_id"].astype(str) + " " + phases).to_numpy()
     starts = [0, *np.flatnonzero(run_ids[1:] != run_ids[:-1]) + 1, len(run_ids)]
     found: dict[str, Told] = {run_ids[start]: {} for start in starts[:-1]}
     for name in table.columns.drop("run"):
