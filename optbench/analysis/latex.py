@@ -115,11 +115,11 @@ def to_latex(
 ) -> str:
     """Return the `final_cells` of one column as a table: optimizers by problems.
 
-    cells: of `CELLS`. paired: whether the runs share seeds. settings: `comparison.settings_phrase`.
-    unit: what a cell counts, "seed", or "search" of a tuned study. Raises UserError for other
-    cells.
+    frame: `final_cells(runs, [column])[column]`. cells: of `CELLS`, such as "median_range". paired:
+    whether the runs share seeds. settings: `comparison.settings_phrase`. unit: what a cell counts,
+    "seed", or "search" of a tuned study. Raises UserError for other cells.
     """
-    if cells not in CELLS:
+    if not isinstance(cells, str) or cells not in CELLS:
         raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
     what = f"final {metric_of(column).title}"
     texts = frame.map(latex_cell, column=column, cells=cells).rename(

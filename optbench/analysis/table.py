@@ -209,6 +209,9 @@ class RunFiles:
         if not runs:
             where = ", ".join(map(str, self.folders))
             lines = "".join(f"\n  {line}" for line in [*problems, *self.older])
+            if any(record["status"] in FINISHED for _, record in records):
+                more = ": diagnostics=layers writes it" if rows == "layers" else ""
+                raise UserError(f"no finished run in {where} has a {rows}.csv{more}{lines}")
             hint = UNFINISHED_HINT if records else FOLDER_HINT
             raise UserError(f"no finished run found in {where}. {hint}{lines}")
         table = assemble(sorted(runs.values(), key=lambda run: str(run.folder)))

@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
+    FixedLocator,
     FuncFormatter,
+    Locator,
     LogLocator,
     MaxNLocator,
     NullFormatter,
@@ -32,6 +34,8 @@ from optbench.figures import style
 BREAKS = re.compile(r"[_=]|\.(?=[A-Za-z])")  # a dot inside a number is no place for a break
 LEAST_LETTERS = 9  # of a line below a panel, so that "optimizer" is whole
 CROSS_LABEL = "_diverged"  # marks a cross, whose position is an edge and no value on the axis
+MIN_TICKS = 4  # of a logarithmic axis of a part of a decade
+MULTIPLES = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))  # for its ticks
 LINEAR_NOTE = "; the axis is linear: a logarithmic one has no place for values of 0 or below"
 
 
@@ -145,10 +149,24 @@ def ticks(axis: Axis, low: float, high: float, subs: Sequence[int]) -> None:
         return
     wide = decades < 1.1
     axis.set_major_locator(
-        MaxNLocator(4) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if wide else subs)
+        short_locator(low, high) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if wide else subs)
     )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def short_locator(low: float, high: float) -> Locator:
+    """Return the ticks of a logarithmic axis of a part of a decade: four or more round numbers.
+
+    Steps of one size would leave the lower part of the axis without a tick.
+    """
+    for multiples in MULTIPLES:
+        powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+        round_ones = [float(f"{one}e{power}") for power in powers for one in multiples]
+        inside = [value for value in round_ones if low <= value <= high]
+        if len(inside) >= MIN_TICKS:
+            return FixedLocator(inside)
+    return MaxNLocator(4)
 
 
 def scale_y_for(panels: Sequence[Axes], column: str, values: Iterable[float]) -> str:

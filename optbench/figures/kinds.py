@@ -130,9 +130,11 @@ def draw_times(made: Comparison) -> Figure:
 
 
 def times_fit(made: Comparison) -> bool:
-    """Return whether times to target exist, and as many as a default figure shows."""
+    """Return whether times to target exist, after a step, and as many as a figure shows."""
     found = asked_times(made)
-    return found is not None and 2 <= len(shown_rows(found)) <= MAX_ROWS
+    if found is None or (found.frame["steps"] == 0).all():
+        return False
+    return 2 <= len(shown_rows(found)) <= MAX_ROWS
 
 
 def draw_profile(made: Comparison) -> Figure:

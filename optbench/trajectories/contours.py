@@ -74,7 +74,7 @@ def still(function: Function, paths: Sequence[Trajectory]) -> Figure:
         outside = [p.label for p in paths if len(seen_part(p.points, plane)) < len(p.points)]
         # the legend needs the space below, so this text goes into the caption
         figure.set_label(
-            f"{function.name.replace('_', ' ')}: paths from one start over the function's "
+            f"{function.title}: paths from one start over the function's "
             "contours; dots: the first 15 steps, marker: the last"
             + (f"; normal noise of {function.noise:g} in gradients" if function.noise else "")
             + (f"; left the picture for good: {', '.join(outside)}" if outside else "")
@@ -144,7 +144,7 @@ def draw_axes(function: Function, paths: Sequence[Trajectory]) -> tuple[Figure, 
     plane.grid(visible=False)
     plane.set_title("○ start   ★ minimum", loc="right", fontsize=style.points(7))
     noise = f", gradients with noise {function.noise:g}" if function.noise else ""
-    plane.set_title(function.name.replace("_", "-").capitalize() + noise, loc="left")
+    plane.set_title(function.title + noise, loc="left")
     steps = max(len(path.points) for path in paths) - 1
     shown = np.concatenate([above_minimum(function, path) for path in paths])
     floor = lowest_shown(function, paths)

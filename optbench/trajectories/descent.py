@@ -18,6 +18,9 @@ from optbench.trajectories.functions import Function, Point
 LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 5)]  # 1e-4 to 10, for lr=best
 
 
+DIVERGED = 1e6  # times the first loss, or 1: a path that ends higher is lost, though still finite
+
+
 class Trajectory(NamedTuple):
     """The path of an optimizer; it ends before the first value that is not finite."""
 
@@ -115,7 +118,8 @@ def measure(
     minima = np.array(function.minima)
     away = np.linalg.norm(points[:, None] - minima, axis=2)  # (steps + 1, minima)
     near = away.min(axis=1) <= tolerance
-    diverged = len(points) < steps + 1
+    grown = path.losses[-1] > DIVERGED * max(abs(path.losses[0]), 1.0)
+    diverged = len(points) < steps + 1 or bool(grown)
     target = minima[away[-1].argmin()]
     direction = (target - points[0]) / max(float(np.linalg.norm(target - points[0])), 1e-300)
     left = np.flatnonzero(~near)

@@ -28,6 +28,11 @@ class Function(NamedTuple):
     noise: float = 0.0  # standard deviation, added to each component of a gradient
 
     @property
+    def title(self) -> str:
+        """Return the function's name as it is written in a text."""
+        return self.name.replace("_", "-").title()
+
+    @property
     def least(self) -> float:
         """Return the value at the minima."""
         x, y = torch.tensor(self.minima[0], dtype=torch.float64)

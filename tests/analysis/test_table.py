@@ -343,3 +343,10 @@ def test_lines_of_jobs_that_say_nothing_are_left_out(tmp_path: Path) -> None:
         "failed": [],
         "missing": ["a=2"],
     }
+
+
+def test_a_table_that_finished_runs_lack_is_named_with_what_writes_it(tmp_path):
+    make_run(tmp_path / "a")
+    (tmp_path / "a" / "layers.csv").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"has a layers\.csv: diagnostics=layers writes it"):
+        load_runs(tmp_path, rows="layers")

@@ -1,6 +1,7 @@
 """Axes show every value: losses of 0 and below, runs that diverged before the first step."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optbench.analysis import summary
+from optbench.analysis.comparison import compare
 from optbench.analysis.final_values import divergence_limit
 from optbench.analysis.table import load_runs
 from optbench.commands import report as report_command
-from optbench.figures.axes import limit_y, set_log_y, wrapped
+from optbench.figures.axes import limit_y, set_log_y, short_locator, wrapped
 from optbench.figures.curves import curves
 from optbench.figures.depth import layers_by_depth
 from optbench.figures.finals import finals
+from optbench.figures.kinds import times_fit
 from optbench.figures.layers import over_time
 from optbench.figures.sensitivity import sensitivity
 from optbench.figures.trials import rate_scatter, tuning_budget
@@ -217,3 +220,20 @@ def test_runs_that_diverge_later_are_told_at_once(tmp_path, capsys):
 )
 def test_names_break_at_their_signs_before_they_break_inside_a_word(name, width, shown):
     assert wrapped(name, width) == shown
+
+
+@pytest.mark.parametrize(("low", "high"), [(80, 240), (0.4, 1.6), (0.00012, 0.0004), (83, 95)])
+def test_ticks_of_a_part_of_a_decade_reach_its_lower_end(low, high):
+    ticks = short_locator(low, high).tick_values(low, high)
+    inside = [tick for tick in ticks if low <= tick <= high]
+    assert len(inside) >= 4
+    assert math.log(inside[0] / low) < math.log(high / low) / 3
+
+
+def test_times_at_the_start_are_no_figure(tmp_path):
+    for index, name in enumerate(("sgd", "adam")):
+        make_run(tmp_path / str(index), name)
+    made = compare([tmp_path])
+    assert times_fit(made)
+    at_start = replace(made, options=made.options._replace(target="1e9"), _made={})
+    assert not times_fit(at_start)

@@ -75,6 +75,7 @@ MISFITS = {
     "no validation set: set data.val_size above 0, or take train_loss",
     "early_stopping.patience=2 early_stopping.metric=test_loss": "the test set may not decide",
     "early_stopping.patience=2 early_stopping.metric=averaged_val_loss": "no weights are averaged",
+    "stop_at.value=90 stop_at.metric=val_accuracy": "90 % is stop_at.value=0.9",
     "stop_at.value=1 stop_at.metric=val_los": "Did you mean val_loss?",
     "stop_at.value=1 data.val_size=0": "stop_at.metric is val_loss, and there is no validation set",
     "budget_seconds=5 steps=10": "budget_seconds=5 stands beside steps=10",

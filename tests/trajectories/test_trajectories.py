@@ -358,3 +358,12 @@ def test_a_diverging_path_is_drawn_until_it_leaves_and_noise_is_named():
     inside = (left <= x) & (x <= right) & (low <= y) & (y <= high)
     assert inside[:-1].all()
     assert not inside[-1]
+
+
+def test_a_path_that_ends_far_up_has_diverged_though_it_is_finite():
+    path = run_optimizer(saddle(), partial(SGD, lr=5.0), steps=5, start=(1.5, 1.0))
+    assert math.isfinite(path.losses[-1])
+    assert path.losses[-1] > 1e6
+    assert measure(saddle(), path, steps=5)["diverged"]
+    near = run_optimizer(saddle(), partial(SGD, lr=0.1), steps=5)
+    assert not measure(saddle(), near, steps=5)["diverged"]

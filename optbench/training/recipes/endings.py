@@ -82,6 +82,11 @@ class StopAt:
     def __post_init__(self) -> None:
         if self.value is not None and not is_number(self.value):
             raise UserError(f"stop_at.value must be a number, or null, not {self.value!r}")
+        if self.value is not None and metric_of(self.metric).percent and not 0 <= self.value <= 1:
+            raise UserError(
+                f"stop_at.value={self.value:g} is no share: {self.metric} is between 0 and 1, and "
+                f"90 % is stop_at.value=0.9"
+            )
 
     def check(self, key: str, problem: Problem) -> None:
         """Raise `UserError` where the problem has no such metric."""
