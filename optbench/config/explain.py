@@ -129,9 +129,11 @@ def missing_choice(group: str, name: str) -> str:
     if (group, name) == ("hydra/launcher", "cohort"):
         return NO_COHORT
     if "." in name and re.fullmatch(r"[\w.]+", name):
+        module = name.removesuffix(".py")
+        target = f"{module}.CLASS" if module != name else name
         return (
-            f"there is no {group}={name}: a class of your own is named by {group}._target_={name}, "
-            f"or by a YAML of yours (docs/extending.md)"
+            f"there is no {group}={name}: a class of your own is named by "
+            f"{group}._target_={target}, or by a YAML of yours (docs/extending.md)"
         )
     allowed = list(choices(group))
     allowed += ["basic"] if group.startswith("hydra/") else []  # part of Hydra

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optbench.common.console import warn
 from optbench.common.errors import UserError
 
 TEST_SIZE = 0.2  # the default share of a test part that is drawn
@@ -57,6 +58,8 @@ def split(
 
     own_val: the data have a validation part of their own, so that none is drawn.
     """
+    if subset is not None and subset > n:
+        warn(f"data.subset={subset} is more than the {n} training examples: all are used")
     order = torch.randperm(n, generator=generator)[:subset]
     n_val = 0 if own_val else _val_count(val_size, len(order))
     # Sorted, since only the choice of the examples must be random, not their order in memory.

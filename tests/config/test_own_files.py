@@ -134,7 +134,7 @@ def test_a_file_without_a_name_has_the_name_of_its_choice(mine, tmp_path):
 
 
 def test_a_dataset_is_called_whether_its_file_says_partial_or_not(mine):
-    assert mine("dataset=data")[::2] == (0, "")
+    assert mine("dataset=data", "data.subset=null")[::2] == (0, "")
 
 
 def test_trajectories_take_a_file_without_a_name(mine, capsys):

@@ -103,33 +103,35 @@ def detected(column: Column) -> Column:
     return column if other is not None else checked(Column(column.name, numbers))
 
 
-def as_numbers(column: Column, nominal: bool = False) -> Column:
+def as_numbers(column: Column, nominal: bool = False, target: bool = False) -> Column:
     """Return a column as numbers. Raises `UserError` for a text that is none.
 
-    nominal: whether the column may as well hold categories, so that the error says how.
+    nominal: whether the column may as well hold categories, so that the error says how. target:
+    whether it is the target, which may not be empty.
     """
     if column.is_numeric:
         return column
     numbers, other = _parsed(column)
     if other is not None:
         text = column.cells[other]
+        leave = "remove the row" if target else "leave it empty"
         comma = text.count(",") == 1 and text.replace(",", "").lstrip("+-").isdigit()
         raise UserError(
             f"the column {column.name!r} is to hold numbers, and data row {other + 1} has {text!r}"
-            + (": write decimals with a point" if comma else ": correct it, or leave it empty")
+            + (": write decimals with a point" if comma else f": correct it, or {leave}")
             + (f" (categories: dataset.nominal_columns=[{column.name}])" if nominal else "")
         )
     return checked(Column(column.name, numbers))
 
 
-def check_few_wrong(column: Column, nominal: bool = False) -> None:
+def check_few_wrong(column: Column, nominal: bool = False, target: bool = False) -> None:
     """Raise `UserError` for the first text that is no number, if nearly all texts are numbers.
 
     Numbers with a comma for the decimal point count as such.
     """
     texts = [text for text in column.cells if text is not None]
     if sum(map(_looks_like_number, texts)) >= MOSTLY * len(texts):
-        as_numbers(column, nominal)
+        as_numbers(column, nominal, target)
 
 
 def _looks_like_number(text: str) -> bool:

@@ -211,7 +211,7 @@ def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
     found = detected(column)
     task = treatment.task or ("classification" if _are_classes(found) else "regression")
     if task == "regression":
-        values = as_numbers(found).cells
+        values = as_numbers(found, target=True).cells
         if values.min() == values.max():
             raise UserError(f"the target {name!r} is {values[0]:g} in all rows: nothing to learn")
         return values[:, None], Values(1)
@@ -223,7 +223,7 @@ def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
         )
     if len(known) > max(FEW_CATEGORIES, len(texts.cells) / 2):
         if not found.is_numeric:
-            check_few_wrong(column)
+            check_few_wrong(column, target=True)
         raise UserError(
             f"the target {name!r} has {len(known):,} different values in {len(texts.cells):,} "
             f"rows, too many for classes: take another column as data.target, or predict numbers "
