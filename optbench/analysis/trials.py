@@ -222,15 +222,20 @@ def budget_lines(trials: Runs, metric: str, pick: str, facet: Sequence[str] | No
 
 
 def rate_lines(
-    runs: Runs, y: str, x: str = "optimizer.lr", facet: Sequence[str] | None = None
+    runs: Runs,
+    y: str,
+    x: str = "optimizer.lr",
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
 ) -> Lines:
     """Return the median final `y` against a numeric setting `x`.
 
-    The extremes are of runs that did not diverge. Raises UserError without two values of `x`.
+    lines: the key that makes the lines; None: the optimizer and its other settings. The extremes
+    are of runs that did not diverge. Raises UserError without two values of `x`.
     """
     made = comparison_of(runs)
     x = resolve(made.table, x)
-    plan = made.series(facet, None, [x])
+    plan = made.series(facet, None if lines == x else lines, [x])
     finals = made.finals(y).reindex(plan.runs["run"])
     found = plan.runs.assign(x=pd.to_numeric(plan.runs[x], errors="coerce"), y=finals.to_numpy())
     found = found.astype({"x": float, "y": float}).dropna(subset=["x", "y"])

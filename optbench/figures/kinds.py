@@ -103,7 +103,7 @@ def draw_rates(made: Comparison) -> Figure:
     # Trials never see the test set, and are judged by the validation split.
     if made.tuned:
         return rate_scatter(made.of_trials, *made.protocol, facet=made.options.facet)
-    return sensitivity(made, made.final, facet=made.options.facet)
+    return sensitivity(made, made.final, facet=made.options.facet, lines=made.options.lines)
 
 
 def draw_budget(made: Comparison) -> Figure:

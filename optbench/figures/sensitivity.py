@@ -21,25 +21,30 @@ from optbench.figures.panels import cross, draw_lines, label_panels, spread_note
 
 
 def sensitivity(
-    runs: Runs, y: str = "train_loss", x: str = "optimizer.lr", facet: Sequence[str] | None = None
+    runs: Runs,
+    y: str = "train_loss",
+    x: str = "optimizer.lr",
+    facet: Sequence[str] | None = None,
+    lines: str | None = None,
 ) -> Figure:
     """Draw the final `y` against a numeric setting `x`, a line per optimizer.
 
-    Points are medians over the seeds, bars the range of those that did not diverge. Where the
-    median diverged the line breaks, with a cross at the top edge (accuracy: the bottom edge).
-    Raises UserError if no optimizer has two values of `x`.
+    lines: the key that makes the lines instead, such as `model.batch_norm`. Points are medians over
+    the seeds, bars the range of those that did not diverge. Where the median diverged the line
+    breaks, with a cross at the top edge (accuracy: the bottom edge). Raises UserError if no
+    optimizer has two values of `x`.
     """
     made = comparison_of(runs)
     check_column(made.table, y)
-    lines = rate_lines(made, y, x, facet)
-    plan = lines.plan
+    drawn = rate_lines(made, y, x, facet, lines)
+    plan = drawn.plan
     with style.rc():
-        figure, scale = draw_lines(made.table, lines, y, plan.runs["y"], partial(draw_line, y))
+        figure, scale = draw_lines(made.table, drawn, y, plan.runs["y"], partial(draw_line, y))
         for axes in figure.axes:
             cover_x(axes, plan.runs["x"])
         x = short_name(resolve(made.table, x))
         name = "learning rate" if x == "lr" else x
-        text = seeds_note(plan.runs, lines) + scale
+        text = seeds_note(plan.runs, drawn) + scale
         label_panels(figure, plan, name, f"final {y_label(made.table, y)}", text)
     return figure
 

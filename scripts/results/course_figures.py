@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from optbench.analysis.comparison import Options
 from optbench.analysis.table import RunFiles
@@ -29,12 +28,12 @@ from optbench.trajectories.descent import Trajectory
 from scripts import ROOT
 from scripts.results import claims
 from scripts.results.packed import pack, unpack
+from scripts.results.pictures import save_small
 from scripts.results.trajectories import PATHS, SCENES
 
 OUT = ROOT / "docs" / "course" / "figures"
 FIRST = ROOT / "results" / "getting_started" / "runs.csv.xz"  # the sweep of docs/getting-started.md
 MIN_ROWS_OF_CURVES = 3  # evaluations of a run
-COLORS = 128  # of a picture with a palette, which has a third of the size
 
 
 def main() -> None:
@@ -64,8 +63,7 @@ def draw(name: str, out: Path = OUT) -> None:
             (picture,) = (path for path in draw_scene(name, Path(base)) if path.suffix == ".png")
         else:
             picture = draw_runs(name, Path(base))
-        image = Image.open(picture).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-        image.save(out / f"{name}.png", optimize=True)
+        save_small(picture, out / f"{name}.png")
         shutil.copyfile(picture.with_suffix(".txt"), out / f"{name}.txt")
 
 

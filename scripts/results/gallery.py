@@ -12,14 +12,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-from PIL import Image
-
 from optbench.commands import plot
 from optbench.figures.kinds import KINDS
 from optbench.report import finish
 from scripts import ROOT
 from scripts.results.captions import words_of
 from scripts.results.packed import pack, unpack
+from scripts.results.pictures import save_small
 
 OUT = ROOT / "results" / "gallery"
 SMALL_OVERRIDES = "data.subset=1500 epochs=6 num_threads=1"
@@ -132,9 +131,7 @@ def section(entry: Entry, runs: Path) -> str:
         (picture,) = Path(folder).glob("*.png")
         caption = picture.with_suffix(".txt").read_text("utf-8")
         alternative = words_of(picture, entry.heading)
-        # A picture with a palette has a third of the size.
-        image = Image.open(picture).convert("RGB")
-        image.quantize(128, dither=Image.Dither.NONE).save(OUT / f"{entry.name}.png", optimize=True)
+        save_small(picture, OUT / f"{entry.name}.png")
     function = KINDS[entry.kind].function
     made_by = f"`{function.__module__}.{function.__name__}`"
     if entry.name == "trials":

@@ -18,7 +18,7 @@ def rates(made: Comparison, names: Names) -> list[Panel]:
     """Return results by learning rate. Raise UserError if no optimizer has two rates."""
     if not made.tuned:
         label = f"final {y_label(made.table, made.final)}"
-        found = rate_lines(made, made.final, facet=made.options.facet)
+        found = rate_lines(made, made.final, facet=made.options.facet, lines=made.options.lines)
         return charts(found, "learning rate", label, made.final, names)
     metric, pick = made.protocol
     label = scored(made.of_trials.table, metric, pick)
