@@ -36,6 +36,7 @@ ENDED_BY = {  # the values of the column "stopped"
     "budget_seconds": "after their seconds (budget_seconds)",
 }
 SEARCHES_NEEDED = f"tuning.repeats={least_seeds(1, MAX_TYPE)} searches or more are needed"
+TRAINING = ("train_loss", "running_loss")
 MISSED_TARGET = "no run reached the target"
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
@@ -70,6 +71,8 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     found += few
     if leader and (made.tuned or not few):  # too few seeds already say that none is proven
         found += unproven_leaders(plan, finals, y, made)
+    if leader and not made.tuned and y in TRAINING and made.has("val_loss"):
+        found += overfitted_leaders(plan, finals, made)
     for manifest in made.manifests[:1]:
         found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
     return list(dict.fromkeys(found))
@@ -360,3 +363,29 @@ def unproven_leaders(
             f"not shown to be better than the second"
             + (f" (for the optimizers {SEARCHES_NEEDED})" if of_settings else "")
         )
+
+
+def overfitted_leaders(plan: Layout, finals: "pd.Series[float]", made: Comparison) -> Iterator[str]:
+    """Yield a caveat for each proven leader by training loss that validation data refute.
+
+    Its validation loss is then above that of another one in every seed that both have.
+    """
+    runs = units(plan.runs).assign(problem=plan.problems)
+    trained, held_out = pair_up(runs, finals), pair_up(runs, made.finals("val_loss"))
+    for problem, part in trained.groupby(level="problem", sort=False):
+        compared = first_against_second(part, True, plan.owners)
+        if compared is None or compared[1].outcome != "worse" or problem not in held_out.index:
+            continue
+        first, losses = ranked(part, True)[0], held_out.loc[[problem]]
+        behind = {}
+        for name in losses.columns.drop(first):
+            both = losses[[first, name]].dropna()
+            if len(both) and (both[first] > both[name]).all():
+                behind[name] = (median(both[name].to_numpy(dtype=float)), len(both))
+        if behind:
+            best = min(behind, key=behind.__getitem__)
+            where = f"{problem}: " if problem else ""
+            yield (
+                f"{where}{first} is first by training loss, and worse than {best} by validation "
+                f"loss in each of {behind[best][1]} seeds: figure.y=val_loss judges by that"
+            )

@@ -159,7 +159,7 @@ def build(group: str, node: Node) -> Any:
             raise cause from error
         text = str(error).replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
         reason = f": {cause}" if cause and str(cause) not in text else ""
-        words, target = " ".join(text.split()) + reason, node["_target_"]
+        words, target = " ".join(text.split()) + reason, str(node["_target_"])
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", words):
             words = f"{target} does not accept {unknown[1]}"
         elif lacking := re.search(r"missing \d+ required \S+ arguments?: ([^\")]+)", words):

@@ -1,6 +1,7 @@
 """Pictures with a palette, which have a third of the size."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -13,7 +14,7 @@ def save_small(picture: Path, out: Path) -> None:
     A line keeps the colour of its optimizer. Shades at its edges are the ones that change.
     """
     image = Image.open(picture).convert("RGB")
-    counts = image.getcolors(image.width * image.height) or []
+    counts: list[Any] = image.getcolors(image.width * image.height) or []
     frequent = [color for _, color in sorted(counts, reverse=True)[:COLORS]]
     palette = Image.new("P", (1, 1))
     flat = [part for color in frequent for part in color]

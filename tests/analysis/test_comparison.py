@@ -15,7 +15,7 @@ from made_runs import make_run, sweep
 from matplotlib.figure import Figure
 
 from optbench.analysis.caveats import caveats
-from optbench.analysis.comparison import Comparison, Options, comparison_of, split_trials
+from optbench.analysis.comparison import Comparison, Options, compare, comparison_of, split_trials
 from optbench.analysis.final_values import (
     TOGETHER_NOTE,
     Timing,
@@ -520,3 +520,23 @@ def test_a_panel_without_a_value_is_left_out_and_losses_share_no_axis(tmp_path):
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["model = mlp"]
     assert "left out, without values: linear" in small_print(figure)
     assert "each panel has its own y axis" in small_print(curves(table, facet=["model.name"]))
+
+
+def test_a_leader_by_training_loss_that_validation_data_refute_is_named(tmp_path):
+    for name in ("sgd", "adam"):
+        for seed in range(6):
+            make_run(tmp_path / f"{name}{seed}", name, seed)
+    assert not [text for text in caveats(compare([tmp_path])) if "by validation" in text]
+    for path in tmp_path.glob("adam*/epochs.csv"):  # adam leads, and overfits
+        frame = pd.read_csv(path)
+        frame["val_loss"] += 10.0
+        frame.to_csv(path, index=False)
+        record = json.loads((path.parent / "run.json").read_text())
+        for key in ("csv_sha256", "sha256"):
+            record.pop(key, None)
+        (path.parent / "run.json").write_text(json.dumps(record))
+    (told,) = [text for text in caveats(compare([tmp_path])) if "by validation" in text]
+    assert told.startswith(
+        "adam is first by training loss, and worse than sgd by validation loss in"
+    )
+    assert "each of 6 seeds" in told

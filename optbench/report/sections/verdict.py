@@ -301,6 +301,8 @@ def rate_text(
             return ""
         own = made.plan.runs.set_index("run")
         own = own[own.index.isin(set(runs)) & (own["optimizer"] == optimizer)]
+        if own["optimizer.lr"].nunique() < 2:
+            return ""
         # of the leader's other settings, such as its momentum
         but_rate = made.series(None, None, ["optimizer.lr"]).runs.set_index("run")["variant"]
         own = own[but_rate.reindex(own.index).isin(set(but_rate.reindex(list(leading))))]
