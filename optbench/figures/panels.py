@@ -85,7 +85,9 @@ def make_panels(
     else:
         columns = style.across(min(count, most, 2 if count == 4 else 3), names)
         rows, spots = math.ceil(count / columns), list(range(count))
-    size = (0.7 + (2.3 + names) * columns, 0.7 + 1.8 * rows)
+    # in a column of a page long titles take more lines, and would leave little for the panel
+    row = 2.0 if style.columns() == 1 else 1.8
+    size = (0.7 + (2.3 + names) * columns, 0.7 + row * rows)
     figure = style.blank(*(size if count > 1 else (max(5.6, 3.4 + names), 3.4)))
     panels: list[tuple[Axes, pd.DataFrame]] = []
     for spot, part, text in zip(spots, parts, texts, strict=True):
