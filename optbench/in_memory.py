@@ -100,8 +100,9 @@ class InMemoryComparison:
         It is the verdict of `optbench verdict --candidate CANDIDATE`: the exact signed-rank test
         with Holm's correction over the candidate's comparisons with all other optimizers, or with
         too few seeds for it the sign-flip test of the largest |t| over the same pairs. So you may
-        ask for each of them, but name the candidate before you see the results. Of two optimizers
-        the baseline is the other one. Print the result, or its `text`. Raises `UserError` for an
+        ask for each of them, but name the candidate before you see the results. `optbench verdict`
+        with `--baseline` tests one pair alone, and so corrects for no other. Of two optimizers the
+        baseline is the other one. Print the result, or its `text`. Raises `UserError` for an
         unknown name.
         """
         known = list(dict.fromkeys(map(str, self.table["optimizer"])))
