@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from optbench.common.text import number
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes a third of a second
 
 NEVER_CHANGED = (
     "never changed: no weight moves (an optimizer updates in place, as in p.sub_(...)), or the "
@@ -79,7 +81,7 @@ def is_metric_column(column: str) -> bool:
     return parts[0] in ("train", "val", "test") and f"_{parts[-1]}".endswith(names)
 
 
-def main_metric(columns: Mapping[str, Any] | pd.DataFrame, part: str) -> str:
+def main_metric(columns: "Mapping[str, Any] | pd.DataFrame", part: str) -> str:
     """Return the column of a split's most telling metric, else of the split's loss.
 
     The metric is the first of `MAIN_METRICS` with a finite value. columns: a table, or arrays by

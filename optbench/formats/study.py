@@ -4,9 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optbench.common.errors import UserError
 from optbench.formats.job_list import FIGURE_FILE, MANIFEST_FILE, is_texts
@@ -14,6 +12,9 @@ from optbench.formats.keys import KEYS, SERIES_KEYS, settled
 from optbench.formats.older_code import Record
 from optbench.formats.record import FINISHED
 from optbench.formats.run import read_sealed
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes a third of a second
 
 Reader = Callable[[Path], dict[str, Any]]
 SearchKey = tuple[str, str, int]  # problem, optimizer, number of the repeated search
@@ -171,7 +172,7 @@ def choices(path: Path, read: Reader) -> dict[SearchKey, tuple[set[str], set[str
 
 
 def manifests_of(
-    folders: Sequence[Path], table: pd.DataFrame, read: Reader = read_manifest
+    folders: Sequence[Path], table: "pd.DataFrame", read: Reader = read_manifest
 ) -> list[dict[str, Any]]:
     """Return the manifests of tuned studies in `folders`, or around the table's runs.
 
