@@ -29,7 +29,7 @@ STUDIES = {
     "zoo": "An MLP 784-128-10 on mnist_5k, ten epochs",
     "zoo_gpt": "The smallest GPT on 4,800 windows of Jane Austen, one epoch",
 }
-FIGURES = ("train_loss-gradients", "test_accuracy-epoch", "critical_difference")
+FIGURES = ("train_loss-gradients", "test_accuracy-epoch")
 KILLED_AFTER = 20  # runs
 LOOK_SECONDS = 0.5
 
