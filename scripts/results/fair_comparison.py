@@ -207,9 +207,9 @@ to be downloaded and opened.
     table, rule, rest = rest.partition("| --- | --- | --- | --- | --- |\n")
     header = table.split("\n\n")[1]
     tail = rest.split("\n\n", 1)[1]
-    aside = "(of the pair alone; p is corrected)"
+    interval = "its 95 % interval (of the pair alone; p is corrected)"
     said = f"""{start}(results/fair_comparison/README.md) against its two nearest
-rivals on each problem: the loss on the test set, other minus leader, with its 95 % interval {aside}.
+rivals on each problem: the loss on the test set, other minus leader, with {interval}.
 {told}."""
     shown = "\n".join(rows)
     replace_text(path, f"{head}{said}\n\n{header}{rule}{shown}\n\n{tail}")
