@@ -21,7 +21,11 @@ def nearest(word: str, names: Iterable[str], most: int = 1) -> list[str]:
         likeness = 1 - steps / max(len(text), len(other), 1)
         part = other.startswith(text) or other.rpartition("/")[2].startswith(text)
         whole = max(likeness, PART_LIKENESS if part and len(text) >= LEAST_PART else 0)
-        if whole >= LEAST_LIKENESS or (mixed and steps == 1):  # "rl" for "lr"
+        if mixed and steps == 1:  # "rl" for "lr", "mea" for "mae"
+            whole = max(
+                whole, PART_LIKENESS + likeness / 10
+            )  # before the beginning of another name
+        if whole >= LEAST_LIKENESS:
             found.append((-whole, -likeness, not mixed, name))
     return [name for *_, name in sorted(found, key=lambda one: one[:3])][:most]
 
