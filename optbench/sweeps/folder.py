@@ -48,7 +48,7 @@ def name_folder(config: DictConfig, sweep: Path) -> None:
 def check_folder(sweep: Path) -> None:
     """Raise `UserError` if a folder holds files but no sweep.
 
-    The sweep's figures would replace other files, such as those in results/comparison.
+    The sweep's figures would replace other files, such as those in results/fair_comparison.
     """
     if not sweep.is_dir() or any((sweep / name).exists() for name in SWEEP_FILES):
         return
