@@ -180,7 +180,8 @@ def optimizers(asked: argparse.Namespace) -> list[str]:
             try:
                 config = compose_run([f"optimizer={name}"])["optimizer"]
                 made = partial(_build, build, build_group("optimizer", config))
-                costs.setdefault(name, []).append(step_cost(made, model, steps=10))
+                cost = step_cost(made, model, steps=10)
+                costs.setdefault(name, []).append(cost)
             except UserError as error:
                 left_out[name] = str(error).splitlines()[0]
     sgd = min(cost.milliseconds for cost in costs["sgd"])
