@@ -320,3 +320,11 @@ def test_too_few_seeds_for_the_test_are_a_caveat(tmp_path) -> None:
     told = verdict_document(made, judge(made, "mine", ["adamw"]))
     assert any(text.startswith("n = 3: with fewer than") for text in told["caveats"])
     assert "with its 95 % interval" not in told["sentence"]
+
+
+def test_trials_alone_are_an_unfinished_study(tmp_path):
+    for name in ("sgd", "adam"):
+        for index, lr in enumerate((0.001, 0.01)):
+            make_run(tmp_path / "trials" / f"{name}{index}", name, lr=lr, phase="trials")
+    with pytest.raises(UserError, match="the tuned study is unfinished"):
+        judge(compare([tmp_path]), "adam")

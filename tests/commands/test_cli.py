@@ -272,7 +272,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["batch_size=0"], "batch_size must be"),
         (["epochs=0"], "epochs must be"),
         (["device=tpu"], "device must be"),
-        (["dataset=wine", "model=cnn"], "needs images"),
+        (["dataset=wine", "data.subset=100", "model=cnn"], "needs images"),
         (["dataset=cifar10", "data.root=nowhere", "data.download=false"], "dataset=mnist_5k"),
         (["loss._target_=torch.nn.functional.binary_cross_entropy"], "the loss does not fit"),
         (["optimizer._target_=torch.optim.Nope"], "torch.optim has no Nope"),

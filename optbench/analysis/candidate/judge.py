@@ -65,6 +65,16 @@ class CandidateVerdict(NamedTuple):
     outcome: str  # better than every baseline; worse than one; or cannot tell
 
 
+def check_finished(made: Comparison) -> None:
+    """Raise UserError for a tuned study that has trials alone so far."""
+    phases = made.table.get("phase")
+    if phases is not None and (phases.astype(str) == "trials").all():
+        raise UserError(
+            "the tuned study is unfinished: its trials alone say nothing of the optimizers. Repeat "
+            "its command, which goes on (optbench status FOLDER says how far it is)"
+        )
+
+
 def judge(
     made: Comparison, candidate: str, baselines: Sequence[str] = (), y: str | None = None
 ) -> CandidateVerdict:
@@ -74,6 +84,7 @@ def judge(
     those of the sweep's verdict. Raises UserError for names that are no optimizer of the runs, for
     a column that chose the settings, and if the candidate shares no problem with a baseline.
     """
+    check_finished(made)
     column = made.judged if y is None else y
     known = [c for c in logged_columns(made.table) if c not in NO_RESULTS and made.has(c)]
     check_logged(made.table, column, known)
