@@ -1,7 +1,10 @@
 """Images larger than memory: the same batches, curves and resumption as in memory."""
 
 import json
+import subprocess
+import sys
 from functools import partial
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -210,3 +213,24 @@ def test_a_small_network_learns_images_of_a_folder(folder):
                       batch_size=8, epochs=12)  # fmt: skip
     rows = [u.epoch for u in Training(problem, partial(SGD, lr=0.1)).updates() if u.epoch]
     assert rows[-1]["train_accuracy"] > 0.95
+
+
+def test_processes_that_read_ahead_end_where_a_run_is_stopped_within_an_epoch():
+    reading = read_ahead(lambda places: np.zeros(3), [[place] for place in range(50)], 2)
+    next(reading)
+    readers = [child for child in active_children() if child.daemon]
+    assert len(readers) == 2
+    reading.close()
+    assert not any(child.is_alive() for child in readers)
+
+
+def test_a_program_ends_though_processes_still_read_ahead():
+    code = (
+        "import numpy as np\n"
+        "from optbench.datasets.image_files.decoding import read_ahead\n"
+        "reading = read_ahead(lambda places: np.zeros(3), [[i] for i in range(50)], 2)\n"
+        "next(reading)\n"
+        "print('read', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "read\n", "")

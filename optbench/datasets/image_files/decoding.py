@@ -3,16 +3,21 @@
 Every problem is a `UserError` with the file's path.
 """
 
+import atexit
 import hashlib
 import io
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -165,8 +170,12 @@ def read_ahead(
         multiprocessing_context="fork" if sys.platform == "linux" else None,
         generator=torch.Generator(),  # else the loader would draw from the run's global generator
     )
+    others = set(active_children())
+    reading = iter(loader)
+    processes = [process for process in active_children() if process not in others]
+    _reading.update(processes)
     try:
-        for found in loader:
+        for found in reading:
             if isinstance(found, UserError):
                 raise found
             yield found
@@ -177,6 +186,32 @@ def read_ahead(
             f"a process that reads images ended ({' '.join(str(error).split())}); memory may be "
             f"short: lower dataset.workers (0: none), or batch_size"
         ) from error
+    finally:  # also of a run that was stopped within an epoch
+        _end(processes)
+
+
+_reading: "WeakSet[BaseProcess]" = WeakSet()  # the processes that read ahead
+
+
+@atexit.register  # before multiprocessing's own, which would wait for them for ever
+def _end_all() -> None:
+    with suppress(AssertionError):  # in a copy of the process, whose children these are not
+        _end(_reading)
+
+
+def _end(processes: Iterable[BaseProcess]) -> None:
+    """Kill processes that still read ahead: they ignore other signals, and have nothing to save."""
+    left = [process for process in processes if process.is_alive()]
+    if not left:
+        return
+    in_main = current_thread() is main_thread() and hasattr(signal, "SIGCHLD")
+    # torch's handler would raise an error for a worker that was killed
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    for process in left:
+        process.kill()
+        process.join()
+    if in_main:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _as_it_is(found: Any) -> Any:
