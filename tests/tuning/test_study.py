@@ -173,11 +173,11 @@ def test_warnings_of_other_problems_are_left_out_where_only_one_is_shown():
 @pytest.mark.slow
 def test_losses_that_grow_without_end_are_objected_to_though_they_stay_finite(study, tmp_path):
     search = "++optimizer.search.lr={low:1e3,high:1e5,scale:log}"
-    asked = ["optimizer=sgd", search, "tuning.trials=2", "seeds=1"]
+    asked = ["optimizer=sgd", search, "tuning.trials=4", "seeds=1"]  # the first is the default
     _, manifest, _, err = study(*asked)
     (warning,) = [text for text in manifest["warnings"] if "untrained" in text and "ended" in text]
-    assert "2 trials" in warning
-    assert "the best setting ends no better than the untrained model" in err
+    assert "of 4 trials diverged" in warning
+    assert warning in err
 
     _, manifest, _, err = study(*[w.replace("sgd", "adam") for w in asked if w != search])
     assert warning in manifest["warnings"]  # what it is about stands in the tables still
