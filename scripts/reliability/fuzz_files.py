@@ -274,7 +274,7 @@ class Fuzz:
         for now, before in zip(found, self.resumed, strict=True):
             if untimed(now) != untimed(before):
                 raise Wrong("the run that went on has other rows")
-        return "begun anew" if "restarts" in words.getvalue() else "gone on with"
+        return "restarted" if "restarts" in words.getvalue() else "resumed"
 
     def load(self, damage: Damage) -> str:
         """Load the data: unchanged, or refused. A digest checks KMNIST without checksums."""
