@@ -47,7 +47,11 @@ def make(node: Mapping[str, Any]) -> Any:
     """
     if not WANTS_NAMES:
         return instantiate(node, _convert_="all")
-    for call in _partial_calls(node):
+    calls = list(_partial_calls(node))
+    if len(calls) == 1 and node.get("_partial_") is True:  # no other call, and this one runs later
+        made = instantiate(node, _convert_="all", _execution_whitelist_=[*targets(calls[0])])
+        return _as_partial(made)
+    for call in calls:
         instantiate(call, _execution_whitelist_=[*targets(call)])
     free = vars(utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]
     try:

@@ -25,14 +25,18 @@ OUTPUT_LAYERS = (nn.Softmax, nn.Sigmoid)
 LOGIT_LOSSES = (losses.cross_entropy, losses.nll, losses.bce)
 LOGIT_CLASSES = (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
 _told: set[str] = set()  # in this process
+_looked_at: set[str] = set()  # the optimizers of this process's runs
 
 
 def tell(config: RunConfig) -> None:
     """Warn, once in a process, of what surprises in a run's optimizer."""
     found = []
-    with suppress(UserError):  # a class that cannot be made is reported where it is built
-        found = [said for each in factories_of(build("optimizer", config["optimizer"]))
-                 if (said := of_factor(each))]  # fmt: skip
+    asked = repr(config["optimizer"])
+    if asked not in _looked_at:
+        _looked_at.add(asked)
+        with suppress(UserError):  # a class that cannot be made is reported where it is built
+            found = [said for each in factories_of(build("optimizer", config["optimizer"]))
+                     if (said := of_factor(each))]  # fmt: skip
     if compiles(config):
         found.append(of_compilation(config["compile"]))
     for text in found:

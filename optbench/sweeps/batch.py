@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, env_override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -77,6 +77,7 @@ class Job:
     config: DictConfig
     group: Path  # the folder that the run's folder is made in
     result: JobReturn
+    resolved: RunConfig | None = None  # None: to be resolved again, which raises the job's error
     plan: run.Plan | None = None
     folder: Path | None = None  # the run's, once it exists
 
@@ -93,6 +94,7 @@ class Batch:
     left: list[tuple[int, list[str]]]  # jobs not yet begun, the next one last
     choice: EngineChoice  # for the sweep's problems
     composed: dict[int, DictConfig] = field(default_factory=dict)  # of jobs in `left`, by index
+    resolved: dict[int, RunConfig] = field(default_factory=dict)  # those without an error
     results: dict[int, JobReturn] = field(default_factory=dict)
     size: int = 1  # worker processes
     checked: bool = False  # whether all configurations were checked
@@ -114,14 +116,10 @@ class Batch:
 def begin(batch: Batch, index: int) -> Job:
     """Begin a job, as `hydra.core.utils.run_job` does; `launcher.end` ends it."""
     config = batch.composed.pop(index)
-    number = batch.first + index
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id, config.hydra.job.num = str(number), number
+    number = config.hydra.job.num
     result = Result(config)
     with hydra_config(config):
-        output = batch.folder / str(config.hydra.sweep.subdir)
-        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = str(output)
+        output = Path(config.hydra.runtime.output_dir)
         result.overrides = texts_of(config.hydra.overrides.task)
         result.working_dir = str(output if config.hydra.job.chdir else Path.cwd())
         with suppress(OSError):  # the run will fail with the same error
@@ -131,8 +129,9 @@ def begin(batch: Batch, index: int) -> Job:
         batch.context.callbacks.on_job_start(config=config, task_function=batch.task)
     words = list(result.overrides)
     return Job(
-        index, number, words, job_list.label(batch.folder, number, words), config, output, result
-    )
+        index, number, words, job_list.label(batch.folder, number, words), config, output, result,
+        batch.resolved.pop(index, None),
+    )  # fmt: skip
 
 
 def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
@@ -140,15 +139,28 @@ def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
     loader: Any = batch.context.config_loader  # a SweepLoader
     config = loader.take_config(batch.master, overrides)
     batch.composed[index] = config
+    _number(batch, index, config)
     try:
-        with hydra_config(config):
+        with hydra_config(config), env_override(dict(config.hydra.job.env_set)):
             resolved = resolve(config, texts_of(config.hydra.overrides.task))
             validate.check(resolved)
             rehearse(batch, resolved, str(config.hydra.sweep.subdir))
             batch.choice.look_at(resolved)
     except Exception:  # the beginning of the job reports the error
         return True
+    batch.resolved[index] = resolved
     return False
+
+
+def _number(batch: Batch, index: int, config: DictConfig) -> None:
+    """Write a job's number and folder into its configuration, as Hydra does."""
+    number = batch.first + index
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    with hydra_config(config):
+        output = batch.folder / str(config.hydra.sweep.subdir)
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(output)
 
 
 def rehearse(batch: Batch, config: RunConfig, subfolder: str) -> None:

@@ -190,7 +190,7 @@ def is_ready(batch: Batch, job: Job, shown: Board) -> bool:
     """
     try:
         with hydra_config(job.config), env_override(dict(job.config.hydra.job.env_set)):
-            config = resolve(job.config, job.overrides)
+            config = job.resolved or resolve(job.config, job.overrides)
             check_retry(config, job.overrides, batch.folder)
             job.plan = run.plan(
                 config, job.group, load=shared_dataset.load, find=batch.find,

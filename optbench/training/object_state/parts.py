@@ -7,6 +7,7 @@ import logging
 import sys
 import sysconfig
 from collections import Counter, OrderedDict, defaultdict, deque
+from functools import lru_cache
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -109,10 +110,15 @@ def is_packaged(thing: Any) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return name.split(".")[0] in sys.builtin_module_names
+    return name.split(".")[0] == "optbench" or _is_installed(file)
+
+
+@lru_cache(maxsize=4096)
+def _is_installed(file: str) -> bool:
+    """Return whether a module's file is Python's or of an installed package."""
     path = Path(file)
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
     standard = any(Path(folder) in path.parents for folder in STANDARD_LIBRARY_PATHS)
-    return bool(installed) or standard or name.split(".")[0] == "optbench"
+    return standard or bool({"site-packages", "dist-packages"} & set(path.parts))
 
 
 def constant_node(value: Any) -> Node | None:
