@@ -167,10 +167,12 @@ def looks(names: Iterable[str]) -> dict[str, LineStyle]:
     for name in every:
         own = fixed(name)
         lines = {look[:2] for look in found.values()}
+        free = set(OTHERS) - {look.color for look in found.values()}
         many = len(OTHERS) * len(DASHES) * len(MARKERS)
         for attempt in range(2 * many):
             chosen = own or hashed(f"{name.lower()}{attempt or ''}")
-            if own or chosen[:2] not in lines or (attempt > many and chosen not in found.values()):
+            new = chosen.color in free if free else chosen[:2] not in lines
+            if own or new or (attempt > many and chosen not in found.values()):
                 break
         found[name] = chosen
     return found

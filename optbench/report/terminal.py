@@ -30,7 +30,7 @@ from optbench.common.text import capital, count
 from optbench.report.sections import curves, verdict
 
 PROGRAM = "python -m optbench"
-MAX_WIDTH = 80  # columns
+WIDTH, MAX_WIDTH = 80, 120  # columns without a terminal, and in a wide one
 GAP = 3  # columns between two of the table, and at its edges
 MIN_NAME = 16  # columns for names
 MAX_ROWS, MIN_ROWS = 24, 3  # of a table, and of each problem
@@ -102,7 +102,7 @@ def table(finals: pd.DataFrame, column: str) -> str:
     others = (*tested, "train_loss")
     stems = [column, *(s for s in others if s != column and f"{s}_median" in logged)][:2]
     utf = (sys.stdout.encoding or "").lower().startswith("utf")
-    width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
+    width = min(MAX_WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
     heads = ["optimizer", "runs", *(f"final {metric_of(stem).title}" for stem in stems)]
     rows: list[tuple[str, list[str]]] = []  # problem, cells
     for _, row in finals.iterrows():
@@ -115,9 +115,11 @@ def table(finals: pd.DataFrame, column: str) -> str:
     widths = widths_of(heads, rows)
     whole = [part for here, cells in rows for part in (*here.split(), cells[0])]  # no place to wrap
     longest = max(map(len, whole), default=0)
+    notes = [f"{count(left_out, 'more row')} in summary.md"] if left_out else []
     if width - sum(widths[1:]) - GAP * len(heads) < max(MIN_NAME, longest):
         rows = [(here, [*cells[:-1], cells[-1].split(" [")[0]]) for here, cells in rows]
         widths = widths_of(heads, rows)
+        notes.append(f"the whole table, with ranges of {heads[-1]}: summary.md")
     if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
         heads, widths = heads[:3], widths[:3]
     room = max(width - sum(widths[1:]) - GAP * len(heads), MIN_NAME)
@@ -125,7 +127,8 @@ def table(finals: pd.DataFrame, column: str) -> str:
     known = {cells[0] for _, cells in rows}
     shown = {name: clip(name, room, mark) for name in known}
     if len(set(shown.values())) < len(known):
-        shown = {name: name for name in known}  # clipped names would be the same: whole ones wrap
+        # clipped names would be the same: whole ones wrap
+        shown = {name: textwrap.fill(name, room, subsequent_indent="  ") for name in known}
     wrapped = [part for here, _ in rows for part in textwrap.wrap(here, room)]
     widths[0] = min(room, max(map(len, [heads[0], *known, *wrapped])))
     drawn = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
@@ -146,7 +149,7 @@ def table(finals: pd.DataFrame, column: str) -> str:
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
     # Lines have no trailing spaces, also in a pipe.
     text = "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
-    return f"{text}\n {count(left_out, 'more row')} in summary.md" if left_out else text
+    return "\n ".join([text, *notes])
 
 
 def first_rows(rows: list[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], int]:
