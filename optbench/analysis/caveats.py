@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import NEVER_CHANGED, metric_of, target_text
 from optbench.common.text import aside, count, enumerated, is_number, show
 from optbench.formats import job_list
+from optbench.formats.job_list import Job
 from optbench.stats.corrections import MAX_TYPE, UNPAIRED, least_seeds, too_few_seeds
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import DEFAULT_SEEDS, words_of
@@ -265,8 +267,7 @@ def times_before_decay(made: Comparison) -> Iterator[str]:
 
 def budgets_command(made: Comparison) -> str:
     """Return the command that repeats the only sweep with shorter budgets, or ""."""
-    lists = list(made.job_lists.values())
-    if len(lists) != 1 or made.tuned:
+    if (planned := only_command(made)) is None:
         return ""
     for key in ("steps", "epochs"):
         numbers = pd.to_numeric(
@@ -275,7 +276,7 @@ def budgets_command(made: Comparison) -> str:
         if len(numbers) and (numbers == numbers.iloc[0]).all():
             whole = int(numbers.iloc[0])
             shares = sorted({max(1, whole // 4), max(1, whole // 2), whole})
-            return job_list.with_value(lists[0][0], key, ",".join(map(str, shares)))
+            return job_list.with_value(planned, key, ",".join(map(str, shares)))
     return ""
 
 
@@ -316,11 +317,26 @@ def few_seeds(made: Comparison, correction: str) -> Iterator[str]:
 
 def settling_command(made: Comparison, seeds: int) -> str:
     """Return the command that repeats the only sweep with so many seeds, or ""."""
-    lists = list(made.job_lists.values())
-    if len(lists) != 1 or made.tuned:
+    if (planned := only_command(made)) is None:
         return ""
     done = sorted({int(seed) for seed in made.table["seed"].unique()})
-    return job_list.with_more_seeds(lists[0][0], done, seeds)
+    return job_list.with_more_seeds(planned, done, seeds)
+
+
+def only_command(made: Comparison) -> Job | None:
+    """Return the plan of the only sweep if its last command has each of the compared series.
+
+    None after commands of several optimizers into one folder, since repeating the last one would
+    leave out the others.
+    """
+    lists = list(made.job_lists.values())
+    if len(lists) != 1 or made.tuned:
+        return None
+    planned, outcomes = lists[0]
+    own = {str(job.get("run")) for job in outcomes}
+    series = made.plan.runs[["panel", "optimizer", "variant"]].astype(str).agg(tuple, axis=1)
+    repeated = made.plan.runs["run"].map(lambda run: Path(str(run)).name in own)
+    return planned if set(series) <= set(series[repeated]) else None
 
 
 def unproven_leaders(

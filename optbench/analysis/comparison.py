@@ -16,7 +16,13 @@ import pandas as pd
 
 from optbench.analysis import series
 from optbench.analysis.columns import filter_runs, logged_columns, resolve, rows_of
-from optbench.analysis.final_values import Timing, cost_of_runs, final_values, timing_of
+from optbench.analysis.final_values import (
+    Timing,
+    cost_of_runs,
+    final_values,
+    timing_of,
+    timing_of_threads,
+)
 from optbench.analysis.table import RunFiles
 from optbench.common.errors import UserError
 from optbench.common.metrics import main_metric, metric_of
@@ -266,8 +272,20 @@ class Comparison:
 
     @cached_property
     def timing(self) -> Timing:
-        """Return which runs' times may be compared."""
-        return timing_of(self.table)
+        """Return which runs' times may be compared: those of one engine and one thread count."""
+        engines, threads = timing_of(self.table), timing_of_threads(self.table, self.threads)
+        said = "; ".join(text for text in (threads.sentence, engines.sentence) if text)
+        return Timing(engines.untimed | threads.untimed, said, engines.again)
+
+    @property
+    def threads(self) -> dict[str, int]:
+        """Return the number of CPU threads of each run, as far as it is known."""
+        records = () if self.files is None else self.files.records
+        return {
+            str(folder): record["num_threads"]
+            for folder, record in records
+            if isinstance(record.get("num_threads"), int) and record.get("device") == "cpu"
+        }
 
     @cached_property
     def costs(self) -> pd.DataFrame:

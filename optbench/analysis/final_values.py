@@ -146,6 +146,36 @@ def timing_of(table: pd.DataFrame) -> Timing:
     )
 
 
+def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing:
+    """Return which runs' times do not count, since they had other numbers of CPU threads.
+
+    threads: of each run. A run alone takes all cores, where those of a sweep share them. Compared
+    times are those of the number that most runs of a problem had.
+    """
+    runs = table[["run", "problem", "optimizer"]].drop_duplicates("run").astype(object)
+    runs = runs.assign(threads=runs["run"].map(lambda run: threads.get(str(run)))).dropna(
+        subset=["threads"]
+    )
+    timed, untimed = [], []
+    for _, part in runs.groupby("problem", sort=False, dropna=False):
+        most = part["threads"].mode().iloc[0]
+        timed.append(part[part["threads"] == most])
+        untimed.append(part[part["threads"] != most])
+    others = pd.concat(untimed) if untimed else runs
+    if others.empty:
+        return Timing()
+    usual = " or ".join(count(int(n), "thread") for n in sorted(set(pd.concat(timed)["threads"])))
+    told = " and ".join(
+        f"{runs_text(part)} had {count(int(number), 'thread')}"
+        for number, part in others.groupby("threads")
+    )
+    return Timing(
+        frozenset(map(str, others["run"])),
+        f"seconds and costs are those of the runs with {usual} alone; {told}: to compare all, "
+        f"the sweep's command with force=true makes its runs again",
+    )
+
+
 def changed(engines: "pd.Series[str]") -> "pd.Series[bool]":
     """Return which runs two engines trained ("a+b"): their times are mixed."""
     return engines.str.contains("+", regex=False)
