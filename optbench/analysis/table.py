@@ -19,7 +19,7 @@ import pandas as pd
 from optbench.common.errors import UserError, is_text
 from optbench.common.names import nearest
 from optbench.formats.keys import KEYS, SERIES_KEYS
-from optbench.formats.older_code import moment, newest_only
+from optbench.formats.older_code import moment, newest_data_only, newest_only
 from optbench.formats.record import FINISHED, RunRecord, engine_of
 from optbench.formats.run import (
     COLUMNS,
@@ -140,7 +140,9 @@ class RunFiles:
                 records.append((folder, self._record(folder)))
             except (OSError, ValueError) as error:
                 self._problems.append(f"{folder / 'run.json'}: {without_path(error)}")
-        records, self.older = newest_only(records)  # `older`: sentences for runs of older code
+        records, self.older = newest_only(records)  # `older`: sentences on what is left out
+        records, older = newest_data_only(records)
+        self.older += older
         self.read_manifest = cache(read_manifest)  # of a tuned study, once
         # finished and unfinished runs, without those that a tuned study has replaced
         self.records = current(records, self.read_manifest)

@@ -1,8 +1,9 @@
-"""Tell runs of older code by `run.json` alone, without importing user code.
+"""Tell runs of older code or data by `run.json` alone, without importing user code.
 
 `optbench.runs.own_code` defines the code of a run.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -103,6 +104,38 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
             kept.append((folder, record))
     sentences = [f"{n} run{'s' if n > 1 else ''} made {reason}" for reason, n in counts.items()]
     return kept, sentences
+
+
+def newest_data_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Return the records without older data, and sentences on the left-out runs.
+
+    A file or folder of the user's own (`data.path`) has one content in a comparison: that of the
+    finished run that was started or reused last.
+    """
+    newest: dict[tuple[str, str], Any] = {}
+    finished = [record for _, record in records if record["status"] in FINISHED]
+    for record in sorted(finished, key=asked_for):
+        if (found := _own_data(record)) is not None:
+            newest[found] = record["problem"].get("data_digest")
+    kept, counts = [], dict[str, int]()
+    for folder, record in records:
+        found = _own_data(record)
+        if found in newest and record["problem"].get("data_digest") != newest[found]:
+            counts[found[0]] = counts.get(found[0], 0) + 1
+        else:
+            kept.append((folder, record))
+    sentences = [
+        f"{n} run{'s' if n > 1 else ''} made {CHANGED.format(join([Path(path).name]))}"
+        for path, n in counts.items()
+    ]
+    return kept, sentences
+
+
+def _own_data(record: RunRecord) -> tuple[str, str] | None:
+    """Return the path of a run's own data and what the run made of them; None without a path."""
+    path = (record["config"].get("data") or {}).get("path")
+    problem = {key: value for key, value in record["problem"].items() if key != "data_digest"}
+    return (str(path), json.dumps(problem, sort_keys=True, default=str)) if path else None
 
 
 def _code_by_target(record: RunRecord) -> Code:
