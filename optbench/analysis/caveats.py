@@ -39,6 +39,7 @@ ENDED_BY = {  # the values of the column "stopped"
 }
 SEARCHES_NEEDED = f"tuning.repeats={least_seeds(1, MAX_TYPE)} searches or more are needed"
 TRAINING = ("train_loss", "running_loss")
+UNEQUAL_GRADIENTS = 1.2  # times as many a step
 MISSED_TARGET = "no run reached the target"
 MOST_LEADER_SENTENCES = 2  # more of them are only counted
 
@@ -58,6 +59,7 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
     found += diverged_runs(made.table, "run")
     found += unmoved(made)
     found += early_ends(made.table)
+    found += unequal_gradients(made)
     found += [] if made.manifests or not made.tuned else diverged_runs(trials, "trial")
     try:
         check_exchangeable(trials)
@@ -176,6 +178,24 @@ def unequal_budgets(made: Comparison) -> Iterator[str]:
                     f"{part.max()} ({many}); p-values are corrected for that choice, yet more "
                     "settings find better ones"
                 )
+
+
+def unequal_gradients(made: Comparison) -> Iterator[str]:
+    """Yield a caveat if optimizers of one problem took unequal numbers of gradients a step."""
+    if not {"gradients", "step"} <= set(made.table):
+        return
+    ends = made.table.drop_duplicates("run", keep="last")
+    ends = ends.assign(each=ends["gradients"] / ends["step"].where(ends["step"] > 0))
+    of_problem = ends.dropna(subset=["each"]).astype({"optimizer": str}).groupby("problem")
+    for _, part in of_problem:
+        each = part.groupby("optimizer")["each"].median()
+        most, least = str(each.idxmax()), str(each.idxmin())
+        if each[most] > UNEQUAL_GRADIENTS * each[least]:
+            yield (
+                f"{most} takes {each[most]:.3g} gradients a step, and {least} {each[least]:.3g}: "
+                f"equal numbers of steps are unequal work, which figure.x=gradients (--x) shows"
+            )
+            return
 
 
 def diverged_runs(table: pd.DataFrame, what: str) -> Iterator[str]:

@@ -270,6 +270,15 @@ class Comparison:
         """Return the final value of each run: `final_values`."""
         return self.once(("finals", column), lambda: final_values(self.table, column))
 
+    @property
+    def selection(self) -> str:
+        """Return which runs `where` picked, as in "optimizer=adam or sgd, seed=0"; "" if all."""
+        values: dict[str, list[str]] = {}
+        for text in self.options.where:
+            key, _, value = text.partition("=")
+            values.setdefault(key, []).append(value)
+        return ", ".join(f"{key}={' or '.join(given)}" for key, given in values.items())
+
     @cached_property
     def timing(self) -> Timing:
         """Return which runs' times may be compared: those of one engine and one thread count."""

@@ -112,12 +112,14 @@ def to_latex(
     paired: bool = True,
     settings: str = "",
     unit: str = "seed",
+    selection: str = "",
 ) -> str:
     """Return the `final_cells` of one column as a table: optimizers by problems.
 
     frame: `final_cells(runs, [column])[column]`. cells: of `CELLS`, such as "median_range". paired:
     whether the runs share seeds. settings: `comparison.settings_phrase`. unit: what a cell counts,
-    "seed", or "search" of a tuned study. Raises UserError for other cells.
+    "seed", or "search" of a tuned study. selection: `Comparison.selection`. Raises UserError for
+    other cells.
     """
     if not isinstance(cells, str) or cells not in CELLS:
         raise UserError(f"unknown cells {cells!r}; allowed: {', '.join(CELLS)}")
@@ -131,8 +133,10 @@ def to_latex(
     n = seeds_text(counts)
     if unit == "search":
         n = re.sub("seeds?$", "searches, each the mean of its seeds", n)
+    only = f" of the runs with {latex_text(selection)} alone" if selection else ""
     caption = (
-        f"{capital(what)}, {CELLS[cells]} of {n}{aside(settings)}; {bold_note(paired, settings)}."
+        f"{capital(what)}{only}, {CELLS[cells]} of {n}{aside(settings)}; "
+        f"{bold_note(paired, settings)}."
     )
     table = style.to_latex(
         hrules=True,
@@ -144,6 +148,11 @@ def to_latex(
     )
     notes = [f"% Warning: {' '.join(text.split())}" for text in warnings]
     return "\n".join(["% \\usepackage{booktabs}", *notes, table])
+
+
+def latex_text(text: str) -> str:
+    """Return a text with LaTeX's special characters escaped, but for %."""
+    return re.sub(r"([&#_{}$])", r"\\\1", text.replace("\\", "/"))
 
 
 def latex_cell(cell: object, column: str, cells: str) -> str:

@@ -90,6 +90,7 @@ def summary(
     frame = pd.DataFrame([line for *_, line in sorted(ordered, key=lambda item: item[:2])])
     frame.attrs["engines"] = made.timing.sentence
     frame.attrs["timing"] = timing_note(costs)
+    frame.attrs["selection"] = made.selection
     frame.attrs["paired"] = made.paired
     frame.attrs["settings"] = made.few_searches
     frame.attrs["searches"] = 0 if search_of is None else int(search_of.nunique())
@@ -132,7 +133,7 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
                 "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
             ]
         elif name in COSTS:
-            if name not in ("peak_mb", "runs_at_once") or frame[name].notna().any():
+            if frame[name].notna().any():
                 columns[COSTS[name]] = [
                     cost_cell(name, value, whole)
                     for value, whole in zip(frame[name], frame["ms_per_step"], strict=True)
@@ -147,7 +148,9 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
     searches = frame.attrs.get("searches")
     over = f"{searches} searches, each the mean of its seeds" if searches else ""
     over = over or f"{seeds_text(frame['seeds'])}{aside(settings)}"
-    note = f"Final values: median [minimum, maximum] over n = {over}."
+    only = frame.attrs.get("selection")
+    only = f" of the runs with {only} alone" if only else ""
+    note = f"Final values{only}: median [minimum, maximum] over n = {over}."
     if frame["diverged"].any():
         note += " A diverged run counts as the worst value, it is never left out."
     if frame["runs_at_once"].notna().any():

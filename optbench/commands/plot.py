@@ -28,7 +28,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a run, a sweep, or any folder above them",
     )
     add(
-        "-o", "--out", type=expanded, metavar="DIR", help="where to write (default: the one FOLDER)"
+        "-o",
+        "--out",
+        type=expanded,
+        metavar="DIR",
+        help="where to write (default: the one FOLDER, or FOLDER/where with --where)",
     )
     add("--y", metavar="COLUMN", help="a logged column (default: train_loss)")
     add(

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", type=expanded, metavar="FILE",
-        help="the page (default: report.html in the one FOLDER)",
+        help="the page (default: report.html in the one FOLDER, report-where.html with --where)",
     )  # fmt: skip
     parser.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.cells and not asked.table:
         raise UserError("--cells is of a table: name its column with --table COLUMN")
     # not `summary.tex`, which is the sweep's own: `optbench plot` writes that again
-    name = f"table_{asked.table}.tex" if asked.table else "report.html"
+    some = "-where" if asked.where else ""
+    name = f"table_{asked.table}{some}.tex" if asked.table else f"report{some}.html"
     out = asked.out or os.path.join(asked.folders[0], name)  # noqa: PTH118
     if asked.table:
         options = Options(where=asked.where, facet=facet, lines=asked.lines)

@@ -26,6 +26,7 @@ from optbench.formats.run import GAP
 from optbench.report.repeat_command import engines_note
 
 SCORES_FILE = "benchmark_score.csv"
+SELECTED_FOLDER = "where"  # below a folder, for the figures and tables of some of its runs
 ROWS = ("epochs", "steps")  # CSV files that curves can be drawn from
 
 
@@ -47,7 +48,8 @@ def draw_all(
 ) -> DrawResult:
     """Write the figures and tables of all finished runs below `folders` into `out`.
 
-    out: created if missing; by default the only folder. made: the comparison, if already made.
+    out: created if missing; by default the only folder, or `where` in it for a selection of runs.
+    made: the comparison, if already made.
     Raises UserError if nothing can be drawn as asked. Damaged and unfinished runs are left out and
     named in the result.
     """
@@ -82,12 +84,15 @@ def draw_all(
         texts: dict[str, str] = {}
         if not options.kinds:
             texts = tables_of(made, finals, warnings)
-        out = writable(Path(folders[0] if out is None else out))
+        if out is None:  # a part of the runs leaves the files of all as they are
+            out = Path(folders[0], SELECTED_FOLDER if made.selection else "")
+        out = writable(Path(out))
+        only = f" of the runs with {made.selection} alone" if made.selection else ""
         paths = []
         for name, figure in drawn.items():
             kind = KINDS[name]
             said = warnings if kind.compares else ()
-            paths += save(figure, out, kind.stem(made), options.formats, kind.title, said)
+            paths += save(figure, out, kind.stem(made), options.formats, kind.title + only, said)
     try:
         for name, text in texts.items():
             paths.append(out / name)
@@ -117,6 +122,7 @@ def tables_of(made: Comparison, finals: pd.DataFrame, warnings: Sequence[str]) -
             paired=made.paired,
             settings=made.few_searches,
             unit=made.unit,
+            selection=made.selection,
         )
     if (times := asked_times(made)) is not None:
         texts["time_to_target.csv"] = to_csv(times.frame)
@@ -142,6 +148,7 @@ def write_table(
         made.paired,
         made.few_searches,
         made.unit,
+        made.selection,
     )
     try:
         replace_text(out, text)

@@ -13,7 +13,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import by_seed, owners_of
 from optbench.analysis.verdict import only_problem
 from optbench.common.metrics import metric_of
-from optbench.common.text import capital, enumerated
+from optbench.common.text import capital
 from optbench.stats.corrections import HOLM, UNPAIRED
 from optbench.stats.estimates import median
 from optbench.stats.pairwise import PairVerdict
@@ -26,8 +26,8 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
     """Return the content of `verdict.json`. Infinite and unknown numbers are null."""
     correction = found.each[0].verdict.correction if found.each else HOLM
     scope = ""
-    if made.options.where:
-        scope = f"Of the runs with {enumerated(list(made.options.where))} alone: "
+    if made.selection:
+        scope = f"Of the runs with {made.selection} alone: "
     if made.few_searches:
         scope += f"{capital(made.few_searches)}: "
     over = [entry.verdict for entry in found.over if entry.verdict is not None]
