@@ -127,10 +127,14 @@ def missing_jobs(made: Comparison) -> Iterator[str]:
         except (ValueError, KeyError, TypeError):
             continue  # a list of an older version
         if done["missing"]:
+            own = {str(job.get("run")) for job in made.job_lists[folder][1]}
+            runs = map(Path, made.table["run"].astype(str).unique())
+            others = [run for run in runs if run.parent == folder and run.name not in own]
             yield (
                 f"{done['missing']} of {count(done['planned'], 'planned run')} of {folder} "
-                f"{'is' if done['missing'] == 1 else 'are'} missing: the sweep's command runs "
-                f"{'it' if done['missing'] == 1 else 'them'}"
+                f"{'is' if done['missing'] == 1 else 'are'} missing"
+                + (f" or among its {len(others)} of earlier commands" if others else "")
+                + f": the sweep's command runs {'it' if done['missing'] == 1 else 'them'}"
             )
 
 

@@ -48,8 +48,15 @@ def lines_of(folder: Path) -> Iterator[str]:
     workers = shared_study.read_workers(folder, call["id"]) if call else []
     running = list(running_in(claim_folder(folder, first), {one.name for one in workers}))
     # workers name what they run; another sweep's runs are those whose folders it does not list
-    begun = 0 if call else len(list(begun_in(folder, outcomes)))
+    unlisted = {} if call else unlisted_runs(folder, outcomes)
+    begun = sum(status in ("running", "interrupted") for status in unlisted.values())
     yield summary(folder, first, outcomes, len(running), begun)
+    kept = sum(status in FINISHED for status in unlisted.values())
+    if kept and first["planned"] != len(outcomes):
+        yield (
+            f"beside them {count(kept, 'finished run')} of earlier commands: the command reuses "
+            f"those that it asks for"
+        )
     yield from shortened("running", [f"{one.get('job')}  by {one['worker']}" for one in running])
     failed = [line for line in outcomes if line["status"] == "failed"]
     yield from shortened("failed", [failure(line) for line in failed])
@@ -68,14 +75,15 @@ def lines_of(folder: Path) -> Iterator[str]:
         yield f"nobody works on it: `optbench work {folder}` goes on"
 
 
-def begun_in(folder: Path, outcomes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the folders of runs that have begun and not ended: they run, or were interrupted."""
+def unlisted_runs(folder: Path, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the status of each run in a folder whose end the list of jobs does not have."""
+    found = dict[str, str]()
     ended = {str(line.get("run")) for line in outcomes if line["status"] != "interrupted"}
     for place in folder.iterdir():
         if place.name not in ended and (place / "run.json").exists():
             with suppress(OSError, ValueError):
-                if read_record(place / "run.json")["status"] in ("running", "interrupted"):
-                    yield place.name
+                found[place.name] = read_record(place / "run.json")["status"]
+    return found
 
 
 def summary(

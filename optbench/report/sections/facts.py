@@ -11,7 +11,7 @@ def facts(made: Comparison) -> list[list[str]]:
     lines = [
         ["runs compared", str(len(runs))],
         ["optimizers", str(runs["optimizer"].nunique())],
-        ["problems", str(made.plan.problems.nunique())],
+        ["problems", str(made.table["problem"].nunique())],
         ["seeds", str(len(seeds))],
     ]
     if made.trials is not None:

@@ -40,7 +40,8 @@ def performance(made: Comparison, names: Names) -> dict[str, Any]:
         for entry in ranked.to_dict("records")
     ]
     table = {"columns": ["optimizer", "benchmark score", "targets reached"], "rows": rows}
-    return {"panels": [panel | {"logx": False}], "table": table}
+    shown = {"logx": False, "yRange": [-0.02, 1.02]}  # all shares, also where all are at 100 %
+    return {"panels": [panel | shown], "table": table}
 
 
 def figure_of(made: Comparison, found: TimeToTarget, names: Names) -> dict[str, Any] | None:

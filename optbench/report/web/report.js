@@ -253,7 +253,7 @@ function rest() {
   }
   if (DATA.budget) {
     node = section("budget", "Tuning budget", "The best validation result to expect of so many random trials.");
-    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from all trials of an optimizer; band: 95 % interval." + ABOUT, make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
+    parts.push(figure(node, { title: "Tuning budget", note: "Bootstrapped from the trials of all searches of an optimizer, without the default one; band: 95 % interval." + ABOUT, make: dressed(DATA.budget.map((p) => ({ ...p, top: capOf })), { whole: true }) }));
   }
   if (DATA.searched) {
     node = section("searched", "What was searched", "The trials of each optimizer varied these hyperparameters, within these ends.");
