@@ -125,6 +125,12 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
             f"there is no sub-command {word!r}{near}\nSub-commands: {', '.join(commands)}. "
             f"To train, write GROUP=NAME or KEY=VALUE; see --help"
         )
+    given = [word for word in words if word.startswith(("epochs=", "steps="))]
+    if {word.partition("=")[0] for word in given if not word.endswith("=null")} > {"steps"}:
+        raise UserError(
+            f"{' and '.join(given)} are two budgets, and a run has one, in epochs or in steps: "
+            f"leave one of the two out"
+        )
 
 
 def as_words(flags: dict[str, str]) -> list[str]:

@@ -100,9 +100,11 @@ def _explain(error: Exception, words: Sequence[str] | None) -> str:
         if word.startswith("logger="):
             return f"several loggers stand in brackets: 'logger=[{word[7:]}]'"
         key, _, values = word.partition("=")
-        if any(one.value.startswith("[") for _, one in known_keys().get(key, [])):
+        known = [one.value for _, one in known_keys().get(key, [])]
+        if any(value.startswith("[") for value in known):
             return f"{word} names several values: a list stands in brackets: '{key}=[{values}]'"
-        if re.fullmatch(r"0,\d+", values):
+        whole = bool(known) and all(value.isdecimal() for value in known)
+        if re.fullmatch(r"0,\d+", values) and not whole:
             return f"{word} names two values. A decimal takes a point: {values.replace(',', '.')}"
         return (
             f"{word} names several values: -m sweeps over them (python -m optbench -m "
