@@ -51,7 +51,7 @@ def main() -> None:
 
 def leave(*_: object) -> None:
     """Exit immediately, which is safe before a run has begun."""
-    os.write(2, b"optbench: interrupted; the same command goes on\n")
+    os.write(2, b"optbench: interrupted\n")
     os._exit(130)
 
 

@@ -117,7 +117,7 @@ class InMemoryComparison:
             baseline = others[0]
         if candidate not in known or baseline not in known or candidate == baseline:
             raise UserError(
-                f"candidate and baseline must be two of: {', '.join(known)}; they are "
+                f"candidate and baseline must be two of: {', '.join(map(repr, known))}; they are "
                 f"{candidate!r} and {baseline!r}"
             )
         found = judge(self.comparison, candidate, y=y)

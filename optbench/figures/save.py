@@ -49,7 +49,7 @@ def save(
         path = caption
         replace_text(caption, caption_text(figure, title, caveats))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another -o") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from None
     return [*paths, caption]
 
 
@@ -129,7 +129,7 @@ def writable(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another -o") from None
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder") from None
     if not os.access(out, os.W_OK):
-        raise UserError(f"cannot write to {out}: permission denied; choose another -o")
+        raise UserError(f"cannot write to {out}: permission denied; choose another folder")
     return out

@@ -221,7 +221,7 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, words):
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         130,
         b"",
-        b"optbench: interrupted; the same command goes on\n",
+        b"optbench: interrupted\n",
     )
 
 

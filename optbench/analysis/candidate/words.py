@@ -58,6 +58,9 @@ def told_of(found: CandidateVerdict, about: str) -> str:
     parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
+    untold = [v for entry in found.over if (v := entry.verdict) and too_few_problems(v)]
+    if untold:
+        about += f"; below {untold[0].least} problems no test can tell over all of them"
     told = f"{found.candidate} {parts} ({about})."
     outcomes = {one.verdict.outcome for one in found.each} | {entry.outcome for entry in found.over}
     plain = outcomes <= {found.outcome} or len(found.over) > MAX_BASELINES
@@ -134,10 +137,15 @@ def over_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
         text += f" ({'; '.join(f'{one.problem}: {estimate(one.verdict, scale)}' for one in each)})"
     if entry.verdict is None:
         return text
+    if too_few_problems(entry.verdict):
+        return text
     over = "cannot tell" if entry.verdict.outcome == CANNOT_TELL else entry.verdict.outcome
-    if entry.verdict.outcome == CANNOT_TELL and entry.verdict.n < entry.verdict.least:
-        return f"{text}, over the problems no test can tell (below {entry.verdict.least} problems)"
     return f"{text}, over the problems {over}: {estimate(entry.verdict, scale)}"
+
+
+def too_few_problems(verdict: PairVerdict) -> bool:
+    """Return whether no outcome on so few problems can tell over all of them."""
+    return verdict.outcome == CANNOT_TELL and verdict.n < verdict.least
 
 
 def metric_text(found: CandidateVerdict) -> str:
@@ -168,7 +176,7 @@ def method_text(found: CandidateVerdict, unit: str) -> str:
         elif verdicts[0].correction == MAX_TYPE:
             corrected = f" over {count(spans, 'pair')}"
         parts.append(name_of_test(verdicts[0].correction, unit) + corrected)
-    over = [entry.verdict for entry in found.over if entry.verdict is not None]
+    over = [v for entry in found.over if (v := entry.verdict) and not too_few_problems(v)]
     if over:
         more = f" with Holm's correction over {len(over)} baselines" if len(over) > 1 else ""
         parts.append(f"over the problems {OVER_TEST}{more}")

@@ -95,12 +95,12 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def detected(column: Column) -> Column:
-    """Return a column of texts as numbers if all its texts are numbers."""
+def detected(column: Column, target: bool = False) -> Column:
+    """Return a column of texts as numbers if all its texts are numbers. target: as_numbers."""
     if column.is_numeric or column.order or column.missing.all():
         return column
     numbers, other = _parsed(column)
-    return column if other is not None else checked(Column(column.name, numbers))
+    return column if other is not None else checked(Column(column.name, numbers), target)
 
 
 def as_numbers(column: Column, nominal: bool = False, target: bool = False) -> Column:
@@ -121,7 +121,7 @@ def as_numbers(column: Column, nominal: bool = False, target: bool = False) -> C
             + (": write decimals with a point" if comma else f": correct it, or {leave}")
             + (f" (categories: dataset.nominal_columns=[{column.name}])" if nominal else "")
         )
-    return checked(Column(column.name, numbers))
+    return checked(Column(column.name, numbers), target)
 
 
 def check_few_wrong(column: Column, nominal: bool = False, target: bool = False) -> None:
@@ -157,16 +157,21 @@ def _parsed(column: Column) -> tuple[np.ndarray, int | None]:
     return numbers, None
 
 
-def checked(column: Column) -> Column:
+def checked(column: Column, target: bool = False) -> Column:
     """Return a column of numbers. Raise `UserError` if float32 does not hold them."""
     with np.errstate(over="ignore"):
         bad = np.isinf(column.cells.astype(np.float32))
     if bad.any():
         row = int(bad.argmax())
+        leave = (
+            "or remove the row"
+            if target
+            else f"leave it empty, or leave the column out with "
+            f"dataset.ignored_columns=[{column.name}]"
+        )
         raise UserError(
             f"the column {column.name!r} has {column.cells[row]:g} in data row {row + 1}, which is "
-            f"infinite or too large: correct it, leave it empty, or leave the column out with "
-            f"dataset.ignored_columns=[{column.name}]"
+            f"infinite or too large: correct it, {leave}"
         )
     return column
 

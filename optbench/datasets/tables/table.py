@@ -160,7 +160,12 @@ def table_of(
     digest = _digest([*used, Column(target, y)], treatment, tested, source)
     note = ""
     guessed = treatment.task is None and isinstance(task, Classes) and task.classes > 2
-    if guessed and detected(columns[target]).is_numeric:
+    if isinstance(task, Classes) and (few := _rare_classes(columns[target], y)):
+        note = (
+            f"the target {target!r} has fewer than three rows of {few}: they cannot be in each of "
+            f"the training, validation and test parts"
+        )
+    elif guessed and detected(columns[target]).is_numeric:
         note = (
             f"the whole numbers of the target {target!r} are taken as {task.classes} classes; "
             f"dataset.task=regression predicts them as values (dataset.task=classification: "
@@ -208,7 +213,7 @@ def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
             f"{', '.join(map(str, rows))}{', ...' if missing.sum() > 3 else ''}): fill them, or "
             f"delete these rows"
         )
-    found = detected(column)
+    found = detected(column, target=True)
     task = treatment.task or ("classification" if _are_classes(found) else "regression")
     if task == "regression":
         values = as_numbers(found, target=True).cells
@@ -232,6 +237,19 @@ def _target(column: Column, treatment: Treatment) -> tuple[np.ndarray, Task]:
     place = {text: index for index, text in enumerate(known)}
     numbers = np.array([place[text] for text in texts.cells], dtype=np.int64)
     return numbers, Classes(len(known))
+
+
+def _rare_classes(column: Column, y: np.ndarray) -> str:
+    """Return the classes with one or two rows, as in "'a' (1), 'b' (2)"; at most three."""
+    counts = np.bincount(y)
+    rare = np.flatnonzero(counts < 3)
+    if not len(rare):
+        return ""
+    found = detected(column, target=True)
+    known = categories(as_texts(found if found.is_numeric else column))
+    return ", ".join(f"{known[k]!r} ({counts[k]})" for k in rare[:3]) + (
+        f" and {len(rare) - 3} other classes" if len(rare) > 3 else ""
+    )
 
 
 def _are_classes(column: Column) -> bool:

@@ -139,8 +139,10 @@ def features(
             f"the training part, and {'is' if one else 'are'} left out"
         )
     if not found and not looked_up:
+        rows = len(columns[0].cells[train])
         raise UserError(
-            "no column is left to learn from: each has one value in the training part or is ignored"
+            f"no column is left to learn from: each has one value in the training part "
+            f"({count(rows, 'row')}) or is ignored"
         )
     every = [*found, *looked_up]
     return Features(
