@@ -166,7 +166,7 @@ def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing
         return Timing()
     usual = " or ".join(count(int(n), "thread") for n in sorted(set(pd.concat(timed)["threads"])))
     told = " and ".join(
-        f"{runs_text(part)} had {count(int(str(number)), "thread")}"
+        f"{runs_text(part)} had {count(int(str(number)), 'thread')}"
         for number, part in others.groupby("threads")
     )
     return Timing(

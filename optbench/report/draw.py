@@ -98,7 +98,8 @@ def draw_all(
             paths.append(out / name)
             replace_text(paths[-1], text)
     except OSError as error:
-        raise UserError(f"cannot write {paths[-1]}: {error.strerror}; choose another folder") from None
+        why = error.strerror
+        raise UserError(f"cannot write {paths[-1]}: {why}; choose another folder") from None
     return DrawResult(paths, made.table, finals, problems, made.older, warnings, skipped)
 
 
