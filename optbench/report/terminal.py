@@ -149,7 +149,8 @@ def table(finals: pd.DataFrame, column: str) -> str:
     Console(file=written, width=width, force_terminal=sys.stdout.isatty() or None).print(drawn)
     # Lines have no trailing spaces, also in a pipe.
     text = "\n".join(line.rstrip() for line in written.getvalue().splitlines()).strip("\n")
-    return "\n ".join([text, *notes])
+    wrapped = [line for note in notes for line in textwrap.wrap(note, width - 1)]
+    return "\n ".join([text, *wrapped])
 
 
 def first_rows(rows: list[tuple[str, list[str]]]) -> tuple[list[tuple[str, list[str]]], int]:

@@ -237,7 +237,7 @@ def test_a_sentence_over_few_problems_has_the_numbers_of_each(tmp_path) -> None:
     made = Comparison(optbench.load_runs(tmp_path))
     text = sentence(judge(made, "adam", ["sgd"], "test_loss"))
     number = r"(-0\.\d+) \[.*?\], n = 8, p = 0\.016"  # 2 / 2 ** 8, times two comparisons
-    form = rf"on 2 of 2 problems \(batch_size=128: {number}; batch_size=64: {number}\), over"
+    form = rf"on 2 of 2 problems \(batch_size=128: {number}; batch_size=64: {number}\) \("
     found = re.search(form, text)
     assert found is not None, text
     assert all(float(part) < 0 for part in found.groups())

@@ -33,7 +33,12 @@ def test_schedules_without_an_end_are_not(tmp_path, name) -> None:
 def test_the_sweep_offers_to_run_each_budget_to_its_own_end(tmp_path) -> None:
     sweep(tmp_path, ("adam", "sgd"), 8, schedule__name="cosine", epochs=8)
     first = {"planned": 16, "retry": "failed", "jobs": [], "failed_before": [], "words": WORDS}
-    (tmp_path / job_list.JOBS_FILE).write_text(json.dumps(first) + "\n")
+    ended = [
+        {"job": number, "overrides": [], "status": "completed", "run": run.parent.name}
+        for number, run in enumerate(tmp_path.glob("*/run.json"))
+    ]
+    lines = "".join(json.dumps(line) + "\n" for line in [first, *ended])
+    (tmp_path / job_list.JOBS_FILE).write_text(lines)
     (text,) = told_of_decay(tmp_path)
     command = (
         "python -m optbench -m optimizer=adam,sgd schedule=cosine 'seed=range(8)' epochs=2,4,8"

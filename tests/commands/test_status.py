@@ -30,3 +30,14 @@ def test_runs_that_run_or_were_interrupted_have_begun(tmp_path: Path) -> None:
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="is not the folder of a sweep"):
         list(status.lines_of(tmp_path))
+
+
+def test_finished_runs_of_earlier_commands_are_counted_beside_the_list(tmp_path: Path) -> None:
+    """A command that was interrupted at once has reused none of them yet."""
+    jobs = [[f"seed={seed}"] for seed in range(5)]
+    for seed in range(3):
+        make_run(tmp_path / f"run{seed}", "adam", seed)
+    job_list.plan(tmp_path, len(jobs), "failed", jobs)
+    said = list(status.lines_of(tmp_path))
+    assert said[0] == f"{tmp_path}: 5 runs, 0 done, 5 to do"
+    assert said[1].startswith("beside them 3 finished runs of earlier commands")

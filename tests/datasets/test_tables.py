@@ -211,6 +211,12 @@ def test_whole_numbers_taken_as_classes_are_told(write, capsys):
     assert "are taken as" not in capsys.readouterr().err
 
 
+def test_classes_of_one_or_two_rows_are_told(write, capsys):
+    table = pd.DataFrame({"a": range(40), "y": ["no", "yes"] * 19 + ["maybe", "no"]})
+    prepare(csv(write(table), "y"))
+    assert "fewer than three rows of 'maybe' (1)" in capsys.readouterr().err
+
+
 def test_one_text_among_numbers_is_no_category(write):
     table = frame()
     table["rooms"] = [*map(str, table["rooms"][:-1]), "many"]
@@ -298,6 +304,7 @@ LINES = "a,b,y\n1,2,x\n3,4,y\n5,6,x\n"
             {},
             "'a' has inf in data row 4, which is infinite or",
         ),
+        ("a,y\n1,2.5\n2,3.5\n4,inf\n", "y", {}, "in data row 3, .*correct it, or remove the row"),
         (LINES.encode() + b"7,\xe9,x\n", "y", {}, "line 5 is not utf-8 .byte 0xe9.*latin-1"),
         (LINES + "7,\0,x\n", "y", {}, "line 5 holds a NUL byte"),
         ("y\nx\nz\n", "y", {}, "no column beside the target"),

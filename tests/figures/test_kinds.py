@@ -546,3 +546,11 @@ def test_ticks_stand_apart_and_words_stay_whole_in_narrow_panels(tmp_path: Path)
         boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
         assert len(boxes) > 1
         assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+@pytest.mark.parametrize("known", [(), ("adam", "lion", "soap")])
+def test_own_optimizers_share_no_colour_while_there_are_others(known: tuple[str, ...]) -> None:
+    left = len(style.OTHERS) - sum(name in style.FIELD for name in known)
+    for prefix in ("my ", "lr=0.", "variant-"):
+        own = style.looks([*known, *(f"{prefix}{index}" for index in range(left))])
+        assert len({look.color for look in own.values()}) == len(own)

@@ -146,3 +146,24 @@ def test_a_tuned_study_fixes_them(here, tmp_path):
     found = rates(tmp_path / "t" / "trials")
     assert {lr for name, lr in found if name == "adam"} == {0.01}
     assert len({lr for name, lr in found if name == "sgd"}) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["optimizer=sgd,adam", "batch_size=0"], ["hydra/sweeper=tuned", "optimizer=sgd,adam"]],
+)
+def test_a_mistake_of_all_jobs_is_refused_before_the_sweep_has_a_folder(
+    tmp_path: Path, monkeypatch, capsys, words: list[str]
+) -> None:
+    wrong = [f"results_dir={tmp_path / 'results'}", "epochs=0"]
+    assert call(monkeypatch, "-m", *words, *wrong) == 1
+    out, err = capsys.readouterr()
+    assert "must be a whole number of at least 1" in err
+    assert not out
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_mistake_of_one_job_fails_that_job_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    words = [f"results_dir={tmp_path}", "hydra/launcher=basic", "batch_size=0,64"]
+    assert call(monkeypatch, "-m", *QUICK, *words) == 1
+    assert "1 of 2 runs failed" in capsys.readouterr().err
