@@ -125,8 +125,9 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
             f"there is no sub-command {word!r}{near}\nSub-commands: {', '.join(commands)}. "
             f"To train, write GROUP=NAME or KEY=VALUE; see --help"
         )
-    given = [word for word in words if word.startswith(("epochs=", "steps="))]
-    if {word.partition("=")[0] for word in given if not word.endswith("=null")} > {"steps"}:
+    last = {word.partition("=")[0]: word for word in words}  # of a key the last word counts
+    given = [last[key] for key in ("epochs", "steps") if key in last]
+    if len(given) == 2 and not any(word.endswith("=null") for word in given):
         raise UserError(
             f"{' and '.join(given)} are two budgets, and a run has one, in epochs or in steps: "
             f"leave one of the two out"

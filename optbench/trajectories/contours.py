@@ -54,7 +54,7 @@ def write_files(
             )
             for p in paths
         ]
-        to_csv(pd.concat(rows), files[-1], float_format="%.9g")
+        to_csv(pd.concat(rows), files[-1], float_format="%.15g")
     except OSError as error:
         raise UserError(f"cannot write {files[-1]}: {error.strerror}; choose another out") from None
     return files

@@ -20,7 +20,7 @@ from scripts.results.concept_tables import TABLES
 COURSE = ROOT / "docs" / "course"
 CONCEPTS = ROOT / "docs" / "concepts"
 BLOCK = re.compile(r"<!-- (claim|scene|yaml|verdict|table) (\S+) -->\n.*?<!-- end -->", re.S)
-SCENE_COLUMNS = ["optimizer", "steps_to_minimum", "distance", "overshoot", "loss"]
+SCENE_COLUMNS = ["optimizer", "steps_to_minimum", "steps_settled", "distance", "overshoot", "loss"]
 FADING_COLUMNS = ["optimizer", "last_to_first_step", "effective_step", "loss"]
 NEEDED_FOR = {  # data that do not come along
     "wine": "It needs scikit-learn, which has the data: `pip install 'optbench[datasets]'`.",

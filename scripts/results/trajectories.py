@@ -242,13 +242,13 @@ def judged(scene: Scene, table: pd.DataFrame) -> list[str]:
 
 
 def cell(value: object) -> str:
-    """Return a number with three digits, or "never" for a target not reached."""
+    """Return a number with four digits, or "never" for a target not reached."""
     if isinstance(value, str):
         return value
     number = float(value)  # type: ignore[arg-type]
     if math.isinf(number):
         return "never"
-    return f"{number:.0f}" if number == round(number) and number > 2 else f"{number:.3g}"
+    return f"{number:.0f}" if number == round(number) and number > 2 else f"{number:.4g}"
 
 
 INTRODUCTION = """\

@@ -24,6 +24,7 @@ def places(tmp_path, monkeypatch):
     for number, optimizer in enumerate(("adam", "sgd")):
         make_run(tmp_path / "half" / optimizer, optimizer, 0)
         done = {"job": 2 * number, "overrides": jobs[2 * number], "status": "completed"}
+        done["run"] = optimizer
         job_list.record(tmp_path / "half", done)
     (tmp_path / "results" / "first").mkdir(parents=True)
     monkeypatch.delenv("OPTBENCH_RESULTS", raising=False)

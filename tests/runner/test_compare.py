@@ -148,7 +148,7 @@ def test_names_that_there_are_not_are_refused(problem) -> None:
     made = optbench.compare(problem, {"a": FAST, "b": SLOW}, seeds=6, progress=False)
     assert "train_loss_median" in repr(made)
     for pair in (("a", "c"), ("a", "a")):
-        with pytest.raises(UserError, match=r"must be two of: a, b"):
+        with pytest.raises(UserError, match=r"must be two of: 'a', 'b'"):
             made.verdict(*pair)
     with pytest.raises(UserError, match=r"no logged column 'loss'.*\nThere are: .*train_loss"):
         made.plot("loss")

@@ -78,7 +78,7 @@ MISFITS = {
     "stop_at.value=90 stop_at.metric=val_accuracy": "90 % is stop_at.value=0.9",
     "stop_at.value=1 stop_at.metric=val_los": "Did you mean val_loss?",
     "stop_at.value=1 data.val_size=0": "stop_at.metric is val_loss, and there is no validation set",
-    "budget_seconds=5 steps=10": "budget_seconds=5 stands beside steps=10",
+    "budget_seconds=5 steps=10 epochs=null": "budget_seconds=5 stands beside steps=10",
     "augment.flip=true": "augment is for images",
     "precision=float16 device=cpu": "precision=float16 scales the loss for GPUs",
     "engine=compiled_mlp clip_norm=1": "gradients are clipped",
