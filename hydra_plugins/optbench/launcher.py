@@ -3,7 +3,6 @@
 Hydra requires the class here. `optbench.sweeps.launcher` does the work.
 """
 
-from pathlib import Path
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
@@ -11,9 +10,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from optbench.common.imports import uncollected
-
-# torch's optimizers import its compiler at their first step, which costs a second in each worker.
-PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
 
 class WorkersLauncher(Launcher):
@@ -26,14 +22,12 @@ class WorkersLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Prepare the workers. Hydra calls `setup` before checking and launching."""
+        from optbench.sweeps import worker_process
         from optbench.sweeps.sweep_loader import SweepLoader
 
         hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
         self.context, self.task, self.config = hydra_context, task_function, config
-        if str(config.device) == "cpu" or not Path("/proc/driver/nvidia").exists():
-            from optbench.sweeps import worker_process
-
-            worker_process.prepare(PRELOAD)  # in parallel with this process's import of torch
+        worker_process.prepare(str(config.device))  # `callback` has done so before
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """Run the jobs of one batch; return their `JobReturn` objects in the same order."""

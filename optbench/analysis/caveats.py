@@ -133,7 +133,7 @@ def missing_jobs(made: Comparison) -> Iterator[str]:
             yield (
                 f"{done['missing']} of {count(done['planned'], 'planned run')} of {folder} "
                 f"{'is' if done['missing'] == 1 else 'are'} missing"
-                + (f" or among its {len(others)} of earlier commands" if others else "")
+                + (f" (or among {len(others)} runs of earlier commands)" if others else "")
                 + f": the sweep's command runs {'it' if done['missing'] == 1 else 'them'}"
             )
 
@@ -191,13 +191,14 @@ def unequal_gradients(made: Comparison) -> Iterator[str]:
     ends = made.table.drop_duplicates("run", keep="last")
     ends = ends.assign(each=ends["gradients"] / ends["step"].where(ends["step"] > 0))
     of_problem = ends.dropna(subset=["each"]).astype({"optimizer": str}).groupby("problem")
+    shown = "" if made.options.x == "gradients" else ", which figure.x=gradients (--x) shows"
     for _, part in of_problem:
         each = part.groupby("optimizer")["each"].median()
         most, least = str(each.idxmax()), str(each.idxmin())
         if each[most] > UNEQUAL_GRADIENTS * each[least]:
             yield (
                 f"{most} takes {each[most]:.3g} gradients a step, and {least} {each[least]:.3g}: "
-                f"equal numbers of steps are unequal work, which figure.x=gradients (--x) shows"
+                f"equal numbers of steps are unequal work{shown}"
             )
             return
 

@@ -74,7 +74,7 @@ class Comparison:
     protocol: Protocol = field(default_factory=Protocol)  # how their trials were judged
     files: RunFiles | None = None
     problems: list[str] = field(default_factory=list)  # a line for each file that was left out
-    older: list[str] = field(default_factory=list)  # a sentence for the runs of older code
+    older: list[str] = field(default_factory=list)  # sentences on runs of older code or data
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -282,7 +282,9 @@ class Comparison:
     @cached_property
     def timing(self) -> Timing:
         """Return which runs' times may be compared: those of one engine and one thread count."""
-        engines, threads = timing_of(self.table), timing_of_threads(self.table, self.threads)
+        engines = timing_of(self.table)
+        timed = self.table[~self.table["run"].astype(str).isin(engines.untimed)]
+        threads = timing_of_threads(timed, self.threads)
         said = "; ".join(text for text in (threads.sentence, engines.sentence) if text)
         return Timing(engines.untimed | threads.untimed, said, engines.again)
 

@@ -87,7 +87,8 @@ def seeds_text(counts: Iterable[int]) -> str:
 class Timing(NamedTuple):
     """The runs of a comparison whose times may be compared."""
 
-    untimed: frozenset[str] = frozenset()  # runs of another engine than most of their problem's
+    # runs of another engine, or another number of threads, than most of their problem's
+    untimed: frozenset[str] = frozenset()
     sentence: str = ""  # for the reader, about these runs
     again: Mapping[str, str] = {}  # runs to repeat so that all times compare, and the engine
 
@@ -149,8 +150,8 @@ def timing_of(table: pd.DataFrame) -> Timing:
 def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing:
     """Return which runs' times do not count, since they had other numbers of CPU threads.
 
-    threads: of each run. A run alone takes all cores, where those of a sweep share them. Compared
-    times are those of the number that most runs of a problem had.
+    threads: of each run. A run alone takes all cores, where those of a sweep share them. The number
+    that most runs of a problem had counts.
     """
     runs = table[["run", "problem", "optimizer"]].drop_duplicates("run").astype(object)
     runs = runs.assign(threads=runs["run"].map(lambda run: threads.get(str(run)))).dropna(
@@ -164,15 +165,17 @@ def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing
     others = pd.concat(untimed) if untimed else runs
     if others.empty:
         return Timing()
-    usual = " or ".join(count(int(n), "thread") for n in sorted(set(pd.concat(timed)["threads"])))
+    numbers = sorted(set(pd.concat(timed)["threads"]))
+    usual = " or ".join(count(int(number), "thread") for number in numbers)
     told = " and ".join(
         f"{runs_text(part)} had {count(int(str(number)), 'thread')}"
         for number, part in others.groupby("threads")
     )
+    again = f" num_threads={numbers[0]}" if len(numbers) == 1 else ""
     return Timing(
         frozenset(map(str, others["run"])),
         f"seconds and costs are those of the runs with {usual} alone; {told}: to compare all, "
-        f"the sweep's command with force=true makes its runs again",
+        f"make {'it' if len(others) == 1 else 'them'} again with{again} force=true",
     )
 
 

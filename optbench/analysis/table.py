@@ -102,10 +102,10 @@ def load_runs(*folders: str | Path, rows: str = "epochs") -> pd.DataFrame:
     before its first step has a single row, of NaN.
     Of runs with one run_id the newest finished one counts. A run that is both the tuned and the
     default setting's counts in both phases of its study. Left out are runs of a tuned study that
-    its manifest has replaced (`formats.study.current`), and runs made before the user's code
-    changed (`older_code`).
-    `attrs`: "problems" (a line for each file left out), "older" (a sentence for the runs of older
-    code), "problem_keys" (columns that define the problem), "measured" (columns of the CSV),
+    its manifest has replaced (`formats.study.current`), and runs made before the user's code or
+    data changed (`older_code`).
+    `attrs`: "problems" (a line for each file left out), "older" (sentences on runs of older code
+    or data), "problem_keys" (columns that define the problem), "measured" (columns of the CSV),
     "rows", "references" (the least training loss of problems that have it in closed form), "mixed"
     (whether the folders hold different problems).
     Warns of files and runs left out. Raises UserError if there is nothing to read.

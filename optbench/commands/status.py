@@ -54,8 +54,8 @@ def lines_of(folder: Path) -> Iterator[str]:
     kept = sum(status in FINISHED for status in unlisted.values())
     if kept and first["planned"] != len(outcomes):
         yield (
-            f"beside them {count(kept, 'finished run')} of earlier commands: the command reuses "
-            f"those that it asks for"
+            f"the folder also has {count(kept, 'finished run')} of earlier commands; the command "
+            f"reuses those that it needs"
         )
     yield from shortened("running", [f"{one.get('job')}  by {one['worker']}" for one in running])
     failed = [line for line in outcomes if line["status"] == "failed"]

@@ -127,7 +127,8 @@ def check_words(words: Sequence[str], commands: Sequence[str]) -> None:
         )
     last = {word.partition("=")[0]: word for word in words}  # of a key the last word counts
     given = [last[key] for key in ("epochs", "steps") if key in last]
-    if len(given) == 2 and not any(word.endswith("=null") for word in given):
+    values = [word.partition("=")[2].split(",") for word in given]
+    if len(given) == 2 and not any("null" in each for each in values):
         raise UserError(
             f"{' and '.join(given)} are two budgets, and a run has one, in epochs or in steps: "
             f"leave one of the two out"

@@ -109,18 +109,19 @@ def newest_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 def newest_data_only(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Return the records without older data, and sentences on the left-out runs.
 
-    A file or folder of the user's own (`data.path`) has one content in a comparison: that of the
-    finished run that was started or reused last.
+    Within a folder of runs, a file or folder of the user's own (`data.path`) has one content: that
+    of the finished run that was started or reused last. A run that was started later is kept.
     """
-    newest: dict[tuple[str, str], Any] = {}
-    finished = [record for _, record in records if record["status"] in FINISHED]
-    for record in sorted(finished, key=asked_for):
-        if (found := _own_data(record)) is not None:
-            newest[found] = record["problem"].get("data_digest")
+    newest: dict[tuple[str, ...], RunRecord] = {}
+    finished = [item for item in records if item[1]["status"] in FINISHED]
+    for folder, record in sorted(finished, key=lambda item: asked_for(item[1])):
+        if found := _own_data(folder, record):
+            newest[found] = record
     kept, counts = [], dict[str, int]()
     for folder, record in records:
-        found = _own_data(record)
-        if found in newest and record["problem"].get("data_digest") != newest[found]:
+        found = _own_data(folder, record)
+        now = newest.get(found, record)
+        if _digest(record) != _digest(now) and asked_for(record) <= asked_for(now):
             counts[found[0]] = counts.get(found[0], 0) + 1
         else:
             kept.append((folder, record))
@@ -131,11 +132,20 @@ def newest_data_only(records: Sequence[Record]) -> tuple[list[Record], list[str]
     return kept, sentences
 
 
-def _own_data(record: RunRecord) -> tuple[str, str] | None:
-    """Return the path of a run's own data and what the run made of them; None without a path."""
+def _own_data(folder: Path, record: RunRecord) -> tuple[str, ...]:
+    """Return the path of a run's own data, the folder of runs, and what else the digest is of.
+
+    Returns () for data without a path.
+    """
     path = (record["config"].get("data") or {}).get("path")
-    problem = {key: value for key, value in record["problem"].items() if key != "data_digest"}
-    return (str(path), json.dumps(problem, sort_keys=True, default=str)) if path else None
+    if not path:
+        return ()
+    made = [record["problem"].get(key) for key in ("dataset", "data", "preprocessing")]
+    return str(path), str(folder.parent), json.dumps(made, sort_keys=True, default=str)
+
+
+def _digest(record: RunRecord) -> Any:
+    return record["problem"].get("data_digest")
 
 
 def _code_by_target(record: RunRecord) -> Code:

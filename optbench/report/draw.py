@@ -35,7 +35,7 @@ class DrawResult(NamedTuple):
     table: pd.DataFrame  # epochs.csv after the filter
     summary: pd.DataFrame
     problems: list[str]  # a line per file that was left out
-    older: list[str]  # a sentence on runs of older code, which are left out too
+    older: list[str]  # sentences on runs of older code or data, which are left out too
     warnings: list[str]  # the caveats of the comparison
     skipped: list[str]  # the kinds that were asked for and do not apply, with the reason
 

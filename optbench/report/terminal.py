@@ -117,11 +117,13 @@ def table(finals: pd.DataFrame, column: str) -> str:
     longest = max(map(len, whole), default=0)
     notes = [f"{count(left_out, 'more row')} in summary.md"] if left_out else []
     if width - sum(widths[1:]) - GAP * len(heads) < max(MIN_NAME, longest):
+        cut = any(" [" in cells[-1] for _, cells in rows)
         rows = [(here, [*cells[:-1], cells[-1].split(" [")[0]]) for here, cells in rows]
         widths = widths_of(heads, rows)
-        notes.append(f"the whole table, with ranges of {heads[-1]}: summary.md")
+        notes += ["ranges of the last column: summary.md"] if cut else []
     if width - sum(widths[1:]) - GAP * len(heads) < MIN_NAME:
         heads, widths = heads[:3], widths[:3]
+        notes[-1:] = ["more columns: summary.md"]
     room = max(width - sum(widths[1:]) - GAP * len(heads), MIN_NAME)
     mark = "…" if utf else "..."
     known = {cells[0] for _, cells in rows}

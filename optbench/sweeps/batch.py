@@ -21,6 +21,8 @@ from optbench.sweeps import shared_dataset
 from optbench.sweeps.engine_choice import EngineChoice
 from optbench.sweeps.sweep_loader import clone, hydra_config
 
+OWN_CALLBACKS = {"comparison"}  # of conf/config.yaml
+
 
 class Result(JobReturn):
     """The result of a job for Hydra's callbacks; configurations are copied on access."""
@@ -148,7 +150,10 @@ def is_wrong(batch: Batch, index: int, overrides: list[str]) -> bool:
             batch.choice.look_at(resolved)
     except Exception:  # the beginning of the job reports the error
         return True
-    batch.resolved[index] = resolved
+    if (
+        set(config.hydra.callbacks) == OWN_CALLBACKS
+    ):  # those of a user's may change a job at its start
+        batch.resolved[index] = resolved
     return False
 
 

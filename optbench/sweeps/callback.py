@@ -20,7 +20,7 @@ from optbench.config.command_line import dry_run
 from optbench.config.comments import suggestion
 from optbench.config.compose import texts_of
 from optbench.config.explain import NO_COHORT, explained
-from optbench.config.resolve import check_tuned, resolve
+from optbench.config.resolve import check_tuned
 from optbench.formats import job_list
 from optbench.formats.keys import TOP_KEYS, RunConfig
 from optbench.formats.record import setting_of
@@ -35,9 +35,9 @@ from optbench.formats.run import (
 )
 from optbench.report import finish
 from optbench.runs import locks
-from optbench.sweeps import question
+from optbench.sweeps import question, worker_process
 from optbench.sweeps.folder import changed_words, check_folder, command_of, folder_of, name_folder
-from optbench.sweeps.grid import all_jobs, planned_jobs, too_few_seeds
+from optbench.sweeps.grid import check_shared_values, planned_jobs, too_few_seeds
 from optbench.sweeps.sharing import calls
 from optbench.sweeps.sharing.session import Session, sessions
 
@@ -107,6 +107,9 @@ class SweepCallback(Callback):
             if planned == [[]]:
                 raise UserError(NOTHING_SWEPT)
             question.check(config, planned)
+            launcher = str(config.hydra.launcher._target_)
+            if launcher.endswith(".WorkersLauncher") and not dry_run.asked:
+                worker_process.prepare(str(config.device))  # while this process imports torch
             check_shared_values(config, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
             question.check_claim(claim, config, planned)
@@ -269,29 +272,6 @@ def tell_cost(config: DictConfig, planned: list[list[str]] | None) -> None:
 
     tell((Share(one, 1) for one in map(composer(config), planned)), shared_dataset.load)
     sys.exit(0)
-
-
-def check_shared_values(config: DictConfig, planned: list[list[str]] | None) -> None:
-    """Raise `UserError` for a mistake that all jobs share, before the sweep has a folder."""
-    from optbench.sweeps.sweep_loader import composer
-
-    try:
-        validate.check(resolve(config, texts_of(config.hydra.overrides.task)))
-    except UserError as error:
-        compose, found = composer(config), str(error)
-    else:
-        return
-    tuned = config.hydra.runtime.choices.get("hydra/sweeper") == "tuned"
-    for words in all_jobs(config) if tuned else planned or [[]]:
-        try:
-            compose(words)
-            return  # a swept value mends it
-        except UserError as error:
-            if str(error) != found:
-                return
-        except Exception:
-            return
-    raise UserError(found)
 
 
 def choose_engines(config: DictConfig, sweep: Path, planned: list[list[str]]) -> None:

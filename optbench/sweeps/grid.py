@@ -7,6 +7,7 @@ optimizer.
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from itertools import islice, product
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,19 +15,23 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import env_override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from optbench.common.errors import UserError
-from optbench.config import own_settings
+from optbench.common.imports import uncollected
+from optbench.config import own_settings, validate
 from optbench.config.compose import texts_of
 from optbench.config.explain import missing_choice
 from optbench.config.hydra_internals import BasicSweeper
+from optbench.config.resolve import resolve
 from optbench.formats.groups import choices
 from optbench.formats.keys import GROUPS, ONE_VALUE_KEYS, SERIES_KEYS
-from optbench.sweeps.sweep_loader import SweepLoader
+from optbench.sweeps.sweep_loader import SweepLoader, composer
 
 MAX_JOBS = 100_000  # a larger sweep is more likely a mistake than a study
+MOST_COMPOSED = 200  # jobs that tell whether a mistake is of all; each takes some 5 ms
 
 
 def parse(texts: list[str]) -> list[Override]:
@@ -209,6 +214,37 @@ def given(config: DictConfig) -> list[str]:
 def all_jobs(config: DictConfig) -> list[list[str]]:
     """Return all combinations of the values that the study and the command line name."""
     return expand(parse(given(config)), str(config.hydra.runtime.choices.get("optimizer")))
+
+
+def check_shared_values(config: DictConfig, planned: Sequence[Sequence[str]] | None) -> None:
+    """Raise `UserError` for a mistake that all jobs share, before the sweep has a folder.
+
+    Of a large sweep the first `MOST_COMPOSED` jobs decide. planned: None for a tuned study, and for
+    sweepers whose jobs are not known.
+    """
+    tuned = config.hydra.runtime.choices.get("hydra/sweeper") == "tuned"
+    if planned is None and not tuned:
+        return
+    with uncollected():
+        import_module("optbench.training.recipes")  # and torch, which `validate.check` needs
+    try:
+        with env_override(dict(config.hydra.job.env_set)):
+            validate.check(resolve(config, texts_of(config.hydra.overrides.task)))
+    except UserError as error:
+        compose, found = composer(config), str(error)
+    else:
+        return
+    jobs = all_jobs(config) if planned is None else planned
+    for words in jobs[:MOST_COMPOSED]:
+        try:
+            compose([*words])
+            return  # a swept value mends it
+        except UserError as error:
+            if str(error) != found:
+                return
+        except Exception:
+            return
+    raise UserError(found)
 
 
 def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:

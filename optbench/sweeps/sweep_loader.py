@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import env_override
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -140,7 +141,7 @@ def composer(config: DictConfig) -> Callable[[list[str]], RunConfig]:
 
     def compose(words: list[str]) -> RunConfig:
         composed = loader.take_config(config, words)
-        with hydra_config(composed):
+        with hydra_config(composed), env_override(dict(composed.hydra.job.env_set)):
             resolved = resolve(composed, words)
             validate.check(resolved)
         return resolved

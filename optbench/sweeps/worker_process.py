@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -22,14 +22,20 @@ STOP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def prepare(preload: Sequence[str]) -> None:
-    """Begin to import modules once for all workers, if there is a fork server.
+# torch's optimizers import its compiler at their first step, which costs a second in each worker
+PRELOAD = ("optbench.sweeps.worker", "torch._dynamo")
 
-    Call this early: the imports take seconds, in which the caller can do something else.
+
+def prepare(device: str) -> None:
+    """Begin to import what workers need once for all of them, if there is a fork server.
+
+    Call this early: the imports take seconds, in which the caller can do something else. device:
+    the configured one. With a GPU each worker imports for itself, since CUDA forbids forks.
     """
     context: Any = start_context()
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(list(preload))
+    gpus = device != "cpu" and Path("/proc/driver/nvidia").exists()
+    if context.get_start_method() == "forkserver" and not gpus:
+        context.set_forkserver_preload(list(PRELOAD))
         ensure_server()
 
 

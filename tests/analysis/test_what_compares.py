@@ -9,7 +9,7 @@ from made_runs import make_run, sweep
 
 from optbench.analysis.caveats import caveats, only_command
 from optbench.analysis.comparison import Comparison, Options, compare
-from optbench.analysis.table import load_runs
+from optbench.analysis.table import RunFiles, load_runs
 from optbench.formats import job_list
 from optbench.report.draw import draw_all
 
@@ -50,6 +50,51 @@ def test_an_edited_file_leaves_the_earlier_runs_out(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"2 runs made before houses\.csv changed"):
         table = load_runs(tmp_path)
     assert set(table["data_digest"]) == {"after", "other"}
+
+
+def own_data(folder: Path, digest: str, day: int, seed: int = 0, **keys) -> Path:
+    status = keys.pop("status", "completed")
+    return make_run(
+        folder / f"{digest}{seed}{day}{status}", seed=seed, data_digest=digest,
+        data__path="houses.csv", dataset__name="csv", **keys,
+        record={"started": f"2026-01-{day:02}T00:00:00+00:00", "status": status},
+    )  # fmt: skip
+
+
+def left_after_edit(*folders: Path) -> tuple[set[str], list[str]]:
+    files = RunFiles(folders)
+    return {str(record["problem"]["data_digest"]) for _, record in files.records}, files.older
+
+
+def test_other_settings_of_the_problem_do_not_keep_older_data(tmp_path: Path) -> None:
+    own_data(tmp_path, "before", 1, batch_size=32)
+    own_data(tmp_path, "after", 2, batch_size=64)
+    assert left_after_edit(tmp_path) == ({"after"}, ["1 run made before houses.csv changed"])
+
+
+def test_an_unfinished_run_of_newer_data_is_not_called_older(tmp_path: Path) -> None:
+    own_data(tmp_path, "before", 1)
+    own_data(tmp_path, "after", 2, status="failed")
+    digests, older = left_after_edit(tmp_path)
+    assert "before" in digests
+    assert older == []
+
+
+def test_two_folders_with_files_of_one_name_are_two_problems(tmp_path: Path) -> None:
+    own_data(tmp_path / "p", "one", 1)
+    own_data(tmp_path / "q", "two", 2)
+    assert left_after_edit(tmp_path / "p", tmp_path / "q") == ({"one", "two"}, [])
+
+
+def test_an_engine_and_a_thread_count_are_not_chosen_apart(tmp_path: Path) -> None:
+    """Else no run would have both, and no time would count."""
+    for seed in range(6):
+        for name, engine, threads in (("adam", "plain", 2), ("sgd", "compiled_mlp", 1)):
+            record = {"num_threads": threads, "device": "cpu", "engine": engine}
+            make_run(tmp_path / f"{name}{seed}", name, seed, record=record)
+    made = compare([tmp_path])
+    assert made.costs["ms_per_step"].notna().sum() == 6
+    assert made.timing.sentence.count("seconds and costs are") == 1
 
 
 def test_unequal_gradients_a_step_are_told(tmp_path: Path) -> None:

@@ -320,6 +320,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path):
         (["seeds=3"], "seed=0,1,2"),
         (["seed=0,1"], "-m sweeps over them (python -m optbench -m seed=0,1)"),
         (["optimizer.lr=0,1"], "A decimal takes a point: 0.1"),
+        (["-m", "epochs=2", "steps=10,20"], "are two budgets"),
         (["epochs=2", "steps=10"], "epochs=2 and steps=10 are two budgets"),
         (["results_dir=null"], "results_dir must be a folder"),
         (["-m", "results_dir="], "results_dir must be a folder"),

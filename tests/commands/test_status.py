@@ -40,4 +40,4 @@ def test_finished_runs_of_earlier_commands_are_counted_beside_the_list(tmp_path:
     job_list.plan(tmp_path, len(jobs), "failed", jobs)
     said = list(status.lines_of(tmp_path))
     assert said[0] == f"{tmp_path}: 5 runs, 0 done, 5 to do"
-    assert said[1].startswith("beside them 3 finished runs of earlier commands")
+    assert said[1].startswith("the folder also has 3 finished runs of earlier commands")

@@ -215,6 +215,11 @@ def test_classes_of_one_or_two_rows_are_told(write, capsys):
     table = pd.DataFrame({"a": range(40), "y": ["no", "yes"] * 19 + ["maybe", "no"]})
     prepare(csv(write(table), "y"))
     assert "fewer than three rows of 'maybe' (1)" in capsys.readouterr().err
+    scores = pd.DataFrame({"a": range(100), "y": [4, 5, 6, 7] * 24 + [9, 9, 4, 5]})
+    prepare(csv(write(scores), "y"))
+    told = capsys.readouterr().err
+    assert "fewer than three rows of '9' (2)" in told
+    assert "are taken as 5 classes" in told
 
 
 def test_one_text_among_numbers_is_no_category(write):

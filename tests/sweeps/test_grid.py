@@ -163,6 +163,22 @@ def test_a_mistake_of_all_jobs_is_refused_before_the_sweep_has_a_folder(
     assert not (tmp_path / "results").exists()
 
 
+def test_variables_that_a_file_sets_for_its_jobs_are_no_mistake(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    study = tmp_path / "conf" / "study" / "env.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text(
+        "# @package _global_\ndata:\n  root: ${oc.env:MY_OWN_DATA}\nhydra:\n  job:\n    env_set:\n"
+        f"      MY_OWN_DATA: {tmp_path}\n"
+    )
+    words = [f"results_dir={tmp_path / 'results'}", "hydra/launcher=basic", "optimizer=sgd,adam"]
+    given = ["--config-dir", str(tmp_path / "conf"), "-m", *QUICK, *words, "study=env"]
+    assert call(monkeypatch, *given) == 0
+    assert len(list((tmp_path / "results").rglob("run.json"))) == 2
+    assert capsys.readouterr().err == ""
+
+
 def test_a_mistake_of_one_job_fails_that_job_alone(tmp_path: Path, monkeypatch, capsys) -> None:
     words = [f"results_dir={tmp_path}", "hydra/launcher=basic", "batch_size=0,64"]
     assert call(monkeypatch, "-m", *QUICK, *words) == 1

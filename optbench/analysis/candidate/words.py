@@ -60,7 +60,7 @@ def told_of(found: CandidateVerdict, about: str) -> str:
         parts = grouped_text(found.over)
     untold = [v for entry in found.over if (v := entry.verdict) and too_few_problems(v)]
     if untold:
-        about += f"; below {untold[0].least} problems no test can tell over all of them"
+        about += f"; fewer than {untold[0].least} problems are too few for a test over all of them"
     told = f"{found.candidate} {parts} ({about})."
     outcomes = {one.verdict.outcome for one in found.each} | {entry.outcome for entry in found.over}
     plain = outcomes <= {found.outcome} or len(found.over) > MAX_BASELINES

@@ -96,7 +96,10 @@ def _text(value: object) -> str:
 
 
 def detected(column: Column, target: bool = False) -> Column:
-    """Return a column of texts as numbers if all its texts are numbers. target: as_numbers."""
+    """Return a column of texts as numbers if all its texts are numbers.
+
+    target: whether it is the target, which may not be empty.
+    """
     if column.is_numeric or column.order or column.missing.all():
         return column
     numbers, other = _parsed(column)

@@ -61,7 +61,7 @@ class Table:
     treatment: Treatment
     digest: str
     tested: int  # the last so many rows are the test part; 0: it is drawn
-    note: str = ""  # what the user should know of the target
+    notes: Sequence[str] = ()  # what the user should know of the target
 
     def treated(
         self,
@@ -83,7 +83,7 @@ class Table:
         made = features(
             self.columns, self.treatment, preprocessing, train, np.concatenate([val, test])
         )
-        for note in [*made.notes, *([self.note] if self.note else [])]:
+        for note in [*made.notes, *self.notes]:
             warn(note)
         x, y = made.x, torch.tensor(self.y)
         _check_range(x)
@@ -158,20 +158,20 @@ def table_of(
     if not used:
         raise UserError(f"the table has no column beside the target {target!r} to learn from")
     digest = _digest([*used, Column(target, y)], treatment, tested, source)
-    note = ""
+    notes = []
     guessed = treatment.task is None and isinstance(task, Classes) and task.classes > 2
-    if isinstance(task, Classes) and (few := _rare_classes(columns[target], y)):
-        note = (
-            f"the target {target!r} has fewer than three rows of {few}: they cannot be in each of "
-            f"the training, validation and test parts"
-        )
-    elif guessed and detected(columns[target]).is_numeric:
-        note = (
+    if guessed and detected(columns[target]).is_numeric:
+        notes.append(
             f"the whole numbers of the target {target!r} are taken as {task.classes} classes; "
             f"dataset.task=regression predicts them as values (dataset.task=classification: "
             f"without this line)"
         )
-    return Table(target, used, y, task, treatment, digest, tested, note)
+    if isinstance(task, Classes) and (few := _rare_classes(columns[target], y)):
+        notes.append(
+            f"the target {target!r} has fewer than three rows of {few}: they cannot be in each of "
+            f"the training, validation and test parts"
+        )
+    return Table(target, used, y, task, treatment, digest, tested, notes)
 
 
 def of_frames(
