@@ -6,9 +6,11 @@ as words or as folders (`--config-dir`, `hydra.searchpath`). Naming a class ther
 Files among results (`run.json`, `study.json`) are never composed, so nothing they name is called.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -22,6 +24,8 @@ from optbench.formats.older_code import GETTERS, targets
 
 # Hydra itself builds callbacks, launchers and loggers before any run begins.
 HYDRA_TARGETS = ("optbench.*", "hydra_plugins.*", "logging.*", "colorlog.*")
+PACKAGED = ("optbench.", "torch.")  # code that does not change while a process runs
+MOST_KEPT = 1000  # partial calls
 TARGET_NAME = re.compile(r"""_target_['"]?\s*[=:]\s*['"]?([A-Za-z_][\w.]*)""")
 
 
@@ -39,7 +43,30 @@ def allowlist(words: Sequence[str]) -> dict[str, Any]:
     return {"execution_whitelist": [*HYDRA_TARGETS, *named_by(words)]} if WANTS_NAMES else {}
 
 
+_made: dict[str, partial[Any]] = {}  # partial calls of this process, by their nodes as JSON
+
+
 def make(node: Mapping[str, Any]) -> Any:
+    """Return `call`'s result. A partial call of packaged code is made once in a process.
+
+    Hydra takes milliseconds for each, and a sweep has thousands of the same.
+    """
+    names, text = [*targets(node)], ""
+    if node.get("_partial_") is True and len(names) == 1 and names[0].startswith(PACKAGED):
+        with suppress(TypeError):  # a value that JSON does not know
+            text = json.dumps(node)
+    if text not in _made:
+        made = call(node)
+        if not text or not isinstance(made, partial):
+            return made
+        if len(_made) >= MOST_KEPT:
+            _made.clear()
+        _made[text] = made
+    kept = _made[text]
+    return partial(kept.func, *kept.args, **deepcopy(kept.keywords))
+
+
+def call(node: Mapping[str, Any]) -> Any:
     """Call the `_target_` of a composed configuration with its arguments.
 
     Hydra checks each name, and refuses names that no configuration may call, such as `os.system`.
@@ -51,8 +78,8 @@ def make(node: Mapping[str, Any]) -> Any:
     if len(calls) == 1 and node.get("_partial_") is True:  # no other call, and this one runs later
         made = instantiate(node, _convert_="all", _execution_whitelist_=[*targets(calls[0])])
         return _as_partial(made)
-    for call in calls:
-        instantiate(call, _execution_whitelist_=[*targets(call)])
+    for one in calls:
+        instantiate(one, _execution_whitelist_=[*targets(one)])
     free = vars(utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]
     try:
         return _as_partial(instantiate(node, _convert_="all", _execution_whitelist_=free))
