@@ -19,7 +19,8 @@ import yaml
 
 from optbench.analysis.claims import judge
 from optbench.analysis.claims.sides import SETTING_RULE, three_digits
-from optbench.formats.job_list import CLAIM_FILE
+from optbench.formats.job_list import CLAIM_FILE, FIGURE_FILE
+from optbench.formats.run import read_sealed, write_sealed
 from optbench.report import finish
 from scripts import ROOT
 from scripts.results.captions import words_of
@@ -65,8 +66,10 @@ def judge_table(name: str, table: Path) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / name
         unpack(table, folder)
-        # The study may have changed its claim since the runs.
+        # The study may have changed its claim and its figure since the runs.
         (folder / CLAIM_FILE).write_text(json.dumps(study(name)["claim"], indent=1) + "\n")
+        options = read_sealed(folder / FIGURE_FILE) | study(name).get("figure", {})
+        write_sealed(folder / FIGURE_FILE, options)
         finish(folder, quiet=True)
         picture = folder / figure(study(name))
         shutil.copyfile(folder / "claim.csv", OUT / f"{name}.csv")
