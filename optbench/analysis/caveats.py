@@ -191,7 +191,8 @@ def unequal_gradients(made: Comparison) -> Iterator[str]:
     ends = made.table.drop_duplicates("run", keep="last")
     ends = ends.assign(each=ends["gradients"] / ends["step"].where(ends["step"] > 0))
     of_problem = ends.dropna(subset=["each"]).astype({"optimizer": str}).groupby("problem")
-    shown = "" if made.options.x == "gradients" else ", which figure.x=gradients (--x) shows"
+    counted = made.options.x in ("gradients", "forwards")
+    shown = "" if counted else ", which figure.x=gradients (--x) shows"
     for _, part in of_problem:
         each = part.groupby("optimizer")["each"].median()
         most, least = str(each.idxmax()), str(each.idxmin())
