@@ -28,6 +28,7 @@ from optbench.common.errors import UserError
 from optbench.common.metrics import main_metric, metric_of
 from optbench.common.names import did_you_mean
 from optbench.common.text import count
+from optbench.formats import job_list
 from optbench.formats.job_list import JOBS_FILE, Job, read_or_say
 from optbench.formats.study import (
     Protocol,
@@ -284,9 +285,21 @@ class Comparison:
         """Return which runs' times may be compared: those of one engine and one thread count."""
         engines = timing_of(self.table)
         timed = self.table[~self.table["run"].astype(str).isin(engines.untimed)]
-        threads = timing_of_threads(timed, self.threads)
+        threads = timing_of_threads(timed, self.threads, self._repeated_with)
         said = "; ".join(text for text in (threads.sentence, engines.sentence) if text)
         return Timing(engines.untimed | threads.untimed, said, engines.again)
+
+    def _repeated_with(self, threads: int) -> str:
+        """Return the command that makes the only sweep's runs again with so many threads, or ""."""
+        lists = list(self.job_lists.values())
+        if len(lists) != 1 or self.tuned:
+            return ""
+        planned, outcomes = lists[0]
+        own = {str(job.get("run")) for job in outcomes}
+        if any(Path(str(run)).name not in own for run in self.table["run"].unique()):
+            return ""  # runs of earlier commands
+        command = job_list.with_value(planned, "num_threads", str(threads))
+        return f"{command} force=true" if command else ""
 
     @property
     def threads(self) -> dict[str, int]:

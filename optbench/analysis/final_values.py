@@ -8,7 +8,7 @@ another engine, unless no run of the problem names one.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -147,11 +147,14 @@ def timing_of(table: pd.DataFrame) -> Timing:
     )
 
 
-def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing:
+def timing_of_threads(
+    table: pd.DataFrame, threads: Mapping[str, int], commands: Callable[[int], str] = lambda n: ""
+) -> Timing:
     """Return which runs' times do not count, since they had other numbers of CPU threads.
 
     threads: of each run. A run alone takes all cores, where those of a sweep share them. The number
-    that most runs of a problem had counts.
+    that most runs of a problem had counts. commands: returns the command that makes all runs again
+    with so many threads; "" if none does.
     """
     runs = table[["run", "problem", "optimizer"]].drop_duplicates("run").astype(object)
     runs = runs.assign(threads=runs["run"].map(lambda run: threads.get(str(run)))).dropna(
@@ -171,11 +174,11 @@ def timing_of_threads(table: pd.DataFrame, threads: Mapping[str, int]) -> Timing
         f"{runs_text(part)} had {count(int(str(number)), 'thread')}"
         for number, part in others.groupby("threads")
     )
-    again = f" num_threads={numbers[0]}" if len(numbers) == 1 else ""
+    command = commands(int(numbers[0])) if len(numbers) == 1 else ""
+    again = f"; this makes all runs again: {command}" if command else ""
     return Timing(
         frozenset(map(str, others["run"])),
-        f"seconds and costs are those of the runs with {usual} alone; {told}: to compare all, "
-        f"make {'it' if len(others) == 1 else 'them'} again with{again} force=true",
+        f"seconds and costs are those of the runs with {usual} alone; {told}{again}",
     )
 
 

@@ -16,6 +16,7 @@ from optbench.formats.keys import RunConfig
 from optbench.formats.older_code import targets
 from optbench.optimizers import factories_of, share_of_main
 from optbench.optimizers.factories import Factory, arguments, name_of, value_of
+from optbench.problem import Problem
 from optbench.training.loop import Training
 
 LARGEST_RATE = 0.1  # a factor is about 1, so an lr of this or less was meant as a rate
@@ -65,6 +66,20 @@ def tell_output(training: Training) -> None:
         if text not in _told:
             _told.add(text)
             warn(text)
+
+
+def tell_batch(training: Training) -> None:
+    """Warn, once in a process, of batches that hold more examples than there are."""
+    size, examples = training.problem.batch_size, len(training.problem.dataset.train_y)
+    if size in ("full", Problem.batch_size) or int(size) <= examples:
+        return  # the default size was not asked for
+    text = (
+        f"batch_size={size} is more than the {examples:,} training examples: each step takes all, "
+        f"as with batch_size=full"
+    )
+    if text not in _told:
+        _told.add(text)
+        warn(text)
 
 
 def takes_logits(loss: Callable[..., Any]) -> bool:

@@ -15,7 +15,7 @@ from optbench.formats.record import engine_of, setting_of
 from optbench.formats.run import read_record
 from optbench.runner import engine, peak_memory
 from optbench.runner.interrupts import interrupts
-from optbench.runner.notices import tell_output, tell_share
+from optbench.runner.notices import tell_batch, tell_output, tell_share
 from optbench.runner.planning import Plan, arguments, cost, plan
 from optbench.runner.progress import Show, progress
 from optbench.runner.reference import least_squares
@@ -138,6 +138,7 @@ def _complete(
             warn_of_unseeded(training, asked)
         tell_share(asked["optimizer"], training)
         tell_output(training)
+        tell_batch(training)
         updates = training.updates(stop)
         first = next(updates)  # before the folder is made, so that an error leaves no folder
         new = folder is None

@@ -133,8 +133,8 @@ class SweepCallback(Callback):
             if claim and why:
                 warn(why)
             if not config.quiet:
-                runs = "1 run" if count == 1 else f"{count or 'several'} runs"
-                say(f"sweep of {runs} into {sweep}")
+                what = "sweep of 1 run" if count == 1 else f"sweep of {count} runs"
+                say(f"{what if count else 'study'} into {sweep}")
                 if why and not claim:  # no warning: many only want to see the curves
                     say(f"no verdict can come of {why}")
 

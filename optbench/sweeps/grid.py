@@ -258,8 +258,8 @@ def too_few_seeds(planned: Sequence[Sequence[str]], claim: Any = None) -> str:
 
     series, seeds = corrections.series_and_seeds(planned, SERIES_KEYS)
     if seeds and claim and isinstance(claim.get("checks"), list) and claim["checks"]:
-        factor = judge.planned_factor(claim, planned)
-        return judge.too_few_for(seeds, factor, len(claim["checks"]))
+        factors = judge.planned_factors(claim, planned)
+        return judge.too_few_for(seeds, factors, len(claim["checks"]))
     if not seeds or series < 2:
         return ""
     why = corrections.too_few_seeds(seeds, series - 1, corrections.MAX_TYPE)

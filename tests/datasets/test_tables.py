@@ -319,6 +319,7 @@ LINES = "a,b,y\n1,2,x\n3,4,y\n5,6,x\n"
         (LINES, "y", {"missing": "zero"}, "dataset.missing must be one of median"),
         (LINES, "y", {"task": "classes"}, "dataset.task must be one of classification"),
         (LINES, "y", {"ignored_columns": "a"}, r"dataset.ignored_columns must be a list"),
+        (LINES, "y", {"ignored_columns": ["y"]}, "'y' is data.target, and dataset.ignored_columns"),
         (LINES, "y", {"nominal_columns": ["c"]}, "dataset.nominal_columns names 'c'"),
         ('a;y\n"3,5";x\n"4,1";z\n', "y", {"numeric_columns": ["a"]}, "decimals with a point"),
     ],

@@ -325,13 +325,19 @@ def test_too_few_seeds_of_a_sweep_are_counted_from_its_jobs() -> None:
     # one series on each problem: there is nothing to compare
     assert not too_few_seeds(planned(2, "model=mlp", "model=cnn"))
     rates = [f"optimizer.lr={rate}" for rate in (0.1, 0.2, 0.4)]
-    claim = {"text": "", "checks": [{"across": {"optimizer.lr": "best"}}, {}]}
+    sides = {"lower": {"model": "mlp"}, "than": {"model": "cnn"}}
+    claim = {"text": "", "checks": [sides | {"across": {"optimizer.lr": "best"}}, {}]}
     for seeds, said in {
         6: "6 seeds cannot make a claim hold; 7 can",  # doubled: 2 * 2 ** -5 > 0.05
         7: "7 seeds cannot refute the claim by one of 2 comparisons (Holm); 8 can",
         8: "",
     }.items():
         assert too_few_seeds(planned(seeds, *rates), claim) == said
+    # a claimed side of one setting was not chosen: its p-value is not doubled
+    fixed = {"lower": {"optimizer.lr": 0.1}, "than": {}, "across": {"optimizer.lr": "best"}}
+    assert too_few_seeds(planned(6, *rates), {"checks": [fixed]}) == (
+        "6 seeds cannot refute the claim; 7 can"
+    )
     claim["checks"].pop(0)
     assert too_few_seeds(planned(5, "model=mlp"), claim) == (
         "5 seeds cannot make a claim hold; 6 can"

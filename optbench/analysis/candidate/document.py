@@ -39,7 +39,7 @@ def verdict_document(made: Comparison, found: CandidateVerdict) -> dict[str, Any
         "metric": found.column,
         "better_is": "lower" if metric_of(found.column).smaller else "higher",
         "outcome": found.outcome,
-        "claim": scope + claim(found),
+        "claim": scope + claim(found, made.unit),
         "sentence": scope + sentence(found, made.unit),
         "unit": made.unit,
         "searches": made.searches,

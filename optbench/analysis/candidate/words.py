@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from optbench.analysis.candidate.judge import (
     BETTER,
@@ -39,21 +40,21 @@ def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
 
     unit: what is paired, "seed" or "search".
     """
-    return told_of(found, f"{metric_text(found)}; {method_text(found, unit)}")
+    return told_of(found, f"{metric_text(found)}; {method_text(found, unit)}", unit)
 
 
-def claim(found: CandidateVerdict) -> str:
+def claim(found: CandidateVerdict, unit: str = "seed") -> str:
     """Return what may be said of the candidate, with n and intervals, without the method."""
-    return told_of(found, metric_text(found))
+    return told_of(found, metric_text(found), unit)
 
 
-def told_of(found: CandidateVerdict, about: str) -> str:
+def told_of(found: CandidateVerdict, about: str, unit: str) -> str:
     """Return the outcomes against all baselines. about: stands in brackets at the end."""
     several = any(entry.problems > 1 for entry in found.over)
     each: dict[str, list[OnProblem]] = {entry.baseline: [] for entry in found.over}
     for one in found.each:
         each[one.baseline].append(one)
-    make = over_text if several else only_text
+    make = over_text if several else partial(only_text, unit=unit)
     scale = 100.0 if metric_of(found.column).percent else 1.0
     parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
@@ -80,14 +81,15 @@ def grouped_text(over: Sequence[OverProblems]) -> str:
     return enumerated(told) + (f" over {problems} problems" if problems > 1 else "")
 
 
-def only_text(entry: OverProblems, each: list[OnProblem], scale: float) -> str:
+def only_text(entry: OverProblems, each: list[OnProblem], scale: float, unit: str) -> str:
     """Return the verdict against one baseline on the only problem."""
     if not each:
         return f"cannot be told from {entry.baseline}: no seed in common"
     verdict = each[0].verdict
     needed = ""
     if verdict.outcome == CANNOT_TELL and verdict.n < verdict.needed <= MOST_SEEDS:
-        needed = f", about {verdict.needed:.0f} needed"
+        what = "run" if verdict.correction == UNPAIRED else unit
+        needed = f", about {count(round(verdict.needed), what, PLURALS[what])} needed"
     return f"{relation(verdict.outcome, entry.baseline)}: {estimate(verdict, scale)}{needed}"
 
 

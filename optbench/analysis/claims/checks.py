@@ -51,6 +51,7 @@ class Check(NamedTuple):
     direction: str  # lower, higher, equal within a margin
     medians: tuple[float, float]
     factor: int  # the larger `choice_factor` of the two sides
+    own_factor: int  # that of a p-value by which the check holds: the claimed side's
     verdict: PairVerdict = NO_VERDICT
     word: str = "cannot tell"  # held, did not hold, cannot tell
     p_holm: float = 1.0  # corrected over the claim's comparisons, for "did not hold"
@@ -121,9 +122,10 @@ def compare_sides(
         )
     x, y = a.best, b.best
     medians = (float(median(x)), float(median(y)))
-    factor = max(choice_factor(part.tried.shape[1]) for part in (a, b))
+    own, others = (choice_factor(part.tried.shape[1]) for part in (a, b))
+    factor = max(own, others)
     words = f"equal within {check['within']}" if equal else direction
-    made = Check(title(check), a.name, b.name, words, medians, factor)
+    made = Check(title(check), a.name, b.name, words, medians, factor, factor if equal else own)
     if np.isnan(x).any() or np.isnan(y).any():
         return made._replace(verdict=NO_VERDICT._replace(n=len(x)))
     if equal:

@@ -24,6 +24,7 @@ from optbench.common.errors import UserError
 from optbench.common.text import count
 from optbench.stats.paired_tests import Values, enough_seeds, holm
 
+SIDES = ("lower", "higher", "equal", "than", "to")  # of a check, the claimed one first
 MORE_SEEDS = re.compile(r"Warning: .* cannot .* can\.")  # `too_few_for`, as a line of `sentence`
 CHANGED = "the command changed the study by "
 AS_IT_IS = ": the claim is about the study as it is"
@@ -108,8 +109,9 @@ def caveats(checks: Sequence[Check], changed: Sequence[str] = ()) -> list[str]:
     """Return the caveats of a claim's comparisons."""
     of_another = [f"{CHANGED}{' '.join(changed)}{AS_IT_IS}"] if changed else []
     warnings = dict.fromkeys(text for check in checks for text in check.warnings)
-    n, factor = min(check.verdict.n for check in checks), max(check.factor for check in checks)
-    few = too_few_for(n, factor, len(checks))
+    n = min(check.verdict.n for check in checks)
+    factors = max(check.own_factor for check in checks), max(check.factor for check in checks)
+    few = too_few_for(n, factors, len(checks))
     return [text for text in [*of_another, *warnings, few] if text]
 
 
@@ -131,30 +133,38 @@ def verdict_line(text: str) -> str:
     return f"{held}{why}: {lines[0].removeprefix('Claimed: ')}"
 
 
-def too_few_for(n: int, factor: int, comparisons: int) -> str:
+def too_few_for(n: int, factors: tuple[int, int], comparisons: int) -> str:
     """Return why n seeds could never make a claim hold, or never refute it; or "".
 
-    factor: of `sides.choice_factor`, the largest of the claim's comparisons.
+    factors: of `sides.choice_factor`, the largest of the claimed sides, and of all sides.
     """
-    if n < (needed := enough_seeds(factor)):
+    if n < (needed := enough_seeds(factors[0])):
         return f"{count(n, 'seed')} cannot make a claim hold; {needed} can"
-    if n < (needed := enough_seeds(factor * comparisons)):
-        some = count(comparisons, "comparison")
-        return f"{count(n, 'seed')} cannot refute the claim by one of {some} (Holm); {needed} can"
+    if n < (needed := enough_seeds(factors[1] * comparisons)):
+        one = f" by one of {comparisons} comparisons (Holm)" if comparisons > 1 else ""
+        return f"{count(n, 'seed')} cannot refute the claim{one}; {needed} can"
     return ""
 
 
-def planned_factor(claimed: Mapping[str, Any], planned: Iterable[Sequence[str]]) -> int:
-    """Return a claim's largest `choice_factor`, from the overrides of planned jobs."""
+def planned_factors(
+    claimed: Mapping[str, Any], planned: Iterable[Sequence[str]]
+) -> tuple[int, int]:
+    """Return the factors of `too_few_for`, from the overrides of planned jobs."""
     values: dict[str, set[str]] = {}
     for key, _, value in (text.lstrip("+~").partition("=") for job in planned for text in job):
         values.setdefault(key, set()).add(value)
-    sizes = [
-        math.prod(len(values.get(key, {""})) for key, how in across.items() if how == "best")
-        for check in claimed["checks"]
-        if isinstance(check, Mapping) and isinstance(across := check.get("across"), Mapping)
-    ]
-    return max(map(choice_factor, sizes), default=1)
+    own, every = [1], [1]
+    for check in claimed["checks"]:
+        if not isinstance(check, Mapping) or not isinstance(check.get("across"), Mapping):
+            continue
+        tried = {key: len(values.get(key, {""})) for key, how in check["across"].items()
+                 if how == "best"}  # fmt: skip
+        sides = [side for name in SIDES if isinstance(side := check.get(name), Mapping)]
+        sizes = [math.prod(n for key, n in tried.items() if key not in side) for side in sides]
+        factors = [choice_factor(size) for size in sizes] or [1]
+        every += factors
+        own += factors if "equal" in check else factors[:1]
+    return max(own), max(every)
 
 
 def to_frame(checks: Sequence[Check]) -> pd.DataFrame:

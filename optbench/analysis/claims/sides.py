@@ -31,8 +31,8 @@ SETTING_RULE = (
     "Where a side has several settings, such as learning rates, it stands at the one at which the "
     "fewest runs diverge, and of those at which the mean over the seeds is best, chosen by this "
     "rule for both sides alike and on the same seeds. Its p-value is then the largest of those "
-    "against every setting of the other side, doubled (from ten settings on, tripled) because the "
-    "side that is ahead was chosen, too."
+    "against every setting of the other side, doubled (from ten settings on, tripled) where the "
+    "side that is ahead was itself chosen among several."
 )
 
 

@@ -152,6 +152,8 @@ def table_of(
     check_names("data.target", [target], columns)
     for key in ("nominal_columns", "numeric_columns", "ignored_columns"):
         check_names(f"dataset.{key}", getattr(treatment, key), columns)
+    if target in treatment.ignored_columns:
+        raise UserError(f"{target!r} is data.target, and dataset.ignored_columns leaves it out")
     y, task = _target(columns[target], treatment)
     left_out = {target, *treatment.ignored_columns}
     used = [treatment.kind_of(column) for name, column in columns.items() if name not in left_out]
