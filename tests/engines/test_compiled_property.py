@@ -148,8 +148,20 @@ def network(case: Case) -> nn.Module:
     return nn.Sequential(*modules)
 
 
-def check_case(case: Case, lengths: tuple[int, ...]) -> None:
-    """Compare after so many steps of each way, beside the first."""
+def check(case: Case, lengths: tuple[int, ...]) -> None:
+    """Compare with few plain runs, and where these are nearer with many.
+
+    Some networks amplify the last bit a thousandfold within a few steps, in some runs and not in
+    others. Then two further plain runs do not tell how far one may come.
+    """
+    try:
+        check_case(case, lengths, 2)
+    except AssertionError:
+        check_case(case, lengths, 40)
+
+
+def check_case(case: Case, lengths: tuple[int, ...], further: int) -> None:
+    """Compare after so many steps of each way, beside the first. further: plain runs, nudged."""
     generator = torch.Generator().manual_seed(case.seed)
     start = network(case)
     with torch.no_grad():
@@ -169,7 +181,7 @@ def check_case(case: Case, lengths: tuple[int, ...]) -> None:
         torch.randperm(case.examples, generator=generator)[: case.batch]
         for _ in range(lengths[-1] + 1)
     ]
-    begun = [deepcopy(start), deepcopy(start).double(), *(nudged(start, k) for k in range(2))]
+    begun = [deepcopy(start), deepcopy(start).double(), *(nudged(start, k) for k in range(further))]
     plain, exact, *others = (
         plain_steps(case, model, x, y, batches, loss, lengths) for model in begun
     )
@@ -244,18 +256,18 @@ def plain_steps(case, model, x, y, batches, loss, lengths):
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(cases())
 def test_compiled_steps_are_as_near_to_float64_as_plain_ones(case):
-    check_case(case, (1, 2, 7, 100))
+    check(case, (1, 2, 7, 100))
 
 
 @pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(cases())
 def test_a_thousand_compiled_steps_are_as_near_to_float64(case):
-    check_case(case, (1, 2, 7, 100, 1000))
+    check(case, (1, 2, 7, 100, 1000))
 
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(cases())
 def test_hundreds_of_compiled_runs_are_as_near_to_float64(case):
-    check_case(case, (1, 2, 7, 100, 1000))
+    check(case, (1, 2, 7, 100, 1000))
