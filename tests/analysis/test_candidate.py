@@ -311,7 +311,7 @@ def test_the_claim_is_the_sentence_without_its_method(tmp_path) -> None:
     claim = told["claim"].removesuffix(").")
     assert told["sentence"].startswith(claim + "; candidate minus baseline, Hodges-Lehmann")
     assert claim.endswith("(final validation loss, lower is better")
-    assert re.search(r"p = [0-9.]+(, about \d+ needed)? \(final", claim)
+    assert re.search(r"p = [0-9.]+(, about \d+ seeds needed)? \(final", claim)
 
 
 def test_too_few_seeds_for_the_test_are_a_caveat(tmp_path) -> None:

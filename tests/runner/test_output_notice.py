@@ -37,3 +37,16 @@ def test_an_output_layer_before_a_loss_of_logits_is_warned_of(
     assert said.count("takes logits") == int(warned)
     if warned:
         assert f"Sequential ends with {type(last).__name__}" in said
+
+
+@pytest.mark.parametrize(
+    ("size", "warned"), [(101, True), (100, False), ("full", False), (128, False), (5, False)]
+)
+def test_batches_of_more_examples_than_there_are_are_told(size, warned, monkeypatch, capsys):
+    """128, the default, was not asked for."""
+    monkeypatch.setattr(notices, "_told", set())
+    dataset = SimpleNamespace(train_y=range(100))
+    training = SimpleNamespace(problem=SimpleNamespace(batch_size=size, dataset=dataset))
+    notices.tell_batch(training)
+    notices.tell_batch(training)
+    assert capsys.readouterr().err.count("more than the 100 training examples") == int(warned)
