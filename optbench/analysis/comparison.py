@@ -448,6 +448,8 @@ def split_trials(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def check_logged(table: pd.DataFrame, column: str, columns: Collection[str] | None = None) -> None:
     """Raise UserError unless the table, or `columns`, has the column."""
     there = list(map(str, table if columns is None else columns))
+    if not isinstance(column, str):
+        raise UserError(f"the name of one logged column is needed, not {column!r}")
     if column not in there:
         near = did_you_mean(column, there)
         raise UserError(f"no logged column {column!r}{near}\nThere are: {', '.join(there)}")

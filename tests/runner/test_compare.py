@@ -150,6 +150,8 @@ def test_names_that_there_are_not_are_refused(problem) -> None:
     for pair in (("a", "c"), ("a", "a")):
         with pytest.raises(UserError, match=r"must be two of: 'a', 'b'"):
             made.verdict(*pair)
+    with pytest.raises(UserError, match="the name of one logged column is needed, not"):
+        made.plot(y=["train_loss", "test_loss"])
     with pytest.raises(UserError, match=r"no logged column 'loss'.*\nThere are: .*train_loss"):
         made.plot("loss")
 
