@@ -355,11 +355,9 @@ def only_command(made: Comparison) -> Job | None:
     None after commands of several optimizers into one folder, since repeating the last one would
     leave out the others.
     """
-    lists = list(made.job_lists.values())
-    if len(lists) != 1 or made.tuned:
+    planned, own = made.only_sweep
+    if planned is None:
         return None
-    planned, outcomes = lists[0]
-    own = {str(job.get("run")) for job in outcomes}
     series = made.plan.runs[["panel", "optimizer", "variant"]].astype(str).agg(tuple, axis=1)
     repeated = made.plan.runs["run"].map(lambda run: Path(str(run)).name in own)
     return planned if set(series) <= set(series[repeated]) else None

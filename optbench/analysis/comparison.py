@@ -291,15 +291,23 @@ class Comparison:
 
     def _repeated_with(self, threads: int) -> str:
         """Return the command that makes the only sweep's runs again with so many threads, or ""."""
-        lists = list(self.job_lists.values())
-        if len(lists) != 1 or self.tuned:
-            return ""
-        planned, outcomes = lists[0]
-        own = {str(job.get("run")) for job in outcomes}
-        if any(Path(str(run)).name not in own for run in self.table["run"].unique()):
+        planned, own = self.only_sweep
+        if planned is None or any(Path(str(run)).name not in own for run in self.table["run"]):
             return ""  # runs of earlier commands
         command = job_list.with_value(planned, "num_threads", str(threads))
         return f"{command} force=true" if command else ""
+
+    @cached_property
+    def only_sweep(self) -> tuple[Job | None, set[str]]:
+        """Return the plan of the only sweep, and the names of its last command's runs.
+
+        The plan is None where there are several sweeps or none, and for a tuned study.
+        """
+        lists = list(self.job_lists.values())
+        if len(lists) != 1 or self.tuned:
+            return None, set()
+        planned, outcomes = lists[0]
+        return planned, {str(job.get("run")) for job in outcomes}
 
     @property
     def threads(self) -> dict[str, int]:

@@ -74,11 +74,7 @@ def call(node: Mapping[str, Any]) -> Any:
     """
     if not WANTS_NAMES:
         return instantiate(node, _convert_="all")
-    calls = list(_partial_calls(node))
-    if len(calls) == 1 and node.get("_partial_") is True:  # no other call, and this one runs later
-        made = instantiate(node, _convert_="all", _execution_whitelist_=[*targets(calls[0])])
-        return _as_partial(made)
-    for one in calls:
+    for one in _partial_calls(node):
         instantiate(one, _execution_whitelist_=[*targets(one)])
     free = vars(utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]
     try:

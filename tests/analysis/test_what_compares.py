@@ -1,4 +1,4 @@
-"""What is compared is alike: one thread count, one state of the data, and work that is told."""
+"""Compared runs have one thread count and one state of the data; a caveat names unequal work."""
 
 import json
 from pathlib import Path

@@ -33,7 +33,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
 
 
 def test_finished_runs_of_earlier_commands_are_counted_beside_the_list(tmp_path: Path) -> None:
-    """A command that was interrupted at once has reused none of them yet."""
+    """An interrupted command may have reused none of them."""
     jobs = [[f"seed={seed}"] for seed in range(5)]
     for seed in range(3):
         make_run(tmp_path / f"run{seed}", "adam", seed)
