@@ -36,6 +36,7 @@ from optbench.formats.run import (
 )
 from optbench.optimizers import check_callable
 from optbench.problem import Problem, identity
+from optbench.report.terminal import judged
 from optbench.runner import engine as engines
 from optbench.runner.reference import rehearsed_least_squares
 from optbench.runner.train import train
@@ -59,10 +60,15 @@ class InMemoryComparison:
     comparison: Comparison  # the input of `optbench.figures` and `optbench.stats`
 
     def __repr__(self) -> str:
-        return self.summary().to_string()
+        return "\n".join([self.summary().to_string(), *self._judged()])
 
     def _repr_html_(self) -> str:
-        return self.summary().to_html()
+        said = "".join(f"<p>{escape(text)}</p>" for text in self._judged())
+        return f"{self.summary().to_html()}{said}"
+
+    def _judged(self) -> list[str]:
+        """Return the verdict of all pairs in a sentence, as at a sweep's end; or nothing."""
+        return [text for text in [judged(self.comparison, self.comparison.judged)] if text]
 
     @property
     def table(self) -> pd.DataFrame:

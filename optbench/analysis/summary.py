@@ -17,6 +17,7 @@ from optbench.common.text import aside, limit, show
 from optbench.formats.run import GAP
 from optbench.stats import estimates
 from optbench.stats.estimates import median
+from optbench.stats.paired_tests import enough_seeds
 
 BOLD_TESTS = {
     True: "max-type sign-flip test of all pairs on common seeds",
@@ -129,9 +130,13 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
         elif name.endswith("_iqm_low"):
             stem = name.removesuffix("_iqm_low")
             ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
-            columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = [
-                "" if math.isnan(low) else f"[{limit(low)}, {limit(high)}]" for low, high in ends
+            # the bootstrap interval of fewer seeds covers less, even between their extremes
+            told = [
+                "" if math.isnan(low) or n < enough_seeds() else f"[{limit(low)}, {limit(high)}]"
+                for (low, high), n in zip(ends, frame["seeds"], strict=True)
             ]
+            if any(told):
+                columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = told
         elif name in COSTS:
             if frame[name].notna().any():
                 columns[COSTS[name]] = [

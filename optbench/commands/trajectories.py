@@ -55,6 +55,8 @@ def parse(words: Sequence[str]) -> Asked:
         no = f"there is no function={name}{did_you_mean(name, FUNCTIONS)}"
         no = f"one function a call, not {name}" if "," in name else no
         asked = no if name else "which function? Give function=NAME"
+        if near := [key for key in given if nearest(key, ["function"])]:
+            asked = f"there is no key {near[0]}. Did you mean function={given[near[0]]}?"
         raise UserError(f"{asked}\nfunction is one of: {', '.join(FUNCTIONS)}")
     names = given.pop("optimizer", "sgd,momentum,adam").split(",")
     settings = {
@@ -178,6 +180,7 @@ def stands_still(path: Trajectory) -> bool:
     return bool(np.ptp(last, axis=0).max() < STILL_DISTANCE)
 
 
+CLEAR_CONDITION = 100.0  # at best rates momentum of 0.9 gains from a condition number of 38 on
 STILL_DISTANCE = 1e-3  # in x and in y, over the last tenth of the steps
 COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "optimizer": (
@@ -187,7 +190,7 @@ COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "steps_to_minimum": ("steps to minimum", "the first step within {tolerance:g} of a minimum"),
     "steps_settled": ("settled", "the first step after which it stays there"),
     "distance": ("distance", "the length of the whole path"),
-    "overshoot": ("overshoot", "how far it went beyond the minimum"),
+    "overshoot": ("overshoot", "how far past the minimum, along the line from the start to it"),
     "loss": ("loss", "the value of the function at the end"),
 }
 HELP = """\
@@ -195,7 +198,8 @@ optbench trajectories function=NAME optimizer=NAME,NAME [KEY=VALUE ...]
   optimizer.lr=0.1, adam.lr=0.1   a setting of all, or of one (a list makes a line of each value;
                                   the default best takes the best of 21 from 1e-4 to 10)
   steps=200, seed=0, tolerance=0.05, start=-1.2,1 (by default the function's own)
-  noise=0.3 (of gradients; by default 0, of quadratic 0.1), function.condition=30 (of quadratic)
+  noise=0.3 (of gradients; by default 0, of quadratic 0.1)
+  function.condition=30 (how much steeper across than along: ravine, by default 20; quadratic, 100)
   out=FOLDER, format=png,pdf,gif, config_dir=FOLDER with optimizers of yours"""
 SEE_HELP = "python -m optbench trajectories --help lists the settings"
 KEYS = (
@@ -225,7 +229,13 @@ def main(words: Sequence[str] | None = None) -> int:
     width = max(len(head) for head, _ in COLUMNS.values())
     for head, meaning in COLUMNS.values():
         print(f"  {head:<{width}}  {meaning.format(tolerance=asked.tolerance)}")
-    print(f"  {contours.TABLE_FILE} has more columns", "", *files, sep="\n")
+    print(f"  {contours.TABLE_FILE} has more columns")
+    if asked.function.condition is not None and asked.function.condition < CLEAR_CONDITION:
+        print(
+            f"\n  The valley is {asked.function.condition:g} times steeper across than along.\n"
+            f"  Momentum gains more in a steeper one: function.condition={CLEAR_CONDITION:g}"
+        )
+    print("", *files, sep="\n")
     if replaced:
         print("these replace the files of an earlier call; out=FOLDER keeps both")
     grown = [path.label for path in paths if not path.losses[-1] <= path.losses[0]]

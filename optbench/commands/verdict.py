@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optbench.analysis.candidate.document import EXIT_CODES
+from optbench.analysis.candidate.judge import check_judges
 from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.commands import Parser, listed
 from optbench.common.console import warn
@@ -50,17 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(y=asked.y, where=asked.where, candidate=asked.candidate, baseline=baseline)
     made = judged_runs(folder, options)
     if made is None:
-        named = {"--exit-code": asked.exit_code, "--where": asked.where, "--y": asked.y}
+        tuned = (folder / MANIFEST_FILE).exists()
+        named = {"--exit-code": asked.exit_code}
+        named |= {"--where": asked.where, "--y": asked.y} if tuned else {}
         for option in [option for option, given in named.items() if given]:
             raise UserError(
                 f"{option} is of a candidate's verdict: name the optimizer with --candidate NAME"
             )
-        if (folder / MANIFEST_FILE).exists():
+        if tuned:
             text, paths = write(folder)
             print(text, *paths, sep="\n")
         else:
-            runs = compare([folder])
-            print(judged(runs, runs.judged), *settled(runs), sep="\n")
+            runs = compare([folder], options)
+            if asked.y is not None:
+                check_judges(runs, asked.y)
+            only = f"Of the runs with {runs.selection} alone." if runs.selection else ""
+            more = [] if asked.where else settled(runs)  # the command is of all runs
+            print(*filter(None, [only, judged(runs, runs.judged)]), *more, sep="\n")
         return 0
     told, path = write_candidate(folder, made, asked.y)
     print(told["sentence"], path, sep="\n")

@@ -24,8 +24,8 @@ def count(number: int, what: str, several: str = "") -> str:
 
 
 def capital(text: str) -> str:
-    """Return the text with a capital first letter."""
-    return text[:1].upper() + text[1:]
+    """Return the text with a capital first letter, unless that is a variable's name alone."""
+    return text if text[1:2] == " " and text[0] not in "aA" else text[:1].upper() + text[1:]
 
 
 def aside(text: str) -> str:

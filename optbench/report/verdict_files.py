@@ -17,6 +17,10 @@ from optbench.formats.study import figure_of
 
 SOME_RUNS_FILE = "verdict-where.json"  # of some of the runs: the verdict on all stays
 ASKED_FILE = "verdict-asked.json"  # of another question than the sweep's own, whose verdict stays
+TWO_TESTS = (
+    "The candidate was named before its results were seen: its p spans its own comparisons. Below, "
+    "the results chose the leader, and p spans all pairs."
+)
 VERDICT_FILE = "verdict.json"  # formats/verdict.schema.json says its form
 
 
@@ -35,7 +39,7 @@ def write(study: str | Path, made: Comparison | None = None) -> tuple[str, list[
     made = compare([study]) if made is None else made
     text, files = verdict_texts(made)
     if candidate := candidate_sentence(made):
-        text = f"{candidate}\n\n{text}"
+        text = f"{candidate}\n\n{TWO_TESTS}\n\n{text}"
         files["verdict.md"] = text
     paths = []
     for name, content in files.items():

@@ -26,6 +26,7 @@ class Function(NamedTuple):
     x_range: Point  # shown in a figure
     y_range: Point
     noise: float = 0.0  # standard deviation, added to each component of a gradient
+    condition: float | None = None  # number of a quadratic function, if it has a parameter for it
 
     @property
     def title(self) -> str:
@@ -126,15 +127,21 @@ def saddle() -> Function:
     )
 
 
-def ravine() -> Function:
-    """Return 0.1 x^2 + 2 y^2, steep across and flat along (Zhang et al. 2023, d2l.ai)."""
+def ravine(condition: float = 20.0) -> Function:
+    """Return 2 x^2 / condition + 2 y^2, steep across and flat along.
+
+    By default it is the function of Zhang et al. (2023, d2l.ai), 0.1 x^2 + 2 y^2. Raises UserError
+    unless the condition number is a finite number of at least 1.
+    """
+    check_condition(condition)
     return Function(
         "ravine",
-        lambda x, y: 0.1 * x**2 + 2 * y**2,
+        lambda x, y: (2 / condition) * x**2 + 2 * y**2,
         minima=((0.0, 0.0),),
         start=(-5.0, -2.0),
         x_range=(-6.0, 4.0),
         y_range=(-2.8, 2.8),
+        condition=condition,
     )
 
 
@@ -143,8 +150,7 @@ def quadratic(condition: float = 100.0, noise: float = 0.1) -> Function:
 
     Raises UserError unless the condition number is a finite number of at least 1.
     """
-    if not 1 <= condition < math.inf:
-        raise UserError(f"function.condition must be a number of at least 1, not {condition:g}")
+    check_condition(condition)
     return Function(
         "quadratic",
         lambda x, y: (x**2 / condition + y**2) / 2,
@@ -153,7 +159,14 @@ def quadratic(condition: float = 100.0, noise: float = 0.1) -> Function:
         x_range=(-10.0, 10.0),
         y_range=(-3.0, 3.0),
         noise=noise,
+        condition=condition,
     )
+
+
+def check_condition(condition: float) -> None:
+    """Raise UserError unless this can be a condition number."""
+    if not 1 <= condition < math.inf:
+        raise UserError(f"function.condition must be a number of at least 1, not {condition:g}")
 
 
 FUNCTIONS: dict[str, Callable[..., Function]] = {

@@ -450,7 +450,7 @@ def test_a_sweep_tries_every_choice_of_a_group(here, tmp_path):
 @pytest.mark.slow
 def test_more_problems_than_panels_still_end_with_a_table(here, tmp_path):
     sizes = ",".join(map(str, range(10, 36)))
-    status, _, err = here("-m", f"batch_size={sizes}", "steps=1", "name=many")
+    status, _, err = here("-m", f"batch_size={sizes}", "epochs=null", "steps=1", "name=many")
     assert status == 0
     assert len(rows(tmp_path / "many" / "summary.csv")) == 26
     assert "do not fit one figure" in err

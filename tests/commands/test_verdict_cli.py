@@ -51,8 +51,8 @@ def test_what_the_runs_cannot_tell_exits_with_3(tmp_path, capsys) -> None:
         (["--candidate", "adam", "--baseline", "sdg"], "Did you mean sgd?"),
         (["--baseline", "sgd"], "--baseline needs the optimizer that is judged"),
         (["--exit-code"], "--exit-code is of a candidate's verdict"),
-        (["--where", "seed=0"], "--where is of a candidate's verdict"),
-        (["--y", "test_loss"], "--y is of a candidate's verdict"),
+        (["--y", "tset_loss"], "Did you mean test_loss?"),
+        (["--where", "seed=99"], "no run with seed = 99"),
         (["--candidate", "adam", "--y", "tset_loss"], "Did you mean test_loss?"),
     ],
 )
@@ -61,6 +61,17 @@ def test_bad_words_are_refused_in_words(folder, capsys, words, said) -> None:
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_sweep_is_judged_by_another_column_and_of_some_runs(folder, capsys) -> None:
+    before = sorted(folder.iterdir())
+    assert verdict([str(folder), "--y", "test_loss"]) == 0
+    assert capsys.readouterr().out.startswith("Verdict: adam is better than each of the 2 others")
+    assert verdict([str(folder), "--where", "optimizer=sgd", "optimizer=momentum"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Of the runs with optimizer=sgd or momentum alone.\nVerdict: ")
+    assert "adam" not in said
+    assert sorted(folder.iterdir()) == before
 
 
 def test_the_page_begins_with_the_candidate(folder) -> None:

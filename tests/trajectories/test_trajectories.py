@@ -241,6 +241,17 @@ def test_without_a_rate_each_takes_its_best_and_the_columns_are_explained(tmp_pa
     pd.testing.assert_frame_equal(best, table, check_dtype=False)
 
 
+@pytest.mark.slow
+def test_momentum_gains_in_a_steeper_valley_with_each_at_its_best_rate(tmp_path, capsys):
+    words = ["function=ravine", "optimizer=sgd,momentum", f"out={tmp_path}", "format=png"]
+    assert trajectories.main(words) == 0
+    (steeper,) = re.findall(r"function\.condition=\d+", capsys.readouterr().out)
+    assert trajectories.main([*words, steeper]) == 0
+    assert "function.condition" not in capsys.readouterr().out
+    sgd, momentum = pd.read_csv(tmp_path / "trajectories.csv")["steps_settled"]
+    assert momentum < 100 < 200 < sgd
+
+
 def test_the_committed_scenes_are_as_expected():
     """Their tables are of this code: the ravine again, against what is committed."""
     folder = Path(__file__).resolve().parents[2] / "results" / "trajectories"
@@ -317,6 +328,7 @@ def test_an_own_optimizer_is_found(tmp_path, monkeypatch):
         (["function=beale", "optimizer=sgd", "sgd.lr=[1,2"], "a setting of sgd"),
         (["function=beale", "optimizer=lbfgs", "lbfgs.lr=-1"], "refused"),
         (["adam"], r"KEY=VALUE\. Did you mean optimizer=adam\?"),
+        (["functon=ravine"], r"there is no key functon\. Did you mean function=ravine\?"),
         (["ravine"], r"Did you mean function=ravine\?"),
         (["ravin"], r"Did you mean function=ravine\?"),
         (["--function=ravine"], r"Did you mean function=ravine\?"),
@@ -342,6 +354,8 @@ def test_help_names_the_functions(capsys):
 def test_a_condition_number_is_at_least_one(condition):
     with pytest.raises(UserError, match=r"function\.condition must be"):
         quadratic(condition)
+    with pytest.raises(UserError, match=r"function\.condition must be"):
+        ravine(condition)
 
 
 def test_a_diverging_path_is_drawn_until_it_leaves_and_noise_is_named():

@@ -86,8 +86,7 @@ def judge(
     """
     check_finished(made)
     column = made.judged if y is None else y
-    known = [c for c in logged_columns(made.table) if c not in NO_RESULTS and made.has(c)]
-    check_logged(made.table, column, known)
+    check_judges(made, column)
     check_chose_nothing(made, column)
     frame = by_seed(made, column, only=made.main)
     owners = owners_of(frame)
@@ -111,6 +110,12 @@ def judge(
     if all(one == BETTER for one in outcomes):
         outcome = BETTER
     return CandidateVerdict(candidate, names, column, chosen, each, over, outcome)
+
+
+def check_judges(made: Comparison, column: str) -> None:
+    """Raise UserError unless a verdict can be by this column."""
+    known = [c for c in logged_columns(made.table) if c not in NO_RESULTS and made.has(c)]
+    check_logged(made.table, column, known)
 
 
 def check_chose_nothing(made: Comparison, column: str) -> None:
@@ -196,8 +201,8 @@ def fixed_pairs(frame: pd.DataFrame, candidate: str, smaller: bool) -> list[Judg
     n = min((count for count in pairs if count >= least), default=max(pairs))
     if judged[0].correction != HOLM or n >= least_seeds(len(judged), HOLM, ALPHA):
         return judged
-    if n < least:
-        return judged  # neither test can tell
+    if len(judged) == 1:
+        return judged  # the max-type test of one pair needs as many
     sides = {str(name): "baseline" if name != candidate else "candidate" for name in frame}
     return judge_pairs(frame, candidate, smaller, ALPHA, chosen=True, owners=sides)
 

@@ -56,7 +56,7 @@ def told_of(found: CandidateVerdict, about: str, unit: str) -> str:
         each[one.baseline].append(one)
     make = over_text if several else partial(only_text, unit=unit)
     scale = 100.0 if metric_of(found.column).percent else 1.0
-    parts = "; ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
+    parts = "; it ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
     untold = [v for entry in found.over if (v := entry.verdict) and too_few_problems(v)]
