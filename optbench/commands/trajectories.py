@@ -190,7 +190,7 @@ COLUMNS = {  # printed columns: head and meaning; trajectories.csv has more
     "steps_to_minimum": ("steps to minimum", "the first step within {tolerance:g} of a minimum"),
     "steps_settled": ("settled", "the first step after which it stays there"),
     "distance": ("distance", "the length of the whole path"),
-    "overshoot": ("overshoot", "how far past the minimum, along the line from the start to it"),
+    "overshoot": ("overshoot", "how far past the minimum, in the direction from the start"),
     "loss": ("loss", "the value of the function at the end"),
 }
 HELP = """\
