@@ -25,7 +25,7 @@ class WorkersLauncher(Launcher):
         from optbench.sweeps import worker_process
         from optbench.sweeps.sweep_loader import SweepLoader
 
-        hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
+        hydra_context.config_loader = SweepLoader.of(hydra_context.config_loader)
         self.context, self.task, self.config = hydra_context, task_function, config
         worker_process.prepare(str(config.device))  # `callback` has done so before
 

@@ -131,12 +131,12 @@ def to_markdown(frame: pd.DataFrame, best: Collection[tuple[str, str, str]] = ()
             stem = name.removesuffix("_iqm_low")
             ends = zip(frame[name], frame[f"{stem}_iqm_high"], strict=True)
             # the bootstrap interval of fewer seeds covers less, even between their extremes
-            told = [
+            shown = [
                 "" if math.isnan(low) or n < enough_seeds() else f"[{limit(low)}, {limit(high)}]"
                 for (low, high), n in zip(ends, frame["seeds"], strict=True)
             ]
-            if any(told):
-                columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = told
+            if any(shown):
+                columns[f"{metric_of(stem).label}: 95 % interval of the IQM"] = shown
         elif name in COSTS:
             if frame[name].notna().any():
                 columns[COSTS[name]] = [

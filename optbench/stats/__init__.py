@@ -4,6 +4,9 @@ Location, spread and intervals; two optimizers on one problem; many over many pr
 tuning each needs. Each function names its source, and raises UserError for arguments of a wrong
 type. Values with NaN raise UserError too, unless the docstring says that the result is then NaN. In
 the frames of `analysis.pairing`, NaN means no run.
+
+The modules write `scipy.stats.NAME` in full: scipy imports it at its first use, and a sweep needs
+none before it trains.
 """
 
 from optbench.stats.equivalence import Equivalence, equivalence

@@ -11,7 +11,7 @@ from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError
 from optbench.stats.paired_tests import (
@@ -73,12 +73,13 @@ def signed_rank_greater(d: Values) -> float:
     if not n:
         return 1.0
     tied = len(np.unique(sizes)) < n
-    ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # doubled: mean ranks may be halves
+    # doubled, since mean ranks may be halves
+    ranks = np.rint(2 * scipy.stats.rankdata(sizes)).astype(int)
     negative = ranks[values < 0].sum()
     if tied and n <= MOST_TIED_PAIRS:
         return float((all_signs(n) @ ranks <= negative).mean())
     if tied or n > MOST_UNTIED_PAIRS:
-        return float(stats.wilcoxon(values, alternative="greater").pvalue)
+        return float(scipy.stats.wilcoxon(values, alternative="greater").pvalue)
     return float(null_cdf(n)[negative // 2])
 
 
@@ -89,4 +90,4 @@ def t_greater(d: Values) -> float:
         raise UserError("a t-test needs two differences or more, all finite")
     if not values.std():
         return 0.0 if values[0] > 0 else 1.0
-    return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
+    return float(scipy.stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError, check_choice
 from optbench.stats.paired_tests import Values, as_numbers, check_runs, check_share, check_whole
@@ -56,7 +56,7 @@ def iqm(values: np.ndarray) -> float:
     if not len(values) or np.isnan(values).any():  # trimming takes NaN for the largest
         return math.nan
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(stats.trim_mean(values, 0.25))
+        return float(scipy.stats.trim_mean(values, 0.25))
 
 
 def sd(values: np.ndarray) -> float:
@@ -74,7 +74,7 @@ def rowwise(rows: np.ndarray, function: Statistic) -> np.ndarray:
     """Return a statistic of each row. The functions of `STATISTICS` are vectorized."""
     with np.errstate(over="ignore", invalid="ignore"):
         if function is iqm:
-            return np.asarray(stats.trim_mean(rows, 0.25, axis=1))
+            return np.asarray(scipy.stats.trim_mean(rows, 0.25, axis=1))
         if function is mean:
             return np.asarray(rows.mean(axis=1))
         if function is median:
@@ -126,8 +126,8 @@ def bootstrap(
             return function(np.concatenate(samples))
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            result = stats.bootstrap(
+            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+            result = scipy.stats.bootstrap(
                 tuple(parts), joined, vectorized=False, method="BCa", confidence_level=level,
                 n_resamples=resamples, rng=np.random.default_rng(seed),
             )  # fmt: skip

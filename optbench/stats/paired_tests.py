@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError
 
@@ -120,12 +120,13 @@ def signed_rank(d: Values) -> float:
     n, sizes = len(values), np.abs(values)
     tied = len(np.unique(sizes)) < n
     if tied and n <= MOST_TIED_PAIRS:
-        ranks = np.rint(2 * stats.rankdata(sizes)).astype(int)  # doubled: mean ranks may be halves
+        # doubled, since mean ranks may be halves
+        ranks = np.rint(2 * scipy.stats.rankdata(sizes)).astype(int)
         sums = all_signs(n) @ ranks  # of the positive ranks, for every flip
         own = ranks[values > 0].sum()
         return min(1.0, 2 * float(min((sums <= own).mean(), (sums >= own).mean())))
     if tied or n > MOST_UNTIED_PAIRS:
-        return float(stats.wilcoxon(values).pvalue)
+        return float(scipy.stats.wilcoxon(values).pvalue)
     positive = int((1 + np.argsort(np.argsort(sizes)))[values > 0].sum())
     return min(1.0, 2 * float(null_cdf(n)[min(positive, n * (n + 1) // 2 - positive)]))
 
@@ -146,7 +147,7 @@ def sign_flip(d: Values, flips: int = 9999, seed: int = 0) -> float:
     values = replace_infinities(check_values(d))
     if len(values) < 2 or not values.any():
         return 1.0
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (values,),
         lambda x, axis: np.sum(x, axis=axis),
         permutation_type="samples",

@@ -7,7 +7,7 @@ import math
 from numbers import Real
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError
 from optbench.stats.paired_tests import (
@@ -44,7 +44,7 @@ def rank_biserial(d: Values) -> float:
     """
     d = check_values(d)
     d = d[d != 0]
-    ranks = stats.rankdata(np.abs(d))
+    ranks = scipy.stats.rankdata(np.abs(d))
     return float((np.sign(d) * ranks).sum() / ranks.sum()) if len(d) else 0.0
 
 
@@ -83,7 +83,7 @@ def seeds_needed(
         lead = abs(float(((sums > 0) + 0.5 * (sums == 0)).mean()) - 0.5)
         if lead == 0.5:  # all on one side, like an infinite effect
             return least
-        z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+        z = scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)
         return math.inf if lead == 0 else max(least, math.ceil(z**2 / (3 * lead**2)))
     if size == 0:
         return math.inf
@@ -106,7 +106,7 @@ def t_power(size: float, n: int, alpha: float = 0.05) -> float:
     check_share("alpha", alpha)
     if not isinstance(size, Real) or math.isnan(size):
         raise UserError(f"the power of a test needs an effect size, not {size!r}")
-    edge, shift = stats.t.ppf(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
+    edge, shift = scipy.stats.t.ppf(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
     # far from the edge scipy's noncentral t underflows to NaN, and the power is 1
-    value = stats.nct.sf(edge, n - 1, shift)
+    value = scipy.stats.nct.sf(edge, n - 1, shift)
     return 1.0 if math.isnan(value) else float(value)

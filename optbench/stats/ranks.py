@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import median
@@ -87,7 +87,7 @@ def rank(scores: Scores, smaller: bool = True) -> pd.DataFrame:
     """
     scores = check_complete(scores)
     values = scores.to_numpy(dtype=float) * (1 if smaller else -1)
-    return pd.DataFrame(stats.rankdata(values, axis=1), scores.index, scores.columns)
+    return pd.DataFrame(scipy.stats.rankdata(values, axis=1), scores.index, scores.columns)
 
 
 def mean_ranks(scores: Scores, smaller: bool = True) -> "pd.Series[float]":
@@ -112,15 +112,15 @@ def friedman(scores: Scores, smaller: bool = True, ties: bool = True) -> Friedma
         raise UserError(f"Friedman's test needs 3 optimizers and 2 problems, not {k} and {n}")
     if (ranks == ranks[:, :1]).all():
         return Friedman(0.0, 1.0, 0.0, 1.0, n, k)  # all tied: the statistic is 0 / 0
-    chi2, p = stats.friedmanchisquare(*ranks.T)
+    chi2, p = scipy.stats.friedmanchisquare(*ranks.T)
     if not ties:
         square = float((ranks.mean(axis=0) ** 2).sum())
         chi2 = 12 * n / (k * (k + 1)) * (square - k * (k + 1) ** 2 / 4)
-        p = stats.chi2.sf(chi2, k - 1)
+        p = scipy.stats.chi2.sf(chi2, k - 1)
     rest = n * (k - 1) - chi2
     f = math.inf if rest <= 1e-9 else (n - 1) * chi2 / rest
     return Friedman(
-        float(chi2), float(p), float(f), float(stats.f.sf(f, k - 1, (k - 1) * (n - 1))), n, k
+        float(chi2), float(p), float(f), float(scipy.stats.f.sf(f, k - 1, (k - 1) * (n - 1))), n, k
     )
 
 
@@ -133,7 +133,7 @@ def critical_difference(optimizers: int, problems: int, alpha: float = 0.05) -> 
     check_whole("the number of optimizers", optimizers, 2)
     check_whole("the number of problems", problems)
     check_share("alpha", alpha)
-    q = stats.studentized_range.ppf(1 - alpha, optimizers, math.inf) / math.sqrt(2)
+    q = scipy.stats.studentized_range.ppf(1 - alpha, optimizers, math.inf) / math.sqrt(2)
     return float(q * math.sqrt(optimizers * (optimizers + 1) / (6 * problems)))
 
 

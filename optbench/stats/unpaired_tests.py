@@ -10,7 +10,7 @@ import math
 from functools import cache
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from optbench.common.errors import UserError
 from optbench.stats.estimates import bootstrap
@@ -52,9 +52,9 @@ def rank_sum(a: Values, b: Values) -> float:
     """
     x, y = check_groups(a, b)
     if len(x) + len(y) > MOST_EXACT_RUNS:
-        return float(stats.mannwhitneyu(x, y, method="asymptotic").pvalue)
+        return float(scipy.stats.mannwhitneyu(x, y, method="asymptotic").pvalue)
     # twice the ranks, so that mean ranks of ties are whole
-    ranks = np.rint(2 * stats.rankdata(np.concatenate([x, y]))).astype(int)
+    ranks = np.rint(2 * scipy.stats.rankdata(np.concatenate([x, y]))).astype(int)
     shares = sum_distribution(tuple(sorted(ranks.tolist())), len(x))
     own = int(ranks[: len(x)].sum())
     return min(1.0, 2 * float(min(shares[: own + 1].sum(), shares[own:].sum())))
@@ -90,7 +90,7 @@ def shift(a: Values, b: Values, level: float = 0.95) -> tuple[float, float, floa
     total = len(x) + len(y)
     if total > MOST_EXACT_RUNS:
         spread = math.sqrt(len(d) * (total + 1) / 12)
-        edge = len(d) / 2 - stats.norm.ppf((1 + level) / 2) * spread
+        edge = len(d) / 2 - scipy.stats.norm.ppf((1 + level) / 2) * spread
         rejected = max(0, math.floor(edge))
     else:
         shares = sum_distribution(tuple(range(1, total + 1)), len(x))
@@ -161,5 +161,5 @@ def runs_needed(
         return math.inf
     if lead == 0.5:  # every run of one is better than every run of the other
         return least
-    z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    z = scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)
     return float(max(least, math.ceil(z**2 / (6 * lead**2))))

@@ -103,13 +103,13 @@ class SweepCallback(Callback):
             sweep = Path(config.hydra.sweep.dir)
             if config.name is not None:
                 check_folder(sweep)
+            launcher = str(config.hydra.launcher._target_)
+            if launcher.endswith(".WorkersLauncher") and not dry_run.asked:
+                worker_process.prepare(str(config.device))  # while this process checks the jobs
             planned = planned_jobs(config)
             if planned == [[]]:
                 raise UserError(NOTHING_SWEPT)
             question.check(config, planned)
-            launcher = str(config.hydra.launcher._target_)
-            if launcher.endswith(".WorkersLauncher") and not dry_run.asked:
-                worker_process.prepare(str(config.device))  # while this process imports torch
             check_shared_values(config, planned)
             claim = OmegaConf.to_container(config.claim) if config.get("claim") else None
             question.check_claim(claim, config, planned)

@@ -183,7 +183,7 @@ def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
     sets the key, once for each optimizer. Raises `ConfigCompositionException`, or `UserError` if
     the key was given as one optimizer's own.
     """
-    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+    loader = SweepLoader.of(GlobalHydra.instance().config_loader())
     default = str(config.hydra.runtime.choices.get("optimizer"))
     seen: set[tuple[str, str]] = set()  # pairs of optimizer and key
     for job in jobs:
@@ -196,7 +196,7 @@ def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
                 continue
             seen.add((name, key))
             try:
-                loader.load_sweep_config(config, [*chosen, f"{key}={value}"])
+                loader.take_config(config, [*chosen, f"{key}={value}"])
             except ConfigCompositionException as error:
                 rest = key.removeprefix("optimizer.")
                 own = f"{name.replace('/', '.')}.{rest}="

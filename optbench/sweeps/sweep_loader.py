@@ -40,6 +40,16 @@ class SweepLoader(ConfigLoaderImpl):
         self._parsed: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
 
+    @classmethod
+    def of(cls, loader: Any) -> "SweepLoader":
+        """Return the sweep's loader, one for all who ask: nothing is composed twice."""
+        if isinstance(loader, cls):
+            return loader
+        if not hasattr(loader, "sweep_loader"):
+            loader.sweep_loader = cls(loader)
+        found: SweepLoader = loader.sweep_loader
+        return found
+
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
@@ -137,7 +147,7 @@ def clone(config: DictConfig) -> DictConfig:
 
 def composer(config: DictConfig) -> Callable[[list[str]], RunConfig]:
     """Return a function from a job's overrides to its checked configuration."""
-    loader = SweepLoader(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+    loader = SweepLoader.of(GlobalHydra.instance().config_loader())
 
     def compose(words: list[str]) -> RunConfig:
         composed = loader.take_config(config, words)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.pairing import pair_up, run_keys
@@ -100,7 +100,7 @@ def worse_by(own: "pd.Series[float]", other: "pd.Series[float]", smaller: bool) 
     difference = both[:, 0] - both[:, 1]
     if not difference.std() > 0:
         return None
-    p = float(stats.ttest_1samp(difference, 0, alternative="greater").pvalue)
+    p = float(scipy.stats.ttest_1samp(difference, 0, alternative="greater").pvalue)
     return Worse(float(difference.mean()), len(both), p) if p <= ALPHA else None
 
 

@@ -31,7 +31,7 @@ class ClusterLauncher(Launcher):
         """Keep what a launch needs. Hydra calls `setup` before checking and launching."""
         from optbench.sweeps.sweep_loader import SweepLoader
 
-        hydra_context.config_loader = SweepLoader(hydra_context.config_loader)  # type: ignore
+        hydra_context.config_loader = SweepLoader.of(hydra_context.config_loader)
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:

@@ -7,7 +7,7 @@ import logging
 import sys
 import sysconfig
 from collections import Counter, OrderedDict, defaultdict, deque
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
@@ -23,13 +23,6 @@ SCALARS = (type(None), bool, int, float, str)
 DICTS: dict[str, type] = {c.__name__: c for c in (dict, OrderedDict, defaultdict, Counter)}
 FACTORIES: dict[str, type] = {c.__name__: c for c in (dict, list, set, int, float, deque)}
 SEQUENCES: dict[str, type] = {c.__name__: c for c in (list, tuple, set, frozenset)}
-# torch's own dictionaries of hooks, whose keys count up in a process
-HOOK_ATTRIBUTES = {
-    name
-    for thing in (nn.Module(), torch.optim.SGD([torch.zeros(1)]))
-    for name in vars(thing)
-    if name.startswith("_") and "_hooks" in name
-}
 STANDARD_LIBRARY_PATHS = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
 Node = Any  # a scalar, or a dict with its "kind"
 
@@ -67,9 +60,18 @@ def attributes_of(thing: Any) -> dict[str, Any]:
     return found
 
 
+@cache
+def hook_attributes() -> set[str]:
+    """Return the names of torch's own dictionaries of hooks, whose keys count up in a process."""
+    # not at import: torch's first optimizer imports its compiler, which takes a second
+    things = (nn.Module(), torch.optim.SGD([torch.zeros(1)]))
+    names = {name for thing in things for name in vars(thing)}
+    return {name for name in names if name.startswith("_") and "_hooks" in name}
+
+
 def is_hooks(thing: Any, name: str, value: Any) -> bool:
     """Return whether an attribute is one of torch's dictionaries of hooks."""
-    known = isinstance(thing, nn.Module | Optimizer) and name in HOOK_ATTRIBUTES
+    known = isinstance(thing, nn.Module | Optimizer) and name in hook_attributes()
     return known and isinstance(value, dict)
 
 
