@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ try:
     import numpy as np
 
     from scripts.benchmark.epochs import epochs
-    from scripts.benchmark.job import is_model
+    from scripts.benchmark.job import KINDS, is_model
     from scripts.benchmark.own import growth, memory, optimizers, overhead, sweep
     from scripts.benchmark.peers import ALLOCATOR, PEERS
     from scripts.benchmark.tables import write_page
@@ -31,8 +32,10 @@ except ModuleNotFoundError as error:
 SIZES = ("128", "512-256", "1000-1000")
 MODELS = (
     *SIZES, *(f"{size}+dropout" for size in SIZES), *(f"{size}+norm" for size in SIZES),
-    *(f"512-256{kind}+own" for kind in ("", "+dropout", "+norm")), "cnn",
+    *(f"512-256{part}+own" for part in ("", "+dropout", "+norm")), *KINDS,
 )  # fmt: skip
+NAMES = ("train_x", "train_y", "test_x", "test_y")
+WINDOWS = 1280  # of 64 characters, for training and for test
 PARTS = ("peers", "models", "sections")
 SECTIONS = ("epochs", "gpu", "growth", "sweep", "overhead", "memory", "optimizers")
 
@@ -71,7 +74,7 @@ def main() -> None:
             parser.error(f"--{option}: there is no {', '.join(sorted(unknown))}")
     if not all(map(is_model, asked.models.split(","))):
         parser.error(
-            "--models: cnn, or widths of hidden layers, such as 1000-1000, "
+            f"--models: {', '.join(KINDS)}, or widths of hidden layers, such as 1000-1000, "
             "with +dropout, +norm, +own"
         )
     part = asked.quick or any(vars(asked)[k] != parser.get_default(k) for k in PARTS)
@@ -103,7 +106,7 @@ def main() -> None:
             if ("epochs" if device == "cpu" else "gpu") in sections:
                 lines += [f"## Seconds per epoch on {device}", "", *epochs(asked, data, device)]
         if "growth" in sections:
-            lines += ["## How cost grows", "", *growth(asked, data)]
+            lines += ["## How cost grows", "", *growth(asked, data["mlp"])]
     others = {
         "sweep": ("A sweep of runs", sweep),
         "overhead": ("What a sweep adds to a run", overhead),
@@ -145,9 +148,14 @@ def machine(torch: Any) -> list[str]:
     ]
 
 
-def dataset(folder: Path, quick: bool) -> tuple[Path, str]:
-    """Write standardized MNIST as one npz: from OPTBENCH_DATA, else the bundled part."""
-    from optbench import prepare
+def dataset(folder: Path, quick: bool) -> tuple[dict[str, Path], str]:
+    """Write the data of each kind of model as an npz; return their paths, and MNIST's source.
+
+    Of OPTBENCH_DATA MNIST is taken, else the bundled part, and for a table Letter Recognition, or
+    none. Of the bundled text it is the first windows.
+    """
+    from optbench import datasets, prepare
+    from optbench.common.errors import UserError
     from optbench.datasets import loaders
 
     root = os.environ.get("OPTBENCH_DATA")
@@ -155,11 +163,20 @@ def dataset(folder: Path, quick: bool) -> tuple[Path, str]:
         raw, source = loaders.mnist(root=root, download=False), "MNIST"
     else:
         raw, source = loaders.mnist_5k(), "mnist_5k (bundled; MNIST where OPTBENCH_DATA has it)"
-    data = prepare(raw, val_size=0)
-    names = ("train_x", "train_y", "test_x", "test_y")
-    path = folder / "data.npz"
-    np.savez(path, **{name: getattr(data, name).numpy() for name in names})
-    return path, f"{source}, {len(data.train_y)} training images"
+    rows = raw._replace(train_x=raw.train_x[:, 0], test_x=raw.test_x[:, 0])
+    text = prepare(datasets.austen(), preprocessing="integers", val_size=0)
+    made = {"mlp": prepare(raw, val_size=0), "lstm": prepare(rows, val_size=0), "gpt": text}
+    with suppress(UserError):
+        table = datasets.letter(root or "")
+        made["tabular"] = prepare(table, preprocessing="standardize_features", val_size=0)
+    found = {}
+    for kind, data in made.items():
+        most = WINDOWS if kind == "gpt" else None
+        parts = {name: getattr(data, name)[:most].numpy() for name in NAMES}
+        found[kind] = folder / f"{kind}.npz"
+        np.savez(found[kind], **parts)
+    images = f"{source}, {len(made['mlp'].train_y)} training images"
+    return found | {"cnn": found["mlp"]}, images
 
 
 if __name__ == "__main__":

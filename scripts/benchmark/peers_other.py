@@ -10,15 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from scripts.benchmark.job import CHANNELS, DROPOUT, INPUT_DROPOUT, LR, OWN_LR, Answer, Job, timed
+from scripts.benchmark.job import (
+    CHANNELS,
+    DROPOUT,
+    INPUT_DROPOUT,
+    LR,
+    OWN_LR,
+    UNITS,
+    Answer,
+    Job,
+    timed,
+)
 
 
 def scikit_learn(job: Job) -> Answer:
     """Train by MLPClassifier, with its own initial scale and no L2 penalty."""
     from sklearn.neural_network import MLPClassifier
 
-    if job.is_cnn or "+" in job.model:
-        raise NotImplementedError("scikit-learn has no convolutions, dropout, batch norm or Lion")
+    if job.kind != "mlp" or "+" in job.model:
+        raise NotImplementedError("scikit-learn has none of its parts")
     net = MLPClassifier(job.widths, alpha=0, batch_size=job.batch, learning_rate_init=LR)
     x, test_x = (a.reshape(len(a), -1) for a in (job.train_x, job.test_x))
 
@@ -29,14 +39,23 @@ def scikit_learn(job: Job) -> Answer:
     return timed(job.epochs, epoch)
 
 
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    """Return images (n, height, width, channels); other inputs as they are."""
+    return x.transpose(0, 2, 3, 1).copy() if x.ndim == 4 else x
+
+
 def keras(job: Job) -> Answer:
     """Train by Keras 3's fit, on the backend that KERAS_BACKEND names."""
     import keras as K
 
     K.utils.set_random_seed(0)
     start = partial(K.initializers.VarianceScaling, 1 / 3, "fan_in", "uniform")
+    if job.kind == "gpt":
+        raise NotImplementedError("Keras has no GPT of its own")
     first: list[Any] = [K.layers.Flatten()]
-    if job.is_cnn:
+    if job.kind == "lstm":
+        first = [K.layers.LSTM(UNITS)]
+    if job.kind == "cnn":
         first = []
         for n in CHANNELS:
             conv = K.layers.Conv2D(n, 3, padding="same", activation="relu")
@@ -53,11 +72,11 @@ def keras(job: Job) -> Answer:
         )
         dense.append(K.layers.ReLU())
         dense += [K.layers.Dropout(DROPOUT)] if job.has("dropout") else []
-    net = K.Sequential([*first, *dense, K.layers.Dense(10, kernel_initializer=start())])
+    net = K.Sequential([*first, *dense, K.layers.Dense(job.classes, kernel_initializer=start())])
     loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
     lion = K.optimizers.Lion(OWN_LR, beta_1=0.9, beta_2=0.99)
     net.compile(lion if job.has("own") else K.optimizers.Adam(LR), loss)
-    x, test_x = (a.transpose(0, 2, 3, 1).copy() for a in (job.train_x, job.test_x))
+    x, test_x = map(_channels_last, (job.train_x, job.test_x))
 
     def epoch() -> float:
         net.fit(x, job.train_y, batch_size=job.batch, epochs=1, verbose=0)
@@ -77,7 +96,10 @@ def jax_scan(job: Job) -> Answer:
     import optax
 
     rng = np.random.default_rng(0)
-    images = [a.transpose(0, 2, 3, 1).copy() for a in (job.train_x, job.test_x)]
+    if job.kind in ("lstm", "gpt"):
+        raise NotImplementedError("JAX has no layers of its own for it")
+    table = job.train_x.ndim == 2
+    images = [_channels_last(a[:, :, None, None] if table else a) for a in job[:4:2]]
     x, test_x, y, test_y = (
         jnp.asarray(a) for a in (*images, job.train_y.astype("int32"), job.test_y.astype("int32"))
     )
@@ -89,11 +111,11 @@ def jax_scan(job: Job) -> Answer:
         )
 
     convs, size, width = [], x.shape[1], x.shape[3]
-    if job.is_cnn:
+    if job.kind == "cnn":
         for n in CHANNELS:
             convs.append(layer(3, 3, width, n))
             width, size = n, size // 2
-    sizes = [size * size * width, *job.widths, 10]
+    sizes = [size * size * width, *job.widths, job.classes]
     dense = [layer(a, b) for a, b in pairwise(sizes)]
     norms = [(jnp.ones(n), jnp.zeros(n)) for n in job.widths] if job.has("norm") else []
 
@@ -165,7 +187,7 @@ def jax_scan(job: Job) -> Answer:
 
     def epoch() -> float:
         nonlocal carry
-        take = train_by_step if job.is_cnn else train
+        take = train_by_step if job.kind == "cnn" else train
         carry, _ = take(carry, jnp.asarray(rng.permutation(len(y))))
         return float(right(carry[0], carry[2]))
 

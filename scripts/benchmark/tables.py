@@ -48,7 +48,7 @@ def peers_table(part: pd.DataFrame) -> list[str]:
                 "median": f"{s.median():.3f}",
                 "slowest": f"{s.max():.3f}",
                 "times optbench": f"{s.min() / best.get(OWN, float('nan')):.2f}",
-                "times the bound": f"{s.min() / best.get('bound', float('nan')):.1f}",
+                "times the bound": f"{s.min() / best['bound']:.1f}" if "bound" in best else "",
                 "start-up, s": "".join(f"{v:.1f}" for v in group["startup"].dropna()[:1]),
                 "test accuracy": f"{group['accuracy'].median():.3f}".replace("nan", ""),
             }
