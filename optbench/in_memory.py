@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
+from rich.markup import escape as markup
 from rich.progress import Progress
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -129,7 +130,8 @@ class InMemoryComparison:
         found = judge(self.comparison, candidate, y=y)
         each = [one for one in found.each if one.baseline == baseline]
         over = [one for one in found.over if one.baseline == baseline]
-        only = found._replace(baselines=[baseline], each=each, over=over)
+        outcome = over[0].outcome
+        only = found._replace(baselines=[baseline], each=each, over=over, outcome=outcome)
         pair = each[0].verdict._asdict()
         said = {name: pair[name] for name in Verdict._fields if name != "text"}
         return Verdict(**said, text=sentence(only))
@@ -312,4 +314,5 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[str, int], None]
         return
     with Progress(console=console, disable=not shown) as made:
         task = made.add_task("", total=total)
-        yield lambda label, done: made.update(task, description=label, completed=done)
+        # a name may hold brackets, which rich would read as its markup
+        yield lambda label, done: made.update(task, description=markup(label), completed=done)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from optbench.analysis.columns import is_variant
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.final_values import seeds_text
 from optbench.analysis.leader import first_against_second, ranked
@@ -77,8 +78,8 @@ def caveats(made: Comparison, y: str | None = None, leader: bool = True) -> list
         found += unproven_leaders(plan, finals, y, made)
     if leader and not made.tuned and y in TRAINING and made.has("val_loss"):
         found += overfitted_leaders(plan, finals, made)
-    for manifest in made.manifests[:1]:
-        found += under_tuned(made, manifest["tuning"]["metric"].replace("val_", "test_"))
+    if made.manifests:
+        found += under_tuned(made, made.protocol.metric.replace("val_", "test_"))
     return list(dict.fromkeys(found))
 
 
@@ -108,7 +109,7 @@ def targets_missed(made: Comparison) -> Iterator[str]:
     for problem, part in found.frame.groupby("problem", sort=False):
         label, where = metric_of(found.column).label, f" on {problem!s}" if problem else ""
         target = target_text(float(part["target"].iloc[0]), found.column)
-        if (part["steps"] == 0).all():
+        if (part["steps_max"] == 0).all():
             yield f"all runs are at the target, a {label} of {target}{where}, before any step"
         if not part["reached"].any():
             yield (
@@ -172,8 +173,9 @@ def unequal_budgets(made: Comparison) -> Iterator[str]:
             f"is said of pairs and of times to target is of the tuned ones alone"
         )
     elif not made.options.lines and not manifests:
-        settings = plan.runs.groupby(["panel", "optimizer"])["variant"].nunique()
-        for _, part in settings.groupby(level="panel", sort=False):
+        # by problem: of many settings, each optimizer has a panel of its own
+        settings = plan.runs.groupby([plan.problems, plan.runs["optimizer"]])["variant"].nunique()
+        for _, part in settings.groupby(level=0, sort=False):
             if part.min() < part.max():
                 names = part.index.get_level_values("optimizer")
                 few, many = names[int(part.argmin())], names[int(part.argmax())]
@@ -307,21 +309,30 @@ def budgets_command(made: Comparison) -> str:
 
 
 def rates_at_edge(plan: Layout, finals: "pd.Series[float]", y: str) -> Iterator[str]:
-    """Yield a caveat if an optimizer's best of three or more lrs is the last tried."""
+    """Yield a caveat if an optimizer's best of three or more lrs is the last tried.
+
+    The lrs are those of its best setting, such as its best momentum.
+    """
     if "optimizer.lr" not in plan.runs:
         return
+    others = [key for key in plan.runs if is_variant(str(key)) and key != "optimizer.lr"]
     runs = plan.runs.assign(
         y=plan.runs["run"].map(finals),
         lr=pd.to_numeric(plan.runs["optimizer.lr"], errors="coerce"),
+        rest=plan.runs[others].map(show).agg(", ".join, axis=1) if others else "",
     ).dropna(subset=["y", "lr"])
     where = plan.problems.reindex(runs.index)
     for (problem, name), part in runs.groupby([where, runs["optimizer"]], sort=False):
-        medians = part.groupby("lr")["y"].agg(lambda v: median(v.to_numpy(dtype=float)))
+        medians = part.groupby(["rest", "lr"])["y"].agg(lambda v: median(v.to_numpy(dtype=float)))
         medians = medians[np.isfinite(medians)]
-        if part["lr"].nunique() < 3 or medians.empty:
+        if medians.empty:
             continue
-        best = medians.idxmin() if metric_of(y).smaller else medians.idxmax()
-        ends = {part["lr"].min(): "smallest", part["lr"].max(): "largest"}
+        smaller = metric_of(y).smaller
+        rest, best = medians.index[int(medians.argmin() if smaller else medians.argmax())]
+        tried = part.loc[part["rest"] == rest, "lr"]
+        if tried.nunique() < 3:
+            continue
+        ends = {tried.min(): "smallest", tried.max(): "largest"}
         if best in ends:
             panel = f"{problem}: " if problem else ""
             yield f"{panel}{name}: the best learning rate ({best:g}) is the {ends[best]} tried"

@@ -73,12 +73,17 @@ def filter_runs(table: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         wanted.setdefault(resolve(table, key.strip()), []).append(value.strip())
     for key, texts in wanted.items():
         present = {value: show(value) for value in table[key].unique()}
+        keep = []
         for text in texts:
-            if not any(matches(shown, text) for shown in present.values()):
+            # a number as it is stored, or else as it is shown, with six digits
+            given = float(text) if is_number(text) else None
+            found = [value for value in present if value == given and not isinstance(value, bool)]
+            found = found or [v for v, shown in present.items() if matches(shown, text)]
+            keep += found
+            if not found:
                 options = ", ".join(sorted(set(present.values())))
                 several = "; write KEY=VALUE for each of several values" if "," in text else ""
                 raise UserError(f"no run with {key} = {text}; there is: {options}{several}")
-        keep = [value for value, shown in present.items() if any(matches(shown, t) for t in texts)]
         table = table[table[key].isin(keep)]
     return table
 

@@ -109,6 +109,7 @@ class Comparison:
         problem has two optimizers.
         """
         runs = self.table.drop_duplicates("run")
+        runs = runs if self.main is None else runs[runs["run"].isin(self.main)]
         runs = runs[["problem", "optimizer", "seed"]].astype(str)
         several = runs.groupby("problem")["optimizer"].nunique().max() > 1
         return bool(runs.duplicated(["problem", "seed"]).any()) or not several
@@ -168,8 +169,12 @@ class Comparison:
         In a tuned study that is the trials' metric on the test set, if measured.
         """
         tested = self.protocol.metric.replace("val_", "test_")
-        of_study = self.tuned or bool(self.manifests)  # its trials may be left out by `where`
-        return tested if of_study and self.has(tested) else self.final
+        return tested if self.of_study and self.has(tested) else self.final
+
+    @property
+    def of_study(self) -> bool:
+        """Return whether the runs are of a tuned study, whose trials `where` may leave out."""
+        return self.tuned or bool(self.manifests)
 
     @property
     def plan(self) -> series.Layout:

@@ -118,7 +118,10 @@ def leader_of(
     if not names:
         return None
     there = part.notna().to_numpy().astype(int)
-    shared = dict(zip(map(str, part), ((there.T @ there) > 0).sum(axis=0) > 1, strict=True))
+    owned = np.array([owners[str(name)] for name in part])
+    others = owned[:, None] != owned if len(set(owned)) > 1 else ~np.eye(len(owned), dtype=bool)
+    shares = (others & (there.T @ there > 0)).any(axis=0)
+    shared = dict(zip(map(str, part), shares, strict=True))
     able = [name for name in names if shared[name]] or names
     chosen = [name for name in able if owners[name] in by_validation]
     if not chosen:

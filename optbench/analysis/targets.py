@@ -30,9 +30,8 @@ def resolve_target(
         words = f"what the best {100 * number:g} % of the runs ended with"
     else:
         targets, words = dict.fromkeys(problems, number), "as given"
-    if kind in ("worst", "baseline") and (frame.groupby(level="problem").count() % 2 == 0).any(
-        axis=None
-    ):
+    counts = frame.groupby(level="problem").count()
+    if kind in ("worst", "baseline") and ((counts > 0) & (counts % 2 == 0)).any(axis=None):
         words += ", of two middle seeds the worse"
     lost = [name for name, target in targets.items() if not math.isfinite(target)]
     if lost:

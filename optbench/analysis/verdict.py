@@ -23,6 +23,7 @@ from optbench.common.csv_export import to_csv
 from optbench.common.errors import UserError
 from optbench.common.metrics import final_text, metric_of
 from optbench.common.text import aside, interval, show
+from optbench.stats.paired_tests import MOST_FLIPPED_PAIRS
 from optbench.stats.pairwise import compare, words_of
 from optbench.stats.tuning_curves import check_exchangeable, expected_best, rate_widths
 
@@ -45,12 +46,14 @@ def verdict_texts(made: Comparison) -> tuple[str, dict[str, str | None]]:
         tuning = tuning_text(needs, metric)
     except UserError as error:
         needs, tuning = None, f"Tuning: {error}.\n"
+    found_none = f"No verdict: no run has a final {metric_of(tested).label} (log.eval_test).\n"
+    measured = made.has(tested) or not made.main
     compared = made.tuned or not tried  # false while the study has nothing but trials
     costs = "No times to target: no tuned run sets a target.\n"
     text = "\n".join(
         part
         for part in [
-            verdict_sentences(found, metric, made.searches),
+            verdict_sentences(found, metric, made.searches) if measured else found_none,
             chosen_text(named_chosen(made), metric),
             searched_text(searched_spaces(made.manifests)),
             tuning,
@@ -145,7 +148,7 @@ def problem_name(table: pd.DataFrame, plan: Layout, problem: str) -> str:
     """Return the keys that tell a problem from others, or its model and dataset."""
     keys = [key for key in plan.facet if key not in ("optimizer", "phase")]
     run = plan.runs[plan.runs["problem"].astype(str) == problem].iloc[0]
-    return ", ".join(f"{key}={run[key]}" for key in keys) or only_problem(table)
+    return ", ".join(f"{key}={show(run[key])}" for key in keys) or only_problem(table)
 
 
 def only_problem(table: pd.DataFrame) -> str:
@@ -164,9 +167,10 @@ def verdict_sentences(frame: pd.DataFrame, metric: str, searches: int = 1) -> st
     scale = 100.0 if points else 1.0
     settings = settings_phrase(max(1, searches))
     unit = "on the same seeds" if settings else f"over {searches} searches"
+    exact = "exact " if frame["n"].max() <= MOST_FLIPPED_PAIRS else ""
     lines = [
         f"Final {tested} of the tuned settings, the leader by validation against each other",
-        f"{'setting' if settings else 'optimizer'} {unit}: exact two-sided sign-flip",
+        f"{'setting' if settings else 'optimizer'} {unit}: {exact}two-sided sign-flip",
         "test of the largest |t| over all pairs,",
         "Hodges-Lehmann difference (other minus leader) with its 95 % interval.",
         *([SETTINGS_ALONE.format(settings)] if settings else []),

@@ -43,11 +43,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{near}\npython -m {self.prog} --help explains the arguments")
 
 
-def listed(texts: Sequence[str] | None) -> list[str] | None:
-    """Return the names in some words; one word may hold several, as in "png,pdf"."""
+def listed(texts: Sequence[str] | None, marks: str = r",\s") -> list[str] | None:
+    """Return the names in some words; one word may hold several, as in "png,pdf".
+
+    marks: what stands between names, as the content of a set of regular expressions.
+    """
     if texts is None:
         return None
-    return [name for text in texts for name in re.split(r"[,\s]+", text) if name]
+    found = [name.strip() for text in texts for name in re.split(f"[{marks}]+", text)]
+    return [name for name in found if name]
 
 
 def use_own_files(folder: str | None) -> None:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if asked.baseline and asked.candidate is None:
         raise UserError("--baseline needs the optimizer that is judged: --candidate NAME")
-    baseline = listed(asked.baseline)
+    baseline = listed(asked.baseline, ",")
     options = Options(
         y=asked.y, where=asked.where, facet=facet, lines=asked.lines, candidate=asked.candidate,
         baseline=baseline,

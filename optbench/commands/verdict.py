@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="exit with 0 if the candidate is better, 3 if the runs cannot tell, 4 if it is worse",
     )  # fmt: skip
     asked = parser.parse_args(argv)
-    baseline = listed(asked.baseline)
+    baseline = listed(asked.baseline, ",")
     folder = Path(asked.folder)
     planned = figure_of([folder]).get("candidate") if folder.is_dir() else None
     if baseline and asked.candidate is None and planned is None:

@@ -47,13 +47,22 @@ def collect(
     options = options or Options(y=y, facet=facet, where=conditions)
     made, conditions, y = compare(folders, options), options.where, options.y
     with style.use(names=made.names):  # the styles of the figures
-        return data_of(made, folders, conditions, y)
+        return data_of(made, folders, conditions, y, asked=options.candidate is not None)
 
 
 def data_of(
-    made: Comparison, folders: Sequence[Path], conditions: Sequence[str], y: str | None
+    made: Comparison,
+    folders: Sequence[Path],
+    conditions: Sequence[str],
+    y: str | None,
+    *,
+    asked: bool,
 ) -> dict[str, Any]:
-    """Return the data of a page. Raise UserError if the column `y` is not known."""
+    """Return the data of a page. Raise UserError if the column `y` is not known.
+
+    asked: whether the call names the candidate. One that the sweep named may be missing among the
+    selected runs, and then a warning says so.
+    """
     table, plan, options = made.table, made.plan, made.options
     if y is not None:
         check_column(table, y)
@@ -65,7 +74,7 @@ def data_of(
         pass  # the curves of mini-batches are optional
     names = curves.names_of(plan)
     # a validation result chose the settings of a tuned study, so it cannot judge them
-    chose = made.tuned and y is not None and y.startswith("val_")
+    chose = made.of_study and y is not None and y.startswith("val_")
     column = made.judged if y is None or chose else made.final
     assert made.files is not None
     records = made.files.records
@@ -84,6 +93,13 @@ def data_of(
         told.remove(few[0])  # the verdict says so, with the command
         for card in cards:
             card["settle"] = few[0].partition(SETTLES)[2]
+    candidate, unjudged = None, []
+    try:
+        candidate = candidate_of(made, column)
+    except UserError as error:
+        if asked:
+            raise
+        unjudged = [f"the candidate is not judged: {error}"]
     data: dict[str, Any] = {
         "version": __version__,
         "title": ", ".join(  # a name may hold bytes that are no text
@@ -100,10 +116,11 @@ def data_of(
             "note": verdict.note(cards, made.compared_key, made.unit),
             "column": metric_of(column).label,
             "percent": metric_of(column).percent,
-            "candidate": candidate_of(made, column),
+            "candidate": candidate,
         },
         "warnings": [
             *([CHOSE.format(y, metric_of(column).label)] if chose else []),
+            *unjudged,
             *told,
         ],
         "view": {

@@ -15,13 +15,12 @@ import scipy
 
 from optbench.common.errors import UserError
 from optbench.stats.paired_tests import (
-    MOST_TIED_PAIRS,
-    MOST_UNTIED_PAIRS,
+    MOST_EXACT_PAIRS,
     Values,
-    all_signs,
     check_values,
+    doubled_ranks,
+    flips_cdf,
     hodges_lehmann,
-    null_cdf,
 )
 
 TESTS = ("signed-rank", "t")
@@ -64,23 +63,16 @@ def equivalence(d: Values, margin: float, test: str = "signed-rank") -> Equivale
 def signed_rank_greater(d: Values) -> float:
     """Return the one-sided p of Wilcoxon's signed-rank test that `d` lies above 0.
 
-    Zeros are dropped. Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation.
-    1 if all differences are 0.
+    Zeros are dropped. Exact up to 50 pairs, else scipy's approximation. 1 if all differences are 0.
     """
     values = check_values(d)
     values = values[values != 0]
-    n, sizes = len(values), np.abs(values)
-    if not n:
+    if not len(values):
         return 1.0
-    tied = len(np.unique(sizes)) < n
-    # doubled, since mean ranks may be halves
-    ranks = np.rint(2 * scipy.stats.rankdata(sizes)).astype(int)
-    negative = ranks[values < 0].sum()
-    if tied and n <= MOST_TIED_PAIRS:
-        return float((all_signs(n) @ ranks <= negative).mean())
-    if tied or n > MOST_UNTIED_PAIRS:
+    if len(values) > MOST_EXACT_PAIRS:
         return float(scipy.stats.wilcoxon(values, alternative="greater").pvalue)
-    return float(null_cdf(n)[negative // 2])
+    ranks = doubled_ranks(values)
+    return float(flips_cdf(tuple(sorted(ranks.tolist())))[ranks[values < 0].sum()])
 
 
 def t_greater(d: Values) -> float:

@@ -19,8 +19,7 @@ import scipy
 from optbench.common.errors import UserError
 
 Values = Sequence[float] | np.ndarray  # one for each run
-MOST_UNTIED_PAIRS = 50  # without ties, for an exact signed-rank test; scipy's limit
-MOST_TIED_PAIRS = 13  # with ties, with an exact test over all 2 ** n flips
+MOST_EXACT_PAIRS = 50  # of a signed-rank test; more are tested by scipy's approximation
 MOST_FLIPPED_PAIRS = 14  # with all 2 ** n flips in the sign-flip test
 
 
@@ -110,31 +109,24 @@ def check_values(d: Values) -> np.ndarray:
 def signed_rank(d: Values) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test, zeros dropped.
 
-    Exact up to 50 pairs without ties, 13 with ties, else scipy's approximation. 1 if all
+    Exact up to 50 pairs, else scipy's approximation. Equal sizes have their mean rank. 1 if all
     differences are 0.
     """
     values = check_values(d)
     values = values[values != 0]
     if not len(values):
         return 1.0
-    n, sizes = len(values), np.abs(values)
-    tied = len(np.unique(sizes)) < n
-    if tied and n <= MOST_TIED_PAIRS:
-        # doubled, since mean ranks may be halves
-        ranks = np.rint(2 * scipy.stats.rankdata(sizes)).astype(int)
-        sums = all_signs(n) @ ranks  # of the positive ranks, for every flip
-        own = ranks[values > 0].sum()
-        return min(1.0, 2 * float(min((sums <= own).mean(), (sums >= own).mean())))
-    if tied or n > MOST_UNTIED_PAIRS:
+    if len(values) > MOST_EXACT_PAIRS:
         return float(scipy.stats.wilcoxon(values).pvalue)
-    positive = int((1 + np.argsort(np.argsort(sizes)))[values > 0].sum())
-    return min(1.0, 2 * float(null_cdf(n)[min(positive, n * (n + 1) // 2 - positive)]))
+    ranks = doubled_ranks(values)
+    positive = int(ranks[values > 0].sum())
+    smaller = min(positive, int(ranks.sum()) - positive)
+    return min(1.0, 2 * float(flips_cdf(tuple(sorted(ranks.tolist())))[smaller]))
 
 
-@cache
-def all_signs(n: int) -> np.ndarray:
-    """Return all sign patterns of n differences, (2 ** n, n): 1 positive, 0 negative."""
-    return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+def doubled_ranks(values: np.ndarray) -> np.ndarray:
+    """Return twice the ranks of the sizes: mean ranks of ties may be halves."""
+    return np.asarray(np.rint(2 * scipy.stats.rankdata(np.abs(values))).astype(int))
 
 
 def sign_flip(d: Values, flips: int = 9999, seed: int = 0) -> float:
@@ -193,13 +185,21 @@ def hodges_lehmann(d: Values, level: float = 0.95) -> tuple[float, float, float]
 
 
 @cache
+def flips_cdf(ranks: tuple[int, ...]) -> np.ndarray:
+    """Return P(T <= t) of the sum T of the positive ranks for t = 0 .. their sum.
+
+    Each rank is positive with probability 1 / 2.
+    """
+    shares = np.ones(1)
+    for rank in ranks:
+        shifted = np.concatenate([np.zeros(rank), shares])
+        shares = (np.concatenate([shares, np.zeros(rank)]) + shifted) / 2
+    return np.cumsum(shares)
+
+
 def null_cdf(n: int) -> np.ndarray:
-    """Return P(T <= t) of the signed-rank statistic for t = 0 .. n (n + 1) / 2."""
-    counts = np.ones(1)
-    for rank in range(1, n + 1):
-        shifted = np.concatenate([np.zeros(rank), counts])
-        counts = (np.concatenate([counts, np.zeros(rank)]) + shifted) / 2
-    return np.cumsum(counts)
+    """Return P(T <= t) of the signed-rank statistic without ties for t = 0 .. n (n + 1) / 2."""
+    return flips_cdf(tuple(range(1, n + 1)))
 
 
 def holm(p: Values) -> np.ndarray:

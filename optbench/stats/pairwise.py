@@ -1,12 +1,13 @@
 """Two optimizers paired by seed on one problem: a verdict, or a table of pairs.
 
 The test of a verdict is the exact two-sided Wilcoxon signed-rank test and its interval is that test
-inverted (Hodges and Lehmann), so that the two never disagree and a diverged run needs no
-arithmetic. The p-values of several comparisons are corrected (see `corrections`): by Holm for a
-candidate that was fixed beforehand, by the max-type sign-flip test if the values chose it. The
-default of eight seeds is the fewest with which a candidate can pass Holm's correction at 0.05
-against six others. The max-type test needs six seeds, however many optimizers there are. Where no
-two series share a seed, the rank-sum test and its inverted interval replace the signed-rank test.
+inverted (Hodges and Lehmann), so that the two agree where no differences are equal or 0, and a
+diverged run needs no arithmetic. The p-values of several comparisons are corrected (see
+`corrections`): by Holm for a candidate that was fixed beforehand, by the max-type sign-flip test if
+the values chose it. The default of eight seeds is the fewest with which a candidate can pass Holm's
+correction at 0.05 against six others. The max-type test needs six seeds, however many optimizers
+there are. Where no two series share a seed, the rank-sum test and its inverted interval replace the
+signed-rank test.
 """
 
 import math

@@ -112,11 +112,12 @@ def candidate_medians(made: Comparison, found: CandidateVerdict) -> dict[str, fl
     frame = by_seed(made, found.column, only=made.main)
     owners = owners_of(frame)
     own = [name for name in frame if owners[str(name)] == found.candidate]
-    return {
-        str(problem): median(values[~np.isnan(values)])
+    each = {
+        str(problem): part[own].to_numpy(dtype=float).ravel()
         for problem, part in frame.groupby(level="problem", sort=False)
-        if len(values := part[own].to_numpy(dtype=float).ravel())
     }
+    ran = {problem: values[~np.isnan(values)] for problem, values in each.items()}
+    return {problem: median(values) for problem, values in ran.items() if len(values)}
 
 
 def asked_verdict(made: Comparison, y: str | None = None) -> dict[str, Any] | None:

@@ -120,7 +120,7 @@ def check_judges(made: Comparison, column: str) -> None:
 
 def check_chose_nothing(made: Comparison, column: str) -> None:
     """Raise UserError if the column is one that chose the settings of a tuned study."""
-    if made.tuned and column.startswith("val_"):
+    if made.of_study and column.startswith("val_"):
         raise UserError(
             f"{column} chose the settings of this tuned study, so it cannot judge them too: the "
             f"best of many trials looks better than it is. Judge by "

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from optbench.analysis.candidate.judge import (
     BETTER,
@@ -16,6 +15,7 @@ from optbench.analysis.pairing import PLURALS
 from optbench.common.metrics import metric_of
 from optbench.common.text import capital, count, enumerated, number
 from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, too_few_seeds
+from optbench.stats.paired_tests import MOST_EXACT_PAIRS
 from optbench.stats.pairwise import PairVerdict
 from optbench.stats.power import MOST_SEEDS
 
@@ -30,9 +30,13 @@ MAX_PROBLEMS = 3  # of a sentence with the numbers of each problem
 MAX_SCALES = 10.0  # largest ratio of two problems' values without a caveat
 
 
-def name_of_test(correction: str, unit: str = "seed") -> str:
-    """Return the name of a correction's test. unit: what is paired, "seed" or "search"."""
-    return TEST_NAMES[correction].format(unit=unit)
+def name_of_test(correction: str, unit: str = "seed", n: int = 1) -> str:
+    """Return the name of a correction's test.
+
+    unit: what is paired, "seed" or "search". n: how many of them, or runs, there are at most.
+    """
+    name = TEST_NAMES[correction].format(unit=unit)
+    return name if n <= MOST_EXACT_PAIRS else name.removeprefix("exact ")
 
 
 def sentence(found: CandidateVerdict, unit: str = "seed") -> str:
@@ -54,9 +58,13 @@ def told_of(found: CandidateVerdict, about: str, unit: str) -> str:
     each: dict[str, list[OnProblem]] = {entry.baseline: [] for entry in found.over}
     for one in found.each:
         each[one.baseline].append(one)
-    make = over_text if several else partial(only_text, unit=unit)
     scale = 100.0 if metric_of(found.column).percent else 1.0
-    parts = "; it ".join(make(entry, each[entry.baseline], scale) for entry in found.over)
+    parts = "; it ".join(
+        over_text(entry, each[entry.baseline], scale)
+        if entry.problems > 1
+        else only_text(entry, each[entry.baseline], scale, unit) + " (one problem)" * several
+        for entry in found.over
+    )
     if len(found.over) > MAX_BASELINES:
         parts = grouped_text(found.over)
     untold = [v for entry in found.over if (v := entry.verdict) and too_few_problems(v)]
@@ -177,7 +185,7 @@ def method_text(found: CandidateVerdict, unit: str) -> str:
             corrected = f" with Holm's correction over {spans} comparisons"
         elif verdicts[0].correction == MAX_TYPE:
             corrected = f" over {count(spans, 'pair')}"
-        parts.append(name_of_test(verdicts[0].correction, unit) + corrected)
+        parts.append(name_of_test(verdicts[0].correction, unit, high) + corrected)
     over = [v for entry in found.over if (v := entry.verdict) and not too_few_problems(v)]
     if over:
         more = f" with Holm's correction over {len(over)} baselines" if len(over) > 1 else ""

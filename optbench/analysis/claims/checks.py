@@ -95,6 +95,8 @@ def compare_sides(
     nothing is tested. Raises UserError if the check cannot be read, or the two sides have different
     seeds.
     """
+    if not isinstance(check, Mapping):
+        raise UserError(f"a check of the claim is {check!r}: {FORMS}")
     direction = next((word for word in DIRECTIONS if word in check), "")
     equal = direction == "equal"
     needed = {"value", direction, *(("to", "within") if equal else ("than",))}
@@ -113,6 +115,8 @@ def compare_sides(
     if isinstance(other, Mapping):
         b = side_of(source, table, check, other)
     else:
+        if not isinstance(other, int | float):
+            raise UserError(f"a check of the claim compares with {other!r}, no setting or number")
         b = number_side(float(other), a.tried.index)
     if list(a.tried.index) != list(b.tried.index):
         seeds = [sorted(map(int, part.tried.index)) for part in (a, b)]

@@ -99,7 +99,7 @@ def side_of(
     keys = [key for key, _ in across[outer:]]
     smaller = metric_of(str(check["value"])).smaller
     notes: list[str] = []
-    parts = runs.groupby(keys, sort=False) if keys else [((), runs)]
+    parts = runs.groupby(keys, sort=False, dropna=False) if keys else [((), runs)]
     tried = {
         tuple(at): seed_values(part, across[:outer], smaller, name, notes) for at, part in parts
     }
@@ -159,10 +159,10 @@ def seed_values(
             )
         return runs.set_index("seed")["value"].astype(float)
     *inner, (key, how) = across
-    values = sorted(runs[key].unique(), key=sort_key)
+    groups = sorted(runs.groupby(key, dropna=False), key=lambda group: sort_key(group[0]))
+    values = [value for value, _ in groups]
     parts = {
-        (v,): seed_values(runs[runs[key] == v], inner, smaller, f"{name}, {show(v)}", notes)
-        for v in values
+        (v,): seed_values(part, inner, smaller, f"{name}, {show(v)}", notes) for v, part in groups
     }
     frame = one_frame(parts, [key], name)
     cells = frame.to_numpy(dtype=float)

@@ -99,6 +99,10 @@ def value_at(values: "pd.Series[float]", spec: object, missing: float | None = N
     missing: the value if the index lacks the number; None: a UserError.
     """
     parts = parts_of(spec)
+    if not len(values) and missing is not None:
+        return missing
+    if not len(values):
+        raise UserError("the claim compares a value that no run has measured")
     if len(parts) > 2:
         raise UserError(f"{spec!r} divides more than two values; allowed is A / B")
     if len(parts) == 2:

@@ -36,13 +36,12 @@ def chosen_settings(made: Comparison, name_of: Callable[[str], str]) -> list[Cho
         )
         if first is not None and entry.get("chosen") and entry.get("score") is not None:
             groups.setdefault((problems[first], str(entry["optimizer"])), []).append(entry)
-    percent = metric_of(made.protocol.metric).percent
     return [
         Chosen(
             name_of(problem),
             name,
             setting_text(min(entries, key=lambda entry: entry["score"])["chosen"]),
-            result_text(min(entry["score"] for entry in entries), percent),
+            result_text(min(entry["score"] for entry in entries), made.protocol.metric),
             ranges_text([entry["chosen"] for entry in entries]),
         )
         for (problem, name), entries in sorted(groups.items())
@@ -61,9 +60,10 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else show(value)
 
 
-def result_text(score: float, percent: bool) -> str:
+def result_text(score: float, metric: str) -> str:
     """Return a validation result. score: what the search made least."""
-    return f"{abs(100 * score):.2f} %" if percent else number(abs(score))
+    value = score if metric_of(metric).smaller else -score
+    return f"{100 * value:.2f} %" if metric_of(metric).percent else number(value)
 
 
 def ranges_text(settings: list[Mapping[str, Any]]) -> str:

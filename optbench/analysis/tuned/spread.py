@@ -8,6 +8,7 @@ import pandas as pd
 from optbench.analysis.comparison import Comparison
 from optbench.common.metrics import metric_of
 from optbench.common.text import number
+from optbench.stats.estimates import sd
 
 HEADS = ("optimizer", "searches", "over searches", "over seeds", "seeds of")
 
@@ -28,12 +29,14 @@ def spreads(made: Comparison, y: str) -> pd.DataFrame:
     found = []
     for key, part in runs[phase == "tuned"].groupby(["problem", "optimizer"], sort=False):
         by_search = part.groupby("repeat")["y"]
-        within, source = math.sqrt(by_search.var().mean()), "within searches"
-        if math.isnan(within):
+        # infinite where a run diverged, which no statistic leaves out
+        each = [sd(values.to_numpy()) for _, values in by_search if len(values) > 1]
+        within, source = math.sqrt(np.mean(np.square(each))) if each else 0.0, "within searches"
+        if not each:
             same = (runs["problem"] == key[0]) & (runs["optimizer"] == key[1])
-            within, source = float(runs[same & (phase == "default")]["y"].std()), "default runs"
-        with np.errstate(invalid="ignore"):
-            over = float(by_search.mean().std())
+            defaults = runs[same & (phase == "default")]["y"]
+            within, source = sd(defaults.to_numpy()), "default runs"
+        over = sd(by_search.mean().to_numpy())
         found.append((*key, len(by_search), over, within, source))
     columns = ["problem", "optimizer", "searches", "over_searches", "over_seeds", "from"]
     return pd.DataFrame(found, columns=columns)
@@ -50,7 +53,10 @@ def spread_cells(found: pd.DataFrame, y: str) -> tuple[list[str], list[list[str]
     rows = [
         [str(row["problem"])] * several
         + [str(row["optimizer"]), str(row["searches"])]
-        + [number(scale * row[key]) for key in ("over_searches", "over_seeds")]
+        + [
+            number(scale * row[key]) if row[key] < math.inf else "a run diverged"
+            for key in ("over_searches", "over_seeds")
+        ]
         + [str(row["from"])]
         for row in found.to_dict("records")
     ]

@@ -7,6 +7,7 @@ from optbench.analysis.columns import problem_text
 from optbench.analysis.comparison import Comparison
 from optbench.analysis.leader import best_settings
 from optbench.analysis.pairing import by_seed, owners_of
+from optbench.common.errors import UserError
 from optbench.common.metrics import metric_of
 from optbench.common.text import capital
 from optbench.figures.panels import titles
@@ -62,7 +63,10 @@ def matrices(made: Comparison, column: str, names: Names) -> list[dict[str, Any]
         ranked = best[:MAX_PAIRED]
         if len(ranked) < 2:
             continue
-        pairs = compare(rows, None, smaller, among=ranked, owners=owners)
+        try:
+            pairs = compare(rows, None, smaller, among=ranked, owners=owners)
+        except UserError:
+            continue  # no two of them share a seed
         cells: dict[str, dict[str, Any]] = {}
         for pair in pairs.to_dict("records"):
             word = pair["verdict"].split(" (")[0]

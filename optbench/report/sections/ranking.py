@@ -28,9 +28,11 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     problem = [key for key in facets if not (phased and key == "phase")]
     groups: dict[tuple[str, ...], dict[str, pd.Series]] = {}
     for _, row in frame.iterrows():
-        who = str(row["optimizer"] if phased else row["variant"])
+        who, phase = str(row["variant"]), show(row["phase"]) if phased else ""
+        if phased and phase not in PHASES:  # runs that stand beside the study
+            who, phase = f"{who} (not tuned)", PHASES[0]
         key = (problem_text(problem, row[problem].to_numpy()), who)
-        groups.setdefault(key, {})[show(row["phase"]) if phased else ""] = row
+        groups.setdefault(key, {})[phase] = row
     phases = list(PHASES) if phased else [""]
     if phased:
         groups = best_tuned_first(groups, column)
@@ -46,7 +48,7 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
     for (where, who), found in groups.items():
         first = found.get(phases[0], next(iter(found.values())))
         cells: list[Cell] = [{"t": where, "v": where}] if problem else []
-        cells.append(head_cell(str(first["variant"])))
+        cells.append(head_cell(who))
         for stem in stems:
             for phase in phases:
                 own = found.get(phase)
@@ -61,7 +63,8 @@ def ranking(made: Comparison, column: str, names: Names) -> dict[str, Any]:
             sortable_cell(float(first[name]), cost_cell(name, first[name], first["ms_per_step"]))
             for name in costs
         ]
-        rows.append({"toggle": names.toggle_of.get(who, str(first["optimizer"])), "cells": cells})
+        toggle = names.toggle_of.get(str(first["variant"]), str(first["optimizer"]))
+        rows.append({"toggle": toggle, "cells": cells})
     note = "Median [minimum, maximum] over the "
     note += "searches, each the mean of its seeds," if frame.attrs["searches"] else "seeds"
     note += f"{aside(made.few_searches)} of the last value of each run"

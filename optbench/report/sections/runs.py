@@ -11,7 +11,6 @@ from optbench.analysis.final_values import Timing
 from optbench.analysis.series import Layout
 from optbench.analysis.table import Record
 from optbench.common.text import show
-from optbench.figures.panels import titles
 from optbench.formats import job_list
 from optbench.formats.keys import PATHS
 from optbench.formats.record import FINISHED, RunRecord
@@ -92,9 +91,8 @@ def missing(
 ) -> list[str]:
     """Return the missing runs: seeds that others in the panel have, and planned jobs."""
     found = []
-    for _, part in plan.runs.groupby(plan.runs["panel"].map(str), sort=False):
+    for where, part in plan.runs.groupby(plan.problems, sort=False):
         seeds = sorted(part["seed"].unique())
-        where = ", ".join(titles(plan, part["panel"].iloc[0]))
         for name, own in part.groupby("variant", sort=False):
             has = set(own["seed"])
             lacking = [str(seed) for seed in seeds if seed not in has]

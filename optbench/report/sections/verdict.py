@@ -65,11 +65,16 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
         (leader, fixed, ranked), medians = led, medians_of(rows)
         paired = not are_unpaired([rows.to_numpy(dtype=float)])
         correction = MAX_TYPE if paired else UNPAIRED
-        pairs = []
+        pairs, apart = [], False
         if len(ranked) > 1:
             chosen = paired or not fixed
-            against_all = compare(rows, leader, smaller, chosen=chosen, among=ranked, owners=owners)
-            pairs = against_all.to_dict("records")
+            try:
+                against_all = compare(
+                    rows, leader, smaller, chosen=chosen, among=ranked, owners=owners
+                )
+                pairs = against_all.to_dict("records")
+            except UserError:
+                apart = True
         comparisons = max(1, len(pairs))
         if correction == UNPAIRED and not fixed:
             comparisons = max(1, len(all_pairs(list(map(str, rows)), owners)))
@@ -92,7 +97,10 @@ def cards(made: Comparison, column: str, names: Names) -> list[dict[str, Any]]:
             said = headline.removeprefix("Cannot tell: ")
             cannot = "" if said == headline else " (cannot tell)"
             headline = f"{capital(made.few_searches)}{cannot}: {said}"
-        if math.isinf(medians[leader]):
+        if apart:
+            level = "open"
+            headline = f"Cannot tell: {leader} is first, and shares no seed with another one."
+        if all(math.isinf(medians[name]) for name in ranked):
             whose = " of every optimizer" if rows.shape[1] > 1 else ""
             level, headline = "open", f"Cannot tell: the median run{whose} diverged."
         found.append(
