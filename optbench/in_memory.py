@@ -28,6 +28,7 @@ from optbench.analysis.comparison import Comparison
 from optbench.analysis.summary import summary
 from optbench.analysis.table import Run, assemble
 from optbench.common.errors import UserError
+from optbench.common.names import did_you_mean
 from optbench.formats.record import RunRecord, Stop
 from optbench.formats.run import (
     AVERAGED_COLUMNS,
@@ -123,9 +124,11 @@ class InMemoryComparison:
                 raise UserError(f"name a baseline, one of: {', '.join(others)}")
             baseline = others[0]
         if candidate not in known or baseline not in known or candidate == baseline:
+            lost = [name for name in (candidate, baseline) if name not in known]
+            near = did_you_mean(str(lost[0]), known) if lost else ""
             raise UserError(
                 f"candidate and baseline must be two of: {', '.join(map(repr, known))}; they are "
-                f"{candidate!r} and {baseline!r}"
+                f"{candidate!r} and {baseline!r}{near}"
             )
         found = judge(self.comparison, candidate, y=y)
         each = [one for one in found.each if one.baseline == baseline]

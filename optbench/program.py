@@ -12,7 +12,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from yaml import YAMLError
 
 from optbench.common.console import endings, guard_streams, say, warn
 from optbench.common.errors import UserError
@@ -23,7 +22,7 @@ from optbench.config import own_settings
 from optbench.config.command_line import DRY_RUN, as_words, dry_run, split
 from optbench.config.comments import command
 from optbench.config.compose import texts_of
-from optbench.config.explain import explained
+from optbench.config.explain import USER_MISTAKES, explained
 from optbench.config.hydra_internals import VERSION_BASE, WANTS_NAMES, mend_parser
 from optbench.config.resolve import check_syntax, check_tuned, quoted, resolve
 from optbench.config.trust import allowlist
@@ -35,8 +34,6 @@ from optbench.sweeps import job
 from optbench.sweeps.callback import check_figure
 from optbench.sweeps.sharing import session
 
-# Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
-USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
 SHOW_FLAGS = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # flags that run nothing
 
 

@@ -155,7 +155,9 @@ class Comparison:
 
     def has(self, column: str) -> bool:
         """Return whether some run logged a finite value of a column."""
-        return column in self.table and bool(np.isfinite(self.table[column]).any())
+        if column not in self.table or not pd.api.types.is_numeric_dtype(self.table[column]):
+            return False
+        return bool(np.isfinite(self.table[column]).any())
 
     @property
     def final(self) -> str:

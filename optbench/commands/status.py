@@ -41,6 +41,8 @@ def lines_of(folder: Path) -> Iterator[str]:
         if not folder.exists():
             raise UserError(f"there is no folder {folder}") from None
         hint = f": it has no {job_list.JOBS_FILE}"
+        if (folder / "run.json").exists():
+            hint = ": it is one run, and its run.json says how it ended"
         raise UserError(f"{folder} is not the folder of a sweep{hint}") from None
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -18,7 +18,7 @@ import pandas as pd
 
 from optbench.commands import use_own_files
 from optbench.common.console import warn
-from optbench.common.errors import UserError
+from optbench.common.errors import UserError, described
 from optbench.common.files import expanded
 from optbench.common.names import did_you_mean, nearest
 from optbench.config.comments import likely_keys
@@ -48,6 +48,8 @@ def parse(words: Sequence[str]) -> Asked:
     for word in with_folder(words):
         key, equals, value = word.partition("=")
         if not equals or not value or word[0] == "-":
+            if word in ("-o", "--out"):
+                raise UserError("the folder is a setting: out=FOLDER")
             raise UserError(f"cannot read {word}: a setting is KEY=VALUE{meant(word)}\n{SEE_HELP}")
         given[key.lstrip("+")] = value
     name = given.pop("function", "")
@@ -162,12 +164,20 @@ def run(asked: Asked) -> tuple[list[Trajectory], pd.DataFrame]:
             # Configured rates suit networks. Here most optimizers would hardly move.
             config["lr"], overrides = "best", [*overrides, "optimizer.lr=best"]
         settings = [text.removeprefix("optimizer.") for text in overrides]
-        if config.get("lr") == "best":
+        best = config.get("lr") == "best"
+        if best:
             config.pop("lr")
-            path, lr = follow_best(asked.function, build("optimizer", config), **arguments)
-            settings = [f"lr={lr:.2g}" if text == "lr=best" else text for text in settings]
-        else:
-            path = run_optimizer(asked.function, build("optimizer", config), **arguments)
+        factory = build("optimizer", config)
+        try:
+            if best:
+                path, lr = follow_best(asked.function, factory, **arguments)
+                settings = [f"lr={lr:.2g}" if text == "lr=best" else text for text in settings]
+            else:
+                path = run_optimizer(asked.function, factory, **arguments)
+        except UserError:
+            raise
+        except Exception as error:  # of the optimizer's own code, which may raise anything
+            raise UserError(f"optimizer={name} failed: {described(error)}") from error
         label = " ".join([str(config["name"]), ", ".join(settings)]).strip()
         paths.append(path._replace(label=label, name=str(config["name"])))
     rows = [measure(asked.function, path, asked.steps, asked.tolerance) for path in paths]

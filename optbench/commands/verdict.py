@@ -1,16 +1,18 @@
 """`optbench verdict FOLDER`: a candidate against baselines, or a sweep's own verdict again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from optbench.analysis.candidate.document import EXIT_CODES
 from optbench.analysis.candidate.judge import check_judges
+from optbench.analysis.caveats import missing_jobs
 from optbench.analysis.comparison import Comparison, Options, compare
 from optbench.commands import Parser, listed
-from optbench.common.console import warn
+from optbench.common.console import say, warn
 from optbench.common.errors import UserError
 from optbench.common.files import expanded
-from optbench.formats.job_list import MANIFEST_FILE
+from optbench.formats.job_list import MANIFEST_FILE, progress_of
 from optbench.formats.study import figure_of
 from optbench.report.terminal import judged, settled
 from optbench.report.verdict_files import write, write_candidate
@@ -65,15 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs = compare([folder], options)
             if asked.y is not None:
                 check_judges(runs, asked.y)
+            tell_missing(runs)
             only = f"Of the runs with {runs.selection} alone." if runs.selection else ""
             more = [] if asked.where else settled(runs)  # the command is of all runs
             print(*filter(None, [only, judged(runs, runs.judged)]), *more, sep="\n")
         return 0
+    tell_missing(made)
     told, path = write_candidate(folder, made, asked.y)
     print(told["sentence"], path, sep="\n")
     for text in told["caveats"]:
-        warn(text)
+        if text not in missing_jobs(made):  # told already
+            warn(text)
     return EXIT_CODES[told["outcome"]] if asked.exit_code else 0
+
+
+def tell_missing(runs: Comparison) -> None:
+    """Say on standard error which planned runs are missing, and which files are left out."""
+    for text in missing_jobs(runs):
+        warn(text)
+    for first, outcomes in runs.job_lists.values():
+        with suppress(ValueError, KeyError, TypeError):  # a list of an older version
+            for text in progress_of(first, outcomes)["jobs"]["failed"]:
+                say(f"left out: {text} failed", error=True)
+    for problem in [*runs.problems, *runs.older]:
+        say(f"left out: {problem}", error=True)
 
 
 def judged_runs(folder: Path, options: Options) -> Comparison | None:

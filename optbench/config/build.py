@@ -144,6 +144,11 @@ def build(group: str, node: Node) -> Any:
     if group == "optimizer" and isinstance(rules := node.get(GROUPS_KEY), Mapping):
         made = {name: _rule(rule) for name, rule in rules.items()}
         return Grouped(build(group, {k: v for k, v in node.items() if k != GROUPS_KEY}), made)
+    if not node.get("_target_"):
+        raise UserError(
+            f"{group} needs a _target_: the YAML names a class or function, as in `_target_: "
+            f"mymodule.MyClass`, at its left edge"
+        )
     arguments = arguments_in(node)
     if group == "dataset":
         arguments.pop("_partial_", None)  # nothing is left that optbench would fill in

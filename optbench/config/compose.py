@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from optbench.common.errors import UserError
 from optbench.config import own_settings
-from optbench.config.explain import explained
+from optbench.config.explain import USER_MISTAKES, explained
 from optbench.config.hydra_internals import VERSION_BASE, mend_parser
 from optbench.config.resolve import check_syntax, quoted, resolve
 from optbench.formats.groups import config_folder, own_folders
@@ -25,7 +25,8 @@ def compose_group(group: str, choice: str, overrides: Sequence[str] = ()) -> dic
     The user's `own_folders` have choices too. Raises `UserError` for an unknown name.
     """
     words = [f"{group}={choice}", *overrides, own_places()]
-    with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+    mistakes = explained(*USER_MISTAKES, words=words)
+    with mistakes, initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = compose("config", overrides=words)[group]
         config: Any = OmegaConf.to_container(node, resolve=True)
     config = {"name": choice.replace("/", "_")} | config  # a YAML of the user's may lack a name
@@ -41,7 +42,8 @@ def compose_run(words: Sequence[str]) -> RunConfig:
     written = list(map(quoted, words))
     check_syntax(written)
     overrides = [*own_settings.for_hydra(written), own_places()]
-    with explained(words=words), initialize_config_dir(str(config_folder()), **VERSION_BASE):
+    mistakes = explained(*USER_MISTAKES, words=words)
+    with mistakes, initialize_config_dir(str(config_folder()), **VERSION_BASE):
         config = compose("config", overrides=overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # `resolve` asks it for the names of choices
         texts = texts_of(config.hydra.overrides.task)

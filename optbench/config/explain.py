@@ -34,6 +34,10 @@ HYDRAS_ERRORS: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseExcep
 PARSER_ERRORS = "(mismatched|extraneous) input|LexerNoViable|missing EQUAL|no viable|token recog"
 
 
+# Raised for mistakes of the user beside Hydra's errors. RecursionError: a key contains itself.
+USER_MISTAKES: tuple[type[Exception], ...] = (YAMLError, ValueError, RecursionError)
+
+
 @contextmanager
 def explained(*others: type[Exception], words: Sequence[str] | None = None) -> Iterator[None]:
     """Turn errors from Hydra, and `others`, into a `UserError` with an explanation.

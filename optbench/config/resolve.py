@@ -77,12 +77,18 @@ def chosen_names() -> dict[str, str]:
     return {group: str(chosen[group]).replace("/", "_") for group in GROUPS if group in chosen}
 
 
+SEPARATORS = (",", ";", ":", "|", " ", "\t")
+
+
 def quoted(word: str) -> str:
     """Return an override with quotes where Hydra needs them: `~/x`, `$HOME`, é.
 
+    So are marks that separate columns: the shell takes the quotes of `dataset.separator=';'`.
     Values in brackets, or with quotes already, are left as they are.
     """
     key, equals, value = word.partition("=")
+    if key.endswith(".separator") and value in SEPARATORS:
+        return f"{key}='{value}'"
     if not equals or re.search(r"[\s'\"()\[\]{}\\]", value.replace("${", "")):
         return word
     parts = [

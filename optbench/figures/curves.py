@@ -343,11 +343,17 @@ def skip_first_rise(
     panels: Sequence[Axes], shown: Sequence[Curve], bottom: np.ndarray, top: np.ndarray
 ) -> str:
     """Begin accuracy axes at the lowest value after the first quarter of the rows.
-    Otherwise lines that rise from below would squeeze their differences. Returns a note."""
+
+    Otherwise lines that rise from below would squeeze their differences. The bands at the end are
+    whole. Returns a note.
+    """
     ended = [curve for curve in shown if math.isfinite(curve.final)] or shown
     if min(len(curve.median) for curve in ended) < MIN_ROWS_TO_SKIP:
         return ""
-    late = np.concatenate([curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended])
+    late = np.concatenate(
+        [curve.median[math.ceil(len(curve.median) / 4) :] for curve in ended]
+        + [curve.low[-1:] for curve in ended]  # the last band is what the tables tell
+    )
     late = late[np.isfinite(late)]
     if not len(late) or late.min() < bottom.min() + (top.max() - bottom.min()) / 4:
         return ""
@@ -360,7 +366,8 @@ def skip_first_rise(
         for line in axes.lines:
             if line.get_label() == CROSS_LABEL:
                 line.set_ydata(np.maximum(np.asarray(line.get_ydata(), dtype=float), low))
-    return "; the axis leaves out the first rise of the lines"
+    cut = any(curve.low[len(curve.low) // 4 :].min() < low for curve in ended)
+    return "; the axis leaves out the first rise of the lines" + " and some of the bands" * cut
 
 
 def scale_note(scales: Sequence[Scale]) -> str:

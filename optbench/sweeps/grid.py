@@ -192,7 +192,9 @@ def check_keys_exist(config: DictConfig, jobs: Sequence[list[str]]) -> None:
         chosen = [word for word in job if word.split("=", 1)[0] in GROUPS]
         for key, value in texts.items():
             known = key[0] in "+~" or key in GROUPS or (name, key) in seen
-            if known or OmegaConf.select(config, key) is not None:
+            # the default optimizer's settings say nothing of another one's
+            other = name != default and key.startswith("optimizer.")
+            if known or (not other and OmegaConf.select(config, key) is not None):
                 continue
             seen.add((name, key))
             try:

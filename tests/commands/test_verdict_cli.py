@@ -1,11 +1,12 @@
 """A candidate's verdict from the command line: sweeps, `optbench verdict`, and the page."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from in_process import call, sub_command
-from made_runs import sweep
+from made_runs import make_run, sweep
 
 from optbench.analysis.comparison import Options
 from optbench.formats.run import write_sealed
@@ -61,6 +62,33 @@ def test_bad_words_are_refused_in_words(folder, capsys, words, said) -> None:
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_what_is_missing_or_failed_is_said_beside_the_verdict(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL, "-m", "optimizer=sgd,adam,momentum", "adam.lr=0.01,1e40", "name=some"]
+    assert call(monkeypatch, *words) == 1
+    capsys.readouterr()
+    folder = tmp_path / "some"
+    jobs = (folder / "jobs.jsonl").read_text().splitlines(keepends=True)
+    left = [line for line in jobs if '"optimizer=momentum"' not in line or "run" not in line]
+    (folder / "jobs.jsonl").write_text("".join([jobs[0], *left[1:]]))
+    for words, status in (([], 0), (["--candidate", "sgd"], 0), (["--candidate", "lion"], 1)):
+        assert verdict([str(folder), *words]) == status
+        err = capsys.readouterr().err
+        assert "1 of 4 planned runs of" in err
+        assert re.search(r"left out: .*optimizer=adam .*lr=1e\+40 failed", err)
+
+
+def test_a_value_that_chose_settings_names_them(tmp_path, capsys) -> None:
+    for name, rates in (("mine", (0.1,)), ("adam", (0.1, 0.01))):
+        for lr in rates:
+            for seed in range(8):
+                make_run(tmp_path / f"{name}{lr}{seed}", name, seed, lr)
+    assert verdict([str(tmp_path), "--candidate", "mine"]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"among the settings of an optimizer \(adam lr=0\.\d+\): name one", err)
 
 
 def test_a_sweep_is_judged_by_another_column_and_of_some_runs(folder, capsys) -> None:

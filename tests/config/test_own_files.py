@@ -16,6 +16,11 @@ class SignSGD(torch.optim.SGD):
     pass
 
 
+class Broken(SignSGD):
+    def step(self, closure=None):
+        raise ValueError("my own fault")
+
+
 class Plain:
     def __init__(self, params):
         pass
@@ -47,6 +52,7 @@ FILES = {  # by group and name
     "optimizer/nested": "optimizer:\n  _target_: minecode.SignSGD\n",
     "optimizer/needs": "_target_: minebad.X\n_partial_: true\n",
     "optimizer/syntax": "_target_: minesyntax.X\n_partial_: true\n",
+    "optimizer/broken": "_target_: minecode.Broken\n_partial_: true\nlr: 0.1\n",
     "optimizer/plain": "_target_: minecode.Plain\n_partial_: true\n",
     "optimizer/tab": "_target_: minecode.SignSGD\n\tlr: 0.1\n",
     "optimizers/group": "_target_: minecode.SignSGD\n",
@@ -123,6 +129,36 @@ def test_a_file_that_lacks_something_says_what_to_add(mine, words, message):
     assert err.startswith("optbench: ")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "tab"], "a YAML file cannot be read: "),
+        (["check", "none"], "optimizer needs a _target_: the YAML names a class"),
+        (["find_lr", "optimizer=tab", "dataset=mnist_5k"], "a YAML file cannot be read: "),
+        (["trajectories", "function=ravine", "optimizer=tab"], "a YAML file cannot be read: "),
+        (["trajectories", "function=ravine", "optimizer=none"], "optimizer needs a _target_: "),
+        (
+            ["trajectories", "function=ravine", "optimizer=broken"],
+            "optimizer=broken failed: ValueError: my own fault (",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_sub_commands_say_so_too(mine, capsys, words, message):
+    status = sub_command(words[0])([*words[1:], "--config-dir", "mine"])
+    err = capsys.readouterr().err
+    assert status == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_setting_that_one_optimizer_lacks_is_refused_before_there_is_a_folder(mine, tmp_path):
+    status, _, err = mine("-m", "optimizer=sgd,adam", "sgd.betas=[0.9,0.99]", "name=lacks")
+    assert status == 1
+    assert "unknown key 'sgd.betas': sgd has no betas" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_without_a_name_has_the_name_of_its_choice(mine, tmp_path):

@@ -63,6 +63,7 @@ class CandidateVerdict(NamedTuple):
     each: list[OnProblem]
     over: list[OverProblems]
     outcome: str  # better than every baseline; worse than one; or cannot tell
+    settings: list[str]  # the series that the compared values chose among an optimizer's settings
 
 
 def check_finished(made: Comparison) -> None:
@@ -109,7 +110,9 @@ def judge(
     outcome = WORSE if WORSE in outcomes else CANNOT_TELL
     if all(one == BETTER for one in outcomes):
         outcome = BETTER
-    return CandidateVerdict(candidate, names, column, chosen, each, over, outcome)
+    series = {s for part, _ in best.values() for owner, s in part.items() if s != owner}
+    settings = sorted(series) if chosen else []
+    return CandidateVerdict(candidate, names, column, chosen, each, over, outcome, settings)
 
 
 def check_judges(made: Comparison, column: str) -> None:

@@ -13,7 +13,7 @@ from optbench.analysis.candidate.judge import (
 )
 from optbench.analysis.pairing import PLURALS
 from optbench.common.metrics import metric_of
-from optbench.common.text import capital, count, enumerated, number
+from optbench.common.text import aside, capital, count, enumerated, number
 from optbench.stats.corrections import HOLM, MAX_TYPE, UNPAIRED, too_few_seeds
 from optbench.stats.paired_tests import MOST_EXACT_PAIRS
 from optbench.stats.pairwise import PairVerdict
@@ -27,6 +27,7 @@ TEST_NAMES = {
 OVER_TEST = "exact two-sided Wilcoxon signed-rank test of the problems' medians"
 MAX_BASELINES = 3  # of a sentence with numbers; with more baselines, it has the outcomes alone
 MAX_PROBLEMS = 3  # of a sentence with the numbers of each problem
+MAX_SETTINGS = 4  # that a caveat names
 MAX_SCALES = 10.0  # largest ratio of two problems' values without a caveat
 
 
@@ -204,8 +205,9 @@ def caveats_of(found: CandidateVerdict, values: Mapping[str, float]) -> list[str
         told += [f"n = {verdict.n}: {why}"] if why else []
     if found.chosen:
         told.append(
-            "the compared values chose among the settings of an optimizer: name one setting of "
-            "each with --where, or tune on validation, for a sharper test"
+            f"the compared values chose among the settings of an optimizer"
+            f"{aside(enumerated(found.settings[:MAX_SETTINGS]))}: name one setting of each with "
+            f"--where, or tune on validation, for a sharper test"
         )
     sizes = [abs(value) for value in values.values() if math.isfinite(value) and value]
     if len(values) > 1 and sizes and max(sizes) > MAX_SCALES * min(sizes):

@@ -76,8 +76,9 @@ def _check_categories(column: Column) -> None:
         name = column.name
         raise UserError(
             f"the column {name!r} holds {different:,} different texts in {there:,} rows (a name, "
-            f"an id, free text?): leave it out with dataset.ignored_columns=[{name}], or declare "
-            f"it with dataset.nominal_columns=[{name}], best with dataset.nominal=embedding"
+            f"an id, a date, free text?): leave it out with 'dataset.ignored_columns=[{name}]', "
+            f"make numbers of dates (such as days since the first), or declare it with "
+            f"'dataset.nominal_columns=[{name}]', best with dataset.nominal=embedding"
         )
 
 
