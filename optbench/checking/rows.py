@@ -21,6 +21,7 @@ from optbench.checking.subjects import (
     furthest,
     moved,
 )
+from optbench.common.text import number
 from optbench.optimizers.factories import call
 from optbench.training import object_state
 from optbench.training.step_cost import clock, tensors
@@ -270,8 +271,8 @@ def cost(subject: Subject) -> Outcome:
     each = late / sum(p.numel() * p.element_size() for p in trial.parameters())
     spent = trial.stepper.spent.gradients / (FIRST_STEPS + TIMED_STEPS)
     words = (
-        f"{milliseconds:.2g} ms (loss, gradient and step), gradients: {spent:.3g} a step of the "
-        f"small network; state: {each:.3g} numbers a parameter"
+        f"{number(milliseconds)} ms (loss, gradient and step), gradients: {spent:.3g} a step of "
+        f"the small network; state: {each:.3g} number{'' if each == 1 else 's'} a parameter"
     )
     if late > 1.5 * early and late - early > 8 * TIMED_STEPS:
         return Outcome(

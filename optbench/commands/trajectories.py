@@ -249,10 +249,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if replaced:
         print("these replace the files of an earlier call; out=FOLDER keeps both")
     grown = [path.label for path in paths if not path.losses[-1] <= path.losses[0]]
+    given = any("lr=" in word and not word.endswith("lr=best") for word in words)
     for label in grown:
-        warn(f"{label} ends higher than it began: the learning rate is too large for it")
+        why = ": the learning rate is too large for it" if given else ", with each of 21 rates"
+        warn(f"{label} ends higher than it began{why}")
     if table["steps_to_minimum"].map(math.isinf).all() and len(grown) < len(paths):
-        given = any("lr=" in word and not word.endswith("lr=best") for word in words)
         advice = f"take more steps (steps={2 * asked.steps})"
         if all(stands_still(path) for path in paths if path.label not in grown):
             advice = "they stand still elsewhere: try another start=X,Y, noise=0.1 or momentum"
