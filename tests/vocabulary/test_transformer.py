@@ -1,7 +1,7 @@
 """GPT and the bigram: their sizes, initial weights, causality and refusals."""
 
 from functools import partial
-from math import log, sqrt
+from math import inf, log, sqrt
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from optbench import models
 from optbench.common.errors import UserError
 from optbench.initializers import initialize
 from optbench.models import bigram, draw_from, gpt
-from optbench.models.transformer import Rotary
+from optbench.models.transformer import MOST_PLAIN_TOKENS, Rotary, attention_kernel
+from optbench.training import device
 
 VARIANTS = [
     {"positions": positions, "norm": norm, "activation": activation, "tied": tied}
@@ -212,3 +213,28 @@ def test_what_does_not_fit_is_refused_in_words(change, named):
 def test_a_bigram_of_images_is_refused():
     with pytest.raises(UserError, match="model=bigram needs tokens"):
         bigram((1, 28, 28), 10)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "none"])
+def test_attention_is_that_of_the_formula_with_either_kernel(precision):
+    """Products of oneDNN, for which few tokens take another kernel, and torch's own."""
+    if precision == "bf16" and not device.route_products_to_onednn(on_intel=True):
+        pytest.skip("oneDNN is not as accurate as float32 here")
+    before, device.MATMUL.fp32_precision = device.MATMUL.fp32_precision, precision
+    try:
+        for tokens in (MOST_PLAIN_TOKENS, MOST_PLAIN_TOKENS + 1):
+            torch.manual_seed(0)
+            q, k, v = (torch.randn(2, 3, tokens, 8, requires_grad=True) for _ in range(3))
+            with attention_kernel(q):
+                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            mixed.square().sum().backward()
+            exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+            scores = exact[0] @ exact[1].transpose(-1, -2) / sqrt(8)
+            later = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+            right = scores.masked_fill(later, -inf).softmax(-1) @ exact[2]
+            right.square().sum().backward()
+            torch.testing.assert_close(mixed.double(), right, rtol=1e-5, atol=1e-5)
+            for own, other in zip((q, k, v), exact, strict=True):
+                torch.testing.assert_close(own.grad.double(), other.grad, rtol=1e-4, atol=1e-4)
+    finally:
+        device.MATMUL.fp32_precision = before
