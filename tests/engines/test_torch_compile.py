@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import in_process
+import pandas as pd
 import pytest
 import torch
 from exact_runs import Run, check_near, plain_run, weights_of
@@ -58,6 +59,20 @@ def test_compiled_run_is_recorded_and_known_again(program, tmp_path):
     assert [r["engine"] for r in (made, reused, plain)] == ["torch_compile"] * 2 + ["plain"]
     assert made["run_id"] == plain["run_id"]
     assert made["summary"]["train_loss"] == pytest.approx(plain["summary"]["train_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_gpt_has_the_losses_of_a_plain_one(monkeypatch, tmp_path):
+    """Its attention takes another kernel, where products are oneDNN's, in plain steps alone."""
+    monkeypatch.setenv("OPTBENCH_RESULTS", str(tmp_path))
+    words = ["problem=austen_gpt", "epochs=null", "steps=3", "deterministic=true", "quiet=true"]
+    words += ["data.subset=800", "data.val_size=64", "log.steps=1", "device=cpu"]
+    losses = []
+    for name, word in (("a", "compile=true"), ("b", "engine=plain")):
+        assert in_process.call(monkeypatch, *words, word, f"name={name}", "force=true") == 0
+        losses.append(pd.read_csv(next(tmp_path.glob(f"{name}/*/steps.csv")))["train_loss"])
+    assert len(losses[0]) == 3
+    assert list(losses[0]) == pytest.approx(list(losses[1]), rel=1e-5)
 
 
 def test_compile_beside_another_engine_is_refused(program, tmp_path):

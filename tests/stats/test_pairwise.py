@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from optbench.common.errors import UserError
+from optbench.stats.equivalence import signed_rank_greater
 from optbench.stats.paired_tests import (
     differences,
     enough_seeds,
@@ -233,3 +234,17 @@ def test_values_that_rounding_tells_apart_need_no_more_seeds() -> None:
     assert verdict.outcome == "cannot tell"
     assert verdict.needed == math.inf
     assert "no difference beyond rounding seen" in verdict.text
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_the_signed_rank_test_is_exact_with_ties_and_many_pairs(case):
+    """Against all 2 ** 16 flips of the signs, with equal sizes and zeros."""
+    random = np.random.default_rng(case)
+    d = random.integers(-3, 5, 16).astype(float)
+    left = d[d != 0]
+    ranks = reference.rankdata(np.abs(left))
+    signs = (np.arange(2 ** len(left))[:, None] >> np.arange(len(left))) & 1
+    sums, own = signs @ ranks, ranks[left > 0].sum()
+    above, below = (sums >= own).mean(), (sums <= own).mean()
+    assert signed_rank(d) == pytest.approx(min(1.0, 2 * min(above, below)), rel=1e-12)
+    assert signed_rank_greater(d) == pytest.approx(above, rel=1e-12)
