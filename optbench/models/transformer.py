@@ -97,7 +97,7 @@ def attention_kernel(q: Tensor) -> AbstractContextManager[object]:
     are faster for few tokens: on a CPU of AMD 10 ms in place of 41 for 128 texts of 64 tokens.
     """
     if torch.compiler.is_compiling():
-        return nullcontext()  # torch 2.13 compiles the other kernel to wrong shapes
+        return nullcontext()  # from its cache of compiled steps torch 2.13 takes wrong shapes
     onednn = torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     plain = q.device.type == "cpu" and q.shape[-2] <= MOST_PLAIN_TOKENS and onednn
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()

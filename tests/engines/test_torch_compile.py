@@ -68,11 +68,12 @@ def test_a_compiled_gpt_has_the_losses_of_a_plain_one(monkeypatch, tmp_path):
     words = ["problem=austen_gpt", "epochs=null", "steps=3", "deterministic=true", "quiet=true"]
     words += ["data.subset=800", "data.val_size=64", "log.steps=1", "device=cpu"]
     losses = []
-    for name, word in (("a", "compile=true"), ("b", "engine=plain")):
+    for name, word in (("a", "compile=true"), ("c", "compile=true"), ("b", "engine=plain")):
         assert in_process.call(monkeypatch, *words, word, f"name={name}", "force=true") == 0
         losses.append(pd.read_csv(next(tmp_path.glob(f"{name}/*/steps.csv")))["train_loss"])
     assert len(losses[0]) == 3
-    assert list(losses[0]) == pytest.approx(list(losses[1]), rel=1e-5)
+    for compiled in losses[:2]:  # the second one from the cache of compiled steps
+        assert list(compiled) == pytest.approx(list(losses[2]), rel=1e-5)
 
 
 def test_compile_beside_another_engine_is_refused(program, tmp_path):
